@@ -1,0 +1,45 @@
+# `make demo` and `make test` are the README's two commands; each sets everything up first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-done
+
+.PHONY: setup demo test lint bench gallery clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make setup    a virtual environment in $(VENV) with earthgen and its tools"
+	@echo "make demo     generate, export and picture a world of a real place (demo-output/)"
+	@echo "make test     the tests"
+	@echo "make lint     ruff, mypy, the floors of the house"
+	@echo "make bench    the benchmarks"
+	@echo "make gallery  the worlds of docs/gallery (needs the real data beside the checkout)"
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $(STAMP)
+
+setup: $(STAMP)
+	@echo "environment: $(CURDIR)/$(VENV)   command: $(CURDIR)/$(BIN)/earthgen"
+
+demo: setup
+	$(BIN)/python examples/demo.py
+
+test: setup
+	$(BIN)/python -m pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_house.py
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+gallery: setup
+	$(BIN)/python docs/gallery/make.py
+
+clean:
+	rm -rf $(VENV) demo-output gallery-output

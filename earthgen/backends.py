@@ -1,0 +1,182 @@
+"""What plugins implement: the protocols behind the hooks, and the values that pass through them.
+
+`earthgen.testing` has a conformance kit for geometry and texture backends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from numpy.typing import NDArray
+
+from earthgen.voxels import Geometry, Splats
+from geo_io.frame import Bounds, Frame
+
+if TYPE_CHECKING:
+    from earthgen.noise import Noise
+    from earthgen.progress import Progress
+    from earthgen.world import World
+
+T = TypeVar("T", covariant=True)
+
+Conditions = Mapping[str, Any]
+"""Condition layers by name, each with a `.frame` and a `.crop(frame)`: "semantics" is a `geo_io.layers.Semantics`, "dem" and "dsm" are
+`geo_io.layers.Raster` of float32 metres, "image" is a Raster of uint8 RGBA. A name is absent where the job has no
+such input."""
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """What a plugin says of itself in `earthgen plugins`."""
+
+    name: str
+    version: str
+    licence: str
+    summary: str = ""
+    weights_licence: str = "no weights"
+
+
+@dataclass(frozen=True)
+class Offer(Generic[T]):
+    """One thing a plugin offers: its name, and how to make it.
+
+    `create` is called with the options the user gave it, as keywords, when the thing is first needed; it is the
+    place to import what is heavy. An unknown option should raise TypeError, as a Python signature does.
+    """
+
+    name: str
+    create: Callable[..., T]
+    summary: str = ""
+
+
+class GeometryBackend(Protocol):
+    """Makes the surface voxels of windows.
+
+    Attributes
+    ----------
+    name, version : enter the identity of the worlds made with it
+    window : edge length of its windows, voxels; the window lattice starts at the CRS origin
+    halo : metres around a window on which it reads conditions
+    requires : names of conditions it cannot do without
+    """
+
+    name: str
+    version: str
+    window: int
+    halo: float
+    requires: tuple[str, ...]
+
+    def generate(self, window: Frame, conditions: Conditions, noise: Noise) -> Geometry:
+        """The geometry of `window`, a function of its arguments alone.
+
+        conditions lie on `window` padded by the halo (rounded up to whole voxels).
+        """
+
+
+class TextureBackend(Protocol):
+    """Makes one 2D Gaussian for each voxel of a window.
+
+    Attributes
+    ----------
+    name, version, halo, requires : as of GeometryBackend
+    sh_degree : degree of the spherical harmonics of its colours, 0 to 3
+    """
+
+    name: str
+    version: str
+    sh_degree: int
+    halo: float
+    requires: tuple[str, ...]
+
+    def generate(self, geometry: Geometry, conditions: Conditions, noise: Noise) -> Splats:
+        """The Gaussians of the geometry's voxels, in their order; a function of its arguments alone."""
+
+
+class Condition(Protocol):
+    """An opened input that can be read on any window of the lattice."""
+
+    def survey(self, frame: Frame) -> Mapping[str, Any]:
+        """Check the input against the job's frame, and report on it; the report enters the provenance.
+
+        Raises a `geo_io.errors.EarthgenError` where the input cannot serve: no overlap, no data, no legend.
+        """
+
+    def read(self, window: Frame) -> Any:
+        """The layer on `window`, a function of the input and the window alone."""
+
+
+class ConditionEncoder(Protocol):
+    """Opens the sources of one named condition (`--semantics`, `--dem`, `--dsm`, `--image`, `--condition NAME=FILE`).
+
+    Attributes
+    ----------
+    name : the condition's name
+    version : enters the identity of worlds
+    """
+
+    name: str
+    version: str
+
+    def open(self, sources: Sequence[Any], frame: Frame, options: Mapping[str, Any]) -> Condition:
+        """Open paths or in-memory layers for a job on `frame`; `options` are the job's reading options."""
+
+
+class Exporter(Protocol):
+    """Writes a world, or a part of it, in another format."""
+
+    name: str
+
+    def export(
+        self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress
+    ) -> list[Path]:
+        """Write into the folder `out` and return the files written.
+
+        bounds : CRS metres, None for all of the world; level : 1, 2, 4 or 8 times the voxel size
+        """
+
+
+@dataclass(frozen=True)
+class View:
+    """What a picture of a world shows.
+
+    Attributes
+    ----------
+    kind : "top" (orthographic, from above, north up) or "oblique" (orthographic, from `azimuth` and `elevation`)
+    size : the longer edge of the picture, pixels
+    bounds : CRS metres, None for all of the world
+    azimuth, elevation : direction from which an oblique view looks, degrees clockwise from north and above the horizon
+    """
+
+    kind: str = "top"
+    size: int = 1600
+    bounds: Bounds | None = None
+    azimuth: float = 200.0
+    elevation: float = 40.0
+
+
+class Renderer(Protocol):
+    """Draws a world."""
+
+    name: str
+
+    def render(self, world: World, view: View, progress: Progress) -> NDArray:
+        """(height, width, 3) uint8 sRGB."""
+
+
+class SparseBackend(Protocol):
+    """An implementation of the sparse operations for some devices.
+
+    Attributes
+    ----------
+    name : as given to `--sparse-backend`
+    devices : torch device types it runs on
+    """
+
+    name: str
+    devices: tuple[str, ...]
+
+    def unavailable(self) -> str:
+        """Why it cannot run here and what to do about it, "" where it can."""

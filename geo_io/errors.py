@@ -1,0 +1,60 @@
+"""Every error a user can cause, named after what they did.
+
+Each carries the problem and the next step, and the exit code the command line ends with (see docs/cli.md).
+The base also inherits ValueError, so code that catches what it already knows goes on working.
+"""
+
+from __future__ import annotations
+
+
+class EarthgenError(ValueError):
+    """Base of all errors that a user can mend.
+
+    `problem` names the file or option and what is wrong with it; `remedy` is the next step.
+    """
+
+    exit_code = 3
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        self.problem = problem.rstrip(".")
+        self.remedy = remedy.rstrip(".")
+        super().__init__(f"{self.problem}. {self.remedy}." if self.remedy else f"{self.problem}.")
+
+    def __reduce__(self) -> tuple[object, ...]:  # survives the trip back from a worker process
+        return (type(self), (self.problem, self.remedy))
+
+
+class InputError(EarthgenError):
+    """A file cannot be read, or does not hold what it is used for."""
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """An input path does not exist."""
+
+
+class MissingCrsError(InputError):
+    """An input has no CRS record and none was given."""
+
+
+class UnitError(InputError):
+    """The unit of heights cannot be told from the file."""
+
+
+class FieldError(InputError, LookupError):
+    """A named attribute does not exist, or none could be found."""
+
+
+class LegendError(InputError, LookupError):
+    """A legend cannot be read, found or chosen, or leaves too much unmapped."""
+
+
+class RegionError(EarthgenError):
+    """The region asked for is empty, impossible, or does not meet the data."""
+
+    exit_code = 4
+
+
+class FrameError(EarthgenError):
+    """A frame cannot be made, or two frames that must agree do not."""
+
+    exit_code = 4
