@@ -10,22 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # every plugin imports this module, and `earthgen --help` imports every plugin
+    from numpy.typing import NDArray
 
-from earthgen.voxels import Geometry, Splats
-from geo_io.frame import Bounds, Frame
-
-if TYPE_CHECKING:
     from earthgen.noise import Noise
     from earthgen.progress import Progress
+    from earthgen.voxels import Geometry, Splats
     from earthgen.world import World
+    from geo_io.frame import Bounds, Frame
 
 T = TypeVar("T", covariant=True)
 
 Conditions = Mapping[str, Any]
-"""Condition layers by name, each with a `.frame` and a `.crop(frame)`: "semantics" is a `geo_io.layers.Semantics`, "dem" and "dsm" are
-`geo_io.layers.Raster` of float32 metres, "image" is a Raster of uint8 RGBA. A name is absent where the job has no
-such input."""
+"""Condition layers by name, each with a `.frame` and a `.crop(frame)`: "semantics" is a
+`geo_io.layers.Semantics`, "dem" and "dsm" are `geo_io.layers.Raster` of float32 metres, "image" is a Raster of
+uint8 RGBA. A name is absent where the job has no such input."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +128,7 @@ class Exporter(Protocol):
 
     name: str
 
-    def export(
-        self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress
-    ) -> list[Path]:
+    def export(self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress) -> list[Path]:
         """Write into the folder `out` and return the files written.
 
         bounds : CRS metres, None for all of the world; level : 1, 2, 4 or 8 times the voxel size

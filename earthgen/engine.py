@@ -58,9 +58,7 @@ class Engine:
             keep = part.voxels.inside(meet)
             if inside is not None:
                 x, y = part.voxels.xyz[:, 0], part.voxels.xyz[:, 1]
-                keep &= inside[
-                    np.clip(frame.y[1] - 1 - y, 0, frame.ny - 1), np.clip(x - frame.x[0], 0, frame.nx - 1)
-                ]
+                keep &= inside[np.clip(frame.y[1] - 1 - y, 0, frame.ny - 1), np.clip(x - frame.x[0], 0, frame.nx - 1)]
             voxels.append(part.voxels.take(keep, meet))
             splats.append(gaussians.take(keep))
         whole = concatenate_voxels(frame, voxels)

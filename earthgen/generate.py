@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,8 @@ def generate(*, out: str | Path, listener: Listener | None = None, **settings: A
     """Generate a world; the settings are those of `earthgen.job.Job` and of the command line.
 
     `semantics`, `dem`, `dsm` and `image` may be paths, a GeoDataFrame (semantics) or an xarray.DataArray with a
-    CRS. Returns the open world. Raises `geo_io.errors.EarthgenError` and its children; an existing world at `out` is left
-    as it was by any of them.
+    CRS. Returns the open world. Raises `geo_io.errors.EarthgenError` and its children; an existing world at
+    `out` is left as it was by any of them.
 
     >>> world = earthgen.generate(bbox=(11.55, 49.98, 11.57, 49.99), semantics="landuse.shp", out="w.zarr")
     """
@@ -149,7 +150,7 @@ def prepare(job: Job, progress: Progress | None = None) -> Plan:
         surveys[name] = dict(conditions[name].survey(frame))
         warnings += surveys[name].pop("warnings", [])
         progress.step(name)
-    identity = {
+    identity: dict[str, Any] = {
         "crs": frame.crs, "voxel_size": frame.voxel_size, "band": list(frame.z), "vertical_crs": frame.vertical_crs,
         "seed": job.seed, "noise_version": NOISE_VERSION, "earthgen": earthgen.__version__,
         "geometry": {"name": geometry.name, "version": geometry.version, "options": job.geometry_options},
@@ -192,27 +193,25 @@ def place(job: Job) -> tuple[Frame, Callable[[Frame], NDArray] | None]:
     JobError
         if nothing says where the world is to be
     """
-    from geo_io import region
     from geo_io.elevation import open_elevation
-    from geo_io.raster import open_raster
+    from geo_io.region import frame_from_bbox
+    from geo_io.region_file import frame_from_file, inside, is_raster
 
     heights = next(((s, u) for s, u in ((job.dem, job.dem_unit), (job.dsm, job.dsm_unit)) if s is not None), None)
     vertical = UNKNOWN_DATUM
     if heights is not None:
         vertical = open_elevation(heights[0], unit=heights[1], assume_crs=job.assume_crs).vertical_crs
-    kind = {"crs": job.crs, "voxel_size": job.voxel_size, "band": job.band, "vertical_crs": vertical}
+    kind: dict[str, Any] = {
+        "crs": job.crs, "voxel_size": job.voxel_size, "band": job.band, "vertical_crs": vertical
+    }  # fmt: skip
     if job.bbox is not None:
-        return region.frame_from_bbox(job.bbox, bbox_crs=job.bbox_crs, **kind), None
-    if job.region is not None and not region.is_raster(job.region):
-        frame, shape = region.frame_from_region(job.region, assume_crs=job.assume_crs, **kind)
-        return frame, lambda part: region.mask(part, shape)
-    raster = next(
-        (s for s in (job.region, job.dsm, job.dem, job.image, *job.semantics) if s is not None and region.is_raster(s)),
-        None,
-    )
-    if raster is None:
+        return frame_from_bbox(job.bbox, bbox_crs=job.bbox_crs, **kind), None
+    rasters = (s for s in (job.dsm, job.dem, job.image, *job.semantics) if s is not None and is_raster(s))
+    place_file = job.region if job.region is not None else next(rasters, None)
+    if place_file is None:
         raise JobError("nothing says where the world is to be", "give --bbox W,S,E,N or --region FILE")
-    return region.frame_from_raster(open_raster(raster, assume_crs=job.assume_crs), **kind), None
+    frame, shape = frame_from_file(place_file, assume_crs=job.assume_crs, **kind)
+    return frame, None if shape is None else partial(inside, region=shape)
 
 
 def _sources(job: Job) -> dict[str, list[Any]]:

@@ -123,17 +123,17 @@ def _coarsen_voxels(voxels: Voxels, splats: Splats, frame: Frame) -> tuple[Voxel
     normal = mean(normals(splats.rotation))
     length = np.linalg.norm(normal, axis=1, keepdims=True)
     normal = np.where(length > 1e-6, normal / np.maximum(length, 1e-6), np.array([0, 0, 1], np.float32))
-    faces = np.bitwise_or.reduceat(voxels.faces[order], starts)
-    coarse = Voxels(
-        frame, xyz, voxels.semantic[order][ends], faces & ~_covered(xyz), voxels.object[order][ends]
-    )  # fmt: skip
-    return coarse, Splats(
+    faces = np.bitwise_or.reduceat(voxels.faces[order], starts) & ~_covered(xyz)
+    coarse = Voxels(frame, xyz, voxels.semantic[order][ends], faces, voxels.object[order][ends])
+    merged = Splats(
         offset=mean(splats.offset + centre.astype(np.float32)),
         scale=mean(splats.scale) * 2,
         rotation=rotations(normal),
         opacity=mean(splats.opacity),
         sh=mean(splats.sh),
     )
+    seen = faces > 0  # the others are surrounded by solid voxels now
+    return coarse.take(seen), merged.take(seen)
 
 
 def _covered(xyz: NDArray) -> NDArray:

@@ -100,8 +100,9 @@ class Plugins:
                 continue
             info = None
             if dist is not None:
-                licence = dist.metadata.get("License-Expression") or dist.metadata.get("License") or "not stated"
-                info = PluginInfo(entry.name, dist.version, licence.splitlines()[0], dist.metadata.get("Summary") or "")
+                said = dist.metadata.json
+                licence = str(said.get("license_expression") or said.get("license") or "not stated")
+                info = PluginInfo(entry.name, dist.version, licence.splitlines()[0], str(said.get("summary", "")))
             self.register(module, entry.name, source, info)
 
     def load_folder(self, folder: Path) -> None:
@@ -131,7 +132,9 @@ class Plugins:
         for name, items in self._ask(KINDS[kind]):
             for offer in items or ():
                 if offer.name in found:
-                    self._report(name, self._sources[name], f"offers {kind} {offer.name!r}, which another plugin offers")
+                    self._report(
+                        name, self._sources[name], f"offers {kind} {offer.name!r}, which another plugin offers"
+                    )
                 else:
                     found[offer.name] = offer
         return found

@@ -2,10 +2,10 @@
 
 Dense layers lie in the root group (level 1) and in `level_2`, `level_4`, `level_8`, so that
 `xarray.open_zarr(path)` shows them; a chunk is a tile, compressed with gzip, whose CRC-32 is their checksum and
-which any GDAL reads. Voxels and Gaussians lie in `voxels/level_N` and `splats/level_N` as ragged arrays of shape
-(tiles north to south, tiles west to east, rows, ...): a tile's rows fill the first of its chunks, the rest do not exist.
-`index` says how many rows each tile has. It is written last, one chunk a tile, and a tile that it does not
-name is not there: that is the one atomic step in which a tile appears.
+which any GDAL from 3.11 on reads. Voxels and Gaussians lie in `voxels/level_N` and `splats/level_N` as ragged
+arrays of shape (tiles north to south, tiles west to east, rows, ...): a tile's rows fill the first of its chunks,
+the rest do not exist. `index` says how many rows each tile has. It is written last, one chunk a tile, and a tile
+that it does not name is not there: that is the one atomic step in which a tile appears.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -43,7 +43,12 @@ DENSE = {
     "rgb": ("uint8", (3,), 0, "colour of the topmost surface", "1"),
 }
 VOXELS = {"xyz": ("int32", (3,)), "semantic": ("uint8", ()), "faces": ("uint8", ()), "object": ("uint32", ())}
-SPLATS = {"offset": ("float16", (3,)), "scale": ("float16", (2,)), "rotation": ("float16", (4,)), "opacity": ("float16", ())}
+SPLATS = {
+    "offset": ("float16", (3,)),
+    "scale": ("float16", (2,)),
+    "rotation": ("float16", (4,)),
+    "opacity": ("float16", ()),
+}
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,9 @@ def _read_rows(array: Any, row: int, column: int, count: int) -> NDArray:
 def disk_error(error: OSError, path: Path) -> StoreError:
     """The error that says what an OSError means for a world."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreFullError(f"the disk of {path} is full; the tiles written so far are valid", "free space and --resume")
+        return StoreFullError(
+            f"the disk of {path} is full; the tiles written so far are valid", "free space and --resume"
+        )
     return StoreError(f"{path} cannot be written: {error.strerror or error}", "check the folder and --resume")
 
 
@@ -265,7 +272,7 @@ def _create_dense(group: Any, frame: Frame, chunk: int) -> None:
     })  # fmt: skip
 
 
-def open_store(path: str | Path, mode: str = "r") -> Store:
+def open_store(path: str | Path, mode: Literal["r", "r+"] = "r") -> Store:
     """Open a world on disk.
 
     Raises
@@ -280,9 +287,14 @@ def open_store(path: str | Path, mode: str = "r") -> Store:
         root = zarr.open_group(str(path), mode=mode, zarr_format=3)
         attributes: Any = root.attrs.get("earthgen")
     except (OSError, KeyError, ValueError, json.JSONDecodeError) as error:
-        raise StoreError(f"{path} is not an earthgen world: {error}", "name a world made by `earthgen generate`") from error
+        raise StoreError(
+            f"{path} is not an earthgen world: {error}", "name a world made by `earthgen generate`"
+        ) from error
     if attributes is None:
-        raise StoreError(f"{path} is not an earthgen world, or was broken off while it was made", "generate it again with --overwrite")
+        raise StoreError(
+            f"{path} is not an earthgen world, or was broken off while it was made",
+            "generate it again with --overwrite",
+        )
     if attributes["format_version"] > FORMAT_VERSION:
         raise StoreError(
             f"{path} has format version {attributes['format_version']}, this earthgen reads up to {FORMAT_VERSION}",

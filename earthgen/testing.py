@@ -202,7 +202,9 @@ class GeometryConformance:
 
     def test_crop_equals_whole(self) -> None:
         whole = self.whole(self.frame)
-        inner = replace(self.frame, x=(self.frame.x[0] + 37, self.frame.x[0] + 90), y=(self.frame.y[0] + 11, self.frame.y[0] + 171))
+        inner = replace(
+            self.frame, x=(self.frame.x[0] + 37, self.frame.x[0] + 90), y=(self.frame.y[0] + 11, self.frame.y[0] + 171)
+        )
         assert same_tiles(_cut(whole, inner), self.whole(inner))
 
     def test_negative_lattice(self) -> None:
@@ -256,9 +258,8 @@ class PlainTexture:
 def open_sides(voxels: Voxels) -> int:
     """How many holes the surface has, along x and y inside its frame.
 
-    A column is known from its voxels: from the top voxel down, a stretch between two surface voxels is solid or open as their
-    vertical faces say. A hole is a place where a solid voxel without that open face meets an open cell, or where a
-    solid cell meets an open one and is no surface voxel at all.
+    A column is known from its voxels: going down, a voxel opens a solid stretch, and a face that looks down ends
+    it. A hole is a place where a solid cell meets an open one and no face says so.
     """
     frame = voxels.frame
     low, high = int(voxels.xyz[:, 2].min()) - 1, int(voxels.xyz[:, 2].max()) + 2
@@ -284,7 +285,7 @@ def open_sides(voxels: Voxels) -> int:
 
 
 def _assemble(frame: Frame, tiles: list[Tile]) -> Tile:
-    dense = {
+    dense: dict[str, NDArray] = {
         "ground": np.full(frame.shape, np.nan, np.float32), "surface": np.full(frame.shape, np.nan, np.float32),
         "semantics": np.zeros(frame.shape, np.uint8), "rgb": np.zeros((*frame.shape, 3), np.uint8),
     }  # fmt: skip

@@ -42,9 +42,7 @@ class Voxels:
 
     def take(self, index: NDArray, frame: Frame | None = None) -> Voxels:
         """The voxels at `index` (a mask or integers), on `frame` or this frame."""
-        return Voxels(
-            frame or self.frame, self.xyz[index], self.semantic[index], self.faces[index], self.object[index]
-        )
+        return Voxels(frame or self.frame, self.xyz[index], self.semantic[index], self.faces[index], self.object[index])
 
     def inside(self, frame: Frame) -> NDArray:
         """(n,) bool: in the columns of `frame`."""

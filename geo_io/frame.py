@@ -63,12 +63,10 @@ class Frame:
             raise FrameError(f"voxel size {self.voxel_size} is not a positive number", "give it in metres")
         for axis in ("x", "y", "z"):
             low, high = getattr(self, axis)
-            if high <= low:
+            if low >= high:
                 raise FrameError(f"the {axis} range [{low}, {high}) of the frame is empty", "give a larger region")
-            if not (-INDEX_LIMIT <= low and high <= INDEX_LIMIT):
-                raise FrameError(
-                    f"the {axis} range [{low}, {high}) does not fit 32-bit indices", "use larger voxels"
-                )
+            if not (low >= -INDEX_LIMIT and high <= INDEX_LIMIT):
+                raise FrameError(f"the {axis} range [{low}, {high}) does not fit 32-bit indices", "use larger voxels")
 
     # ---- sizes and places -------------------------------------------------------------------------------
 
@@ -117,9 +115,7 @@ class Frame:
 
     def pad(self, voxels: int) -> Frame:
         """This frame with `voxels` more on each of the four sides."""
-        return replace(
-            self, x=(self.x[0] - voxels, self.x[1] + voxels), y=(self.y[0] - voxels, self.y[1] + voxels)
-        )
+        return replace(self, x=(self.x[0] - voxels, self.x[1] + voxels), y=(self.y[0] - voxels, self.y[1] + voxels))
 
     def intersection(self, other: Frame) -> Frame | None:
         """The frame of what both cover, None where that is nothing."""

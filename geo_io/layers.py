@@ -27,7 +27,9 @@ class Raster:
 
     def __post_init__(self) -> None:
         if self.data.shape[:2] != self.frame.shape:
-            raise FrameError(f"an array of shape {self.data.shape} does not lie on {self.frame} of shape {self.frame.shape}")
+            raise FrameError(
+                f"an array of shape {self.data.shape} does not lie on {self.frame} of shape {self.frame.shape}"
+            )
 
     def crop(self, inner: Frame) -> Raster:
         return Raster(inner, self.data[self.frame.slices(inner)])

@@ -5,6 +5,7 @@ Classes and crosswalks are data files in geo_io/legends; their format is describ
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import functools
 import unicodedata
@@ -128,9 +129,7 @@ class Crosswalk:
         name = normalise(layer)
         return next((code for pattern, code in self.layers if fnmatch.fnmatchcase(name, pattern)), UNMAPPED)
 
-    def classify(
-        self, columns: Mapping[str, Sequence[object]], layer: str, count: int
-    ) -> tuple[NDArray, NDArray]:
+    def classify(self, columns: Mapping[str, Sequence[object]], layer: str, count: int) -> tuple[NDArray, NDArray]:
         """Class code (n,) uint8 and line width (n,) float64 (NaN: none said) of `count` features.
 
         A feature takes the first rule that maps its value, else the layer's default, else UNMAPPED.
@@ -165,10 +164,8 @@ def normalise(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value).strip()
-    try:
+    with contextlib.suppress(UnicodeEncodeError, UnicodeDecodeError):  # most text is not that, and stays
         text = text.encode("latin-1").decode("utf-8")
-    except (UnicodeEncodeError, UnicodeDecodeError):
-        pass
     text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return text.casefold()
 
@@ -185,7 +182,9 @@ def load_crosswalk(path: str | Path) -> Crosswalk:
     try:
         document = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise MissingFileError(f"legend {path} does not exist", "name a .yaml file or one of `earthgen legend`") from error
+        raise MissingFileError(
+            f"legend {path} does not exist", "name a .yaml file or one of `earthgen legend`"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise LegendError(f"legend {path} is not YAML: {str(error).splitlines()[0]}", "see docs/legends.md") from error
     return parse_crosswalk(document, str(path))
@@ -206,7 +205,9 @@ def parse_crosswalk(document: Any, where: str) -> Crosswalk:
         values = {normalise(key): _class_code(name, where) for key, name in entry["values"].items()}
         widths = {normalise(key): float(width) for key, width in (entry.get("widths") or {}).items()}
         rules.append(Rule(tuple(map(str, fields)), values, widths))
-    layers = tuple((normalise(pattern), _class_code(name, where)) for pattern, name in (document.get("layers") or {}).items())
+    layers = tuple(
+        (normalise(pattern), _class_code(name, where)) for pattern, name in (document.get("layers") or {}).items()
+    )
     return Crosswalk(
         name=str(document.get("name") or Path(where).stem),
         title=str(document.get("title") or document.get("name") or Path(where).stem),

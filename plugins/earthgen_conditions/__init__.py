@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from earthgen import __version__, hookimpl
 from earthgen.backends import ConditionEncoder, Offer, PluginInfo
-from geo_io.legend import Crosswalk
+
+if TYPE_CHECKING:
+    from geo_io.legend import Crosswalk
 
 
 @hookimpl
@@ -22,7 +25,9 @@ def earthgen_condition_encoders() -> Iterable[Offer[ConditionEncoder]]:
         return encoders.ENCODERS[name]()
 
     return [
-        Offer("semantics", lambda: create("semantics"), "land cover, buildings and trees from vector and raster layers"),
+        Offer(
+            "semantics", lambda: create("semantics"), "land cover, buildings and trees from vector and raster layers"
+        ),
         Offer("dem", lambda: create("dem"), "height of the ground, metres"),
         Offer("dsm", lambda: create("dsm"), "height of the topmost surface, metres"),
         Offer("image", lambda: create("image"), "an orthorectified image, RGBA"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from geo_io.semantics import SemanticsOptions, open_semantics
+
 from earthgen.backends import Condition, ConditionEncoder
 from geo_io.elevation import open_elevation
 from geo_io.errors import InputError, LegendError
 from geo_io.frame import Frame
 from geo_io.image import open_image
 from geo_io.legend import Crosswalk, load_crosswalk
-from geo_io.semantics import SemanticsOptions, open_semantics
 
 
 class SemanticsEncoder:

@@ -1,0 +1,52 @@
+"""`make demo`: a world of a real place from the data in examples/data, exported and pictured.
+
+It runs the commands a user would type and prints each.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+OUT = ROOT / "demo-output"
+DATA = ROOT / "examples" / "data"
+BOX = "11.5620,49.9738,11.5830,49.9872"
+
+
+def run(*arguments: str | Path) -> None:
+    words = [str(argument) for argument in arguments]
+    shown = [str(Path(word).relative_to(ROOT)) if word.startswith(str(ROOT)) else word for word in words]
+    print("\n$ earthgen", shlex.join(shown), flush=True)
+    subprocess.run([sys.executable, "-m", "earthgen_cli", *words], check=True)
+
+
+def main() -> None:
+    began = time.monotonic()
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir()
+    world = OUT / "world.zarr"
+    run(
+        "generate", "--bbox", BOX, "--semantics", DATA / "landuse.shp", "--semantics", f"{DATA / 'osm.gpkg'}:lines",
+        "--semantics", f"{DATA / 'osm.gpkg'}:buildings", "--dem", DATA / "srtm3.tif", "--out", world,
+    )  # fmt: skip
+    run("info", world)
+    for view in ("top", "oblique"):
+        run("preview", world, "--view", view, "--out", OUT / f"{view}.png")
+    run("export", world, "--format", "cog", "--out", OUT / "cog")
+    run("export", world, "--format", "ply", "--out", OUT / "ply", "--level", "2")
+    run("export", world, "--format", "glb", "--out", OUT / "glb", "--level", "4")
+    print(f"\nDone in {time.monotonic() - began:.0f} s. Look at:")
+    for path in sorted(OUT.rglob("*")):
+        if path.is_file() and world not in path.parents:
+            print(f"  {path.relative_to(ROOT)}  {path.stat().st_size / 1e6:.1f} MB")
+    print(f"  {world.relative_to(ROOT)}  the world: earthgen.open_world, xarray.open_zarr")
+    print("Data: © OpenStreetMap contributors (ODbL 1.0); SRTM, NASA/USGS (public domain).")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""Shared by all tests: the stranger's plugin is importable, and real data is found beside the checkout."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "plugin_package" / "src"))
+
+SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real data; the test is skipped where a clone stands alone."""
+    if not SHARED.is_dir():
+        pytest.skip("the real data is not beside this checkout")
+    return SHARED

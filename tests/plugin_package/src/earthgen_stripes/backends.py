@@ -1,0 +1,102 @@
+"""The plugin's work. Importing this is what creating one of its offers costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from earthgen.levels import SH_C0
+from earthgen.voxels import TOP, Geometry, Splats, Voxels
+from geo_io.legend import palette
+
+
+class Terraces:
+    """Flat ground whose height is a random number a terrace of 32 voxels."""
+
+    name = "terraces"
+    version = "1"
+    window = 96
+    halo = 0.0
+    requires = ()
+
+    def __init__(self, step=2.0):
+        self.step = float(step)
+
+    def generate(self, window, conditions, noise):
+        x, y = np.meshgrid(np.arange(*window.x), np.arange(window.y[1] - 1, window.y[0] - 1, -1))
+        level = np.floor(noise.stream("terraces").uniform(x // 32, y // 32) * 4)
+        order = np.lexsort((x.ravel(), y.ravel()))
+        xyz = np.stack([x.ravel(), y.ravel(), np.full(x.size, -1)], axis=1)[order].astype(np.int32)
+        n = len(xyz)
+        voxels = Voxels(window, xyz, np.ones(n, np.uint8), np.full(n, TOP, np.uint8), np.zeros(n, np.uint32))
+        offset = np.tile(np.array([0, 0, 0.5 * window.voxel_size], np.float32), (n, 1))
+        normal = np.tile(np.array([0, 0, 1], np.float32), (n, 1))
+        return Geometry(window, (level * self.step).astype(np.float32), voxels, offset, normal)
+
+
+class Stripes:
+    """North-south stripes, each of a random grey."""
+
+    name = "stripes"
+    version = "1"
+    halo = 0.0
+    requires = ()
+    sh_degree = 0
+
+    def __init__(self, width=8):
+        self.width = int(width)
+
+    def generate(self, geometry, conditions, noise):
+        n, s = len(geometry.voxels), geometry.frame.voxel_size
+        grey = noise.stream("stripes").uniform(geometry.voxels.xyz[:, 0] // self.width, 0)
+        sh = np.repeat(((grey - 0.5) / SH_C0).astype(np.float32), 3).reshape(n, 1, 3)
+        rotation = np.tile(np.array([1, 0, 0, 0], np.float32), (n, 1))
+        return Splats(geometry.offset, np.full((n, 2), 0.6 * s, np.float32), rotation, np.ones(n, np.float32), sh)
+
+
+class ConstantEncoder:
+    """A number in a text file, on every cell."""
+
+    name = "rainfall"
+    version = "1"
+
+    def open(self, sources, frame, options):
+        return Constant(float(Path(sources[0]).read_text()))
+
+
+class Constant:
+    def __init__(self, value):
+        self.value = value
+
+    def survey(self, frame):
+        return {"value": self.value}
+
+    def read(self, window):
+        from geo_io.layers import Raster
+
+        return Raster(window, np.full(window.shape, self.value, np.float32))
+
+
+class CsvExporter:
+    name = "csv"
+
+    def export(self, world, out, *, bounds, level, progress):
+        path = out / "voxels.csv"
+        np.savetxt(path, world.voxels(bounds, level).xyz, fmt="%d", delimiter=",")
+        return [path]
+
+
+class FlatRenderer:
+    name = "flat"
+
+    def render(self, world, view, progress):
+        return palette()[world.layers()["semantics"].values]
+
+
+class NoSparse:
+    name = "nosparse"
+    devices = ()
+
+    def unavailable(self):
+        return "it never can; this is an example"
