@@ -225,8 +225,12 @@ def _sources(job: Job) -> dict[str, list[Any]]:
 
 def _digest(source: Any) -> str:
     from geo_io.digest import digest_source
+    from geo_io.vector import split_layer
 
-    return digest_source(source)
+    if not isinstance(source, str | Path):
+        return digest_source(source)
+    path, layer = split_layer(source)
+    return digest_source(path) + (f" layer {layer}" if layer else "")
 
 
 def _legend_digest(legend: str) -> str:

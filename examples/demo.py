@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "demo-output"
 DATA = ROOT / "examples" / "data"
-BOX = "11.5620,49.9738,11.5830,49.9872"
+BOX = "11.5858,50.0018,11.6056,50.0144"
 
 
 def run(*arguments: str | Path) -> None:

@@ -1,6 +1,6 @@
 """Cut the demo's data from the full extracts. Run once; the results are committed.
 
-    python examples/data/make.py FOLDER    # the folder with landuse_4326.shp, osm_4326.gpkg and srtm3_4326.tif
+python examples/data/make.py FOLDER    # the folder with landuse_4326.shp, osm_4326.gpkg and srtm3_4326.tif
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import rasterio
 from rasterio.windows import from_bounds
 
 HERE = Path(__file__).parent
-BOX = (11.552, 49.968, 11.594, 49.994)  # lon/lat: a little more than the demo's world
-DEM_BOX = (11.53, 49.95, 11.62, 50.01)
+BOX = (11.575, 49.995, 11.616, 50.021)  # lon/lat: a little more than the demo's world
+DEM_BOX = (11.55, 49.975, 11.637, 50.04)
 
 
 def main(source: Path) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from geo_io.semantics import SemanticsOptions, open_semantics
-
 from earthgen.backends import Condition, ConditionEncoder
-from geo_io.elevation import open_elevation
+from geo_io.elevation import ElevationReader, open_elevation
 from geo_io.errors import InputError, LegendError
 from geo_io.frame import Frame
-from geo_io.image import open_image
+from geo_io.image import ImageReader, open_image
+from geo_io.layers import Raster, Semantics
 from geo_io.legend import Crosswalk, load_crosswalk
+from geo_io.semantics import SemanticsOptions, SemanticsReader, open_semantics
+
+UNMAPPED_SHOWN = 20
+"""Unmapped values that are listed one by one."""
 
 
 class SemanticsEncoder:
@@ -23,17 +27,68 @@ class SemanticsEncoder:
 
     def open(self, sources: Sequence[Any], frame: Frame, options: Mapping[str, Any]) -> Condition:
         known: tuple[Crosswalk, ...] = options["crosswalks"]
-        return open_semantics(
-            sources,
-            frame,
-            SemanticsOptions(
-                class_field=options["class_field"],
-                legends=tuple(find_legend(name, known) for name in options["legends"]),
-                crosswalks=known,
-                assume_crs=options["assume_crs"],
-                allow_unmapped=options["allow_unmapped"],
-            ),
+        reading = SemanticsOptions(
+            class_field=options["class_field"],
+            legends=tuple(find_legend(name, known) for name in options["legends"]),
+            crosswalks=known,
+            assume_crs=options["assume_crs"],
+            allow_unmapped=options["allow_unmapped"],
         )
+        return SemanticsCondition(open_semantics(sources, frame, reading))
+
+
+@dataclass(frozen=True)
+class SemanticsCondition:
+    """Land cover, with a report that a user can read."""
+
+    reader: SemanticsReader
+
+    def read(self, window: Frame) -> Semantics:
+        return self.reader.read(window)
+
+    def survey(self, frame: Frame) -> Mapping[str, Any]:
+        found = self.reader.survey(frame)
+        warnings = [
+            f"{value.source}: {value.value!r} maps to no class ({value.area:,.0f} m2, {value.features} features); "
+            "give a --legend that knows it"
+            for value in found.unmapped[:UNMAPPED_SHOWN]
+        ]
+        rest = found.unmapped[UNMAPPED_SHOWN:]
+        if rest:
+            warnings.append(f"{len(rest)} more values map to no class ({sum(v.area for v in rest):,.0f} m2)")
+        for source in found.sources:
+            counts = {
+                "geometries were repaired": source.repaired,
+                "geometries could not be repaired and were left out": source.dropped,
+                "features have no geometry": source.empty,
+                "lines lie underground and were left out": source.underground,
+                "lines of a class without a width were left out": source.no_width,
+                "points are no trees and were left out": source.points,
+            }
+            warnings += [f"{source.source}: {count:,} {what}" for what, count in counts.items() if count]
+            if not source.meets:
+                warnings.append(f"{source.source} does not meet the region")
+        return {**self.reader.summary(), **found.to_dict(), "warnings": warnings}
+
+
+@dataclass(frozen=True)
+class RasterCondition:
+    """Heights or an image, with warnings about what they do not cover."""
+
+    name: str
+    reader: ElevationReader | ImageReader
+
+    def read(self, window: Frame) -> Raster:
+        return self.reader.read(window)
+
+    def survey(self, frame: Frame) -> Mapping[str, Any]:
+        found = self.reader.survey(frame)
+        warnings = []
+        if found["coverage"] < 0.999:
+            warnings.append(f"the {self.name} covers {found['coverage']:.1%} of the region; the rest is filled")
+        if found["voids"] > 0:
+            warnings.append(f"{found['voids']:.1%} of the {self.name} in the region is nodata and was filled")
+        return {**self.reader.summary(), **found, "warnings": warnings}
 
 
 class DemEncoder:
@@ -43,9 +98,9 @@ class DemEncoder:
     version = "1"
 
     def open(self, sources: Sequence[Any], frame: Frame, options: Mapping[str, Any]) -> Condition:
-        source = _only(sources, self.name)
         unit, crs = options[f"{self.name}_unit"], options["assume_crs"]
-        return open_elevation(source, unit=unit, assume_crs=crs, what=self.name.upper())
+        reader = open_elevation(_only(sources, self.name), unit=unit, assume_crs=crs, what=self.name.upper())
+        return RasterCondition(self.name.upper(), reader)
 
 
 class DsmEncoder(DemEncoder):
@@ -61,7 +116,7 @@ class ImageEncoder:
     version = "1"
 
     def open(self, sources: Sequence[Any], frame: Frame, options: Mapping[str, Any]) -> Condition:
-        return open_image(_only(sources, self.name), assume_crs=options["assume_crs"])
+        return RasterCondition(self.name, open_image(_only(sources, self.name), assume_crs=options["assume_crs"]))
 
 
 ENCODERS: Mapping[str, Callable[[], ConditionEncoder]] = {

@@ -1,0 +1,39 @@
+"""Run the benchmarks: all, or those named."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+
+from benchmarks.machine import describe
+
+NAMES = sorted(
+    path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "__main__", "machine")
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(NAMES):
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    machine = describe()
+    results = {}
+    if not options.json:
+        print("machine:", ", ".join(f"{key} {value}" for key, value in machine.items()))
+    for name in options.names or NAMES:
+        results[name] = importlib.import_module(f"benchmarks.{name}").run()
+        if not options.json:
+            print(f"\n{name}")
+            for key, value in results[name].items():
+                print(f"  {key:24} {value}")
+    if options.json:
+        print(json.dumps({"machine": machine, **results}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

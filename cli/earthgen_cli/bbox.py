@@ -1,0 +1,78 @@
+"""`--bbox W,S,E,N` and `--bbox-crs`, which several commands take."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from geo_io.frame import Bounds, Frame
+
+BBOX_HELP = "West, south, east, north, with commas and no spaces."
+BBOX_CRS_HELP = "CRS of --bbox; longitude and latitude unless given."
+LON_LAT = "EPSG:4326"
+
+
+def checked_bbox(text: str | None) -> str | None:
+    """Callback of the option: a usage error, before all others, unless the text is four numbers."""
+    if text is not None:
+        parse_bbox(text)
+    return text
+
+
+def parse_bbox(text: str) -> Bounds:
+    """(west, south, east, north) from "W,S,E,N".
+
+    Raises
+    ------
+    typer.BadParameter
+        unless it is four finite numbers, with commas and without spaces
+    """
+    example = "write it as 11.585,49.992,11.595,49.998 (west, south, east, north; commas, no spaces)"
+    parts = text.split(",")
+    if any(character.isspace() for character in text) or (parts[-1] == "" and len(parts) > 1):
+        raise typer.BadParameter(f"{text!r} has spaces in it or after it: {example}")
+    if len(parts) != 4:
+        raise typer.BadParameter(f"{text!r} is {len(parts)} number{'s' * (len(parts) != 1)}, not 4: {example}")
+    try:
+        west, south, east, north = map(float, parts)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not four numbers: {example}") from error
+    if not all(map(math.isfinite, (west, south, east, north))):
+        raise typer.BadParameter(f"{text!r} is not four finite numbers: {example}")
+    return west, south, east, north
+
+
+def bounds_on(frame: Frame, bbox: str | None, bbox_crs: str) -> Bounds | None:
+    """`--bbox` in metres of the frame's CRS, snapped out to voxels; None, for all of the world, if it was not given.
+
+    Raises
+    ------
+    RegionError, FrameError
+        if the box is empty, its CRS is not understood, or it does not meet the frame
+    """
+    if bbox is None:
+        return None
+    from geo_io.errors import RegionError
+    from geo_io.region import frame_from_bbox
+
+    covered = ",".join(f"{value:.6f}" for value in lon_lat_bounds(frame))
+    remedy = f"the world covers {covered} in longitude and latitude"
+    try:
+        box = frame_from_bbox(parse_bbox(bbox), bbox_crs=bbox_crs, crs=frame.crs, voxel_size=frame.voxel_size)
+    except RegionError as error:
+        raise RegionError(error.problem, remedy) from error
+    if frame.crop(box.bounds) is None:
+        raise RegionError(f"the bbox {bbox} ({bbox_crs}) does not meet the world", remedy)
+    return box.bounds
+
+
+def lon_lat_bounds(frame: Frame) -> Bounds:
+    """The frame's extent in degrees of longitude and latitude (WGS 84)."""
+    import pyproj
+
+    transformer = pyproj.Transformer.from_crs(frame.crs, LON_LAT, always_xy=True)
+    bounds: Bounds = transformer.transform_bounds(*frame.bounds, densify_pts=21)
+    return bounds

@@ -1,0 +1,352 @@
+"""`earthgen doctor`: what is installed, what can run here, and what to do about what cannot.
+
+Packages with native code are imported in processes of their own, so that one that crashes is a line of the report.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from earthgen_cli.output import bytes_text, say, say_json
+
+if TYPE_CHECKING:
+    from earthgen.plugins import Plugins
+
+MAIN_PACKAGES = (
+    "numpy", "scipy", "numba", "pandas", "shapely", "pyproj", "rasterio", "pyogrio", "geopandas", "xarray",
+    "rioxarray", "odc.geo", "zarr", "PIL", "pydantic",
+)  # fmt: skip
+"""What rule-based generation, its inputs and its exports import."""
+
+OPTIONAL_PACKAGES = {
+    "gsplat": "renders splats on CUDA: `pip install 'earthgen[gpu]'`; the CPU renderers need nothing",
+    "torchsparse": "sparse convolution on CUDA; it has no wheel on the package index and does not import without "
+    "CUDA, so build it from its source against your torch; the torch implementation needs nothing",
+    "spconv": "sparse convolution: install its wheel for your CUDA release, such as spconv-cu124; the torch "
+    "implementation needs nothing",
+}
+"""What only adds speed, and how to get it."""
+
+DRIVERS = {"ESRI Shapefile": True, "GPKG": True, "GTiff": True, "FlatGeobuf": False}
+"""GDAL drivers, and whether the main path needs them."""
+
+PROJ_POINT = (12.0, 50.0)
+PROJ_EXPECTED = (714984.2367, 5542944.0186)
+"""Longitude and latitude, and the same point in EPSG:32632 (metres) by the Krueger series to n^4."""
+
+PROJ_TOLERANCE = 0.001
+LOW_DISK = 2e9
+PROBE_SECONDS = 120.0
+
+REINSTALL = "reinstall earthgen into a fresh virtual environment: its dependencies come with it"
+
+
+class Status(StrEnum):
+    """What a check found. Only BROKEN changes the exit code."""
+
+    OK = "ok"
+    NOTE = "note"
+    MISSING = "missing"
+    BROKEN = "broken"
+
+
+COLOURS = {Status.OK: "green", Status.NOTE: "yellow", Status.MISSING: "yellow", Status.BROKEN: "red"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. `remedy` says what to do about it, "" where there is nothing to do."""
+
+    area: str
+    name: str
+    status: Status
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a snippet of Python did in its own process: its stdout, or why there is none."""
+
+    output: str
+    error: str
+
+    @property
+    def ok(self) -> bool:
+        return not self.error
+
+
+def doctor(
+    ctx: typer.Context,
+    json_output: Annotated[bool, typer.Option("--json", help="Print it as one JSON object.")] = False,
+) -> None:
+    """Say what can run here, and what to do about what cannot.
+
+    Exit code 1 if something is broken that generating without a GPU needs, else 0.
+    """
+    checks = examine(ctx.obj.plugins, [str(folder) for folder in ctx.obj.plugin_dirs])
+    broken = sum(check.status is Status.BROKEN for check in checks)
+    if json_output:
+        say_json({"ok": not broken, "checks": [asdict(check) for check in checks]})
+    else:
+        say_checks(checks)
+        say()
+        say(f"{broken} broken, see above" if broken else "the main path works here")
+    if broken:
+        raise typer.Exit(1)
+
+
+def say_checks(checks: list[Check]) -> None:
+    area = ""
+    for check in checks:
+        if check.area != area:
+            area = check.area
+            say(typer.style(area, bold=True))
+        mark = typer.style(f"{check.status.value:<7}", fg=COLOURS[check.status])
+        say(f"  {mark}  {check.name}: {check.detail}")
+        if check.remedy:
+            say(f"           -> {check.remedy}")
+
+
+def examine(plugins: Plugins, plugin_dirs: list[str]) -> list[Check]:
+    """All checks, in the order of the report."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    sparse = sorted(plugins.offers("sparse"))
+    tasks: list[Callable[[], list[Check]]] = [
+        packages,
+        proj,
+        drivers,
+        lambda: [disk(Path.cwd())],
+        torch,
+        *(lambda name=name: [optional_package(name)] for name in OPTIONAL_PACKAGES),
+        *(lambda name=name: [sparse_backend(name, plugin_dirs)] for name in sparse),
+    ]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # the threads only wait for their processes
+        found = [check for checks in pool.map(lambda task: task(), tasks) for check in checks]
+    return [*system(), *found, *plugged(plugins)]
+
+
+# ---- the checks -----------------------------------------------------------------------------------------
+
+
+def system() -> list[Check]:
+    import platform
+
+    from earthgen import __version__
+
+    return [
+        Check("system", "Python", Status.OK, f"{platform.python_version()} ({sys.executable})"),
+        Check("system", "operating system", Status.OK, f"{platform.platform()}, {os.cpu_count()} processors"),
+        Check("system", "earthgen", Status.OK, __version__),
+    ]
+
+
+def packages() -> list[Check]:
+    """Import what the main path imports, one after the other in one process, so that a crash has a culprit."""
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    try:\n"
+        "        print(name, 'ok', getattr(importlib.import_module(name), '__version__', ''), sep='|', flush=True)\n"
+        "    except Exception as error:\n"
+        "        print(name, 'no', f'{type(error).__name__}: {error}'.splitlines()[0], sep='|', flush=True)\n"
+        "import pyogrio, pyproj, rasterio\n"
+        "pyogrio_gdal = '.'.join(map(str, pyogrio.__gdal_version__))\n"
+        "print('GDAL', 'ok', f'{rasterio.__gdal_version__} in rasterio, {pyogrio_gdal} in pyogrio', sep='|')\n"
+        "print('PROJ', 'ok', pyproj.proj_version_str, sep='|')\n"
+    )
+    probe = run_python(code, *MAIN_PACKAGES)
+    lines = [line.split("|", 2) for line in probe.output.splitlines() if line.count("|") >= 2]
+    found = {name: (state, detail) for name, state, detail in lines}
+    checks = []
+    for name in (*MAIN_PACKAGES, "GDAL", "PROJ"):
+        state, detail = found.get(name, ("no", probe.error or "not imported"))
+        if state == "ok":
+            checks.append(Check("packages", name, Status.OK, detail or "installed"))
+        else:
+            checks.append(Check("packages", name, Status.BROKEN, detail, REINSTALL))
+    return checks
+
+
+def proj() -> list[Check]:
+    """Whether PROJ finds its own data: a known point, once for each PROJ that is linked in."""
+    snippets = {
+        "pyproj": "from pyproj import Transformer\n"
+        "point = Transformer.from_crs('EPSG:4326', 'EPSG:32632', always_xy=True).transform(lon, lat)\n",
+        "rasterio": "from rasterio.warp import transform\n"
+        "x, y = transform('EPSG:4326', 'EPSG:32632', [lon], [lat])\n"
+        "point = (x[0], y[0])\n",
+    }
+    variables = [f"{name}={os.environ[name]}" for name in ("PROJ_DATA", "PROJ_LIB", "GDAL_DATA") if name in os.environ]
+    remedy = (
+        f"unset {' and '.join(variables)}: another program's data is used" if variables
+        else REINSTALL
+    )  # fmt: skip
+    checks = []
+    for name, snippet in snippets.items():
+        probe = run_python(f"import json\nlon, lat = {PROJ_POINT}\n{snippet}print(json.dumps(list(point)))\n")
+        point = read_json(probe) or (float("nan"), float("nan"))
+        gap = max(abs(point[0] - PROJ_EXPECTED[0]), abs(point[1] - PROJ_EXPECTED[1]))
+        if gap <= PROJ_TOLERANCE:
+            detail = "EPSG:4326 to EPSG:32632 gives the known point"
+            checks.append(Check("coordinates", f"PROJ of {name}", Status.OK, detail))
+        else:
+            detail = probe.error or f"EPSG:4326 to EPSG:32632 is {gap:g} m off the known point"
+            checks.append(Check("coordinates", f"PROJ of {name}", Status.BROKEN, detail, remedy))
+    return checks
+
+
+def drivers() -> list[Check]:
+    code = (
+        "import json, pyogrio, rasterio.drivers\n"
+        "from rasterio.env import Env\n"
+        "with Env() as env:\n"
+        "    names = {*pyogrio.list_drivers(), *env.drivers()}\n"
+        "print(json.dumps(sorted(names)))\n"
+    )
+    probe = run_python(code)
+    names = read_json(probe) or []
+    checks = []
+    for name, needed in DRIVERS.items():
+        if name in names:
+            checks.append(Check("formats", name, Status.OK, "GDAL reads it"))
+        else:
+            status = Status.BROKEN if needed else Status.MISSING
+            detail = probe.error or "GDAL was built without it"
+            checks.append(Check("formats", name, status, detail, REINSTALL if needed else "convert to GeoPackage"))
+    return checks
+
+
+def disk(folder: Path) -> Check:
+    free = shutil.disk_usage(folder).free
+    detail = f"{bytes_text(free)} free in {folder}"
+    if free < LOW_DISK:
+        return Check("disk", "space", Status.NOTE, detail, "free some, or give --out on another disk")
+    return Check("disk", "space", Status.OK, detail)
+
+
+def torch() -> list[Check]:
+    """torch, which only the learned backends import, and its devices."""
+    code = (
+        "import json, torch\n"
+        "cuda = torch.cuda.is_available()\n"
+        "name = torch.cuda.get_device_name(0) if cuda else ''\n"
+        "print(json.dumps([torch.__version__, cuda, name, torch.version.cuda]))\n"
+    )
+    probe = run_python(code)
+    values = read_json(probe)
+    if values is None:
+        remedy = "reinstall torch; rule-based generation works without it"
+        return [Check("learned backends", "torch", Status.NOTE, probe.error, remedy)]
+    version, cuda, name, built_for = values
+    if cuda:
+        gpu = Check("learned backends", "CUDA", Status.OK, f"{name}, torch built for CUDA {built_for}")
+    elif built_for:
+        detail = f"torch is built for CUDA {built_for} but finds no GPU"
+        gpu = Check("learned backends", "CUDA", Status.MISSING, detail, "check the driver with nvidia-smi; CPU works")
+    else:
+        remedy = "for an NVIDIA GPU install the CUDA build of torch; without one there is nothing to do"
+        gpu = Check(
+            "learned backends", "CUDA", Status.MISSING, "torch is built for the CPU; everything runs on it", remedy
+        )
+    return [Check("learned backends", "torch", Status.OK, version), gpu]
+
+
+def optional_package(name: str) -> Check:
+    if importlib.util.find_spec(name) is None:
+        return Check("optional packages", name, Status.MISSING, "not installed", f"optional; {OPTIONAL_PACKAGES[name]}")
+    probe = run_python(f"import {name}\nprint(getattr({name}, '__version__', ''))\n")
+    if probe.ok:
+        return Check("optional packages", name, Status.OK, probe.output.strip() or "installed")
+    detail = f"installed, but its import fails: {probe.error}"
+    return Check("optional packages", name, Status.NOTE, detail, f"optional; {OPTIONAL_PACKAGES[name]}")
+
+
+def sparse_backend(name: str, plugin_dirs: list[str]) -> Check:
+    """Whether a sparse backend can run here, asked of it in a process of its own."""
+    code = (
+        "import json, sys\n"
+        "from earthgen.plugins import load\n"
+        "backend = load(json.loads(sys.argv[2])).create('sparse', sys.argv[1])\n"
+        "print(json.dumps([backend.unavailable(), list(backend.devices)]))\n"
+    )
+    probe = run_python(code, name, json.dumps(plugin_dirs))
+    values = read_json(probe)
+    if values is None:
+        return Check(
+            "sparse backends", name, Status.NOTE, probe.error, "choose another one, or update the plugin that offers it"
+        )
+    reason, devices = values
+    if reason:
+        return Check("sparse backends", name, Status.MISSING, "cannot run here", reason)
+    return Check("sparse backends", name, Status.OK, f"runs on {', '.join(devices)}")
+
+
+def plugged(plugins: Plugins) -> list[Check]:
+    """What the plugins offer, and the plugins that were skipped."""
+    checks = []
+    needed = {"geometry", "texture", "condition"}
+    for kind, title in (
+        ("geometry", "geometry backends"), ("texture", "texture backends"), ("condition", "conditions"),
+        ("exporter", "export formats"), ("renderer", "renderers"),
+    ):  # fmt: skip
+        names = sorted(plugins.offers(kind))
+        if names:
+            checks.append(Check("plugins", title, Status.OK, ", ".join(names)))
+        else:
+            status = Status.BROKEN if kind in needed else Status.MISSING
+            checks.append(Check("plugins", title, status, "none", REINSTALL))
+    for row in plugins.listing():
+        if row.error:
+            builtin = row.source.endswith("of earthgen")
+            remedy = REINSTALL if builtin else "update or uninstall it; `earthgen plugins` says where it is"
+            status = Status.BROKEN if builtin else Status.NOTE
+            checks.append(Check("plugins", row.info.name, status, f"skipped: {row.error}", remedy))
+    return checks
+
+
+# ---- processes of their own -----------------------------------------------------------------------------
+
+
+def run_python(code: str, *arguments: str) -> Probe:
+    """Run Python source in a fresh process of this interpreter.
+
+    -P keeps the current folder off its path: a numpy.py that lies there by chance is not numpy.
+    """
+    command = [sys.executable, "-P", "-W", "ignore", "-c", code, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PROBE_SECONDS)
+    except subprocess.TimeoutExpired:
+        return Probe("", f"no answer within {PROBE_SECONDS:.0f} s")
+    except OSError as error:
+        return Probe("", f"cannot start Python: {error}")
+    if done.returncode == 0:
+        return Probe(done.stdout, "")
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    if done.returncode < 0:
+        return Probe(done.stdout, f"it crashed with signal {-done.returncode}")
+    return Probe(done.stdout, said[-1].strip() if said else f"it ended with exit code {done.returncode}")
+
+
+def read_json(probe: Probe) -> Any:
+    """The JSON on the last line that a probe printed, None where it failed."""
+    lines = probe.output.splitlines()
+    if not probe.ok or not lines:
+        return None
+    try:
+        return json.loads(lines[-1])
+    except json.JSONDecodeError:
+        return None

@@ -1,0 +1,138 @@
+"""What the commands print: results on stdout, everything else on stderr, no line ever wrapped."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import typer
+
+
+def say(text: str = "", *, err: bool = False) -> None:
+    """Print a line; colour codes reach terminals only, and none if NO_COLOR is set (https://no-color.org)."""
+    typer.echo(text, err=err, color=False if os.environ.get("NO_COLOR") else None)
+
+
+def say_json(value: Any, *, err: bool = False) -> None:
+    """Print one JSON object; NaN, which is no JSON, becomes null."""
+    say(json.dumps(plain(value), indent=None if err else 2, ensure_ascii=False, allow_nan=False), err=err)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it: tuples as lists, numpy numbers as numbers, paths and the like as text."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(map(plain, value))
+    if isinstance(value, Iterable) and not isinstance(value, bytes):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if hasattr(value, "item"):
+        return plain(value.item())
+    return str(value)
+
+
+def say_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    """Print "name  value" lines with the values below each other."""
+    rows = list(pairs)
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        say(f"{name:<{width}}  {value}".rstrip())
+
+
+def say_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print left-aligned columns under a header."""
+    table = [list(header), *map(list, rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    for number, row in enumerate(table):
+        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        say(typer.style(line, bold=True) if number == 0 else line)
+
+
+def say_tree(value: Any, indent: int = 0) -> None:
+    """Print nested mappings and lists as indented "name: value" lines."""
+    pad = "  " * indent
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if _is_leaf(item):
+                say(f"{pad}{key}: {_leaf(item)}")
+            else:
+                say(f"{pad}{key}:")
+                say_tree(item, indent + 1)
+    elif not _is_leaf(value):
+        for item in value:
+            if _is_leaf(item):
+                say(f"{pad}- {_leaf(item)}")
+            else:
+                say(f"{pad}-")
+                say_tree(item, indent + 1)
+    else:
+        say(f"{pad}{_leaf(value)}")
+
+
+def _is_leaf(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return not value
+    if isinstance(value, list | tuple):
+        return all(not isinstance(item, Mapping | list | tuple) for item in value)
+    return True
+
+
+def _leaf(value: Any) -> str:
+    if value is None or (isinstance(value, Mapping | list | tuple | str) and not value):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_leaf, value))
+    return str(value)
+
+
+def bytes_text(count: float) -> str:
+    """A number of bytes in decimal units, such as "1.5 GB"."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration, such as "2 min 10 s"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def shell_quoted(path: object) -> str:
+    """A path as it can be pasted into a shell."""
+    import shlex
+    import subprocess
+
+    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
+
+
+def say_error(problem: str, remedy: str, kind: str, exit_code: int, as_json: bool) -> None:
+    """The one line (or JSON object) on stderr that a failed command ends with."""
+    if as_json:
+        say_json({"error": problem, "remedy": remedy, "type": kind, "exit_code": exit_code}, err=True)
+        return
+    line = " ".join(problem.split()).rstrip(".") + "."
+    if remedy:
+        first, *rest = remedy.split()
+        if first.isalpha() and first.islower():  # a word, not an option or the name of a file
+            first = first.capitalize()
+        line += " " + " ".join([first, *rest]).rstrip(".") + "."
+    sys.stdout.flush()  # where both streams go to one place, the error stands last
+    say(f"{typer.style('error:', fg=typer.colors.RED, bold=True)} {line}", err=True)

@@ -1,0 +1,65 @@
+"""`earthgen preview`: a picture of a world."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from earthgen_cli.bbox import BBOX_CRS_HELP, BBOX_HELP, LON_LAT, bounds_on, checked_bbox
+from earthgen_cli.output import say, say_json
+from earthgen_cli.progress import Mode, display
+
+DEFAULT_RENDERER = "zbuffer"
+
+
+class Kind(StrEnum):
+    """Ways to look at a world."""
+
+    TOP = "top"
+    OBLIQUE = "oblique"
+
+
+def preview(
+    ctx: typer.Context,
+    world: Annotated[Path, typer.Argument(metavar="WORLD", help="A world, such as world.zarr.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The picture to write, .png or .jpg.")],
+    view: Annotated[Kind, typer.Option(help="From above with north up, or at an angle.")] = Kind.TOP,
+    size: Annotated[int, typer.Option(metavar="PIXELS", min=16, max=16384, help="The picture's longer edge.")] = 1600,
+    bbox: Annotated[str | None, typer.Option(metavar="W,S,E,N", callback=checked_bbox, help=BBOX_HELP)] = None,
+    bbox_crs: Annotated[str, typer.Option(metavar="CRS", help=BBOX_CRS_HELP)] = LON_LAT,
+    azimuth: Annotated[
+        float, typer.Option(metavar="DEG", help="Where an oblique view looks from, clockwise from north.")
+    ] = 200.0,
+    elevation: Annotated[
+        float, typer.Option(metavar="DEG", min=5, max=90, help="How high above the horizon it looks from.")
+    ] = 40.0,
+    renderer: Annotated[str, typer.Option(metavar="NAME", help="`earthgen doctor` lists them.")] = DEFAULT_RENDERER,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+    progress: Annotated[Mode, typer.Option(help="How progress is shown, on stderr.")] = Mode.AUTO,
+) -> None:
+    """Draw a picture of a world."""
+    from PIL import Image
+
+    from earthgen.backends import View
+    from earthgen.errors import JobError
+    from earthgen.progress import Progress
+    from earthgen.world import open_world
+
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise JobError(f"--out {out} is not a name for a picture", "end it in .png or .jpg")
+    opened = open_world(world)
+    bounds = bounds_on(opened.frame, bbox, bbox_crs)
+    chosen = ctx.obj.plugins.create("renderer", renderer)
+    with display(progress, quiet=quiet, json_output=json_output) as show:
+        pixels = chosen.render(opened, View(view.value, size, bounds, azimuth, elevation), Progress(show))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(out)
+    height, width = pixels.shape[:2]
+    if json_output:
+        say_json({"picture": out, "width": width, "height": height, "view": view.value, "renderer": renderer})
+    elif not quiet:
+        say(f"{out}  {width} x {height} pixels")

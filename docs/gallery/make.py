@@ -1,0 +1,172 @@
+"""`make gallery`: the worlds of docs/gallery, made with the commands a user would type, measured and pictured.
+
+Needs the real data beside the checkout (../shared/data). Writes pictures and results.json into this folder; README.md
+tells what was found.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.features import geometry_mask
+
+import earthgen
+from earthgen.world import World
+from geo_io.frame import Frame
+from geo_io.legend import codes
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+DATA = ROOT.parent / "shared" / "data"
+OUT = ROOT / "gallery-output"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A world of the gallery: its command, and the building mask of its input, read without earthgen."""
+
+    name: str
+    arguments: tuple[str, ...]
+    truth: Callable[[Frame], NDArray]
+
+
+def footprints(path: Path, layer: str | None = None, where: str | None = None) -> Callable[[Frame], NDArray]:
+    def mask(frame: Frame) -> NDArray:
+        shapes = gpd.read_file(path, layer=layer, where=where).to_crs(frame.crs).make_valid()
+        shapes = shapes[~shapes.is_empty & shapes.geom_type.isin(["Polygon", "MultiPolygon", "GeometryCollection"])]
+        return np.asarray(geometry_mask(shapes, frame.shape, frame.transform, invert=True))
+
+    return mask
+
+
+def raster_class(path: Path, value: int, also: Callable[[Frame], NDArray]) -> Callable[[Frame], NDArray]:
+    def mask(frame: Frame) -> NDArray:
+        from rasterio.warp import Resampling, reproject
+
+        with rasterio.open(path) as source:
+            there = np.zeros(frame.shape, np.float32)
+            reproject(
+                rasterio.band(source, 1), there, dst_transform=frame.transform, dst_crs=frame.crs,
+                resampling=Resampling.nearest,
+            )  # fmt: skip
+        return (there == value) | also(frame)
+
+    return mask
+
+
+def places() -> list[Place]:
+    bayreuth, annedal = DATA / "osm_bayreuth_srtm", DATA / "umep_goteborg_annedal"
+    delft, olemps = DATA / "delft_ahn3_bgt", DATA / "bdtopo_olemps_vectors"
+    box = "--bbox=685283,5542058,686683,5543458"
+    place = (box, "--bbox-crs", "EPSG:32632")
+    srtm = ("--dem", str(bayreuth / "srtm3_4326.tif"))
+    truth = footprints(bayreuth / "osm_4326.gpkg", "buildings")
+    layers = (
+        "BATIMENT",
+        "ZONE_DE_VEGETATION",
+        "SURFACE_HYDROGRAPHIQUE",
+        "TRONCON_DE_ROUTE",
+        "TERRAIN_DE_SPORT",
+        "CIMETIERE",
+    )
+    return [
+        Place("bayreuth-landuse", (*place, "--semantics", str(bayreuth / "landuse_4326.shp"), *srtm), truth),
+        Place(
+            "bayreuth-buildings",
+            (*place, "--semantics", str(bayreuth / "landuse_4326.shp"), "--semantics", f"{bayreuth / 'osm_4326.gpkg'}:lines",
+             "--semantics", f"{bayreuth / 'osm_4326.gpkg'}:buildings", *srtm),
+            truth,
+        ),
+        Place(
+            "annedal",
+            ("--region", str(annedal / "dem.tif"), "--semantics", str(annedal / "groundcover.tif"), "--legend", "umep",
+             "--semantics", str(annedal / "buildings.shp"), "--dem", str(annedal / "dem.tif"), "--dsm", str(annedal / "dsm.tif"),
+             "--crs", "EPSG:3006"),
+            raster_class(annedal / "groundcover.tif", 2, footprints(annedal / "buildings.shp")),
+        ),
+        Place(
+            "delft",
+            ("--bbox=84820,447500,85080,447700", "--bbox-crs", "EPSG:28992", "--crs", "EPSG:28992", "--voxel-size", "0.5",
+             "--semantics", f"{delft / 'delft_landuse_merged.gpkg'}:landuse"),
+            footprints(delft / "delft_landuse_merged.gpkg", "landuse", "layer = 'pand'"),
+        ),
+        Place(
+            "olemps",
+            ("--bbox=663900,6359800,665300,6361200", "--bbox-crs", "EPSG:2154", "--crs", "EPSG:2154",
+             *(word for layer in layers for word in ("--semantics", str(olemps / f"{layer}.shp")))),
+            footprints(olemps / "BATIMENT.shp"),
+        ),
+    ]  # fmt: skip
+
+
+def command(*words: str | Path) -> None:
+    subprocess.run([sys.executable, "-m", "earthgen_cli", *map(str, words)], check=True)
+
+
+def shown(words: tuple[str, ...]) -> str:
+    return "earthgen generate " + shlex.join(word.replace(f"{DATA}/", "") for word in words)
+
+
+def agreement(world: World, truth: NDArray) -> dict[str, float]:
+    layers = world.layers()
+    made = layers["semantics"].values == codes()["building"]
+    height = (layers["surface"] - layers["ground"]).values
+    return {
+        "building_iou": round(float((made & truth).sum() / max((made | truth).sum(), 1)), 3),
+        "input_building_share": round(float(truth.mean()), 4),
+        "world_building_share": round(float(made.mean()), 4),
+        "median_building_height_m": round(float(np.median(height[made])) if made.any() else 0.0, 2),
+    }
+
+
+def main() -> None:
+    OUT.mkdir(exist_ok=True)
+    results: dict[str, object] = {}
+    for place in places():
+        path = OUT / f"{place.name}.zarr"
+        began = time.perf_counter()
+        command("generate", *place.arguments, "--out", path, "--overwrite")
+        seconds = time.perf_counter() - began
+        world = earthgen.open_world(path)
+        for view in ("top", "oblique"):
+            command("preview", path, "--view", view, "--size", "1000", "--out", HERE / f"{place.name}-{view}.png")
+        results[place.name] = {
+            "command": shown(place.arguments),
+            "km2": round(world.frame.area_km2, 3),
+            "seconds": round(seconds, 1),
+            "voxels": world.counts["voxels"],
+            "disk_mb": round(world.bytes_on_disk() / 1e6, 1),
+            **agreement(world, place.truth(world.frame)),
+            "warnings": world.provenance["warnings"],
+        }
+    results["bayreuth: shapefile and GeoPackage agree"] = same_classes()
+    (HERE / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False).replace(f"{DATA}/", "") + "\n")
+
+
+def same_classes() -> dict[str, float]:
+    """The share of cells with the same class, from landuse_4326.shp and from landuse_utm.gpkg."""
+    folder = DATA / "osm_bayreuth_srtm"
+    covers = []
+    for name, source in (("shp", str(folder / "landuse_4326.shp")), ("gpkg", f"{folder / 'landuse_utm.gpkg'}:landuse")):
+        path = OUT / f"same-{name}.zarr"
+        command("generate", "--bbox=683476,5538883,685476,5540883", "--bbox-crs", "EPSG:32632", "--semantics", source,
+                "--voxel-size", "2", "--out", path, "--overwrite")  # fmt: skip
+        covers.append(earthgen.open_world(path).layers()["semantics"].values)
+    return {"equal_cells": round(float((covers[0] == covers[1]).mean()), 5)}
+
+
+if __name__ == "__main__":
+    if not DATA.is_dir():
+        raise SystemExit(f"the gallery needs the real data in {DATA}")
+    main()

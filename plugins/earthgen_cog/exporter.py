@@ -1,0 +1,119 @@
+"""The dense layers of a world as cloud-optimised GeoTIFFs, written tile by tile."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen.progress import Progress
+from earthgen.selection import Selection, origin, select
+from earthgen.world import World
+from geo_io.frame import UNKNOWN_DATUM, Bounds
+from geo_io.geotiff import CogWriter
+from geo_io.layers import Raster
+from geo_io.legend import classes
+
+
+class CogExporter:
+    """Writes ground.tif, surface.tif, height.tif, semantics.tif (with semantics.tif.aux.xml) and rgb.tif.
+
+    ground, surface : float32, heights in metres of the vertical CRS; NaN is no data
+    height : float32, metres of the surface above the ground; NaN is no data
+    semantics : uint8, class codes with a colour table; 0 is no data. GDAL and QGIS find the classes' names in the
+        .aux.xml, and they stand in the tag CLASSES
+    rgb : uint8 red, green, blue, alpha; alpha 0 is no data
+    """
+
+    name = "cog"
+
+    def export(self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress) -> list[Path]:
+        """Write into the folder `out`; see `earthgen.backends.Exporter`.
+
+        Raises
+        ------
+        StoreError, RegionError
+            if the world has no such level, no finished tile, or nothing within `bounds`
+        InputError
+            if the files cannot be written
+        """
+        selection = select(world, bounds, level)
+        out.mkdir(parents=True, exist_ok=True)
+        progress.start("export cog", len(selection.tiles) + 1)
+        with contextlib.ExitStack() as stack:
+            writers = {name: stack.enter_context(writer) for name, writer in _writers(world, selection, out).items()}
+            for tx, ty in selection.tiles:
+                part = selection.tile(world, tx, ty)
+                if part is None:
+                    continue
+                inside = world.tile_frame(tx, ty, level).slices(part)
+                layers = {name: data[inside] for name, data in world.tile_layers(tx, ty, level).items()}
+                for name, writer in writers.items():
+                    writer.write(Raster(part, _layer(name, layers)))
+                progress.step(f"tile {tx}, {ty}")
+        names = out / "semantics.tif.aux.xml"
+        names.write_text(category_names(), "utf-8")
+        progress.step("overviews")
+        return [*(writer.path for writer in writers.values()), names]
+
+
+def _writers(world: World, selection: Selection, out: Path) -> dict[str, CogWriter]:
+    frame = selection.frame
+    known = origin(world)
+    tags = {"GENERATOR": known["generator"], "SEED": str(known["seed"])}
+    tags |= {name.upper(): _text(known[name]) for name in known if name not in ("generator", "seed")}
+    if known.get("ground") == "generated, not measured":
+        tags["GROUND"] = "ground: generated, not measured"
+    heights = tags | {"VERTICAL_CRS": frame.vertical_crs, "UNIT": "metre"}
+    vertical = None if frame.vertical_crs == UNKNOWN_DATUM else frame.vertical_crs
+    nan = float("nan")
+    colours = {0: (0, 0, 0, 0)} | {land.code: (*land.rgb, 255) for land in classes()}
+    legend = ";".join(f"{land.code}={land.name}" for land in classes())
+    return {
+        "ground": CogWriter(
+            out / "ground.tif", frame, np.float32, nodata=nan, band_names=["terrain height"],
+            vertical_crs=vertical, tags=heights,
+        ),
+        "surface": CogWriter(
+            out / "surface.tif", frame, np.float32, nodata=nan, band_names=["surface height"],
+            vertical_crs=vertical, tags=heights,
+        ),
+        "height": CogWriter(
+            out / "height.tif", frame, np.float32, nodata=nan, band_names=["height above ground"],
+            tags=tags | {"UNIT": "metre"},
+        ),
+        "semantics": CogWriter(
+            out / "semantics.tif", frame, np.uint8, nodata=0, band_names=["land class"], colormap=colours,
+            tags=tags | {"CLASSES": legend}, overview_resampling="mode",
+        ),
+        "rgb": CogWriter(
+            out / "rgb.tif", frame, np.uint8, 4, band_names=["red", "green", "blue", "alpha"], tags=tags,
+        ),
+    }  # fmt: skip
+
+
+def _layer(name: str, layers: dict[str, NDArray]) -> NDArray:
+    if name == "height":
+        return layers["surface"] - layers["ground"]
+    if name == "rgb":
+        alpha = np.where(layers["semantics"] > 0, 255, 0).astype(np.uint8)
+        return np.dstack([layers["rgb"][..., :3], alpha])
+    return layers[name]
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def category_names() -> str:
+    """GDAL's sidecar (.aux.xml) with the names of the classes by code."""
+    titles = ["no data", *(land.title for land in classes())]
+    rows = "\n".join(f"      <Category>{escape(title)}</Category>" for title in titles)
+    return (
+        '<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n'
+        f"{rows}\n    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n"
+    )

@@ -1,0 +1,186 @@
+"""The surface of a world as binary glTF 2.0.
+
+One node and mesh a tile. Axes are glTF's: x east, y up, z south, relative to the anchor in the scene's extras.
+Colours are linear RGB, as the specification wants them in COLOR_0, in 16 bits, because 8 would show steps in dark
+woods. There are no normals: a viewer then shades each face flat, which the specification demands of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pygltflib as gltf
+from numpy.typing import NDArray
+
+import earthgen
+from earthgen.errors import StoreError
+from earthgen.levels import colours
+from earthgen.mesh import Mesh, pieces, surface_mesh
+from earthgen.progress import Progress
+from earthgen.selection import anchor_of, extent, origin, select
+from earthgen.world import World
+from geo_io.frame import Bounds
+
+FACES_LIMIT = 4_000_000
+"""A mesh of more quads is written as one file a tile: single ones get too large for most viewers."""
+
+
+def _linear() -> NDArray:
+    value = np.arange(256) / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    return np.rint(linear * 65535).astype(np.uint16)
+
+
+LINEAR = _linear()
+"""(256,) uint16 linear light of the 8-bit sRGB values (IEC 61966-2-1)."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The mesh of one tile as glTF wants it.
+
+    Attributes
+    ----------
+    name : of the node
+    position : (v, 3) float32, x east, y up, z south
+    colour : (v, 4) uint16 linear RGBA
+    triangle : (t, 3) uint32
+    """
+
+    name: str
+    position: NDArray
+    colour: NDArray
+    triangle: NDArray
+
+
+class GlbExporter:
+    """Writes world.glb, or world_TX_TY.glb for each tile of a world of more than `FACES_LIMIT` faces.
+
+    All files of one export share their anchor, so that they fit together as they are. A coarser `level` makes
+    smaller files.
+    """
+
+    name = "glb"
+
+    def __init__(self, faces_limit: int = FACES_LIMIT) -> None:
+        self.faces_limit = faces_limit
+
+    def export(self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress) -> list[Path]:
+        """Write into the folder `out`; see `earthgen.backends.Exporter`.
+
+        Raises
+        ------
+        StoreError, RegionError
+            if the world has no such level, no finished tile, or nothing within `bounds`
+        """
+        selection = select(world, bounds, level)
+        anchor = anchor_of(world, selection)
+        frame = selection.frame
+        extras = {
+            "anchor": list(anchor),
+            "crs": frame.crs,
+            "vertical_crs": frame.vertical_crs,
+            "axes": {"x": "east", "y": "up", "z": "south"},
+            "units": "metre",
+            "position": "east = anchor[0] + x, north = anchor[1] - z, height = anchor[2] + y",
+            "bounds": list(frame.bounds),
+            "voxel_size": frame.voxel_size,
+            "level": level,
+            **origin(world),
+        }
+        out.mkdir(parents=True, exist_ok=True)
+        progress.start("export glb", len(selection.tiles))
+        written: list[Path] = []
+        held: list[tuple[tuple[int, int], Part]] = []
+        faces = 0
+        for piece in pieces(world, selection):
+            mesh = surface_mesh(piece, anchor)
+            faces += len(mesh.quads)
+            if len(mesh.quads):
+                name = "tile_{}_{}".format(*piece.tile)
+                held.append((piece.tile, make_part(name, mesh, colours(piece.splats.sh))))
+            if faces > self.faces_limit:
+                written += [write_glb(out / "world_{}_{}.glb".format(*tile), [part], extras) for tile, part in held]
+                held = []
+            progress.step("tile {}, {}".format(*piece.tile))
+        if faces == 0:
+            raise StoreError(
+                f"world {world.path} has no voxels within {extent(frame.bounds)}", "give bounds where it has data"
+            )
+        if faces <= self.faces_limit:
+            written.append(write_glb(out / "world.glb", [part for _, part in held], extras))
+        return written
+
+
+def make_part(name: str, mesh: Mesh, rgb: NDArray) -> Part:
+    """A mesh with the colours (n, 3) uint8 sRGB of its voxels, in glTF's axes and primitives."""
+    east, north, up = mesh.vertices.T
+    colour = np.full((len(mesh.vertices), 4), 65535, np.uint16)
+    colour[:, :3] = LINEAR[rgb[mesh.owner]]
+    triangle = np.ascontiguousarray(mesh.quads[:, [0, 1, 2, 0, 2, 3]].reshape(-1, 3), np.uint32)
+    return Part(name, np.stack([east, up, -north], axis=1), colour, triangle)
+
+
+def write_glb(path: Path, parts: list[Part], extras: dict[str, Any]) -> Path:
+    """Write parts as the nodes of one scene, which carries `extras`. Returns the path."""
+    document = gltf.GLTF2(
+        asset=gltf.Asset(version="2.0", generator=f"earthgen {earthgen.__version__}"),
+        scene=0,
+        scenes=[gltf.Scene(name="earthgen", nodes=list(range(len(parts))), extras=extras)],
+        materials=[
+            gltf.Material(
+                name="surface",
+                doubleSided=False,
+                pbrMetallicRoughness=gltf.PbrMetallicRoughness(
+                    baseColorFactor=[1.0, 1.0, 1.0, 1.0], metallicFactor=0.0, roughnessFactor=1.0
+                ),
+            )
+        ],
+    )
+    chunks: list[bytes] = []
+    size = 0
+
+    def add(data: NDArray, component: int, kind: str, target: int, **more: Any) -> int:
+        """Append an array, whose rows are multiples of four bytes, as an accessor. Returns its index."""
+        nonlocal size
+        raw = data.tobytes()
+        stride = data.itemsize * data.shape[1] if target == gltf.ARRAY_BUFFER else None
+        document.bufferViews.append(
+            gltf.BufferView(buffer=0, byteOffset=size, byteLength=len(raw), byteStride=stride, target=target)
+        )
+        count = len(data) if target == gltf.ARRAY_BUFFER else data.size
+        document.accessors.append(
+            gltf.Accessor(
+                bufferView=len(document.bufferViews) - 1,
+                byteOffset=0,
+                componentType=component,
+                count=count,
+                type=kind,
+                **more,
+            )
+        )
+        chunks.append(raw)
+        size += len(raw)
+        return len(document.accessors) - 1
+
+    for number, part in enumerate(parts):
+        low, high = part.position.min(axis=0), part.position.max(axis=0)
+        position = add(
+            part.position, gltf.FLOAT, gltf.VEC3, gltf.ARRAY_BUFFER,
+            min=[float(value) for value in low], max=[float(value) for value in high],
+        )  # fmt: skip
+        colour = add(part.colour, gltf.UNSIGNED_SHORT, gltf.VEC4, gltf.ARRAY_BUFFER, normalized=True)
+        index = add(part.triangle, gltf.UNSIGNED_INT, gltf.SCALAR, gltf.ELEMENT_ARRAY_BUFFER)
+        attributes = gltf.Attributes(POSITION=position, COLOR_0=colour)
+        primitive = gltf.Primitive(attributes=attributes, indices=index, material=0, mode=gltf.TRIANGLES)
+        document.meshes.append(gltf.Mesh(name=part.name, primitives=[primitive]))
+        document.nodes.append(gltf.Node(name=part.name, mesh=number))
+    document.buffers = [gltf.Buffer(byteLength=size)]
+    document.set_binary_blob(b"".join(chunks))
+    partial = path.with_name(path.name + ".part")
+    document.save_binary(str(partial))
+    partial.replace(path)
+    return path

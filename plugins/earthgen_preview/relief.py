@@ -1,0 +1,85 @@
+"""The top of a world as one grid that is about as fine as the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen.selection import Selection
+from earthgen.world import World
+from earthgen_preview.light import LINEAR
+from geo_io.legend import classes
+
+WATER = np.array([False] + [land.group == "water" for land in classes()] + [False] * (255 - len(classes())))
+"""(256,) which class codes are water."""
+
+
+@dataclass(frozen=True)
+class Relief:
+    """Means over the cells of a grid, rows from north to south.
+
+    Attributes
+    ----------
+    left, top : of the grid, CRS metres
+    cell : metres
+    surface : (ny, nx) float32 metres, NaN where nothing is
+    rgb : (ny, nx, 3) float32 linear colour
+    water : (ny, nx) float32, share of water
+    """
+
+    left: float
+    top: float
+    cell: float
+    surface: NDArray
+    rgb: NDArray
+    water: NDArray
+
+
+def read_relief(world: World, selection: Selection, metres_per_pixel: float, colours: bool = True) -> Relief:
+    """Read the dense layers tile by tile, merging cells where even the coarsest level is finer than a pixel.
+
+    Without `colours`, rgb and water are empty.
+    """
+    frame = selection.frame
+    s = frame.voxel_size
+    merge = max(int(metres_per_pixel // s), 1) if selection.level == max(world.levels) else 1
+    shape = (-(-frame.ny // merge), -(-frame.nx // merge))
+    number = np.zeros(shape, np.int32)
+    height = np.zeros(shape, np.float32)
+    rgb = np.zeros((*shape, 3) if colours else (0, 0, 3), np.float32)
+    water = np.zeros(shape if colours else (0, 0), np.float32)
+    for tx, ty in selection.tiles:
+        part = selection.tile(world, tx, ty)
+        if part is None:
+            continue
+        layers = world.tile_layers(tx, ty, selection.level)
+        inside = world.tile_frame(tx, ty, selection.level).slices(part)
+        rows, columns = frame.slices(part)
+        _add(
+            layers["surface"][inside], layers["rgb"][inside], WATER[layers["semantics"][inside]], LINEAR,
+            rows.start, columns.start, merge, number, height, rgb, water, colours,
+        )  # fmt: skip
+    known = np.maximum(number, 1)
+    surface = np.where(number > 0, height / known, np.nan).astype(np.float32)
+    if colours:
+        rgb /= known[..., None]
+        water /= known
+    return Relief(frame.bounds[0], frame.bounds[3], s * merge, surface, rgb, water)
+
+
+@numba.njit(cache=True, nogil=True)
+def _add(surface, colour, is_water, linear, row, column, merge, number, height, rgb, water, colours):  # type: ignore[no-untyped-def]
+    for r in range(surface.shape[0]):
+        for c in range(surface.shape[1]):
+            if not np.isfinite(surface[r, c]):
+                continue
+            i, j = (row + r) // merge, (column + c) // merge
+            number[i, j] += 1
+            height[i, j] += surface[r, c]
+            if colours:
+                water[i, j] += is_water[r, c]
+                for band in range(3):
+                    rgb[i, j, band] += linear[colour[r, c, band]]

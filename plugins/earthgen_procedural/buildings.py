@@ -1,0 +1,308 @@
+"""Buildings: from footprints, grown on lots, from raster land cover, and from a surface model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen.noise import Noise, Stream
+from earthgen_procedural.cover import is_class
+from earthgen_procedural.filters import FIXED, box_mean, box_share, cells_of, masked_max, nearest
+from earthgen_procedural.footprints import (
+    Outlines,
+    Rectangles,
+    outlines,
+    rasterise,
+    rectangles,
+    touching,
+    wall_distance,
+)
+from earthgen_procedural.ground import Ground
+from earthgen_procedural.lots import grow
+from earthgen_procedural.noise_fields import cells, seeds
+from earthgen_procedural.objects import FLAT_ROOF, HALL_ROOF, PITCHED_ROOF, PLAIN_ROOF, object_number
+from geo_io.frame import Frame
+from geo_io.layers import Buildings
+
+# Reaches, metres.
+WHOLE = 60.0  # a footprint up to this diagonal is wholly seen from every window it touches
+BASE_MEAN = 16.0  # the ground under larger ones is levelled over this
+SURROUNDINGS = 20.0  # what counts as the surroundings of a building
+PLOT = 26.0  # land cover that only says "building" is divided into houses about this wide
+SLOPE_REACH, SLOPE_RUN = 7.0, 5.0  # walls of such houses are looked for this far; roofs rise over this way
+REACH = WHOLE + SURROUNDINGS
+
+LOWEST = 2.0  # metres, of any building
+MEASURED = 1.8  # a surface model that is this much above ground at a building has measured it
+CHIMNEY_VOXEL = 1.3  # metres: chimneys are built of voxels no larger than this
+
+FLAT, GABLED, HIPPED, SKELETON = 0, 1, 2, 3
+"""Shapes of roofs. A skeleton roof rises from every wall, whatever the outline."""
+
+
+@dataclass(frozen=True)
+class Roofs:
+    """The tops of buildings on a window.
+
+    Attributes
+    ----------
+    top : (ny, nx) float32, absolute height, metres; NaN where there is no building
+    object : (ny, nx) uint32, 0 where there is none
+    """
+
+    top: NDArray
+    object: NDArray
+
+    def over(self, other: Roofs) -> Roofs:
+        """These roofs, and the other's where there is none of these or the other's is higher."""
+        mine = ~np.isnan(self.top) & ~(self.top < other.top)
+        return Roofs(np.where(mine, self.top, other.top), np.where(mine, self.object, other.object))
+
+
+@dataclass(frozen=True)
+class Stock:
+    """n buildings to be raised.
+
+    Attributes
+    ----------
+    lines : their outlines
+    height : (n,) metres from base to ridge, NaN where it is to be drawn
+    key : (n,) uint64
+    trade : (n,) bool, shops and works; None to tell it from the surroundings
+    """
+
+    lines: Outlines
+    height: NDArray
+    key: NDArray
+    trade: NDArray | None = None
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """How each of n buildings is roofed: (n,) arrays.
+
+    Attributes
+    ----------
+    roof, kind : int, the shape of the roof, and the kind in the object number
+    eaves, rise : metres from the base to the eaves, and from there to the ridge
+    span : metres from the wall over which the roof rises; it is level farther in
+    bump_at, bump_half, bump_up : a chimney or a box on the roof: where along the long side (-1 to 1), its half
+        width and its height above the eaves, metres; half width 0 for none
+    """
+
+    roof: NDArray
+    kind: NDArray
+    eaves: NDArray
+    rise: NDArray
+    span: NDArray
+    bump_at: NDArray
+    bump_half: NDArray
+    bump_up: NDArray
+
+
+def make_buildings(frame: Frame, cover: NDArray, buildings: Buildings, ground: Ground, noise: Noise) -> Roofs:
+    """All buildings on `frame`: those of the source where its cover says building, and grown ones.
+
+    cover : (ny, nx) uint8. Cells nearer to the edge than this reaches (geometry.HALO) are not to be used.
+    """
+    size = frame.voxel_size
+    built = is_class(cover, "building")
+    measured = np.zeros(frame.shape, bool) if ground.surface is None else np.isfinite(ground.surface)
+    local = box_mean(ground.terrain, np.ones(frame.shape, bool), cells_of(BASE_MEAN, size))
+    roofs = Roofs(np.full(frame.shape, np.nan, np.float32), np.zeros(frame.shape, np.uint32))
+
+    if built.any():
+        owner = np.full(frame.shape, -1, np.int32)
+        near = touching(buildings, frame)
+        if len(near):
+            stock = Stock(outlines(buildings.footprint[near]), buildings.height[near], buildings.key[near])
+            owner = rasterise(stock.lines, frame)
+            # The reader may rasterise by another rule: a building cell beside a footprint belongs to it.
+            distance, index = nearest(owner >= 0, 2)
+            owner = np.where(built & (distance < 1.9), owner.ravel()[np.maximum(index, 0)], -1).astype(np.int32)
+            roofs = raise_roofs(frame, cover, stock, owner, ground.terrain, local, noise)
+        rest = built & (owner < 0)
+        if rest.any():
+            plots = _roofs_of_cells(frame, cover, built, local, noise)
+            roofs = Roofs(np.where(rest, plots.top, roofs.top), np.where(rest, plots.object, roofs.object))
+        if ground.surface is not None:
+            top = _measured_tops(roofs.top, built, ground.surface, ground.height, size)
+            roofs = Roofs(top, roofs.object)
+
+    lots = grow(frame, cover, measured, noise)
+    for annex in (False, True):
+        part = lots.take(lots.annex == annex)
+        if len(part):
+            stock = Stock(part.outlines(), np.full(len(part), np.nan), part.key, part.trade)
+            owner = np.where(built, -1, rasterise(stock.lines, frame)).astype(np.int32)
+            roofs = roofs.over(raise_roofs(frame, cover, stock, owner, ground.terrain, local, noise))
+    top = np.where(np.isnan(roofs.top), roofs.top, np.maximum(roofs.top, ground.height + np.float32(LOWEST)))
+    return Roofs(top.astype(np.float32), roofs.object.astype(np.uint32))
+
+
+def raise_roofs(
+    frame: Frame, cover: NDArray, stock: Stock, owner: NDArray, terrain: NDArray, local: NDArray, noise: Noise
+) -> Roofs:
+    """The roofs of `stock`, whose cells are told by `owner`, (ny, nx) int32, -1 for none.
+
+    terrain : (ny, nx) float32 metres; local : the same, smoothed, for buildings too large to be seen as a whole
+    """
+    n = len(stock.lines)
+    box = rectangles(stock.lines)
+    whole = 2.0 * np.hypot(box.length, box.width) <= WHOLE
+    walls = wall_distance(stock.lines, frame, owner, np.ones(n, bool))
+    radius = cells_of(SURROUNDINGS, frame.voxel_size)
+    shops = box_share(is_class(cover, "commercial"), radius) - box_share(is_class(cover, "residential"), radius)
+    fixed = np.rint(terrain * FIXED).astype(np.int64)
+    foot, shop_sum, count, inside = _sums(owner, fixed, np.rint(shops * FIXED).astype(np.int64), walls, n)
+    known = whole & (count > 0)
+    base = np.where(known, foot / np.maximum(count, 1) / FIXED, np.nan)
+    trade = stock.trade
+    if trade is None:
+        trade = known & (shop_sum > 0.1 * FIXED * count)
+    stream = noise.stream("procedural.buildings")
+    shapes = shape_roofs(stream, stock.key, box, stock.height, trade, np.where(whole, inside, 4.0))
+    top = _raise(
+        owner, walls, local, base, frame.voxel_size, frame.x[0], frame.y[1],
+        box.x, box.y, box.angle, box.length, box.width, shapes.roof, shapes.eaves, shapes.rise, shapes.span,
+        shapes.bump_at, shapes.bump_half, shapes.bump_up,
+    )  # fmt: skip
+    number = np.where(owner >= 0, object_number(stock.key, shapes.kind)[np.maximum(owner, 0)], np.uint32(0))
+    return Roofs(top, number)
+
+
+@numba.njit(cache=True, nogil=True)
+def _sums(owner, fixed, shops, walls, n):  # type: ignore[no-untyped-def]
+    base, other, count = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    inside = np.zeros(n)
+    for row in range(owner.shape[0]):
+        for col in range(owner.shape[1]):
+            k = owner[row, col]
+            if k >= 0:
+                base[k] += fixed[row, col]
+                other[k] += shops[row, col]
+                count[k] += 1
+                inside[k] = max(inside[k], walls[row, col])
+    return base, other, count, inside
+
+
+def draw_heights(draw: NDArray, area: NDArray, trade: NDArray) -> NDArray:
+    """(n,) float64 metres: plausible heights of buildings, from sheds to blocks.
+
+    draw : (n,) uniform in [0, 1); area : (n,) m2; trade : (n,) bool, shops and works
+    """
+    step = np.searchsorted([25.0, 60.0, 250.0, 800.0], area, side="right")
+    low = np.where(trade, np.array([2.5, 3.5, 5.0, 6.0, 7.0])[step], np.array([2.4, 2.8, 6.0, 7.0, 7.0])[step])
+    high = np.where(trade, np.array([3.2, 5.0, 8.0, 11.0, 13.0])[step], np.array([3.2, 5.0, 9.5, 13.0, 14.0])[step])
+    return np.asarray(low + draw * (high - low))
+
+
+def shape_roofs(
+    stream: Stream, key: NDArray, box: Rectangles, height: NDArray, trade: NDArray, inside: NDArray
+) -> Shapes:
+    """Choose the roof of each building.
+
+    key : (n,) uint64; height : (n,) metres to the ridge, NaN where it is to be drawn; trade : (n,) bool, shops and
+    works; inside : (n,) metres from the innermost cell to the walls
+    """
+    height_draw, flat_draw, form_draw, pitch_draw, bump_draw = (stream.of_objects(key, c) for c in range(5))
+    drawn = ~np.isfinite(height)
+    height = np.maximum(np.where(drawn, draw_heights(height_draw, box.area, trade), height), LOWEST)
+
+    shed = height < 3.3
+    chance = np.where(trade, 0.85, np.where(box.area > 600.0, 0.7, np.where(shed, 0.6, 0.1)))
+    chance = np.where(height > 22.0, 0.92, chance)
+    flat = (flat_draw < chance) | (box.width < 1.0)
+    compact = box.area > 0.82 * 4.0 * box.length * box.width
+    gabled = (form_draw < 0.72) | shed | (box.length > 2.2 * box.width)
+    roof = np.where(flat, FLAT, np.where(~compact, SKELETON, np.where(gabled, GABLED, HIPPED)))
+    kind = np.where(trade | (box.area > 1500.0), HALL_ROOF, np.where(shed, PLAIN_ROOF, FLAT_ROOF))
+    kind = np.where(flat, kind, PITCHED_ROOF)
+
+    span = np.maximum(np.where(roof == SKELETON, np.minimum(inside, 6.0), box.width), 0.1)
+    pitch = np.where(box.width > 8.0, 27.0 + 10.0 * pitch_draw, 33.0 + 12.0 * pitch_draw)
+    rise = np.where(flat, 0.0, np.minimum(np.tan(np.radians(pitch)) * span, np.minimum(0.5 * height, 7.0)))
+
+    # Chimneys end at the ridge, so that a height that was given holds; boxes stand only where it was not.
+    chimney = ((roof == GABLED) | (roof == HIPPED)) & (box.area > 45.0) & (bump_draw < 0.75)
+    boxed = flat & drawn & (box.area > 150.0) & (bump_draw < 0.8)
+    half = np.where(chimney, 0.6, np.where(boxed, 1.2 + 1.3 * form_draw, 0.0))
+    up = np.where(chimney, rise, 1.2 + 0.6 * pitch_draw)
+    return Shapes(roof, kind, height - rise, rise, span, np.where(bump_draw < 0.38, 0.45, -0.45), half, up)
+
+
+@numba.njit(cache=True, nogil=True)
+def _raise(  # type: ignore[no-untyped-def]
+    owner, walls, local, base, size, x0, y1, cx, cy, angle, length, width, roof, eaves, rise, span,
+    bump_at, bump_half, bump_up,
+):  # fmt: skip
+    """Absolute roof heights of the cells of each building; `base` is NaN where the smoothed ground `local` serves."""
+    rows, cols = owner.shape
+    out = np.full((rows, cols), np.nan, np.float32)
+    for row in range(rows):
+        for col in range(cols):
+            k = owner[row, col]
+            if k < 0:
+                continue
+            foot = local[row, col] if np.isnan(base[k]) else base[k]
+            px, py = (x0 + col + 0.5) * size - cx[k], (y1 - 1 - row + 0.5) * size - cy[k]
+            cos, sin = np.cos(angle[k]), np.sin(angle[k])
+            u, v = px * cos + py * sin, py * cos - px * sin
+            up = 0.0
+            if roof[k] != FLAT:
+                inward = walls[row, col] if roof[k] == SKELETON else width[k] - abs(v)
+                if roof[k] == HIPPED:
+                    inward = min(inward, length[k] - abs(u))
+                up = rise[k] * min(max(inward, 0.0) / span[k], 1.0)
+            half = bump_half[k]
+            if half > 0.0 and (size <= CHIMNEY_VOXEL or (roof[k] == FLAT and size < half)):
+                if abs(u - bump_at[k] * length[k]) < half and abs(v - 0.3 * width[k]) < half:
+                    up = max(up, bump_up[k])
+            out[row, col] = foot + eaves[k] + up
+    return out
+
+
+def _roofs_of_cells(frame: Frame, cover: NDArray, built: NDArray, local: NDArray, noise: Noise) -> Roofs:
+    """Roofs of building cells that no footprint explains: houses on a jittered lattice, keyed by place."""
+    size = frame.voxel_size
+    points = seeds(noise.stream("procedural.plots"), frame, max(PLOT, 3.0 * size), 0.8)
+    plot = cells(points, frame)
+    draws = noise.stream("procedural.plots.roofs").bits(points.key.ravel(), 0) * 2.0**-32
+    # What a whole house has in common is looked up where its plot's seed lies.
+    middle = (
+        np.clip(frame.y[1] - 1 - np.floor(points.y / size).astype(np.int64), 0, frame.ny - 1).ravel(),
+        np.clip(np.floor(points.x / size).astype(np.int64) - frame.x[0], 0, frame.nx - 1).ravel(),
+    )
+    crowd = box_share(built, cells_of(2.0 * SURROUNDINGS, size))[middle]
+    trade = box_share(is_class(cover, "commercial"), cells_of(SURROUNDINGS, size))[middle] > 0.2
+    # A house in the open has two storeys, one in the middle of a town up to seven.
+    town = np.clip((crowd - 0.15) / 0.4, 0.0, 1.0)
+    eaves = local[middle] + 4.0 + 3.0 * draws[:, 0] + town * (5.0 + 5.0 * draws[:, 0])
+    flat = draws[:, 1] < np.where(trade, 0.85, 0.25)
+    slope = np.where(flat, 0.0, 0.55 + 0.3 * draws[:, 2])
+    kind = np.where(flat, np.where(trade, HALL_ROOF, FLAT_ROOF), PITCHED_ROOF)
+
+    distance, _ = nearest(~built, max(cells_of(SLOPE_REACH, size), 1))
+    inward = np.minimum(np.where(np.isfinite(distance), distance * size, SLOPE_REACH) - 0.5 * size, SLOPE_RUN)
+    top = eaves[plot] + slope[plot] * np.maximum(inward, 0.0)
+    return Roofs(top.astype(np.float32), object_number(points.key.ravel(), kind)[plot])
+
+
+def _measured_tops(top: NDArray, built: NDArray, surface: NDArray, ground: NDArray, size: float) -> NDArray:
+    """Roofs as the surface model has them; gaps in it take the highest roof near, then the rule's."""
+    known = built & np.isfinite(surface)
+    measured = known & (np.where(known, surface, 0.0) - ground > MEASURED)
+    out = np.where(measured, surface, np.float32(np.nan))
+    for metres in (2.0, 4.0):
+        missing = built & np.isnan(out)
+        if not missing.any():
+            break
+        found = masked_max(np.where(measured, surface, 0.0), measured, max(cells_of(metres, size), 1))
+        fresh = missing & np.isfinite(found)
+        out[fresh] = found[fresh]
+    return np.where(np.isnan(out), top, out)
+
+

@@ -1,0 +1,161 @@
+"""The colour of the ground and of what is sown on it: one for each cell of a frame."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen.noise import Noise
+from earthgen_procedural.cover import is_class, on_surface
+from earthgen_procedural.fields import Fields, make_fields
+from earthgen_procedural.filters import box_share, cells_of, nearest
+from earthgen_procedural.noise_fields import cells, gradient_noise, seeds, white
+from earthgen_procedural.palette import (
+    CROP_ROWS,
+    CROPS,
+    GARDEN,
+    GARDEN_SHARE,
+    WATER_SHALLOW,
+    YARD,
+    YARD_SHARE,
+    ground_table,
+)
+from geo_io.frame import Frame
+
+SHORE = 12.0  # metres over which water grows deep
+REACH = SHORE
+TWO_PI = 2.0 * np.pi
+
+
+def row_share(position: NDArray, voxel_size: float, period: NDArray, width: NDArray) -> NDArray:
+    """Share of each cell that lies in one of the stripes [0, width) of every `period`, all in metres.
+
+    position : across the stripes, of the cell's middle. Exact for a cell of width voxel_size: thin rows fade out at
+    large voxels and do not flicker.
+    """
+    low, high = position - 0.5 * voxel_size, position + 0.5 * voxel_size
+
+    def covered(x: NDArray) -> NDArray:
+        whole = np.floor(x / period)
+        return np.asarray(whole * width + np.minimum(x - whole * period, width))
+
+    return np.asarray((covered(high) - covered(low)) / voxel_size)
+
+
+def colour_ground(frame: Frame, cover: NDArray, parcel: NDArray, noise: Noise) -> NDArray:
+    """(ny, nx, 3) float32 sRGB, 0 to 255; cells nearer than REACH to the frame's edge are not to be used.
+
+    cover : (ny, nx) uint8; parcel : (ny, nx) uint32
+    """
+    size = frame.voxel_size
+    stream = noise.stream("procedural.texture.ground")
+    fine, middle = gradient_noise(stream, frame, 2.4, 0), gradient_noise(stream, frame, 9.0, 1)
+    coarse, grain = gradient_noise(stream, frame, 48.0, 2), white(stream, frame, 3)
+    blend = np.clip(0.5 + 0.5 * middle + 0.3 * fine, 0.0, 1.0)[..., None]
+    patch = np.clip(1.6 * coarse - 0.1, 0.0, 1.0)[..., None]
+
+    table = ground_table()[cover]
+    colour = table[..., 0, :] + blend * (table[..., 1, :] - table[..., 0, :])
+    colour += 0.7 * patch * (table[..., 2, :] - colour)
+
+    field = make_fields(frame, cover, parcel, noise)
+    _crops(colour, cover, field, blend, coarse, size)
+    _grass(colour, cover, field, size)
+    for name, colours, share, spacing in (
+        ("residential", GARDEN, GARDEN_SHARE, 9.0), ("commercial", YARD, YARD_SHARE, 26.0),
+    ):  # fmt: skip
+        _mosaic(colour, is_class(cover, name), frame, noise, name, colours, share, spacing, blend)
+    _slabs(colour, cover, frame, noise)
+    _roads(colour, cover, size)
+    water = on_surface(cover, "water")
+    _water(colour, cover, water, middle, size)
+
+    variation = 1.0 + np.where(water, 0.006, 0.03) * grain + np.where(water, 0.01, 0.035) * fine
+    return np.asarray(colour * variation[..., None], np.float32)
+
+
+def _crops(colour: NDArray, cover: NDArray, field: Fields, blend: NDArray, coarse: NDArray, size: float) -> None:
+    crop = on_surface(cover, "crop") & (field.index >= 0)
+    if not crop.any():
+        return
+    kind, index = field.crop[crop], field.index[crop]
+    draw = field.draws[index]
+    pair = CROPS[kind]
+    base = pair[:, 0] + (0.6 * draw[:, 2:3] + 0.4 * blend[crop]) * (pair[:, 1] - pair[:, 0])
+    period, width, depth = CROP_ROWS[kind].T
+    tone = depth * row_share(field.across[crop].astype(np.float64), size, period, width)
+    tone += 0.10 * (draw[:, 3] - 0.5) + 0.05 * coarse[crop]
+    base = base * (1.0 + tone[:, None])
+    # A field's rim is weeds.
+    rim = field.edge[crop][:, None]
+    colour[crop] = np.where(rim, 0.35 * base + 0.65 * np.array([112.0, 128.0, 62.0]), base)
+
+
+def _grass(colour: NDArray, cover: NDArray, field: Fields, size: float) -> None:
+    """Meadows differ from field to field, and some are mown in swaths; turf is mown in stripes."""
+    meadow = is_class(cover, "grassland") & (field.index >= 0)
+    if meadow.any():
+        draw = field.draws[field.index[meadow]]
+        tone = 0.14 * (draw[:, 3] - 0.5)
+        swath = row_share(field.across[meadow].astype(np.float64), size, np.array(7.0), np.array(3.5)) - 0.5
+        tone = tone + np.where(draw[:, 0] < 0.3, 0.09, 0.0) * swath
+        hay = np.where(draw[:, 0:1] < 0.3, 0.35, 0.12 * draw[:, 1:2])
+        mixed = colour[meadow] + hay * (np.array([164.0, 164.0, 96.0]) - colour[meadow])
+        colour[meadow] = mixed * (1.0 + tone[:, None])
+    turf = is_class(cover, "sports") & (field.index >= 0)
+    if turf.any():
+        stripe = row_share(field.across[turf].astype(np.float64), size, np.array(10.0), np.array(5.0)) - 0.5
+        colour[turf] *= (1.0 + 0.10 * stripe)[:, None]
+
+
+def _mosaic(
+    colour: NDArray, mask: NDArray, frame: Frame, noise: Noise, name: str, colours: NDArray, share: NDArray,
+    spacing: float, blend: NDArray,
+) -> None:  # fmt: skip
+    """Gardens or yards: a mosaic of surfaces keyed by place."""
+    if not mask.any():
+        return
+    points = seeds(noise.stream(f"procedural.texture.{name}"), frame, max(spacing, frame.voxel_size), 0.9)
+    draw = noise.stream(f"procedural.texture.{name}.kinds").bits(points.key.ravel(), 0) * 2.0**-32
+    kind = np.searchsorted(np.cumsum(share)[:-1], draw[:, 0], side="right")
+    cell = cells(points, frame)[mask]
+    pair = colours[kind[cell]]
+    tone = 1.0 + 0.10 * (draw[:, 1][cell] - 0.5)
+    colour[mask] = (pair[:, 0] + blend[mask] * (pair[:, 1] - pair[:, 0])) * tone[:, None]
+
+
+def _slabs(colour: NDArray, cover: NDArray, frame: Frame, noise: Noise) -> None:
+    """Paving and asphalt were laid piece by piece."""
+    for name, spacing, depth in (("paved", 5.0, 0.09), ("road", 17.0, 0.06)):
+        mask = is_class(cover, name)
+        if mask.any():
+            points = seeds(noise.stream(f"procedural.texture.{name}"), frame, max(spacing, frame.voxel_size), 0.9)
+            tone = 1.0 + depth * (points.key.ravel() * 2.0**-32 - 0.5)
+            colour[mask] *= tone[cells(points, frame)[mask]][:, None]
+
+
+def _roads(colour: NDArray, cover: NDArray, size: float) -> None:
+    """Dust along the edges of roads; rails on their ballast."""
+    road = is_class(cover, "road")
+    if road.any() and size <= 2.0:
+        inner = box_share(road, max(cells_of(1.0, size), 1))[road]
+        dust = np.clip(0.9 - inner, 0.0, 0.4)[:, None]
+        colour[road] += dust * (np.array([136.0, 130.0, 118.0]) - colour[road])
+    rail = is_class(cover, "rail")
+    if rail.any() and size <= 1.3:
+        distance, _ = nearest(~rail, max(cells_of(3.0, size), 1))
+        inward = np.where(np.isfinite(distance), distance * size - 0.5 * size, 9.0)
+        track = (rail & (np.abs(inward - 1.0) < 0.5 * max(size, 0.4)))[..., None]
+        colour += track * 0.55 * (np.array([86.0, 76.0, 70.0]) - colour)
+
+
+def _water(colour: NDArray, cover: NDArray, water: NDArray, middle: NDArray, size: float) -> None:
+    """Water is pale over shallow ground and dark farther out."""
+    if not water.any():
+        return
+    distance, _ = nearest(~water, max(cells_of(SHORE, size), 1))
+    out = np.clip(np.where(np.isfinite(distance), distance * size, SHORE) / SHORE, 0.0, 1.0)
+    reach = np.where(is_class(cover, "river"), 0.45, 0.8)
+    shallow = (reach * (1.0 - out + 0.15 * middle) ** 2)[water][:, None]
+    deep = colour[water] * (1.0 - 0.18 * out[water])[:, None]
+    colour[water] = deep + np.clip(shallow, 0.0, 0.8) * (np.array(WATER_SHALLOW, np.float32) - deep)

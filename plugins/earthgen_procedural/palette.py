@@ -1,0 +1,132 @@
+"""Natural colours as sRGB albedo, without sun or shade. Each class has a dark, a light and a patch colour."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen_procedural.cover import CODES, code
+
+Colour = tuple[int, int, int]
+
+GROUND: dict[str, tuple[Colour, Colour, Colour]] = {
+    "bare_ground": ((146, 124, 94), (172, 150, 116), (132, 122, 86)),
+    "rock": ((122, 118, 112), (160, 155, 147), (104, 106, 98)),
+    "sand": ((214, 197, 153), (234, 220, 182), (200, 184, 140)),
+    "snow_ice": ((232, 237, 243), (248, 250, 252), (218, 228, 238)),
+    "grass": ((92, 124, 54), (118, 148, 70), (106, 132, 62)),
+    "grassland": ((112, 130, 62), (144, 154, 82), (98, 122, 56)),
+    "cropland": ((150, 144, 84), (172, 162, 100), (130, 134, 74)),
+    "orchard": ((104, 128, 60), (130, 148, 78), (120, 134, 70)),
+    "shrub": ((112, 116, 66), (140, 136, 86), (96, 108, 60)),
+    "broadleaf_forest": ((84, 76, 46), (108, 94, 60), (72, 78, 42)),
+    "needleleaf_forest": ((80, 68, 48), (104, 86, 62), (66, 68, 42)),
+    "mixed_forest": ((82, 72, 47), (106, 90, 61), (70, 74, 42)),
+    "tree": ((92, 112, 54), (118, 132, 70), (86, 98, 52)),
+    "wetland": ((86, 106, 64), (122, 128, 80), (74, 92, 74)),
+    "river": ((60, 88, 88), (68, 97, 97), (72, 98, 88)),
+    "lake": ((44, 76, 90), (50, 84, 98), (58, 90, 90)),
+    "sea": ((34, 70, 96), (40, 78, 104), (52, 92, 104)),
+    "building": ((140, 136, 130), (158, 154, 148), (128, 126, 122)),
+    "residential": ((94, 122, 58), (122, 144, 74), (112, 126, 64)),
+    "commercial": ((126, 125, 122), (148, 146, 141), (112, 111, 110)),
+    "road": ((88, 88, 90), (102, 101, 101), (96, 94, 92)),
+    "rail": ((108, 100, 93), (132, 121, 111), (98, 92, 86)),
+    "paved": ((164, 158, 148), (184, 178, 168), (152, 148, 142)),
+    "sports": ((84, 134, 60), (100, 150, 70), (92, 138, 64)),
+    "extraction": ((172, 152, 122), (202, 184, 154), (156, 144, 124)),
+}
+
+WATER_SHALLOW: Colour = (104, 116, 96)
+
+CROPS = np.array([
+    [(150, 150, 84), (178, 168, 100)],  # wheat
+    [(178, 164, 104), (202, 186, 126)],  # barley
+    [(84, 112, 50), (104, 128, 60)],  # maize
+    [(168, 166, 70), (188, 182, 84)],  # rapeseed
+    [(122, 96, 70), (142, 114, 86)],  # ploughed
+    [(92, 128, 62), (116, 144, 76)],  # root crops
+    [(112, 142, 66), (132, 156, 78)],  # ley
+    [(188, 172, 124), (204, 188, 142)],  # stubble
+], np.float32)  # fmt: skip
+"""(crops, 2, 3)."""
+
+CROP_ROWS = np.array([
+    (18.0, 1.2, -0.11), (18.0, 1.2, -0.09), (3.0, 1.5, -0.12), (21.0, 1.2, -0.10),
+    (4.5, 2.2, -0.10), (3.2, 1.6, -0.18), (9.0, 4.5, -0.04), (7.5, 3.7, -0.09),
+])  # fmt: skip
+"""Rows of each crop: metres from one to the next, width, and how much their colour differs."""
+
+GARDEN = np.array([
+    [(90, 124, 54), (116, 146, 70)],  # lawn
+    [(104, 132, 62), (130, 152, 80)],  # dry lawn
+    [(86, 106, 52), (134, 122, 82)],  # beds
+    [(150, 144, 132), (170, 162, 150)],  # paving
+    [(138, 130, 104), (158, 148, 122)],  # gravel
+], np.float32)  # fmt: skip
+GARDEN_SHARE = np.array([0.50, 0.24, 0.12, 0.07, 0.07])
+
+YARD = np.array([
+    [(110, 110, 110), (124, 123, 121)],  # asphalt
+    [(150, 148, 142), (168, 165, 158)],  # concrete
+    [(152, 142, 124), (172, 160, 140)],  # gravel
+    [(98, 126, 58), (120, 146, 72)],  # verge
+], np.float32)  # fmt: skip
+YARD_SHARE = np.array([0.42, 0.30, 0.13, 0.15])
+
+BROADLEAVES = np.array([
+    (72, 104, 42), (86, 116, 48), (64, 94, 40), (100, 124, 52), (92, 110, 44), (78, 112, 54), (108, 126, 60), (70, 98, 50),
+], np.float32)  # fmt: skip
+NEEDLES = np.array([(42, 70, 44), (50, 78, 48), (38, 62, 42), (58, 82, 52)], np.float32)
+BUSHES = np.array([(92, 110, 54), (80, 102, 48), (110, 116, 62), (98, 120, 66)], np.float32)
+HEDGES = np.array([(66, 96, 44), (76, 104, 48), (86, 106, 52), (70, 92, 50)], np.float32)
+BARK: Colour = (94, 76, 58)
+
+TILES = np.array([
+    (152, 86, 66), (162, 100, 76), (138, 78, 62), (148, 92, 76), (122, 70, 60), (110, 90, 78), (92, 86, 84), (134, 94, 80),
+], np.float32)  # fmt: skip
+FLATS = np.array([
+    (152, 150, 146), (124, 124, 124), (170, 166, 158), (138, 136, 130), (116, 126, 90), (160, 150, 138), (108, 110, 114),
+    (146, 148, 152),
+], np.float32)  # fmt: skip
+METALS = np.array([
+    (178, 180, 182), (152, 158, 164), (196, 196, 192), (128, 136, 142), (166, 164, 158), (142, 98, 84), (184, 186, 190),
+    (150, 152, 150),
+], np.float32)  # fmt: skip
+SHEDS = np.array([
+    (128, 112, 96), (112, 108, 104), (150, 88, 70), (138, 134, 128), (118, 98, 82), (96, 92, 90), (144, 128, 108), (126, 126, 126),
+], np.float32)  # fmt: skip
+"""Roofs by kind of building, (8, 3) each."""
+
+PLASTER = np.array([
+    (226, 219, 203), (234, 231, 222), (214, 201, 173), (222, 207, 188), (204, 199, 190), (230, 213, 178), (208, 186, 160),
+    (166, 112, 90),
+], np.float32)  # fmt: skip
+CLADDING = np.array([
+    (198, 200, 200), (172, 180, 186), (212, 208, 200), (154, 164, 172), (186, 182, 172), (168, 122, 100), (206, 208, 210),
+    (176, 176, 172),
+], np.float32)  # fmt: skip
+GLASS: Colour = (74, 84, 96)
+
+
+@functools.cache
+def ground_table() -> NDArray:
+    """(256, 3, 3) float32: dark, light and patch colour by class code."""
+    table = np.full((CODES, 3, 3), 128, np.float32)
+    for name, colours in GROUND.items():
+        table[code(name)] = colours
+    return table
+
+
+@functools.cache
+def roof_table() -> NDArray:
+    """(4, 8, 3) float32, in the order of the kinds of buildings in objects.py."""
+    return np.stack([FLATS, TILES, METALS, SHEDS])
+
+
+@functools.cache
+def leaf_table() -> NDArray:
+    """(4, 8, 3) float32, in the order of the kinds of plants in objects.py."""
+    return np.stack([BROADLEAVES, np.tile(NEEDLES, (2, 1)), np.tile(BUSHES, (2, 1)), np.tile(HEDGES, (2, 1))])

@@ -1,0 +1,172 @@
+"""The `procedural` texture backend."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen.backends import Conditions
+from earthgen.engine import padding
+from earthgen.noise import Noise
+from earthgen.surface import surface_splats
+from earthgen.voxels import TOP, Geometry, Splats, Voxels
+from earthgen_procedural import PROCEDURAL_VERSION
+from earthgen_procedural.cover import CODES, code, known_cover, raster_on, semantics_on, surface_table
+from earthgen_procedural.ground_colour import REACH, colour_ground
+from earthgen_procedural.noise_fields import gradient_noise
+from earthgen_procedural.palette import BARK, CLADDING, GLASS, PLASTER, leaf_table, roof_table
+from geo_io.errors import FrameError
+from geo_io.frame import Frame
+
+HALO = 16.0
+"""Metres around a window on which conditions are read; REACH and two voxels have to fit in."""
+
+STOREY = 3.0  # metres
+WINDOW_SILL, WINDOW_TOP = 0.9, 2.3  # metres above a storey's floor
+WINDOW_STEP, WINDOW_WIDTH = 3.0, 1.4  # metres along a wall
+SHED = 3.2  # metres: walls of lower buildings have no windows
+
+_OTHER, _BUILDING, _PLANT = 0, 1, 2
+
+
+class ProceduralTexture:
+    """Colours by class, object and place; takes those of an image where there is one and the sky sees the voxel."""
+
+    name = "procedural"
+    version = PROCEDURAL_VERSION
+    halo = HALO
+    requires: tuple[str, ...] = ()
+    sh_degree = 0
+
+    def __init__(self) -> None:
+        if REACH > HALO:
+            raise FrameError(f"the colours of the ground reach {REACH:g} m, the halo is {HALO:g} m")
+
+    def generate(self, geometry: Geometry, conditions: Conditions, noise: Noise) -> Splats:
+        """One disc a voxel. Conditions: "semantics" and "image", neither of which it must have."""
+        frame, voxels = geometry.frame, geometry.voxels
+        outer = padding(frame, HALO)
+        layer = semantics_on(conditions, outer)
+        ground = colour_ground(outer, known_cover(layer.cover), layer.parcel, noise)[outer.slices(frame)]
+        rgb = _colour(frame, voxels, geometry.normal, ground, noise)
+        image = raster_on(conditions, "image", frame)
+        if image is not None:
+            _drape(rgb, frame, voxels, image)
+        opacity = np.where(_group()[voxels.semantic] == _PLANT, np.float32(0.98), np.float32(1.0))
+        return surface_splats(geometry, np.clip(rgb, 0.0, 255.0), opacity)
+
+
+def _group() -> NDArray:
+    """(256,) uint8: how a class's voxels above ground are coloured."""
+    table = np.zeros(CODES, np.uint8)
+    table[code("building")] = _BUILDING
+    table[surface_table("wood", "tree", "shrub")] = _PLANT
+    return table
+
+
+def _colour(frame: Frame, voxels: Voxels, normal: NDArray, ground: NDArray, noise: Noise) -> NDArray:
+    """(n, 3) float32 sRGB of each voxel."""
+    xyz = voxels.xyz
+    row, col = frame.y[1] - 1 - xyz[:, 1], xyz[:, 0] - frame.x[0]
+    group = np.where(voxels.object == 0, _OTHER, _group()[voxels.semantic])
+    thing = np.flatnonzero(group != _OTHER)
+    # The words of an object are the same wherever a voxel of it lies; those of a voxel are its own.
+    of_object = noise.stream("procedural.texture.objects").bits(voxels.object[thing], 0)
+    of_voxel = noise.stream("procedural.texture.voxels").bits(xyz[thing, 0], xyz[thing, 1], xyz[thing, 2])[:, :2]
+    weather = gradient_noise(noise.stream("procedural.texture.weather"), frame, 7.0)
+    stand = gradient_noise(noise.stream("procedural.texture.weather"), frame, 60.0, 1)
+    rgb = np.ascontiguousarray(ground[row, col], np.float32)
+    sides = (voxels.faces & 15 != 0) & (voxels.faces & TOP == 0)
+    rgb[sides] *= np.float32(0.86)
+    _paint(
+        rgb, thing, group, voxels.object, voxels.faces, xyz, normal.astype(np.float32), row, col, weather, stand,
+        of_object, of_voxel, frame.voxel_size, roof_table(), leaf_table(), PLASTER, CLADDING,
+        np.array(GLASS, np.float32), np.array(BARK, np.float32),
+    )  # fmt: skip
+    return rgb
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _covered(x, period, low, high):  # type: ignore[no-untyped-def]
+    whole = np.floor(x / period)
+    return whole * (high - low) + min(max(x - whole * period, low), high) - low
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _share(x, size, period, low, high):  # type: ignore[no-untyped-def]
+    """Share of [x - size / 2, x + size / 2] in the bands [low, high) of each period."""
+    return (_covered(x + 0.5 * size, period, low, high) - _covered(x - 0.5 * size, period, low, high)) / size
+
+
+@numba.njit(cache=True, nogil=True)
+def _paint(  # type: ignore[no-untyped-def]
+    rgb, thing, group, number, faces, xyz, normal, row, col, weather, stand, of_object, of_voxel, size,
+    roofs, leaves, plaster, cladding, glass, bark,
+):  # fmt: skip
+    unit = 2.0**-32
+    for m in range(thing.size):
+        n = thing[m]
+        kind = number[n] & 3
+        pick = of_object[m, 0] & 7
+        grain = of_voxel[m, 0] * unit - 0.5
+        tint = of_object[m, 1] * unit - 0.5
+        warm = of_object[m, 2] * unit - 0.5
+        worn = weather[row[n], col[n]]
+        if group[n] == 2:
+            # A voxel open on its four sides alone is a trunk, or the tip of a conifer.
+            if faces[n] == 15 and size < 1.6 and (kind == 0 or xyz[n, 2] * size < 2.5):
+                for c in range(3):
+                    rgb[n, c] = bark[c] * (1.0 + 0.2 * grain)
+                continue
+            if kind == 0:
+                # Three of four trees are of the kind that prevails in the stand.
+                prevailing = int((stand[row[n], col[n]] + 1.0) * 3.99) & 7
+                pick = pick if of_object[m, 3] & 3 == 0 else prevailing
+            light = 1.0 + 0.20 * tint + 0.15 * grain + 0.05 * worn
+            light *= 0.87 + 0.13 * normal[n, 2]  # leaves inside a crown are darker
+            for c in range(3):
+                rgb[n, c] = leaves[kind, pick, c] * light
+            rgb[n, 0] *= 1.0 + 0.10 * warm
+            continue
+        if faces[n] & 32 and normal[n, 2] > 0.3:
+            light = 1.0 + 0.14 * tint + 0.07 * grain + 0.05 * worn
+            for c in range(3):
+                rgb[n, c] = roofs[kind, pick, c] * light
+            continue
+        pick = (of_object[m, 0] >> 8) & 7
+        light = 1.0 + 0.10 * (of_object[m, 3] * unit - 0.5) + 0.04 * grain + 0.02 * worn
+        height = (xyz[n, 2] + 0.5) * size
+        along = xyz[n, 1] * size if abs(normal[n, 0]) > abs(normal[n, 1]) else xyz[n, 0] * size
+        pane = 0.0
+        if kind == 2:
+            pane = 0.7 * _share(height, size, 1000.0, 2.6, 3.5)
+        elif kind != 3:
+            step = 3.0 + 0.8 * warm
+            pane = _share(height, size, 3.0, 0.9, 2.3) * _share(along + 3.0 * tint, size, step, 0.5 * step - 0.7, 0.5 * step + 0.7)
+            pane *= 0.9
+        if height < 0.5 * size + 0.1 and kind != 3:
+            light *= 0.90  # the plinth
+            pane *= 0.6
+        shade = 1.0 + 0.3 * (of_voxel[m, 1] * unit - 0.5)
+        for c in range(3):
+            wall = cladding[pick, c] if kind >= 2 else plaster[pick, c]
+            rgb[n, c] = wall * light * (1.0 - pane) + glass[c] * shade * pane
+
+
+def _drape(rgb: NDArray, frame: Frame, voxels: Voxels, image: NDArray) -> None:
+    """Give voxels that are seen from above the image's colour; the lower leaves of a crown take it a little darker.
+
+    image : (ny, nx, 4) uint8 RGBA
+    """
+    xyz = voxels.xyz
+    row, col = frame.y[1] - 1 - xyz[:, 1], xyz[:, 0] - frame.x[0]
+    last = np.ones(len(voxels), bool)  # voxels are sorted by column, then upwards
+    last[:-1] = (xyz[1:, 0] != xyz[:-1, 0]) | (xyz[1:, 1] != xyz[:-1, 1])
+    highest = np.zeros(frame.shape, np.uint32)
+    highest[row[last], col[last]] = voxels.object[last]
+    leaf = (_group()[voxels.semantic] == _PLANT) & (voxels.object != 0) & (voxels.object == highest[row, col])
+    seen = image[row, col, 3] > 0
+    for mask, factor in ((leaf & ~last, 0.85), (last, 1.0)):
+        take = mask & seen
+        rgb[take] = image[row[take], col[take], :3].astype(np.float32) * np.float32(factor)

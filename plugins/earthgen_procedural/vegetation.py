@@ -1,0 +1,418 @@
+"""Plants: single trees of the source, woods, gardens, orchards, shrubs, hedges, crops and grass.
+
+Trees stand on jittered lattices. Each is drawn from its own key, and looks only at the land cover and the buildings
+near it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen.noise import Noise, Stream
+from earthgen_procedural.cover import CODES, code, is_class, on_surface
+from earthgen_procedural.fields import BLOCK, LEY, Fields
+from earthgen_procedural.filters import cells_of, nearest
+from earthgen_procedural.noise_fields import cells, gradient_noise, nearest_seed, seeds
+from earthgen_procedural.objects import BROADLEAF, BUSH, HEDGE, NEEDLELEAF, object_number
+from geo_io.frame import Frame
+from geo_io.layers import Trees
+from geo_io.legend import classes
+
+# Metres.
+CROWN_REACH = 8.0  # the widest crown's radius
+MAPPED = 24.0  # no garden trees are made up this near to a tree of the source
+WALL, KERB = 2.5, 1.5  # trunks keep away from walls and roads
+EDGE = 6.0  # trees this near to a wood's edge are lower, with branches down to the ground
+REACH = CROWN_REACH + MAPPED
+HEDGE_VOXEL = 2.5  # hedges are narrower than voxels larger than this
+
+BROADLEAF_SPACING, NEEDLELEAF_SPACING = 6.2, 4.5
+ORCHARD_ROWS, ORCHARD_SPACING = 6.5, 4.5
+ROW_SPACING = 4.0  # of trees where the cover says trees and hedges
+GARDEN_SPACING = 7.0
+SHRUB_SPACING = 2.4
+
+GARDEN_CHANCE = {
+    "residential": 0.30, "commercial": 0.05, "grass": 0.10, "grassland": 0.02, "wetland": 0.06, "paved": 0.012,
+    "sports": 0.015, "bare_ground": 0.015, "extraction": 0.01, "rock": 0.01,
+}  # fmt: skip
+"""Chance of a tree or bush at a point of the garden lattice, by the class it stands in."""
+
+GARDEN_LOT, GARDEN_HEDGE, GARDEN_HEDGE_VOXEL = 21.0, 0.33, 1.3
+"""Gardens: metres across, chance of a hedge between two, and the largest voxels in which they are planted."""
+
+ELLIPSOID, CONE, DOME = 0, 1, 2
+"""Shapes of crowns."""
+
+
+@dataclass(frozen=True)
+class Plants:
+    """n trees and bushes, the tallest first.
+
+    Attributes
+    ----------
+    x, y : (n,) float64 CRS metres of the trunk
+    height, radius, base : (n,) float64 metres: top, half width of the crown, and where the crown begins
+    shape : (n,) int64, of the crown
+    phase : (n, 3) float64 radians, of the crown's bulges
+    semantic : (n,) uint8
+    object : (n,) uint32
+    """
+
+    x: NDArray
+    y: NDArray
+    height: NDArray
+    radius: NDArray
+    base: NDArray
+    shape: NDArray
+    phase: NDArray
+    semantic: NDArray
+    object: NDArray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What plants look at, on a frame; all (ny, nx).
+
+    Attributes
+    ----------
+    cover : uint8
+    built : bool
+    seen : bool, where a surface model shows the trees
+    measured : bool, where a surface model has data
+    """
+
+    frame: Frame
+    cover: NDArray
+    built: NDArray
+    seen: NDArray
+    measured: NDArray
+
+    def at(self, layer: NDArray, x: NDArray, y: NDArray) -> NDArray:
+        """Values of a layer at places, which must lie on the frame."""
+        size = self.frame.voxel_size
+        row = self.frame.y[1] - 1 - np.floor(y / size).astype(np.int64)
+        col = np.floor(x / size).astype(np.int64) - self.frame.x[0]
+        return np.asarray(layer[row, col])
+
+    def holds(self, x: NDArray, y: NDArray) -> NDArray:
+        left, bottom, right, top = self.frame.bounds
+        return np.asarray((x > left) & (x < right) & (y > bottom) & (y < top))
+
+
+def plant(site: Site, field: Fields, trees: Trees, noise: Noise) -> Plants:
+    """All trees and bushes whose trunks stand on the site's frame."""
+    size = site.frame.voxel_size
+    wall, _ = nearest(site.built, max(cells_of(WALL, size), 1))
+    kerb, _ = nearest(on_surface(site.cover, "road"), max(cells_of(KERB, size), 1))
+    clear = (wall * size > WALL) & (kerb * size > KERB) & ~on_surface(site.cover, "water", "road") & ~site.built
+    parts = [_source_trees(site, trees, noise)]
+    parts += [_wood(site, noise, kind, clear) for kind in (BROADLEAF, NEEDLELEAF)]
+    parts += [_orchard(site, noise, clear), _rows(site, noise, clear), _shrubs(site, noise, clear)]
+    parts += [_gardens(site, trees, noise, clear), _hedge_trees(site, field, noise, clear)]
+    return _sorted([part for part in parts if len(part)])
+
+
+def _sorted(parts: list[Plants]) -> Plants:
+    if not parts:
+        none = np.empty(0)
+        return Plants(
+            none, none, none, none, none, none.astype(np.int64), np.empty((0, 3)),
+            none.astype(np.uint8), none.astype(np.uint32),
+        )  # fmt: skip
+    joined = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Plants)}
+    order = np.lexsort((joined["object"], joined["x"], joined["y"], -joined["height"]))
+    return Plants(**{name: values[order] for name, values in joined.items()})
+
+
+def _lattice(site: Site, stream: Stream, spacing: float, wanted: NDArray, jitter: float = 0.75) -> tuple[NDArray, ...]:
+    """x, y, key and (n, 8) uniform draws of the lattice points that stand on `wanted` cells."""
+    if not wanted.any():
+        return np.empty(0), np.empty(0), np.empty(0, np.uint32), np.empty((0, 8))
+    points = seeds(stream, site.frame, max(spacing, site.frame.voxel_size), jitter)
+    x, y, key = points.x.ravel(), points.y.ravel(), points.key.ravel()
+    keep = site.holds(x, y)
+    keep[keep] = site.at(wanted, x[keep], y[keep])
+    return x[keep], y[keep], key[keep], _draws(stream, key[keep])
+
+
+def _draws(stream: Stream, key: NDArray) -> NDArray:
+    """(n, 8) float64 uniform in [0, 1) by key."""
+    return np.concatenate([stream.bits(key, 0, 1, channel) for channel in (8, 9)], axis=-1) * 2.0**-32
+
+
+def _make(
+    size: float, x: NDArray, y: NDArray, height: NDArray, radius: NDArray, base: NDArray, shape: NDArray | int,
+    semantic: NDArray | int, key: NDArray, kind: NDArray | int, draw: NDArray,
+) -> Plants:  # fmt: skip
+    """Plants; a crown is at least as wide as its voxel, so that it does not fall between the centres of voxels."""
+    n = len(x)
+    radius = np.clip(radius, 0.55 * size, max(CROWN_REACH, 0.55 * size))
+    phase = draw[:, [0, 3, 6]] * (2.0 * np.pi)
+    shape_of = np.broadcast_to(np.asarray(shape, np.int64), n)
+    number = object_number(key, kind) if n else np.empty(0, np.uint32)
+    semantic_of = np.broadcast_to(np.asarray(semantic, np.uint8), n)
+    return Plants(x, y, height, radius, base, shape_of, phase, semantic_of, number)
+
+
+def _source_trees(site: Site, trees: Trees, noise: Noise) -> Plants:
+    keep = site.holds(trees.xy[:, 0], trees.xy[:, 1])
+    xy, key = trees.xy[keep], trees.key[keep]
+    stream = noise.stream("procedural.trees")
+    draw = np.stack([stream.of_objects(key, c) for c in range(8)], axis=1).reshape(-1, 8)
+    cover = site.at(site.cover, xy[:, 0], xy[:, 1])
+    needle = is_class(cover, "needleleaf_forest") | (is_class(cover, "mixed_forest") & (draw[:, 4] < 0.5))
+    height = np.where(np.isfinite(trees.height[keep]), trees.height[keep], 6.0 + 9.0 * draw[:, 1])
+    height = np.maximum(height, 1.0)
+    width = np.where(needle, 0.3, 0.45 + 0.15 * draw[:, 2]) * height
+    radius = 0.5 * np.where(np.isfinite(trees.crown[keep]), trees.crown[keep], np.clip(width, 1.5, 11.0))
+    wood = on_surface(cover, "wood", "tree", "shrub")
+    return _make(
+        site.frame.voxel_size, xy[:, 0], xy[:, 1], height, radius, height * np.where(needle, 0.15, 0.3),
+        np.where(needle, CONE, ELLIPSOID), np.where(wood, cover, code("tree")), key,
+        np.where(needle, NEEDLELEAF, BROADLEAF), draw,
+    )  # fmt: skip
+
+
+def _wood(site: Site, noise: Noise, kind: int, clear: NDArray) -> Plants:
+    """The broadleaf or the needleleaf trees of all woods. In mixed woods they grow in patches, with strays."""
+    name = ("broadleaf", "needleleaf")[kind]
+    spacing = (BROADLEAF_SPACING, NEEDLELEAF_SPACING)[kind]
+    mixed = is_class(site.cover, "mixed_forest")
+    wanted = (is_class(site.cover, f"{name}_forest") | mixed) & ~site.seen & clear
+    x, y, key, draw = _lattice(site, noise.stream(f"procedural.wood.{name}"), spacing, wanted)
+    size = site.frame.voxel_size
+    if len(x) == 0:
+        return _make(size, x, y, x, x, x, 0, 0, key, kind, draw)
+    stands = noise.stream("procedural.wood.stands")
+    stand = site.at(gradient_noise(stands, site.frame, 110.0, 0), x, y) * 0.5 + 0.5
+    patch = site.at(gradient_noise(stands, site.frame, 45.0, 1), x, y)
+    gap = site.at(gradient_noise(stands, site.frame, 38.0, 2), x, y)
+    is_mixed = site.at(mixed, x, y)
+    own = (patch > 0.05) == (kind == NEEDLELEAF)
+    keep = (gap > -0.72) & (draw[:, 0] < 0.97) & np.where(is_mixed, np.where(own, True, draw[:, 5] < 0.1), True)
+    rim, _ = nearest(~on_surface(site.cover, "wood"), max(cells_of(EDGE, size), 1))
+    edge = site.at(rim, x, y) * size < EDGE
+
+    cover = site.at(site.cover, x, y)
+    low, high = _height_range()[cover].T
+    height = low + (high - low) * np.clip(0.15 + 0.5 * stand + 0.35 * (draw[:, 1] - 0.3), 0.05, 1.0)
+    height = height * np.where(edge, 0.6 + 0.25 * draw[:, 2], 1.0)
+    if kind == BROADLEAF:
+        radius, base = spacing * (0.48 + 0.2 * draw[:, 2]), height * np.where(edge, 0.12, 0.38)
+    else:
+        radius, base = spacing * (0.52 + 0.2 * draw[:, 2]), height * np.where(edge, 0.05, 0.25)
+    shape = CONE if kind == NEEDLELEAF else ELLIPSOID
+    made = _make(size, x, y, height, radius * max(1.0, size / spacing), base, shape, cover, key, kind, draw)
+    return _some(made, keep)
+
+
+def _some(plants: Plants, keep: NDArray) -> Plants:
+    return Plants(*(getattr(plants, f.name)[keep] for f in fields(plants)))
+
+
+def _height_range() -> NDArray:
+    """(256, 2) float64: default heights by class, metres."""
+    table = np.zeros((CODES, 2))
+    for land in classes():
+        table[land.code] = land.height
+    return table
+
+
+def _orchard(site: Site, noise: Noise, clear: NDArray) -> Plants:
+    """Fruit trees in rows that run as the rows of fields do."""
+    size = site.frame.voxel_size
+    wanted = is_class(site.cover, "orchard") & clear & ~site.seen
+    stream = noise.stream("procedural.orchard")
+    if not wanted.any():
+        return _make(size, *(np.empty(0) for _ in range(5)), 0, 0, np.empty(0, np.uint32), 0, np.empty((0, 8)))
+    blocks = seeds(noise.stream("procedural.fields.blocks"), site.frame, BLOCK, 0.7)
+    turn = noise.stream("procedural.fields.strips").bits(blocks.key.ravel(), 0)[:, 0] * (2.0**-32 * np.pi)
+    step_u, step_v = max(ORCHARD_SPACING, size), max(ORCHARD_ROWS, size)
+    left, bottom, right, top = site.frame.bounds
+    parts = []
+    for b in range(len(turn)):
+        # Lattice points of this block's rows within the frame, by the corners of the frame seen from the block.
+        dx, dy = np.array([left, right, left, right]) - blocks.x.flat[b], np.array([bottom, bottom, top, top]) - blocks.y.flat[b]
+        cos, sin = np.cos(turn[b]), np.sin(turn[b])
+        u, v = np.clip(dx * cos + dy * sin, -BLOCK, BLOCK), np.clip(dy * cos - dx * sin, -BLOCK, BLOCK)
+        i = np.arange(int(np.floor(u.min() / step_u)), int(np.ceil(u.max() / step_u)) + 1)
+        j = np.arange(int(np.floor(v.min() / step_v)), int(np.ceil(v.max() / step_v)) + 1)
+        i, j = (a.ravel() for a in np.meshgrid(i, j))
+        draw = np.concatenate([stream.bits(blocks.key.flat[b], i, j, c) for c in (0, 1)], axis=-1)
+        u, v = (i + 0.5 + 0.16 * (draw[:, 6] * 2.0**-32 - 0.5)) * step_u, (j + 0.5) * step_v
+        x, y = blocks.x.flat[b] + u * cos - v * sin, blocks.y.flat[b] + u * sin + v * cos
+        keep = site.holds(x, y)
+        keep[keep] = site.at(wanted, x[keep], y[keep])
+        keep[keep] = nearest_seed(blocks, x[keep], y[keep]) == b
+        parts.append((x[keep], y[keep], draw[keep]))
+    x, y, words = (np.concatenate([part[c] for part in parts]) for c in range(3))
+    draw = words * 2.0**-32
+    height = 2.6 + 1.8 * draw[:, 1]
+    made = _make(
+        size, x, y, height, 1.2 + 0.4 * draw[:, 2], height * 0.28, ELLIPSOID, code("orchard"), words[:, 7], BROADLEAF, draw
+    )
+    return _some(made, draw[:, 4] < 0.94)
+
+
+def _rows(site: Site, noise: Noise, clear: NDArray) -> Plants:
+    """Cover that says trees and hedges: bushes where it is narrow, trees among them and where it is wide."""
+    wanted = is_class(site.cover, "tree") & ~site.seen & ~site.built
+    x, y, key, draw = _lattice(site, noise.stream("procedural.rows"), ROW_SPACING, wanted, 0.5)
+    size = site.frame.voxel_size
+    rim, _ = nearest(~is_class(site.cover, "tree"), max(cells_of(4.0, size), 1))
+    wide = site.at(rim, x, y) * size > 2.5 if len(x) else np.empty(0, bool)
+    tall = draw[:, 4] < np.where(wide, 0.75, 0.22)
+    height = np.where(tall, 6.0 + 6.0 * draw[:, 1] ** 1.2, 2.0 + 1.6 * draw[:, 1])
+    radius = np.where(tall, 0.24 * height + 0.6 * draw[:, 2], 1.5 + 0.7 * draw[:, 2])
+    base = np.where(tall, 0.22 * height, 0.0)
+    shape = np.where(tall, ELLIPSOID, DOME)
+    return _make(size, x, y, height, radius, base, shape, code("tree"), key, np.where(tall, BROADLEAF, BUSH), draw)
+
+
+def _shrubs(site: Site, noise: Noise, clear: NDArray) -> Plants:
+    wanted = is_class(site.cover, "shrub") & ~site.seen & clear
+    stream = noise.stream("procedural.shrubs")
+    x, y, key, draw = _lattice(site, stream, SHRUB_SPACING, wanted)
+    size = site.frame.voxel_size
+    patch = site.at(gradient_noise(stream, site.frame, 22.0, 3), x, y) if len(x) else np.empty(0)
+    height = 0.6 + 1.9 * np.clip(0.35 + 0.45 * patch + 0.5 * (draw[:, 1] - 0.5), 0.0, 1.0)
+    tree = draw[:, 5] < 0.035
+    height = np.where(tree, 4.0 + 3.0 * draw[:, 1], height)
+    radius = np.where(tree, 1.6 + 0.8 * draw[:, 2], 0.5 + (0.35 + 0.35 * draw[:, 2]) * height)
+    made = _make(
+        size, x, y, height, radius, np.where(tree, 0.8, 0.0), np.where(tree, ELLIPSOID, DOME), code("shrub"), key, BUSH, draw
+    )
+    return _some(made, draw[:, 4] < np.clip(0.75 + 0.6 * patch, 0.15, 1.0))
+
+
+def _gardens(site: Site, trees: Trees, noise: Noise, clear: NDArray) -> Plants:
+    """Sparse trees and bushes of gardens, parks and pastures, where the source has not mapped trees itself."""
+    size = site.frame.voxel_size
+    chance = np.zeros(CODES)
+    for name, share in GARDEN_CHANCE.items():
+        chance[code(name)] = share
+    points = np.zeros(site.frame.shape, bool)
+    known = site.holds(trees.xy[:, 0], trees.xy[:, 1])
+    row = site.frame.y[1] - 1 - np.floor(trees.xy[known, 1] / size).astype(np.int64)
+    points[row, np.floor(trees.xy[known, 0] / size).astype(np.int64) - site.frame.x[0]] = True
+    mapped, _ = nearest(points, max(cells_of(MAPPED, size), 1))
+    wanted = (chance[site.cover] > 0) & ~site.measured & clear & np.isinf(mapped)
+    stream = noise.stream("procedural.gardens")
+    x, y, key, draw = _lattice(site, stream, GARDEN_SPACING, wanted)
+    if len(x) == 0:
+        return _make(size, x, y, x, x, x, 0, 0, key, 0, draw)
+    patch = site.at(gradient_noise(stream, site.frame, 70.0, 4), x, y)
+    here = chance[site.cover[...]]
+    keep = draw[:, 4] < site.at(here, x, y) * np.clip(1.0 + 1.6 * patch, 0.0, 2.5)
+    cover = site.at(site.cover, x, y)
+    bush = draw[:, 5] < np.where(is_class(cover, "grass", "paved", "commercial"), 0.15, 0.45)
+    needle = ~bush & (draw[:, 6] < 0.18)
+    height = np.where(bush, 1.2 + 1.3 * draw[:, 1], 4.5 + 6.5 * draw[:, 1] ** 1.4)
+    radius = np.where(bush, 0.7 + 0.7 * draw[:, 2], np.where(needle, 0.18, 0.25 + 0.1 * draw[:, 2]) * height)
+    base = np.where(bush, 0.0, height * np.where(needle, 0.1, 0.27))
+    shape = np.where(bush, DOME, np.where(needle, CONE, ELLIPSOID))
+    kind = np.where(bush, BUSH, np.where(needle, NEEDLELEAF, BROADLEAF))
+    return _some(_make(size, x, y, height, radius, base, shape, code("tree"), key, kind, draw), keep)
+
+
+def _hedge_trees(site: Site, field: Fields, noise: Noise, clear: NDArray) -> Plants:
+    """Trees that stand in the hedges between fields."""
+    size = site.frame.voxel_size
+    if size > HEDGE_VOXEL or not field.hedge.any():
+        wanted = np.zeros(site.frame.shape, bool)
+    else:
+        distance, _ = nearest(field.hedge, max(cells_of(1.5, size), 1))
+        wanted = np.isfinite(distance) & clear & ~site.measured
+    x, y, key, draw = _lattice(site, noise.stream("procedural.hedges.trees"), 5.0, wanted, 0.9)
+    height = 5.0 + 6.0 * draw[:, 1] ** 1.5
+    radius = height * (0.25 + 0.1 * draw[:, 2])
+    made = _make(size, x, y, height, radius, 0.25 * height, ELLIPSOID, code("tree"), key, BROADLEAF, draw)
+    return _some(made, draw[:, 4] < 0.4)
+
+
+@dataclass(frozen=True)
+class LowGrowth:
+    """What covers the ground of a column; all (ny, nx).
+
+    Attributes
+    ----------
+    height : float32 metres, 0 for bare ground
+    semantic : uint8, class of what stands there
+    object : uint32, 0 for crops and grass
+    """
+
+    height: NDArray
+    semantic: NDArray
+    object: NDArray
+
+
+def low_growth(site: Site, field: Fields, noise: Noise) -> LowGrowth:
+    """Grass, crops, hedges, reed, and the roughness of rock and rubble."""
+    frame, cover = site.frame, site.cover
+    size = frame.voxel_size
+    stream = noise.stream("procedural.lowgrowth")
+    fine = gradient_noise(stream, frame, 5.0, 0) * 0.5 + 0.5
+    coarse = gradient_noise(stream, frame, 26.0, 1) * 0.5 + 0.5
+    height = np.zeros(frame.shape, np.float32)
+
+    crop = on_surface(cover, "crop")
+    margin = field.edge & (size <= HEDGE_VOXEL)
+    grown = field.height * (0.92 + 0.16 * coarse)
+    height = np.where(crop, np.where(margin, np.minimum(grown, 0.2), grown), height)
+    ley = crop & (field.crop == LEY)
+    height = np.where(is_class(cover, "grassland") | ley, 0.1 + 0.35 * coarse * (0.5 + 0.5 * fine), height)
+    height = np.where(is_class(cover, "grass"), 0.06, height)
+    reed = np.clip((coarse - 0.35) * 4.0, 0.0, 1.0)
+    height = np.where(is_class(cover, "wetland"), 0.2 + 1.2 * reed * (0.6 + 0.4 * fine), height)
+    height = np.where(is_class(cover, "rock"), 0.6 * fine**2, height)
+    height = np.where(is_class(cover, "extraction"), np.clip(2.2 * coarse - 0.9, 0.0, 1.0), height)
+    height = np.where(is_class(cover, "rail"), 0.2, height)
+    height = np.where(site.built, 0.0, height).astype(np.float32)
+
+    semantic, number = cover.copy(), np.zeros(frame.shape, np.uint32)
+    hedge = _hedges(site, field, stream) | _garden_hedges(site, noise)
+    if hedge.any():
+        bushes = seeds(stream, frame, max(5.0, size), 0.8)
+        key = object_number(bushes.key.ravel(), HEDGE)[cells(bushes, frame)]
+        low = is_class(cover, "residential")
+        height = np.where(hedge, np.where(low, 1.1 + 0.4 * fine, 1.3 + 1.3 * fine), height).astype(np.float32)
+        semantic = np.where(hedge, np.uint8(code("tree")), semantic)
+        number = np.where(hedge, key, number)
+    return LowGrowth(height, semantic, number)
+
+
+def _hedges(site: Site, field: Fields, stream: Stream) -> NDArray:
+    """(ny, nx) bool: where hedges stand; they have gaps."""
+    size = site.frame.voxel_size
+    if size > HEDGE_VOXEL or not field.hedge.any():
+        return np.zeros(site.frame.shape, bool)
+    distance, _ = nearest(field.hedge, max(cells_of(1.0, size), 1))
+    near = distance * size <= max(0.75, 0.1 * size)
+    gaps = gradient_noise(stream, site.frame, 17.0, 2) > -0.55
+    land = on_surface(site.cover, "crop", "meadow") & ~site.built & ~site.measured
+    return np.asarray(near & gaps & land)
+
+
+def _garden_hedges(site: Site, noise: Noise) -> NDArray:
+    """(ny, nx) bool: hedges one voxel wide between some of the gardens of a Voronoi diagram."""
+    size, frame = site.frame.voxel_size, site.frame
+    garden = is_class(site.cover, "residential") & ~site.built & ~site.measured
+    if size > GARDEN_HEDGE_VOXEL or not garden.any():
+        return np.zeros(frame.shape, bool)
+    points = seeds(noise.stream("procedural.gardens.lots"), frame, GARDEN_LOT, 0.6)
+    plot = points.key.ravel()[cells(points, frame)].astype(np.uint64)
+    wall, _ = nearest(site.built, max(cells_of(1.5, size), 1))
+    hedge = np.zeros(frame.shape, bool)
+    stream = noise.stream("procedural.gardens.hedges")
+    for other in (np.roll(plot, 1, axis=0), np.roll(plot, 1, axis=1)):  # the outermost cells are not used
+        between = garden & (other != plot) & np.isinf(wall)
+        low, high = np.minimum(plot, other)[between], np.maximum(plot, other)[between]
+        hedge[between] |= stream.of_objects(low << np.uint64(32) | high) < GARDEN_HEDGE
+    return hedge

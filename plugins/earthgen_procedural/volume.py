@@ -1,0 +1,163 @@
+"""Columns and plants to a dense volume of solid voxels, a strip of rows at a time so that memory stays small."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen_procedural.vegetation import Plants
+from geo_io.frame import Frame
+
+LOW = -2
+"""The lowest level of the volume: the ground's surface voxels (z = -1) and one below."""
+
+
+MOST_LIFT = 10.0
+"""Metres: the most by which the ground under a crown is taken to differ from the ground at its trunk."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What stands in each column of a frame, all (ny, nx); heights in metres above the column's ground.
+
+    Attributes
+    ----------
+    ground : float32, absolute
+    top : float32, exact top of what is solid from the ground up
+    ground_class, semantic : uint8, class of the ground's voxels and of the solid ones above
+    object : uint32
+    canopy, canopy_base : float32, a measured crown's top and underside; 0 for none
+    canopy_class : uint8
+    canopy_object : uint32
+    """
+
+    ground: NDArray
+    top: NDArray
+    ground_class: NDArray
+    semantic: NDArray
+    object: NDArray
+    canopy: NDArray
+    canopy_base: NDArray
+    canopy_class: NDArray
+    canopy_object: NDArray
+
+
+def top_level(top: NDArray, voxel_size: float, z_end: int) -> NDArray:
+    """int32 level of the highest solid voxel below a surface `top` metres above ground.
+
+    The surface lies between the voxel's middle and half a voxel above its upper face. At most z_end - 1.
+    """
+    level = np.ceil(top / np.float32(voxel_size) - np.float32(0.5)).astype(np.int32) - 1
+    return np.asarray(np.clip(level, -1, z_end - 1))
+
+
+def fill(
+    frame: Frame, rows: tuple[int, int], columns: Columns, level: NDArray, plants: Plants
+) -> tuple[NDArray, NDArray]:
+    """Class volume uint8 and object volume uint32, (rows, nx, nz), of the rows [rows[0], rows[1]) of `frame`.
+
+    frame : that of the columns; level : (ny, nx) int32 of `top_level`. Level 0 of the volume is z = LOW. The solid
+    columns come first, then the plants in their order: each takes what is still empty.
+    """
+    strip = slice(*rows)
+    size = frame.voxel_size
+    # Plants whose crowns reach the strip.
+    south, north = (frame.y[1] - rows[1]) * size, (frame.y[1] - rows[0]) * size
+    near = (plants.y + plants.radius * 1.5 > south) & (plants.y - plants.radius * 1.5 < north)
+    highest = max(int(level[strip].max()), int(np.ceil(columns.canopy[strip].max() / size)))
+    if near.any():
+        # A crown on a slope reaches higher above its neighbours' ground than above its own.
+        relief = min(float(columns.ground.max() - columns.ground.min()), MOST_LIFT)
+        highest = max(highest, int(np.ceil((plants.height[near].max() + relief) / size)))
+    levels = min(highest, frame.z[1] - 1) - LOW + 2
+    shape = (rows[1] - rows[0], frame.nx, levels)
+    volume, objects = np.zeros(shape, np.uint8), np.zeros(shape, np.uint32)
+    canopy_level = top_level(columns.canopy, size, frame.z[1])
+    base_level = np.ceil(columns.canopy_base / size).astype(np.int32)
+    _fill_columns(
+        volume, objects, level[strip], columns.ground_class[strip], columns.semantic[strip], columns.object[strip],
+        np.where(columns.canopy > 0, canopy_level, -9)[strip], base_level[strip],
+        columns.canopy_class[strip], columns.canopy_object[strip],
+    )  # fmt: skip
+    _fill_plants(
+        volume, objects, columns.ground, rows[0], size, frame.x[0], frame.y[1],
+        plants.x[near], plants.y[near], plants.height[near], plants.radius[near], plants.base[near],
+        plants.shape[near], plants.phase[near], plants.semantic[near], plants.object[near],
+    )  # fmt: skip
+    return volume, objects
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_columns(volume, objects, level, below, semantic, number, canopy, base, canopy_class, canopy_number):  # type: ignore[no-untyped-def]
+    rows, cols, levels = volume.shape
+    for row in range(rows):
+        for col in range(cols):
+            top = level[row, col] + 2
+            for k in range(2):
+                volume[row, col, k] = below[row, col]
+            for k in range(2, top + 1):
+                volume[row, col, k] = semantic[row, col]
+                objects[row, col, k] = number[row, col]
+            if top < 2 and number[row, col] != 0:
+                objects[row, col, 1] = number[row, col]
+            if canopy[row, col] >= 0:
+                for k in range(max(base[row, col] + 2, top + 1), min(canopy[row, col] + 3, levels)):
+                    volume[row, col, k] = canopy_class[row, col]
+                    objects[row, col, k] = canopy_number[row, col]
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_plants(  # type: ignore[no-untyped-def]
+    volume, objects, ground, row0, size, x0, y1, px, py, height, radius, base, shape, phase, semantic, number
+):
+    rows, cols, levels = volume.shape
+    for n in range(px.size):
+        trunk_row, trunk_col = y1 - 1 - int(np.floor(py[n] / size)), int(np.floor(px[n] / size)) - x0
+        if not (0 <= trunk_row < ground.shape[0] and 0 <= trunk_col < cols):
+            continue
+        foot = ground[trunk_row, trunk_col]
+        reach = radius[n] * 1.3
+        first_row = max(int(np.floor(y1 - 0.5 - (py[n] + reach) / size)), row0)
+        last_row = min(int(np.ceil(y1 - 0.5 - (py[n] - reach) / size)), row0 + rows - 1)
+        first_col = max(int(np.floor((px[n] - reach) / size - 0.5)) - x0, 0)
+        last_col = min(int(np.ceil((px[n] + reach) / size - 0.5)) - x0, cols - 1)
+        half = 0.5 * (height[n] - base[n])
+        middle = base[n] + half
+        if shape[n] == 2:  # a dome stands on the ground
+            middle, half = 0.25 * height[n], 0.75 * height[n]
+        for row in range(first_row, last_row + 1):
+            dy = (y1 - 1 - row + 0.5) * size - py[n]
+            for col in range(first_col, last_col + 1):
+                dx = (x0 + col + 0.5) * size - px[n]
+                lift = min(max(ground[row, col] - foot, -MOST_LIFT), MOST_LIFT)
+                flat = np.sqrt(dx * dx + dy * dy) / radius[n]
+                if flat > 1.3:
+                    continue
+                bulge = 1.0 + 0.13 * np.sin(2.4 * dx / radius[n] + phase[n, 0]) * np.sin(2.4 * dy / radius[n] + phase[n, 1])
+                low = int(np.floor((base[n] - lift) / size)) if shape[n] != 2 else 0
+                high = int(np.ceil((height[n] - lift) / size))
+                for z in range(max(low, -1), min(high, levels - 3) + 1):
+                    up = (z + 0.5) * size + lift  # above the trunk's foot
+                    if shape[n] == 1:
+                        if up > height[n] or up < base[n]:
+                            continue
+                        share = (height[n] - up) / (height[n] - base[n])
+                        # Whorls: the cone widens in steps.
+                        edge = share**0.75 * (1.0 + 0.12 * np.sin(phase[n, 2] + 5.0 * share * height[n] / (radius[n] + 1.0)))
+                        inside = flat <= max(edge, 0.25 * size / radius[n]) * (0.97 + 0.5 * (bulge - 1.0))
+                    else:
+                        tall = (up - middle) / half
+                        lobe = bulge + 0.09 * np.sin(3.0 * tall + phase[n, 2] + 2.0 * dx / radius[n])
+                        inside = flat * flat + tall * tall <= lobe * lobe
+                    if inside and volume[row - row0, col, z + 2] == 0:
+                        volume[row - row0, col, z + 2] = semantic[n]
+                        objects[row - row0, col, z + 2] = number[n]
+        # The trunk, up into the crown.
+        if row0 <= trunk_row < row0 + rows:
+            for z in range(0, min(int(middle / size) + 1, levels - 2)):
+                if volume[trunk_row - row0, trunk_col, z + 2] == 0:
+                    volume[trunk_row - row0, trunk_col, z + 2] = semantic[n]
+                    objects[trunk_row - row0, trunk_col, z + 2] = number[n]
