@@ -38,6 +38,7 @@ class Job(pydantic.BaseModel):
     dsm_unit: str | None = None
     image: Any = None
     conditions: dict[str, Any] = pydantic.Field(default_factory=dict)
+    attribution: tuple[str, ...] = ()
     assume_crs: str | None = None
     allow_unmapped: bool = False
     crs: str | None = None
@@ -55,7 +56,7 @@ class Job(pydantic.BaseModel):
     yes: bool = False
     plugin_dir: tuple[Path, ...] = ()
 
-    @pydantic.field_validator("semantics", "legend", mode="before")
+    @pydantic.field_validator("semantics", "legend", "attribution", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list | tuple) else (value,)
@@ -113,7 +114,7 @@ def load_job(path: str | Path) -> dict[str, Any]:
     for name in PATH_FIELDS:
         if name in values:
             values[name] = _beside(base, values[name], keep_names=name == "legend")
-    if "conditions" in values:
+    if isinstance(values.get("conditions"), dict):
         values["conditions"] = {key: _beside(base, value, False) for key, value in values["conditions"].items()}
     return values
 

@@ -195,8 +195,8 @@ def surface_mesh(piece: Piece, anchor: tuple[float, float, float]) -> Mesh:
     frame = piece.frame
     xyz = piece.voxels.xyz
     faces = _open_sides(
-        xyz, piece.voxels.faces, piece.start, piece.z, frame.x[0], frame.y[0], frame.nx, frame.ny
-    )  # fmt: skip
+        xyz, piece.voxels.faces, piece.start, piece.z, piece.faces, frame.x[0], frame.y[0], frame.nx, frame.ny
+    )
     vertices, quads = _sizes(faces, QUADS)
     out = Mesh(
         np.empty((vertices, 3), np.float32), np.empty((quads, 4), np.int32), np.empty(quads, np.int32),
@@ -264,8 +264,22 @@ def _find(z, low, high, wanted):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _open_sides(xyz, faces, start, z, x0, y0, nx, ny):  # type: ignore[no-untyped-def]
-    """The sides less those on the piece's rim that a voxel of the neighbouring tile covers.
+def _solid(z, faces, low, high, wanted):  # type: ignore[no-untyped-def]
+    """Whether height `wanted` of a column is solid, whose surface voxels are z[low:high].
+
+    Between two surface voxels of a column it is solid where they are not open to each other.
+    """
+    for k in range(low, high):
+        if z[k] == wanted:
+            return True
+        if z[k] > wanted:
+            return not faces[k] & 16
+    return high > low and not faces[high - 1] & 32
+
+
+@numba.njit(cache=True, nogil=True)
+def _open_sides(xyz, faces, start, z, all_faces, x0, y0, nx, ny):  # type: ignore[no-untyped-def]
+    """The sides less those on the piece's rim that the neighbouring tile's solid covers.
 
     Coarse levels are made tile by tile and do not know their neighbours.
     """
@@ -280,7 +294,7 @@ def _open_sides(xyz, faces, start, z, x0, y0, nx, ny):  # type: ignore[no-untype
                 continue
             step = 1 if side & 1 else -1
             column = (r + 1) * pitch + c + 1 + (step if side < 2 else step * pitch)
-            if _find(z, start[column], start[column + 1], xyz[i, 2]) >= 0:
+            if _solid(z, all_faces, start[column], start[column + 1], xyz[i, 2]):
                 out[i] &= ~np.uint8(1 << side)
     return out
 

@@ -127,7 +127,7 @@ class Plugins:
 
     @functools.cache  # noqa: B019 - one manager lives as long as its process
     def offers(self, kind: str) -> Mapping[str, Offer[Any]]:
-        """What all plugins offer of one of `KINDS`, by name; the first plugin by name wins a clash."""
+        """What all plugins offer of one of `KINDS`, by name. Of two with one name the built-in one stays, else the first plugin."""
         found: dict[str, Offer[Any]] = {}
         for name, items in self._ask(KINDS[kind]):
             for offer in items or ():
@@ -188,13 +188,17 @@ class Plugins:
     def _ask(self, hook: str, **arguments: Any) -> list[tuple[str, Any]]:
         """(plugin name, answer) of each plugin that has the hook; one that raises is dropped."""
         answers = []
-        for implementation in sorted(getattr(self._manager.hook, hook).get_hookimpls(), key=lambda i: i.plugin_name):
+        found = getattr(self._manager.hook, hook).get_hookimpls()
+        for implementation in sorted(found, key=lambda each: (self._is_foreign(each.plugin_name), each.plugin_name)):
             try:
                 given = {name: arguments[name] for name in implementation.argnames}
                 answers.append((implementation.plugin_name, implementation.function(**given)))
             except Exception as error:  # noqa: BLE001 - a stranger's hook may raise anything
                 self._drop(implementation.plugin_name, error)
         return answers
+
+    def _is_foreign(self, name: str) -> bool:
+        return not self._sources[name].endswith(f" of {DISTRIBUTION}")
 
     def _drop(self, name: str, error: Exception) -> None:
         self._manager.unregister(name=name)

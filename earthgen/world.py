@@ -137,6 +137,7 @@ class World:
         RegionError
             if `bounds` do not meet the world
         """
+        import rioxarray  # noqa: F401 - registers the .rio accessor that users expect on the result
         import xarray
 
         part = self._crop(level, bounds)

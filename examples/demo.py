@@ -32,7 +32,8 @@ def main() -> None:
     world = OUT / "world.zarr"
     run(
         "generate", "--bbox", BOX, "--semantics", DATA / "landuse.shp", "--semantics", f"{DATA / 'osm.gpkg'}:lines",
-        "--semantics", f"{DATA / 'osm.gpkg'}:buildings", "--dem", DATA / "srtm3.tif", "--out", world,
+        "--semantics", f"{DATA / 'osm.gpkg'}:buildings", "--dem", DATA / "srtm3.tif",
+        "--attribution", "© OpenStreetMap contributors (ODbL 1.0); SRTM, NASA/USGS (public domain)", "--out", world,
     )  # fmt: skip
     run("info", world)
     for view in ("top", "oblique"):

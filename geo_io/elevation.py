@@ -43,6 +43,7 @@ from geo_io.raster import (
     read_grid,
     read_on,
     sample,
+    sparse_grid,
 )
 from geo_io.region import no_overlap
 
@@ -79,11 +80,17 @@ COARSE, COARSE_CELL = 256, 8
 """The surface that closes wide voids has at most this many cells along each side, each of at least this many
 pixels: it shall show the lie of the land, and no detail of a rim."""
 
-COARSE_SPARSE, COARSE_PIXELS = 64, 64_000_000
-"""... and this many for a raster of more pixels than that and without overviews: it is not read whole."""
+COARSE_SPARSE, COARSE_PIXELS = (64, 256), 64_000_000
+"""... and these many, until one of them has heights, for a raster of more pixels than that and without
+overviews: it is not read whole."""
 
 MARGIN = 0.25
 """How far around the raster that surface goes, in lengths of its longer side; beyond, it is constant."""
+
+RELAXATIONS = 24
+"""Steps of relaxation at each of its levels."""
+
+FOUR_NEIGHBOURS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]]) / 4
 
 TERRACE_STEPS = (8, 8, 8, 8, 4, 4, 4, 4, 2, 2, 2, 2, 1, 1, 1, 1)
 """Radii of the passes that smooth terraces, pixels; their sum is how far they reach. Terraces up to about 25
@@ -171,7 +178,7 @@ class ElevationReader:
         heights = values[0][valid]
         return {
             "coverage": float(inside.mean()),
-            "voids": float(1 - valid.sum() / inside.sum()),
+            "voids": max(0.0, float(1 - valid.sum() / inside.sum())),
             "min": float(heights.min()),
             "max": float(heights.max()),
             "unit": self.unit,
@@ -214,7 +221,7 @@ class ElevationReader:
         step = abs(self.source.scales[0]) * METRES[self.unit]
         if np.dtype(self.source.dtypes[0]).kind in "iu":
             return step
-        grid = coarse_grid(self.source, COARSE_SPARSE, sparse_cells=COARSE_SPARSE, sparse_pixels=0)
+        grid = sparse_grid(self.source, COARSE_SPARSE[0])
         stored, valid = read_grid(self.source, grid, (0, grid.shape[0]), (0, grid.shape[1]))
         whole = stored[0][valid]
         return step if whole.size and (whole == np.round(whole)).all() else 0.0
@@ -227,16 +234,17 @@ class ElevationReader:
         pixels in a cell along rows and columns).
         """
         cells = min(COARSE, math.ceil(max(self.source.shape) / COARSE_CELL))
-        grid = coarse_grid(self.source, cells, sparse_cells=COARSE_SPARSE, sparse_pixels=COARSE_PIXELS)
-        margin = math.ceil(max(grid.shape) * MARGIN)
-        rows, columns = _padded((0, grid.shape[0]), margin), _padded((0, grid.shape[1]), margin)
-        stored, valid = read_grid(self.source, grid, rows, columns, decode=self._decode)
-        if not valid.any():
-            raise InputError(
-                f"the {self.what} {self.source.name} holds nothing but nodata",
-                "check its nodata value with gdalinfo -stats",
-            )
-        return _spread(stored[0].astype(np.float32), valid), (rows[0], columns[0]), grid.scale
+        for sparse in COARSE_SPARSE:
+            grid = coarse_grid(self.source, cells, sparse_cells=sparse, sparse_pixels=COARSE_PIXELS)
+            margin = math.ceil(max(grid.shape) * MARGIN)
+            rows, columns = _padded((0, grid.shape[0]), margin), _padded((0, grid.shape[1]), margin)
+            stored, valid = read_grid(self.source, grid, rows, columns, decode=self._decode)
+            if valid.any():
+                return _spread(stored[0].astype(np.float32), valid), (rows[0], columns[0]), grid.scale
+        raise InputError(
+            f"the {self.what} {self.source.name} holds nothing but nodata",
+            "check its nodata value with gdalinfo -stats; where it holds a little data, crop it to that",
+        )
 
 
 def _padded(cells: Range, by: int) -> Range:
@@ -250,16 +258,19 @@ def _sample_mesh(values: NDArray, row: NDArray, column: NDArray) -> NDArray:
 
 
 def _spread(values: NDArray, valid: NDArray) -> NDArray:
-    """Values (h, w) where valid, elsewhere the mean of a neighbourhood as wide as it must be to hold some.
+    """Values (h, w) where valid, elsewhere a soap film between them, which is level at the edges.
 
-    The pull-push scheme: means of 2 x 2 cells, closed in the same way, stand in for cells without a value.
+    Solved from coarse to fine: means of 2 x 2 cells, closed in the same way, are where relaxation starts.
     """
     if valid.all():
         return values
     h, w = (-(-n // 2) for n in valid.shape)
     means, some = block_mean(values[None], valid, h, w, 2)
     row, column = ((np.arange(n) + 0.5) / 2 - 0.5 for n in valid.shape)
-    return np.where(valid, values, _sample_mesh(_spread(means[0], some), row, column))
+    film = np.where(valid, values, _sample_mesh(_spread(means[0], some), row, column))
+    for _ in range(RELAXATIONS):
+        film = np.where(valid, values, ndimage.correlate(film, FOUR_NEIGHBOURS, mode="nearest"))
+    return film
 
 
 def _close(heights: NDArray, valid: NDArray, base: NDArray) -> NDArray:

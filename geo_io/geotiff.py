@@ -45,8 +45,8 @@ class CogWriter:
     nodata : the value that means "no data"; what is never written holds it (else 0)
     colormap : RGB or RGBA by class code, for one band of uint8
     band_names : one a band
-    vertical_crs : of the heights the file holds; the CRS then is a compound one. Leave it away for other
-    rasters
+    vertical_crs : of the heights the file holds: the CRS then is a compound one, and the tag VERTICAL_CRS
+        says it too. Leave it away for rasters that hold no heights
     tags : metadata as text
     overview_resampling : one of `RESAMPLING`
 
@@ -71,7 +71,7 @@ class CogWriter:
         self.nodata = nodata
         self.colormap = colormap
         self.band_names = band_names
-        self.tags = dict(tags or {})
+        self.tags = dict(tags or {}) | ({"VERTICAL_CRS": vertical_crs} if vertical_crs else {})
         self.overview_resampling = overview_resampling
         if overview_resampling not in RESAMPLING:
             raise InputError(f"overviews by {overview_resampling!r} are not known", f"choose of {RESAMPLING}")
@@ -155,19 +155,19 @@ def write_cog(path: str | Path, raster: Raster, **options: Any) -> None:
 def raster_crs(frame: Frame, vertical_crs: str | None) -> CRS:
     """The CRS of a frame for rasterio, compound where a vertical CRS is given and known.
 
-    An ellipsoidal height (a 3D CRS such as EPSG:4979) makes the 3D version of the frame's CRS.
+    GeoTIFF has no place for a projected CRS with ellipsoidal heights (a 3D CRS such as EPSG:4979): there, the
+    CRS stays plain, and the tag VERTICAL_CRS says it.
 
     Raises FrameError if the vertical CRS is not understood.
     """
     horizontal = pyproj.CRS.from_user_input(frame.crs)
-    if vertical_crs in (None, UNKNOWN_DATUM):
+    if vertical_crs is None or vertical_crs == UNKNOWN_DATUM:
         return CRS.from_wkt(horizontal.to_wkt())
     try:
         vertical = pyproj.CRS.from_user_input(vertical_crs)
-        if vertical.is_vertical:
-            whole: pyproj.CRS = CompoundCRS(f"{horizontal.name} + {vertical.name}", [horizontal, vertical])
-        else:
-            whole = horizontal.to_3d()
+        if not vertical.is_vertical or vertical.is_compound:
+            return CRS.from_wkt(horizontal.to_wkt())
+        whole = CompoundCRS(f"{horizontal.name} + {vertical.name}", [horizontal, vertical])
     except pyproj.exceptions.CRSError as error:
         raise FrameError(f"vertical CRS {vertical_crs!r} is not understood", "give a code such as EPSG:3855") from error
     return CRS.from_wkt(whole.to_wkt())

@@ -48,12 +48,14 @@ class ImageReader:
     ----------
     source : the raster
     bands : numbers of the bands used: one (grey or an index into `palette`) or red, green, blue
+    alpha : number of a band that is alpha without saying so (of what says so, GDAL makes a mask), else None
     palette : (n, 4) uint8 RGBA by pixel value, None where there is no colour table
     ignored : what the bands that are not used are called
     """
 
     source: RasterSource
     bands: tuple[int, ...]
+    alpha: int | None
     palette: NDArray | None
     ignored: tuple[str, ...]
 
@@ -63,7 +65,7 @@ class ImageReader:
 
         A voxel has data if at least half of it has. Raises InputError if the file cannot be read.
         """
-        values, valid = read_on(self.source, window, bands=self.bands, resampling="average", decode=self._decode)
+        values, valid = read_on(self.source, window, bands=self._read_bands, resampling="average", decode=self._decode)
         if self.palette is None:
             low, high = self.scaling
             values = (values - low) * (255 / (high - low))
@@ -93,7 +95,7 @@ class ImageReader:
         inside = covered(self.source, coarse)
         if not inside.any():
             raise no_overlap(self.source, frame, "image")
-        _, valid = read_on(self.source, coarse, bands=self.bands, resampling="nearest", decode=self._decode)
+        _, valid = read_on(self.source, coarse, bands=self._read_bands, resampling="nearest", decode=self._decode)
         if not valid.any():
             raise InputError(
                 f"the image {self.source.name} holds nothing but nodata in the region",
@@ -119,6 +121,10 @@ class ImageReader:
             "scaling": list(self.scaling),
         }
 
+    @property
+    def _read_bands(self) -> tuple[int, ...]:
+        return self.bands if self.alpha is None else (*self.bands, self.alpha)
+
     @functools.cached_property
     def scaling(self) -> tuple[float, float]:
         """The stored values that become 0 and 255: a property of the whole file."""
@@ -127,7 +133,7 @@ class ImageReader:
             return 0.0, 255.0
         grid = coarse_grid(self.source, SAMPLE_CELLS, sparse_cells=SAMPLE_CELLS, sparse_pixels=0)
         values, valid = read_grid(
-            self.source, grid, (0, grid.shape[0]), (0, grid.shape[1]), bands=self.bands, decode=self._decode
+            self.source, grid, (0, grid.shape[0]), (0, grid.shape[1]), bands=self._read_bands, decode=self._decode
         )
         known = values[:, valid].astype(np.float64)
         if known.size == 0:
@@ -142,7 +148,11 @@ class ImageReader:
         return float(low), float(high) if high > low else float(low) + 1.0
 
     def _decode(self, pixels: NDArray, valid: NDArray) -> tuple[NDArray, NDArray]:
-        """Colours of palette indices, and three bands from one of grey."""
+        """Colours of palette indices; and where an alpha band says that there is data."""
+        if self.alpha is not None:
+            opaque = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
+            valid = valid & (pixels[-1] > opaque // 2)
+            pixels = pixels[:-1]
         if self.palette is not None:
             colours = self.palette[np.clip(pixels[0], 0, len(self.palette) - 1)]
             return np.moveaxis(colours[..., :3], -1, 0), valid & (colours[..., 3] > 127)
@@ -161,15 +171,15 @@ def open_image(source: str | Path | xr.DataArray | RasterSource, *, assume_crs: 
     if raster.dtypes[0].startswith("complex"):
         raise InputError(f"the image {raster.name} holds complex numbers", "give a picture")
     bands = _choose_bands(raster)
-    used = {*bands, *(n for n, name in enumerate(raster.colorinterp, 1) if name == "alpha")}
-    if raster.count == 2:
-        used.add(2)
+    declared = {n for n, name in enumerate(raster.colorinterp, 1) if name == "alpha"}
+    alpha = 2 if raster.count == 2 and not declared else None
+    used = {*bands, *declared} | ({2} if alpha else set())
     ignored = tuple(
         raster.descriptions[n - 1] or f"band {n} ({raster.colorinterp[n - 1]})"
         for n in range(1, raster.count + 1)
         if n not in used
     )
-    return ImageReader(raster, bands, _palette(raster) if len(bands) == 1 else None, ignored)
+    return ImageReader(raster, bands, alpha, _palette(raster) if len(bands) == 1 else None, ignored)
 
 
 def _choose_bands(raster: RasterSource) -> tuple[int, ...]:

@@ -51,7 +51,7 @@ exact to `NODE_TOLERANCE`."""
 NODE_TOLERANCE = 1e-3
 """Largest error of an interpolated position, in voxels or source pixels, whichever is larger."""
 
-SAMPLES = 4
+SAMPLES = 8
 """Pixels a block average takes along each axis of a voxel at least, where the source is that fine."""
 
 STRIP_PIXELS = 4_000_000
@@ -118,7 +118,12 @@ class RasterSource:
     def corners(self) -> list[tuple[float, float]]:
         """The four corners in CRS coordinates, in the order of a ring."""
         h, w = self.shape
-        return [self.transform @ corner for corner in ((0, 0), (w, 0), (w, h), (0, h))]
+        return [self.place(*corner) for corner in ((0, 0), (w, 0), (w, h), (0, h))]
+
+    def place(self, column: float, row: float) -> tuple[float, float]:
+        """CRS coordinates of a place on the pixel lattice; 0, 0 is the outer corner of the first pixel."""
+        a, b, c, d, e, f = self.transform[:6]
+        return a * column + b * row + c, d * column + e * row + f
 
     @property
     def bounds(self) -> Bounds:
@@ -135,7 +140,7 @@ class RasterSource:
     def pixel_metres(self) -> tuple[float, float]:
         """Width and height of the pixel in the middle of the raster on the ground, metres."""
         h, w = self.shape
-        points = [self.transform @ p for p in ((w / 2, h / 2), (w / 2 + 1, h / 2), (w / 2, h / 2 + 1))]
+        points = [self.place(*p) for p in ((w / 2, h / 2), (w / 2 + 1, h / 2), (w / 2, h / 2 + 1))]
         lon, lat = transformer(self.crs, WGS84).transform([p[0] for p in points], [p[1] for p in points])
         if not np.isfinite([*lon, *lat]).all():
             raise InputError(f"{self.name} lies where its CRS {short_name(self.crs)} is not defined",
@@ -474,10 +479,15 @@ def coarse_grid(source: RasterSource, cells: int, *, sparse_cells: int, sparse_p
     longest = max(source.shape)
     level = max((n for n, f in enumerate(source.overviews) if longest >= f * cells), default=None)
     if level is None and source.shape[0] * source.shape[1] > sparse_pixels:
-        return _grid(source, None, -(-longest // sparse_cells), 1)
+        return sparse_grid(source, sparse_cells)
     rest = max(1, math.ceil(longest / cells / (source.overviews[level] if level is not None else 1)))
     stride = max(1, rest // SAMPLES)
     return _grid(source, level, stride, rest // stride)
+
+
+def sparse_grid(source: RasterSource, cells: int) -> Grid:
+    """A lattice of single pixels as they are stored, about `cells` along the longer side of a whole raster."""
+    return _grid(source, BASE_ONLY if source.overviews else None, -(-max(source.shape) // cells), 1)
 
 
 def _grid(source: RasterSource, level: int | None, stride: int, factor: int) -> Grid:

@@ -701,7 +701,7 @@ def underground(table: pd.DataFrame, is_water: NDArray) -> NDArray:
     """
     hidden = np.zeros(len(table), bool)
     for name in _present(table, TUNNEL_FIELDS):
-        says_no = {None, "", "no", "0", "false", "nan"}
+        says_no = {None, "", "no", "0", "f", "false", "nan"}  # Geofabrik writes T and F
         hidden |= np.array([_text(value) not in says_no for value in values_of(table[name])], bool)
     for name in _present(table, PLACE_FIELDS):
         hidden |= np.array([_text(value) == "underground" for value in values_of(table[name])], bool)

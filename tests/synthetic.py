@@ -40,6 +40,42 @@ def stream(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return y % 900 - 430 - 60 * np.sin(x / 140)
 
 
+def exposed(solid: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Open sides (nz, ny, nx) of a solid, without the outermost columns, and where they are, by (y, x, z)."""
+    faces = np.zeros(solid.shape, np.uint8)
+    empty = ~solid
+    faces[:-1] |= empty[1:] * np.uint8(FACES["+z"])
+    faces[1:] |= empty[:-1] * np.uint8(FACES["-z"])
+    faces[:, :, 1:] |= empty[:, :, :-1] * np.uint8(FACES["-x"])
+    faces[:, :, :-1] |= empty[:, :, 1:] * np.uint8(FACES["+x"])
+    faces[:, 1:] |= empty[:, :-1] * np.uint8(FACES["+y"])  # the row before lies to the north
+    faces[:, :-1] |= empty[:, 1:] * np.uint8(FACES["-y"])
+    faces[~solid] = 0
+    faces[:, [0, -1]] = 0
+    faces[:, :, [0, -1]] = 0
+    kk, rr, cc = np.nonzero(faces)
+    order = np.lexsort((kk, cc, -rr))
+    return faces, kk[order], rr[order], cc[order]
+
+
+def rubble(frame: Frame, share: float) -> tuple[np.ndarray, Voxels, Splats]:
+    """Voxels thrown at random on rough ground: the hardest thing to make a closed surface of."""
+    i, j = np.meshgrid(np.arange(*frame.pad(1).x), np.arange(*frame.pad(1).y)[::-1])
+    k = np.arange(LOW, 8)
+    solid = hash01(i[None], j[None], k[:, None, None]) < share
+    solid[k < 0], solid[k == 7] = True, False
+    faces, kk, rr, cc = exposed(solid)
+    n = len(kk)
+    xyz = np.stack([i[rr, cc], j[rr, cc], k[kk]], axis=1).astype(np.int32)
+    offset = (hash01(xyz[:, 0], xyz[:, 1], xyz[:, 2])[:, None] - 0.5) * np.array([0, 0, 0.9])
+    voxels = Voxels(frame, xyz, np.full(n, 2, np.uint8), faces[kk, rr, cc], np.zeros(n, np.uint32))
+    splats = Splats(
+        offset.astype(np.float32), np.full((n, 2), 0.5, np.float32), np.tile(np.float32([1, 0, 0, 0]), (n, 1)),
+        np.ones(n, np.float32), np.zeros((n, 1, 3), np.float32),
+    )  # fmt: skip
+    return (300 + 3 * hash01(i, j))[1:-1, 1:-1].astype(np.float32), voxels, splats
+
+
 def build(frame: Frame, flat: bool = False, degree: int = 0) -> tuple[np.ndarray, Voxels, Splats]:
     """Ground, voxels and splats on `frame`."""
     s = frame.voxel_size
@@ -88,20 +124,7 @@ def build(frame: Frame, flat: bool = False, degree: int = 0) -> tuple[np.ndarray
             crowns[crown] = d[crown]
             leaf |= crown | trunk
     solid |= leaf
-    faces = np.zeros(solid.shape, np.uint8)
-    empty = ~solid
-    faces[:-1] |= empty[1:] * np.uint8(FACES["+z"])
-    faces[1:] |= empty[:-1] * np.uint8(FACES["-z"])
-    faces[:, :, 1:] |= empty[:, :, :-1] * np.uint8(FACES["-x"])
-    faces[:, :, :-1] |= empty[:, :, 1:] * np.uint8(FACES["+x"])
-    faces[:, 1:] |= empty[:, :-1] * np.uint8(FACES["+y"])  # the row before lies to the north
-    faces[:, :-1] |= empty[:, 1:] * np.uint8(FACES["-y"])
-    faces[~solid] = 0
-    faces[:, [0, -1]] = 0
-    faces[:, :, [0, -1]] = 0
-    kk, rr, cc = np.nonzero(faces)
-    order = np.lexsort((kk, cc, -rr))
-    kk, rr, cc = kk[order], rr[order], cc[order]
+    faces, kk, rr, cc = exposed(solid)
     xyz = np.stack([i[rr, cc], j[rr, cc], k[kk]], axis=1).astype(np.int32)
     is_leaf = leaf[kk, rr, cc]
     semantic = np.where(is_leaf, codes()["tree"], cover[rr, cc]).astype(np.uint8)
@@ -153,7 +176,10 @@ def start(
     )
     attributes = {
         "identity": {"seed": 7},
-        "provenance": {"ground": "generated, not measured", "inputs": {"semantics": [{"source": "/home/somebody/made.gpkg"}]}},
+        "provenance": {
+            "ground": "generated, not measured",
+            "inputs": {"semantics": [{"source": "/home/somebody/made.gpkg"}]},
+        },
         "settings": {},
     }
     return create_store(path, frame, tile_size, attributes, degree)

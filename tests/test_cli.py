@@ -63,7 +63,7 @@ def generate_words(out: Path, plugin_dir: Path) -> list[str]:
 
 @dataclass
 class Core:
-    """Stands in for `earthgen.generate.run`: keeps the job, tells `events`, raises `error`."""
+    """Stands in for `earthgen.generation.run`: keeps the job, tells `events`, raises `error`."""
 
     jobs: list[Job] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Core:
 @pytest.fixture
 def core(monkeypatch: pytest.MonkeyPatch) -> Core:
     fake = Core()
-    monkeypatch.setattr(importlib.import_module("earthgen.generate"), "run", fake.run)
+    monkeypatch.setattr(importlib.import_module("earthgen.generation"), "run", fake.run)
     return fake
 
 
@@ -238,6 +238,12 @@ def test_bbox_on_the_command_line_replaces_the_region_of_the_job_file(core: Core
     (tmp_path / "job.toml").write_text('region = "town.gpkg"\nout = "w.zarr"\n')
     main(["generate", str(tmp_path / "job.toml"), "--bbox", "1,2,3,4"])
     assert core.jobs[0].bbox == (1, 2, 3, 4) and core.jobs[0].region is None
+
+
+def test_a_table_of_the_job_file_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "job.toml").write_text('geometry_options = 3\nout = "w.zarr"\n')
+    assert main(["generate", str(tmp_path / "job.toml"), "--set", "geometry.depth=2"]) == 2
+    assert "geometry_options" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -654,7 +660,7 @@ def test_the_commands_of_the_reference_run(
     assert (tmp_path / "town.png").stat().st_size > 1000
     assert {path.name for path in (tmp_path / "town-cog").glob("*.tif")} >= {"ground.tif", "semantics.tif", "rgb.tif"}
     text = capsys.readouterr().out
-    assert re.search(r"landuse=farmland +cropland +[\d,]+ +\d+\n", text)
+    assert re.search(r"class=farmland +cropland +[\d,]+ +\d+\n", text)
     assert "geometry        procedural" in text and "sha256:" in text
 
 

@@ -1,4 +1,5 @@
-"""Heights on a frame: the same from any window, in metres, without holes, without terraces, in the right place."""
+"""Heights on a frame: the same from any window, in metres, without holes, without terraces, in the right
+place."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ def window(size: float, left: float, bottom: float, nx: int, ny: int, crs: str =
     return Frame(crs, size, (i, i + nx), (j, j + ny))
 
 
-# ---- a function of the place --------------------------------------------------------------------------------
+# ---- a function of the place
+# --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +110,8 @@ def test_readers_survive_the_way_to_another_process(patchy: Path) -> None:
     np.testing.assert_array_equal(again.read(frame).data, reader.read(frame).data)
 
 
-# ---- in the right place -------------------------------------------------------------------------------------
+# ---- in the right place
+# -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("crs", "size"), [("EPSG:4326", None), ("EPSG:3035", 30.0), ("EPSG:2193", 30.0)])
@@ -124,7 +127,9 @@ def test_resampling_equals_gdal(tmp_path: Path, crs: str, size: float | None) ->
     path = write(tmp_path / "a.tif", z, size=size or 1, corner=corner, transform=transform, crs=crs)
     source = open_raster(path)
     frame = frame_from_raster(source, crs=target, voxel_size=10)
-    middle = window(10, (frame.bounds[0] + frame.bounds[2]) / 2, (frame.bounds[1] + frame.bounds[3]) / 2, 60, 50, target)
+    middle = window(
+        10, (frame.bounds[0] + frame.bounds[2]) / 2, (frame.bounds[1] + frame.bounds[3]) / 2, 60, 50, target
+    )
     for name, gdal in (("bilinear", "bilinear"), ("cubic_spline", "cubic_spline")):
         expected = np.zeros(middle.shape, np.float32)
         rasterio.warp.reproject(
@@ -148,7 +153,7 @@ def test_aligned_pixels_come_back_as_they_are(tmp_path: Path) -> None:
 def test_rotated_and_south_up_rasters(tmp_path: Path) -> None:
     y, x = np.mgrid[0:60, 0:80]
     for transform in (
-        Affine.translation(*CORNER) @ Affine.rotation(30) @ Affine.scale(10, -10),
+        Affine(8, 6, CORNER[0], 6, -8, CORNER[1]),  # turned by atan(3/4)
         Affine(10, 0, CORNER[0], 0, 10, CORNER[1]),
     ):
         # Height is the easting of the pixel centre, so that a misplaced pixel shows.
@@ -163,7 +168,9 @@ def test_rotated_and_south_up_rasters(tmp_path: Path) -> None:
 def test_world_raster_across_the_antimeridian(tmp_path: Path) -> None:
     lon = np.arange(-180, 180, 0.25) + 0.125
     z = np.broadcast_to(np.abs(lon), (60, lon.size)).astype(np.float32)  # 180 at the seam from both sides
-    reader = open_elevation(write(tmp_path / "a.tif", z, crs="EPSG:4326", transform=Affine(0.25, 0, -180, 0, -0.25, -10)))
+    reader = open_elevation(
+        write(tmp_path / "a.tif", z, crs="EPSG:4326", transform=Affine(0.25, 0, -180, 0, -0.25, -10))
+    )
     frame = frame_from_bbox((179, -17.5, -179, -16.5), voxel_size=1000)
     reader.survey(frame)
     heights = reader.read(frame).data
@@ -181,7 +188,8 @@ def test_longitudes_from_0_to_360(tmp_path: Path) -> None:
     assert abs(heights.mean() - 285) < 0.1
 
 
-# ---- voids --------------------------------------------------------------------------------------------------
+# ---- voids
+# --------------------------------------------------------------------------------------------------
 
 
 def test_voids_of_a_slope_are_closed_along_it(tmp_path: Path) -> None:
@@ -232,12 +240,14 @@ def test_zero_is_sea_level_unless_declared(tmp_path: Path) -> None:
     assert (reader.read(frame).data == 0).all() and reader.survey(frame)["voids"] == 0
 
 
-# ---- terraces -----------------------------------------------------------------------------------------------
+# ---- terraces
+# -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fall", [0.3, 0.05])
 def test_whole_metres_become_a_slope_again(tmp_path: Path, fall: float) -> None:
-    """`fall` metres a pixel of 90 m, stored as int16: the finer it is, the wider the terraces (3 and 20 pixels)."""
+    """`fall` metres a pixel of 90 m, stored as int16: the finer it is, the wider the terraces (3 and 20
+    pixels)."""
     y, x = np.mgrid[0:120, 0:260]
     z = np.round(500 + fall * x + 0.3 * fall * y).astype(np.int16)
     source = open_raster(write(tmp_path / "a.tif", z, size=90))
@@ -265,18 +275,24 @@ def test_smoothing_stays_within_the_rounding(tmp_path: Path) -> None:
     reader = open_elevation(write(tmp_path / "a.tif", z, size=30))
     assert reader.step == 1.0
     heights = reader.read(frame_from_raster(reader.source, crs=UTM, voxel_size=10)).data
-    smooth, _ = read_on(reader.source, frame_from_raster(reader.source, crs=UTM, voxel_size=10), resampling="cubic_spline")
-    assert np.abs(heights - smooth[0]).max() <= 0.5 + 1e-4
+    frame = frame_from_raster(reader.source, crs=UTM, voxel_size=10)
+    smooth, _ = read_on(reader.source, frame, resampling="cubic_spline")
+    assert np.abs(heights - smooth[0])[10:-10, 10:-10].max() <= 0.5 + 1e-4  # away from the raster's edge
 
 
 def test_continuous_heights_are_not_smoothed(tmp_path: Path) -> None:
     whole = np.round(hills((40, 40)))
     assert open_elevation(write(tmp_path / "a.tif", hills((40, 40)))).step == 0
     assert open_elevation(write(tmp_path / "b.tif", whole)).step == 1
+    assert (
+        open_elevation(write(tmp_path / "o.tif", np.round(hills((400, 400))), overviews=(2, 4, 8), tiled=True)).step
+        == 1
+    )
     assert open_elevation(write(tmp_path / "c.tif", whole.astype(np.int16), scale=0.01)).step == pytest.approx(0.01)
 
 
-# ---- coarser and finer --------------------------------------------------------------------------------------
+# ---- coarser and finer
+# --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("overviews", [(), (2, 4, 8, 16)])
@@ -291,24 +307,26 @@ def test_coarse_voxels_hold_means(tmp_path: Path, overviews: tuple[int, ...]) ->
 
 
 def test_memory_follows_the_window_not_the_file(tmp_path: Path) -> None:
-    side = 60_000  # 14 GB of heights, written sparse
+    side = 30_000  # 3.6 GB of heights, written sparse
     path = tmp_path / "a.tif"
-    with rasterio.open(path, "w", driver="GTiff", width=side, height=side, count=1, dtype="float32", crs=UTM, tiled=True,
-                       transform=Affine(1, 0, *CORNER[:1], 0, -1, CORNER[1]), sparse_ok=True, nodata=-9999,
-                       compress="deflate", BIGTIFF="YES") as dataset:  # fmt: skip
-        dataset.write(hills((512, 512))[None], window=rasterio.windows.Window(30_720, 30_720, 512, 512))
+    with rasterio.open(
+        path, "w", driver="GTiff", width=side, height=side, count=1, dtype="float32", crs=UTM, nodata=-9999,
+        transform=Affine(1, 0, CORNER[0], 0, -1, CORNER[1]), tiled=True, compress="deflate", sparse_ok=True,
+    ) as dataset:  # fmt: skip
+        dataset.write(hills((1024, 1024))[None], window=rasterio.windows.Window(15_360, 15_360, 1024, 1024))
     reader = open_elevation(path)
-    near = window(1, CORNER[0] + 30_720, CORNER[1] - 31_232, 512, 512)
+    near = window(1, CORNER[0] + 16_000, CORNER[1] - 16_000, 512, 512)  # partly void
     tracemalloc.start()
     heights = reader.read(near).data
     survey = reader.survey(near)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert np.isfinite(heights).all() and survey["voids"] == 0
+    assert np.isfinite(heights).all() and survey["voids"] == pytest.approx(0.25)
     assert peak < 150e6
 
 
-# ---- units and vertical CRS ---------------------------------------------------------------------------------
+# ---- units and vertical CRS
+# ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -327,9 +345,11 @@ def test_memory_follows_the_window_not_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_unit_and_vertical_crs_are_the_files(tmp_path: Path, kwargs: dict, unit: str, vertical: str) -> None:
-    reader = open_elevation(write(tmp_path / "a.tif", hills((30, 30)), **kwargs))
+    corners = {"EPSG:7415": (150_000.0, 450_000.0), "EPSG:2229": (6_400_000.0, 1_900_000.0)}
+    corner = corners.get(kwargs.get("crs", ""), CORNER)
+    reader = open_elevation(write(tmp_path / "a.tif", hills((30, 30)), corner=corner, **kwargs))
     assert (reader.unit, reader.vertical_crs) == (unit, vertical)
-    frame = frame_from_raster(reader.source, voxel_size=10)
+    frame = frame_from_raster(reader.source, voxel_size=2)
     assert reader.survey(frame)["max"] == pytest.approx(hills((30, 30)).max() * METRES[unit], abs=2)
 
 
@@ -364,7 +384,8 @@ def test_scale_and_offset(tmp_path: Path) -> None:
     assert np.abs(heights - (z * 0.1 + 1000)).max() < 0.2
 
 
-# ---- what is refused ----------------------------------------------------------------------------------------
+# ---- what is refused
+# ----------------------------------------------------------------------------------------
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
@@ -395,8 +416,10 @@ def test_truncated_file(tmp_path: Path) -> None:
 
 
 def test_picture_instead_of_heights(tmp_path: Path) -> None:
-    with rasterio.open(tmp_path / "p.tif", "w", driver="GTiff", width=20, height=20, count=3, dtype="uint8", crs=UTM,
-                       transform=Affine(1, 0, *CORNER[:1], 0, -1, CORNER[1]), photometric="RGB") as dataset:  # fmt: skip
+    with rasterio.open(
+        tmp_path / "p.tif", "w", driver="GTiff", width=20, height=20, count=3, dtype="uint8", crs=UTM,
+        transform=Affine(1, 0, CORNER[0], 0, -1, CORNER[1]), photometric="RGB",
+    ) as dataset:  # fmt: skip
         dataset.write(np.zeros((3, 20, 20), np.uint8))
     with pytest.raises(InputError, match="picture"):
         open_elevation(tmp_path / "p.tif")
@@ -436,7 +459,8 @@ def test_overlap_is_seen_however_small_the_raster(tmp_path: Path) -> None:
     assert not overlaps(source, window(10, CORNER[0] + 5_000, CORNER[1], 10_000, 10_000))
 
 
-# ---- in memory ----------------------------------------------------------------------------------------------
+# ---- in memory
+# ----------------------------------------------------------------------------------------------
 
 
 def test_data_arrays_read_like_files(tmp_path: Path) -> None:
@@ -454,10 +478,13 @@ def test_data_arrays_read_like_files(tmp_path: Path) -> None:
             expected, heights = open_elevation(path).read(frame), open_elevation(candidate).read(frame)
             np.testing.assert_array_equal(heights.data, expected.data)
     with pytest.raises(MissingCrsError, match="DataArray 'heights'"):
-        open_elevation(xr.DataArray(z, dims=("y", "x"), coords={"y": np.arange(120.0), "x": np.arange(130.0)}, name="heights"))
+        open_elevation(
+            xr.DataArray(z, dims=("y", "x"), coords={"y": np.arange(120.0), "x": np.arange(130.0)}, name="heights")
+        )
 
 
-# ---- classes ------------------------------------------------------------------------------------------------
+# ---- classes
+# ------------------------------------------------------------------------------------------------
 
 
 def test_nearest_and_mode_keep_codes(tmp_path: Path) -> None:
@@ -475,7 +502,9 @@ def test_nearest_and_mode_keep_codes(tmp_path: Path) -> None:
 
 
 def test_positions_are_interpolated_to_a_thousandth(tmp_path: Path) -> None:
-    source = open_raster(write(tmp_path / "a.tif", hills((50, 50)), size=30, crs="EPSG:3035", corner=(4_321_000.0, 2_950_000.0)))
+    source = open_raster(
+        write(tmp_path / "a.tif", hills((50, 50)), size=30, crs="EPSG:3035", corner=(4_321_000.0, 2_950_000.0))
+    )
     frame = frame_from_raster(source, crs=UTM, voxel_size=5)
     column, row = positions(source, frame)
     x, y = np.meshgrid((np.arange(*frame.x) + 0.5) * 5, (np.arange(*frame.y)[::-1] + 0.5) * 5)
@@ -484,7 +513,8 @@ def test_positions_are_interpolated_to_a_thousandth(tmp_path: Path) -> None:
     assert np.abs(row - (2_950_000 - north) / 30).max() < 1e-3
 
 
-# ---- real data ----------------------------------------------------------------------------------------------
+# ---- real data
+# ----------------------------------------------------------------------------------------------
 
 
 def test_srtm_at_one_metre(shared: Path) -> None:

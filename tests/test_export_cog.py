@@ -97,7 +97,11 @@ def test_provenance_stands_in_the_tags(files: Path) -> None:
     with rasterio.open(files / "ground.tif") as file:
         tags = file.tags()
     assert tags["SEED"] == "7" and tags["GENERATOR"].startswith("earthgen ")
-    assert tags["GROUND"] == "ground: generated, not measured" and '"made.gpkg"' in tags["INPUTS"] and "somebody" not in tags["INPUTS"]
+    assert (
+        tags["GROUND"] == "ground: generated, not measured"
+        and '"made.gpkg"' in tags["INPUTS"]
+        and "somebody" not in tags["INPUTS"]
+    )
 
 
 def test_rgb_has_alpha(files: Path) -> None:

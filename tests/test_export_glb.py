@@ -59,7 +59,21 @@ def unmatched_edges(mesh: trimesh.Trimesh) -> np.ndarray:
 
 @pytest.mark.parametrize("level", [1, 2, 4, 8])
 def test_the_surface_is_closed_but_at_the_worlds_border(world: World, tmp_path: Path, level: int) -> None:
-    (path,) = export(world, tmp_path, level=level)
+    check_closed(world, tmp_path, level)
+
+
+@pytest.mark.parametrize("share", [0.15, 0.6, 0.97])
+def test_even_rubble_is_closed(tmp_path: Path, share: float) -> None:
+    store = synthetic.start(tmp_path / "w.zarr", (-13, 86), (31, 97))
+    for tile in store.frame.tiles(store.tile_size):
+        frame = store.tile_frame(*tile)
+        store.write(*tile, synthetic.tile_of(frame, *synthetic.rubble(frame, share)))
+    for level in (1, 2, 4, 8):
+        check_closed(synthetic.open_world(store.path), tmp_path, level)
+
+
+def check_closed(world: World, out: Path, level: int) -> None:
+    (path,) = export(world, out, level=level)
     mesh, extras = read(path)
     assert len(mesh.faces) > 100
     ends = world_positions(mesh.vertices, extras)[unmatched_edges(mesh)]

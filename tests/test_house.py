@@ -82,7 +82,7 @@ def test_the_card_s_top_level_is_there() -> None:
 
 def test_rule_based_generation_never_loads_torch() -> None:
     assert "torch" not in loaded_by(
-        "import earthgen.generate, earthgen_procedural.geometry, earthgen_procedural.texture"
+        "import earthgen.generation, earthgen_procedural.geometry, earthgen_procedural.texture"
     )
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from geo_io import legend
 from geo_io.errors import EarthgenError, LegendError, MissingFileError
-from geo_io.legend import UNKNOWN, UNMAPPED, Crosswalk
+from geo_io.legend import UNKNOWN, UNMAPPED, Crosswalk, codes, parse_crosswalk
 
 LEGENDS = Path(legend.__file__).parent / "legends"
 SHIPPED = {
@@ -703,3 +703,25 @@ def test_a_raster_table_takes_whole_numbers_only(tmp_path: Path) -> None:
         write(tmp_path, "rules: [{field: [x, value], values: {1: rock, -2: sand, wood: tree}}]")
     )
     assert mine.raster_table() == {1: legend.codes()["rock"], -2: legend.codes()["sand"]}
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"rules": 3}, "rules.*must be a list"),
+        ({"layers": ["a"]}, "layers.*must be a mapping"),
+        ({"rules": [{"field": "a", "values": {"x": "road"}, "widths": {"x": "wide"}}]}, "'wide'.*metres"),
+        ({"rules": [{"field": "a", "values": {"x": "road"}, "widths": ["x"]}]}, "widths.*must be a mapping"),
+        ({"rules": [{"field": "a"}]}, "needs `field` and `values`"),
+        ({"rulez": []}, "neither `rules` nor `layers`"),
+    ],
+)
+def test_a_malformed_legend_is_a_named_error(document: dict[str, object], words: str) -> None:
+    with pytest.raises(LegendError, match=words):
+        parse_crosswalk(document, "mine.yaml")
+
+
+def test_cell_values_are_no_attribute() -> None:
+    crosswalk = parse_crosswalk({"rules": [{"field": "value", "values": {1: "road"}}]}, "mine.yaml")
+    assert crosswalk.raster_table() == {1: codes()["road"]}
+    assert crosswalk.matching_rules(["value", "VALUE"]) == []

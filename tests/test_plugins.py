@@ -116,7 +116,7 @@ def test_broken_plugins_are_reported_and_skipped(tmp_path: Path) -> None:
 def test_a_clash_of_names_is_reported(tmp_path: Path) -> None:
     (tmp_path / "clash.py").write_text(GOOD.replace('"nothing"', '"cog"'))
     found = plugins.load([tmp_path])
-    assert found.offers("exporter")["cog"].create().name == "cog" or found.broken
+    assert found.offers("exporter")["cog"].create().name == "cog"
     assert any("another plugin offers" in row.error for row in found.broken)
 
 
@@ -147,7 +147,7 @@ def earthgen(python: Path, *arguments: str, **variables: str) -> subprocess.Comp
 
 
 def test_an_installed_plugin_works_from_the_command_line(environment: Path, tmp_path: Path) -> None:
-    rows = json.loads(earthgen(environment, "plugins", "--json").stdout)
+    rows = json.loads(earthgen(environment, "plugins", "--json").stdout)["plugins"]
     row = next(row for row in rows if row["name"] == "stripes")
     assert row["version"] == "0.3.0" and row["licence"] == "MIT" and row["weights_licence"] == "CC0-1.0"
     assert "earthgen_geometry_backends" in row["hooks"] and "stripes" in row["source"]
@@ -170,10 +170,8 @@ def test_an_installed_plugin_works_from_the_command_line(environment: Path, tmp_
 
 def test_plugins_can_be_switched_off(environment: Path) -> None:
     def names(value: str) -> set[str]:
-        return {
-            row["name"]
-            for row in json.loads(earthgen(environment, "plugins", "--json", EARTHGEN_LOAD_PLUGINS=value).stdout)
-        }
+        said = earthgen(environment, "plugins", "--json", EARTHGEN_LOAD_PLUGINS=value).stdout
+        return {row["name"] for row in json.loads(said)["plugins"]}
 
     assert "stripes" not in names("") and "procedural" in names("")
     assert "stripes" in names("stripes") and "stripes" in names("earthgen-stripes,other")

@@ -15,7 +15,7 @@ from earthgen_cli.output import bytes_text, say, say_json, say_pairs, seconds_te
 from earthgen_cli.progress import WARNING, Mode, display
 
 if TYPE_CHECKING:
-    from earthgen.generate import Report
+    from earthgen.generation import Report
 
 OPTION_GROUPS = ("geometry", "texture")
 
@@ -59,6 +59,10 @@ def generate(
     condition: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=FILE", help="Input of another condition, which a plugin reads. Repeats."),
+    ] = None,
+    attribution: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Whom the data names as its source; kept in the world. Repeats."),
     ] = None,
     assume_crs: Annotated[
         str | None, typer.Option(metavar="CRS", help="CRS of the inputs that have no record of theirs.")
@@ -114,6 +118,7 @@ def generate(
         "dsm": dsm,
         "dsm_unit": dsm_unit and dsm_unit.value,
         "image": image,
+        "attribution": attribution,
         "assume_crs": assume_crs,
         "allow_unmapped": allow_unmapped,
         "crs": crs,
@@ -127,7 +132,7 @@ def generate(
         "resume": resume,
         "yes": yes,
     }
-    from earthgen.generate import run
+    from earthgen.generation import run
     from earthgen.job import load_job, make_job
 
     values = merged(
@@ -177,11 +182,12 @@ def merged(
         raise JobError("nothing says where to write the world", "give --out, such as --out world.zarr")
     tables = {"conditions": conditions, **{f"{group}_options": values for group, values in settings.items()}}
     for name, more in tables.items():
-        if more:
-            result[name] = {**result.get(name, {}), **more}
+        there = result.get(name, {})
+        if more and isinstance(there, Mapping):  # else `make_job` says what is wrong with the file
+            result[name] = {**there, **more}
     if plugin_dirs:
         folders = result.get("plugin_dir", [])
-        result["plugin_dir"] = [*([folders] if isinstance(folders, str) else folders), *plugin_dirs]
+        result["plugin_dir"] = [*(folders if isinstance(folders, list) else [folders]), *plugin_dirs]
     return result
 
 

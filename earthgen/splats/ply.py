@@ -136,7 +136,7 @@ def sidecar(path: Path, gaussians: Gaussians, extra: Mapping[str, Any]) -> Path:
         "position": "CRS coordinate = anchor + (x, y, z)",
         "encoding": {
             "opacity": "logit",
-            "scale": "natural logarithm of metres; scale_0 and scale_1 are the disc's, scale_2 is a thin third for viewers",
+            "scale": "natural logarithm of metres; scale_0 and scale_1 are the disc's, scale_2 a thin third",
             "rotation": "unit quaternion rot_0..3 = w, x, y, z; turns z into the disc's normal",
             "colour": "sRGB = 0.5 + 0.28209479 * f_dc; f_rest by channel, then by coefficient",
             "semantic": "class code, see `earthgen legend`",

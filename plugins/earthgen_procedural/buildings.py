@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from earthgen.noise import Noise, Stream
 from earthgen_procedural.cover import is_class
-from earthgen_procedural.filters import FIXED, box_mean, box_share, cells_of, masked_max, nearest
+from earthgen_procedural.filters import FIXED, box_mean, box_share, cells_of, nearest
 from earthgen_procedural.footprints import (
     Outlines,
     Rectangles,
@@ -22,6 +22,7 @@ from earthgen_procedural.footprints import (
 )
 from earthgen_procedural.ground import Ground
 from earthgen_procedural.lots import grow
+from earthgen_procedural.measured import measured_roofs
 from earthgen_procedural.noise_fields import cells, seeds
 from earthgen_procedural.objects import FLAT_ROOF, HALL_ROOF, PITCHED_ROOF, PLAIN_ROOF, object_number
 from geo_io.frame import Frame
@@ -36,7 +37,6 @@ SLOPE_REACH, SLOPE_RUN = 7.0, 5.0  # walls of such houses are looked for this fa
 REACH = WHOLE + SURROUNDINGS
 
 LOWEST = 2.0  # metres, of any building
-MEASURED = 1.8  # a surface model that is this much above ground at a building has measured it
 CHIMNEY_VOXEL = 1.3  # metres: chimneys are built of voxels no larger than this
 
 FLAT, GABLED, HIPPED, SKELETON = 0, 1, 2, 3
@@ -129,8 +129,9 @@ def make_buildings(frame: Frame, cover: NDArray, buildings: Buildings, ground: G
             plots = _roofs_of_cells(frame, cover, built, local, noise)
             roofs = Roofs(np.where(rest, plots.top, roofs.top), np.where(rest, plots.object, roofs.object))
         if ground.surface is not None:
-            top = _measured_tops(roofs.top, built, ground.surface, ground.height, size)
-            roofs = Roofs(top, roofs.object)
+            roofs = Roofs(
+                *measured_roofs(frame, cover, ground.height, ground.surface, roofs.top, roofs.object)
+            )
 
     lots = grow(frame, cover, measured, noise)
     for annex in (False, True):
@@ -195,8 +196,8 @@ def draw_heights(draw: NDArray, area: NDArray, trade: NDArray) -> NDArray:
     draw : (n,) uniform in [0, 1); area : (n,) m2; trade : (n,) bool, shops and works
     """
     step = np.searchsorted([25.0, 60.0, 250.0, 800.0], area, side="right")
-    low = np.where(trade, np.array([2.5, 3.5, 5.0, 6.0, 7.0])[step], np.array([2.4, 2.8, 6.0, 7.0, 7.0])[step])
-    high = np.where(trade, np.array([3.2, 5.0, 8.0, 11.0, 13.0])[step], np.array([3.2, 5.0, 9.5, 13.0, 14.0])[step])
+    low = np.where(trade, np.array([2.5, 3.5, 5.0, 6.0, 7.0])[step], np.array([2.4, 2.8, 6.0, 6.5, 6.5])[step])
+    high = np.where(trade, np.array([3.2, 5.0, 8.0, 11.0, 13.0])[step], np.array([3.2, 5.0, 9.5, 11.5, 11.0])[step])
     return np.asarray(low + draw * (high - low))
 
 
@@ -213,13 +214,13 @@ def shape_roofs(
     height = np.maximum(np.where(drawn, draw_heights(height_draw, box.area, trade), height), LOWEST)
 
     shed = height < 3.3
-    chance = np.where(trade, 0.85, np.where(box.area > 600.0, 0.7, np.where(shed, 0.6, 0.1)))
+    chance = np.where(trade, 0.85, np.where(box.area > 600.0, 0.5, np.where(shed, 0.6, 0.1)))
     chance = np.where(height > 22.0, 0.92, chance)
     flat = (flat_draw < chance) | (box.width < 1.0)
     compact = box.area > 0.82 * 4.0 * box.length * box.width
     gabled = (form_draw < 0.72) | shed | (box.length > 2.2 * box.width)
     roof = np.where(flat, FLAT, np.where(~compact, SKELETON, np.where(gabled, GABLED, HIPPED)))
-    kind = np.where(trade | (box.area > 1500.0), HALL_ROOF, np.where(shed, PLAIN_ROOF, FLAT_ROOF))
+    kind = np.where(trade | (box.area > 900.0), HALL_ROOF, np.where(shed, PLAIN_ROOF, FLAT_ROOF))
     kind = np.where(flat, kind, PITCHED_ROOF)
 
     span = np.maximum(np.where(roof == SKELETON, np.minimum(inside, 6.0), box.width), 0.1)
@@ -289,20 +290,3 @@ def _roofs_of_cells(frame: Frame, cover: NDArray, built: NDArray, local: NDArray
     inward = np.minimum(np.where(np.isfinite(distance), distance * size, SLOPE_REACH) - 0.5 * size, SLOPE_RUN)
     top = eaves[plot] + slope[plot] * np.maximum(inward, 0.0)
     return Roofs(top.astype(np.float32), object_number(points.key.ravel(), kind)[plot])
-
-
-def _measured_tops(top: NDArray, built: NDArray, surface: NDArray, ground: NDArray, size: float) -> NDArray:
-    """Roofs as the surface model has them; gaps in it take the highest roof near, then the rule's."""
-    known = built & np.isfinite(surface)
-    measured = known & (np.where(known, surface, 0.0) - ground > MEASURED)
-    out = np.where(measured, surface, np.float32(np.nan))
-    for metres in (2.0, 4.0):
-        missing = built & np.isnan(out)
-        if not missing.any():
-            break
-        found = masked_max(np.where(measured, surface, 0.0), measured, max(cells_of(metres, size), 1))
-        fresh = missing & np.isfinite(found)
-        out[fresh] = found[fresh]
-    return np.where(np.isnan(out), top, out)
-
-

@@ -23,7 +23,7 @@ BLOCK = 420.0  # metres between the middles of blocks of one direction
 WHEAT, BARLEY, MAIZE, RAPESEED, PLOUGHED, ROOTS, LEY, STUBBLE = range(8)
 """Crops."""
 
-CROP_SHARE = np.array([0.26, 0.14, 0.17, 0.09, 0.10, 0.09, 0.10, 0.05])
+CROP_SHARE = np.array([0.27, 0.14, 0.18, 0.06, 0.10, 0.10, 0.10, 0.05])
 CROP_HEIGHT = np.array([[0.6, 0.9], [0.6, 0.85], [0.9, 1.6], [1.0, 1.4], [0.0, 0.0], [0.3, 0.5], [0.15, 0.3], [0.1, 0.15]])
 """Metres, (crops, 2)."""
 

@@ -15,7 +15,7 @@ from earthgen.noise import Noise
 from earthgen.surface import NORMAL_RADIUS, face_offsets, occupancy_normals, shear_normals, surface_voxels
 from earthgen.voxels import Geometry, Voxels, concatenate_voxels
 from earthgen_procedural import PROCEDURAL_VERSION, buildings, ground, lots, measured, vegetation
-from earthgen_procedural.cover import code, known_cover, raster_on, semantics_on
+from earthgen_procedural.cover import code, is_class, known_cover, raster_on, semantics_on
 from earthgen_procedural.fields import make_fields
 from earthgen_procedural.filters import cells_of, slopes
 from earthgen_procedural.volume import LOW, Columns, fill, top_level
@@ -97,7 +97,7 @@ def _columns(
     canopy = np.zeros(wide.shape, np.float32)
     canopy_object = np.zeros(wide.shape, np.uint32)
     if land.surface is not None:
-        found = measured.measure(outer, layer.cover, land.height, land.surface, noise)
+        found = measured.measure(outer, layer.cover, land.height, land.surface, ~np.isnan(roofs.top), noise)
         block = found.block[part] & np.isnan(top)
         top[block], number[block] = land.surface[part][block], found.block_object[part][block]
         seen, known = found.seen[part], found.known[part]
@@ -105,6 +105,8 @@ def _columns(
         canopy_object = found.canopy_object[part]
 
     built = ~np.isnan(top)
+    # Where the land cover says building and none stands, there is a yard.
+    cover = np.where(is_class(cover, "building") & ~built, np.uint8(code("paved")), cover)
     site = vegetation.Site(wide, cover, built, seen, known)
     field = make_fields(wide, cover, layer.parcel[part], noise)
     plants = vegetation.plant(site, field, layer.trees, noise)

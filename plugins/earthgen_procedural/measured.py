@@ -1,4 +1,8 @@
-"""What a surface model shows above ground beyond the buildings of the source: canopies, and unmapped buildings."""
+"""What a surface model shows above ground: roofs, unmapped buildings, and canopies.
+
+A surface model is often coarser than the voxels, or was smoothed on the way: its walls are ramps some cells wide. A
+cell is taken for a ramp where the surface is steep both above and below it; roofs end in ramps, not in crisp steps.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,81 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from earthgen.noise import Noise
 from earthgen_procedural.cover import CODES, code, is_class, on_surface, surface_table
-from earthgen_procedural.filters import box_mean, box_share, cells_of
+from earthgen_procedural.filters import box_mean, box_share, cells_of, masked_max, nearest
 from earthgen_procedural.noise_fields import cells, seeds
 from earthgen_procedural.objects import BROADLEAF, FLAT_ROOF, NEEDLELEAF, object_number
 from geo_io.frame import Frame
 
 TALL = 2.0  # metres above ground that count as a thing and not as rough ground
+STEEP = 1.6  # rise over run: no roof but a spire is steeper, and no tree is steep above and below for long
+SHARPEN = (1.5, 4.0)  # metres: a ramp takes the highest roof this near
+JOIN, LEVEL = 4.0, 3.0  # metres: what is this near to a roof, and differs this little, belongs to it
+PRESENT = 10.0  # metres: where this near there is no measured roof, the surface model is older than the building
 ROUGH = 0.28  # a canopy's surface departs this much from its neighbours' mean, a roof's less; per metre of voxel
 CROWN, PLOT = 6.0, 26.0  # metres: measured canopies and blocks are divided into objects about this wide
 SEEN, SEEN_SHARE = 32.0, 0.1  # a surface model sees trees where this share of the woods around is tall
 REACH = SEEN
 
 
+def ramps(surface: NDArray, voxel_size: float) -> NDArray:
+    """(ny, nx) bool: cells on a slope steeper than STEEP that goes on below and above, and the cells at its foot."""
+    filled = np.where(np.isfinite(surface), surface, np.float32(-1e4)).astype(np.float32)
+    step = np.float32(STEEP * voxel_size)
+    above = ndimage.maximum_filter(filled, 3, mode="nearest") - filled > step
+    below = filled - ndimage.minimum_filter(filled, 3, mode="nearest") > step
+    slope = above & below
+    # A foot has nothing steep below, but a part of the slope above it.
+    on_slope = np.where(slope, filled, np.float32(-1e4))
+    foot = above & (ndimage.maximum_filter(on_slope, 3, mode="nearest") > filled)
+    return np.asarray(slope | foot)
+
+
+def measured_roofs(
+    frame: Frame, cover: NDArray, ground: NDArray, surface: NDArray, top: NDArray, number: NDArray
+) -> tuple[NDArray, NDArray]:
+    """Absolute roof heights (NaN: no building) and object numbers, both (ny, nx), after a surface model.
+
+    top, number : roofs by the rules, which hold where the surface model has none
+    """
+    size = frame.voxel_size
+    known = np.isfinite(surface)
+    above = np.where(known, surface - ground, 0.0).astype(np.float32)
+    ramp = ramps(surface, size)
+    built = is_class(cover, "building")
+    sound = built & (above > TALL) & ~ramp
+    out = np.where(sound, surface, np.float32(np.nan))
+
+    # What leans on a roof belongs to it, though the land cover, often coarser, does not say so.
+    solid = ~on_surface(cover, "wood", "tree", "shrub", "water", "road") & known & ~built
+    distance, index = nearest(sound, max(cells_of(JOIN, size), 1))
+    roof = surface.ravel()[np.maximum(index, 0)]
+    joins = solid & (index >= 0) & (above > TALL) & ~ramp & (np.abs(surface - roof) < LEVEL)
+    out = np.where(joins, surface, out)
+    number = np.where(joins, number.ravel()[np.maximum(index, 0)], number)
+
+    for metres in SHARPEN:
+        radius = max(cells_of(metres, size), 1)
+        missing = built & np.isnan(out) & (ramp | (above > TALL) | ~known)
+        if not missing.any():
+            break
+        highest = masked_max(np.where(sound, surface, 0.0), sound, radius)
+        fresh = missing & np.isfinite(highest)
+        out[fresh] = highest[fresh]
+    spire = built & np.isnan(out) & (above > TALL)
+    out = np.where(spire, surface, out)
+    # A building that the surface model does not show at all is built by the rules; a yard of one that it shows is open.
+    shown, _ = nearest(sound, max(cells_of(PRESENT, size), 1))
+    absent = built & np.isnan(out) & (np.isinf(shown) | ~known)
+    return np.where(absent, top, out).astype(np.float32), number
+
+
 @dataclass(frozen=True)
 class Measured:
-    """Things that a surface model shows on a window, all (ny, nx).
+    """Things that a surface model shows on a window besides the roofs of mapped buildings, all (ny, nx).
 
     Attributes
     ----------
@@ -43,16 +104,22 @@ class Measured:
     known: NDArray
 
 
-def measure(frame: Frame, cover: NDArray, ground: NDArray, surface: NDArray, noise: Noise) -> Measured:
+def measure(
+    frame: Frame, cover: NDArray, ground: NDArray, surface: NDArray, built: NDArray, noise: Noise
+) -> Measured:
     """Tell trees from buildings in a surface model.
 
-    cover : (ny, nx) uint8; ground, surface : (ny, nx) float32 metres, surface NaN where unknown
+    cover : (ny, nx) uint8; ground, surface : (ny, nx) float32 metres, surface NaN where unknown; built : (ny, nx)
+    bool, where a building stands already
     """
     size = frame.voxel_size
     known = np.isfinite(surface)
     above = np.where(known, surface - ground, 0.0).astype(np.float32)
-    tall = (above > TALL) & ~is_class(cover, "building") & ~on_surface(cover, "water")
     wood = on_surface(cover, "wood", "tree", "shrub")
+    # Beside a wall, what is tall is the wall's ramp, unless the land cover says tree.
+    distance, _ = nearest(built, max(cells_of(SHARPEN[0], size), 1) + 1)
+    wall = np.isfinite(distance) & ~wood
+    tall = (above > TALL) & ~built & ~wall & ~is_class(cover, "building") & ~on_surface(cover, "water")
 
     around = box_mean(above, tall, 1)
     departure = np.abs(above - np.where(tall, around, above))

@@ -192,7 +192,8 @@ def _wood(site: Site, noise: Noise, kind: int, clear: NDArray) -> Plants:
         return _make(size, x, y, x, x, x, 0, 0, key, kind, draw)
     stands = noise.stream("procedural.wood.stands")
     stand = site.at(gradient_noise(stands, site.frame, 110.0, 0), x, y) * 0.5 + 0.5
-    patch = site.at(gradient_noise(stands, site.frame, 45.0, 1), x, y)
+    patch = 0.6 * site.at(gradient_noise(stands, site.frame, 45.0, 1), x, y)
+    patch = patch + 0.6 * site.at(gradient_noise(stands, site.frame, 190.0, 3), x, y)
     gap = site.at(gradient_noise(stands, site.frame, 38.0, 2), x, y)
     is_mixed = site.at(mixed, x, y)
     own = (patch > 0.05) == (kind == NEEDLELEAF)
@@ -281,15 +282,19 @@ def _shrubs(site: Site, noise: Noise, clear: NDArray) -> Plants:
     stream = noise.stream("procedural.shrubs")
     x, y, key, draw = _lattice(site, stream, SHRUB_SPACING, wanted)
     size = site.frame.voxel_size
-    patch = site.at(gradient_noise(stream, site.frame, 22.0, 3), x, y) if len(x) else np.empty(0)
-    height = 0.6 + 1.9 * np.clip(0.35 + 0.45 * patch + 0.5 * (draw[:, 1] - 0.5), 0.0, 1.0)
-    tree = draw[:, 5] < 0.035
-    height = np.where(tree, 4.0 + 3.0 * draw[:, 1], height)
+    # Thickets, heath and glades, at three scales.
+    patch = np.zeros(len(x))
+    for channel, (wavelength, weight) in enumerate(((22.0, 0.45), (75.0, 0.5), (240.0, 0.5))):
+        if len(x):
+            patch += weight * site.at(gradient_noise(stream, site.frame, wavelength, 3 + channel), x, y)
+    height = 0.6 + 1.9 * np.clip(0.4 + 0.6 * patch + 0.5 * (draw[:, 1] - 0.5), 0.0, 1.0)
+    tree = draw[:, 5] < 0.02 + 0.10 * np.clip(patch - 0.1, 0.0, 1.0)
+    height = np.where(tree, 4.0 + 3.0 * draw[:, 1] + 2.0 * np.clip(patch, 0.0, 1.0), height)
     radius = np.where(tree, 1.6 + 0.8 * draw[:, 2], 0.5 + (0.35 + 0.35 * draw[:, 2]) * height)
     made = _make(
         size, x, y, height, radius, np.where(tree, 0.8, 0.0), np.where(tree, ELLIPSOID, DOME), code("shrub"), key, BUSH, draw
     )
-    return _some(made, draw[:, 4] < np.clip(0.75 + 0.6 * patch, 0.15, 1.0))
+    return _some(made, draw[:, 4] < np.clip(0.55 + 1.1 * patch, 0.04, 1.0))
 
 
 def _gardens(site: Site, trees: Trees, noise: Noise, clear: NDArray) -> Plants:

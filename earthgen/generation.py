@@ -69,7 +69,7 @@ def generate(*, out: str | Path, listener: Listener | None = None, **settings: A
     CRS. Returns the open world. Raises `geo_io.errors.EarthgenError` and its children; an existing world at
     `out` is left as it was by any of them.
 
-    >>> world = earthgen.generate(bbox=(11.55, 49.98, 11.57, 49.99), semantics="landuse.shp", out="w.zarr")
+    >>> world = earthgen.generate(bbox=(11.59, 50.00, 11.60, 50.01), semantics="landuse.shp", out="w.zarr")
     """
     return run(make_job({"out": out, **settings}), listener).world
 
@@ -173,6 +173,10 @@ def prepare(job: Job, progress: Progress | None = None) -> Plan:
                 for item, digest in zip(source, identity["inputs"][name], strict=True)
             ]
             for name, source in sources.items()
+        },
+        "attribution": list(job.attribution),
+        "licences": {
+            row.info.name: {"code": row.info.licence, "weights": row.info.weights_licence} for row in plugins.listing()
         },
         "survey": surveys,
         "ground": "measured (dem)" if "dem" in sources else "estimated from the dsm" if "dsm" in sources
