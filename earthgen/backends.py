@@ -168,7 +168,7 @@ class SparseBackend(Protocol):
 
     Attributes
     ----------
-    name : as given to `--sparse-backend`
+    name : what it is asked for by
     devices : torch device types it runs on
     """
 

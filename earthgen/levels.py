@@ -94,7 +94,7 @@ def _blocks(data: NDArray, fine: Frame, coarse: Frame, fill: float) -> NDArray:
 def _mean(children: NDArray) -> NDArray:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice")  # four children without data stay without
-        return np.nanmean(children, axis=0, dtype=np.float64).astype(np.float32)
+        return np.asarray(np.nanmean(children, axis=0, dtype=np.float64), np.float32)
 
 
 def _mode(children: NDArray) -> NDArray:

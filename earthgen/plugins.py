@@ -127,7 +127,10 @@ class Plugins:
 
     @functools.cache  # noqa: B019 - one manager lives as long as its process
     def offers(self, kind: str) -> Mapping[str, Offer[Any]]:
-        """What all plugins offer of one of `KINDS`, by name. Of two with one name the built-in one stays, else the first plugin."""
+        """What all plugins offer of one of `KINDS`, by name.
+
+        Of two offers with one name that of a built-in plugin stays, else that of the first plugin by name.
+        """
         found: dict[str, Offer[Any]] = {}
         for name, items in self._ask(KINDS[kind]):
             for offer in items or ():

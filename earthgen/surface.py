@@ -23,6 +23,9 @@ meet leave less than a tenth of what is behind."""
 MAX_STRETCH = 4.0
 """The most a disc is stretched down a slope; steeper ground than 76 degrees would need more."""
 
+EDGE = 1.6
+"""Discs of voxels with several open sides are larger by the root of this along each axis: one closes a corner."""
+
 NORMAL_RADIUS = 2
 """Voxels around a voxel that `occupancy_normals` looks at; a volume needs this padding for it."""
 
@@ -233,7 +236,8 @@ def _discs(normal, faces, slope_east, slope_north, size, scale, rotation):  # ty
                 along += down_z * down_z
         else:
             along += down_z * down_z
-        if faces[n] & _SIDES != 0 and faces[n] & _LEVEL != 0:
-            along, across = along * 1.2, across * 1.2  # an edge has to close a corner
+        sides = faces[n] & _SIDES
+        if sides != 0 and (faces[n] & _LEVEL != 0 or sides & (sides - 1) != 0):
+            along, across = along * EDGE, across * EDGE
         scale[n, 0] = COVERAGE * size * min(max(np.sqrt(along), 0.85), MAX_STRETCH)
         scale[n, 1] = COVERAGE * size * min(max(np.sqrt(across), 0.85), MAX_STRETCH)

@@ -126,7 +126,8 @@ class Frame:
 
     def crop(self, bounds: Bounds) -> Frame | None:
         """The part of this frame whose voxels meet `bounds` (CRS metres), None where there is none."""
-        return self.intersection(replace(self, **snap(bounds, self.voxel_size)))
+        ranges = snap(bounds, self.voxel_size)
+        return self.intersection(replace(self, x=ranges["x"], y=ranges["y"]))
 
     def tiles(self, size: int) -> Iterator[tuple[int, int]]:
         """(tx, ty) of the tiles of `size` voxels that this frame meets, row by row from the south-west.
@@ -154,11 +155,8 @@ class Frame:
 
     def coarsen(self, factor: int) -> Frame:
         """The frame of voxels `factor` times as large that covers this one."""
-        return replace(
-            self,
-            voxel_size=self.voxel_size * factor,
-            **{a: (getattr(self, a)[0] // factor, -(-getattr(self, a)[1] // factor)) for a in ("x", "y", "z")},
-        )
+        x, y, z = ((low // factor, -(-high // factor)) for low, high in (self.x, self.y, self.z))
+        return replace(self, voxel_size=self.voxel_size * factor, x=x, y=y, z=z)
 
     # ---- the choke point --------------------------------------------------------------------------------
 

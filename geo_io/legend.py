@@ -247,8 +247,8 @@ def _of_type(value: Any, kind: type, what: str, where: str) -> Any:
     if value is None:
         return kind()
     if not isinstance(value, kind):
-        words = {list: "a list", dict: "a mapping"}
-        raise LegendError(f"{what} of legend {where} must be {words[kind]}", "see docs/legends.md for the format")
+        word = "a list" if kind is list else "a mapping"
+        raise LegendError(f"{what} of legend {where} must be {word}", "see docs/legends.md for the format")
     return value
 
 

@@ -32,7 +32,9 @@ def is_raster(source: Any) -> bool:
         return False
 
 
-def frame_from_file(source: Any, *, assume_crs: str | None = None, **kind: Any) -> tuple[Frame, shapely.Geometry | None]:
+def frame_from_file(
+    source: Any, *, assume_crs: str | None = None, **kind: Any
+) -> tuple[Frame, shapely.Geometry | None]:
     """The frame of a region file, and the union of its polygons in the frame's CRS (None for a raster's extent).
 
     kind : crs, voxel_size, band and vertical_crs as of `geo_io.region.frame_from_bbox`
@@ -56,6 +58,6 @@ def frame_from_file(source: Any, *, assume_crs: str | None = None, **kind: Any) 
 
 def inside(frame: Frame, region: shapely.Geometry) -> NDArray:
     """(ny, nx) bool: the cells of `frame` whose centre lies in `region` (in the frame's CRS)."""
-    if not region.intersects(shapely.box(*frame.bounds)):
+    if not shapely.intersects(region, shapely.box(*frame.bounds)):
         return np.zeros(frame.shape, bool)
     return np.asarray(geometry_mask([region], frame.shape, frame.transform, invert=True))

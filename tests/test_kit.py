@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from earthgen_procedural.geometry import ProceduralGeometry
-from earthgen_procedural.texture import ProceduralTexture
 
 from earthgen.testing import GeometryConformance, TextureConformance
+from earthgen_procedural.geometry import ProceduralGeometry
+from earthgen_procedural.texture import ProceduralTexture
 from earthgen_stripes.backends import Stripes, Terraces
 from geo_io.frame import Frame
 

@@ -187,6 +187,23 @@ def test_levels_follow_the_size(plain: World) -> None:
     assert tiny.shape == (16, 16, 3)
 
 
+def test_a_coarse_map_is_not_shifted(world: World) -> None:
+    """The world's corner lies off the coarse lattice; what is drawn from it still stands in its place."""
+    left, bottom, right, top = world.frame.bounds
+    for size in (80, 40, 20):
+        eye = camera(world, View("top", size))
+        fine = render(world, View("top", 160)).reshape(110, 160, 3)
+        coarse = render(world, View("top", size))
+        assert eye.metres_per_pixel == pytest.approx((right - left) / size)
+        assert coarse.shape[:2] == (round((top - bottom) / eye.metres_per_pixel), size)
+        small = np.asarray(Image.fromarray(fine).resize(coarse.shape[1::-1], Image.Resampling.BOX)).astype(float)
+
+        def unlike(shift: int, coarse: np.ndarray = coarse, small: np.ndarray = small) -> float:
+            return float(np.abs(np.roll(small, shift, axis=1) - coarse)[:, 2:-2].mean())
+
+        assert unlike(0) < min(unlike(-1), unlike(1))
+
+
 def test_the_same_picture_twice(world: World) -> None:
     view = View("oblique", 200)
     np.testing.assert_array_equal(render(world, view), render(world, view))

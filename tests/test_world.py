@@ -199,8 +199,8 @@ def test_a_region_file_masks_the_world(world: World, tmp_path: Path) -> None:
 
 
 def test_the_extent_of_a_raster_is_a_region(tmp_path: Path) -> None:
-    with rasterio.open(tmp_path / "dem.tif", "w", driver="GTiff", width=20, height=10, count=1, dtype="float32",
-                       crs="EPSG:25832", transform=rasterio.Affine(10, 0, 500_000, 0, -10, 5_500_000)) as dem:  # fmt: skip
+    place = {"crs": "EPSG:25832", "transform": rasterio.Affine(10, 0, 500_000, 0, -10, 5_500_000)}
+    with rasterio.open(tmp_path / "dem.tif", "w", width=20, height=10, count=1, dtype="float32", **place) as dem:
         dem.write(np.full((1, 10, 20), 70, np.float32))
     made = earthgen.generate(dem=str(tmp_path / "dem.tif"), crs="EPSG:25832", voxel_size=2, out=tmp_path / "w.zarr")
     assert made.frame.bounds == (500_000, 5_499_900, 500_200, 5_500_000)

@@ -19,6 +19,7 @@ import geopandas as gpd
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from PIL import Image
 from rasterio.features import geometry_mask
 
 import earthgen
@@ -140,7 +141,9 @@ def main() -> None:
         seconds = time.perf_counter() - began
         world = earthgen.open_world(path)
         for view in ("top", "oblique"):
-            command("preview", path, "--view", view, "--size", "1000", "--out", HERE / f"{place.name}-{view}.png")
+            picture = OUT / f"{place.name}-{view}.png"
+            command("preview", path, "--view", view, "--size", "1000", "--out", picture)
+            Image.open(picture).convert("RGB").save(HERE / f"{place.name}-{view}.jpg", quality=82)
         results[place.name] = {
             "command": shown(place.arguments),
             "km2": round(world.frame.area_km2, 3),

@@ -51,15 +51,18 @@ def read_relief(world: World, selection: Selection, metres_per_pixel: float, col
     height = np.zeros(shape, np.float32)
     rgb = np.zeros((*shape, 3) if colours else (0, 0, 3), np.float32)
     water = np.zeros(shape if colours else (0, 0), np.float32)
+    whole, layers = world.level_frame(selection.level), world.layers(selection.level)  # lazy: only what is used is read
+    no_rgb, no_water = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), bool)
     for tx, ty in selection.tiles:
         part = selection.tile(world, tx, ty)
         if part is None:
             continue
-        layers = world.tile_layers(tx, ty, selection.level)
-        inside = world.tile_frame(tx, ty, selection.level).slices(part)
+        inside = whole.slices(part)
         rows, columns = frame.slices(part)
         _add(
-            layers["surface"][inside], layers["rgb"][inside], WATER[layers["semantics"][inside]], LINEAR,
+            np.asarray(layers["surface"][inside].values),
+            np.asarray(layers["rgb"][inside].values) if colours else no_rgb,
+            WATER[layers["semantics"][inside].values] if colours else no_water, LINEAR,
             rows.start, columns.start, merge, number, height, rgb, water, colours,
         )  # fmt: skip
     known = np.maximum(number, 1)

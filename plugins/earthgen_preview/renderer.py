@@ -87,7 +87,12 @@ def _top(world: World, selection: Selection, eye: Camera, progress: Progress) ->
     height, width = eye.shape
     # Enlarged voxels stay squares; everything else is resampled smoothly.
     smooth = Image.Resampling.LANCZOS if width < 3 * picture.width else Image.Resampling.BOX
-    image = np.asarray(picture.resize((width, height), smooth))
+    # Cells of a coarse level may reach beyond the region.
+    left = max((eye.anchor[0] + eye.left - relief.left) / relief.cell, 0.0)
+    top = max((relief.top - eye.anchor[1] - eye.top) / relief.cell, 0.0)
+    scale = eye.metres_per_pixel / relief.cell
+    box = (left, top, min(left + width * scale, picture.width), min(top + height * scale, picture.height))
+    image = np.asarray(picture.resize((width, height), smooth, box=box))
     progress.step("shading")
     return image
 

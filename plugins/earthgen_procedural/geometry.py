@@ -215,7 +215,11 @@ def _finish(normal, offset, tops, xyz, faces, building, row, col, normals, top, 
                 drop_x += dc
                 drop_y -= dr
         if drop_x != 0.0 or drop_y != 0.0:
-            a, b = a + 0.45 * drop_x, b + 0.45 * drop_y
+            # One disc stands for the edge of the roof and the wall below it: it chamfers the edge.
+            far = np.sqrt(drop_x * drop_x + drop_y * drop_y)
+            offset[n, 0], offset[n, 1] = 0.25 * size * drop_x / far, 0.25 * size * drop_y / far
+            offset[n, 2] -= 0.2 * size
+            a, b = a + 0.75 * drop_x / far, b + 0.75 * drop_y / far
             length = np.sqrt(a * a + b * b + z * z)
             a, b, z = a / length, b / length, z / length
         normal[n, 0], normal[n, 1], normal[n, 2] = a, b, z

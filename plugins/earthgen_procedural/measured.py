@@ -14,14 +14,15 @@ from scipy import ndimage
 
 from earthgen.noise import Noise
 from earthgen_procedural.cover import CODES, code, is_class, on_surface, surface_table
-from earthgen_procedural.filters import box_mean, box_share, cells_of, masked_max, nearest
+from earthgen_procedural.filters import box_mean, box_share, cells_of, nearest
 from earthgen_procedural.noise_fields import cells, seeds
 from earthgen_procedural.objects import BROADLEAF, FLAT_ROOF, NEEDLELEAF, object_number
 from geo_io.frame import Frame
 
 TALL = 2.0  # metres above ground that count as a thing and not as rough ground
 STEEP = 1.6  # rise over run: no roof but a spire is steeper, and no tree is steep above and below for long
-SHARPEN = (1.5, 4.0)  # metres: a ramp takes the highest roof this near
+SHARPEN = 4.0  # metres: a ramp takes the height of the nearest roof this near
+BESIDE = 2.5  # metres: what is tall this near to a building is its wall's ramp
 JOIN, LEVEL = 4.0, 3.0  # metres: what is this near to a roof, and differs this little, belongs to it
 PRESENT = 10.0  # metres: where this near there is no measured roof, the surface model is older than the building
 ROUGH = 0.28  # a canopy's surface departs this much from its neighbours' mean, a roof's less; per metre of voxel
@@ -66,14 +67,9 @@ def measured_roofs(
     out = np.where(joins, surface, out)
     number = np.where(joins, number.ravel()[np.maximum(index, 0)], number)
 
-    for metres in SHARPEN:
-        radius = max(cells_of(metres, size), 1)
-        missing = built & np.isnan(out) & (ramp | (above > TALL) | ~known)
-        if not missing.any():
-            break
-        highest = masked_max(np.where(sound, surface, 0.0), sound, radius)
-        fresh = missing & np.isfinite(highest)
-        out[fresh] = highest[fresh]
+    missing = built & np.isnan(out) & (ramp | (above > TALL) | ~known)
+    distance, index = nearest(sound, max(cells_of(SHARPEN, size), 1))
+    out = np.where(missing & (index >= 0), surface.ravel()[np.maximum(index, 0)], out)
     spire = built & np.isnan(out) & (above > TALL)
     out = np.where(spire, surface, out)
     # A building that the surface model does not show at all is built by the rules; a yard of one that it shows is open.
@@ -117,7 +113,7 @@ def measure(
     above = np.where(known, surface - ground, 0.0).astype(np.float32)
     wood = on_surface(cover, "wood", "tree", "shrub")
     # Beside a wall, what is tall is the wall's ramp, unless the land cover says tree.
-    distance, _ = nearest(built, max(cells_of(SHARPEN[0], size), 1) + 1)
+    distance, _ = nearest(built, max(cells_of(BESIDE, size), 1))
     wall = np.isfinite(distance) & ~wood
     tall = (above > TALL) & ~built & ~wall & ~is_class(cover, "building") & ~on_surface(cover, "water")
 

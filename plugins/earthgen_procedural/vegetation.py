@@ -41,7 +41,7 @@ GARDEN_CHANCE = {
 }  # fmt: skip
 """Chance of a tree or bush at a point of the garden lattice, by the class it stands in."""
 
-GARDEN_LOT, GARDEN_HEDGE, GARDEN_HEDGE_VOXEL = 21.0, 0.33, 1.3
+GARDEN_LOT, GARDEN_HEDGE, GARDEN_HEDGE_VOXEL = 21.0, 0.28, 1.3
 """Gardens: metres across, chance of a hedge between two, and the largest voxels in which they are planted."""
 
 ELLIPSOID, CONE, DOME = 0, 1, 2
@@ -406,7 +406,7 @@ def _hedges(site: Site, field: Fields, stream: Stream) -> NDArray:
 
 
 def _garden_hedges(site: Site, noise: Noise) -> NDArray:
-    """(ny, nx) bool: hedges one voxel wide between some of the gardens of a Voronoi diagram."""
+    """(ny, nx) bool: hedges between some of the gardens of a Voronoi diagram."""
     size, frame = site.frame.voxel_size, site.frame
     garden = is_class(site.cover, "residential") & ~site.built & ~site.measured
     if size > GARDEN_HEDGE_VOXEL or not garden.any():
@@ -416,7 +416,8 @@ def _garden_hedges(site: Site, noise: Noise) -> NDArray:
     wall, _ = nearest(site.built, max(cells_of(1.5, size), 1))
     hedge = np.zeros(frame.shape, bool)
     stream = noise.stream("procedural.gardens.hedges")
-    for other in (np.roll(plot, 1, axis=0), np.roll(plot, 1, axis=1)):  # the outermost cells are not used
+    for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):  # both cells of a border; the outermost are not used
+        other = np.roll(plot, step, axis)
         between = garden & (other != plot) & np.isinf(wall)
         low, high = np.minimum(plot, other)[between], np.maximum(plot, other)[between]
         hedge[between] |= stream.of_objects(low << np.uint64(32) | high) < GARDEN_HEDGE

@@ -146,7 +146,7 @@ def _fill_plants(  # type: ignore[no-untyped-def]
                             continue
                         share = (height[n] - up) / (height[n] - base[n])
                         # Whorls: the cone widens in steps.
-                        edge = share**0.75 * (1.0 + 0.12 * np.sin(phase[n, 2] + 5.0 * share * height[n] / (radius[n] + 1.0)))
+                        edge = share**0.75 * (1.0 + 0.08 * np.sin(phase[n, 2] + 5.0 * share * height[n] / (radius[n] + 1.0)))
                         inside = flat <= max(edge, 0.25 * size / radius[n]) * (0.97 + 0.5 * (bulge - 1.0))
                     else:
                         tall = (up - middle) / half
