@@ -313,11 +313,13 @@ def _plain(value: Any) -> Any:
 
 def _fill(store: Store, engine: Engine, progress: Progress) -> None:
     done = set(store.done())
-    tiles = list(store.frame.tiles(store.tile_size))
+    size, window = store.tile_size, engine.geometry.window
+    # Tiles smaller than a window are made window by window, so that each window is computed once.
+    tiles = sorted(store.frame.tiles(size), key=lambda t: (t[1] * size // window, t[0] * size // window, t[1], t[0]))
     progress.start("generate", len(tiles), done=len(done))
     for tx, ty in tiles:
         if (tx, ty) not in done:
-            store.write(tx, ty, engine.tile(tx, ty, store.tile_size))
+            store.write(tx, ty, engine.tile(tx, ty, size))
             progress.step(f"tile {tx}, {ty}")
 
 
