@@ -12,12 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import geopandas as gpd
-import numpy as np
-import rasterio
-import shapely
-
-from benchmarks.machine import measure
+from benchmarks.machine import elsewhere, measure
 
 CRS = "EPSG:32632"
 ORIGIN = (600_000.0, 5_400_000.0)
@@ -27,6 +22,11 @@ TARGET_GROWTH = 1.10
 
 def write_inputs(folder: Path, side_m: float) -> None:
     """landuse.shp, buildings.gpkg and dem.tif of a square of `side_m` and a margin around it."""
+    import geopandas as gpd
+    import numpy as np
+    import rasterio
+    import shapely
+
     rng = np.random.default_rng(0)
     cell, margin = 250.0, 500.0
     count = int((side_m + 2 * margin) // cell)
@@ -71,7 +71,7 @@ def command(folder: Path, side_m: float, out: Path) -> list[str | Path]:
 def run() -> dict[str, object]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_inputs(folder, 4000)
+        elsewhere("benchmarks.generate", "write_inputs", folder, 4000)
         measure(command(folder, 100, folder / "warm.zarr"))  # compiles, so that the figures are of a second run
         small = measure(command(folder, 2000, folder / "small.zarr"))
         large = measure(command(folder, 4000, folder / "large.zarr"))

@@ -50,6 +50,15 @@ def measure(command: Sequence[str | Path]) -> Run:
     return Run(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * scale / 1e6)
 
 
+def elsewhere(module: str, function: str, folder: Path, *arguments: float) -> None:
+    """Call `function(folder, *arguments)` in another process.
+
+    The kernel counts a process's memory before it starts a program as that program's: what measures must stay small.
+    """
+    call = f"import pathlib, {module}; {module}.{function}(pathlib.Path({str(folder)!r}), *{arguments!r})"
+    subprocess.run([sys.executable, "-c", call], check=True)
+
+
 def median(runs: Sequence[Run], what: str) -> float:
     return statistics.median(getattr(run, what) for run in runs)
 

@@ -11,11 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import geopandas as gpd
-import numpy as np
-import shapely
-
-from benchmarks.machine import measure, median
+from benchmarks.machine import elsewhere, measure, median
 
 CRS = "EPSG:32632"
 WINDOW = (640_000.0, 5_440_000.0, 642_000.0, 5_442_000.0)
@@ -26,7 +22,8 @@ OURS = """
 import sys
 from geo_io.frame import Frame
 from geo_io.legend import builtin_crosswalks
-from geo_io.semantics import SemanticsOptions, open_semantics
+from geo_io.semantics import open_semantics
+from geo_io.semantics_options import SemanticsOptions
 frame = Frame("EPSG:32632", 2.0, (320_000, 321_000), (2_720_000, 2_721_000))
 if sys.argv[1] != "-":
     reader = open_semantics([sys.argv[1]], frame, SemanticsOptions(None, (), builtin_crosswalks(), None))
@@ -45,8 +42,12 @@ if sys.argv[1] != "-":
 """
 
 
-def write_inputs(folder: Path) -> float:
-    """big.shp, and small.shp with what of it meets the window; returns the size of big.shp in MB."""
+def write_inputs(folder: Path) -> None:
+    """big.shp, and small.shp with what of it meets the window."""
+    import geopandas as gpd
+    import numpy as np
+    import shapely
+
     side = int(np.sqrt(FEATURES))
     i, j = np.divmod(np.arange(side * side), side)
     rng = np.random.default_rng(0)
@@ -59,7 +60,6 @@ def write_inputs(folder: Path) -> float:
     table = gpd.GeoDataFrame({"landuse": kinds}, geometry=shapes, crs=CRS)
     table.to_file(folder / "big.shp")
     table[table.intersects(shapely.box(*WINDOW).buffer(1200))].to_file(folder / "small.shp")
-    return sum((folder / f"big.{end}").stat().st_size for end in ("shp", "shx", "dbf")) / 1e6
 
 
 def cost(script: str, path: Path | str, rounds: int) -> tuple[float, float]:
@@ -74,7 +74,8 @@ def cost(script: str, path: Path | str, rounds: int) -> tuple[float, float]:
 def run(rounds: int = 3) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        size = write_inputs(folder)
+        elsewhere("benchmarks.window_read", "write_inputs", folder)
+        size = sum((folder / f"big.{end}").stat().st_size for end in ("shp", "shx", "dbf")) / 1e6
         cost(OURS, folder / "big.shp", 1)  # the file is in the cache for all of them
         big, peak = cost(OURS, folder / "big.shp", rounds)
         small, small_peak = cost(OURS, folder / "small.shp", rounds)

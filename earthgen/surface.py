@@ -23,7 +23,7 @@ meet leave less than a tenth of what is behind."""
 MAX_STRETCH = 4.0
 """The most a disc is stretched down a slope; steeper ground than 76 degrees would need more."""
 
-EDGE = 1.6
+EDGE = 1.4
 """Discs of voxels with several open sides are larger by the root of this along each axis: one closes a corner."""
 
 NORMAL_RADIUS = 2

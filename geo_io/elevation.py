@@ -30,22 +30,11 @@ from scipy import ndimage
 from geo_io.errors import InputError, UnitError
 from geo_io.frame import UNKNOWN_DATUM, Frame, Range, short_name
 from geo_io.layers import Raster
-from geo_io.raster import (
-    RasterSource,
-    block_mean,
-    cells_around,
-    coarse_grid,
-    covered,
-    grid_for,
-    open_raster,
-    overlaps,
-    positions,
-    read_grid,
-    read_on,
-    sample,
-    sparse_grid,
-)
+from geo_io.raster import RasterSource, open_raster
+from geo_io.raster_grid import block_mean, coarse_grid, grid_for, read_grid, sparse_grid
+from geo_io.raster_positions import covered, overlaps, positions
 from geo_io.region import no_overlap
+from geo_io.resample import cells_around, read_on, sample
 
 METRES = {"m": 1.0, "ft": 0.3048, "us-ft": 1200 / 3937}
 """Metres in each unit that can be asked for."""

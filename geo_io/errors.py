@@ -6,6 +6,9 @@ The base also inherits ValueError, so code that catches what it already knows go
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class EarthgenError(ValueError):
     """Base of all errors that a user can mend.
@@ -58,3 +61,10 @@ class FrameError(EarthgenError):
     """A frame cannot be made, or two frames that must agree do not."""
 
     exit_code = 4
+
+
+def nearest_name(name: str, names: Iterable[str]) -> str:
+    """A question such as "; did you mean 'class'?", or nothing."""
+    by_fold = {other.casefold(): other for other in names}
+    close = get_close_matches(name.casefold(), by_fold, n=1)
+    return f"; did you mean {by_fold[close[0]]!r}?" if close else ""

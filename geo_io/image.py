@@ -26,8 +26,11 @@ from numpy.typing import NDArray
 from geo_io.errors import InputError
 from geo_io.frame import Frame, short_name
 from geo_io.layers import Raster
-from geo_io.raster import RasterSource, coarse_grid, covered, open_raster, opened, read_grid, read_on
+from geo_io.raster import RasterSource, open_raster, opened
+from geo_io.raster_grid import coarse_grid, read_grid
+from geo_io.raster_positions import covered
 from geo_io.region import no_overlap, require_overlap
+from geo_io.resample import read_on
 
 COLOURS = ("red", "green", "blue")
 

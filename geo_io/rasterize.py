@@ -14,9 +14,11 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geo_io.crs import parsed_crs, transformer
 from geo_io.frame import Frame, Range
 from geo_io.legend import UNKNOWN, priorities
-from geo_io.raster import RasterSource, grid_for, parsed_crs, read_grid, transformer
+from geo_io.raster import RasterSource
+from geo_io.raster_grid import grid_for, read_grid
 
 SUPERSAMPLE = 4
 """Fine cells along the edge of a voxel, on which classes are painted before the largest share is taken."""

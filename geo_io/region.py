@@ -17,6 +17,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
+from geo_io.crs import WGS84, parsed_crs, transformer
 from geo_io.errors import RegionError
 from geo_io.frame import (
     UNKNOWN_DATUM,
@@ -28,7 +29,8 @@ from geo_io.frame import (
     snap,
 )
 from geo_io.frame import vertical_crs as vertical_part
-from geo_io.raster import WGS84, RasterSource, overlaps, parsed_crs, transformer
+from geo_io.raster import RasterSource
+from geo_io.raster_positions import overlaps
 
 BAND = (-16.0, 496.0)
 """Depth and height of the voxels around the ground, metres."""

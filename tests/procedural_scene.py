@@ -58,20 +58,18 @@ def conditions(
     trees: Trees | None = None,
     **rasters: NDArray | float,
 ) -> dict[str, Any]:
-    """Condition layers on `frame`. Footprints are burnt into the cover, as a reader does."""
-    cover = np.full(frame.shape, cover, np.uint8) if np.isscalar(cover) else np.array(cover, np.uint8)
+    """Condition layers on `frame`; scalars and rows are spread over it. Footprints are burnt into the cover, as a
+    reader does."""
+    cover = np.broadcast_to(np.asarray(cover, np.uint8), frame.shape).copy()
     houses = houses or no_buildings()
     x, y = np.broadcast_arrays(*places(frame))
     for polygon in houses.footprint:
         cover[shapely.contains_xy(polygon, x, y)] = codes()["building"]
     if parcel is None:
         parcel = np.zeros(frame.shape, np.uint32)
-    made: dict[str, Any] = {
-        "semantics": Semantics(frame, cover, parcel.astype(np.uint32), houses, trees or no_trees())
-    }
+    made: dict[str, Any] = {"semantics": Semantics(frame, cover, parcel.astype(np.uint32), houses, trees or no_trees())}
     for name, values in rasters.items():
-        data = np.full(frame.shape, values, np.float32) if np.isscalar(values) else np.asarray(values)
-        made[name] = Raster(frame, data)
+        made[name] = Raster(frame, np.broadcast_to(np.asarray(values, np.float32), frame.shape).copy())
     return made
 
 

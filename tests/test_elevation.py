@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from geo_io.elevation import METRES, open_elevation
 from geo_io.errors import InputError, MissingCrsError, MissingFileError, RegionError, UnitError
 from geo_io.frame import Frame
-from geo_io.raster import open_raster, overlaps, positions, read_on
+from geo_io.raster import open_raster
+from geo_io.raster_positions import overlaps, positions
 from geo_io.region import frame_from_bbox, frame_from_raster
+from geo_io.resample import read_on
 
 UTM = "EPSG:32632"
 CORNER = (500_000.0, 5_500_000.0)

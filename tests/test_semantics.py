@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from rasterio.transform import from_origin
 from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box
 
-from geo_io import semantics
+from geo_io import semantics, vector_layer
 from geo_io.errors import (
     FieldError,
     FrameError,
@@ -34,7 +34,9 @@ from geo_io.errors import (
 from geo_io.frame import Frame
 from geo_io.layers import Semantics
 from geo_io.legend import UNMAPPED, builtin_crosswalks, codes, parse_crosswalk
-from geo_io.semantics import SemanticsOptions, open_semantics, place_keys
+from geo_io.prepare_features import place_keys
+from geo_io.semantics import open_semantics
+from geo_io.semantics_options import SemanticsOptions
 
 UTM = "EPSG:32632"
 X, Y = 683000, 5539000
@@ -501,7 +503,7 @@ def test_survey_of_a_raster() -> None:
 def test_survey_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     frame = scene()
     whole = open_semantics([frame], FRAME, OPTIONS).survey()
-    monkeypatch.setattr(semantics, "BLOCK_VOXELS", 16)
+    monkeypatch.setattr(vector_layer, "BLOCK_VOXELS", 16)
     parts = open_semantics([frame], FRAME, OPTIONS).survey()
     assert parts.sources == whole.sources
     by_value = [{v.value: (round(v.area, 3), v.features) for v in survey.values} for survey in (whole, parts)]
@@ -600,11 +602,11 @@ def test_strips_change_nothing(scene_file: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_blocks_change_nothing_and_are_read_once(scene_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [open_semantics([scene_file], FRAME, OPTIONS).read(window) for window in _tiles(25)]
-    monkeypatch.setattr(semantics, "BLOCK_VOXELS", 64)
-    monkeypatch.setattr(semantics, "MARGIN_VOXELS", 32)
+    monkeypatch.setattr(vector_layer, "BLOCK_VOXELS", 64)
+    monkeypatch.setattr(vector_layer, "MARGIN_VOXELS", 32)
     areas = []
-    prepare = semantics._prepare
-    monkeypatch.setattr(semantics, "_prepare", lambda *args: areas.append(args[3]) or prepare(*args))
+    prepare = vector_layer.prepare
+    monkeypatch.setattr(vector_layer, "prepare", lambda *args: areas.append(args[3]) or prepare(*args))
     reader = open_semantics([scene_file], FRAME, OPTIONS)
     for window, whole in zip(_tiles(25), expected, strict=True):
         assert same(reader.read(window), whole)

@@ -20,20 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box
 
+from geo_io.attributes import expand_tags, heights, line_widths, parse_metres, underground
 from geo_io.errors import InputError, MissingCrsError, MissingFileError
 from geo_io.frame import Frame
 from geo_io.legend import classes, codes, normalise, priorities
 from geo_io.raster import open_raster
 from geo_io.rasterize import composite, majority, nearest, paint
-from geo_io.vector import (
-    expand_tags,
-    heights,
-    line_widths,
-    open_vector,
-    parse_metres,
-    split_layer,
-    underground,
-)
+from geo_io.vector import open_vector, split_layer
 
 UTM = "EPSG:32632"
 X, Y = 683000.0, 5539000.0

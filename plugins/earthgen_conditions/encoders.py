@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from earthgen.backends import Condition, ConditionEncoder
 from geo_io.elevation import ElevationReader, open_elevation
 from geo_io.errors import InputError, LegendError
@@ -13,7 +15,8 @@ from geo_io.frame import Frame
 from geo_io.image import ImageReader, open_image
 from geo_io.layers import Raster, Semantics
 from geo_io.legend import Crosswalk, load_crosswalk
-from geo_io.semantics import SemanticsOptions, SemanticsReader, open_semantics
+from geo_io.semantics import SemanticsReader, open_semantics
+from geo_io.semantics_options import SemanticsOptions
 
 UNMAPPED_SHOWN = 20
 """Unmapped values that are listed one by one."""
@@ -77,6 +80,7 @@ class RasterCondition:
 
     name: str
     reader: ElevationReader | ImageReader
+    elsewhere: str  # what happens where it has no data
 
     def read(self, window: Frame) -> Raster:
         return self.reader.read(window)
@@ -85,10 +89,25 @@ class RasterCondition:
         found = self.reader.survey(frame)
         warnings = []
         if found["coverage"] < 0.999:
-            warnings.append(f"the {self.name} covers {found['coverage']:.1%} of the region; the rest is filled")
+            warnings.append(f"the {self.name} covers {found['coverage']:.1%} of the region; {self.elsewhere}")
         if found["voids"] > 0:
-            warnings.append(f"{found['voids']:.1%} of the {self.name} in the region is nodata and was filled")
+            warnings.append(f"{found['voids']:.1%} of the {self.name} in the region is nodata; {self.elsewhere}")
         return {**self.reader.summary(), **found, "warnings": warnings}
+
+
+@dataclass(frozen=True)
+class MeasuredCondition:
+    """Heights where the file holds them, NaN elsewhere."""
+
+    filled: RasterCondition
+    reader: ElevationReader
+
+    def read(self, window: Frame) -> Raster:
+        heights, measured = self.reader.read(window), self.reader.measured(window)
+        return Raster(window, np.where(measured.data, heights.data, np.float32(np.nan)))
+
+    def survey(self, frame: Frame) -> Mapping[str, Any]:
+        return self.filled.survey(frame)
 
 
 class DemEncoder:
@@ -96,17 +115,27 @@ class DemEncoder:
 
     name = "dem"
     version = "1"
+    elsewhere = "the rest is filled"
 
     def open(self, sources: Sequence[Any], frame: Frame, options: Mapping[str, Any]) -> Condition:
         unit, crs = options[f"{self.name}_unit"], options["assume_crs"]
         reader = open_elevation(_only(sources, self.name), unit=unit, assume_crs=crs, what=self.name.upper())
-        return RasterCondition(self.name.upper(), reader)
+        return RasterCondition(self.name.upper(), reader, self.elsewhere)
 
 
 class DsmEncoder(DemEncoder):
-    """Height of the topmost surface; layers as of DemEncoder."""
+    """Height of the topmost surface; layers as of DemEncoder, with NaN where the file holds no height.
+
+    A filled ground is a fair guess; a filled surface would stand above it as a building that nobody measured.
+    """
 
     name = "dsm"
+    elsewhere = "the rest is left to the rules"
+
+    def open(self, sources: Sequence[Any], frame: Frame, options: Mapping[str, Any]) -> Condition:
+        filled = super().open(sources, frame, options)
+        assert isinstance(filled, RasterCondition) and isinstance(filled.reader, ElevationReader)
+        return MeasuredCondition(filled, filled.reader)
 
 
 class ImageEncoder:
@@ -116,7 +145,8 @@ class ImageEncoder:
     version = "1"
 
     def open(self, sources: Sequence[Any], frame: Frame, options: Mapping[str, Any]) -> Condition:
-        return RasterCondition(self.name, open_image(_only(sources, self.name), assume_crs=options["assume_crs"]))
+        reader = open_image(_only(sources, self.name), assume_crs=options["assume_crs"])
+        return RasterCondition(self.name, reader, "the rest keeps the colours of the rules")
 
 
 ENCODERS: Mapping[str, Callable[[], ConditionEncoder]] = {

@@ -129,9 +129,7 @@ def make_buildings(frame: Frame, cover: NDArray, buildings: Buildings, ground: G
             plots = _roofs_of_cells(frame, cover, built, local, noise)
             roofs = Roofs(np.where(rest, plots.top, roofs.top), np.where(rest, plots.object, roofs.object))
         if ground.surface is not None:
-            roofs = Roofs(
-                *measured_roofs(frame, cover, ground.height, ground.surface, roofs.top, roofs.object)
-            )
+            roofs = Roofs(*measured_roofs(frame, cover, ground.height, ground.surface, roofs.top, roofs.object))
 
     lots = grow(frame, cover, measured, noise)
     for annex in (False, True):
@@ -259,9 +257,9 @@ def _raise(  # type: ignore[no-untyped-def]
                     inward = min(inward, length[k] - abs(u))
                 up = rise[k] * min(max(inward, 0.0) / span[k], 1.0)
             half = bump_half[k]
-            if half > 0.0 and (size <= CHIMNEY_VOXEL or (roof[k] == FLAT and size < half)):
-                if abs(u - bump_at[k] * length[k]) < half and abs(v - 0.3 * width[k]) < half:
-                    up = max(up, bump_up[k])
+            fine = size <= CHIMNEY_VOXEL or (roof[k] == FLAT and size < half)
+            if fine and abs(u - bump_at[k] * length[k]) < half and abs(v - 0.3 * width[k]) < half:
+                up = max(up, bump_up[k])
             out[row, col] = foot + eaves[k] + up
     return out
 

@@ -24,7 +24,9 @@ WHEAT, BARLEY, MAIZE, RAPESEED, PLOUGHED, ROOTS, LEY, STUBBLE = range(8)
 """Crops."""
 
 CROP_SHARE = np.array([0.27, 0.14, 0.18, 0.06, 0.10, 0.10, 0.10, 0.05])
-CROP_HEIGHT = np.array([[0.6, 0.9], [0.6, 0.85], [0.9, 1.6], [1.0, 1.4], [0.0, 0.0], [0.3, 0.5], [0.15, 0.3], [0.1, 0.15]])
+CROP_HEIGHT = np.array([
+    [0.6, 0.9], [0.6, 0.85], [0.9, 1.6], [1.0, 1.4], [0.0, 0.0], [0.3, 0.5], [0.15, 0.3], [0.1, 0.15],
+])  # fmt: skip
 """Metres, (crops, 2)."""
 
 HEDGED_PARCEL, HEDGED_FIELD = 0.42, 0.06

@@ -21,7 +21,7 @@ def cells_of(metres: float, voxel_size: float) -> int:
 
 
 def box_mean(values: NDArray, mask: NDArray, radius: int) -> NDArray:
-    """(ny, nx) float32: mean of `values` where `mask`, over squares of 2 * radius + 1 cells; NaN where there is none."""
+    """(ny, nx) float32: mean of `values` where `mask`, over squares of 2 * radius + 1 cells; NaN for none."""
     fixed = np.where(mask, np.rint(np.where(mask, values, 0.0) * FIXED), 0.0).astype(np.int64)
     total = _box_sum(fixed, radius)
     count = _box_sum(mask.astype(np.int64), radius)
@@ -68,7 +68,7 @@ def _box_sum(values, radius):  # type: ignore[no-untyped-def]
 
 
 def masked_min(values: NDArray, mask: NDArray, radius: int) -> NDArray:
-    """(ny, nx) float32: least of `values` where `mask`, over squares of 2 * radius + 1 cells; inf where there is none."""
+    """(ny, nx) float32: least of `values` where `mask`, over squares of 2 * radius + 1 cells; inf for none."""
     filled = np.where(mask, values, np.float32(np.inf)).astype(np.float32)
     return np.asarray(ndimage.minimum_filter(filled, 2 * radius + 1, mode="constant", cval=np.inf))
 
@@ -116,9 +116,10 @@ def _nearest(mask, radius):  # type: ignore[no-untyped-def]
         for col in range(cols):
             if mask[row, col]:
                 last[col] = row
-            if last[col] >= 0 and last[col] - row <= radius:
-                if vertical[row, col] < 0 or last[col] - row < row - vertical[row, col]:
-                    vertical[row, col] = last[col]
+            north = vertical[row, col]
+            nearer = north < 0 or last[col] - row < row - north
+            if last[col] >= 0 and last[col] - row <= radius and nearer:
+                vertical[row, col] = last[col]
     distance = np.full((rows, cols), np.inf, np.float32)
     index = np.full((rows, cols), -1, np.int32)
     for row in range(rows):

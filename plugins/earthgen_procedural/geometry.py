@@ -13,11 +13,11 @@ from earthgen.backends import Conditions
 from earthgen.engine import padding
 from earthgen.noise import Noise
 from earthgen.surface import NORMAL_RADIUS, face_offsets, occupancy_normals, shear_normals, surface_voxels
-from earthgen.voxels import Geometry, Voxels, concatenate_voxels
+from earthgen.voxels import FACES, TOP, Geometry, Voxels, concatenate_voxels
 from earthgen_procedural import PROCEDURAL_VERSION, buildings, ground, lots, measured, vegetation
 from earthgen_procedural.cover import code, is_class, known_cover, raster_on, semantics_on
 from earthgen_procedural.fields import make_fields
-from earthgen_procedural.filters import cells_of, slopes
+from earthgen_procedural.filters import slopes
 from earthgen_procedural.volume import LOW, Columns, fill, top_level
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
@@ -41,6 +41,9 @@ CHAINS = {
     "plants": vegetation.REACH + measured.REACH + ground.TERRAIN_REACH,
 }
 """How far each chain of rules reaches, metres."""
+
+SIDES = FACES["-x"] | FACES["+x"] | FACES["-y"] | FACES["+y"]
+LEVEL = FACES["-z"] | TOP
 
 STRIP = 96
 """Rows of a window that are made solid at a time."""
@@ -67,7 +70,9 @@ class ProceduralGeometry:
         """
         size = window.voxel_size
         if size > COARSEST:
-            raise FrameError(f"voxels of {size:g} m are too coarse for the procedural rules", f"use {COARSEST:g} m or less")
+            raise FrameError(
+                f"voxels of {size:g} m are too coarse for the procedural rules", f"use {COARSEST:g} m or less"
+            )
         outer = padding(window, HALO)
         layer = semantics_on(conditions, outer)
         cover = known_cover(layer.cover)
@@ -145,8 +150,8 @@ def _surface(window: Frame, inner: Frame, columns: Columns, plants: vegetation.P
         voxels = surface_voxels(strip, volume, objects, LOW, pad)
         row = inner.y[1] - 1 - voxels.xyz[:, 1]
         col = voxels.xyz[:, 0] - inner.x[0]
-        tops = (voxels.xyz[:, 2] == level[row, col]) & (voxels.faces & 32 != 0)
-        rough = ~tops | (voxels.faces & 15 != 0)
+        tops = (voxels.xyz[:, 2] == level[row, col]) & (voxels.faces & TOP != 0)
+        rough = ~tops | (voxels.faces & SIDES != 0)
         normal = shear_normals(occupancy_normals(voxels, volume, LOW, pad, rough), east[row, col], north[row, col])
         offset = face_offsets(voxels.faces, size)
         _finish(
@@ -175,9 +180,9 @@ def _column_normals(ground, top, number, semantic, size):  # type: ignore[no-unt
                     r, c = (row, col + side) if axis == 0 else (row - side, col)
                     if r < 0 or r >= rows or c < 0 or c >= cols:
                         continue
-                    if number[r, c] != number[row, col] or semantic[r, c] != semantic[row, col]:
-                        if number[r, c] != 0 or number[row, col] != 0:
-                            continue
+                    same = number[r, c] == number[row, col] and semantic[r, c] == semantic[row, col]
+                    if not same and (number[r, c] != 0 or number[row, col] != 0):
+                        continue
                     step = ground[r, c] + top[r, c] - here
                     if abs(top[r, c] - top[row, col]) > 1.6 * size:
                         continue
@@ -196,7 +201,7 @@ def _finish(normal, offset, tops, xyz, faces, building, row, col, normals, top, 
     for n in range(xyz.shape[0]):
         r, c = row[n], col[n]
         if not tops[n]:
-            if building[n] and faces[n] & 48 == 0:
+            if building[n] and faces[n] & LEVEL == 0:
                 flat = np.sqrt(normal[n, 0] ** 2 + normal[n, 1] ** 2)
                 if flat > 0.2:
                     normal[n, 0], normal[n, 1], normal[n, 2] = normal[n, 0] / flat, normal[n, 1] / flat, 0.0

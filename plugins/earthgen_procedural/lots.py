@@ -232,9 +232,7 @@ def _thin(x: NDArray, y: NDArray, priority: NDArray, alive: NDArray) -> NDArray:
 
 def _halls(site: _Site, noise: Noise) -> Lots:
     """Halls and shops. Each keeps to its lattice cell at any angle, and to its block, so that no two can overlap."""
-    x, y, angle, block, words, points = _candidates(
-        site, noise, "halls", HALL_BLOCK, HALL_LOT, 0.0, "commercial"
-    )
+    x, y, angle, block, words, points = _candidates(site, noise, "halls", HALL_BLOCK, HALL_LOT, 0.0, "commercial")
     draw = words * 2.0**-32
     row, col, _ = site.index(x, y)
     away_x, away_y = site.away_x[row, col], site.away_y[row, col]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from earthgen.noise import Noise
 from earthgen_procedural.cover import CODES, code, is_class, on_surface, surface_table
@@ -20,7 +19,7 @@ from earthgen_procedural.objects import BROADLEAF, FLAT_ROOF, NEEDLELEAF, object
 from geo_io.frame import Frame
 
 TALL = 2.0  # metres above ground that count as a thing and not as rough ground
-STEEP = 1.6  # rise over run: no roof but a spire is steeper, and no tree is steep above and below for long
+STEEP = 1.4  # rise over run: no roof but a spire is steeper, and no tree is steep above and below for long
 SHARPEN = 4.0  # metres: a ramp takes the height of the nearest roof this near
 BESIDE = 2.5  # metres: what is tall this near to a building is its wall's ramp
 JOIN, LEVEL = 4.0, 3.0  # metres: what is this near to a roof, and differs this little, belongs to it
@@ -32,16 +31,24 @@ REACH = SEEN
 
 
 def ramps(surface: NDArray, voxel_size: float) -> NDArray:
-    """(ny, nx) bool: cells on a slope steeper than STEEP that goes on below and above, and the cells at its foot."""
+    """(ny, nx) bool: cells on a slope steeper than STEEP that goes on below and above, and the cells at its foot.
+
+    The outermost cells are never ramps.
+    """
     filled = np.where(np.isfinite(surface), surface, np.float32(-1e4)).astype(np.float32)
     step = np.float32(STEEP * voxel_size)
-    above = ndimage.maximum_filter(filled, 3, mode="nearest") - filled > step
-    below = filled - ndimage.minimum_filter(filled, 3, mode="nearest") > step
-    slope = above & below
-    # A foot has nothing steep below, but a part of the slope above it.
-    on_slope = np.where(slope, filled, np.float32(-1e4))
-    foot = above & (ndimage.maximum_filter(on_slope, 3, mode="nearest") > filled)
-    return np.asarray(slope | foot)
+    inner = (slice(1, -1), slice(1, -1))
+    here = filled[inner]
+    neighbours = [filled[1:-1, 2:], filled[1:-1, :-2], filled[:-2, 1:-1], filled[2:, 1:-1]]  # east, west, north, south
+    up = [side - here > step for side in neighbours]
+    down = [here - side > step for side in neighbours]
+    slope = np.zeros(filled.shape, bool)
+    # Opposite sides: a low roof between a high one and the ground in a corner is no ramp.
+    slope[inner] = (up[0] & down[1]) | (up[1] & down[0]) | (up[2] & down[3]) | (up[3] & down[2])
+    beside = [slope[1:-1, 2:], slope[1:-1, :-2], slope[:-2, 1:-1], slope[2:, 1:-1]]
+    foot = np.zeros(filled.shape, bool)
+    foot[inner] = np.logical_or.reduce([rises & ramp for rises, ramp in zip(up, beside, strict=True)])
+    return slope | foot
 
 
 def measured_roofs(
@@ -61,14 +68,14 @@ def measured_roofs(
 
     # What leans on a roof belongs to it, though the land cover, often coarser, does not say so.
     solid = ~on_surface(cover, "wood", "tree", "shrub", "water", "road") & known & ~built
-    distance, index = nearest(sound, max(cells_of(JOIN, size), 1))
+    _, index = nearest(sound, max(cells_of(JOIN, size), 1))
     roof = surface.ravel()[np.maximum(index, 0)]
     joins = solid & (index >= 0) & (above > TALL) & ~ramp & (np.abs(surface - roof) < LEVEL)
     out = np.where(joins, surface, out)
     number = np.where(joins, number.ravel()[np.maximum(index, 0)], number)
 
     missing = built & np.isnan(out) & (ramp | (above > TALL) | ~known)
-    distance, index = nearest(sound, max(cells_of(SHARPEN, size), 1))
+    _, index = nearest(sound, max(cells_of(SHARPEN, size), 1))
     out = np.where(missing & (index >= 0), surface.ravel()[np.maximum(index, 0)], out)
     spire = built & np.isnan(out) & (above > TALL)
     out = np.where(spire, surface, out)
@@ -100,9 +107,7 @@ class Measured:
     known: NDArray
 
 
-def measure(
-    frame: Frame, cover: NDArray, ground: NDArray, surface: NDArray, built: NDArray, noise: Noise
-) -> Measured:
+def measure(frame: Frame, cover: NDArray, ground: NDArray, surface: NDArray, built: NDArray, noise: Noise) -> Measured:
     """Tell trees from buildings in a surface model.
 
     cover : (ny, nx) uint8; ground, surface : (ny, nx) float32 metres, surface NaN where unknown; built : (ny, nx)

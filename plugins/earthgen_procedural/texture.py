@@ -10,11 +10,12 @@ from earthgen.backends import Conditions
 from earthgen.engine import padding
 from earthgen.noise import Noise
 from earthgen.surface import surface_splats
-from earthgen.voxels import TOP, Geometry, Splats, Voxels
+from earthgen.voxels import FACES, TOP, Geometry, Splats, Voxels
 from earthgen_procedural import PROCEDURAL_VERSION
 from earthgen_procedural.cover import CODES, code, known_cover, raster_on, semantics_on, surface_table
 from earthgen_procedural.ground_colour import REACH, colour_ground
 from earthgen_procedural.noise_fields import gradient_noise
+from earthgen_procedural.objects import BROADLEAF, HALL_ROOF, PLAIN_ROOF
 from earthgen_procedural.palette import BARK, CLADDING, GLASS, PLASTER, leaf_table, roof_table
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
@@ -25,7 +26,10 @@ HALO = 16.0
 STOREY = 3.0  # metres
 WINDOW_SILL, WINDOW_TOP = 0.9, 2.3  # metres above a storey's floor
 WINDOW_STEP, WINDOW_WIDTH = 3.0, 1.4  # metres along a wall
-SHED = 3.2  # metres: walls of lower buildings have no windows
+HALL_SILL, HALL_TOP = 2.6, 3.5  # halls have a band of windows
+ONCE = 1e6  # metres: a period that does not repeat
+TRUNK_VOXEL = 1.6  # metres: trunks are brown where voxels are smaller than this
+SIDES = FACES["-x"] | FACES["+x"] | FACES["-y"] | FACES["+y"]
 
 _OTHER, _BUILDING, _PLANT = 0, 1, 2
 
@@ -77,7 +81,7 @@ def _colour(frame: Frame, voxels: Voxels, normal: NDArray, ground: NDArray, nois
     weather = gradient_noise(noise.stream("procedural.texture.weather"), frame, 7.0)
     stand = gradient_noise(noise.stream("procedural.texture.weather"), frame, 60.0, 1)
     rgb = np.ascontiguousarray(ground[row, col], np.float32)
-    sides = (voxels.faces & 15 != 0) & (voxels.faces & TOP == 0)
+    sides = (voxels.faces & SIDES != 0) & (voxels.faces & TOP == 0)
     rgb[sides] *= np.float32(0.86)
     _paint(
         rgb, thing, group, voxels.object, voxels.faces, xyz, normal.astype(np.float32), row, col, weather, stand,
@@ -113,13 +117,13 @@ def _paint(  # type: ignore[no-untyped-def]
         tint = of_object[m, 1] * unit - 0.5
         warm = of_object[m, 2] * unit - 0.5
         worn = weather[row[n], col[n]]
-        if group[n] == 2:
+        if group[n] == _PLANT:
             # A voxel open on its four sides alone is a trunk, or the tip of a conifer.
-            if faces[n] == 15 and size < 1.6 and (kind == 0 or xyz[n, 2] * size < 2.5):
+            if faces[n] == SIDES and size < TRUNK_VOXEL and (kind == BROADLEAF or xyz[n, 2] * size < 2.5):
                 for c in range(3):
                     rgb[n, c] = bark[c] * (1.0 + 0.2 * grain)
                 continue
-            if kind == 0:
+            if kind == BROADLEAF:
                 # Three of four trees are of the kind that prevails in the stand.
                 prevailing = int((stand[row[n], col[n]] + 1.0) * 3.99) & 7
                 pick = pick if of_object[m, 3] & 3 == 0 else prevailing
@@ -129,7 +133,7 @@ def _paint(  # type: ignore[no-untyped-def]
                 rgb[n, c] = leaves[kind, pick, c] * light
             rgb[n, 0] *= 1.0 + 0.10 * warm
             continue
-        if faces[n] & 32 and normal[n, 2] > 0.3:
+        if faces[n] & TOP and normal[n, 2] > 0.3:
             light = 1.0 + 0.14 * tint + 0.07 * grain + 0.05 * worn
             for c in range(3):
                 rgb[n, c] = roofs[kind, pick, c] * light
@@ -139,18 +143,19 @@ def _paint(  # type: ignore[no-untyped-def]
         height = (xyz[n, 2] + 0.5) * size
         along = xyz[n, 1] * size if abs(normal[n, 0]) > abs(normal[n, 1]) else xyz[n, 0] * size
         pane = 0.0
-        if kind == 2:
-            pane = 0.7 * _share(height, size, 1000.0, 2.6, 3.5)
-        elif kind != 3:
-            step = 3.0 + 0.8 * warm
-            pane = _share(height, size, 3.0, 0.9, 2.3) * _share(along + 3.0 * tint, size, step, 0.5 * step - 0.7, 0.5 * step + 0.7)
-            pane *= 0.9
-        if height < 0.5 * size + 0.1 and kind != 3:
+        if kind == HALL_ROOF:
+            pane = 0.7 * _share(height, size, ONCE, HALL_SILL, HALL_TOP)
+        elif kind != PLAIN_ROOF:
+            step = WINDOW_STEP + 0.8 * warm
+            left, right = 0.5 * (step - WINDOW_WIDTH), 0.5 * (step + WINDOW_WIDTH)
+            pane = 0.9 * _share(height, size, STOREY, WINDOW_SILL, WINDOW_TOP)
+            pane *= _share(along + 3.0 * tint, size, step, left, right)
+        if height < 0.5 * size + 0.1 and kind != PLAIN_ROOF:
             light *= 0.90  # the plinth
             pane *= 0.6
         shade = 1.0 + 0.3 * (of_voxel[m, 1] * unit - 0.5)
         for c in range(3):
-            wall = cladding[pick, c] if kind >= 2 else plaster[pick, c]
+            wall = cladding[pick, c] if kind in (HALL_ROOF, PLAIN_ROOF) else plaster[pick, c]
             rgb[n, c] = wall * light * (1.0 - pane) + glass[c] * shade * pane
 
 

@@ -189,7 +189,7 @@ def _wood(site: Site, noise: Noise, kind: int, clear: NDArray) -> Plants:
     x, y, key, draw = _lattice(site, noise.stream(f"procedural.wood.{name}"), spacing, wanted)
     size = site.frame.voxel_size
     if len(x) == 0:
-        return _make(size, x, y, x, x, x, 0, 0, key, kind, draw)
+        return _sorted([])
     stands = noise.stream("procedural.wood.stands")
     stand = site.at(gradient_noise(stands, site.frame, 110.0, 0), x, y) * 0.5 + 0.5
     patch = 0.6 * site.at(gradient_noise(stands, site.frame, 45.0, 1), x, y)
@@ -232,7 +232,7 @@ def _orchard(site: Site, noise: Noise, clear: NDArray) -> Plants:
     wanted = is_class(site.cover, "orchard") & clear & ~site.seen
     stream = noise.stream("procedural.orchard")
     if not wanted.any():
-        return _make(size, *(np.empty(0) for _ in range(5)), 0, 0, np.empty(0, np.uint32), 0, np.empty((0, 8)))
+        return _sorted([])
     blocks = seeds(noise.stream("procedural.fields.blocks"), site.frame, BLOCK, 0.7)
     turn = noise.stream("procedural.fields.strips").bits(blocks.key.ravel(), 0)[:, 0] * (2.0**-32 * np.pi)
     step_u, step_v = max(ORCHARD_SPACING, size), max(ORCHARD_ROWS, size)
@@ -240,7 +240,8 @@ def _orchard(site: Site, noise: Noise, clear: NDArray) -> Plants:
     parts = []
     for b in range(len(turn)):
         # Lattice points of this block's rows within the frame, by the corners of the frame seen from the block.
-        dx, dy = np.array([left, right, left, right]) - blocks.x.flat[b], np.array([bottom, bottom, top, top]) - blocks.y.flat[b]
+        dx = np.array([left, right, left, right]) - blocks.x.flat[b]
+        dy = np.array([bottom, bottom, top, top]) - blocks.y.flat[b]
         cos, sin = np.cos(turn[b]), np.sin(turn[b])
         u, v = np.clip(dx * cos + dy * sin, -BLOCK, BLOCK), np.clip(dy * cos - dx * sin, -BLOCK, BLOCK)
         i = np.arange(int(np.floor(u.min() / step_u)), int(np.ceil(u.max() / step_u)) + 1)
@@ -256,9 +257,8 @@ def _orchard(site: Site, noise: Noise, clear: NDArray) -> Plants:
     x, y, words = (np.concatenate([part[c] for part in parts]) for c in range(3))
     draw = words * 2.0**-32
     height = 2.6 + 1.8 * draw[:, 1]
-    made = _make(
-        size, x, y, height, 1.2 + 0.4 * draw[:, 2], height * 0.28, ELLIPSOID, code("orchard"), words[:, 7], BROADLEAF, draw
-    )
+    radius, base = 1.2 + 0.4 * draw[:, 2], height * 0.28
+    made = _make(size, x, y, height, radius, base, ELLIPSOID, code("orchard"), words[:, 7], BROADLEAF, draw)
     return _some(made, draw[:, 4] < 0.94)
 
 
@@ -291,9 +291,8 @@ def _shrubs(site: Site, noise: Noise, clear: NDArray) -> Plants:
     tree = draw[:, 5] < 0.02 + 0.10 * np.clip(patch - 0.1, 0.0, 1.0)
     height = np.where(tree, 4.0 + 3.0 * draw[:, 1] + 2.0 * np.clip(patch, 0.0, 1.0), height)
     radius = np.where(tree, 1.6 + 0.8 * draw[:, 2], 0.5 + (0.35 + 0.35 * draw[:, 2]) * height)
-    made = _make(
-        size, x, y, height, radius, np.where(tree, 0.8, 0.0), np.where(tree, ELLIPSOID, DOME), code("shrub"), key, BUSH, draw
-    )
+    base, shape = np.where(tree, 0.8, 0.0), np.where(tree, ELLIPSOID, DOME)
+    made = _make(size, x, y, height, radius, base, shape, code("shrub"), key, BUSH, draw)
     return _some(made, draw[:, 4] < np.clip(0.55 + 1.1 * patch, 0.04, 1.0))
 
 
@@ -312,10 +311,9 @@ def _gardens(site: Site, trees: Trees, noise: Noise, clear: NDArray) -> Plants:
     stream = noise.stream("procedural.gardens")
     x, y, key, draw = _lattice(site, stream, GARDEN_SPACING, wanted)
     if len(x) == 0:
-        return _make(size, x, y, x, x, x, 0, 0, key, 0, draw)
+        return _sorted([])
     patch = site.at(gradient_noise(stream, site.frame, 70.0, 4), x, y)
-    here = chance[site.cover[...]]
-    keep = draw[:, 4] < site.at(here, x, y) * np.clip(1.0 + 1.6 * patch, 0.0, 2.5)
+    keep = draw[:, 4] < chance[site.at(site.cover, x, y)] * np.clip(1.0 + 1.6 * patch, 0.0, 2.5)
     cover = site.at(site.cover, x, y)
     bush = draw[:, 5] < np.where(is_class(cover, "grass", "paved", "commercial"), 0.15, 0.45)
     needle = ~bush & (draw[:, 6] < 0.18)

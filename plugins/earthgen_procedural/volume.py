@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen_procedural.vegetation import Plants
+from earthgen_procedural.vegetation import CONE, DOME, Plants
 from geo_io.frame import Frame
 
 LOW = -2
@@ -126,7 +126,7 @@ def _fill_plants(  # type: ignore[no-untyped-def]
         last_col = min(int(np.ceil((px[n] + reach) / size - 0.5)) - x0, cols - 1)
         half = 0.5 * (height[n] - base[n])
         middle = base[n] + half
-        if shape[n] == 2:  # a dome stands on the ground
+        if shape[n] == DOME:  # a dome stands on the ground
             middle, half = 0.25 * height[n], 0.75 * height[n]
         for row in range(first_row, last_row + 1):
             dy = (y1 - 1 - row + 0.5) * size - py[n]
@@ -136,17 +136,19 @@ def _fill_plants(  # type: ignore[no-untyped-def]
                 flat = np.sqrt(dx * dx + dy * dy) / radius[n]
                 if flat > 1.3:
                     continue
-                bulge = 1.0 + 0.13 * np.sin(2.4 * dx / radius[n] + phase[n, 0]) * np.sin(2.4 * dy / radius[n] + phase[n, 1])
-                low = int(np.floor((base[n] - lift) / size)) if shape[n] != 2 else 0
+                u, v = 2.4 * dx / radius[n], 2.4 * dy / radius[n]
+                bulge = 1.0 + 0.13 * np.sin(u + phase[n, 0]) * np.sin(v + phase[n, 1])
+                low = int(np.floor((base[n] - lift) / size)) if shape[n] != DOME else 0
                 high = int(np.ceil((height[n] - lift) / size))
                 for z in range(max(low, -1), min(high, levels - 3) + 1):
                     up = (z + 0.5) * size + lift  # above the trunk's foot
-                    if shape[n] == 1:
+                    if shape[n] == CONE:
                         if up > height[n] or up < base[n]:
                             continue
                         share = (height[n] - up) / (height[n] - base[n])
                         # Whorls: the cone widens in steps.
-                        edge = share**0.75 * (1.0 + 0.08 * np.sin(phase[n, 2] + 5.0 * share * height[n] / (radius[n] + 1.0)))
+                        whorl = np.sin(phase[n, 2] + 5.0 * share * height[n] / (radius[n] + 1.0))
+                        edge = share**0.75 * (1.0 + 0.08 * whorl)
                         inside = flat <= max(edge, 0.25 * size / radius[n]) * (0.97 + 0.5 * (bulge - 1.0))
                     else:
                         tall = (up - middle) / half
@@ -157,7 +159,7 @@ def _fill_plants(  # type: ignore[no-untyped-def]
                         objects[row - row0, col, z + 2] = number[n]
         # The trunk, up into the crown.
         if row0 <= trunk_row < row0 + rows:
-            for z in range(0, min(int(middle / size) + 1, levels - 2)):
+            for z in range(min(int(middle / size) + 1, levels - 2)):
                 if volume[trunk_row - row0, trunk_col, z + 2] == 0:
                     volume[trunk_row - row0, trunk_col, z + 2] = semantic[n]
                     objects[trunk_row - row0, trunk_col, z + 2] = number[n]
