@@ -13,12 +13,7 @@ from numpy.typing import NDArray
 
 from geo_io.attributes import values_of
 from geo_io.classify import Choice, classify
-from geo_io.errors import (
-    FieldError,
-    InputError,
-    LegendError,
-    nearest_name,
-)
+from geo_io.errors import FieldError, InputError, LegendError, nearest_name
 from geo_io.legend import ANY_VALUE, UNKNOWN, UNMAPPED, Crosswalk, Rule
 from geo_io.raster import BASE_ONLY, RasterSource, opened
 from geo_io.semantics_options import SemanticsOptions

@@ -22,6 +22,7 @@ Loaded = tuple[pd.DataFrame, NDArray, NDArray]
 
 
 def load_frame(frame: gpd.GeoDataFrame, box: Bounds | None, columns: list[str], limit: int | None) -> Loaded:
+    """Rows of a GeoDataFrame that may meet `box` (its CRS), or the first `limit`; their numbers are the ids."""
     if box is None:
         rows = np.arange(len(frame) if limit is None else min(limit, len(frame)))
     else:
@@ -35,6 +36,7 @@ def load_frame(frame: gpd.GeoDataFrame, box: Bounds | None, columns: list[str], 
 
 
 def load_ogr(path: str, layer: str, box: Bounds | None, columns: list[str], limit: int | None) -> Loaded:
+    """Features of a layer that GDAL finds for `box` (the layer's CRS), or the first `limit`, in order of id."""
     table = call_ogr(
         pyogrio.read_dataframe,
         path,

@@ -21,10 +21,12 @@ PARQUET = {".parquet", ".geoparquet", ".pq"}
 
 
 def is_parquet(path: str | None) -> bool:
+    """Whether a file's suffix says that it is Parquet."""
     return path is not None and Path(path).suffix.casefold() in PARQUET
 
 
 def parquet_file(path: str) -> pq.ParquetFile:
+    """The opened file; pyarrow's errors become ours."""
     try:
         return pq.ParquetFile(path)
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
@@ -32,6 +34,7 @@ def parquet_file(path: str) -> pq.ParquetFile:
 
 
 def geo_metadata(file: pq.ParquetFile, path: str) -> dict[str, Any]:
+    """The GeoParquet record of a file. Raises InputError if there is none."""
     record = (file.schema_arrow.metadata or {}).get(b"geo")
     if record is None:
         raise InputError(f"{path} is Parquet without geometry", "write it as GeoParquet")

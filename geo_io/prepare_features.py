@@ -130,6 +130,7 @@ def _shapes_and_trees(
 
 @functools.cache
 def no_block() -> Block:
+    """The block of an area without features."""
     none, no = np.empty(0), np.empty(0, bool)
     keys, ids, things = np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, object)
     empty = Classified(np.empty(0, np.uint8), none, things)

@@ -25,6 +25,8 @@ SHIFT = 2**40
 
 @dataclass(frozen=True)
 class RasterLayer:
+    """A class raster with its legend, and the class code of each cell value."""
+
     source: RasterSource
     crosswalk: Crosswalk
     table: dict[int, int]

@@ -85,7 +85,7 @@ def majority(fine: NDArray, factor: int) -> NDArray:
 def nearest(frame: Frame, factor: int, source: RasterSource, decode: Callable[[NDArray, NDArray], NDArray]) -> NDArray:
     """The raster's first band under the centre of each fine cell, 0 outside the raster.
 
-    Like `raster.read_on` with "nearest", but for grids of many millions of cells.
+    Like `resample.read_on` with "nearest", but for grids of many millions of cells.
 
     Parameters
     ----------
