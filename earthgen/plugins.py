@@ -155,7 +155,7 @@ class Plugins:
         offers = self.offers(kind)
         if name not in offers:
             near = difflib.get_close_matches(name, offers, 1, 0.4)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = f"did you mean {near[0]!r}; " if near else ""
             raise UnknownNameError(
                 f"there is no {kind} {name!r}", f"{hint}there are: {', '.join(sorted(offers)) or 'none'}"
             )

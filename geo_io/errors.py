@@ -21,7 +21,8 @@ class EarthgenError(ValueError):
     def __init__(self, problem: str, remedy: str = "") -> None:
         self.problem = problem.rstrip(".")
         self.remedy = remedy.rstrip(".")
-        super().__init__(f"{self.problem}. {self.remedy}." if self.remedy else f"{self.problem}.")
+        parts = [text if text.endswith("?") else f"{text}." for text in (self.problem, self.remedy) if text]
+        super().__init__(" ".join(parts))
 
     def __reduce__(self) -> tuple[object, ...]:  # survives the trip back from a worker process
         return (type(self), (self.problem, self.remedy))
