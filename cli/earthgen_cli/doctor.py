@@ -31,11 +31,11 @@ MAIN_PACKAGES = (
 """What rule-based generation, its inputs and its exports import."""
 
 OPTIONAL_PACKAGES = {
-    "gsplat": "renders splats on CUDA: `pip install 'earthgen[gpu]'`; the CPU renderers need nothing",
+    "gsplat": "renders splats on CUDA: `pip install 'earthgen[gpu]'`; no renderer of this version uses it",
     "torchsparse": "sparse convolution on CUDA; it has no wheel on the package index and does not import without "
-    "CUDA, so build it from its source against your torch; the torch implementation needs nothing",
-    "spconv": "sparse convolution: install its wheel for your CUDA release, such as spconv-cu124; the torch "
-    "implementation needs nothing",
+    "CUDA, so build it from its source; nothing in this version uses it",
+    "spconv": "sparse convolution: install its wheel for your CUDA release, such as spconv-cu124; nothing in this "
+    "version uses it",
 }
 """What only adds speed, and how to get it."""
 
