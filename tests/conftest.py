@@ -6,8 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent / "plugin_package" / "src"))
+
+# A first call compiles, and shared machines stall: how long an example takes says nothing here.
+settings.register_profile("earthgen", deadline=None)
+settings.load_profile("earthgen")
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 

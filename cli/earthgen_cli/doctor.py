@@ -37,7 +37,7 @@ OPTIONAL_PACKAGES = {
     "spconv": "sparse convolution: install its wheel for your CUDA release, such as spconv-cu124; nothing in this "
     "version uses it",
 }
-"""What only adds speed, and how to get it."""
+"""What a GPU could use, and how to get it."""
 
 DRIVERS = {"ESRI Shapefile": True, "GPKG": True, "GTiff": True, "FlatGeobuf": False}
 """GDAL drivers, and whether the main path needs them."""
