@@ -254,7 +254,8 @@ def _check_output(job: Job) -> None:
         raise StoreError(f"folder {out.parent} of --out does not exist", "make it first, or give another --out")
     if not out.exists():
         return
-    is_world = out.is_dir() and (out / "zarr.json").exists()
+    # The index array is made before the attributes: a world that was broken off while it was made has it too.
+    is_world = (out / "zarr.json").exists() and (out / "index" / "zarr.json").exists()
     empty = out.is_dir() and not any(out.iterdir())
     if not (is_world or empty):
         raise StoreExistsError(f"{out} exists and is not an earthgen world", "give another --out")

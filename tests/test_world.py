@@ -310,6 +310,11 @@ def test_an_existing_world_is_kept_or_replaced_as_asked(tmp_path: Path) -> None:
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(StoreExistsError, match="not an earthgen world"):
         make(tmp_path / "mine", bbox=box, overwrite=True)
+    foreign = xarray.Dataset({"depth": ("x", [1.0, 2.0])})
+    foreign.to_zarr(tmp_path / "foreign.zarr", zarr_format=3)
+    with pytest.raises(StoreExistsError, match="not an earthgen world"):
+        make(tmp_path / "foreign.zarr", bbox=box, overwrite=True)
+    assert xarray.open_zarr(tmp_path / "foreign.zarr")["depth"].values.tolist() == [1.0, 2.0]
     with pytest.raises(StoreError, match="does not exist"):
         make(tmp_path / "no" / "folder.zarr", bbox=box)
 
