@@ -33,6 +33,9 @@ YES_COLUMNS = 10**9
 BYTES_PER_COLUMN = 50.0
 SECONDS_PER_COLUMN = 13e-6
 
+Placed = tuple[Frame, Callable[[Frame], NDArray] | None]
+"""The frame of a job, and the mask of its region where that is not a box."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -76,7 +79,10 @@ def generate(*, out: str | Path, listener: Listener | None = None, **settings: A
 
 def estimate(job: Job) -> Estimate:
     """What a job would take, from its frame alone."""
-    frame, _ = place(job)
+    return _estimate(job, place(job)[0])
+
+
+def _estimate(job: Job, frame: Frame) -> Estimate:
     columns = frame.nx * frame.ny
     tiles = (-(-frame.x[1] // job.tile_size) - frame.x[0] // job.tile_size) * (
         -(-frame.y[1] // job.tile_size) - frame.y[0] // job.tile_size
@@ -89,10 +95,11 @@ def run(job: Job, listener: Listener | None = None) -> Report:
     began = time.monotonic()
     progress = Progress(listener)
     _check_output(job)
-    size = estimate(job)
+    placed = place(job)
+    size = _estimate(job, placed[0])
     if size.columns > YES_COLUMNS and not job.yes:
         raise SizeError(f"the job is large: {size}", "give --yes to run it, a smaller --bbox or larger --voxel-size")
-    plan = prepare(job, progress)
+    plan = prepare(job, progress, placed)
     target = job.out.with_name(job.out.name + ".new") if job.overwrite and job.out.exists() else job.out
     if target != job.out and target.exists():
         shutil.rmtree(target)  # an overwrite that was broken off; nobody else writes there
@@ -124,14 +131,14 @@ class Plan:
     warnings: list[str]
 
 
-def prepare(job: Job, progress: Progress | None = None) -> Plan:
-    """Open and check everything a job names; nothing is written."""
+def prepare(job: Job, progress: Progress | None = None, placed: Placed | None = None) -> Plan:
+    """Open and check everything a job names; nothing is written. `placed` is what `place` gave, if it is known."""
     progress = progress or Progress()
     plugins = plugin_module.load(job.plugin_dir)
     warnings = [f"plugin {row.info.name} was skipped: {row.error}" for row in plugins.broken]
     geometry = plugins.create("geometry", job.geometry, **job.geometry_options)
     texture = plugins.create("texture", job.texture, **job.texture_options)
-    frame, mask = place(job)
+    frame, mask = placed or place(job)
     sources = _sources(job)
     for backend in (geometry, texture):
         lacking = [name for name in backend.requires if name not in sources]
@@ -189,7 +196,7 @@ def prepare(job: Job, progress: Progress | None = None) -> Plan:
     return Plan(frame, engine, identity, provenance, texture.sh_degree, warnings)
 
 
-def place(job: Job) -> tuple[Frame, Callable[[Frame], NDArray] | None]:
+def place(job: Job) -> Placed:
     """The frame of a job, and the mask of its region where that is not a box.
 
     Raises

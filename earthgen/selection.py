@@ -10,7 +10,6 @@ import numpy as np
 
 import earthgen
 from earthgen.errors import StoreError
-from geo_io.errors import RegionError
 from geo_io.frame import Bounds, Frame
 
 if TYPE_CHECKING:
@@ -47,21 +46,7 @@ def select(world: World, bounds: Bounds | None, level: int) -> Selection:
     RegionError
         if the bounds are empty or do not meet the world
     """
-    if level not in world.levels:
-        have = ", ".join(map(str, world.levels))
-        raise StoreError(f"world {world.path} has no level {level}", f"choose one of its levels: {have}")
-    frame = world.level_frame(level)
-    if bounds is not None:
-        if not (bounds[0] < bounds[2] and bounds[1] < bounds[3]):
-            raise RegionError(f"the bounds {extent(bounds)} are empty", "give them as left, bottom, right, top")
-        part = frame.crop(bounds)
-        if part is None:
-            raise RegionError(
-                f"the bounds {extent(bounds)} do not meet world {world.path}, which covers {extent(frame.bounds)} in "
-                f"{frame.crs}",
-                "give bounds in metres of that CRS",
-            )
-        frame = part
+    frame = world.part(level, bounds)
     finished = sorted(world.tiles(), key=lambda tile: (tile[1], tile[0]))
     if not finished:
         raise StoreError(f"world {world.path} has no finished tile", "finish it with `earthgen generate --resume`")

@@ -9,12 +9,10 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from earthgen.levels import SH_C0
 from earthgen.voxels import FACES, TOP, Geometry, Splats, Voxels
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
-
-SH_C0 = 0.28209479177387814
-"""The constant spherical harmonic: colour = 0.5 + SH_C0 * coefficient."""
 
 COVERAGE = 0.58
 """Standard deviation of a disc over the distance to its neighbours. At 0.58, four discs around a corner where voxels

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from earthgen.errors import StoreError
 from earthgen.job import LEVELS
+from earthgen.selection import extent
 from earthgen.splats.gaussians import Gaussians, from_voxels
 from earthgen.store import DENSE, Store, open_store
 from earthgen.voxels import Splats, Voxels, concatenate_voxels
@@ -140,7 +141,7 @@ class World:
         import rioxarray  # noqa: F401 - registers the .rio accessor that users expect on the result
         import xarray
 
-        part = self._crop(level, bounds)
+        part = self.part(level, bounds)
         dataset = xarray.open_zarr(
             str(self.path), group=None if level == 1 else f"level_{level}", consolidated=False, chunks=None,
             decode_coords="all", mask_and_scale=False, drop_variables=["index"],
@@ -150,14 +151,14 @@ class World:
 
     def voxels(self, bounds: Bounds | None = None, level: int = 1) -> Voxels:
         """The surface voxels, sorted by (y, x, z). Raises RegionError if `bounds` do not meet the world."""
-        part = self._crop(level, bounds)
+        part = self.part(level, bounds)
         found = [voxels for voxels, _ in self._read(part, level, splats=False)]
         whole = concatenate_voxels(part, found) if found else _no_voxels(part)
         return whole.take(whole.order())
 
     def gaussians(self, bounds: Bounds | None = None, level: int = 1) -> Gaussians:
         """The 2D Gaussians in the order of `voxels`. Raises RegionError if `bounds` do not meet the world."""
-        part = self._crop(level, bounds)
+        part = self.part(level, bounds)
         found = [(voxels, splats) for voxels, splats in self._read(part, level, splats=True) if splats is not None]
         if not found:
             raise StoreError(f"{self.path} has no finished tile there", "continue it with --resume")
@@ -167,15 +168,27 @@ class World:
         ground = np.asarray(self.layers(level, bounds)["ground"].values)
         return from_voxels(voxels.take(order), splats.take(order), ground)
 
-    def _crop(self, level: int, bounds: Bounds | None) -> Frame:
+    def part(self, level: int, bounds: Bounds | None) -> Frame:
+        """The frame of the voxels that meet `bounds` (None for all), at a level.
+
+        Raises
+        ------
+        StoreError
+            if there is no such level
+        RegionError
+            if the bounds are empty or do not meet the world
+        """
         frame = self.level_frame(level)
         if bounds is None:
             return frame
+        if not (bounds[0] < bounds[2] and bounds[1] < bounds[3]):
+            raise RegionError(f"the bounds {extent(bounds)} are empty", "give them as left, bottom, right, top")
         part = frame.crop(bounds)
         if part is None:
             raise RegionError(
-                f"the box {_text(bounds)} does not meet {self.path}, which covers {_text(frame.bounds)} in {frame.crs}",
-                "give a box inside it",
+                f"the box {extent(bounds)} does not meet world {self.path}, which covers {extent(frame.bounds)} in "
+                f"{frame.crs}",
+                "give bounds in metres of that CRS",
             )
         return part
 
@@ -205,7 +218,3 @@ def open_world(path: str | Path) -> World:
 def _no_voxels(frame: Frame) -> Voxels:
     none = np.empty(0, np.uint8)
     return Voxels(frame, np.empty((0, 3), np.int32), none, none, np.empty(0, np.uint32))
-
-
-def _text(bounds: Bounds) -> str:
-    return ", ".join(f"{value:.0f}" for value in bounds)
