@@ -33,6 +33,7 @@ from geo_io.layers import Raster
 from geo_io.raster import RasterSource, open_raster
 from geo_io.raster_grid import block_mean, coarse_grid, grid_for, read_grid, sparse_grid
 from geo_io.raster_positions import covered, overlaps, positions
+from geo_io.raster_survey import survey_parts
 from geo_io.region import no_overlap
 from geo_io.resample import cells_around, read_on, sample
 
@@ -154,22 +155,27 @@ class ElevationReader:
         """
         if not overlaps(self.source, frame):
             raise no_overlap(self.source, frame, self.what)
-        coarse = frame.coarsen(max(1, math.ceil(max(frame.shape) / SURVEY_SAMPLES)))
-        inside = covered(self.source, coarse)
-        values, valid = read_on(self.source, coarse, resampling="nearest", decode=self._decode)
-        if not inside.any():
+        places, inside, known = 0, 0, 0
+        low, high = math.inf, -math.inf
+        for part in survey_parts(self.source, frame, SURVEY_SAMPLES):
+            values, valid = read_on(self.source, part, resampling="nearest", decode=self._decode)
+            places += valid.size
+            inside += int(covered(self.source, part).sum())
+            known += int(valid.sum())
+            low = min(low, float(values[0].min(where=valid, initial=math.inf)))
+            high = max(high, float(values[0].max(where=valid, initial=-math.inf)))
+        if not inside:
             raise no_overlap(self.source, frame, self.what)
-        if not valid.any():
+        if not known:
             raise InputError(
                 f"the {self.what} {self.source.name} holds nothing but nodata in the region",
                 "choose a region with data, or another file",
             )
-        heights = values[0][valid]
         return {
-            "coverage": float(inside.mean()),
-            "voids": max(0.0, float(1 - valid.sum() / inside.sum())),
-            "min": float(heights.min()),
-            "max": float(heights.max()),
+            "coverage": inside / places,
+            "voids": max(0.0, 1 - known / inside),
+            "min": low,
+            "max": high,
             "unit": self.unit,
             "vertical_crs": self.vertical_crs,
             "resolution": max(self.source.pixel_metres),

@@ -14,7 +14,6 @@ balance.
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from geo_io.layers import Raster
 from geo_io.raster import RasterSource, open_raster, opened
 from geo_io.raster_grid import coarse_grid, read_grid
 from geo_io.raster_positions import covered
+from geo_io.raster_survey import survey_parts
 from geo_io.region import no_overlap, require_overlap
 from geo_io.resample import read_on
 
@@ -94,19 +94,22 @@ class ImageReader:
             if all of the region is without data
         """
         require_overlap(self.source, frame, "image")
-        coarse = frame.coarsen(max(1, math.ceil(max(frame.shape) / SURVEY_SAMPLES)))
-        inside = covered(self.source, coarse)
-        if not inside.any():
+        places, inside, known = 0, 0, 0
+        for part in survey_parts(self.source, frame, SURVEY_SAMPLES):
+            _, valid = read_on(self.source, part, bands=self._read_bands, resampling="nearest", decode=self._decode)
+            places += valid.size
+            inside += int(covered(self.source, part).sum())
+            known += int(valid.sum())
+        if not inside:
             raise no_overlap(self.source, frame, "image")
-        _, valid = read_on(self.source, coarse, bands=self._read_bands, resampling="nearest", decode=self._decode)
-        if not valid.any():
+        if not known:
             raise InputError(
                 f"the image {self.source.name} holds nothing but nodata in the region",
                 "choose a region with data, or another file",
             )
         return {
-            "coverage": float(inside.mean()),
-            "voids": max(0.0, float(1 - valid.sum() / inside.sum())),
+            "coverage": inside / places,
+            "voids": max(0.0, 1 - known / inside),
             "resolution": max(self.source.pixel_metres),
         }
 

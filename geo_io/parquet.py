@@ -9,6 +9,7 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
@@ -18,6 +19,10 @@ from geo_io.load_features import Loaded, load_frame
 
 PARQUET = {".parquet", ".geoparquet", ".pq"}
 """Suffixes of GeoParquet, which is read through pyarrow: GDAL often comes without its Parquet driver."""
+
+
+BATCH_ROWS = 16_384
+"""Rows of a group that are looked at at a time."""
 
 
 def is_parquet(path: str | None) -> bool:
@@ -49,7 +54,7 @@ def covering_columns(geo: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def load_parquet(path: str, box: Bounds | None, columns: list[str], limit: int | None = None) -> Loaded:
-    """Row group by row group; groups whose recorded bounds do not meet `box` are not read."""
+    """Row group by row group, a batch at a time; groups whose recorded bounds do not meet `box` are not read."""
     file = parquet_file(path)
     geo = geo_metadata(file, path)
     primary = geo["primary_column"]
@@ -62,22 +67,27 @@ def load_parquet(path: str, box: Bounds | None, columns: list[str], limit: int |
         if limit is not None and start >= max(limit, 1):
             break
         if box is None or not _disjoint(file.metadata.row_group(group), covering_columns(geo), box):
-            table = file.read_row_group(group, columns=[*columns, primary])
-            geometry = shapely.from_wkb(table[primary].to_numpy())
-            keep = np.arange(count)
-            if box is not None:
-                left, bottom, right, top = shapely.bounds(geometry).T
-                keep = keep[(left <= box[2]) & (right >= box[0]) & (bottom <= box[3]) & (top >= box[1])]
-            elif limit is not None:
-                keep = keep[: limit - start]
-            tables.append(table.select(columns).to_pandas().iloc[keep])
-            geometries.append(geometry[keep])
-            rows.append(start + keep)
+            at = start
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[*columns, primary]):
+                geometry = shapely.from_wkb(batch.column(primary).to_numpy(zero_copy_only=False))
+                keep = np.arange(len(geometry))
+                if box is not None:
+                    left, bottom, right, top = shapely.bounds(geometry).T
+                    keep = keep[(left <= box[2]) & (right >= box[0]) & (bottom <= box[3]) & (top >= box[1])]
+                elif limit is not None:
+                    keep = keep[: max(limit - at, 0)]
+                tables.append(batch.select(columns).take(keep))
+                geometries.append(geometry[keep])
+                rows.append(at + keep)
+                at += len(geometry)
         start += count
     if not tables:
-        nothing = file.schema_arrow.empty_table().select(columns).to_pandas()
-        return nothing, np.empty(0, object), np.empty(0, np.int64)
-    attributes = pd.concat(tables, ignore_index=True)
+        return file.schema_arrow.empty_table().select(columns).to_pandas(), np.empty(0, object), np.empty(0, np.int64)
+    attributes = (
+        pa.Table.from_batches(tables).to_pandas().reset_index(drop=True)
+        if columns
+        else pd.DataFrame(index=range(sum(map(len, rows))))
+    )
     return attributes, np.concatenate(geometries), np.concatenate(rows).astype(np.int64)
 
 

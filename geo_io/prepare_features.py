@@ -22,8 +22,9 @@ from geo_io.attributes import (
     underground,
 )
 from geo_io.classify import Choice, Classified, classify
-from geo_io.frame import Frame
-from geo_io.legend import UNKNOWN, UNMAPPED, classes, codes, priorities
+from geo_io.frame import Bounds, Frame
+from geo_io.legend import UNKNOWN, UNMAPPED, classes, codes
+from geo_io.packed_features import Packed, Seen, pack, painting_order
 from geo_io.repair import simple_parts
 from geo_io.vector import VectorSource
 
@@ -35,34 +36,12 @@ WIDEST_CROWN = 60.0
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Prepared features: `shapes` (polygons, lines made wide) in the order of painting, and trees.
-
-    code, key, height, is_area: of each shape; is_area is False for lines. xy (m, 2), tree_height, crown,
-    tree_key: of each tree.
-    """
-
-    shapes: NDArray
-    code: NDArray
-    key: NDArray
-    height: NDArray
-    is_area: NDArray
-    xy: NDArray
-    tree_height: NDArray
-    crown: NDArray
-    tree_key: NDArray
-
-    def take(self, shapes: NDArray, trees: NDArray) -> Seen:
-        """The part with these indices or masks."""
-        return Seen(
-            self.shapes[shapes], self.code[shapes], self.key[shapes], self.height[shapes], self.is_area[shapes],
-            self.xy[trees], self.tree_height[trees], self.crown[trees], self.tree_key[trees],
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
 class Block:
-    """All features that can be seen in an area, prepared. `width`, metres, is that of lines."""
+    """All features that meet an area, prepared.
+
+    `packed` is what windows see, its trees those within the area (half-open, so that areas side by side share none).
+    All else is for a survey: `width`, metres, is that of lines; `dropped_bounds` (m, 4) are in the source's CRS.
+    """
 
     fid: NDArray
     geometry: NDArray
@@ -71,8 +50,8 @@ class Block:
     hidden: NDArray
     repaired: NDArray
     dropped: NDArray
-    all: Seen
-    index: shapely.STRtree
+    dropped_bounds: NDArray
+    packed: Packed
 
 
 def prepare(source: VectorSource, choice: Choice, columns: list[str], area: Frame) -> Block:
@@ -90,13 +69,14 @@ def prepare(source: VectorSource, choice: Choice, columns: list[str], area: Fram
     shown = ~hidden & (code != UNMAPPED) & (code != UNKNOWN)
     return Block(
         features.fid, geometry, classified, width, hidden, features.repaired, features.dropped,
-        *_shapes_and_trees(table, geometry, code, width, np.flatnonzero(shown)),
+        features.dropped_bounds,
+        _shapes_and_trees(table, features.fid, geometry, code, width, np.flatnonzero(shown), area.bounds),
     )  # fmt: skip
 
 
 def _shapes_and_trees(
-    table: pd.DataFrame, geometry: NDArray, code: NDArray, width: NDArray, shown: NDArray
-) -> tuple[Seen, shapely.STRtree]:
+    table: pd.DataFrame, fid: NDArray, geometry: NDArray, code: NDArray, width: NDArray, shown: NDArray, area: Bounds
+) -> Packed:
     parts, row = simple_parts(geometry[shown])
     row = shown[row]
     dimension = shapely.get_dimensions(parts)
@@ -105,37 +85,32 @@ def _shapes_and_trees(
         shapely.buffer(parts[wide], width[row[wide]] / 2, cap_style="flat", join_style="round", quad_segs=4)
     )
     shapes = np.concatenate([parts[dimension == 2], strips])
-    of = np.concatenate([row[dimension == 2], row[wide][strip_of]])
-    is_area = np.arange(len(shapes)) < int((dimension == 2).sum())
+    of_areas, of_strips = row[dimension == 2], row[wide][strip_of]
+    of = np.concatenate([of_areas, of_strips])
+    part = np.concatenate([np.arange(len(rows)) - np.searchsorted(rows, rows) for rows in (of_areas, of_strips)])
+    is_area = np.arange(len(shapes)) < len(of_areas)
+    there = ~shapely.is_empty(shapes)
+    shapes, of, part, is_area = shapes[there], of[there], part[there], is_area[there]
     size = shapely.area(shapes)
     key = place_keys(shapely.get_x(shapely.centroid(shapes)), shapely.get_y(shapely.centroid(shapes)), np.sqrt(size))
-    order = np.lexsort((np.arange(len(shapes)), key, -size, priorities()[code[of]]))
 
     tree = (dimension == 0) & (code[row] == codes()["tree"])
     xy = shapely.get_coordinates(parts[tree]).reshape(-1, 2)
-    of_tree = row[tree]
+    within = (xy[:, 0] >= area[0]) & (xy[:, 0] < area[2]) & (xy[:, 1] >= area[1]) & (xy[:, 1] < area[3])
+    xy, of_tree = xy[within], row[tree][within]
     seen = Seen(
-        shapes=shapes[order],
-        code=code[of[order]],
-        key=key[order],
-        height=heights(table)[of[order]],
-        is_area=is_area[order],
+        shapes=shapes,
+        code=code[of],
+        key=key,
+        height=heights(table)[of],
+        is_area=is_area,
         xy=xy,
         tree_height=first_metres(table, HEIGHT_FIELDS, TALLEST_TREE)[of_tree],
         crown=first_metres(table, CROWN_FIELDS, WIDEST_CROWN)[of_tree],
         tree_key=place_keys(xy[:, 0], xy[:, 1], np.zeros(len(xy))),
     )
-    return seen, shapely.STRtree(seen.shapes)
-
-
-@functools.cache
-def no_block() -> Block:
-    """The block of an area without features."""
-    none, no = np.empty(0), np.empty(0, bool)
-    keys, ids, things = np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, object)
-    empty = Classified(np.empty(0, np.uint8), none, things)
-    seen = Seen(things, empty.code, keys, none, no, np.empty((0, 2)), none, none, keys)
-    return Block(ids, things, empty, none, no, no, ids, seen, shapely.STRtree(things))
+    order = painting_order(seen, fid[of], part)
+    return pack(seen.take(order, np.arange(len(xy))), fid[of][order], part[order])
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +12,15 @@ from geo_io.frame import Frame, short_name
 from geo_io.legend import UNKNOWN, UNMAPPED, Crosswalk
 from geo_io.raster import RasterSource
 from geo_io.raster_positions import overlaps
+from geo_io.raster_survey import survey_parts
 from geo_io.rasterize import nearest
 from geo_io.survey import SourceSurvey, ValueArea
 
 SURVEY_CELLS = 4096
 """A raster is surveyed on no more than so many places along each edge of the region."""
+
+SURVEY_PIXELS = 2048
+"""... and about so many pixels along each edge at a time."""
 
 SHIFT = 2**40
 """Added to cell values while a survey counts them, so that 0 is free to mean "nothing here"."""
@@ -51,17 +54,16 @@ class RasterLayer:
     def survey(self, frame: Frame) -> tuple[list[ValueArea], SourceSurvey]:
         if not overlaps(self.source, frame):
             return [], SourceSurvey(self.name, meets=False)
-        coarse = frame.coarsen(max(1, math.ceil(max(frame.shape) / SURVEY_CELLS)))
         counts: dict[int, int] = {}
-        for tx, ty in coarse.tiles(1024):
-            part = coarse.intersection(coarse.tile(tx, ty, 1024))
-            if part is None or not overlaps(self.source, part):
+        area = 0.0
+        for part in survey_parts(self.source, frame, SURVEY_CELLS, SURVEY_PIXELS):
+            area = part.voxel_size**2
+            if not overlaps(self.source, part):
                 continue
             cells = nearest(part, 1, self.source, _shifted)
             for value, count in zip(*np.unique(cells, return_counts=True), strict=True):
                 counts[int(value)] = counts.get(int(value), 0) + int(count)
         counts.pop(0, None)  # outside the raster, or nodata
-        area = coarse.voxel_size**2
         values = [
             ValueArea(self.name, f"value={shifted - SHIFT}", self.table.get(shifted - SHIFT, UNMAPPED), n * area, 0)
             for shifted, n in sorted(counts.items())

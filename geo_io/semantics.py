@@ -25,7 +25,7 @@ from geo_io.errors import InputError, LegendError, RegionError
 from geo_io.frame import Frame
 from geo_io.layers import Buildings, Semantics, Trees, no_buildings, no_trees
 from geo_io.legend import codes, priorities
-from geo_io.prepare_features import Seen
+from geo_io.packed_features import KeptBlocks, Seen
 from geo_io.raster import RasterSource, open_raster, opened
 from geo_io.raster_layer import RasterLayer
 from geo_io.rasterize import SUPERSAMPLE, composite, majority, paint
@@ -76,11 +76,12 @@ def open_semantics(sources: Sequence[Source], frame: Frame, options: SemanticsOp
     opened_sources = [_open(source, options.assume_crs) for source in sources]
     require_class_field([s for s in opened_sources if isinstance(s, VectorSource)], options.class_field)
     layers: list[VectorLayer | RasterLayer] = []
+    kept = KeptBlocks()
     for source in opened_sources:
         if isinstance(source, RasterSource):
             layers.append(RasterLayer(source, *choose_raster_legend(source, options)))
         else:
-            layers.append(VectorLayer(source, choose_legend(source, options), frame))
+            layers.append(VectorLayer(source, choose_legend(source, options), frame, kept))
     return SemanticsReader(tuple(sources), frame, options, tuple(layers))
 
 

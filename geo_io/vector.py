@@ -40,12 +40,14 @@ class Features:
     fid : (n,) int64, the feature ids of the file
     repaired : (n,) bool, the geometry was invalid
     dropped : (m,) int64, ids of features that meet the bounds but have no valid geometry left
+    dropped_bounds : (m, 4) float64, the bounds of these in the source's CRS
     """
 
     table: gpd.GeoDataFrame
     fid: NDArray
     repaired: NDArray
     dropped: NDArray
+    dropped_bounds: NDArray
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class VectorSource:
     geometry_type : as GDAL names it, "Unknown" where features differ
     feature_count : number of features
     bounds : left, bottom, right, top in `crs`, None where there is no feature
+    indexed : False where each box that is read goes through the whole file
     """
 
     name: str
@@ -73,6 +76,7 @@ class VectorSource:
     feature_count: int
     bounds: Bounds | None
     frame: gpd.GeoDataFrame | None = field(default=None, repr=False, compare=False)
+    indexed: bool = True
 
     def bounds_in(self, crs: str) -> Bounds | None:
         """The bounds in another CRS, edges densified; None where empty or where that CRS does not reach."""
@@ -114,6 +118,7 @@ class VectorSource:
         fid, first = np.unique(np.concatenate(fids), return_index=True)
         table = pd.concat(tables, ignore_index=True).iloc[first]
         geometry = np.concatenate(geometries)[first]
+        stored = geometry
         geometry, repaired = clean(geometry, self.crs, crs)
         usable = np.array([shape is not None for shape in geometry], bool)
         meets = np.zeros(len(geometry), bool)
@@ -121,7 +126,9 @@ class VectorSource:
         shapely.prepare(window)
         meets[usable] = shapely.intersects(window, geometry[usable])
         result = gpd.GeoDataFrame(table[meets].reset_index(drop=True), geometry=geometry[meets], crs=crs)
-        return Features(result, fid[meets], repaired[meets], fid[~usable])
+        return Features(
+            result, fid[meets], repaired[meets], fid[~usable], shapely.bounds(stored[~usable]).reshape(-1, 4)
+        )
 
     def head(self, count: int) -> pd.DataFrame:
         """The attributes of the first `count` features of the file: a sample that depends on no region."""
@@ -271,6 +278,7 @@ def _open_ogr(path: str, layer: str | None, assume_crs: str | None) -> VectorSou
         geometry_type=str(info["geometry_type"]),
         feature_count=int(info["features"]),
         bounds=bounds,
+        indexed=bool(info["capabilities"]["fast_spatial_filter"]),
     )
 
 
@@ -303,6 +311,7 @@ def _open_parquet(path: str, layer: str | None, assume_crs: str | None) -> Vecto
         geometry_type=types[0] if len(types) == 1 else "Unknown",
         feature_count=count,
         bounds=extent,
+        indexed=len(covering_columns(geo)) == 4 and file.metadata.num_row_groups > 1,
     )
 
 

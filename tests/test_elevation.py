@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from geo_io import raster_survey
 from geo_io.elevation import METRES, open_elevation
 from geo_io.errors import InputError, MissingCrsError, MissingFileError, RegionError, UnitError
 from geo_io.frame import Frame
@@ -325,6 +326,33 @@ def test_memory_follows_the_window_not_the_file(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert np.isfinite(heights).all() and survey["voids"] == pytest.approx(0.25)
     assert peak < 150e6
+
+
+def test_a_survey_takes_no_more_memory_for_a_larger_region(tmp_path: Path) -> None:
+    path = write(tmp_path / "fine.tif", hills((3000, 3000)), size=1, tiled=True)
+    reader = open_elevation(path)
+    assert reader.step == 0
+    peaks = []
+    for side in (700, 2900):
+        tracemalloc.start()
+        reader.survey(window(1, CORNER[0], CORNER[1] - side, side, side))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0] + 30e6  # read whole, 8 million pixels take 300 MB
+
+
+def test_a_survey_does_not_depend_on_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heights = hills((400, 300))
+    heights[50:120, 30:200] = -9999
+    reader = open_elevation(write(tmp_path / "a.tif", heights, size=1, nodata=-9999))
+    for frame in (
+        window(1, CORNER[0] - 40, CORNER[1] - 300, 200, 250),
+        window(0.5, CORNER[0], CORNER[1] - 400, 600, 700),
+    ):
+        whole = reader.survey(frame)
+        with monkeypatch.context() as patch:
+            patch.setattr(raster_survey, "PART_CELLS", (16, 32))
+            assert reader.survey(frame) == whole
 
 
 # ---- units and vertical CRS

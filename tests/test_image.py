@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Resampling
 
+from geo_io import raster_survey
 from geo_io.errors import InputError, MissingCrsError, RegionError
 from geo_io.frame import Frame
 from geo_io.image import open_image
@@ -272,3 +273,14 @@ def test_real_orthos(shared: Path) -> None:
     assert autzen.survey(frame)["voids"] < 0.1
     grey = open_image(shared / "neon_teak_rgb_lidar" / "OSBS_006_hyperRGB.tif")  # float32 counts up to 2000
     assert 50 < grey.read(frame_from_raster(grey.source, voxel_size=1)).data[20:-20, 20:-20, :3].mean() < 200
+
+
+def test_a_survey_does_not_depend_on_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.full((60, 90), 255, np.uint8)
+    mask[10:30, 20:70] = 0
+    reader = open_image(write(tmp_path / "a.tif", noise(3, (60, 90)), mask=mask))
+    frame = FRAME.pad(45)
+    whole = reader.survey(frame)
+    assert 0 < whole["coverage"] < 1 and whole["voids"] > 0
+    monkeypatch.setattr(raster_survey, "PART_CELLS", (16, 16))
+    assert reader.survey(frame) == whole

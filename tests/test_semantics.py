@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from rasterio.transform import from_origin
 from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box
 
-from geo_io import semantics, vector_layer
+from geo_io import packed_features, semantics, vector_layer
 from geo_io.errors import (
     FieldError,
     FrameError,
@@ -503,8 +503,10 @@ def test_survey_of_a_raster() -> None:
 def test_survey_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     frame = scene()
     whole = open_semantics([frame], FRAME, OPTIONS).survey()
-    monkeypatch.setattr(vector_layer, "BLOCK_VOXELS", 16)
+    small_blocks(monkeypatch, 16)
+    areas = prepared(monkeypatch)
     parts = open_semantics([frame], FRAME, OPTIONS).survey()
+    assert len(areas) == 42
     assert parts.sources == whole.sources
     by_value = [{v.value: (round(v.area, 3), v.features) for v in survey.values} for survey in (whole, parts)]
     assert by_value[0] == by_value[1] and len(by_value[0]) > 4
@@ -602,21 +604,116 @@ def test_strips_change_nothing(scene_file: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_blocks_change_nothing_and_are_read_once(scene_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [open_semantics([scene_file], FRAME, OPTIONS).read(window) for window in _tiles(25)]
-    monkeypatch.setattr(vector_layer, "BLOCK_VOXELS", 64)
+    small_blocks(monkeypatch, 64)
     monkeypatch.setattr(vector_layer, "MARGIN_VOXELS", 32)
-    areas = []
-    prepare = vector_layer.prepare
-    monkeypatch.setattr(vector_layer, "prepare", lambda *args: areas.append(args[3]) or prepare(*args))
+    areas = prepared(monkeypatch)
     reader = open_semantics([scene_file], FRAME, OPTIONS)
+    reader.survey()
+    assert len(areas) == 9  # the blocks of the job; windows see some around it too
     for window, whole in zip(_tiles(25), expected, strict=True):
         assert same(reader.read(window), whole)
-    assert 1 < len(areas) <= 16  # twenty windows; some lie across blocks that were given up
+    assert 9 < len(areas) == len(set(areas))
     before = len(areas)
     reader.read(_tiles(25)[-1])
     assert len(areas) == before
     far = replace(FRAME, x=(X - 300, X - 200))
     reader.read(far)
     assert areas[-1].x == (X - 300 - 128, X - 200 + 128)  # outside the job: read for itself
+
+
+def test_blocks_that_are_not_kept_change_nothing(scene_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = [scene_file, scene().translate(7, 3).to_frame("geometry").assign(use="house")]
+    expected = [open_semantics(sources, FRAME, OPTIONS).read(window) for window in _tiles(25)]
+    small_blocks(monkeypatch, 64)
+    monkeypatch.setattr(packed_features, "KEPT_BYTES", 1)
+    reader = open_semantics(sources, FRAME, OPTIONS)
+    assert all(same(reader.read(window), whole) for window, whole in zip(_tiles(25), expected, strict=True))
+
+
+def test_kept_blocks_stay_within_their_bytes() -> None:
+    block = packed_features.pack(packed_features.nothing_seen(), np.empty(0, np.int64), np.empty(0, np.int64))
+    each = block.nbytes + packed_features.ENTRY_BYTES
+    kept = packed_features.KeptBlocks(3 * each)
+    made: list[int] = []
+    for key in (1, 2, 3, 1, 4, 1, 2):
+        kept.get(key, lambda key=key: made.append(key) or block)
+    assert made == [1, 2, 3, 4, 2]  # 2 was used longest ago when 4 came
+
+
+def test_what_is_kept_does_not_grow_with_the_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    corners = rng.uniform(0, 800, (4000, 2))
+    houses = layer([(box(x, y, x + 9, y + 7), "house") for x, y in corners])
+    small_blocks(monkeypatch, 64)
+    monkeypatch.setattr(packed_features, "KEPT_BYTES", 100_000)
+    held, largest = [], []
+    prepare = vector_layer.prepare
+
+    def spy(*args: object) -> object:
+        block = prepare(*args)
+        largest.append(len(block.fid))
+        return block
+
+    monkeypatch.setattr(vector_layer, "prepare", spy)
+    for side in (200, 800):
+        frame = Frame(UTM, 1.0, (X, X + side), (Y, Y + side))
+        reader = open_semantics([houses], frame, OPTIONS)
+        survey = reader.survey()
+        for window in (frame.tile(tx, ty, 100) for tx, ty in frame.tiles(100)):
+            reader.read(window)
+        kept = next(layer._kept for layer in reader._layers)
+        held.append(sum(block.nbytes for block in kept._blocks.values()))
+    assert survey.sources[0].features == 4000
+    assert max(held) <= 100_000 and max(largest) < 80
+
+
+def test_a_packed_feature_is_the_feature() -> None:
+    hole = Polygon(
+        [(0, 0), (60, 0), (60, 60), (0, 60)], [[(10, 10), (10, 20), (20, 20)], [(30, 30), (30, 40), (40, 40)]]
+    )
+    shapes = shapely.transform(np.array([hole, box(5, 5, 9, 9), hole], object), lambda xy: xy + ORIGIN + 0.1)
+    codes_ = np.full(3, CODE["grassland"], np.uint8)
+    seen = packed_features.Seen(
+        shapes, codes_, np.arange(3, dtype=np.uint64), np.full(3, np.nan), np.ones(3, bool),
+        *(getattr(packed_features.nothing_seen(), name) for name in ("xy", "tree_height", "crown", "tree_key")),
+    )  # fmt: skip
+    packed = packed_features.pack(seen, np.arange(3), np.zeros(3, np.int64))
+    assert shapely.equals_exact(packed.shapes(np.array([2, 0])), shapes[[2, 0]]).all()
+    assert len(packed.shapes(np.empty(0, np.int64))) == 0
+    bounds = shapely.bounds(shapes)
+    assert (packed.boxes[:, :2] <= bounds[:, :2]).all() and (packed.boxes[:, 2:] >= bounds[:, 2:]).all()
+
+
+def test_features_without_geometry_left_count_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spike(x: float) -> Polygon:
+        return Polygon([(x, 20), (x + 30, 20), (x + 30, 50), (x + 30, 20), (x, 20)])
+
+    rows = [(box(0, 0, 100, 80), "meadow"), (spike(10), "wood"), (spike(50), "wood"), (spike(130), "wood")]
+    assert open_semantics([layer(rows)], FRAME, OPTIONS).survey().sources[0].dropped == 2
+    small_blocks(monkeypatch, 16)
+    assert open_semantics([layer(rows)], FRAME, OPTIONS).survey().sources[0].dropped == 2
+
+
+def test_a_pickled_reader_holds_no_features(scene_file: Path) -> None:
+    reader = open_semantics([scene_file], FRAME, OPTIONS)
+    fresh = len(pickle.dumps(reader))
+    reader.survey()
+    reader.read(FRAME)
+    assert len(pickle.dumps(reader)) == fresh < 20_000
+
+
+def small_blocks(monkeypatch: pytest.MonkeyPatch, voxels: int) -> None:
+    monkeypatch.setattr(vector_layer, "BLOCK_VOXELS", voxels)
+    monkeypatch.setattr(vector_layer, "BLOCK_METRES", float(voxels))
+    monkeypatch.setattr(vector_layer, "SCANNED_METRES", float(voxels))
+
+
+def prepared(monkeypatch: pytest.MonkeyPatch) -> list[Frame]:
+    """The areas that are prepared from now on."""
+    areas: list[Frame] = []
+    prepare = vector_layer.prepare
+    monkeypatch.setattr(vector_layer, "prepare", lambda *args: areas.append(args[3]) or prepare(*args))
+    return areas
 
 
 def _tiles(size: int) -> list[Frame]:

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box
 
+from geo_io import parquet
 from geo_io.attributes import expand_tags, heights, line_widths, parse_metres, underground
 from geo_io.errors import InputError, MissingCrsError, MissingFileError
 from geo_io.frame import Frame
@@ -120,12 +121,39 @@ def test_parquet_reads_only_the_row_groups_it_needs(tmp_path: Path, monkeypatch:
     frame["geometry"] = shapely.transform(frame.geometry.values, lambda xy: (xy - ORIGIN) * 100 + ORIGIN)
     frame.to_parquet(tmp_path / "a.parquet", write_covering_bbox=True, row_group_size=2)
     groups = []
-    read = pq.ParquetFile.read_row_group
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda self, i, **kw: groups.append(i) or read(self, i, **kw))
+    read = pq.ParquetFile.iter_batches
+
+    def spy(file: pq.ParquetFile, *args: object, **options: object) -> object:
+        groups.extend(options["row_groups"])
+        return read(file, *args, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
     source = open_vector(tmp_path / "a.parquet")
     assert groups == []
     assert source.read(UTM, (X + 8200, Y, X + 8800, Y + 5))["class"].tolist() == ["c4"]
     assert groups == [2]
+
+
+@pytest.mark.parametrize("columns", [["class", "n"], ["n"], []])
+def test_parquet_batches_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: list[str]) -> None:
+    squares(11).to_parquet(tmp_path / "a.parquet", row_group_size=5)
+    bounds = (X + 15, Y, X + 190, Y + 5)
+    source = open_vector(tmp_path / "a.parquet")
+    whole, head = source.features(UTM, bounds, columns), source.head(8)
+    monkeypatch.setattr(parquet, "BATCH_ROWS", 2)
+    parts = source.features(UTM, bounds, columns)
+    assert parts.fid.tolist() == whole.fid.tolist() == list(range(1, 10))
+    pd.testing.assert_frame_equal(parts.table, whole.table)
+    pd.testing.assert_frame_equal(source.head(8), head)
+    assert len(head) == 8
+
+
+def test_which_files_are_gone_through_for_every_box(tmp_path: Path) -> None:
+    for name, write in WRITERS.items():
+        write(squares(), tmp_path / name)
+    indexed = {name: open_vector(tmp_path / name).indexed for name in WRITERS}
+    assert {name for name, yes in indexed.items() if yes} == {"a.gpkg", "a.fgb", "b.parquet"}
+    assert open_vector(squares()).indexed
 
 
 def test_an_ogr_window_does_not_load_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
