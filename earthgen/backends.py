@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 if TYPE_CHECKING:  # every plugin imports this module, and `earthgen --help` imports every plugin
     from numpy.typing import NDArray
 
-    from earthgen.noise import Noise
     from earthgen.progress import Progress
-    from earthgen.voxels import Geometry, Splats
+    from earthgen.stages import Stage
     from earthgen.world import World
     from geo_io.frame import Bounds, Frame
 
@@ -24,7 +23,7 @@ T = TypeVar("T", covariant=True)
 Conditions = Mapping[str, Any]
 """Condition layers by name, each with a `.frame` and a `.crop(frame)`: "semantics" is a
 `geo_io.layers.Semantics`, "dem" and "dsm" are `geo_io.layers.Raster` of float32 metres, "image" is a Raster of
-uint8 RGBA. A name is absent where the job has no such input."""
+uint8 RGBA. A name is absent where the job has no such input. Stages get them beside the blocks that they read."""
 
 
 @dataclass(frozen=True)
@@ -52,46 +51,44 @@ class Offer(Generic[T]):
 
 
 class GeometryBackend(Protocol):
-    """Makes the surface voxels of windows.
+    """Makes the surface voxels of a world, as a chain of stages.
 
     Attributes
     ----------
     name, version : enter the identity of the worlds made with it
-    window : edge length of its windows, voxels; the window lattice starts at the CRS origin
-    halo : metres around a window on which it reads conditions
     requires : names of conditions it cannot do without
     """
 
     name: str
     version: str
-    window: int
-    halo: float
     requires: tuple[str, ...]
 
-    def generate(self, window: Frame, conditions: Conditions, noise: Noise) -> Geometry:
-        """The geometry of `window`, a function of its arguments alone.
+    def stages(self) -> Sequence[Stage]:
+        """The stages, each after those it reads. The last gives `earthgen.voxels.GEOMETRY_FIELDS`.
 
-        conditions lie on `window` padded by the halo (rounded up to whole voxels).
+        A margin of 16 voxels or more on the last stage lets the levels of detail be made without its neighbours.
         """
 
 
 class TextureBackend(Protocol):
-    """Makes one 2D Gaussian for each voxel of a window.
+    """Makes one 2D Gaussian for each voxel, as a chain of stages.
 
     Attributes
     ----------
-    name, version, halo, requires : as of GeometryBackend
+    name, version, requires : as of GeometryBackend
     sh_degree : degree of the spherical harmonics of its colours, 0 to 3
     """
 
     name: str
     version: str
     sh_degree: int
-    halo: float
     requires: tuple[str, ...]
 
-    def generate(self, geometry: Geometry, conditions: Conditions, noise: Noise) -> Splats:
-        """The Gaussians of the geometry's voxels, in their order; a function of its arguments alone."""
+    def stages(self, geometry: Stage) -> Sequence[Stage]:
+        """The stages for a geometry, given its last one, whose stride the last of these takes.
+
+        The last gives `earthgen.voxels.texture_fields(sh_degree)`, a row for each voxel of "geometry" in its core.
+        """
 
 
 class Condition(Protocol):

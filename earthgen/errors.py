@@ -8,6 +8,7 @@ __all__ = [
     "EarthgenError",
     "JobError",
     "PluginError",
+    "SchedulerError",
     "SizeError",
     "StoreError",
     "StoreExistsError",
@@ -50,3 +51,9 @@ class StoreExistsError(StoreError, FileExistsError):
 
 class StoreFullError(StoreError, OSError):
     """The disk filled up; what was written stays valid."""
+
+
+class SchedulerError(EarthgenError):
+    """Workers or a scheduler cannot be reached, or died again and again."""
+
+    exit_code = 8

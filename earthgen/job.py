@@ -17,6 +17,23 @@ LEVELS = (1, 2, 4, 8)
 PATH_FIELDS = ("region", "semantics", "legend", "dem", "dsm", "image", "out", "plugin_dir")
 
 
+RUN_FIELDS = ("out", "overwrite", "resume", "extend", "workers", "scheduler", "yes")
+"""Settings of a run rather than of a world."""
+
+
+class RegionShape(pydantic.BaseModel):
+    """A region that is no file of its own, such as a feature of a file of regions.
+
+    name : what messages call it; crs : of the polygon; wkt : the polygon or multipolygon
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    crs: str
+    wkt: str
+
+
 class Job(pydantic.BaseModel):
     """The settings of one generation; docs/cli.md describes each under the option of its name.
 
@@ -28,7 +45,7 @@ class Job(pydantic.BaseModel):
 
     bbox: tuple[float, float, float, float] | None = None
     bbox_crs: str = "EPSG:4326"
-    region: str | None = None
+    region: RegionShape | str | None = None
     semantics: tuple[Any, ...] = ()
     class_field: str | None = None
     legend: tuple[str, ...] = ()
@@ -50,9 +67,12 @@ class Job(pydantic.BaseModel):
     texture_options: dict[str, Any] = pydantic.Field(default_factory=dict)
     seed: int = pydantic.Field(0, ge=0, lt=2**63)
     tile_size: int = 512
-    out: Path
+    out: str | Path
     overwrite: bool = False
     resume: bool = False
+    extend: bool = False
+    workers: int = pydantic.Field(1, ge=1, le=1024)
+    scheduler: str | None = None
     yes: bool = False
     plugin_dir: tuple[Path, ...] = ()
 
@@ -60,6 +80,11 @@ class Job(pydantic.BaseModel):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+    @pydantic.field_validator("out")
+    @classmethod
+    def _path_or_url(cls, value: str | Path) -> str | Path:
+        return value if "://" in str(value) else Path(value)
 
     @pydantic.field_validator("tile_size")
     @classmethod
@@ -70,11 +95,34 @@ class Job(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Job:
-        if self.overwrite and self.resume:
-            raise ValueError("--overwrite and --resume exclude each other")
+        given = [f"--{name}" for name in ("overwrite", "resume", "extend") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other")
         if self.bbox is not None and self.region is not None:
             raise ValueError("give either --bbox or --region, not both")
         return self
+
+
+def source_name(source: Any) -> str:
+    """What a source is called in a world's settings and provenance."""
+    return str(source) if isinstance(source, str | Path) else f"in memory ({type(source).__name__})"
+
+
+def stored_settings(job: Job) -> dict[str, Any]:
+    """The settings of a job as a world keeps them: JSON values."""
+    return {name: _plain(value) for name, value in job if name not in RUN_FIELDS}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, pydantic.BaseModel):
+        return value.model_dump()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return source_name(value)
 
 
 def make_job(values: Mapping[str, Any]) -> Job:

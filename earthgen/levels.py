@@ -1,18 +1,44 @@
-"""Levels of detail: dense layers as overviews, voxels and Gaussians as a pyramid of doubling voxels."""
+"""Levels of detail: dense layers as overviews, voxels and Gaussians as a pyramid of doubling voxels.
+
+The rule (source: own). A coarse cell is made of the 2 x 2 cells, a coarse voxel of the 2 x 2 x 2 voxels of the level
+before. Heights and colours are means over the children with data, the class is the most frequent one, of equals the
+first in row order. A coarse voxel stands where any of its children is listed, that is, is a surface voxel of the level
+before. A side of it is open where that side of a child is open and no coarse voxel stands there; a voxel without an
+open side is dropped, for others hide it. It takes class and object from its topmost child, of equally high ones from
+the last in row order, and its Gaussian is the mean of theirs, with twice the deviations. Sums run in float32 over the
+children in the order of rows, by (y, x, z). So a voxel depends on what stands within one coarse voxel of it at each
+level: LEVEL_HALO voxels at most, whatever piece of the world it is computed in.
+"""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.voxels import FACES, Splats, Voxels
+from earthgen.blocks import Block
+from earthgen.errors import PluginError
+from earthgen.job import LEVELS
+from earthgen.voxels import Splats, Voxels
+from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
 SH_C0 = 0.28209479177387814
 """The constant spherical harmonic: colour = 0.5 + SH_C0 * coefficient."""
+
+LEVEL_HALO = 16
+"""Voxels of geometry around a piece that make all its levels exact.
+
+Each level looks one of its own voxels further: 2 + 4 + 8 = 14 voxels, and whole voxels of level 8 make 16. That holds
+for any voxels and sides, also those that a height band cuts off; for a closed surface 8 would do.
+"""
+
+_EMPTY = {"ground": np.nan, "surface": np.nan, "semantics": 0, "rgb": 0}
+"""The dense layers and what stands for no data in them."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +63,84 @@ class Tile:
     splats: Splats
 
 
+# ---- from voxels to tiles -------------------------------------------------------------------------------
+
+
 def tile_of(frame: Frame, ground: NDArray, voxels: Voxels, splats: Splats) -> Tile:
     """A tile whose dense layers are what its voxels (sorted by y, x, z) show from above.
 
-    Columns without a voxel become no data.
+    Columns without a voxel become no data. Raises PluginError where the voxels are not sorted or not in the frame.
     """
-    ny, nx = frame.shape
-    surface = np.full((ny, nx), np.nan, np.float32)
-    semantics = np.zeros((ny, nx), np.uint8)
-    rgb = np.zeros((ny, nx, 3), np.uint8)
-    covered = np.zeros((ny, nx), bool)
-    if len(voxels):
-        x, y, z = voxels.xyz.T
-        top = np.append((x[1:] != x[:-1]) | (y[1:] != y[:-1]), True)  # the last voxel of each column
-        rows, columns = frame.y[1] - 1 - y[top], x[top] - frame.x[0]
-        height = (z[top] + np.float32(0.5)) * np.float32(frame.voxel_size) + splats.offset[top, 2]
-        surface[rows, columns] = ground[rows, columns] + height
-        semantics[rows, columns] = voxels.semantic[top]
-        rgb[rows, columns] = colours(splats.sh[top])
-        covered[rows, columns] = True
-    return Tile(frame, np.where(covered, ground, np.float32(np.nan)), surface, semantics, rgb, voxels, splats)
+    columns = _columns_of(frame, voxels.xyz, voxels.faces)
+    shown, surface = np.full(frame.shape, np.nan, np.float32), np.full(frame.shape, np.nan, np.float32)
+    semantics, rgb = np.zeros(frame.shape, np.uint8), np.zeros((*frame.shape, 3), np.uint8)
+    top = columns.start[1:][columns.start[1:] > columns.start[:-1]] - 1  # the last voxel of each column
+    colour = colours(splats.sh[top])
+    _show(
+        top, columns.xyz, frame.x[0], frame.y[1] - 1, float(np.float32(frame.voxel_size)),
+        np.ascontiguousarray(ground, np.float32), np.ascontiguousarray(splats.offset, np.float32),
+        np.ascontiguousarray(voxels.semantic), colour, shown, surface, semantics, rgb,
+    )  # fmt: skip
+    return Tile(frame, shown, surface, semantics, rgb, voxels, splats)
+
+
+@numba.njit(cache=True, nogil=True)
+def _show(  # type: ignore[no-untyped-def]
+    top, xyz, x0, y1, size, ground, offset, semantic, colour, out_ground, out_surface, out_semantics, out_rgb
+):
+    """Fills dense layers from the voxels at rows `top`; y1 is the y of the first row of cells."""
+    for n in range(top.shape[0]):
+        k = top[n]
+        row, col = y1 - xyz[k, 1], xyz[k, 0] - x0
+        height = (xyz[k, 2] + 0.5) * size + offset[k, 2]
+        out_ground[row, col] = ground[row, col]
+        out_surface[row, col] = ground[row, col] + height
+        out_semantics[row, col] = semantic[k]
+        for band in range(3):
+            out_rgb[row, col, band] = colour[n, band]
+
+
+def pyramid(frame: Frame, geometry: Block, texture: Block) -> list[Tile]:
+    """The tiles of all LEVELS of a piece of a world, each on `frame.coarsen(level)`, by the rule of this module.
+
+    What they hold at a place does not depend on the piece.
+
+    frame : the piece; its x and y ranges are multiples of 8
+    geometry : GEOMETRY_FIELDS on `frame.pad(LEVEL_HALO)`, rows sorted by (y, x, z)
+    texture : texture_fields on `frame`; its rows are those of the geometry that lie in `frame`, in the same order
+
+    Raises FrameError where the frames are others, PluginError where the rows are.
+    """
+    if any(edge % LEVELS[-1] for edge in (*frame.x, *frame.y)):
+        raise FrameError(f"{frame} does not consist of whole voxels of level {LEVELS[-1]}", "align it")
+    for block, wanted in ((geometry, frame.pad(LEVEL_HALO)), (texture, frame)):
+        block.frame.require_lattice(wanted)
+        if (block.frame.x, block.frame.y) != (wanted.x, wanted.y):
+            raise FrameError(f"levels of {frame} need a block on {wanted}, not on {block.frame}", "crop or pad it")
+    xyz = np.empty((0, 3), np.int32) if geometry.xyz is None else geometry.xyz
+    around = _columns_of(geometry.frame, xyz, geometry["faces"])
+    runs = _runs_in(around, frame)
+    voxels = Voxels(
+        frame, *(_take(a, runs) for a in (xyz, geometry["semantic"], geometry["faces"], geometry["object"]))
+    )
+    splats = Splats.of(texture)
+    same = len(splats) == len(voxels) and (texture.xyz is None or np.array_equal(texture.xyz, voxels.xyz))
+    if not same:
+        raise PluginError(
+            f"{len(splats)} Gaussians are not those of the {len(voxels)} voxels of {frame}",
+            "report it to the texture plugin's author",
+        )
+    ground = geometry["ground"][geometry.frame.slices(frame)]
+    return _levels(tile_of(frame, ground, voxels, splats), around)
+
+
+def levels_of(tile: Tile) -> list[Tile]:
+    """The levels of a level-1 tile that stands alone: as `pyramid`, with nothing known around it.
+
+    Its frame need not be aligned; coarse cells at its border are made of the children that there are. Raises
+    PluginError where the voxels are not sorted by (y, x, z) or not in the frame.
+    """
+    return _levels(tile, _columns_of(tile.frame, tile.voxels.xyz, tile.voxels.faces))
 
 
 def colours(sh: NDArray) -> NDArray:
@@ -64,97 +148,440 @@ def colours(sh: NDArray) -> NDArray:
     return np.clip(np.rint((0.5 + SH_C0 * sh[:, 0, :].astype(np.float32)) * 255), 0, 255).astype(np.uint8)
 
 
-def coarsen(tile: Tile) -> Tile:
-    """The tile at twice the voxel size.
+# ---- cutting and joining --------------------------------------------------------------------------------
 
-    Heights and colours are means, classes the most frequent one. A coarse voxel is solid where any of its eight
-    children is; a side is open where a child's is and no coarse voxel stands there, which is exact inside the
-    tile and may leave inner walls along its border.
+
+def join_tiles(frame: Frame, tiles: Sequence[Tile]) -> Tile:
+    """One tile on `frame` from tiles that do not overlap; no data where there is none of them.
+
+    Raises FrameError where there are no tiles, one does not lie in the frame, or two overlap.
     """
-    frame = tile.frame.coarsen(2)
-    ground = _mean(_blocks(tile.ground, tile.frame, frame, np.nan))
-    surface = _mean(_blocks(tile.surface, tile.frame, frame, np.nan))
-    classes = _blocks(tile.semantics, tile.frame, frame, 0)
-    covered = classes > 0
-    rgb = np.stack([_blocks(tile.rgb[..., band], tile.frame, frame, 0) for band in range(3)], axis=-1)
-    weight = np.maximum(covered.sum(axis=0), 1)[..., None]
-    rgb = np.rint((rgb * covered[..., None]).sum(axis=0) / weight).astype(np.uint8)
-    voxels, splats = _coarsen_voxels(tile.voxels, tile.splats, frame)
-    return Tile(frame, ground, surface, _mode(classes), rgb, voxels, splats)
+    if not tiles:
+        raise FrameError(f"there are no tiles to join on {frame}", "give at least one")
+    if len(tiles) == 1 and tiles[0].frame == frame:
+        return tiles[0]
+    tiles = sorted(tiles, key=lambda tile: tile.frame.x)
+    dense = {name: _filled(frame, tiles[0], name) for name in _EMPTY}
+    taken = np.zeros(frame.shape, bool)
+    for tile in tiles:
+        where = frame.slices(tile.frame)
+        if taken[where].any():
+            raise FrameError(f"{tile.frame} overlaps another tile", "crop one of them")
+        taken[where] = True
+        for name, values in dense.items():
+            values[where] = getattr(tile, name)
+    # In a row of cells the tiles follow each other from west to east, so their voxels do.
+    start = [_row_starts(tile) for tile in tiles]
+    runs = [
+        (tile, start[n][y - tile.frame.y[0]], start[n][y - tile.frame.y[0] + 1])
+        for y in range(*frame.y)
+        for n, tile in enumerate(tiles)
+        if tile.frame.y[0] <= y < tile.frame.y[1]
+    ]
 
+    def joined(read: Callable[[Tile], NDArray]) -> NDArray:
+        return np.concatenate([read(tile)[first:end] for tile, first, end in runs])
 
-def _blocks(data: NDArray, fine: Frame, coarse: Frame, fill: float) -> NDArray:
-    """(4, ny, nx): the four children of each coarse cell, `fill` where the fine frame does not reach."""
-    full = np.full((coarse.ny * 2, coarse.nx * 2), fill, data.dtype)
-    row, column = coarse.y[1] * 2 - fine.y[1], fine.x[0] - coarse.x[0] * 2
-    full[row : row + fine.ny, column : column + fine.nx] = data
-    return np.stack([full[0::2, 0::2], full[0::2, 1::2], full[1::2, 0::2], full[1::2, 1::2]])
-
-
-def _mean(children: NDArray) -> NDArray:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Mean of empty slice")  # four children without data stay without
-        return np.asarray(np.nanmean(children, axis=0, dtype=np.float64), np.float32)
-
-
-def _mode(children: NDArray) -> NDArray:
-    """The most frequent non-zero of four values; of equals the first in row order."""
-    votes = np.stack([(children == children[i]).sum(axis=0) * (children[i] > 0) for i in range(4)])
-    return np.take_along_axis(children, votes.argmax(axis=0)[None], axis=0)[0]
-
-
-def _coarsen_voxels(voxels: Voxels, splats: Splats, frame: Frame) -> tuple[Voxels, Splats]:
-    if not len(voxels):
-        return replace(voxels, frame=frame), splats
-    parent = voxels.xyz >> 1
-    order = np.lexsort((voxels.xyz[:, 2], parent[:, 2], parent[:, 0], parent[:, 1]))
-    sorted_parent = parent[order]
-    starts = np.flatnonzero(np.append(True, (sorted_parent[1:] != sorted_parent[:-1]).any(axis=1)))
-    ends = np.append(starts[1:], len(order)) - 1
-    count = np.diff(np.append(starts, len(order))).astype(np.float32)
-    xyz = sorted_parent[starts]
-
-    def mean(values: NDArray) -> NDArray:
-        flat = values.reshape(len(values), -1)[order].astype(np.float32)
-        return (np.add.reduceat(flat, starts, axis=0) / count[:, None]).reshape(len(starts), *values.shape[1:])
-
-    size = np.float32(frame.voxel_size / 2)
-    centre = (voxels.xyz + 0.5) * size - (parent + 0.5) * (2 * size)  # of a child, from its parent's centre
-    normal = mean(normals(splats.rotation))
-    length = np.linalg.norm(normal, axis=1, keepdims=True)
-    normal = np.where(length > 1e-6, normal / np.maximum(length, 1e-6), np.array([0, 0, 1], np.float32))
-    faces = np.bitwise_or.reduceat(voxels.faces[order], starts) & ~_covered(xyz)
-    coarse = Voxels(frame, xyz, voxels.semantic[order][ends], faces, voxels.object[order][ends])
-    merged = Splats(
-        offset=mean(splats.offset + centre.astype(np.float32)),
-        scale=mean(splats.scale) * 2,
-        rotation=rotations(normal),
-        opacity=mean(splats.opacity),
-        sh=mean(splats.sh),
+    voxels = Voxels(
+        frame,
+        joined(lambda tile: tile.voxels.xyz),
+        joined(lambda tile: tile.voxels.semantic),
+        joined(lambda tile: tile.voxels.faces),
+        joined(lambda tile: tile.voxels.object),
     )
-    seen = faces > 0  # the others are surrounded by solid voxels now
-    return coarse.take(seen), merged.take(seen)
+    splats = Splats(
+        joined(lambda tile: tile.splats.offset),
+        joined(lambda tile: tile.splats.scale),
+        joined(lambda tile: tile.splats.rotation),
+        joined(lambda tile: tile.splats.opacity),
+        joined(lambda tile: tile.splats.sh),
+    )
+    return Tile(frame, dense["ground"], dense["surface"], dense["semantics"], dense["rgb"], voxels, splats)
 
 
-def _covered(xyz: NDArray) -> NDArray:
-    """(n,) uint8 bits of FACES: the sides at which another of these voxels stands. xyz is sorted by (y, x, z)."""
-    low = xyz.min(axis=0).astype(np.int64) - 1
-    span = xyz.max(axis=0).astype(np.int64) - low + 2
+def crop_tile(tile: Tile, frame: Frame, inside: NDArray | None = None) -> Tile:
+    """The part of a tile in `frame` and, with a mask, in those of its columns.
 
-    def key(points: NDArray) -> NDArray:
-        x, y, z = (points.astype(np.int64) - low).T
-        return (y * span[0] + x) * span[2] + z
+    inside : (ny, nx) bool on `frame`; columns outside become no data and lose their voxels
 
-    keys = key(xyz)
-    bits = np.zeros(len(xyz), np.uint8)
-    for axis, name in enumerate("xyz"):
-        for sign, step in (("-", -1), ("+", 1)):
-            moved = xyz.copy()
-            moved[:, axis] += step
-            wanted = key(moved)
-            found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-            bits[keys[found] == wanted] |= FACES[sign + name]
-    return bits
+    Raises FrameError where the frame does not lie in the tile's, or the mask not on the frame.
+    """
+    if inside is None and frame == tile.frame:
+        return tile
+    where = tile.frame.slices(frame)
+    if inside is None:
+        inside = np.ones(frame.shape, bool)
+    elif inside.shape != frame.shape:
+        raise FrameError(f"a mask of shape {inside.shape} does not lie on {frame} of shape {frame.shape}")
+    dense = {name: _filled(frame, tile, name) for name in _EMPTY}
+    for name, values in dense.items():
+        values[inside] = getattr(tile, name)[where][inside]
+    columns = np.zeros(tile.frame.shape, bool)
+    columns[where] = inside
+    runs = _runs(columns, _columns_of(tile.frame, tile.voxels.xyz, tile.voxels.faces).start)
+    v, s = tile.voxels, tile.splats
+    voxels = Voxels(frame, *(_take(a, runs) for a in (v.xyz, v.semantic, v.faces, v.object)))
+    splats = Splats(*(_take(a, runs) for a in (s.offset, s.scale, s.rotation, s.opacity, s.sh)))
+    return Tile(frame, dense["ground"], dense["surface"], dense["semantics"], dense["rgb"], voxels, splats)
+
+
+def _filled(frame: Frame, like: Tile, name: str) -> NDArray:
+    values = getattr(like, name)
+    return np.full((*frame.shape, *values.shape[2:]), _EMPTY[name], values.dtype)
+
+
+def _row_starts(tile: Tile) -> NDArray:
+    """(ny + 1,): where the voxels of each row of cells begin, from south to north."""
+    return np.searchsorted(tile.voxels.xyz[:, 1], np.arange(tile.frame.y[0], tile.frame.y[1] + 1))
+
+
+# ---- columns of voxels ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where the voxels of a frame stand: rows start[c] to start[c + 1] are those of column c.
+
+    xyz : (n, 3) int32, sorted by (y, x, z); faces : (n,) uint8
+    start : (ny * nx + 1,) int64; columns run from west to east and then from south to north, as voxels do
+    """
+
+    frame: Frame
+    xyz: NDArray
+    faces: NDArray
+    start: NDArray
+
+
+def _columns_of(frame: Frame, xyz: NDArray, faces: NDArray) -> _Columns:
+    """The columns of sorted voxels; PluginError where they are not."""
+    start = np.empty(frame.nx * frame.ny + 1, np.int64)
+    xyz = np.ascontiguousarray(xyz, np.int32)
+    if not _find_columns(xyz, frame.x[0], frame.y[0], frame.nx, frame.ny, start):
+        raise PluginError(
+            f"voxels are not sorted by (y, x, z), stand twice, or lie outside {frame}", "see earthgen.voxels.Voxels"
+        )
+    return _Columns(frame, xyz, np.ascontiguousarray(faces, np.uint8), start)
+
+
+def _runs_in(columns: _Columns, frame: Frame) -> list[tuple[int, int]]:
+    """`_runs` of the columns in a frame."""
+    wanted = np.zeros(columns.frame.shape, bool)
+    wanted[columns.frame.slices(frame)] = True
+    return _runs(wanted, columns.start)
+
+
+def _runs(wanted: NDArray, start: NDArray) -> list[tuple[int, int]]:
+    """Ranges of rows that hold the voxels of the wanted columns, (ny, nx) bool from north to south, in their order."""
+    flat = np.zeros(wanted.size + 2, np.int8)
+    flat[1:-1] = wanted[::-1].ravel()
+    edges = start[np.flatnonzero(np.diff(flat))].tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True)) or [(0, 0)]
+
+
+def _take(values: NDArray, runs: Sequence[tuple[int, int]]) -> NDArray:
+    return np.concatenate([values[first:end] for first, end in runs])
+
+
+@numba.njit(cache=True, nogil=True)
+def _find_columns(xyz, x0, y0, nx, ny, start):  # type: ignore[no-untyped-def]
+    """Fills `start`; False where the voxels are not sorted by (y, x, z), one stands twice or outside."""
+    at, before, below = 0, -1, 0
+    for row in range(xyz.shape[0]):
+        x, y, z = xyz[row, 0] - x0, xyz[row, 1] - y0, xyz[row, 2]
+        if x < 0 or x >= nx or y < 0 or y >= ny:
+            return False
+        column = y * nx + x
+        if column < before or (column == before and z <= below):
+            return False
+        while at <= column:
+            start[at] = row
+            at += 1
+        before, below = column, z
+    start[at:] = xyz.shape[0]
+    return True
+
+
+# ---- one level up ---------------------------------------------------------------------------------------
+
+
+def _levels(tile: Tile, around: _Columns) -> list[Tile]:
+    """The levels of a tile, given the voxels in and around it."""
+    tiles = [tile]
+    for _ in LEVELS[1:]:  # each has voxels twice as large as those before
+        tile, around = _coarsen(tile, around)
+        tiles.append(tile)
+    return tiles
+
+
+def _coarsen(tile: Tile, around: _Columns) -> tuple[Tile, _Columns]:
+    """A tile and the voxels around it at twice the voxel size."""
+    frame = tile.frame.coarsen(2)
+    coarse, parent = _merge(around)
+    runs = _runs_in(coarse, frame)
+    number = np.full(len(coarse.xyz) + 1, -1, np.int32)  # of a voxel within the tile; the last stands for parent -1
+    at = 0
+    for first, end in runs:
+        number[first:end] = np.arange(at, at + end - first)
+        at += end - first
+    parent = number[_take(parent, _runs_in(around, tile.frame))]
+    voxels, splats = tile.voxels, tile.splats
+    bands = prod(splats.sh.shape[1:])
+    top, count = np.full(at, -1, np.int32), np.zeros(at, np.float32)
+    offset, scale, rotation = (np.zeros((at, k), np.float32) for k in (3, 2, 4))
+    opacity, sh = np.zeros(at, np.float32), np.zeros((at, bands), np.float32)
+    given = splats.offset, splats.scale, splats.rotation, splats.opacity, splats.sh.reshape(len(splats), bands)
+    _add_children(
+        parent,
+        np.ascontiguousarray(voxels.xyz, np.int32),
+        np.float32(tile.frame.voxel_size / 2),
+        tuple(np.ascontiguousarray(values, np.float32) for values in given),
+        top,
+        count,
+        (offset, scale, rotation, opacity, sh),
+    )
+    offset /= count[:, None]
+    scale /= count[:, None] / np.float32(2)
+    opacity /= count
+    sh /= count[:, None]
+    _turn(rotation, count)
+    merged = Splats(offset, scale, rotation, opacity, sh.reshape(at, *splats.sh.shape[1:]))
+    standing = Voxels(
+        frame, _take(coarse.xyz, runs), voxels.semantic[top], _take(coarse.faces, runs), voxels.object[top]
+    )
+    return replace(_overview(tile, frame), voxels=standing, splats=merged), coarse
+
+
+def _merge(fine: _Columns) -> tuple[_Columns, NDArray]:
+    """The voxels of twice the size that have an open side, and (n,) int32 which of them each voxel is in, or -1."""
+    frame = fine.frame.coarsen(2)
+    n = len(fine.xyz)
+    xyz, faces, parent = np.empty((n, 3), np.int32), np.empty(n, np.uint8), np.empty(n, np.int32)
+    start = np.empty(frame.nx * frame.ny + 1, np.int64)
+    shape = (frame.x[0], frame.y[0], frame.nx, frame.ny)
+    _find_parents(
+        fine.xyz, fine.faces, fine.start, fine.frame.x[0], fine.frame.y[0], fine.frame.nx, fine.frame.ny,
+        *shape, xyz, faces, start, parent,
+    )  # fmt: skip
+    _close(xyz, faces, start, frame.nx, frame.ny)
+    left = _drop(xyz, faces, start, parent)
+    return _Columns(frame, xyz[:left], faces[:left], start), parent
+
+
+@numba.njit(cache=True, nogil=True)
+def _find_parents(  # type: ignore[no-untyped-def]
+    xyz, faces, start, x0, y0, nx, ny, px0, py0, pnx, pny, out_xyz, out_faces, out_start, parent
+):
+    """Merges the four columns below each coarse column; sides are open where one of a child is."""
+    at, end = np.zeros(4, np.int64), np.zeros(4, np.int64)
+    n = 0
+    for row in range(pny):
+        for col in range(pnx):
+            out_start[row * pnx + col] = n
+            for child in range(4):
+                x, y = 2 * (px0 + col) + child % 2 - x0, 2 * (py0 + row) + child // 2 - y0
+                at[child], end[child] = 0, 0
+                if 0 <= x < nx and 0 <= y < ny:
+                    at[child], end[child] = start[y * nx + x], start[y * nx + x + 1]
+            while True:
+                lowest, found = 0, False
+                for child in range(4):
+                    if at[child] < end[child]:
+                        z = xyz[at[child], 2] >> 1
+                        if not found or z < lowest:
+                            lowest, found = z, True
+                if not found:
+                    break
+                sides = np.uint8(0)
+                for child in range(4):
+                    k = at[child]
+                    while k < end[child] and xyz[k, 2] >> 1 == lowest:
+                        sides |= faces[k]
+                        parent[k] = n
+                        k += 1
+                    at[child] = k
+                out_xyz[n, 0], out_xyz[n, 1], out_xyz[n, 2] = px0 + col, py0 + row, lowest
+                out_faces[n] = sides
+                n += 1
+    out_start[pnx * pny] = n
+
+
+@numba.njit(cache=True, nogil=True)
+def _close(xyz, faces, start, nx, ny):  # type: ignore[no-untyped-def]
+    """Closes the sides at which another voxel stands; the bits are those of FACES."""
+    for row in range(ny):
+        for col in range(nx):
+            column = row * nx + col
+            for k in range(start[column] + 1, start[column + 1]):
+                if xyz[k, 2] == xyz[k - 1, 2] + 1:
+                    faces[k] &= 255 - 16
+                    faces[k - 1] &= 255 - 32
+            if col + 1 < nx:
+                _close_between(xyz, faces, start, column, column + 1, 2, 1)
+            if row + 1 < ny:
+                _close_between(xyz, faces, start, column, column + nx, 8, 4)
+
+
+@numba.njit(cache=True, nogil=True)
+def _close_between(xyz, faces, start, here, there, side, back):  # type: ignore[no-untyped-def]
+    a, b = start[here], start[there]
+    while a < start[here + 1] and b < start[there + 1]:
+        if xyz[a, 2] < xyz[b, 2]:
+            a += 1
+        elif xyz[b, 2] < xyz[a, 2]:
+            b += 1
+        else:
+            faces[a] &= 255 - side
+            faces[b] &= 255 - back
+            a += 1
+            b += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _drop(xyz, faces, start, parent):  # type: ignore[no-untyped-def]
+    """Moves the voxels with an open side up, in place, and returns their number; parents follow."""
+    number = np.empty(start[-1], np.int32)
+    n = 0
+    first = start[0]
+    for column in range(start.shape[0] - 1):
+        end = start[column + 1]
+        start[column] = n
+        for k in range(first, end):
+            number[k] = -1
+            if faces[k] != 0:
+                number[k] = n
+                xyz[n, 0], xyz[n, 1], xyz[n, 2] = xyz[k, 0], xyz[k, 1], xyz[k, 2]
+                faces[n] = faces[k]
+                n += 1
+        first = end
+    start[-1] = n
+    for k in range(parent.shape[0]):
+        parent[k] = number[parent[k]]
+    return n
+
+
+# ---- sums over children, in the order of rows -----------------------------------------------------------
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_children(parent, xyz, half, given, top, count, sums):  # type: ignore[no-untyped-def]
+    """Adds up what children give their parents, in one pass, for it is bound by memory.
+
+    half : of a child's edge, which lies between its centre and its parent's along each axis
+    given : offset, scale, rotation, opacity and sh of the children
+    top : becomes the row of the topmost child, of equally high ones of the last
+    sums : what becomes of them; the first three columns of rotation become the sum of the children's `normals`
+    """
+    offset, scale, rotation, opacity, sh = given
+    out_offset, out_scale, out_normal, out_opacity, out_sh = sums
+    one, two = np.float32(1), np.float32(2)
+    for k in range(parent.shape[0]):
+        p = parent[k]
+        if p < 0:
+            continue
+        count[p] += one
+        if top[p] < 0 or xyz[k, 2] >= xyz[top[p], 2]:
+            top[p] = k
+        for axis in range(3):
+            out_offset[p, axis] += offset[k, axis] + (half if xyz[k, axis] & 1 else -half)
+        out_scale[p, 0] += scale[k, 0]
+        out_scale[p, 1] += scale[k, 1]
+        w, x, y, z = rotation[k, 0], rotation[k, 1], rotation[k, 2], rotation[k, 3]
+        out_normal[p, 0] += two * (x * z + w * y)
+        out_normal[p, 1] += two * (y * z - w * x)
+        out_normal[p, 2] += one - two * (x * x + y * y)
+        out_opacity[p] += opacity[k]
+        for band in range(sh.shape[1]):
+            out_sh[p, band] += sh[k, band]
+
+
+@numba.njit(cache=True, nogil=True)
+def _turn(rotation, count):  # type: ignore[no-untyped-def]
+    """From sums of normals to `rotations` of their means, in place; straight up where they cancel out."""
+    zero, one, two = np.float32(0), np.float32(1), np.float32(2)
+    for p in range(rotation.shape[0]):
+        a, b, c = rotation[p, 0] / count[p], rotation[p, 1] / count[p], rotation[p, 2] / count[p]
+        length = np.sqrt(a * a + b * b + c * c)
+        if length > np.float32(1e-6):
+            a, b, c = a / length, b / length, c / length
+        else:
+            a, b, c = zero, zero, one
+        w = np.sqrt(max((one + c) / two, zero))
+        if w < np.float32(1e-4):
+            w, x, y = zero, one, zero  # straight down, as in `rotations`
+        else:
+            scale = one / (two * w)
+            x, y = -b * scale, a * scale
+            length = np.sqrt(w * w + x * x + y * y)
+            w, x, y = w / length, x / length, y / length
+        rotation[p, 0], rotation[p, 1], rotation[p, 2], rotation[p, 3] = w, x, y, zero
+
+
+# ---- dense layers ---------------------------------------------------------------------------------------
+
+
+def _overview(tile: Tile, frame: Frame) -> Tile:
+    """The dense layers of a tile at twice the cell size, without voxels."""
+    row, col = frame.y[1] * 2 - tile.frame.y[1], tile.frame.x[0] - frame.x[0] * 2  # where the tile begins in `frame`
+    ground, surface = np.empty(frame.shape, np.float32), np.empty(frame.shape, np.float32)
+    semantics, rgb = np.empty(frame.shape, np.uint8), np.empty((*frame.shape, 3), np.uint8)
+    _mean_of_four(np.ascontiguousarray(tile.ground, np.float32), row, col, ground)
+    _mean_of_four(np.ascontiguousarray(tile.surface, np.float32), row, col, surface)
+    classes = np.ascontiguousarray(tile.semantics)
+    _mode_of_four(classes, row, col, semantics)
+    _colour_of_four(np.ascontiguousarray(tile.rgb), classes, row, col, rgb)
+    return replace(tile, frame=frame, ground=ground, surface=surface, semantics=semantics, rgb=rgb)
+
+
+@numba.njit(cache=True, nogil=True)
+def _mean_of_four(data, row, col, out):  # type: ignore[no-untyped-def]
+    for r in range(out.shape[0]):
+        for c in range(out.shape[1]):
+            total, count = 0.0, 0
+            for i in range(max(2 * r - row, 0), min(2 * r + 2 - row, data.shape[0])):
+                for j in range(max(2 * c - col, 0), min(2 * c + 2 - col, data.shape[1])):
+                    if not np.isnan(data[i, j]):
+                        total += data[i, j]
+                        count += 1
+            out[r, c] = total / count if count else np.nan
+
+
+@numba.njit(cache=True, nogil=True)
+def _mode_of_four(data, row, col, out):  # type: ignore[no-untyped-def]
+    """The most frequent non-zero value; of equals the first in row order."""
+    for r in range(out.shape[0]):
+        for c in range(out.shape[1]):
+            best, most = 0, 0
+            first, last = max(2 * r - row, 0), min(2 * r + 2 - row, data.shape[0])
+            left, right = max(2 * c - col, 0), min(2 * c + 2 - col, data.shape[1])
+            for i in range(first, last):
+                for j in range(left, right):
+                    votes = 0
+                    for k in range(first, last):
+                        for m in range(left, right):
+                            votes += data[k, m] == data[i, j]
+                    if data[i, j] != 0 and votes > most:
+                        best, most = data[i, j], votes
+            out[r, c] = best
+
+
+@numba.njit(cache=True, nogil=True)
+def _colour_of_four(rgb, classes, row, col, out):  # type: ignore[no-untyped-def]
+    """The mean over the cells that have a class; black where none has."""
+    for r in range(out.shape[0]):
+        for c in range(out.shape[1]):
+            red, green, blue, count = 0.0, 0.0, 0.0, 0
+            for i in range(max(2 * r - row, 0), min(2 * r + 2 - row, rgb.shape[0])):
+                for j in range(max(2 * c - col, 0), min(2 * c + 2 - col, rgb.shape[1])):
+                    if classes[i, j] != 0:
+                        red, green, blue = red + rgb[i, j, 0], green + rgb[i, j, 1], blue + rgb[i, j, 2]
+                        count += 1
+            weight = max(count, 1)
+            out[r, c, 0] = np.uint8(np.rint(red / weight))
+            out[r, c, 1] = np.uint8(np.rint(green / weight))
+            out[r, c, 2] = np.uint8(np.rint(blue / weight))
+
+
+# ---- normals and rotations ------------------------------------------------------------------------------
 
 
 def normals(rotation: NDArray) -> NDArray:

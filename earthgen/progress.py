@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+WARNING, MESSAGE = "warning: ", "note: "
+
 
 @dataclass(frozen=True)
 class Event:
@@ -17,7 +19,7 @@ class Event:
     done, total : steps finished, steps in all
     seconds : since the task began
     eta : estimated seconds to the end, None before the first step is finished
-    note : what the last step was, or a warning to show
+    note : what the last step was; a warning or a message to show where it begins with `WARNING` or `MESSAGE`
     """
 
     task: str
@@ -52,7 +54,10 @@ class Progress:
         self._tell(note)
 
     def warn(self, note: str) -> None:
-        self._tell(f"warning: {note}")
+        self._tell(f"{WARNING}{note}")
+
+    def say(self, note: str) -> None:
+        self._tell(f"{MESSAGE}{note}")
 
     def _tell(self, note: str) -> None:
         if self.listener is None:

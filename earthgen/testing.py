@@ -6,23 +6,29 @@
         def backend(self):
             return MyGeometry()
 
-The checks are those of docs/architecture.md: a world is a function of the place. pytest is needed only to run them.
+The checks are those of docs/architecture.md: a world is a function of the place. They run the backend's stages in
+memory, as `Engine.reference` does. pytest is needed only to run them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.backends import GeometryBackend, TextureBackend
-from earthgen.engine import Engine, padding
-from earthgen.levels import Tile
-from earthgen.noise import Noise
-from earthgen.voxels import FACES, Geometry, Splats, Voxels, concatenate_voxels
+from earthgen.blocks import Block
+from earthgen.engine import Engine
+from earthgen.graph import TILE, Graph, Task
+from earthgen.job import LEVELS
+from earthgen.levels import Tile, crop_tile, join_tiles
+from earthgen.noise import Noise, Stream
+from earthgen.stages import Inputs, Read, Stage
+from earthgen.voxels import FACES, GEOMETRY_FIELDS, Geometry, Splats, Voxels, texture_fields
+from earthgen.workers import packed, unpacked
 from geo_io.frame import Frame
 from geo_io.layers import Buildings, Raster, Semantics, Trees
 from geo_io.legend import codes
@@ -75,20 +81,19 @@ def village(frame: Frame) -> Semantics:
     cover[np.abs(np.mod(x, 640) - 320 + 15 * np.sin(y / 60)) < 9] = code["river"]
     cover[np.abs(np.mod(y, 500) - 80) < 3.5] = code["road"]
     left, bottom, right, top = frame.bounds
-    boxes, heights, keys = [], [], []
-    for i in range(int(left // 24) - 1, int(right // 24) + 2):
-        for j in range(int(bottom // 24) - 1, int(top // 24) + 2):
-            bx, by = i * 24.0 + 3, j * 24.0 + 3
-            if bx + 12 <= left or bx >= right or by + 8 <= bottom or by >= top or not (by % 500 < 60):
-                continue
-            boxes.append(shapely.box(bx, by, bx + 12, by + 8))
-            heights.append(5.0 + (i + j) % 4 if i % 3 else np.nan)
-            keys.append(np.uint64(((i & 0xFFFFFFFF) << 32) | (j & 0xFFFFFFFF)))
-            cover[(x > bx) & (x < bx + 12) & (y > by) & (y < by + 8)] = code["building"]
-    order = np.argsort(np.array(keys, np.uint64))
-    buildings = Buildings(
-        np.array(boxes, object)[order], np.array(heights, float)[order], np.array(keys, np.uint64)[order]
+    i, j = np.meshgrid(
+        np.arange(int(left // 24) - 1, int(right // 24) + 2), np.arange(int(bottom // 24) - 1, int(top // 24) + 2)
     )
+    bx, by = i * 24.0 + 3, j * 24.0 + 3
+    here = (bx + 12 > left) & (bx < right) & (by + 8 > bottom) & (by < top) & (by % 500 < 60)
+    i, j, bx, by = i[here], j[here], bx[here], by[here]
+    keys = ((i & 0xFFFFFFFF).astype(np.uint64) << np.uint64(32)) | (j & 0xFFFFFFFF).astype(np.uint64)
+    east, north = np.mod(x - 3, 24.0), np.mod(y - 3, 24.0)  # of the cell in its plot
+    house = (east > 0) & (east < 12) & (north > 0) & (north < 8) & (np.mod(y - north, 500) < 60)
+    cover[house] = code["building"]
+    order = np.argsort(keys)
+    heights = np.where(i % 3 != 0, 5.0 + (i + j) % 4, np.nan)
+    buildings = Buildings(shapely.box(bx, by, bx + 12, by + 8)[order], heights[order], keys[order])
     trees = Trees(np.empty((0, 2)), np.empty(0), np.empty(0), np.empty(0, np.uint64))
     return Semantics(frame, cover, parcel, buildings, trees)
 
@@ -119,12 +124,40 @@ def same_splats(left: Splats, right: Splats) -> bool:
 
 # ---- the kit --------------------------------------------------------------------------------------------
 
+SMALL = 72
+"""Voxels: a tile size that does not lie on the window lattices of most backends."""
+
+
+@dataclass(frozen=True)
+class Recorder(Noise):
+    """Noise that notes which stage draws from which stream, but for what is shared on purpose."""
+
+    owner: str = ""  # the stage that the engine handed this to, whatever it asks for then
+    drawn: dict[tuple[int, int], set[str]] = field(default_factory=dict, compare=False)
+
+    def of_stage(self, stage: str) -> Noise:
+        return replace(self, stage=stage, owner=self.owner or stage)
+
+    def stream(self, name: str) -> Stream:
+        stream = super().stream(name)
+        if self.stage:
+            self.drawn.setdefault(stream.key, set()).add(self.owner)
+        return stream
+
+
+def _once(kit: object, name: str, make: Callable[[], Any]) -> Any:
+    """What `make` gives, kept on the kit's class; pytest makes an object for each check."""
+    attribute = f"_{name}_made"
+    if attribute not in type(kit).__dict__:  # not that of a parent: its backend is another
+        setattr(type(kit), attribute, make())
+    return getattr(type(kit), attribute)
+
 
 class GeometryConformance:
     """Checks of a geometry backend. Override `backend`, and `conditions` where it needs others."""
 
-    frame = Frame(CRS, 2.0, (341_700, 342_020), (2_769_400, 2_769_720))
-    """Where the checks run: a little more than a window on each side at most, whatever the window's size."""
+    frame = Frame(CRS, 2.0, (341_700, 342_020), (2_769_400, 2_769_640))
+    """Where the checks run: not square, and across a border of most lattices."""
 
     def backend(self) -> GeometryBackend:
         """A fresh backend."""
@@ -137,25 +170,52 @@ class GeometryConformance:
     def texture(self) -> TextureBackend:
         return PlainTexture()
 
-    def engine(self, frame: Frame, seed: int = 0) -> Engine:
-        return Engine(frame, self.backend(), self.texture(), self.conditions(), Noise(seed))
+    # ---- what the checks look at --------------------------------------------------------------------------
 
-    def whole(self, frame: Frame, seed: int = 0, size: int = 256) -> Tile:
-        """The world on `frame`, put together from tiles of one size."""
-        engine = self.engine(frame, seed)
-        return _assemble(frame, [engine.tile(tx, ty, size) for tx, ty in frame.tiles(size)])
+    def engine(self, frame: Frame, seed: int = 0, noise: Noise | None = None) -> Engine:
+        return Engine(frame, self.backend(), self.texture(), self.conditions(), noise or Noise(seed))
 
-    def window(self, seed: int = 0) -> Geometry:
-        backend = self.backend()
-        window = self.frame.tile(self.frame.x[0] // backend.window, self.frame.y[0] // backend.window, backend.window)
-        padded = padding(window, backend.halo)
-        layers = {name: condition.read(padded) for name, condition in self.conditions().items()}
-        return backend.generate(window, layers, Noise(seed))
+    def whole(self, frame: Frame, seed: int = 0, size: int = 256, backwards: bool = False) -> list[Tile]:
+        """The world on `frame` at all levels, put together from tiles of one size."""
+        make = self.engine(frame, seed).reference(size)
+        tiles = [make(tx, ty) for tx, ty in (reversed(list(frame.tiles(size))) if backwards else frame.tiles(size))]
+        return [
+            join_tiles(frame.coarsen(level) if level > 1 else frame, [levels[n] for levels in tiles])
+            for n, level in enumerate(LEVELS)
+        ]
+
+    def usual(self) -> list[Tile]:
+        """The world on `frame` in the usual way, made once for all checks."""
+        return _once(self, "usual", lambda: self.whole(self.frame))
+
+    def windows(self, seed: int = 0, noise: Noise | None = None) -> Blocks:
+        """The windows of every stage, near the corner of `frame`, made anew."""
+        return Blocks(self.engine(self.frame, seed, noise), self.frame)
+
+    def known(self) -> Blocks:
+        """The windows of seed 0, made once for all checks."""
+        return _once(self, "known", self.windows)
+
+    def window(self, seed: int | None = None) -> Geometry:
+        """A window of the geometry's last stage: the known one, or one made anew."""
+        blocks = self.known() if seed is None else self.windows(seed)
+        return Geometry.of(blocks.of(blocks.engine.chain.geometry))
+
+    # ---- what it says of itself ---------------------------------------------------------------------------
 
     def test_attributes(self) -> None:
         backend = self.backend()
         assert backend.name and backend.version, "name and version enter the identity of worlds"
-        assert backend.window >= 8 and backend.halo >= 0
+        stages = backend.stages()
+        assert stages, "a backend is made of stages"
+        assert dict(stages[-1].fields) == GEOMETRY_FIELDS, "the last stage gives GEOMETRY_FIELDS"
+
+    def test_it_travels_to_workers(self) -> None:
+        """A worker process gets the backend pickled."""
+        backend = unpacked(packed(self.backend()))
+        assert [stage.name for stage in backend.stages()] == [stage.name for stage in self.backend().stages()]
+
+    # ---- what it makes ------------------------------------------------------------------------------------
 
     def test_voxels_lie_in_their_window_once_and_sorted(self) -> None:
         geometry = self.window()
@@ -185,42 +245,76 @@ class GeometryConformance:
         assert np.allclose(np.linalg.norm(geometry.normal, axis=1), 1, atol=1e-3)
         assert (np.abs(geometry.offset[:, :2]) <= 0.501 * geometry.frame.voxel_size).all()
 
+    # ---- seeds --------------------------------------------------------------------------------------------
+
     def test_same_seed_same_bits(self) -> None:
-        left, right = self.window(seed=7), self.window(seed=7)
+        left, right = self.window(), self.window(seed=0)
         assert same_voxels(left.voxels, right.voxels)
         for name in ("ground", "offset", "normal"):
             assert np.array_equal(getattr(left, name), getattr(right, name))
 
     def test_seed_zero_is_a_seed_and_the_next_is_another_world(self) -> None:
-        assert same_voxels(self.window(seed=0).voxels, self.window(seed=0).voxels)
-        assert not same_voxels(self.window(seed=0).voxels, self.window(seed=1).voxels)
+        assert same_geometry(self.window(), self.window(seed=0))
+        assert not same_geometry(self.window(), self.window(seed=1))
+
+    def test_stages_share_no_noise(self) -> None:
+        """What one stage draws no other does, but for what it takes from `noise.shared()`."""
+        noise = Recorder(0)
+        blocks = self.windows(noise=noise)
+        for stage in blocks.engine.chain.stages:
+            blocks.of(stage.name)
+        twice = {key: sorted(stages) for key, stages in noise.drawn.items() if len(stages) > 1}
+        assert not twice, f"stages draw from the same streams: {twice}"
+
+    # ---- a function of the place --------------------------------------------------------------------------
 
     def test_any_tile_size_gives_the_same_world(self) -> None:
-        reference = self.whole(self.frame, size=256)
-        for size in (64, 104, 512):
-            assert same_tiles(reference, self.whole(self.frame, size=size)), f"tiles of {size} differ"
+        for size in (SMALL, 512):
+            assert same_levels(self.usual(), self.whole(self.frame, size=size)), f"tiles of {size} differ"
+
+    def test_any_order_gives_the_same_world(self) -> None:
+        assert same_levels(self.usual(), self.whole(self.frame, backwards=True))
 
     def test_crop_equals_whole(self) -> None:
-        whole = self.whole(self.frame)
+        whole = self.usual()
         inner = replace(
             self.frame, x=(self.frame.x[0] + 37, self.frame.x[0] + 90), y=(self.frame.y[0] + 11, self.frame.y[0] + 171)
         )
-        assert same_tiles(_cut(whole, inner), self.whole(inner))
+        parts = self.whole(inner)
+        for level, tile, part in zip(LEVELS, whole, parts, strict=True):
+            assert same_tiles(crop_tile(tile, part.frame), part), f"level {level} of a crop differs"
 
     def test_negative_lattice(self) -> None:
         frame = replace(self.frame, x=(-40, 24), y=(-30, 18))
-        assert same_tiles(self.whole(frame, size=64), self.whole(frame, size=104))
+        assert same_levels(self.whole(frame, size=SMALL), self.whole(frame, size=256))
+
+    def test_windows_agree_where_they_overlap(self) -> None:
+        """Margins and cores are the same place: a voxel stands in both or in none."""
+        blocks = self.known()
+        stage = blocks.engine.chain[blocks.engine.chain.geometry]
+        left, right = Geometry.of(blocks.of(stage.name)), Geometry.of(blocks.of(stage.name, 1))
+        meet = left.frame.intersection(right.frame)
+        if meet is None:
+            assert stage.margin == 0
+            return
+        one, other = (g.voxels.take(g.voxels.inside(meet), meet) for g in (left, right))
+        assert np.array_equal(one.xyz, other.xyz) and np.array_equal(one.semantic, other.semantic)
 
 
 class TextureConformance(GeometryConformance):
     """Checks of a texture backend. Override `texture`; `backend` is then the geometry it is tried on."""
 
-    def splats(self, seed: int = 0) -> tuple[Geometry, Splats]:
-        geometry = self.window(seed)
+    def splats(self, seed: int | None = None) -> tuple[Geometry, Splats]:
+        """A window of the texture's last stage, and the geometry in it: the known one, or one made anew."""
+        blocks = self.known() if seed is None else self.windows(seed)
+        chain = blocks.engine.chain
+        block = blocks.of(chain.texture)
+        return Geometry.of(blocks.of(chain.geometry).crop(block.frame)), Splats.of(block)
+
+    def test_texture_fields(self) -> None:
         texture = self.texture()
-        padded = padding(geometry.frame, texture.halo)
-        layers = {name: condition.read(padded) for name, condition in self.conditions().items()}
-        return geometry, texture.generate(geometry, layers, Noise(seed))
+        stages = texture.stages(self.backend().stages()[-1])
+        assert texture.name and texture.version and dict(stages[-1].fields) == texture_fields(texture.sh_degree)
 
     def test_one_sound_gaussian_a_voxel(self) -> None:
         geometry, splats = self.splats()
@@ -234,25 +328,62 @@ class TextureConformance(GeometryConformance):
         assert np.allclose(np.linalg.norm(splats.rotation, axis=1), 1, atol=1e-3)
 
     def test_texture_same_seed_same_bits(self) -> None:
-        assert same_splats(self.splats(seed=3)[1], self.splats(seed=3)[1])
+        assert same_splats(self.splats()[1], self.splats(seed=0)[1])
+
+
+@dataclass
+class Blocks:
+    """Windows of the stages of an engine, made in memory where they are asked for."""
+
+    engine: Engine
+    corner: Frame
+    known: dict[Task, Block] = field(default_factory=dict)
+
+    def of(self, stage: str, east: int = 0) -> Block:
+        """The window of a stage that holds the corner's south-west voxel, or one `east` of it."""
+        found = self.engine.chain[stage]
+        return self.fetch(Task(found.name, self.corner.x[0] // found.pitch + east, self.corner.y[0] // found.pitch))
+
+    def fetch(self, task: Task) -> Block:
+        if task not in self.known:
+            self.known[task] = self.engine.block(task, self.graph(task), self.fetch)
+        return self.known[task]
+
+    def graph(self, task: Task) -> Graph:
+        """A graph that has a task for every window: nothing is fused into a tile."""
+        graph = self.engine.graph(SMALL)
+        graph.groups = {TILE: (), **{stage.name: (stage.name,) for stage in self.engine.chain.stages}}
+        return graph
+
+
+def same_geometry(left: Geometry, right: Geometry) -> bool:
+    dense = all(np.array_equal(getattr(left, name), getattr(right, name)) for name in ("ground", "offset", "normal"))
+    return dense and same_voxels(left.voxels, right.voxels)
+
+
+def same_levels(left: list[Tile], right: list[Tile]) -> bool:
+    return all(same_tiles(one, other) for one, other in zip(left, right, strict=True))
 
 
 class PlainTexture:
     """The least a texture can be: every voxel in one grey. For tests of geometry."""
 
     name = "plain"
-    version = "1"
-    halo = 0.0
+    version = "2"
     requires: tuple[str, ...] = ()
     sh_degree = 0
 
-    def generate(self, geometry: Geometry, conditions: Mapping[str, Any], noise: Noise) -> Splats:
-        n, s = len(geometry.voxels), geometry.frame.voxel_size
+    def stages(self, geometry: Stage) -> list[Stage]:
+        return [Stage("plain", geometry.step, texture_fields(0), self.grey, (Read("geometry"),))]
+
+    def grey(self, window: Frame, inputs: Inputs, noise: Noise) -> Block:
+        geometry = Geometry.of(inputs["geometry"])
+        n, s = len(geometry.voxels), window.voxel_size
         rotation = np.tile(np.array([1, 0, 0, 0], np.float32), (n, 1))
         return Splats(
             geometry.offset, np.full((n, 2), 0.6 * s, np.float32), rotation, np.ones(n, np.float32),
             np.zeros((n, 1, 3), np.float32),
-        )  # fmt: skip
+        ).block(geometry.voxels)  # fmt: skip
 
 
 def open_sides(voxels: Voxels) -> int:
@@ -282,26 +413,3 @@ def open_sides(voxels: Voxels) -> int:
         faces_second = (surface.take(range(1, solid.shape[axis]), axis) & FACES[minus]) > 0
         holes += int((first & ~second & ~faces_first).sum() + (second & ~first & ~faces_second).sum())
     return holes
-
-
-def _assemble(frame: Frame, tiles: list[Tile]) -> Tile:
-    dense: dict[str, NDArray] = {
-        "ground": np.full(frame.shape, np.nan, np.float32), "surface": np.full(frame.shape, np.nan, np.float32),
-        "semantics": np.zeros(frame.shape, np.uint8), "rgb": np.zeros((*frame.shape, 3), np.uint8),
-    }  # fmt: skip
-    for tile in tiles:
-        for name, whole in dense.items():
-            whole[frame.slices(tile.frame)] = getattr(tile, name)
-    voxels = concatenate_voxels(frame, [tile.voxels for tile in tiles])
-    order = voxels.order()
-    splats = Splats.concatenate([tile.splats for tile in tiles])
-    return Tile(frame, **dense, voxels=voxels.take(order), splats=splats.take(order))
-
-
-def _cut(tile: Tile, frame: Frame) -> Tile:
-    rows, columns = tile.frame.slices(frame)
-    keep = tile.voxels.inside(frame)
-    return Tile(
-        frame, tile.ground[rows, columns], tile.surface[rows, columns], tile.semantics[rows, columns],
-        tile.rgb[rows, columns], tile.voxels.take(keep, frame), tile.splats.take(keep),
-    )  # fmt: skip

@@ -9,6 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgen.blocks import Block, column_order, within
+from earthgen.stages import Field
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
@@ -16,6 +18,27 @@ FACES = {"-x": 1, "+x": 2, "-y": 4, "+y": 8, "-z": 16, "+z": 32}
 """Bits of `Voxels.faces`: the sides of a voxel that look into the open."""
 
 TOP = FACES["+z"]
+
+GEOMETRY_FIELDS = {
+    "ground": Field("float32"),
+    "semantic": Field("uint8", sparse=True),
+    "faces": Field("uint8", sparse=True),
+    "object": Field("uint32", sparse=True),
+    "offset": Field("float32", (3,), sparse=True),
+    "normal": Field("float32", (3,), sparse=True),
+}
+"""What the last stage of a geometry backend makes; see `Voxels` and `Geometry`."""
+
+
+def texture_fields(sh_degree: int) -> dict[str, Field]:
+    """What the last stage of a texture backend makes, a row a voxel of the geometry; see `Splats`."""
+    return {
+        "offset": Field("float32", (3,), sparse=True),
+        "scale": Field("float32", (2,), sparse=True),
+        "rotation": Field("float32", (4,), sparse=True),
+        "opacity": Field("float32", sparse=True),
+        "sh": Field("float32", ((sh_degree + 1) ** 2, 3), sparse=True),
+    }
 
 
 @dataclass(frozen=True)
@@ -47,12 +70,11 @@ class Voxels:
     def inside(self, frame: Frame) -> NDArray:
         """(n,) bool: in the columns of `frame`."""
         self.frame.require_lattice(frame)
-        x, y = self.xyz[:, 0], self.xyz[:, 1]
-        return (x >= frame.x[0]) & (x < frame.x[1]) & (y >= frame.y[0]) & (y < frame.y[1])
+        return within(self.xyz, frame)
 
     def order(self) -> NDArray:
         """(n,) the permutation that sorts by (y, x, z)."""
-        return np.lexsort((self.xyz[:, 2], self.xyz[:, 0], self.xyz[:, 1]))
+        return column_order(self.xyz)
 
 
 @dataclass(frozen=True)
@@ -84,6 +106,15 @@ class Splats:
     def concatenate(cls, parts: Sequence[Splats]) -> Self:
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
+    @classmethod
+    def of(cls, block: Block) -> Self:
+        """The Gaussians in a block of `texture_fields`."""
+        return cls(*(block.sparse[field.name] for field in fields(cls)))
+
+    def block(self, voxels: Voxels) -> Block:
+        """A block of these Gaussians, which are those of `voxels`."""
+        return Block(voxels.frame, {}, voxels.xyz, {field.name: getattr(self, field.name) for field in fields(self)})
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -112,6 +143,23 @@ class Geometry:
                 f"a geometry of {n} voxels with ground {self.ground.shape}, offset {self.offset.shape} and normal "
                 f"{self.normal.shape} does not fit {self.frame} of shape {self.frame.shape}"
             )
+
+    @classmethod
+    def of(cls, block: Block) -> Self:
+        """The geometry in a block of `GEOMETRY_FIELDS`."""
+        sparse = block.sparse
+        voxels = Voxels(block.frame, _rows(block), sparse["semantic"], sparse["faces"], sparse["object"])
+        return cls(block.frame, block.dense["ground"], voxels, sparse["offset"], sparse["normal"])
+
+    def block(self) -> Block:
+        """This as a block of `GEOMETRY_FIELDS`: what a stage gives."""
+        sparse = {name: getattr(self.voxels, name) for name in ("semantic", "faces", "object")}
+        sparse |= {"offset": self.offset, "normal": self.normal}
+        return Block(self.frame, {"ground": self.ground}, self.voxels.xyz, sparse)
+
+
+def _rows(block: Block) -> NDArray:
+    return np.empty((0, 3), np.int32) if block.xyz is None else block.xyz
 
 
 def concatenate_voxels(frame: Frame, parts: Sequence[Voxels]) -> Voxels:

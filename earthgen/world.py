@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgen.content import add, digest_text
 from earthgen.errors import StoreError
 from earthgen.job import LEVELS
 from earthgen.selection import extent
@@ -32,7 +33,8 @@ class World:
     # ---- what it is -------------------------------------------------------------------------------------
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Path | str:
+        """Where it is: a folder, or a URL."""
         return self._store.path
 
     @property
@@ -99,13 +101,32 @@ class World:
     @property
     def counts(self) -> dict[str, int]:
         """Number of voxels by level ("voxels" is level 1)."""
-        totals = self._store.index()[..., 1:].sum(axis=(0, 1))
+        totals = self._store.index()[..., 1 : 1 + len(LEVELS)].sum(axis=(0, 1))
         return {"voxels": int(totals[0])} | {
             f"voxels_level_{level}": int(n) for level, n in zip(LEVELS[1:], totals[1:], strict=True)
         }
 
     def bytes_on_disk(self) -> int:
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        """Bytes of everything in its folder, scratch of an unfinished job too."""
+        return self._store.folder.size()
+
+    def digest(self, recompute: bool = False) -> str:
+        """64 hex digits of identity and content, the same for any tile size and order of the finished tiles.
+
+        Worlds of one identity whose edges are multiples of 8 voxels have digests that depend on their content alone.
+
+        recompute : read and check everything instead of trusting the index
+
+        Raises
+        ------
+        StoreError
+            if a tile is damaged so that it cannot be read
+        """
+        if recompute:
+            total = add(*(self._store.digest_of(*tile) for tile in self.tiles()))
+        else:
+            total = self._store.digest()
+        return digest_text(self.identity, total)
 
     def tile_frame(self, tx: int, ty: int, level: int = 1) -> Frame:
         """The part of a tile that lies in the world."""
@@ -143,7 +164,7 @@ class World:
 
         part = self.part(level, bounds)
         dataset = xarray.open_zarr(
-            str(self.path), group=None if level == 1 else f"level_{level}", consolidated=False, chunks=None,
+            self._store.root.store, group=None if level == 1 else f"level_{level}", consolidated=False, chunks=None,
             decode_coords="all", mask_and_scale=False, drop_variables=["index"],
         )  # fmt: skip
         rows, columns = self._store.tiles_frame.coarsen(level).slices(part)
@@ -205,12 +226,12 @@ class World:
 
 
 def open_world(path: str | Path) -> World:
-    """Open a world for reading.
+    """Open a world for reading, at a path or a URL such as s3://bucket/world.zarr.
 
     Raises
     ------
     StoreError
-        if there is none at `path`, or a newer earthgen wrote it
+        if there is none at `path`, or a newer or older earthgen wrote it
     """
     return World(open_store(path))
 

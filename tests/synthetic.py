@@ -5,11 +5,12 @@ It is written through the store's own writer. Everything is a function of the pl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from earthgen.levels import rotations, tile_of
+from earthgen.levels import Tile, crop_tile, levels_of, rotations, tile_of
 from earthgen.store import Store, create_store
 from earthgen.voxels import FACES, Splats, Voxels
 from earthgen.world import World, open_world
@@ -185,11 +186,26 @@ def start(
     return create_store(path, frame, tile_size, attributes, degree)
 
 
+def put(store: Store, tile: tuple[int, int], content: Tile) -> None:
+    """Write a level-1 tile with its levels, and make it visible."""
+    store.commit({tile: store.write(*tile, levels_of(content))})
+
+
+def fill(store: Store, levels: Sequence[Tile]) -> None:
+    """Write the tiles of a world from its levels, which cover it or more, and make them visible together."""
+    store.commit({tile: store.write(*tile, cut(store, tile, levels)) for tile in store.frame.tiles(store.tile_size)})
+
+
+def cut(store: Store, tile: tuple[int, int], levels: Sequence[Tile]) -> list[Tile]:
+    """The part of levels that a tile of a world has."""
+    return [crop_tile(part, store.tile_frame(*tile, 2**n)) for n, part in enumerate(levels)]
+
+
 def make(path: Path, x: tuple[int, int], y: tuple[int, int], *, flat: bool = False, degree: int = 0, **kind) -> World:
     """A finished world."""
     store = start(path, x, y, degree=degree, **kind)
     for tx, ty in store.frame.tiles(store.tile_size):
         frame = store.tile_frame(tx, ty)
         ground, voxels, splats = build(frame, flat, degree)
-        store.write(tx, ty, tile_of(frame, ground, voxels, splats))
+        put(store, (tx, ty), tile_of(frame, ground, voxels, splats))
     return open_world(path)

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 
 from earthgen import errors
+from earthgen import progress as core_progress
 from earthgen.job import Job, load_job, make_job
 from earthgen.progress import Event
 from earthgen_cli import doctor, progress, reference
@@ -28,7 +30,7 @@ from earthgen_cli.main import COMMANDS, EXIT_CODES, main
 from geo_io.errors import FieldError, FrameError, InputError, MissingFileError, RegionError
 
 ROOT = Path(__file__).parents[1]
-BBOX = "11.5500,49.9400,11.5512,49.9408"
+BBOX = "11.5500,49.9403,11.5512,49.9407"  # two tiles of 64 m
 NEAR = 1e-4  # degrees: the UTM grid is turned by 2 degrees here, and boxes grow to whole voxels
 PLUGIN = f"""
 import sys
@@ -119,7 +121,13 @@ def test_version_and_bare_call(capsys: pytest.CaptureFixture[str]) -> None:
 OPTIONS = {
     "generate": "--bbox --bbox-crs --region --semantics --class-field --legend --dem --dem-unit --dsm --dsm-unit "
     "--image --condition --assume-crs --allow-unmapped --crs --voxel-size --geometry --texture --set --seed "
-    "--tile-size --out --overwrite --resume --yes --quiet --json --progress",
+    "--tile-size --out --overwrite --resume --extend --workers --scheduler --yes --quiet --json --progress",
+    "plan": "--bbox --region --semantics --dem --set --out --resume --extend --workers --sample --quiet --json",
+    "batch": "--out-dir --grid --allow-overlap --dry-run --job --bbox --bbox-crs --region --semantics --dem --set "
+    "--overwrite --resume --workers --scheduler --yes --quiet --json --progress",
+    "verify": "--sample --semantics --dem --dsm --image --condition --workers --scheduler --no-mark --quiet --json "
+    "--progress",
+    "digest": "--recompute --json",
     "info": "--json",
     "preview": "--out --view --size --bbox --bbox-crs --azimuth --elevation --renderer --quiet --json --progress",
     "export": "--format --out --bbox --bbox-crs --level --quiet --json --progress",
@@ -261,6 +269,24 @@ def test_a_table_of_the_job_file_that_is_none(tmp_path: Path, capsys: pytest.Cap
         (["export", "w.zarr", "--format", "cog"], 2, "--out"),
         (["export", "w.zarr", "--format", "cog", "--out", "x", "--level", "3"], 2, "--level 3"),
         (["preview", "w.zarr", "--out", "p.gif"], 2, "p.gif"),
+        (["generate", "--out", "w.zarr", "--workers", "0"], 2, "--workers"),
+        (["generate", "--out", "w.zarr", "--resume"], 5, "w.zarr does not exist"),
+        (["generate", "--out", "w.zarr", "--extend", "--bbox", BBOX], 5, "no world at w.zarr to extend"),
+        (["generate", "--out", "none/w.zarr", "--bbox", BBOX], 5, "folder none"),
+        (["generate", "--out", "w.zarr", "--resume", "--extend"], 2, "--resume and --extend"),
+        (["plan"], 2, "--bbox"),
+        (["plan", "--out", "w.zarr", "--extend", "--bbox", BBOX], 5, "w.zarr does not exist"),
+        (["batch", "regions.gpkg"], 2, "--out-dir"),
+        (["batch", "regions.gpkg", "--out-dir", "d"], 3, "regions.gpkg"),
+        (["batch", "regions.gpkg", "--out-dir", "d", "--grid", "100"], 2, "REGIONS and --grid"),
+        (["batch", "regions.gpkg", "--out-dir", "d", "--bbox", BBOX], 2, "REGIONS and --bbox"),
+        (["batch", "--out-dir", "d"], 2, "--grid"),
+        (["batch", "--out-dir", "d", "--grid", "100"], 2, "--bbox"),
+        (["batch", "--out-dir", "d", "--grid", "100.5", "--bbox", BBOX], 4, "100.5 m is not a multiple"),
+        (["batch", "--out-dir", "none/d", "--grid", "100", "--bbox", BBOX], 5, "folder none"),
+        (["verify", "w.zarr"], 5, "w.zarr does not exist"),
+        (["verify", "w.zarr", "--sample", "-1"], 2, "--sample"),
+        (["digest", "w.zarr"], 5, "w.zarr does not exist"),
         (["info", "w.zarr"], 5, "w.zarr does not exist"),
         (["legend", "osmm"], 3, "'osm'"),
         (["--plugin-dir", "none", "legend"], 6, "none does not exist"),
@@ -294,6 +320,7 @@ ERRORS = [
     (errors.PluginError("geometry 'x' broke", "tell its author"), 6),
     (errors.UnknownNameError("there is no geometry 'x'", "there are: y"), 6),
     (errors.SizeError("the job is large", "give --yes"), 7),
+    (errors.SchedulerError("there is no Dask scheduler at tcp://host:1", "start one"), 8),
     (OSError(errno.ENOSPC, "No space left on device", "w.zarr"), 5),
     (PermissionError(errno.EACCES, "Permission denied", "w.zarr"), 5),
     (KeyboardInterrupt(), 130),
@@ -337,6 +364,19 @@ def test_what_to_do_about_errors_of_the_system(core: Core, capsys: pytest.Captur
     assert "EARTHGEN_DEBUG=1" in capsys.readouterr().err
 
 
+def test_an_object_store_that_refuses(core: Core, capsys: pytest.CaptureFixture[str]) -> None:
+    exceptions = pytest.importorskip("botocore.exceptions", reason="the packages for object stores are not installed")
+    core.error = exceptions.NoCredentialsError()
+    assert main(["generate", "--bbox", "1,2,3,4", "--out", "s3://bucket/w.zarr"]) == 5
+    assert "Unable to locate credentials. Check the URL" in capsys.readouterr().err
+
+
+def test_the_way_to_install_something_can_be_pasted(core: Core, capsys: pytest.CaptureFixture[str]) -> None:
+    core.error = errors.SchedulerError("--scheduler wants Dask", "pip install 'earthgen[dask]'")
+    assert main(["generate", "--bbox", "1,2,3,4", "--out", "w.zarr"]) == 8
+    assert "wants Dask. pip install 'earthgen[dask]'." in capsys.readouterr().err
+
+
 def test_debug_prints_the_traceback(
     core: Core, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -373,18 +413,46 @@ EVENTS = [
     *(Event("generate", done, 20, done * 2.0, (20 - done) * 2.0, f"tile {done}, 0") for done in range(1, 21)),
 ]
 WARNING = Event("generate", 20, 20, 40.0, 0.0, "warning: 3 [bold]roofs[/bold] were flat")
+MESSAGE = Event("generate", 0, 20, 0.0, None, "note: Dask dashboard: http://[::1]:8787")
+
+
+def test_the_prefixes_of_notes_are_those_of_the_core() -> None:
+    assert (progress.WARNING, progress.MESSAGE) == (core_progress.WARNING, core_progress.MESSAGE)
+
+
+@pytest.mark.parametrize("mode", ["lines", "bar"])
+def test_a_message_is_a_line(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.display(progress.Mode(mode)) as show:
+        show(EVENTS[1])
+        show(MESSAGE)
+    assert re.search(r"^Dask dashboard: http://\[::1\]:8787 *$", capsys.readouterr().err, re.M)
+    assert show.warned == set()
+
+
+def test_the_region_of_a_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    for mode in ("lines", "bar", "json"):
+        with progress.display(progress.Mode(mode)) as show:
+            for name in ("east", "west"):
+                show.region = name
+                for event in [*EVENTS[1:3], WARNING]:
+                    show(event)
+    said = capsys.readouterr().err
+    assert "east: generate: 0 of 20" in said and "west: generate: 0 of 20" in said
+    assert "warning: west: 3 [bold]roofs[/bold] were flat" in said
+    assert '{"event": "warning", "task": "generate", "region": "west", "warning"' in said
 
 
 def test_json_lines(core: Core, capsys: pytest.CaptureFixture[str]) -> None:
-    core.events = [*EVENTS, WARNING]
+    core.events = [*EVENTS, MESSAGE, WARNING]
     main(["generate", "--bbox", "1,2,3,4", "--out", "w.zarr", "--progress", "json"])
-    nothing, *lines, warning, error = map(json.loads, capsys.readouterr().err.splitlines())
+    nothing, *lines, message, warning, error = map(json.loads, capsys.readouterr().err.splitlines())
     assert nothing["total"] == 0 and [line["done"] for line in lines] == list(range(21))
     assert lines[0]["eta"] is None and lines[0]["rate"] is None
     assert lines[10] == {
         "event": "progress", "task": "generate", "done": 10, "total": 20, "seconds": 20.0, "eta": 20.0, "rate": 0.5,
         "note": "tile 10, 0",
     }  # fmt: skip
+    assert message == {"event": "message", "task": "generate", "message": "Dask dashboard: http://[::1]:8787"}
     assert warning == {"event": "warning", "task": "generate", "warning": "3 [bold]roofs[/bold] were flat"}
     assert error["exit_code"] == 2
 
@@ -428,7 +496,7 @@ def test_generate_says_what_it_made(plugin_dir: Path, tmp_path: Path, capsys: py
     assert main(generate_words(out, plugin_dir)) == 0
     said = capsys.readouterr()
     for text in ("EPSG:32632 (WGS 84 / UTM zone 32N)", str(out), "voxels of 1 m", "tiles", f"preview '{out}' --out",
-                 "earthgen export", "earthgen info"):  # fmt: skip
+                 "earthgen export", "earthgen info", "km2/h", "of all workers together"):  # fmt: skip
         assert text in said.out
     assert "generate: " in said.err
     assert "warning: plugin broken was skipped: RuntimeError: made for [red]another[/red] release\n" in said.err
@@ -446,7 +514,9 @@ def test_generate_json(plugin_dir: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert values["crs"] == "EPSG:32632" and values["complete"] and values["seed"] == 5
     assert values["counts"]["voxels"] == values["shape"][0] * values["shape"][1] > 0
     assert values["bounds_lon_lat"] == pytest.approx([float(part) for part in BBOX.split(",")], abs=NEAR)
-    assert values["warnings"] and values["bytes"] > 0 and values["tiles"] > 1
+    assert values["warnings"] and values["bytes"] > 0 and values["tiles"] == values["tiles_made"] > 1
+    assert values["work"]["terraces"] >= 0 and values["work"]["levels"] > 0
+    assert values["km2_per_hour"] == pytest.approx(values["area_km2"] / values["seconds"] * 3600, rel=0.01)
 
 
 def test_info(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -457,6 +527,8 @@ def test_info(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(made), "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert values["identity"]["geometry"]["name"] == "terraces"
+    assert main(["digest", str(made)]) == 0
+    assert capsys.readouterr().out == values["digest"] + "\n" and f"{values['digest']}\n" in text
     assert values["frame"]["crs"] == "EPSG:32632" and values["complete"] and values["tiles_missing"] == 0
     assert values["provenance"]["ground"] == "generated, not measured"
     assert values["bounds_lon_lat"] == pytest.approx([float(part) for part in BBOX.split(",")], abs=NEAR)
@@ -581,6 +653,354 @@ def test_legend_has_colour_swatches_on_a_terminal(monkeypatch: pytest.MonkeyPatc
     assert swatch(classes()[0]) == "\x1b[48;2;185;163;127m    \x1b[0m"
 
 
+# ---- worlds that are there already: resume, extend, plan ------------------------------------------------
+
+
+def test_options_of_a_run(core: Core) -> None:
+    main(
+        ["generate", "--bbox", "1,2,3,4", "--out", "s3://b/w.zarr", "--workers", "3", "--scheduler", "tcp://host:8786"]
+    )
+    job = core.jobs[0]
+    assert (job.workers, job.scheduler, job.out) == (3, "tcp://host:8786", "s3://b/w.zarr")
+
+
+def test_resume_takes_the_settings_of_the_world(
+    core: Core, made: Path, plugin_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["generate", "--out", str(made), "--resume"])
+    (job,) = core.jobs
+    assert job.bbox == tuple(map(float, BBOX.split(","))) and job.resume
+    assert (job.seed, job.tile_size, job.geometry, job.plugin_dir) == (5, 64, "terraces", (plugin_dir,))
+    main(["generate", "--out", str(made), "--resume", "--seed", "6", "--set", "geometry.step=3.0"])
+    assert (core.jobs[1].seed, core.jobs[1].geometry_options) == (6, {"step": 3.0})
+    (tmp_path / "job.toml").write_text(f"tile_size = 128\nresume = true\nout = {str(made)!r}\nregion = 'town.gpkg'\n")
+    main(["generate", str(tmp_path / "job.toml")])
+    assert (core.jobs[2].tile_size, core.jobs[2].seed) == (128, 5)
+    assert core.jobs[2].region == str(tmp_path / "town.gpkg") and core.jobs[2].bbox is None
+    capsys.readouterr()
+    assert main(["generate", "--out", str(tmp_path / "none.zarr"), "--resume", "--bbox", BBOX]) == 2
+    assert "the test stops here" in capsys.readouterr().err, "it is a new world"
+    assert core.jobs[3].seed == 0
+
+
+def test_extend_takes_the_settings_of_the_world_but_its_place(
+    core: Core, made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["generate", "--out", str(made), "--extend", "--bbox", "11.5,49.9,11.6,50.0"])
+    (job,) = core.jobs
+    assert job.extend and job.bbox == (11.5, 49.9, 11.6, 50.0)
+    assert (job.seed, job.geometry, job.crs, job.bbox_crs) == (5, "terraces", None, "EPSG:4326")
+    capsys.readouterr()
+    assert main(["generate", "--out", str(made), "--extend"]) == 2
+    assert "how far to extend" in capsys.readouterr().err and len(core.jobs) == 1
+
+
+def test_a_world_is_resumed_and_extended(plugin_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "w.zarr"
+    assert main([*generate_words(out, plugin_dir), "--quiet"]) == 0
+    before = digest_of(out, capsys)
+    drop_tile(out)
+    assert main(["digest", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.out.strip() != before and said.err == (
+        f"warning: {out} lacks 1 tile: this is the digest of those that are there\n"
+    )
+    assert main(["generate", "--out", str(out), "--resume", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["tiles_made"] == 1 < values["tiles"] and values["complete"]
+    assert digest_of(out, capsys) == before
+    left, bottom, right, top = values["bounds"]
+    wide = ["--extend", "--bbox", f"{left},{bottom},{right + 40},{top}", "--bbox-crs", values["crs"], "--json"]
+    assert main(["plan", "--out", str(out), *wide]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert 0 < planned["tiles_there"] < planned["tiles"]
+    assert main(["generate", "--out", str(out), *wide]) == 0
+    grown = json.loads(capsys.readouterr().out)
+    assert grown["tiles_made"] == planned["tiles"] - planned["tiles_there"] and grown["shape"][1] > values["shape"][1]
+    assert main(["generate", "--out", str(out), "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tiles_made"] == 0, "its settings know how far it goes"
+
+
+def digest_of(world: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(["digest", str(world), "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["tiles_missing"] == 0
+    return str(values["digest"])
+
+
+def drop_tile(world: Path) -> None:
+    """A world as a run leaves it that was broken off."""
+    from earthgen.store import open_store
+
+    store = open_store(world, mode="r+")
+    store.forget(store.done()[:1])
+
+
+def test_what_was_given_in_memory_has_to_be_given_again(
+    plugin_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import earthgen
+
+    out = tmp_path / "w.zarr"
+    box = tuple(map(float, BBOX.split(",")))
+    meadow = areas(tmp_path / "meadow.gpkg", [BBOX], landuse=["meadow"])
+    options = {"bbox": box, "geometry": "terraces", "texture": "stripes", "plugin_dir": [plugin_dir], "legend": "osm"}
+    earthgen.generate(out=out, semantics=meadow, tile_size=64, **options)
+    for words in (["generate", "--out", str(out), "--resume"], ["verify", str(out), "--sample", "1"]):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert "semantics that were in no file" in said and "--semantics FILE" in said
+    fake = Core()
+    monkeypatch.setattr(importlib.import_module("earthgen.generation"), "run", fake.run)
+    main(["generate", "--out", str(out), "--resume", "--semantics", str(tmp_path / "meadow.gpkg")])
+    assert fake.jobs[0].semantics == (str(tmp_path / "meadow.gpkg"),)
+
+
+def areas(path: Path, boxes: list[str], **columns: list[Any]) -> Any:
+    """A file of rectangles, W,S,E,N each, and what it holds."""
+    import geopandas
+    import shapely
+
+    shapes = [shapely.box(*map(float, box.split(","))) for box in boxes]
+    frame = geopandas.GeoDataFrame(columns, geometry=shapes, crs="EPSG:4326")
+    frame.to_file(path)
+    return frame
+
+
+def test_plan(
+    plugin_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["plan", *generate_words(tmp_path / "deep" / "w.zarr", plugin_dir)[1:], "--workers", "2"]
+    assert main([*words, "--quiet"]) == 0 and capsys.readouterr() == ("", "")
+    assert main(words) == 0
+    said = capsys.readouterr()
+    for expected in ("tasks", "tile", "objects", "are free", "with 2 workers", "basis", "figures of the procedural"):
+        assert expected in said.out
+    assert main([*words, "--json"]) == 0
+    rough = json.loads(capsys.readouterr().out)
+    assert main([*words, "--sample", "1", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["tiles"] == values["tasks"]["tile"] == rough["tiles"] > 1 and values["workers"] == 2
+    assert values["basis"] != rough["basis"] and values["seconds"] > 0 < values["bytes"] and values["enough_space"]
+    assert values["bounds_lon_lat"] == pytest.approx([float(part) for part in BBOX.split(",")], abs=NEAR)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(1000, 900, 100))  # type: ignore[attr-defined]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "100 bytes are free" in said.out and re.search(r"^warning: .* its disk has 100 bytes free", said.err, re.M)
+    assert main([*words, "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["bytes_free"] == 100 and values["enough_space"] is False
+    assert main([*words[:-2], "--out", "s3://bucket/w.zarr", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bytes_free"] is None
+
+
+# ---- batch ----------------------------------------------------------------------------------------------
+
+EAST, WEST, FAR = "11.5506,49.9403,11.5512,49.9407", "11.5500,49.9403,11.5505,49.9407", "11.5600,49.94,11.5604,49.9404"
+
+
+def batch_words(folder: Path, plugin_dir: Path) -> list[str]:
+    return [
+        "batch", str(folder / "regions.gpkg"), "--out-dir", str(folder / "worlds"), "--geometry", "terraces",
+        "--texture", "stripes", "--plugin-dir", str(plugin_dir),
+    ]  # fmt: skip
+
+
+def test_batch(plugin_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    areas(tmp_path / "regions.gpkg", [EAST, WEST, FAR], name=["east", "west", "far"], seed=[None, 7, None])
+    words, worlds = batch_words(tmp_path, plugin_dir), tmp_path / "worlds"
+    assert main([*words, "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^west +0\.00\d +\d+ +seed=7$", text, re.M) and re.search(r"^far .* -$", text, re.M)
+    assert main([*words, "--dry-run", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["regions"]
+    assert [row["name"] for row in rows] == ["east", "west", "far"] and rows[1]["overrides"] == {"seed": 7}
+    assert not worlds.exists(), "a dry run writes nothing"
+
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert re.search(r"^west +0\.00\d +\d+ +[\d.]+ s +done$", said.out, re.M) and "3 of 3 regions are done" in said.out
+    assert "regions: 3 of 3" in said.err and "west: generate: 0 of" in said.err
+    assert said.err.count("plugin broken was skipped") == 1
+    assert sorted(path.name for path in worlds.iterdir()) == ["east.zarr", "far.zarr", "west.zarr"]
+
+    assert main(words) == 5
+    assert "3 of the 3 worlds are in" in capsys.readouterr().err
+    shutil.rmtree(worlds / "far.zarr")
+    drop_tile(worlds / "west.zarr")
+    assert main(words) == 5
+    assert "2 of the 3 worlds are in" in capsys.readouterr().err and not (worlds / "far.zarr").exists()
+    assert main([*words, "--resume", "--progress", "json", "--json"]) == 0
+    said = capsys.readouterr()
+    values = json.loads(said.out)
+    assert (values["done"], values["failed"], values["not_run"]) == (3, 0, 0)
+    events = [json.loads(line) for line in said.err.splitlines()]
+    steps = [(event["region"], event["note"]) for event in events if event["task"] == "generate" and event.get("note")]
+    assert {region for region, _ in steps} == {"west", "far"}
+    assert [event["note"] for event in events if event["task"] == "regions"] == ["", "east", "west", "far"]
+    assert not any("region" in event for event in events if event["task"] == "regions")
+    assert main(["info", str(worlds / "west.zarr")]) == 0, "made of a region that is no file"
+    assert "POLYGON" not in capsys.readouterr().out
+    assert main(["generate", "--out", str(worlds / "west.zarr"), "--resume", "--quiet"]) == 0
+
+
+def test_a_batch_goes_on_after_a_region_that_fails(
+    plugin_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    areas(tmp_path / "regions.gpkg", [EAST, WEST, FAR], name=["a", "b", "c"], semantics=["none.shp", None, "no.tif"])
+    words = batch_words(tmp_path, plugin_dir)
+    assert main([*words, "--progress", "none"]) == 3
+    said = capsys.readouterr()
+    lines = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 2 and lines[0].startswith("error: region a: ") and "none.shp" in lines[0]
+    assert re.search(r"^a .* failed: MissingFileError$", said.out, re.M) and re.search(r"^b .* done$", said.out, re.M)
+    assert "1 of 3 regions are done, 2 failed" in said.out
+    assert main([*words, "--overwrite", "--json"]) == 3
+    said = capsys.readouterr()
+    values = json.loads(said.out)
+    assert (values["done"], values["failed"]) == (1, 2)
+    assert [row["result"] for row in values["regions"]] == ["failed", "done", "failed"]
+    assert values["regions"][0]["error"]["exit_code"] == 3 and values["regions"][1]["error"] is None
+    assert [json.loads(line)["exit_code"] for line in said.err.splitlines()] == [3, 3]
+
+
+def test_a_full_disk_ends_a_batch_that_still_says_what_is_done(
+    plugin_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from earthgen import batch
+
+    areas(tmp_path / "regions.gpkg", [EAST, WEST, FAR], name=["a", "b", "c"])
+    real = batch.run
+
+    def run(job: Job, listener: Any = None) -> Any:
+        if Path(job.out).stem == "b":
+            raise errors.StoreFullError("the disk of b.zarr is full", "free space and --resume")
+        return real(job, listener)
+
+    monkeypatch.setattr(batch, "run", run)
+    assert main([*batch_words(tmp_path, plugin_dir), "--progress", "none"]) == 5
+    said = capsys.readouterr()
+    assert re.search(r"^a .* done$", said.out, re.M) and "1 of 3 regions are done" in said.out
+    assert said.err.endswith("error: the disk of b.zarr is full. Free space and --resume.\n")
+
+
+def test_a_batch_of_a_grid(plugin_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "job.toml").write_text('seed = 3\ngeometry = "terraces"\ntexture = "stripes"\nout = "w.zarr"\n')
+    words = ["batch", "--grid", "64", "--bbox", BBOX, "--out-dir", str(tmp_path / "worlds"), "--tile-size", "64",
+             "--job", str(tmp_path / "job.toml"), "--plugin-dir", str(plugin_dir)]  # fmt: skip
+    assert main([*words, "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["done"] == len(values["regions"]) == len(list((tmp_path / "worlds").iterdir())) > 1
+    assert sum(row["area_km2"] for row in values["regions"]) == pytest.approx(0.0042, rel=0.1)
+    assert all(re.fullmatch(r"x\+\d+_y\+\d+", row["name"]) for row in values["regions"])
+    assert main(["info", values["regions"][0]["world"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["seed"] == 3
+
+
+def test_what_is_wrong_with_regions_is_said_before_anything_runs(
+    plugin_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = batch_words(tmp_path, plugin_dir)
+    areas(tmp_path / "regions.gpkg", [BBOX, WEST], name=["all", "west"])
+    assert main(words) == 4
+    assert "overlap" in capsys.readouterr().err and not (tmp_path / "worlds").exists()
+    assert main([*words, "--allow-overlap", "--dry-run"]) == 0
+    (tmp_path / "worlds").write_text("")
+    capsys.readouterr()
+    assert main([*words, "--allow-overlap"]) == 5
+    assert "is a file" in capsys.readouterr().err
+
+    def refuse(path: Path, *args: Any, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    (tmp_path / "worlds").unlink()
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert main([*words, "--allow-overlap"]) == 5
+    line = capsys.readouterr().err
+    assert "Permission denied" in line and "may write to" in line and line.count("\n") == 1
+
+
+# ---- verify and digest ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def worn(made: Path, tmp_path: Path) -> Path:
+    """A copy of the world with a damaged tile."""
+    path = tmp_path / "worn.zarr"
+    shutil.copytree(made, path)
+    chunk = max((path / "ground" / "c").rglob("[0-9]*"), key=lambda file: file.stat().st_size * file.is_file())
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    chunk.write_bytes(bytes(data))
+    return path
+
+
+def test_verify_a_sound_world(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(made)]) == 0
+    said = capsys.readouterr()
+    assert re.search(r"^damaged +0$", said.out, re.M) and re.search(r"^result +sound$", said.out, re.M)
+    assert "check: " in said.err
+    assert main(["verify", str(made), "--sample", "1", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["sound"] and values["checked"] > 1 == len(values["compared"]) and values["different"] == []
+    assert main(["verify", str(made), "--quiet"]) == 0 and capsys.readouterr() == ("", "")
+
+
+def test_verify_finds_damage_that_resume_repairs(worn: Path, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(worn), "--no-mark", "--json"]) == 5
+    said = capsys.readouterr()
+    values = json.loads(said.out)
+    assert not values["sound"] and not values["marked"] and len(values["damaged"]) == 1
+    assert "--no-mark" in json.loads(said.err)["remedy"]
+    assert main(["verify", str(worn)]) == 5
+    said = capsys.readouterr()
+    x, y = values["damaged"][0]["tile"]
+    assert re.search(rf"^{x} +{y} +\w+", said.out, re.M)
+    assert f"`earthgen generate --out {worn} --resume`" in said.err
+    assert main(["generate", "--out", str(worn), "--resume", "--quiet"]) == 0
+    assert main(["verify", str(worn), "--quiet"]) == 0
+    assert digest_of(worn, capsys) == digest_of(made, capsys)
+
+
+def test_verify_with_an_input_that_moved(plugin_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, old, new = tmp_path / "w.zarr", tmp_path / "old.gpkg", tmp_path / "new.gpkg"
+    areas(old, [BBOX], landuse=["meadow"])
+    words = [*generate_words(out, plugin_dir), "--semantics", str(old), "--legend", "osm", "--quiet"]
+    assert main(words) == 0
+    old.rename(new)
+    assert main(["verify", str(out), "--sample", "1"]) == 3
+    assert "old.gpkg" in capsys.readouterr().err
+    assert main(["verify", str(out), "--sample", "1", "--semantics", str(new)]) == 0
+    new.unlink()
+    areas(new, [BBOX], landuse=["forest"])
+    assert main(["verify", str(out), "--sample", "1", "--semantics", str(new)]) == 5
+    assert "inputs" in capsys.readouterr().err
+
+
+def test_the_digest_does_not_depend_on_how_a_world_was_made(
+    made: Path, plugin_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "w.zarr"
+    words = generate_words(out, plugin_dir)
+    words[words.index("--tile-size") + 1] = "128"
+    assert main([*words, "--workers", "2", "--scheduler", "threads", "--quiet"]) == 0
+    assert digest_of(out, capsys) == digest_of(made, capsys)
+    assert main(["digest", str(out), "--recompute"]) == 0
+    assert capsys.readouterr() == (digest_of(made, capsys) + "\n", "")
+
+
+@pytest.mark.parametrize("scheduler", ["nonsense", "tcp://127.0.0.1:1"])
+def test_a_scheduler_that_is_none(
+    scheduler: str, made: Path, plugin_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (generate_words(tmp_path / "w.zarr", plugin_dir), ["verify", str(made)]):
+        assert main([*words, "--scheduler", scheduler, "--progress", "none"]) == 8
+        line = capsys.readouterr().err
+        assert line.startswith("error: ") and line.count("\n") == 1
+
+
 # ---- doctor ---------------------------------------------------------------------------------------------
 
 
@@ -656,7 +1076,8 @@ def test_the_commands_of_the_reference_run(
     for line in console[1].splitlines():
         prompt, program, *words = shlex.split(line)
         assert (prompt, program) == ("$", "earthgen")
-        assert main([*words, *(["--voxel-size", "8"] if words[0] == "generate" else [])]) == 0, capsys.readouterr().err
+        coarse = ["--voxel-size", "8"] if words[0] in ("plan", "generate") else []
+        assert main([*words, *coarse]) == 0, capsys.readouterr().err
     assert (tmp_path / "town.png").stat().st_size > 1000
     assert {path.name for path in (tmp_path / "town-cog").glob("*.tif")} >= {"ground.tif", "semantics.tif", "rgb.tif"}
     text = capsys.readouterr().out

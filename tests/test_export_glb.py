@@ -67,7 +67,7 @@ def test_even_rubble_is_closed(tmp_path: Path, share: float) -> None:
     store = synthetic.start(tmp_path / "w.zarr", (-13, 86), (31, 97))
     for tile in store.frame.tiles(store.tile_size):
         frame = store.tile_frame(*tile)
-        store.write(*tile, synthetic.tile_of(frame, *synthetic.rubble(frame, share)))
+        synthetic.put(store, tile, synthetic.tile_of(frame, *synthetic.rubble(frame, share)))
     for level in (1, 2, 4, 8):
         check_closed(synthetic.open_world(store.path), tmp_path, level)
 
@@ -183,7 +183,7 @@ def test_unfinished_tiles_are_a_border(tmp_path: Path) -> None:
     tiles = list(store.frame.tiles(64))
     for tile in tiles[:2]:
         frame = store.tile_frame(*tile)
-        store.write(*tile, synthetic.tile_of(frame, *synthetic.build(frame)))
+        synthetic.put(store, tile, synthetic.tile_of(frame, *synthetic.build(frame)))
     mesh, extras = read(export(synthetic.open_world(tmp_path / "w.zarr"), tmp_path)[0])
     points = world_positions(mesh.vertices, extras)
     assert len({tile[1] for tile in tiles[:2]}) == 1  # the southern row

@@ -39,7 +39,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> World:
     store = synthetic.start(tmp_path_factory.mktemp("plain") / "world.zarr", (0, 96), (0, 96), tile_size=64)
     for tile in store.frame.tiles(64):
         frame = store.tile_frame(*tile)
-        store.write(*tile, tile_of(frame, *quarters(frame, store.frame)))
+        synthetic.put(store, tile, tile_of(frame, *quarters(frame, store.frame)))
     return synthetic.open_world(store.path)
 
 
@@ -213,7 +213,7 @@ def test_no_data_is_paper(tmp_path: Path) -> None:
     store = synthetic.start(tmp_path / "w.zarr", (0, 128), (0, 64))
     tile = next(iter(store.frame.tiles(64)))
     frame = store.tile_frame(*tile)
-    store.write(*tile, synthetic.tile_of(frame, *synthetic.build(frame)))
+    synthetic.put(store, tile, synthetic.tile_of(frame, *synthetic.build(frame)))
     world = synthetic.open_world(tmp_path / "w.zarr")
     image = render(world, View("top", 256))
     np.testing.assert_allclose(image[:, -20:].astype(int), np.broadcast_to(PAPER, (128, 20, 3)), atol=1)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import pickle
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +16,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from earthgen.engine import padding
+from earthgen.blocks import Block
+from earthgen.engine import Engine
+from earthgen.graph import Graph, make_chain
+from earthgen.levels import LEVEL_HALO, SH_C0
 from earthgen.noise import Noise
-from earthgen.surface import SH_C0
-from earthgen.testing import GeometryConformance, TextureConformance, open_sides, same_splats, same_voxels
+from earthgen.stages import Stage
+from earthgen.testing import (
+    Blocks,
+    Field,
+    GeometryConformance,
+    TextureConformance,
+    open_sides,
+    same_splats,
+    same_voxels,
+    sample_conditions,
+)
 from earthgen.voxels import FACES, TOP, Geometry, Splats
 from earthgen_procedural import (
     buildings,
@@ -25,13 +41,15 @@ from earthgen_procedural import (
     filters,
     footprints,
     geometry,
+    land,
     lots,
     measured,
     noise_fields,
     objects,
 )
-from earthgen_procedural.geometry import CHAINS, HALO, ProceduralGeometry
+from earthgen_procedural.geometry import ProceduralGeometry
 from earthgen_procedural.ground_colour import row_share
+from earthgen_procedural.reach import Reach, require_fit, widest
 from earthgen_procedural.texture import ProceduralTexture
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
@@ -40,10 +58,14 @@ from geo_io.legend import codes
 from procedural_scene import buildings as footprint_layer
 from procedural_scene import (
     conditions,
+    generate,
     hash_place,
     padded,
+    paint,
+    patchwork,
     places,
     rectangle,
+    run,
     village,
     window,
 )
@@ -55,16 +77,6 @@ SMALL = 96
 
 def small(voxel_size: float = 1.0, tx: int = 7149, ty: int = 57752) -> Frame:
     return window(tx, ty, voxel_size, SMALL)
-
-
-def generate(frame: Frame, layers: dict[str, Any], seed: int = 1) -> Geometry:
-    return ProceduralGeometry().generate(frame, layers, Noise(seed))
-
-
-def paint(made: Geometry, layers: dict[str, Any], seed: int = 1) -> Splats:
-    texture = ProceduralTexture()
-    around = padding(made.frame, texture.halo)
-    return texture.generate(made, {name: layer.crop(around) for name, layer in layers.items()}, Noise(seed))
 
 
 def surface(made: Geometry) -> NDArray:
@@ -95,16 +107,32 @@ def rgb(splats: Splats) -> NDArray:
 class SmallGeometry(ProceduralGeometry):
     """With windows of a size that the kit can make many of."""
 
-    window = 128
+    def stages(self) -> Sequence[Stage]:
+        first, last = super().stages()
+        return replace(first, window=192), replace(last, window=128 + 2 * last.margin, stride=128)
+
+
+@functools.cache
+def layers_by_frame() -> dict[str, Field]:
+    """The kit's conditions, each read once a frame."""
+    return {name: Field(functools.cache(condition.read)) for name, condition in sample_conditions().items()}
 
 
 class TestGeometryConformance(GeometryConformance):
+    frame = replace(GeometryConformance.frame, x=(341_700, 341_860), y=(2_769_400, 2_769_580))
+
+    def conditions(self) -> dict[str, Field]:
+        return layers_by_frame()
+
     def backend(self) -> ProceduralGeometry:
         return SmallGeometry()
 
 
 class TestTextureConformance(TextureConformance):
     frame = replace(GeometryConformance.frame, x=(341_700, 341_800), y=(2_769_400, 2_769_580))
+
+    def conditions(self) -> dict[str, Field]:
+        return layers_by_frame()
 
     def backend(self) -> ProceduralGeometry:
         return SmallGeometry()
@@ -124,11 +152,26 @@ def test_plugin_offers_both_backends() -> None:
 # ---- windows --------------------------------------------------------------------------------------------
 
 
-def test_chains_of_rules_fit_the_halo(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert max(CHAINS.values()) + geometry.MARGIN <= HALO + geometry.COARSEST
-    monkeypatch.setitem(CHAINS, "lots", HALO)
+def test_chains_of_rules_fit_the_halos(monkeypatch: pytest.MonkeyPatch) -> None:
+    for chains, halo in ((land.CHAINS, land.HALO), (geometry.CHAINS, geometry.HALO)):
+        require_fit(chains, halo)
+        assert widest(*chains.values()).metres > halo.metres - 1 and widest(*chains.values()).cells == halo.cells
+    monkeypatch.setitem(land.CHAINS, "lots", land.HALO + Reach(0, 1))
     with pytest.raises(FrameError, match="lots"):
         ProceduralGeometry()
+
+
+def test_stages_read_what_their_rules_reach() -> None:
+    first, last = ProceduralGeometry().stages()
+    (colour,) = ProceduralTexture().stages(last)
+    assert last.margin >= LEVEL_HALO and last.step == colour.step and colour.margin == 0
+    assert {read.source for read in first.reads} == {"semantics", "dem", "dsm"}
+    assert [read.halo(0.5) for read in last.reads] == [77, 77]
+    chain = make_chain((first, last), (colour,))
+    graph = Graph(chain, Frame("EPSG:32632", 1.0, (0, 4096), (0, 4096)), 512)
+    assert graph.groups["tile"] == (last.name, colour.name), "one task a tile"
+    for stage in chain.stages:
+        assert pickle.loads(pickle.dumps(stage)) == stage
 
 
 def with_dsm(frame: Frame) -> dict[str, Any]:
@@ -141,47 +184,106 @@ def with_dsm(frame: Frame) -> dict[str, Any]:
     return {**layers, "dsm": Raster(frame, surface_model.astype(np.float32))}
 
 
-def dsm_only(frame: Frame) -> dict[str, Any]:
-    layers = with_dsm(frame)
-    del layers["dem"]
-    return layers
-
-
 def no_heights(frame: Frame) -> dict[str, Any]:
     layers = village(frame)
     del layers["dem"]
     return layers
 
 
-@pytest.mark.parametrize("scene", [village, with_dsm, dsm_only, no_heights])
-@pytest.mark.parametrize("place", [(7149, 57752), (7150, 57750)])
-def test_neighbouring_windows_agree(scene: Any, place: tuple[int, int]) -> None:
-    """What a window computes of the columns beyond its edge is what its neighbour stores there, to the last bit."""
-    left = small(tx=place[0], ty=place[1])
-    right = replace(left, x=(left.x[1], left.x[1] + SMALL))
-    both = replace(left, x=(left.x[0], right.x[1]))
-    parts = [generate(f, scene(padded(f))) for f in (left, right)]
-    whole = generate(both, scene(padded(both)))
-    for part in parts:
-        mine = whole.voxels.take(whole.voxels.inside(part.frame), part.frame)
-        assert same_voxels(mine, part.voxels)
-        assert np.array_equal(whole.ground[both.slices(part.frame)], part.ground)
-    assert open_sides(whole.voxels) == 0
+def no_dem(frame: Frame) -> dict[str, Any]:
+    layers = patchwork(frame)
+    del layers["dem"]
+    return layers
 
 
-@pytest.mark.parametrize("size", [0.5, 2.0, 10.0])
-def test_coarse_and_fine_windows_agree_too(size: float) -> None:
-    middle = (round(686336 / size), round(5544192 / size))
-    left = Frame("EPSG:32632", size, (middle[0] - 48, middle[0]), (middle[1] - 20, middle[1] + 28))
-    right = replace(left, x=(middle[0], middle[0] + 48))
-    both = replace(left, x=(left.x[0], right.x[1]))
-    whole = generate(both, village(padded(both)))
-    assert len(whole.voxels) and open_sides(whole.voxels) == 0
-    for frame in (left, right):
-        part = generate(frame, village(padded(frame)))
-        assert same_voxels(whole.voxels.take(whole.voxels.inside(frame), frame), part.voxels)
-    splats = paint(whole, village(padded(both)))
+def no_dsm(frame: Frame) -> dict[str, Any]:
+    layers = patchwork(frame)
+    del layers["dsm"]
+    return layers
+
+
+def same_blocks(left: Block, right: Block) -> bool:
+    """Whether two blocks hold the same bits."""
+    sparse = (
+        left.xyz is None
+        if right.xyz is None
+        else np.array_equal(left.xyz, right.xyz)
+        and all(np.array_equal(left.sparse[name], values) for name, values in right.sparse.items())
+    )
+    return sparse and all(
+        np.array_equal(left.dense[name], values, equal_nan=values.dtype.kind == "f")
+        for name, values in right.dense.items()
+    )
+
+
+def at(place: tuple[float, float], size: float, cells: int) -> Frame:
+    """A window of `cells` cells around a place in metres."""
+    x, y = (round(value / size) for value in place)
+    return Frame("EPSG:32632", size, (x - cells // 2, x + cells // 2), (y - cells // 2, y + cells // 2))
+
+
+@pytest.mark.parametrize("scene", [patchwork, no_dem, no_dsm, with_dsm, no_heights])
+@pytest.mark.parametrize("size", [0.5, 1.0, 2.0, 5.0, 10.0])
+def test_halos_hold_the_rules(scene: Any, size: float) -> None:
+    """What is farther than a stage's halo changes nothing: a window in a larger one has the same bits.
+
+    So windows agree wherever they overlap, and it does not matter how large they are.
+    """
+    frame = at((686336.0, 5544192.0), size, 48)
+    more = math.ceil(min(70.0 * max(size, 1.0), 170.0) / size)
+    layers = scene(padded(frame.pad(more)))
+    first, last = ProceduralGeometry().stages()
+    (colour,) = ProceduralTexture().stages(last)
+    around = frame.pad(geometry.HALO.voxels(size))
+    narrow, wide = run(first, around, layers), run(first, around.pad(more), layers)
+    assert same_blocks(narrow, wide.crop(around))
+    narrow = run(last, frame, {**layers, first.name: narrow})
+    wide = run(last, frame.pad(more), {**layers, first.name: wide})
+    assert same_blocks(narrow, wide.crop(frame))
+    inner = frame.pad(-1)
+    assert same_blocks(
+        run(colour, inner, {**layers, "geometry": narrow}),
+        run(colour, inner.pad(more), {**layers, "geometry": wide}).crop(inner),
+    )
+
+
+@pytest.mark.parametrize(("scene", "size"), [(village, 1.0), (with_dsm, 1.0), (patchwork, 2.0)])
+def test_neighbouring_windows_agree(scene: Any, size: float) -> None:
+    """Through the engine: the margins of window (0, 0) are the core of window (1, 0), to the last bit."""
+    corner = at((686336.0, 5544192.0), size, 64)
+    layers_of = functools.cache(scene)
+    conditions_of = {name: Field(lambda frame, name=name: layers_of(frame)[name]) for name in layers_of(corner)}
+    engine = Engine(corner, SmallGeometry(), ProceduralTexture(), conditions_of, Noise(1))
+    blocks = Blocks(engine, corner)
+    left, right = blocks.of(geometry.SURFACE), blocks.of(geometry.SURFACE, 1)
+    meet = left.frame.intersection(right.frame)
+    assert meet is not None and meet.nx == 2 * geometry.MARGIN
+    assert len(left.crop(meet).sparse["faces"]) and same_blocks(left.crop(meet), right.crop(meet))
+    assert open_sides(Geometry.of(left).voxels) == 0
+    alone = generate(left.frame, layers_of(padded(left.frame)))
+    assert same_blocks(left, alone.block()), "an engine adds nothing"
+
+
+@pytest.mark.parametrize("size", [0.5, 10.0])
+def test_coarse_and_fine_windows_are_sound(size: float) -> None:
+    frame = at((686336.0, 5544192.0), size, 96)
+    made = generate(frame, village(padded(frame)))
+    assert len(made.voxels) and open_sides(made.voxels) == 0
+    splats = paint(made, village(padded(frame)))
     assert np.isfinite(splats.sh).all() and (rgb(splats) > 0).mean() > 0.99
+
+
+def test_mapped_trees_with_the_widest_crowns_stand_whole_in_every_window() -> None:
+    """A crown bulges beyond its radius: its voxels stand in windows that do not hold its trunk."""
+    frame = small()
+    spot = np.array([[frame.x[0] - 9.6, frame.y[0] + 40.5]])
+    trees = Trees(spot, np.array([20.0]), np.array([16.0]), np.array([77], np.uint64))
+    made = [
+        generate(part, conditions(padded(part), CODE["paved"], trees=trees, dem=0.0))
+        for part in (frame, replace(frame, x=(frame.x[0] - 40, frame.x[1])))
+    ]
+    mine = made[1].voxels.take(made[1].voxels.inside(frame), frame)
+    assert same_voxels(mine, made[0].voxels)
 
 
 def test_voxels_too_coarse_for_the_halo_are_refused() -> None:
@@ -197,7 +299,7 @@ def test_fresh_instances_give_the_same_bits_and_seeds_other_worlds() -> None:
     assert same_voxels(first.voxels, second.voxels) and np.array_equal(first.normal, second.normal)
     assert not same_voxels(first.voxels, other.voxels)
     assert same_splats(paint(first, layers, 5), paint(second, layers, 5))
-    assert not np.array_equal(paint(first, layers, 5).sh, paint(first, layers, 6).sh)
+    assert not np.array_equal(paint(first, layers, 5).sh, paint(first, layers, 5, texture_seed=6).sh)
 
 
 @pytest.mark.parametrize("frame", [small(), small(tx=-1, ty=-1), small(0.5, -3, 2), small(10.0, 0, 0)])

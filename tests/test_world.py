@@ -19,7 +19,9 @@ import earthgen
 from earthgen import store as store_module
 from earthgen.engine import Engine
 from earthgen.errors import JobError, SizeError, StoreError, StoreExistsError, StoreFullError, UnknownNameError
-from earthgen.generation import estimate, prepare, run
+from earthgen.estimates import estimate
+from earthgen.generation import run
+from earthgen.preparation import prepare
 from earthgen.job import load_job, make_job
 from earthgen.testing import same_splats, same_tiles, same_voxels
 from earthgen.world import World, open_world

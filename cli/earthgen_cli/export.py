@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from earthgen_cli.bbox import BBOX_CRS_HELP, BBOX_HELP, LON_LAT, bounds_on, checked_bbox
+from earthgen_cli.options import JsonOutput, ProgressMode, Quiet, WorldArgument
 from earthgen_cli.output import bytes_text, say, say_json
 from earthgen_cli.progress import Mode, display
 
 
 def export(
     ctx: typer.Context,
-    world: Annotated[Path, typer.Argument(metavar="WORLD", help="A world, such as world.zarr.")],
+    world: WorldArgument,
     format_name: Annotated[
         str,
         typer.Option("--format", metavar="NAME", help="cog, ply, glb, or a plugin's; `earthgen doctor` lists them."),
@@ -23,9 +24,9 @@ def export(
     bbox: Annotated[str | None, typer.Option(metavar="W,S,E,N", callback=checked_bbox, help=BBOX_HELP)] = None,
     bbox_crs: Annotated[str, typer.Option(metavar="CRS", help=BBOX_CRS_HELP)] = LON_LAT,
     level: Annotated[int, typer.Option(metavar="1|2|4|8", help="Coarser by this factor.")] = 1,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
-    progress: Annotated[Mode, typer.Option(help="How progress is shown, on stderr.")] = Mode.AUTO,
+    quiet: Quiet = False,
+    json_output: JsonOutput = False,
+    progress: ProgressMode = Mode.AUTO,
 ) -> None:
     """Write a world, or a part of it, in another format."""
     from earthgen.errors import JobError

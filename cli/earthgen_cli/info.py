@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from earthgen_cli.bbox import lon_lat_bounds
 from earthgen_cli.generate import crs_text
+from earthgen_cli.options import WorldArgument
 from earthgen_cli.output import bytes_text, plain, say, say_json, say_pairs, say_table, say_tree
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def info(
-    world: Annotated[Path, typer.Argument(metavar="WORLD", help="A world, such as world.zarr.")],
+    world: WorldArgument,
     json_output: Annotated[bool, typer.Option("--json", help="Print it as one JSON object.")] = False,
 ) -> None:
     """Say what a world is and where it came from."""
@@ -40,6 +40,7 @@ def world_values(world: World) -> dict[str, Any]:
         "shape": frame.shape,
         "area_km2": frame.area_km2,
         "seed": world.seed,
+        "digest": world.digest(),
         "complete": world.complete,
         "tiles": len(list(world.tiles())),
         "tiles_missing": world.missing,
@@ -75,6 +76,7 @@ def say_world(world: World) -> None:
             ("layers", f"{', '.join(layer_names())}, voxels, splats"),
             ("levels", ", ".join(map(str, world.levels))),
             ("on disk", bytes_text(world.bytes_on_disk())),
+            ("digest", world.digest() + ("" if world.complete else " (of the tiles that are there)")),
             ("seed", str(world.seed)),
             *((name, backend_text(world.identity[name])) for name in ("geometry", "texture") if name in world.identity),
         ]
@@ -88,6 +90,8 @@ def say_world(world: World) -> None:
         ]
         say_table(("land use", "class", "m2", "features"), rows)
     given = {name: value for name, value in plain(world.settings).items() if is_given(value)}
+    if isinstance(given.get("region"), dict):  # of a batch; its outline may be thousands of numbers
+        given["region"] = {name: value for name, value in given["region"].items() if name != "wkt"}
     for title, tree in (("settings", given), ("provenance", without_values(plain(world.provenance)))):
         say()
         say(typer.style(title, bold=True))

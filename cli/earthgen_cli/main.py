@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from earthgen_cli import doctor, export, generate, info, legend, plugins, preview
+from earthgen_cli import batch, digest, doctor, export, generate, info, legend, plan, plugins, preview, verify
 from earthgen_cli.output import say, say_error
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ EXIT_CODES = {
     2: "the command line or the job file is wrong",
     3: "an input cannot be read or does not hold what it is used for",
     4: "the region or the CRS does not work, or does not meet the data",
-    5: "a world or the disk: cannot be opened, exists already, is full",
+    5: "a world or the disk: cannot be opened, exists already, is full; also `verify` found damage",
     6: "a plugin is unknown or broken",
     7: "the job is too large without --yes",
+    8: "workers or a scheduler cannot be reached, or died again and again",
     130: "interrupted; what is written stays valid",
 }
 """The exit codes of every command; docs/cli.md lists them."""
@@ -42,9 +43,13 @@ ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate.generate,
+    "plan": plan.plan,
+    "batch": batch.batch,
     "info": info.info,
     "preview": preview.preview,
     "export": export.export,
+    "verify": verify.verify,
+    "digest": digest.digest,
     "plugins": plugins.plugins,
     "legend": legend.legend,
     "doctor": doctor.doctor,
@@ -181,6 +186,7 @@ def usage_error(error: Exception, as_json: bool) -> int:
 
 
 def other_error(error: Exception, as_json: bool) -> int:
+    from earthgen.files import failures
     from geo_io.errors import EarthgenError
 
     kind = type(error).__name__
@@ -190,6 +196,10 @@ def other_error(error: Exception, as_json: bool) -> int:
     if isinstance(error, OSError) and error.errno is not None:
         problem, remedy = disk_error(error)
         say_error(problem, remedy, kind, 5, as_json)
+        return 5
+    if isinstance(error, failures()):
+        problem = f"the object store cannot be used: {str(error).rstrip('.')}"
+        say_error(problem, "check the URL, your credentials and your rights", kind, 5, as_json)
         return 5
     detail = str(error).strip() or "no message"
     remedy = "" if os.environ.get("EARTHGEN_DEBUG") else "run again with EARTHGEN_DEBUG=1 for the traceback"

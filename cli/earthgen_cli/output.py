@@ -115,6 +115,11 @@ def seconds_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def count_text(count: int, noun: str) -> str:
+    """A number of things, such as "1 tile" or "1,200 tiles"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def shell_quoted(path: object) -> str:
     """A path as it can be pasted into a shell."""
     import shlex
@@ -131,7 +136,7 @@ def say_error(problem: str, remedy: str, kind: str, exit_code: int, as_json: boo
     line = " ".join(problem.split()).rstrip(".") + "."
     if remedy:
         first, *rest = remedy.split()
-        if first.isalpha() and first.islower():  # a word, not an option or the name of a file
+        if first.isalpha() and first.islower() and first != "pip":  # a word, no option, file or command
             first = first.capitalize()
         line += " " + " ".join([first, *rest]).rstrip(".") + "."
     sys.stdout.flush()  # where both streams go to one place, the error stands last

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from earthgen_cli.bbox import BBOX_CRS_HELP, BBOX_HELP, LON_LAT, bounds_on, checked_bbox
+from earthgen_cli.options import JsonOutput, ProgressMode, Quiet, WorldArgument
 from earthgen_cli.output import say, say_json
 from earthgen_cli.progress import Mode, display
 
@@ -24,7 +25,7 @@ class Kind(StrEnum):
 
 def preview(
     ctx: typer.Context,
-    world: Annotated[Path, typer.Argument(metavar="WORLD", help="A world, such as world.zarr.")],
+    world: WorldArgument,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The picture to write, .png or .jpg.")],
     view: Annotated[Kind, typer.Option(help="From above with north up, or at an angle.")] = Kind.TOP,
     size: Annotated[int, typer.Option(metavar="PIXELS", min=16, max=16384, help="The picture's longer edge.")] = 1600,
@@ -37,9 +38,9 @@ def preview(
         float, typer.Option(metavar="DEG", min=5, max=90, help="How high above the horizon it looks from.")
     ] = 40.0,
     renderer: Annotated[str, typer.Option(metavar="NAME", help="`earthgen doctor` lists them.")] = DEFAULT_RENDERER,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
-    progress: Annotated[Mode, typer.Option(help="How progress is shown, on stderr.")] = Mode.AUTO,
+    quiet: Quiet = False,
+    json_output: JsonOutput = False,
+    progress: ProgressMode = Mode.AUTO,
 ) -> None:
     """Draw a picture of a world."""
     from PIL import Image

@@ -14,8 +14,11 @@ from earthgen_cli.output import say, say_json, seconds_text
 if TYPE_CHECKING:
     from earthgen.progress import Event
 
-WARNING = "warning: "
-"""What the note of an event starts with that is a warning."""
+WARNING, MESSAGE = "warning: ", "note: "
+"""What the note of an event starts with that is a warning, or a message: a line to show as it is.
+
+Those of `earthgen.progress`, which --help need not import; a test keeps them equal.
+"""
 
 LINE_EVERY = 10.0
 """Seconds between two lines where there is no terminal to draw a bar on."""
@@ -32,9 +35,16 @@ class Mode(StrEnum):
 
 
 class Display(Protocol):
-    """Shows events; `warned` are the warnings it has shown."""
+    """Shows events.
+
+    Attributes
+    ----------
+    warned : the warnings it has shown
+    region : of a batch, the one that the events are of; "" for none
+    """
 
     warned: set[str]
+    region: str
 
     def __call__(self, event: Event) -> None: ...
 
@@ -60,6 +70,7 @@ class Silence:
     """Shows nothing."""
 
     warned: set[str] = field(default_factory=set)
+    region: str = ""
 
     def __call__(self, event: Event) -> None:
         pass
@@ -67,18 +78,23 @@ class Silence:
 
 @dataclass
 class JsonLines:
-    """One JSON object a line for each event: {"event": "progress" or "warning", "task": ..., ...}."""
+    """One JSON object a line for each event: {"event": "progress", "warning" or "message", "task": ..., ...}."""
 
     warned: set[str] = field(default_factory=set)
+    region: str = ""
 
     def __call__(self, event: Event) -> None:
-        warning = warning_of(event)
+        about = {"task": event.task, **({"region": self.region} if self.region else {})}
+        warning, message = warning_of(event), message_of(event)
         if warning:
             self.warned.add(warning)
-            say_json({"event": "warning", "task": event.task, "warning": warning}, err=True)
+            say_json({"event": "warning", **about, "warning": warning}, err=True)
+            return
+        if message:
+            say_json({"event": "message", **about, "message": message}, err=True)
             return
         values = {
-            "event": "progress", "task": event.task, "done": event.done, "total": event.total,
+            "event": "progress", **about, "done": event.done, "total": event.total,
             "seconds": round(event.seconds, 3), "eta": None if event.eta is None else round(event.eta, 3),
             "rate": rate(event), "note": event.note,
         }  # fmt: skip
@@ -90,21 +106,23 @@ class Lines:
     """A line at the start and the end of a task and every LINE_EVERY seconds, for log files."""
 
     warned: set[str] = field(default_factory=set)
+    region: str = ""
     shown: tuple[str, float] = ("", 0.0)  # task and time of the last line
 
     def __call__(self, event: Event) -> None:
-        warning = warning_of(event)
-        if warning:
-            self.warned.add(warning)
-            say(f"{WARNING}{warning}", err=True)
+        line = line_of(event, self.region)
+        if line:
+            self.warned |= {warning_of(event)} - {""}
+            say(line, err=True)
             return
         task, seconds = self.shown
         if not event.total:
             return
-        if event.task == task and event.done < event.total and event.seconds - seconds < LINE_EVERY:
+        name = task_name(event, self.region)
+        if name == task and event.done < event.total and event.seconds - seconds < LINE_EVERY:
             return
-        self.shown = (event.task, event.seconds)
-        say(f"{event.task}: {event.done} of {event.total}  {speed_text(event)}".rstrip(), err=True)
+        self.shown = (name, event.seconds)
+        say(f"{name}: {event.done} of {event.total}  {speed_text(event)}".rstrip(), err=True)
 
 
 @contextmanager
@@ -127,18 +145,25 @@ def _bar() -> Iterator[Display]:
     @dataclass
     class Bar:
         warned: set[str] = field(default_factory=set)
+        region: str = ""
         tasks: dict[str, TaskID] = field(default_factory=dict)
+        names: dict[str, str] = field(default_factory=dict)
 
         def __call__(self, event: Event) -> None:
-            warning = warning_of(event)
-            if warning:
-                self.warned.add(warning)
-                bars.console.print(Text(f"{WARNING}{warning}", style="yellow"), soft_wrap=True)
+            line = line_of(event, self.region)
+            if line:
+                warning = warning_of(event)
+                self.warned |= {warning} - {""}
+                bars.console.print(Text(line, style="yellow" if warning else ""), soft_wrap=True)
                 return
             if not event.total:
                 return
+            name = task_name(event, self.region)
             if event.task not in self.tasks:
-                self.tasks[event.task] = bars.add_task(event.task, total=event.total, speed="")
+                self.tasks[event.task] = bars.add_task(name, total=event.total, speed="")
+            elif self.names[event.task] != name:  # the next region of a batch: the bar begins anew
+                bars.reset(self.tasks[event.task], total=event.total, description=name)
+            self.names[event.task] = name
             values: dict[str, Any] = {"completed": event.done, "total": event.total, "speed": speed_text(event)}
             bars.update(self.tasks[event.task], **values)
 
@@ -149,6 +174,24 @@ def _bar() -> Iterator[Display]:
 def warning_of(event: Event) -> str:
     """The warning that an event carries, "" for none."""
     return event.note.removeprefix(WARNING) if event.note.startswith(WARNING) else ""
+
+
+def message_of(event: Event) -> str:
+    """The message that an event carries, "" for none."""
+    return event.note.removeprefix(MESSAGE) if event.note.startswith(MESSAGE) else ""
+
+
+def line_of(event: Event, region: str) -> str:
+    """The warning or message of an event as a line, "" for none."""
+    warning = warning_of(event)
+    if not warning:
+        return message_of(event)
+    return f"{WARNING}{region}: {warning}" if region else f"{WARNING}{warning}"
+
+
+def task_name(event: Event, region: str) -> str:
+    """What is being done, and for which region of a batch."""
+    return f"{region}: {event.task}" if region else event.task
 
 
 def rate(event: Event) -> float | None:

@@ -26,7 +26,10 @@ INTRODUCTION = """\
 (`python -m earthgen_cli.reference`), and a test keeps it up to date.
 
 ```console
-$ earthgen generate --bbox 11.585,49.992,11.595,49.998 --semantics landuse.shp --out town.zarr
+$ earthgen plan --bbox 11.585,49.992,11.595,49.998 --semantics landuse.shp --out town.zarr
+$ earthgen generate --bbox 11.585,49.992,11.595,49.998 --semantics landuse.shp --out town.zarr --workers 2
+$ earthgen generate --bbox 11.595,49.992,11.600,49.998 --out town.zarr --extend
+$ earthgen verify town.zarr --sample 1
 $ earthgen info town.zarr
 $ earthgen preview town.zarr --out town.png --view oblique
 $ earthgen export town.zarr --format cog --out town-cog
@@ -40,14 +43,17 @@ SCRIPTS = """\
 - `--quiet` prints errors only. `--json` prints the result as one JSON object, without a progress bar.
 - `--progress json` prints JSON lines to stderr. `eta` (seconds) and `rate` (steps a second) are null until the first
   step is finished. Without a terminal, a line of text every ten seconds takes the place of the bar.
+- Events of `earthgen batch` also have `region`, the name of the region that they are of.
 - An error is one line, `error: what is wrong. What to do.`; with `--json` or `--progress json` it is a JSON object.
-- Ctrl-C, a full disk or a lost machine leaves what is written valid; `generate --resume` goes on from there.
+- Ctrl-C, a full disk or a lost machine leaves what is written valid. `earthgen generate --out WORLD --resume` goes on
+  from there: it knows the settings.
 - Colours are left out where stdout is no terminal or `NO_COLOR` is set. `EARTHGEN_DEBUG=1` prints tracebacks.
 - `EARTHGEN_LOAD_PLUGINS` restricts the plugins that other packages bring: empty for none, or names with commas.
 
 ```json
 {"event": "progress", "task": "generate", "done": 3, "total": 16, "seconds": 2.1, "eta": 9.1, "rate": 1.43, "note": ""}
 {"event": "warning", "task": "generate", "warning": "what to know"}
+{"event": "message", "task": "generate", "message": "Dask dashboard: http://127.0.0.1:8787/status"}
 {"error": "what is wrong", "remedy": "what to do", "type": "RegionError", "exit_code": 4}
 ```
 """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from earthgen_procedural.geometry import ProceduralGeometry
     from earthgen_procedural.texture import ProceduralTexture
 
-PROCEDURAL_VERSION = "1"
+PROCEDURAL_VERSION = "2"
 """Enters the identity of worlds; raised whenever the rules would give another world."""
 
 

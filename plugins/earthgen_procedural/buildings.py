@@ -20,11 +20,12 @@ from earthgen_procedural.footprints import (
     touching,
     wall_distance,
 )
-from earthgen_procedural.ground import Ground
-from earthgen_procedural.lots import grow
+from earthgen_procedural.ground import TERRAIN_REACH, Ground
+from earthgen_procedural.lots import HOUSE_REACH, grow
 from earthgen_procedural.measured import measured_roofs
 from earthgen_procedural.noise_fields import cells, seeds
 from earthgen_procedural.objects import FLAT_ROOF, HALL_ROOF, PITCHED_ROOF, PLAIN_ROOF, object_number
+from earthgen_procedural.reach import Reach, widest
 from geo_io.frame import Frame
 from geo_io.layers import Buildings
 
@@ -34,7 +35,9 @@ BASE_MEAN = 16.0  # the ground under larger ones is levelled over this
 SURROUNDINGS = 20.0  # what counts as the surroundings of a building
 PLOT = 26.0  # land cover that only says "building" is divided into houses about this wide
 SLOPE_REACH, SLOPE_RUN = 7.0, 5.0  # walls of such houses are looked for this far; roofs rise over this way
-REACH = WHOLE + SURROUNDINGS
+FOOTPRINT_REACH = Reach(WHOLE, 4) + widest(TERRAIN_REACH, Reach(SURROUNDINGS))
+PLOT_REACH = Reach(1.5 * PLOT, 1) + widest(Reach(BASE_MEAN) + TERRAIN_REACH, Reach(2 * SURROUNDINGS))
+GROWN_REACH = Reach(2 * HOUSE_REACH, 2) + TERRAIN_REACH
 
 LOWEST = 2.0  # metres, of any building
 CHIMNEY_VOXEL = 1.3  # metres: chimneys are built of voxels no larger than this
@@ -106,7 +109,7 @@ class Shapes:
 def make_buildings(frame: Frame, cover: NDArray, buildings: Buildings, ground: Ground, noise: Noise) -> Roofs:
     """All buildings on `frame`: those of the source where its cover says building, and grown ones.
 
-    cover : (ny, nx) uint8. Cells nearer to the edge than this reaches (geometry.HALO) are not to be used.
+    cover : (ny, nx) uint8. Cells nearer to the edge than the rules reach (land.HALO) are not to be used.
     """
     size = frame.voxel_size
     built = is_class(cover, "building")
@@ -129,7 +132,7 @@ def make_buildings(frame: Frame, cover: NDArray, buildings: Buildings, ground: G
             plots = _roofs_of_cells(frame, cover, built, local, noise)
             roofs = Roofs(np.where(rest, plots.top, roofs.top), np.where(rest, plots.object, roofs.object))
         if ground.surface is not None:
-            roofs = Roofs(*measured_roofs(frame, cover, ground.height, ground.surface, roofs.top, roofs.object))
+            roofs = Roofs(*measured_roofs(frame, cover, ground.terrain, ground.surface, roofs.top, roofs.object))
 
     lots = grow(frame, cover, measured, noise)
     for annex in (False, True):
@@ -139,7 +142,8 @@ def make_buildings(frame: Frame, cover: NDArray, buildings: Buildings, ground: G
             owner = np.where(built, -1, rasterise(stock.lines, frame)).astype(np.int32)
             roofs = roofs.over(raise_roofs(frame, cover, stock, owner, ground.terrain, local, noise))
     top = np.where(np.isnan(roofs.top), roofs.top, np.maximum(roofs.top, ground.height + np.float32(LOWEST)))
-    return Roofs(top.astype(np.float32), roofs.object.astype(np.uint32))
+    number = np.where(np.isnan(top), np.uint32(0), roofs.object)  # yards of what the surface model has not
+    return Roofs(top.astype(np.float32), number.astype(np.uint32))
 
 
 def raise_roofs(
@@ -162,7 +166,7 @@ def raise_roofs(
     trade = stock.trade
     if trade is None:
         trade = known & (shop_sum > 0.1 * FIXED * count)
-    stream = noise.stream("procedural.buildings")
+    stream = noise.stream("buildings")
     shapes = shape_roofs(stream, stock.key, box, stock.height, trade, np.where(whole, inside, 4.0))
     top = _raise(
         owner, walls, local, base, frame.voxel_size, frame.x[0], frame.y[1],
@@ -267,9 +271,9 @@ def _raise(  # type: ignore[no-untyped-def]
 def _roofs_of_cells(frame: Frame, cover: NDArray, built: NDArray, local: NDArray, noise: Noise) -> Roofs:
     """Roofs of building cells that no footprint explains: houses on a jittered lattice, keyed by place."""
     size = frame.voxel_size
-    points = seeds(noise.stream("procedural.plots"), frame, max(PLOT, 3.0 * size), 0.8)
+    points = seeds(noise.stream("plots"), frame, max(PLOT, 3.0 * size), 0.8)
     plot = cells(points, frame)
-    draws = noise.stream("procedural.plots.roofs").bits(points.key.ravel(), 0) * 2.0**-32
+    draws = noise.stream("plots.roofs").bits(points.key.ravel(), 0) * 2.0**-32
     # What a whole house has in common is looked up where its plot's seed lies.
     middle = (
         np.clip(frame.y[1] - 1 - np.floor(points.y / size).astype(np.int64), 0, frame.ny - 1).ravel(),

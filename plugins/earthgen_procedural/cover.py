@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.backends import Conditions
 from geo_io.frame import Frame
 from geo_io.layers import Raster, Semantics
 from geo_io.legend import classes, codes
@@ -39,12 +41,25 @@ def name_table(*names: str) -> NDArray:
 
 def on_surface(cover: NDArray, *surfaces: str) -> NDArray:
     """Bool of cover's shape: cells whose class has one of these surfaces."""
-    return np.asarray(surface_table(*surfaces)[cover])
+    return _look_up(surface_table(*surfaces), cover)
 
 
 def is_class(cover: NDArray, *names: str) -> NDArray:
     """Bool of cover's shape: cells of one of these classes."""
-    return np.asarray(name_table(*names)[cover])
+    return _look_up(name_table(*names), cover)
+
+
+def _look_up(table: NDArray, cover: NDArray) -> NDArray:
+    flat = np.ascontiguousarray(cover, np.uint8).reshape(-1)
+    return np.asarray(_entries(table, flat)).reshape(cover.shape)
+
+
+@numba.njit(cache=True, nogil=True)
+def _entries(table, cover):  # type: ignore[no-untyped-def]
+    out = np.empty(cover.size, np.bool_)
+    for n in range(cover.size):
+        out[n] = table[cover[n]]
+    return out
 
 
 def known_cover(cover: NDArray) -> NDArray:
@@ -52,15 +67,15 @@ def known_cover(cover: NDArray) -> NDArray:
     return np.where(cover == 0, np.uint8(code("grassland")), cover).astype(np.uint8)
 
 
-def semantics_on(conditions: Conditions, frame: Frame) -> Semantics:
+def semantics_on(inputs: Mapping[str, Any], frame: Frame) -> Semantics:
     """The semantics condition cropped to `frame`; all unknown where the job has none."""
-    layer: Semantics | None = conditions.get("semantics")
+    layer: Semantics | None = inputs.get("semantics")
     if layer is None:
         return Semantics(frame, np.zeros(frame.shape, np.uint8), np.zeros(frame.shape, np.uint32))
     return layer.crop(frame)
 
 
-def raster_on(conditions: Conditions, name: str, frame: Frame) -> NDArray | None:
+def raster_on(inputs: Mapping[str, Any], name: str, frame: Frame) -> NDArray | None:
     """The array of a raster condition on `frame`, None where the job has none."""
-    layer: Raster | None = conditions.get(name)
+    layer: Raster | None = inputs.get(name)
     return None if layer is None else layer.crop(frame).data

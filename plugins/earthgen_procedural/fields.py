@@ -7,7 +7,7 @@ Geometry and texture both call `make_fields`, and get the same fields.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numba
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from earthgen.noise import Noise
 from earthgen_procedural.cover import is_class, on_surface
-from earthgen_procedural.noise_fields import cell_centres, cells, seeds
+from earthgen_procedural.noise_fields import Seeds, cell_centres, cells, seeds
 from geo_io.frame import Frame
 
 BLOCK = 420.0  # metres between the middles of blocks of one direction
@@ -58,15 +58,27 @@ class Fields:
     edge: NDArray
     hedge: NDArray
 
+    def part(self, part: tuple[slice, slice]) -> Fields:
+        """The fields of a part of the frame, given as slices of its arrays."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Fields(**{name: values if name == "draws" else values[part] for name, values in arrays.items()})
+
+
+def field_blocks(frame: Frame, noise: Noise) -> tuple[Seeds, NDArray]:
+    """The middles of the blocks around `frame`, and (n, 4) float64 uniform draws of each: the first is its angle over
+    pi. Stages agree on them: they come from shared noise."""
+    shared = noise.shared()
+    blocks = seeds(shared.stream("procedural.fields.blocks"), frame, BLOCK, 0.7)
+    return blocks, shared.stream("procedural.fields.strips").bits(blocks.key.ravel(), 0) * 2.0**-32
+
 
 def make_fields(frame: Frame, cover: NDArray, parcel: NDArray, noise: Noise) -> Fields:
     """The fields on `frame`; `edge` and `hedge` are not to be used in its outermost cells.
 
     cover : (ny, nx) uint8; parcel : (ny, nx) uint32
     """
-    blocks = seeds(noise.stream("procedural.fields.blocks"), frame, BLOCK, 0.7)
+    blocks, draw = field_blocks(frame, noise)
     block = cells(blocks, frame)
-    draw = noise.stream("procedural.fields.strips").bits(blocks.key.ravel(), 0) * 2.0**-32
     angle = draw[:, 0] * np.pi
     width, length = 45.0 + 75.0 * draw[:, 1] ** 1.5, 150.0 + 230.0 * draw[:, 2]
     farmed = on_surface(cover, "crop") | is_class(cover, "grassland")
@@ -77,7 +89,7 @@ def make_fields(frame: Frame, cover: NDArray, parcel: NDArray, noise: Noise) -> 
         tilled, np.ascontiguousarray(parcel),
     )  # fmt: skip
 
-    stream = noise.stream("procedural.fields")
+    stream = noise.shared().stream("procedural.fields")
     names, index = np.unique(key[tilled], return_inverse=True)
     where = np.full(frame.shape, -1, np.int32)
     where[tilled] = index

@@ -96,6 +96,8 @@ def nearest(mask: NDArray, radius: int) -> tuple[NDArray, NDArray]:
     Returns (ny, nx) float32, inf beyond the radius, and (ny, nx) int32, -1 there. Of cells equally near the one
     with the nearest column, then the western, then the northern counts.
     """
+    if not mask.any():
+        return np.full(mask.shape, np.inf, np.float32), np.full(mask.shape, -1, np.int32)
     distance, index = _nearest(np.ascontiguousarray(mask), int(radius))
     return np.asarray(distance), np.asarray(index)
 
@@ -122,10 +124,17 @@ def _nearest(mask, radius):  # type: ignore[no-untyped-def]
                 vertical[row, col] = last[col]
     distance = np.full((rows, cols), np.inf, np.float32)
     index = np.full((rows, cols), -1, np.int32)
+    ahead = np.empty(cols, np.int64)  # columns to the nearest one eastwards that has a masked cell within reach
     for row in range(rows):
+        steps = radius + 1
+        for col in range(cols - 1, -1, -1):
+            steps = 0 if vertical[row, col] >= 0 else steps + 1
+            ahead[col] = steps
+        steps = radius + 1
         for col in range(cols):
+            steps = 0 if vertical[row, col] >= 0 else steps + 1
             best = radius * radius + 1
-            for step in range(radius + 1):
+            for step in range(min(steps, ahead[col]), radius + 1):
                 if step * step >= best:
                     break
                 for side in range(2):

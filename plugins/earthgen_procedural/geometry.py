@@ -1,46 +1,47 @@
-"""The `procedural` geometry backend."""
+"""The `procedural` geometry backend: the land, and on it plants and the surface of all."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import fields, replace
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.backends import Conditions
-from earthgen.engine import padding
+from earthgen.blocks import Block
 from earthgen.noise import Noise
+from earthgen.stages import Stage
 from earthgen.surface import NORMAL_RADIUS, face_offsets, occupancy_normals, shear_normals, surface_voxels
-from earthgen.voxels import FACES, TOP, Geometry, Voxels, concatenate_voxels
-from earthgen_procedural import PROCEDURAL_VERSION, buildings, ground, lots, measured, vegetation
-from earthgen_procedural.cover import code, is_class, known_cover, raster_on, semantics_on
-from earthgen_procedural.fields import make_fields
+from earthgen.voxels import FACES, GEOMETRY_FIELDS, TOP, Geometry, Voxels, concatenate_voxels
+from earthgen_procedural import PROCEDURAL_VERSION, land, measured, vegetation
+from earthgen_procedural.cover import code, semantics_on
+from earthgen_procedural.fields import Fields, make_fields
 from earthgen_procedural.filters import slopes
+from earthgen_procedural.reach import Reach, require_fit
 from earthgen_procedural.volume import LOW, Columns, fill, top_level
-from geo_io.errors import FrameError
 from geo_io.frame import Frame
-from geo_io.layers import Semantics
 
-HALO = 128.0
-"""Metres around a window on which conditions are read. What stands in a column just outside the window, which decides
-whether a wall is open, must come out the same in both windows; so the halo holds the longest chain of rules."""
+if TYPE_CHECKING:
+    from earthgen.stages import Inputs
 
-COARSEST = 10.0
-"""Metres: up to this voxel size the chains of rules fit into the halo."""
+SURFACE = "procedural.surface"
 
-MARGIN = max(vegetation.CROWN_REACH, 2 * COARSEST)
-"""Metres around a window in which everything must be right: for crowns and normals that reach in."""
+STRIDE, MARGIN = 512, 16
+"""Voxels: the core of a window, and what is added around it so that levels of detail need no neighbour."""
+
+SOLID = NORMAL_RADIUS + 1
+"""Cells around a window that must be made solid, for normals, and for slopes at those cells."""
+
+HALO = Reach(35.0, 7)
+"""Around a window, where the land and the mapped trees are read; each of CHAINS fits in."""
 
 CHAINS = {
-    "ground": ground.GROUND_REACH,
-    "footprints": buildings.REACH + ground.TERRAIN_REACH - buildings.SURROUNDINGS,
-    "plots": 1.5 * buildings.PLOT + buildings.BASE_MEAN + ground.TERRAIN_REACH,
-    "lots": lots.REACH,
-    "plants": vegetation.REACH + measured.REACH + ground.TERRAIN_REACH,
+    "plants": Reach(0, SOLID) + vegetation.CROWN_REACH + vegetation.TRUNK_REACH,
+    "low growth": Reach(0, SOLID) + vegetation.LOW_REACH,
 }
-"""How far each chain of rules reaches, metres."""
+"""How far each chain of rules reaches."""
 
 SIDES = FACES["-x"] | FACES["+x"] | FACES["-y"] | FACES["+y"]
 LEVEL = FACES["-z"] | TOP
@@ -54,86 +55,61 @@ class ProceduralGeometry:
 
     name = "procedural"
     version = PROCEDURAL_VERSION
-    window = 512
-    halo = HALO
     requires: tuple[str, ...] = ()
 
     def __init__(self) -> None:
-        for name, reach in CHAINS.items():
-            if reach + MARGIN > HALO + COARSEST:  # the halo is rounded up to whole voxels
-                raise FrameError(f"the rules for {name} reach {reach + MARGIN:g} m, the halo is {HALO:g} m")
+        require_fit(land.CHAINS, land.HALO)
+        require_fit(CHAINS, HALO)
 
-    def generate(self, window: Frame, conditions: Conditions, noise: Noise) -> Geometry:
-        """The geometry of `window`; conditions: "semantics", "dem" and "dsm", none of which it must have.
-
-        Raises FrameError for voxels so large that the halo does not hold the rules' reach.
-        """
-        size = window.voxel_size
-        if size > COARSEST:
-            raise FrameError(
-                f"voxels of {size:g} m are too coarse for the procedural rules", f"use {COARSEST:g} m or less"
-            )
-        outer = padding(window, HALO)
-        layer = semantics_on(conditions, outer)
-        cover = known_cover(layer.cover)
-        land = ground.make_ground(
-            outer, cover, raster_on(conditions, "dem", outer), raster_on(conditions, "dsm", outer), noise
-        )
-        roofs = buildings.make_buildings(outer, cover, layer.buildings, land, noise)
-
-        # From here on only the window and what reaches into it.
-        inner = window.pad(math.ceil(vegetation.CROWN_REACH / size) + NORMAL_RADIUS + 1)
-        columns, plants = _columns(outer, inner, layer, cover, land, roofs, noise)
-        return _surface(window, inner, columns, plants)
+    def stages(self) -> Sequence[Stage]:
+        """The land in large windows, for its rules look far, then the surface in smaller ones."""
+        reads = (HALO.read(land.LAND), HALO.read("semantics"))
+        surface = Stage(SURFACE, STRIDE + 2 * MARGIN, GEOMETRY_FIELDS, make_surface, reads, STRIDE)
+        return land.land_stage(), surface
 
 
-def _columns(
-    outer: Frame, inner: Frame, layer: Semantics, cover: NDArray, land: ground.Ground, roofs: buildings.Roofs,
-    noise: Noise,
-) -> tuple[Columns, vegetation.Plants]:  # fmt: skip
-    """What stands on `inner`, and the plants around."""
-    size = inner.voxel_size
-    # Plants look beyond the window: at trees of the source, at walls, at the edges of woods.
-    wide = inner.pad(min(math.ceil(vegetation.MAPPED / size), inner.x[0] - outer.x[0]))
-    part, inside = outer.slices(wide), wide.slices(inner)
-    cover, height = cover[part], land.height[part]
-    top, number = roofs.top[part].copy(), roofs.object[part].copy()
-    seen = known = np.zeros(wide.shape, bool)
-    canopy = np.zeros(wide.shape, np.float32)
-    canopy_object = np.zeros(wide.shape, np.uint32)
-    if land.surface is not None:
-        found = measured.measure(outer, layer.cover, land.height, land.surface, ~np.isnan(roofs.top), noise)
-        block = found.block[part] & np.isnan(top)
-        top[block], number[block] = land.surface[part][block], found.block_object[part][block]
-        seen, known = found.seen[part], found.known[part]
-        canopy = np.where(np.isnan(top), found.canopy[part], np.float32(0.0))
-        canopy_object = found.canopy_object[part]
-
-    built = ~np.isnan(top)
-    # Where the land cover says building and none stands, there is a yard.
-    cover = np.where(is_class(cover, "building") & ~built, np.uint8(code("paved")), cover)
-    site = vegetation.Site(wide, cover, built, seen, known)
-    field = make_fields(wide, cover, layer.parcel[part], noise)
+def make_surface(window: Frame, inputs: Inputs, noise: Noise) -> Block:
+    """The surface of `window`, from the land around; the condition "semantics", if given, has parcels and trees."""
+    size = window.voxel_size
+    wide = window.pad(HALO.voxels(size))
+    block: Block = inputs[land.LAND]
+    layer = semantics_on(inputs, wide)
+    cover, sight = block["cover"], block["sight"]
+    site = vegetation.Site(wide, cover, ~np.isnan(block["roof"]), sight & land.SEEN != 0, sight & land.KNOWN != 0)
+    field = make_fields(wide, cover, layer.parcel, noise)
     plants = vegetation.plant(site, field, layer.trees, noise)
-    low = vegetation.low_growth(site, field, noise)
-    semantic = np.where(built, np.uint8(code("building")), low.semantic)
-    above = np.where(built, np.nan_to_num(top) - height, low.height).astype(np.float32)
-    columns = Columns(
-        ground=height,
-        top=above,
+    foot = site.at(block["ground"], plants.x, plants.y)
+    inner = window.pad(SOLID)
+    return _surface(window, inner, _columns(inner, block, site, field, noise), plants, foot).block()
+
+
+def _columns(inner: Frame, block: Block, site: vegetation.Site, field: Fields, noise: Noise) -> Columns:
+    """What stands on `inner`, but plants."""
+    around = inner.pad(vegetation.LOW_REACH.voxels(inner.voxel_size))
+    low = vegetation.low_growth(site.crop(around), field.part(site.frame.slices(around)), noise)
+    part = around.slices(inner)
+    height, semantic, number = (np.ascontiguousarray(getattr(low, f.name)[part]) for f in fields(low))
+    land_here = block.crop(inner)
+    cover, roof, canopy = (np.ascontiguousarray(land_here[name]) for name in ("cover", "roof", "canopy"))
+    ground = np.ascontiguousarray(land_here["ground"])
+    built = ~np.isnan(roof)
+    semantic = np.where(built, np.uint8(code("building")), semantic)
+    canopied = bool((canopy > 0).any())
+    return Columns(
+        ground=ground,
+        top=np.where(built, np.nan_to_num(roof) - ground, height).astype(np.float32),
         ground_class=np.where(built, semantic, cover),
         semantic=semantic,
-        object=np.where(built, number, low.object),
+        object=np.where(built, land_here["object"], number),
         canopy=canopy,
         canopy_base=np.where(canopy > 0, np.maximum(0.35 * canopy, canopy - 9.0), 0.0).astype(np.float32),
         canopy_class=measured.canopy_class(cover),
-        canopy_object=canopy_object,
+        canopy_object=measured.crown_objects(inner, cover, noise) if canopied else np.zeros(inner.shape, np.uint32),
     )
-    return Columns(*(np.ascontiguousarray(getattr(columns, f.name)[inside]) for f in fields(columns))), plants
 
 
-def _surface(window: Frame, inner: Frame, columns: Columns, plants: vegetation.Plants) -> Geometry:
-    """The surface of the columns and plants in `window`; they lie on `inner`."""
+def _surface(window: Frame, inner: Frame, columns: Columns, plants: vegetation.Plants, foot: NDArray) -> Geometry:
+    """The surface of the columns, which lie on `inner`, and of the plants, in `window`."""
     size = window.voxel_size
     level = top_level(columns.top, size, window.z[1])
     normals = _column_normals(columns.ground, columns.top, columns.object, columns.semantic, size)
@@ -145,7 +121,7 @@ def _surface(window: Frame, inner: Frame, columns: Columns, plants: vegetation.P
         first = max(last - STRIP, 0)
         strip = replace(window, y=(window.y[1] - last, window.y[1] - first))
         rows = (edge + first - pad, edge + last + pad)
-        volume, objects = fill(inner, rows, columns, level, plants)
+        volume, objects = fill(inner, rows, columns, level, plants, foot)
         volume, objects = (a[:, edge - pad : edge + window.nx + pad] for a in (volume, objects))
         voxels = surface_voxels(strip, volume, objects, LOW, pad)
         row = inner.y[1] - 1 - voxels.xyz[:, 1]

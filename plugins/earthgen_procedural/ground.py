@@ -11,21 +11,22 @@ from earthgen.noise import Noise
 from earthgen_procedural.cover import is_class, on_surface
 from earthgen_procedural.filters import box_mean, cells_of, fill_gaps, masked_max, masked_min, nearest
 from earthgen_procedural.noise_fields import fractal
+from earthgen_procedural.reach import Reach
 from geo_io.frame import Frame
 
-# Reaches of the filters, metres. They add up to what a window's halo must hold (geometry.HALO).
+# Reaches of the filters, metres. Their sums tell what is read around a window (land.HALO).
 OPENING = 8.0  # half the width of the widest tree or shed that opening takes off a DSM
 FILL = (4.0, 12.0, 24.0)  # gaps of the terrain, and ground below buildings, come from trusted cells this near
 SMOOTH = 4.0  # the terrain got from a DSM is smoothed this much
-TERRAIN_REACH = 2 * OPENING + max(FILL) + SMOOTH
+TERRAIN_REACH = Reach(2 * OPENING + max(FILL) + SMOOTH)
 LAKE_MIN, LAKE_MEAN = 32.0, 12.0  # a lake's level is the mean of the lowest ground near it
 RIVER_MIN, RIVER_MEAN = 6.0, 12.0  # a river may slope, but not across
 JOIN = 4.0  # where a river meets a lake
-WATER_REACH = LAKE_MIN + LAKE_MEAN + JOIN
+WATER_REACH = Reach(LAKE_MIN + LAKE_MEAN + JOIN)
 BANK = 16.0  # ground this near to water is fitted to its level
 ROAD_MEAN, ROAD_EDGE = 4.0, 2.0  # roads are levelled across, and joined to the ground beside them
-ROAD_REACH = ROAD_MEAN + ROAD_EDGE
-GROUND_REACH = TERRAIN_REACH + WATER_REACH + BANK + ROAD_REACH
+ROAD_REACH = Reach(ROAD_MEAN + ROAD_EDGE, 1)
+GROUND_REACH = TERRAIN_REACH + WATER_REACH + Reach(BANK, 1) + ROAD_REACH
 
 WATER_DROP = 0.4  # metres from the ground to the water
 BANK_SLOPE = 0.7  # the steepest bank
@@ -70,7 +71,7 @@ def make_ground(frame: Frame, cover: NDArray, dem: NDArray | None, dsm: NDArray 
 
 def relief(frame: Frame, noise: Noise) -> NDArray:
     """(ny, nx) float32 metres: gentle hills where no height is given."""
-    hills = fractal(noise.stream("procedural.relief"), frame, RELIEF_WAVES, RELIEF_GAIN)
+    hills = fractal(noise.stream("relief"), frame, RELIEF_WAVES, RELIEF_GAIN)
     return np.float32(RELIEF_AMPLITUDE) * hills
 
 

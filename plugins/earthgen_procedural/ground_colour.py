@@ -20,10 +20,11 @@ from earthgen_procedural.palette import (
     YARD_SHARE,
     ground_table,
 )
+from earthgen_procedural.reach import Reach
 from geo_io.frame import Frame
 
 SHORE = 12.0  # metres over which water grows deep
-REACH = SHORE
+GROUND_REACH = Reach(SHORE, 1)
 TWO_PI = 2.0 * np.pi
 
 
@@ -43,12 +44,12 @@ def row_share(position: NDArray, voxel_size: float, period: NDArray, width: NDAr
 
 
 def colour_ground(frame: Frame, cover: NDArray, parcel: NDArray, noise: Noise) -> NDArray:
-    """(ny, nx, 3) float32 sRGB, 0 to 255; cells nearer than REACH to the frame's edge are not to be used.
+    """(ny, nx, 3) float32 sRGB, 0 to 255; cells nearer than GROUND_REACH to the frame's edge are not to be used.
 
     cover : (ny, nx) uint8; parcel : (ny, nx) uint32
     """
     size = frame.voxel_size
-    stream = noise.stream("procedural.texture.ground")
+    stream = noise.stream("ground")
     fine, middle = gradient_noise(stream, frame, 2.4, 0), gradient_noise(stream, frame, 9.0, 1)
     coarse, grain = gradient_noise(stream, frame, 48.0, 2), white(stream, frame, 3)
     blend = np.clip(0.5 + 0.5 * middle + 0.3 * fine, 0.0, 1.0)[..., None]
@@ -115,8 +116,8 @@ def _mosaic(
     """Gardens or yards: a mosaic of surfaces keyed by place."""
     if not mask.any():
         return
-    points = seeds(noise.stream(f"procedural.texture.{name}"), frame, max(spacing, frame.voxel_size), 0.9)
-    draw = noise.stream(f"procedural.texture.{name}.kinds").bits(points.key.ravel(), 0) * 2.0**-32
+    points = seeds(noise.stream(name), frame, max(spacing, frame.voxel_size), 0.9)
+    draw = noise.stream(f"{name}.kinds").bits(points.key.ravel(), 0) * 2.0**-32
     kind = np.searchsorted(np.cumsum(share)[:-1], draw[:, 0], side="right")
     cell = cells(points, frame)[mask]
     pair = colours[kind[cell]]
@@ -129,7 +130,7 @@ def _slabs(colour: NDArray, cover: NDArray, frame: Frame, noise: Noise) -> None:
     for name, spacing, depth in (("paved", 5.0, 0.09), ("road", 17.0, 0.06)):
         mask = is_class(cover, name)
         if mask.any():
-            points = seeds(noise.stream(f"procedural.texture.{name}"), frame, max(spacing, frame.voxel_size), 0.9)
+            points = seeds(noise.stream(name), frame, max(spacing, frame.voxel_size), 0.9)
             tone = 1.0 + depth * (points.key.ravel() * 2.0**-32 - 0.5)
             colour[mask] *= tone[cells(points, frame)[mask]][:, None]
 

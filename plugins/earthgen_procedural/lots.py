@@ -18,6 +18,7 @@ from earthgen_procedural.cover import is_class, on_surface
 from earthgen_procedural.filters import box_mean, cells_of, nearest, slopes
 from earthgen_procedural.footprints import Outlines
 from earthgen_procedural.noise_fields import Seeds, nearest_seed, seeds
+from earthgen_procedural.reach import Reach, widest
 from geo_io.frame import Frame
 
 # Lengths in metres.
@@ -29,7 +30,13 @@ APART = 14.0  # middles of two houses
 ROUNDS = 2
 HOUSE_REACH = 14.0  # from a house's middle to the corners of what belongs to it
 HALL_REACH = 23.0
-REACH = HOUSE_REACH + ROUNDS * APART + MOVE + max(EXCLUSION, ROAD + ROAD_SMOOTH)
+REACH = (
+    widest(Reach(HOUSE_REACH + (2 * ROUNDS - 1) * APART), Reach(HALL_REACH))
+    + widest(Reach(EXCLUSION, 1), Reach(MOVE + ROAD + ROAD_SMOOTH, 2))
+    + Reach(0, 2)  # a house's middle and corners are looked up in the cells that hold them
+)
+"""From a cell to what decides whether a building is grown there. Whether a house stays in the second round depends on
+neighbours of neighbours of its neighbours: on those that the first round left, and on what those had lost to."""
 
 HOUSE_BLOCK, HOUSE_LOT = 160.0, (16.5, 22.0)
 HALL_BLOCK, HALL_LOT = 320.0, (46.0, 46.0)
@@ -126,13 +133,13 @@ def _lattice(
 
 
 def _candidates(
-    site: _Site, noise: Noise, stage: str, block: float, lot: tuple[float, float], jitter: float, name: str
+    site: _Site, noise: Noise, kind: str, block: float, lot: tuple[float, float], jitter: float, name: str
 ) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray, Seeds]:
     """Lots of one class: x, y, angle, block, (n, 8) random words, and the blocks."""
-    points = seeds(noise.stream(f"procedural.{stage}.blocks"), site.frame, block, 0.7)
+    points = seeds(noise.stream(f"{kind}.blocks"), site.frame, block, 0.7)
     half = [int(np.ceil(block / edge)) for edge in lot]
     i, j = (a.ravel() for a in np.meshgrid(np.arange(-half[0], half[0]), np.arange(-half[1], half[1])))
-    stream = noise.stream(f"procedural.{stage}")
+    stream = noise.stream(kind)
     key = points.key.ravel()[:, None]
     words = np.concatenate([stream.bits(key, i, j, channel) for channel in (0, 1)], axis=-1)
     x, y, angle = _lattice(points, lot, block, jitter, words, i, j)
@@ -191,7 +198,7 @@ def _houses(site: _Site, noise: Noise) -> Lots:
     homes = Lots(_corners(x, y, angle, length, width), _key(words), np.zeros(len(x), bool), np.zeros(len(x), bool))
 
     # Beside some houses stands a garage, before others a wing.
-    draw = noise.stream("procedural.houses.annexes").bits(words[:, 6], words[:, 7]) * 2.0**-32
+    draw = noise.stream("houses.annexes").bits(words[:, 6], words[:, 7]) * 2.0**-32
     side = np.where(draw[:, 1] < 0.5, 1.0, -1.0)
     garage = draw[:, 0] < 0.45
     wing = ~garage & (draw[:, 0] < 0.75)
@@ -214,9 +221,11 @@ def _thin(x: NDArray, y: NDArray, priority: NDArray, alive: NDArray) -> NDArray:
     index = np.flatnonzero(alive)
     if len(index) == 0:
         return chosen
-    origin = np.array([np.floor(x.min()), np.floor(y.min())])
-    pairs = cKDTree(np.stack([x[index], y[index]], axis=1) - origin).query_pairs(APART, output_type="ndarray")
+    # The tree only finds candidates: its sums are rounded as it happens to be built.
+    pairs = cKDTree(np.stack([x[index], y[index]], axis=1)).query_pairs(APART + 0.01, output_type="ndarray")
     a, b = index[pairs[:, 0]], index[pairs[:, 1]]
+    near = (x[a] - x[b]) ** 2 + (y[a] - y[b]) ** 2 < APART**2
+    a, b = a[near], b[near]
     alive = alive.copy()
     for _ in range(ROUNDS):
         beaten = np.zeros(len(x), bool)

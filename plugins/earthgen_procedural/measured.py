@@ -16,6 +16,7 @@ from earthgen_procedural.cover import CODES, code, is_class, on_surface, surface
 from earthgen_procedural.filters import box_mean, box_share, cells_of, nearest
 from earthgen_procedural.noise_fields import cells, seeds
 from earthgen_procedural.objects import BROADLEAF, FLAT_ROOF, NEEDLELEAF, object_number
+from earthgen_procedural.reach import Reach
 from geo_io.frame import Frame
 
 TALL = 2.0  # metres above ground that count as a thing and not as rough ground
@@ -27,7 +28,9 @@ PRESENT = 10.0  # metres: where this near there is no measured roof, the surface
 ROUGH = 0.28  # a canopy's surface departs this much from its neighbours' mean, a roof's less; per metre of voxel
 CROWN, PLOT = 6.0, 26.0  # metres: measured canopies and blocks are divided into objects about this wide
 SEEN, SEEN_SHARE = 32.0, 0.1  # a surface model sees trees where this share of the woods around is tall
-REACH = SEEN
+ROOFS_REACH = Reach(max(JOIN, SHARPEN, PRESENT), 3)
+THINGS_REACH = Reach(BESIDE + 2.0 + 2.0, 4)
+SEEN_REACH = Reach(SEEN)
 
 
 def ramps(surface: NDArray, voxel_size: float) -> NDArray:
@@ -52,15 +55,16 @@ def ramps(surface: NDArray, voxel_size: float) -> NDArray:
 
 
 def measured_roofs(
-    frame: Frame, cover: NDArray, ground: NDArray, surface: NDArray, top: NDArray, number: NDArray
+    frame: Frame, cover: NDArray, terrain: NDArray, surface: NDArray, top: NDArray, number: NDArray
 ) -> tuple[NDArray, NDArray]:
     """Absolute roof heights (NaN: no building) and object numbers, both (ny, nx), after a surface model.
 
-    top, number : roofs by the rules, which hold where the surface model has none
+    terrain, surface : (ny, nx) float32 metres, surface NaN where unknown; top, number : roofs by the rules, which
+    hold where the surface model has none
     """
     size = frame.voxel_size
     known = np.isfinite(surface)
-    above = np.where(known, surface - ground, 0.0).astype(np.float32)
+    above = np.where(known, surface - terrain, 0.0).astype(np.float32)
     ramp = ramps(surface, size)
     built = is_class(cover, "building")
     sound = built & (above > TALL) & ~ramp
@@ -93,8 +97,7 @@ class Measured:
     ----------
     block : bool, smooth-topped things where the land cover allows for a building
     block_object : uint32
-    canopy : float32 metres above ground, 0 for none
-    canopy_object : uint32
+    canopy : bool, trees
     seen : bool, where the surface model shows trees at all, so that none are to be made up
     known : bool, where it has data
     """
@@ -102,20 +105,22 @@ class Measured:
     block: NDArray
     block_object: NDArray
     canopy: NDArray
-    canopy_object: NDArray
     seen: NDArray
     known: NDArray
 
 
-def measure(frame: Frame, cover: NDArray, ground: NDArray, surface: NDArray, built: NDArray, noise: Noise) -> Measured:
+def measure(frame: Frame, cover: NDArray, terrain: NDArray, surface: NDArray, built: NDArray, noise: Noise) -> Measured:
     """Tell trees from buildings in a surface model.
 
-    cover : (ny, nx) uint8; ground, surface : (ny, nx) float32 metres, surface NaN where unknown; built : (ny, nx)
+    cover : (ny, nx) uint8; terrain, surface : (ny, nx) float32 metres, surface NaN where unknown; built : (ny, nx)
     bool, where a building stands already
+
+    What is tall is tall above the terrain, and not above the ground, which water and roads have shaped: their rules
+    reach far.
     """
     size = frame.voxel_size
     known = np.isfinite(surface)
-    above = np.where(known, surface - ground, 0.0).astype(np.float32)
+    above = np.where(known, surface - terrain, 0.0).astype(np.float32)
     wood = on_surface(cover, "wood", "tree", "shrub")
     # Beside a wall, what is tall is the wall's ramp, unless the land cover says tree.
     distance, _ = nearest(built, max(cells_of(BESIDE, size), 1))
@@ -129,22 +134,25 @@ def measure(frame: Frame, cover: NDArray, ground: NDArray, surface: NDArray, bui
     dense = box_share(smooth, max(cells_of(2.0, size), 1)) > 0.55
     allows = on_surface(cover, "grow", "flat") | (cover == 0)
     block = smooth & dense & allows
-    canopy = np.where(tall & ~block, above, np.float32(0.0))
-
     radius = cells_of(SEEN, size)
-    seen = known & (box_share(wood & tall, radius) > SEEN_SHARE * box_share(wood, radius))
-    crowns = seeds(noise.stream("procedural.measured.crowns"), frame, max(CROWN, size), 0.8)
-    plots = seeds(noise.stream("procedural.measured.blocks"), frame, max(PLOT, 3.0 * size), 0.8)
-    needle = is_class(cover, "needleleaf_forest")
-    crown_key, plot_key = crowns.key.ravel()[cells(crowns, frame)], plots.key.ravel()[cells(plots, frame)]
+    trees = wood & (above > TALL)
+    seen = known & (box_share(trees, radius) > SEEN_SHARE * box_share(wood, radius))
+    plots = seeds(noise.stream("measured.blocks"), frame, max(PLOT, 3.0 * size), 0.8)
+    plot_key = plots.key.ravel()[cells(plots, frame)]
     return Measured(
         block=block,
         block_object=object_number(plot_key, FLAT_ROOF),
-        canopy=canopy,
-        canopy_object=object_number(crown_key, np.where(needle, NEEDLELEAF, BROADLEAF)),
+        canopy=tall & ~block,
         seen=seen,
         known=known,
     )
+
+
+def crown_objects(frame: Frame, cover: NDArray, noise: Noise) -> NDArray:
+    """(ny, nx) uint32 object numbers that divide measured canopies into crowns."""
+    points = seeds(noise.stream("measured.crowns"), frame, max(CROWN, frame.voxel_size), 0.8)
+    kind = np.where(is_class(cover, "needleleaf_forest"), NEEDLELEAF, BROADLEAF)
+    return object_number(points.key.ravel()[cells(points, frame)], kind)
 
 
 def canopy_class(cover: NDArray) -> NDArray:

@@ -5,6 +5,7 @@ Phases are float64 from the CRS origin: lattice indices reach 1e7, which float32
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numba
@@ -38,37 +39,66 @@ def gradient_noise(stream: Stream, frame: Frame, wavelength: float, channel: int
     Method: Perlin, "Improving noise", SIGGRAPH 2002, with random unit gradients. Where a wave is shorter than two
     voxels the lattice is widened to two voxels, because what is shorter cannot be seen.
     """
+    x, y = cell_centres(frame)
+    return np.asarray(_on_cells(x, y, *_gradients(stream, frame, wavelength, channel)))
+
+
+def gradient_noise_at(
+    stream: Stream, frame: Frame, x: NDArray, y: NDArray, wavelength: float, channel: int = 0
+) -> NDArray:
+    """(n,) float32: the same at places, CRS metres, which must lie on `frame`; its voxel size tells what is seen."""
+    return np.asarray(_at_places(x, y, *_gradients(stream, frame, wavelength, channel)))
+
+
+def _gradients(
+    stream: Stream, frame: Frame, wavelength: float, channel: int
+) -> tuple[float, float, int, int, NDArray, NDArray]:
+    """Of the lattice of one wavelength: cosine and sine of its turn over its spacing, the index of its first point,
+    and the gradients at its points on and around the frame."""
     spacing = max(float(wavelength), 2.0 * frame.voxel_size)
     angle = 0.5 + GOLDEN_ANGLE * channel + spacing * 0.01
-    x, y = cell_centres(frame)
-    cos, sin = np.cos(angle) / spacing, np.sin(angle) / spacing
-    corners_x, corners_y = np.array([x[0], x[-1], x[0], x[-1]]), np.array([y[0], y[0], y[-1], y[-1]])
-    u, v = corners_x * cos + corners_y * sin, corners_y * cos - corners_x * sin
-    i0, i1 = int(np.floor(u.min())), int(np.floor(u.max())) + 2
-    j0, j1 = int(np.floor(v.min())), int(np.floor(v.max())) + 2
+    cos, sin = float(np.cos(angle) / spacing), float(np.sin(angle) / spacing)
+    left, bottom, right, top = frame.bounds
+    corners = [(x * cos + y * sin, y * cos - x * sin) for x in (left, right) for y in (bottom, top)]
+    u, v = zip(*corners, strict=True)
+    i0, i1 = math.floor(min(u)) - 1, math.floor(max(u)) + 2
+    j0, j1 = math.floor(min(v)) - 1, math.floor(max(v)) + 2
     i, j = np.arange(i0, i1 + 1)[None, :], np.arange(j0, j1 + 1)[:, None]
     turn = stream.uniform(i, j, round(spacing * 1000), channel) * (2.0 * np.pi)
-    return _interpolate(x, y, cos, sin, i0, j0, np.cos(turn), np.sin(turn))
+    return cos, sin, i0, j0, np.cos(turn), np.sin(turn)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _between(x, y, cos, sin, i0, j0, gx, gy):  # type: ignore[no-untyped-def]
+    u = x * cos + y * sin
+    v = y * cos - x * sin
+    fu, fv = np.floor(u), np.floor(v)
+    a, b = u - fu, v - fv
+    i, j = int(fu) - i0, int(fv) - j0
+    su = a * a * a * (a * (a * 6.0 - 15.0) + 10.0)
+    sv = b * b * b * (b * (b * 6.0 - 15.0) + 10.0)
+    n00 = gx[j, i] * a + gy[j, i] * b
+    n10 = gx[j, i + 1] * (a - 1.0) + gy[j, i + 1] * b
+    n01 = gx[j + 1, i] * a + gy[j + 1, i] * (b - 1.0)
+    n11 = gx[j + 1, i + 1] * (a - 1.0) + gy[j + 1, i + 1] * (b - 1.0)
+    low, high = n00 + su * (n10 - n00), n01 + su * (n11 - n01)
+    return 1.5 * (low + sv * (high - low))
 
 
 @numba.njit(cache=True, nogil=True)
-def _interpolate(x, y, cos, sin, i0, j0, gx, gy):  # type: ignore[no-untyped-def]
+def _on_cells(x, y, cos, sin, i0, j0, gx, gy):  # type: ignore[no-untyped-def]
     out = np.empty((y.size, x.size), np.float32)
     for row in range(y.size):
         for col in range(x.size):
-            u = x[col] * cos + y[row] * sin
-            v = y[row] * cos - x[col] * sin
-            fu, fv = np.floor(u), np.floor(v)
-            a, b = u - fu, v - fv
-            i, j = int(fu) - i0, int(fv) - j0
-            su = a * a * a * (a * (a * 6.0 - 15.0) + 10.0)
-            sv = b * b * b * (b * (b * 6.0 - 15.0) + 10.0)
-            n00 = gx[j, i] * a + gy[j, i] * b
-            n10 = gx[j, i + 1] * (a - 1.0) + gy[j, i + 1] * b
-            n01 = gx[j + 1, i] * a + gy[j + 1, i] * (b - 1.0)
-            n11 = gx[j + 1, i + 1] * (a - 1.0) + gy[j + 1, i + 1] * (b - 1.0)
-            low, high = n00 + su * (n10 - n00), n01 + su * (n11 - n01)
-            out[row, col] = 1.5 * (low + sv * (high - low))
+            out[row, col] = _between(x[col], y[row], cos, sin, i0, j0, gx, gy)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _at_places(x, y, cos, sin, i0, j0, gx, gy):  # type: ignore[no-untyped-def]
+    out = np.empty(x.size, np.float32)
+    for n in range(x.size):
+        out[n] = _between(x[n], y[n], cos, sin, i0, j0, gx, gy)
     return out
 
 

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.backends import Conditions
-from earthgen.engine import padding
+from earthgen.blocks import Block
+from earthgen.graph import GEOMETRY
 from earthgen.noise import Noise
+from earthgen.stages import Read, Stage
 from earthgen.surface import surface_splats
-from earthgen.voxels import FACES, TOP, Geometry, Splats, Voxels
+from earthgen.voxels import FACES, TOP, Geometry, Voxels, texture_fields
 from earthgen_procedural import PROCEDURAL_VERSION
 from earthgen_procedural.cover import CODES, code, known_cover, raster_on, semantics_on, surface_table
-from earthgen_procedural.ground_colour import REACH, colour_ground
+from earthgen_procedural.ground_colour import GROUND_REACH, colour_ground
 from earthgen_procedural.noise_fields import gradient_noise
 from earthgen_procedural.objects import BROADLEAF, HALL_ROOF, PLAIN_ROOF
 from earthgen_procedural.palette import BARK, CLADDING, GLASS, PLASTER, leaf_table, roof_table
-from geo_io.errors import FrameError
+from earthgen_procedural.reach import Reach
 from geo_io.frame import Frame
 
-HALO = 16.0
-"""Metres around a window on which conditions are read; REACH and two voxels have to fit in."""
+if TYPE_CHECKING:
+    from earthgen.stages import Inputs
+
+TEXTURE = "procedural.texture"
+
+EDGE = 1
+"""Cells around a window that are coloured with it."""
 
 STOREY = 3.0  # metres
 WINDOW_SILL, WINDOW_TOP = 0.9, 2.3  # metres above a storey's floor
@@ -39,26 +48,33 @@ class ProceduralTexture:
 
     name = "procedural"
     version = PROCEDURAL_VERSION
-    halo = HALO
     requires: tuple[str, ...] = ()
     sh_degree = 0
 
-    def __init__(self) -> None:
-        if REACH > HALO:
-            raise FrameError(f"the colours of the ground reach {REACH:g} m, the halo is {HALO:g} m")
+    def stages(self, geometry: Stage) -> Sequence[Stage]:
+        """One stage. It reads a cell more than its window, for the ground's slope at the window's edge."""
+        reads = (
+            Read(GEOMETRY, cells=EDGE), (Reach(0, EDGE) + GROUND_REACH).read("semantics"), Read("image", cells=EDGE)
+        )  # fmt: skip
+        return (Stage(TEXTURE, geometry.step, texture_fields(self.sh_degree), colour, reads),)
 
-    def generate(self, geometry: Geometry, conditions: Conditions, noise: Noise) -> Splats:
-        """One disc a voxel. Conditions: "semantics" and "image", neither of which it must have."""
-        frame, voxels = geometry.frame, geometry.voxels
-        outer = padding(frame, HALO)
-        layer = semantics_on(conditions, outer)
-        ground = colour_ground(outer, known_cover(layer.cover), layer.parcel, noise)[outer.slices(frame)]
-        rgb = _colour(frame, voxels, geometry.normal, ground, noise)
-        image = raster_on(conditions, "image", frame)
-        if image is not None:
-            _drape(rgb, frame, voxels, image)
-        opacity = np.where(_group()[voxels.semantic] == _PLANT, np.float32(0.98), np.float32(1.0))
-        return surface_splats(geometry, np.clip(rgb, 0.0, 255.0), opacity)
+
+def colour(window: Frame, inputs: Inputs, noise: Noise) -> Block:
+    """One disc a voxel of "geometry" in `window`. Conditions, none of which it must have: "semantics" and "image"."""
+    frame = window.pad(EDGE)
+    geometry = Geometry.of(inputs[GEOMETRY])
+    voxels = geometry.voxels
+    outer = frame.pad(GROUND_REACH.voxels(frame.voxel_size))
+    layer = semantics_on(inputs, outer)
+    ground = colour_ground(outer, known_cover(layer.cover), layer.parcel, noise)[outer.slices(frame)]
+    rgb = _colour(frame, voxels, geometry.normal, ground, noise)
+    image = raster_on(inputs, "image", frame)
+    if image is not None:
+        _drape(rgb, frame, voxels, image)
+    opacity = np.where(_group()[voxels.semantic] == _PLANT, np.float32(0.98), np.float32(1.0))
+    splats = surface_splats(geometry, np.clip(rgb, 0.0, 255.0), opacity)
+    inside = np.flatnonzero(voxels.inside(window))
+    return splats.take(inside).block(voxels.take(inside, window))
 
 
 def _group() -> NDArray:
@@ -76,10 +92,10 @@ def _colour(frame: Frame, voxels: Voxels, normal: NDArray, ground: NDArray, nois
     group = np.where(voxels.object == 0, _OTHER, _group()[voxels.semantic])
     thing = np.flatnonzero(group != _OTHER)
     # The words of an object are the same wherever a voxel of it lies; those of a voxel are its own.
-    of_object = noise.stream("procedural.texture.objects").bits(voxels.object[thing], 0)
-    of_voxel = noise.stream("procedural.texture.voxels").bits(xyz[thing, 0], xyz[thing, 1], xyz[thing, 2])[:, :2]
-    weather = gradient_noise(noise.stream("procedural.texture.weather"), frame, 7.0)
-    stand = gradient_noise(noise.stream("procedural.texture.weather"), frame, 60.0, 1)
+    of_object = noise.stream("objects").bits(voxels.object[thing], 0)
+    of_voxel = noise.stream("voxels").bits(xyz[thing, 0], xyz[thing, 1], xyz[thing, 2])[:, :2]
+    weather = gradient_noise(noise.stream("weather"), frame, 7.0)
+    stand = gradient_noise(noise.stream("weather"), frame, 60.0, 1)
     rgb = np.ascontiguousarray(ground[row, col], np.float32)
     sides = (voxels.faces & SIDES != 0) & (voxels.faces & TOP == 0)
     rgb[sides] *= np.float32(0.86)

@@ -13,20 +13,27 @@ from numpy.typing import NDArray
 
 from earthgen.noise import Noise, Stream
 from earthgen_procedural.cover import CODES, code, is_class, on_surface
-from earthgen_procedural.fields import BLOCK, LEY, Fields
+from earthgen_procedural.fields import BLOCK, LEY, Fields, field_blocks
 from earthgen_procedural.filters import cells_of, nearest
-from earthgen_procedural.noise_fields import cells, gradient_noise, nearest_seed, seeds
+from earthgen_procedural.noise_fields import cells, gradient_noise, gradient_noise_at, nearest_seed, seeds
 from earthgen_procedural.objects import BROADLEAF, BUSH, HEDGE, NEEDLELEAF, object_number
+from earthgen_procedural.reach import Reach, widest
 from geo_io.frame import Frame
 from geo_io.layers import Trees
 from geo_io.legend import classes
 
 # Metres.
-CROWN_REACH = 8.0  # the widest crown's radius
+CROWN_RADIUS = 8.0  # the widest crown's, before it bulges
+BULGE = 1.3  # no crown reaches farther than this many radii
 MAPPED = 24.0  # no garden trees are made up this near to a tree of the source
 WALL, KERB = 2.5, 1.5  # trunks keep away from walls and roads
 EDGE = 6.0  # trees this near to a wood's edge are lower, with branches down to the ground
-REACH = CROWN_REACH + MAPPED
+CROWN_REACH = Reach(BULGE * CROWN_RADIUS, 1)
+"""From a voxel to the trunk of a crown that it may belong to."""
+TRUNK_REACH = widest(Reach(max(MAPPED, WALL, KERB, EDGE), 2), Reach(1.5, 3))
+"""From a trunk to what decides whether it stands there: mapped trees, walls, roads, the wood's edge, hedges."""
+LOW_REACH = Reach(1.5, 2)
+"""From a cell to what decides what grows there: the borders of fields and gardens."""
 HEDGE_VOXEL = 2.5  # hedges are narrower than voxels larger than this
 
 BROADLEAF_SPACING, NEEDLELEAF_SPACING = 6.2, 4.5
@@ -96,14 +103,23 @@ class Site:
 
     def at(self, layer: NDArray, x: NDArray, y: NDArray) -> NDArray:
         """Values of a layer at places, which must lie on the frame."""
-        size = self.frame.voxel_size
-        row = self.frame.y[1] - 1 - np.floor(y / size).astype(np.int64)
-        col = np.floor(x / size).astype(np.int64) - self.frame.x[0]
-        return np.asarray(layer[row, col])
+        return np.asarray(layer[self.cell(x, y)])
 
     def holds(self, x: NDArray, y: NDArray) -> NDArray:
-        left, bottom, right, top = self.frame.bounds
-        return np.asarray((x > left) & (x < right) & (y > bottom) & (y < top))
+        """Bool of places: whether they lie on the frame."""
+        row, col = self.cell(x, y)
+        return np.asarray((row >= 0) & (row < self.frame.ny) & (col >= 0) & (col < self.frame.nx))
+
+    def cell(self, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+        """Row and column of the cells that hold places."""
+        size = self.frame.voxel_size
+        row = self.frame.y[1] - 1 - np.floor(y / size).astype(np.int64)
+        return row, np.floor(x / size).astype(np.int64) - self.frame.x[0]
+
+    def crop(self, inner: Frame) -> Site:
+        """The part on a frame inside this one."""
+        part = self.frame.slices(inner)
+        return Site(inner, self.cover[part], self.built[part], self.seen[part], self.measured[part])
 
 
 def plant(site: Site, field: Fields, trees: Trees, noise: Noise) -> Plants:
@@ -153,7 +169,7 @@ def _make(
 ) -> Plants:  # fmt: skip
     """Plants; a crown is at least as wide as its voxel, so that it does not fall between the centres of voxels."""
     n = len(x)
-    radius = np.clip(radius, 0.55 * size, max(CROWN_REACH, 0.55 * size))
+    radius = np.clip(radius, 0.55 * size, max(CROWN_RADIUS, 0.55 * size))
     phase = draw[:, [0, 3, 6]] * (2.0 * np.pi)
     shape_of = np.broadcast_to(np.asarray(shape, np.int64), n)
     number = object_number(key, kind) if n else np.empty(0, np.uint32)
@@ -164,7 +180,7 @@ def _make(
 def _source_trees(site: Site, trees: Trees, noise: Noise) -> Plants:
     keep = site.holds(trees.xy[:, 0], trees.xy[:, 1])
     xy, key = trees.xy[keep], trees.key[keep]
-    stream = noise.stream("procedural.trees")
+    stream = noise.stream("trees")
     draw = np.stack([stream.of_objects(key, c) for c in range(8)], axis=1).reshape(-1, 8)
     cover = site.at(site.cover, xy[:, 0], xy[:, 1])
     needle = is_class(cover, "needleleaf_forest") | (is_class(cover, "mixed_forest") & (draw[:, 4] < 0.5))
@@ -186,15 +202,15 @@ def _wood(site: Site, noise: Noise, kind: int, clear: NDArray) -> Plants:
     spacing = (BROADLEAF_SPACING, NEEDLELEAF_SPACING)[kind]
     mixed = is_class(site.cover, "mixed_forest")
     wanted = (is_class(site.cover, f"{name}_forest") | mixed) & ~site.seen & clear
-    x, y, key, draw = _lattice(site, noise.stream(f"procedural.wood.{name}"), spacing, wanted)
+    x, y, key, draw = _lattice(site, noise.stream(f"wood.{name}"), spacing, wanted)
     size = site.frame.voxel_size
     if len(x) == 0:
         return _sorted([])
-    stands = noise.stream("procedural.wood.stands")
-    stand = site.at(gradient_noise(stands, site.frame, 110.0, 0), x, y) * 0.5 + 0.5
-    patch = 0.6 * site.at(gradient_noise(stands, site.frame, 45.0, 1), x, y)
-    patch = patch + 0.6 * site.at(gradient_noise(stands, site.frame, 190.0, 3), x, y)
-    gap = site.at(gradient_noise(stands, site.frame, 38.0, 2), x, y)
+    stands = noise.stream("wood.stands")
+    stand = gradient_noise_at(stands, site.frame, x, y, 110.0, 0) * 0.5 + 0.5
+    patch = 0.6 * gradient_noise_at(stands, site.frame, x, y, 45.0, 1)
+    patch = patch + 0.6 * gradient_noise_at(stands, site.frame, x, y, 190.0, 3)
+    gap = gradient_noise_at(stands, site.frame, x, y, 38.0, 2)
     is_mixed = site.at(mixed, x, y)
     own = (patch > 0.05) == (kind == NEEDLELEAF)
     keep = (gap > -0.72) & (draw[:, 0] < 0.97) & np.where(is_mixed, np.where(own, True, draw[:, 5] < 0.1), True)
@@ -230,11 +246,11 @@ def _orchard(site: Site, noise: Noise, clear: NDArray) -> Plants:
     """Fruit trees in rows that run as the rows of fields do."""
     size = site.frame.voxel_size
     wanted = is_class(site.cover, "orchard") & clear & ~site.seen
-    stream = noise.stream("procedural.orchard")
+    stream = noise.stream("orchard")
     if not wanted.any():
         return _sorted([])
-    blocks = seeds(noise.stream("procedural.fields.blocks"), site.frame, BLOCK, 0.7)
-    turn = noise.stream("procedural.fields.strips").bits(blocks.key.ravel(), 0)[:, 0] * (2.0**-32 * np.pi)
+    blocks, of_block = field_blocks(site.frame, noise)
+    turn = of_block[:, 0] * np.pi
     step_u, step_v = max(ORCHARD_SPACING, size), max(ORCHARD_ROWS, size)
     left, bottom, right, top = site.frame.bounds
     parts = []
@@ -265,7 +281,7 @@ def _orchard(site: Site, noise: Noise, clear: NDArray) -> Plants:
 def _rows(site: Site, noise: Noise, clear: NDArray) -> Plants:
     """Cover that says trees and hedges: bushes where it is narrow, trees among them and where it is wide."""
     wanted = is_class(site.cover, "tree") & ~site.seen & ~site.built
-    x, y, key, draw = _lattice(site, noise.stream("procedural.rows"), ROW_SPACING, wanted, 0.5)
+    x, y, key, draw = _lattice(site, noise.stream("rows"), ROW_SPACING, wanted, 0.5)
     size = site.frame.voxel_size
     rim, _ = nearest(~is_class(site.cover, "tree"), max(cells_of(4.0, size), 1))
     wide = site.at(rim, x, y) * size > 2.5 if len(x) else np.empty(0, bool)
@@ -279,14 +295,14 @@ def _rows(site: Site, noise: Noise, clear: NDArray) -> Plants:
 
 def _shrubs(site: Site, noise: Noise, clear: NDArray) -> Plants:
     wanted = is_class(site.cover, "shrub") & ~site.seen & clear
-    stream = noise.stream("procedural.shrubs")
+    stream = noise.stream("shrubs")
     x, y, key, draw = _lattice(site, stream, SHRUB_SPACING, wanted)
     size = site.frame.voxel_size
     # Thickets, heath and glades, at three scales.
     patch = np.zeros(len(x))
     for channel, (wavelength, weight) in enumerate(((22.0, 0.45), (75.0, 0.5), (240.0, 0.5))):
         if len(x):
-            patch += weight * site.at(gradient_noise(stream, site.frame, wavelength, 3 + channel), x, y)
+            patch += weight * gradient_noise_at(stream, site.frame, x, y, wavelength, 3 + channel)
     height = 0.6 + 1.9 * np.clip(0.4 + 0.6 * patch + 0.5 * (draw[:, 1] - 0.5), 0.0, 1.0)
     tree = draw[:, 5] < 0.02 + 0.10 * np.clip(patch - 0.1, 0.0, 1.0)
     height = np.where(tree, 4.0 + 3.0 * draw[:, 1] + 2.0 * np.clip(patch, 0.0, 1.0), height)
@@ -304,15 +320,14 @@ def _gardens(site: Site, trees: Trees, noise: Noise, clear: NDArray) -> Plants:
         chance[code(name)] = share
     points = np.zeros(site.frame.shape, bool)
     known = site.holds(trees.xy[:, 0], trees.xy[:, 1])
-    row = site.frame.y[1] - 1 - np.floor(trees.xy[known, 1] / size).astype(np.int64)
-    points[row, np.floor(trees.xy[known, 0] / size).astype(np.int64) - site.frame.x[0]] = True
+    points[site.cell(trees.xy[known, 0], trees.xy[known, 1])] = True
     mapped, _ = nearest(points, max(cells_of(MAPPED, size), 1))
     wanted = (chance[site.cover] > 0) & ~site.measured & clear & np.isinf(mapped)
-    stream = noise.stream("procedural.gardens")
+    stream = noise.stream("gardens")
     x, y, key, draw = _lattice(site, stream, GARDEN_SPACING, wanted)
     if len(x) == 0:
         return _sorted([])
-    patch = site.at(gradient_noise(stream, site.frame, 70.0, 4), x, y)
+    patch = gradient_noise_at(stream, site.frame, x, y, 70.0, 4)
     keep = draw[:, 4] < chance[site.at(site.cover, x, y)] * np.clip(1.0 + 1.6 * patch, 0.0, 2.5)
     cover = site.at(site.cover, x, y)
     bush = draw[:, 5] < np.where(is_class(cover, "grass", "paved", "commercial"), 0.15, 0.45)
@@ -333,7 +348,7 @@ def _hedge_trees(site: Site, field: Fields, noise: Noise, clear: NDArray) -> Pla
     else:
         distance, _ = nearest(field.hedge, max(cells_of(1.5, size), 1))
         wanted = np.isfinite(distance) & clear & ~site.measured
-    x, y, key, draw = _lattice(site, noise.stream("procedural.hedges.trees"), 5.0, wanted, 0.9)
+    x, y, key, draw = _lattice(site, noise.stream("hedges.trees"), 5.0, wanted, 0.9)
     height = 5.0 + 6.0 * draw[:, 1] ** 1.5
     radius = height * (0.25 + 0.1 * draw[:, 2])
     made = _make(size, x, y, height, radius, 0.25 * height, ELLIPSOID, code("tree"), key, BROADLEAF, draw)
@@ -360,7 +375,7 @@ def low_growth(site: Site, field: Fields, noise: Noise) -> LowGrowth:
     """Grass, crops, hedges, reed, and the roughness of rock and rubble."""
     frame, cover = site.frame, site.cover
     size = frame.voxel_size
-    stream = noise.stream("procedural.lowgrowth")
+    stream = noise.stream("low")
     fine = gradient_noise(stream, frame, 5.0, 0) * 0.5 + 0.5
     coarse = gradient_noise(stream, frame, 26.0, 1) * 0.5 + 0.5
     height = np.zeros(frame.shape, np.float32)
@@ -409,11 +424,11 @@ def _garden_hedges(site: Site, noise: Noise) -> NDArray:
     garden = is_class(site.cover, "residential") & ~site.built & ~site.measured
     if size > GARDEN_HEDGE_VOXEL or not garden.any():
         return np.zeros(frame.shape, bool)
-    points = seeds(noise.stream("procedural.gardens.lots"), frame, GARDEN_LOT, 0.6)
+    points = seeds(noise.stream("gardens.lots"), frame, GARDEN_LOT, 0.6)
     plot = points.key.ravel()[cells(points, frame)].astype(np.uint64)
     wall, _ = nearest(site.built, max(cells_of(1.5, size), 1))
     hedge = np.zeros(frame.shape, bool)
-    stream = noise.stream("procedural.gardens.hedges")
+    stream = noise.stream("gardens.hedges")
     for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):  # both cells of a border; the outermost are not used
         other = np.roll(plot, step, axis)
         between = garden & (other != plot) & np.isinf(wall)

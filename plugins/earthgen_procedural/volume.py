@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen_procedural.vegetation import CONE, DOME, Plants
+from earthgen_procedural.vegetation import BULGE, CONE, DOME, Plants
 from geo_io.frame import Frame
 
 LOW = -2
@@ -55,23 +55,26 @@ def top_level(top: NDArray, voxel_size: float, z_end: int) -> NDArray:
 
 
 def fill(
-    frame: Frame, rows: tuple[int, int], columns: Columns, level: NDArray, plants: Plants
+    frame: Frame, rows: tuple[int, int], columns: Columns, level: NDArray, plants: Plants, foot: NDArray
 ) -> tuple[NDArray, NDArray]:
     """Class volume uint8 and object volume uint32, (rows, nx, nz), of the rows [rows[0], rows[1]) of `frame`.
 
-    frame : that of the columns; level : (ny, nx) int32 of `top_level`. Level 0 of the volume is z = LOW. The solid
+    frame : that of the columns; level : (ny, nx) int32 of `top_level`; foot : (n,) metres, the ground at the plants'
+    trunks, which may stand beside the frame. Level 0 of the volume is z = LOW. The solid
     columns come first, then the plants in their order: each takes what is still empty.
     """
     strip = slice(*rows)
     size = frame.voxel_size
     # Plants whose crowns reach the strip.
     south, north = (frame.y[1] - rows[1]) * size, (frame.y[1] - rows[0]) * size
-    near = (plants.y + plants.radius * 1.5 > south) & (plants.y - plants.radius * 1.5 < north)
+    reach = plants.radius * BULGE + size
+    near = (plants.y + reach > south) & (plants.y - reach < north)
+    near &= (plants.x + reach > frame.x[0] * size) & (plants.x - reach < frame.x[1] * size)
     highest = max(int(level[strip].max()), int(np.ceil(columns.canopy[strip].max() / size)))
     if near.any():
         # A crown on a slope reaches higher above its neighbours' ground than above its own.
-        relief = min(float(columns.ground.max() - columns.ground.min()), MOST_LIFT)
-        highest = max(highest, int(np.ceil((plants.height[near].max() + relief) / size)))
+        lift = np.clip(foot[near] - columns.ground[strip].min(), 0.0, MOST_LIFT)
+        highest = max(highest, int(np.ceil((plants.height[near] + lift).max() / size)))
     levels = min(highest, frame.z[1] - 1) - LOW + 2
     shape = (rows[1] - rows[0], frame.nx, levels)
     volume, objects = np.zeros(shape, np.uint8), np.zeros(shape, np.uint32)
@@ -84,7 +87,7 @@ def fill(
     )  # fmt: skip
     _fill_plants(
         volume, objects, columns.ground, rows[0], size, frame.x[0], frame.y[1],
-        plants.x[near], plants.y[near], plants.height[near], plants.radius[near], plants.base[near],
+        foot[near], plants.x[near], plants.y[near], plants.height[near], plants.radius[near], plants.base[near],
         plants.shape[near], plants.phase[near], plants.semantic[near], plants.object[near],
     )  # fmt: skip
     return volume, objects
@@ -111,15 +114,13 @@ def _fill_columns(volume, objects, level, below, semantic, number, canopy, base,
 
 @numba.njit(cache=True, nogil=True)
 def _fill_plants(  # type: ignore[no-untyped-def]
-    volume, objects, ground, row0, size, x0, y1, px, py, height, radius, base, shape, phase, semantic, number
+    volume, objects, ground, row0, size, x0, y1, feet, px, py, height, radius, base, shape, phase, semantic, number
 ):
     rows, cols, levels = volume.shape
     for n in range(px.size):
         trunk_row, trunk_col = y1 - 1 - int(np.floor(py[n] / size)), int(np.floor(px[n] / size)) - x0
-        if not (0 <= trunk_row < ground.shape[0] and 0 <= trunk_col < cols):
-            continue
-        foot = ground[trunk_row, trunk_col]
-        reach = radius[n] * 1.3
+        foot = feet[n]
+        reach = radius[n] * BULGE
         first_row = max(int(np.floor(y1 - 0.5 - (py[n] + reach) / size)), row0)
         last_row = min(int(np.ceil(y1 - 0.5 - (py[n] - reach) / size)), row0 + rows - 1)
         first_col = max(int(np.floor((px[n] - reach) / size - 0.5)) - x0, 0)
@@ -134,7 +135,7 @@ def _fill_plants(  # type: ignore[no-untyped-def]
                 dx = (x0 + col + 0.5) * size - px[n]
                 lift = min(max(ground[row, col] - foot, -MOST_LIFT), MOST_LIFT)
                 flat = np.sqrt(dx * dx + dy * dy) / radius[n]
-                if flat > 1.3:
+                if flat > BULGE:
                     continue
                 u, v = 2.4 * dx / radius[n], 2.4 * dy / radius[n]
                 bulge = 1.0 + 0.13 * np.sin(u + phase[n, 0]) * np.sin(v + phase[n, 1])
@@ -158,7 +159,7 @@ def _fill_plants(  # type: ignore[no-untyped-def]
                         volume[row - row0, col, z + 2] = semantic[n]
                         objects[row - row0, col, z + 2] = number[n]
         # The trunk, up into the crown.
-        if row0 <= trunk_row < row0 + rows:
+        if row0 <= trunk_row < row0 + rows and 0 <= trunk_col < cols:
             for z in range(min(int(middle / size) + 1, levels - 2)):
                 if volume[trunk_row - row0, trunk_col, z + 2] == 0:
                     volume[trunk_row - row0, trunk_col, z + 2] = semantic[n]

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from earthgen.levels import SH_C0
-from earthgen.voxels import TOP, Geometry, Splats, Voxels
+from earthgen.stages import Read, Stage
+from earthgen.voxels import GEOMETRY_FIELDS, TOP, Geometry, Splats, Voxels, texture_fields
 from geo_io.legend import palette
 
 
@@ -15,44 +16,51 @@ class Terraces:
     """Flat ground whose height is a random number a terrace of 32 voxels."""
 
     name = "terraces"
-    version = "1"
-    window = 96
-    halo = 0.0
+    version = "2"
     requires = ()
 
     def __init__(self, step=2.0):
         self.step = float(step)
 
-    def generate(self, window, conditions, noise):
+    def stages(self):
+        return [Stage("terraces", window=128, stride=96, fields=GEOMETRY_FIELDS, compute=self.terraces)]
+
+    def terraces(self, window, inputs, noise):
         x, y = np.meshgrid(np.arange(*window.x), np.arange(window.y[1] - 1, window.y[0] - 1, -1))
-        level = np.floor(noise.stream("terraces").uniform(x // 32, y // 32) * 4)
+        level = np.floor(noise.stream("heights").uniform(x // 32, y // 32) * 4)
         order = np.lexsort((x.ravel(), y.ravel()))
         xyz = np.stack([x.ravel(), y.ravel(), np.full(x.size, -1)], axis=1)[order].astype(np.int32)
         n = len(xyz)
         voxels = Voxels(window, xyz, np.ones(n, np.uint8), np.full(n, TOP, np.uint8), np.zeros(n, np.uint32))
         offset = np.tile(np.array([0, 0, 0.5 * window.voxel_size], np.float32), (n, 1))
         normal = np.tile(np.array([0, 0, 1], np.float32), (n, 1))
-        return Geometry(window, (level * self.step).astype(np.float32), voxels, offset, normal)
+        return Geometry(window, (level * self.step).astype(np.float32), voxels, offset, normal).block()
 
 
 class Stripes:
     """North-south stripes, each of a random grey."""
 
     name = "stripes"
-    version = "1"
-    halo = 0.0
+    version = "2"
     requires = ()
     sh_degree = 0
 
     def __init__(self, width=8):
         self.width = int(width)
 
-    def generate(self, geometry, conditions, noise):
-        n, s = len(geometry.voxels), geometry.frame.voxel_size
-        grey = noise.stream("stripes").uniform(geometry.voxels.xyz[:, 0] // self.width, 0)
+    def stages(self, geometry):
+        return [
+            Stage("stripes", geometry.step, texture_fields(self.sh_degree), self.stripes, reads=(Read("geometry"),))
+        ]
+
+    def stripes(self, window, inputs, noise):
+        geometry = Geometry.of(inputs["geometry"])
+        n, s = len(geometry.voxels), window.voxel_size
+        grey = noise.stream("greys").uniform(geometry.voxels.xyz[:, 0] // self.width, 0)
         sh = np.repeat(((grey - 0.5) / SH_C0).astype(np.float32), 3).reshape(n, 1, 3)
         rotation = np.tile(np.array([1, 0, 0, 0], np.float32), (n, 1))
-        return Splats(geometry.offset, np.full((n, 2), 0.6 * s, np.float32), rotation, np.ones(n, np.float32), sh)
+        scale = np.full((n, 2), 0.6 * s, np.float32)
+        return Splats(geometry.offset, scale, rotation, np.ones(n, np.float32), sh).block(geometry.voxels)
 
 
 class ConstantEncoder:

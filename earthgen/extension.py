@@ -1,0 +1,98 @@
+"""Growing a world that is there, in any direction.
+
+The grown world is begun beside the old one (`<world>.new`), from links to the tiles that stay as they are, and takes
+its place when it is finished. So the old world stays whole until then, and a run that is broken off goes on.
+A tile stays if it lies in the old world as far as it lies in the new one; a content that is a function of the place
+does the rest.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from earthgen.errors import JobError, StoreError
+from earthgen.identity import differences
+from earthgen.job import Job, stored_settings
+from earthgen.preparation import Placed, Plan
+from earthgen.store import Store, create_store, open_store
+from geo_io.frame import Frame
+
+
+def settled(job: Job, before: Store) -> Job:
+    """The job on the lattice of the world that it extends: CRS, voxel size and tile size are the world's.
+
+    Raises
+    ------
+    JobError
+        if the job cuts its region out of a polygon: the old and the new cut could not be told apart
+    """
+    if job.region is not None or before.root.attrs["earthgen"]["identity"]["reading"].get("region"):
+        raise JobError(
+            f"{before.path} cannot be extended by or from a --region", "give --bbox, or generate the whole region anew"
+        )
+    frame = before.frame
+    fixed: dict[str, Any] = {"crs": frame.crs, "tile_size": before.tile_size}
+    for name, there in (("crs", frame.crs), ("voxel_size", frame.voxel_size)):
+        if name in job.model_fields_set and getattr(job, name) not in (there, None):
+            raise StoreError(
+                f"{before.path} cannot be extended: {name} ({there} there, {getattr(job, name)} now) changed",
+                "leave it away, or give another --out",
+            )
+    return job.model_copy(update={**fixed, "voxel_size": frame.voxel_size})
+
+
+def grown(before: Store, placed: Placed) -> Frame:
+    """The smallest frame that holds the old world and the box asked for."""
+    old, new = before.frame, placed[0]
+    return replace(
+        old, x=(min(old.x[0], new.x[0]), max(old.x[1], new.x[1])), y=(min(old.y[0], new.y[0]), max(old.y[1], new.y[1]))
+    )
+
+
+def begun(before: Store, path: str | Path, plan: Plan, job: Job) -> Store:
+    """The grown world at `path`, with the tiles that stay; goes on with one that was broken off.
+
+    Raises
+    ------
+    StoreError
+        if the old world was made of something else: names the difference
+    """
+    attributes = dict(before.root.attrs["earthgen"])
+    changed = differences(attributes["identity"], plan.identity)
+    if changed:
+        raise StoreError(
+            f"{before.path} cannot be extended: {'; '.join(changed)} changed",
+            "give the settings it was made with, or another --out",
+        )
+    path = Path(path)
+    if path.exists():
+        store = _continued(path, plan, before.tile_size)
+        if store is not None:
+            return store
+        shutil.rmtree(path)
+    whole = {"bbox": list(plan.frame.bounds), "bbox_crs": plan.frame.crs, "crs": plan.frame.crs}
+    settings = {**stored_settings(job), **whole}
+    new = {"identity": plan.identity, "provenance": plan.provenance, "settings": settings}
+    store = create_store(path, plan.frame, before.tile_size, new, plan.sh_degree)
+    kept = {}
+    for tx, ty in before.done():
+        if before.tile_frame(tx, ty) == store.tile_frame(tx, ty):
+            kept[tx, ty] = store.adopt(before, tx, ty)
+    store.commit(kept)
+    return store
+
+
+def _continued(path: Path, plan: Plan, tile_size: int) -> Store | None:
+    """An extension that was broken off and is the same as this one; None where there is none."""
+    try:
+        store = open_store(path, mode="r+")
+    except StoreError:
+        return None
+    same = store.frame == plan.frame and store.tile_size == tile_size
+    if not same or differences(store.root.attrs["earthgen"]["identity"], plan.identity):
+        return None
+    store.sweep()
+    return store

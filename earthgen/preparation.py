@@ -1,0 +1,164 @@
+"""Before anything is written: where a job lies, and its inputs and backends opened and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+import earthgen
+from earthgen import plugins as plugin_module
+from earthgen.engine import Engine
+from earthgen.errors import JobError
+from earthgen.job import Job, RegionShape, source_name
+from earthgen.noise import NOISE_VERSION, Noise
+from earthgen.progress import Progress
+from geo_io.frame import UNKNOWN_DATUM, Frame
+
+Placed = tuple[Frame, Callable[[Frame], NDArray] | None]
+"""The frame of a job, and the mask of its region where that is not a box."""
+
+
+@dataclass
+class Plan:
+    """A job with everything opened and checked. `warnings` is a list that is still written to."""
+
+    frame: Frame
+    engine: Engine
+    identity: dict[str, Any]
+    provenance: dict[str, Any]
+    sh_degree: int
+    warnings: list[str]
+
+
+def prepare(job: Job, progress: Progress | None = None, placed: Placed | None = None) -> Plan:
+    """Open and check everything a job names; nothing is written. `placed` is what `place` gave, if it is known."""
+    progress = progress or Progress()
+    plugins = plugin_module.load(job.plugin_dir)
+    warnings = [f"plugin {row.info.name} was skipped: {row.error}" for row in plugins.broken]
+    geometry = plugins.create("geometry", job.geometry, **job.geometry_options)
+    texture = plugins.create("texture", job.texture, **job.texture_options)
+    frame, mask = placed or place(job)
+    sources = _sources(job)
+    for backend in (geometry, texture):
+        lacking = [name for name in backend.requires if name not in sources]
+        if lacking:
+            raise JobError(f"backend {backend.name!r} needs {', '.join(lacking)}", "give --" + " --".join(lacking))
+    options = {
+        "class_field": job.class_field, "legends": job.legend, "crosswalks": plugins.crosswalks(),
+        "assume_crs": job.assume_crs, "allow_unmapped": job.allow_unmapped,
+        "dem_unit": job.dem_unit, "dsm_unit": job.dsm_unit,
+    }  # fmt: skip
+    encoders = {name: plugins.create("condition", name) for name in sources}
+    progress.start("read", len(sources))
+    conditions, surveys = {}, {}
+    for name, source in sources.items():
+        conditions[name] = encoders[name].open(source, frame, options)
+        surveys[name] = dict(conditions[name].survey(frame))
+        warnings += surveys[name].pop("warnings", [])
+        progress.step(name)
+    identity: dict[str, Any] = {
+        "crs": frame.crs, "voxel_size": frame.voxel_size, "band": list(frame.z), "vertical_crs": frame.vertical_crs,
+        "seed": job.seed, "noise_version": NOISE_VERSION, "earthgen": earthgen.__version__,
+        "geometry": {"name": geometry.name, "version": geometry.version, "options": job.geometry_options},
+        "texture": {"name": texture.name, "version": texture.version, "options": job.texture_options},
+        "encoders": {name: encoder.version for name, encoder in encoders.items()},
+        "inputs": {name: [_digest(item) for item in source] for name, source in sources.items()},
+        "reading": {
+            "class_field": job.class_field, "legend": [_legend_digest(item) for item in job.legend],
+            "assume_crs": job.assume_crs, "dem_unit": job.dem_unit, "dsm_unit": job.dsm_unit,
+            "region": _digest(job.region) if job.region is not None and mask is not None else None,
+        },
+    }  # fmt: skip
+    provenance = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "software": {name: version(name) for name in ("earthgen", "numpy", "rasterio", "geopandas", "zarr", "pyproj")},
+        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "inputs": {
+            name: [
+                {"source": source_name(item), "digest": digest}
+                for item, digest in zip(source, identity["inputs"][name], strict=True)
+            ]
+            for name, source in sources.items()
+        },
+        "attribution": list(job.attribution),
+        "licences": {
+            row.info.name: {"code": row.info.licence, "weights": row.info.weights_licence} for row in plugins.listing()
+        },
+        "survey": surveys,
+        "ground": "measured (dem)" if "dem" in sources else "estimated from the dsm" if "dsm" in sources
+        else "generated, not measured",
+        "warnings": warnings,
+    }  # fmt: skip
+    if frame.vertical_crs == UNKNOWN_DATUM and ("dem" in sources or "dsm" in sources):
+        warnings.append("the heights' source does not name a vertical CRS: it is kept as 'unknown'")
+    engine = Engine(frame, geometry, texture, conditions, Noise(job.seed), mask)
+    return Plan(frame, engine, identity, provenance, texture.sh_degree, warnings)
+
+
+def place(job: Job) -> Placed:
+    """The frame of a job, and the mask of its region where that is not a box.
+
+    Raises
+    ------
+    JobError
+        if nothing says where the world is to be
+    """
+    import shapely
+
+    from geo_io.elevation import open_elevation
+    from geo_io.region import frame_from_bbox, frame_from_polygons
+    from geo_io.region_file import frame_from_file, inside, is_raster
+
+    heights = next(((s, u) for s, u in ((job.dem, job.dem_unit), (job.dsm, job.dsm_unit)) if s is not None), None)
+    vertical = UNKNOWN_DATUM
+    if heights is not None:
+        vertical = open_elevation(heights[0], unit=heights[1], assume_crs=job.assume_crs).vertical_crs
+    kind: dict[str, Any] = {
+        "crs": job.crs, "voxel_size": job.voxel_size, "band": job.band, "vertical_crs": vertical
+    }  # fmt: skip
+    if job.bbox is not None:
+        return frame_from_bbox(job.bbox, bbox_crs=job.bbox_crs, **kind), None
+    if isinstance(job.region, RegionShape):
+        polygon = shapely.from_wkt(job.region.wkt)
+        frame, cut = frame_from_polygons([polygon], job.region.crs, name=f"region {job.region.name}", **kind)
+        return frame, partial(inside, region=cut)
+    rasters = (s for s in (job.dsm, job.dem, job.image, *job.semantics) if s is not None and is_raster(s))
+    place_file = job.region if job.region is not None else next(rasters, None)
+    if place_file is None:
+        raise JobError("nothing says where the world is to be", "give --bbox W,S,E,N or --region FILE")
+    frame, shape = frame_from_file(place_file, assume_crs=job.assume_crs, **kind)
+    return frame, None if shape is None else partial(inside, region=shape)
+
+
+def _sources(job: Job) -> dict[str, list[Any]]:
+    named = {
+        "semantics": list(job.semantics),
+        **{name: [getattr(job, name)] for name in ("dem", "dsm", "image") if getattr(job, name) is not None},
+        **{name: value if isinstance(value, list) else [value] for name, value in job.conditions.items()},
+    }
+    return {name: source for name, source in named.items() if source}
+
+
+def _digest(source: Any) -> str:
+    from geo_io.digest import digest_source
+    from geo_io.vector import split_layer
+
+    if isinstance(source, RegionShape):
+        return f"sha256:{hashlib.sha256(source.model_dump_json().encode()).hexdigest()}"
+    if not isinstance(source, str | Path):
+        return digest_source(source)
+    path, layer = split_layer(source)
+    return digest_source(path) + (f" layer {layer}" if layer else "")
+
+
+def _legend_digest(legend: str) -> str:
+    return _digest(legend) if Path(legend).exists() else legend

@@ -1,0 +1,205 @@
+"""Runs a task graph on a pool of workers, whatever kind they are of: a front of tasks moves through the world.
+
+Only the front is held: some tasks for each worker, and those that wait for them. The coordinator, this process, is
+the one writer of the index, in which tiles become visible after their data is on disk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+from earthgen.engine import Account
+from earthgen.errors import SchedulerError
+from earthgen.graph import TILE, Graph, Task, Walk
+from earthgen.progress import Progress
+from earthgen.scratch import Scratch
+from earthgen.store import Entry, Store
+from earthgen.workers import Done, Pool
+
+AHEAD = 2
+"""Tasks handed out for each worker, so that it has its next one when it ends one."""
+
+WAITING = 4096
+"""Most tasks that wait for others; a bound on what the coordinator holds."""
+
+COMMIT_S = 2.0
+"""Finished tiles become visible this often: what a kill costs at most, beside the tasks that run."""
+
+LOSSES = 3
+"""How often in a row workers may die without a task being finished in between."""
+
+
+@dataclass
+class Totals:
+    """What a run did: tasks and seconds of work by stage, voxels outside the band."""
+
+    tasks: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    clipped: int = 0
+
+    def add(self, task: Task, account: Account) -> None:
+        self.tasks[task.stage] = self.tasks.get(task.stage, 0) + 1
+        for name, seconds in account.seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self.clipped += account.clipped
+
+
+def carry_out(
+    walk: Walk, pool: Pool, done: Callable[[Done], None], unneeded: Callable[[Task], None] = lambda task: None,
+    breath: Callable[[], None] = lambda: None,
+) -> None:  # fmt: skip
+    """Run the tasks of a walk.
+
+    done : told of every finished task, in the order in which they end
+    unneeded : told of every task whose output no other needs any more
+    breath : called about once a second
+
+    Raises whatever a task raises; SchedulerError if workers die again and again.
+    """
+    tasks, exhausted = iter(walk), False
+    ready: deque[Task] = deque()
+    unfinished: set[Task] = set()
+    missing: dict[Task, int] = {}  # for tasks that wait: how many of their needs are unfinished
+    followers: dict[Task, list[Task]] = {}
+    running: dict[Future[Any], Task] = {}
+    losses = 0
+    while True:
+        while not exhausted and len(ready) + len(running) < AHEAD * pool.size and len(missing) < WAITING:
+            task = next(tasks, None)
+            if task is None:
+                exhausted = True
+                break
+            unfinished.add(task)
+            needs = [need for need in walk.graph.needs(task) if need in unfinished]
+            if needs:
+                missing[task] = len(needs)
+                for need in needs:
+                    followers.setdefault(need, []).append(task)
+            else:
+                ready.append(task)
+        while ready and len(running) < AHEAD * pool.size:
+            task = ready.popleft()
+            try:
+                running[pool.do(task)] = task
+            except BrokenExecutor:  # found broken by the next `result` of a running task, or here if none runs
+                ready.appendleft(task)
+                break
+        if not running and not ready:
+            return
+        ended = wait(running, timeout=1.0, return_when=FIRST_COMPLETED).done if running else set()
+        lost = not running
+        for future in ended:
+            task = running.pop(future)
+            try:
+                result: Done = future.result()
+            except BrokenExecutor:
+                lost = True
+                ready.append(task)
+                continue
+            losses = 0
+            unfinished.discard(task)
+            for follower in followers.pop(task, ()):
+                missing[follower] -= 1
+                if not missing[follower]:
+                    del missing[follower]
+                    ready.append(follower)
+            walk.complete(task)
+            done(result)
+        while walk.unneeded:
+            unneeded(walk.unneeded.pop())
+        if lost:
+            losses += 1
+            if losses > LOSSES:
+                raise SchedulerError(
+                    f"workers died {losses} times in a row while they made {', '.join(map(_name, list(ready)[:3]))}",
+                    "they may lack memory: try fewer --workers, or a smaller --tile-size; then --resume",
+                )
+            ready.extendleft(task for task in running.values())
+            running.clear()
+            pool.renew()
+        breath()
+
+
+def _name(task: Task) -> str:
+    return f"{task.stage} ({task.x}, {task.y})"
+
+
+@dataclass
+class Ledger:
+    """Finished tiles on their way into the index."""
+
+    store: Store
+    entries: dict[tuple[int, int], Entry] = field(default_factory=dict)
+    last: float = field(default_factory=time.monotonic)
+
+    def add(self, tile: tuple[int, int], entry: Entry) -> None:
+        self.entries[tile] = entry
+
+    def breath(self) -> None:
+        if time.monotonic() - self.last >= COMMIT_S:
+            self.commit()
+
+    def commit(self) -> None:
+        if self.entries:
+            self.store.commit(self.entries)
+            self.entries.clear()
+        self.last = time.monotonic()
+
+
+def fill(
+    store: Store, graph: Graph, pool: Pool, progress: Progress, breath: Callable[[], None] = lambda: None
+) -> Totals:
+    """Make the tiles of a world that are not there yet. What is finished stays, whatever ends this.
+
+    breath : called about once a second, such as the renewal of a lock
+    """
+    scratch, ledger, totals = Scratch(store), Ledger(store), Totals()
+    there = set(store.done())
+    kept = {Task(*key) for key in scratch.listing()}
+    progress.start("generate", graph.counts()[TILE], done=len(there))
+    if pool.link:
+        progress.say(f"Dask dashboard: {pool.link}")
+
+    def finished(task: Task) -> bool:
+        return (task.x, task.y) in there if task.stage == TILE else task in kept and scratch.load(*task) is not None
+
+    def done(result: Done) -> None:
+        totals.add(result.task, result.account)
+        if result.entry is not None:
+            ledger.add((result.task.x, result.task.y), result.entry)
+            progress.step(f"tile {result.task.x}, {result.task.y}")
+
+    def pause() -> None:
+        ledger.breath()
+        breath()
+
+    try:
+        carry_out(Walk(graph, finished), pool, done, lambda task: scratch.remove(*task), pause)
+    finally:
+        ledger.commit()
+    scratch.clear()
+    return totals
+
+
+def check(store: Store, pool: Pool, progress: Progress) -> dict[tuple[int, int], str]:
+    """What is wrong with the finished tiles of a world on disk, by tile."""
+    tiles = deque(store.done())
+    progress.start("check", len(tiles))
+    wrong: dict[tuple[int, int], str] = {}
+    running: dict[Future[Any], tuple[int, int]] = {}
+    while tiles or running:
+        while tiles and len(running) < AHEAD * pool.size:
+            tile = tiles.popleft()
+            running[pool.check(tile)] = tile
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            tile = running.pop(future)
+            problem = future.result()
+            if problem is not None:
+                wrong[tile] = problem
+            progress.step(f"tile {tile[0]}, {tile[1]}")
+    return dict(sorted(wrong.items(), key=lambda item: (item[0][1], item[0][0])))

@@ -1,0 +1,376 @@
+"""Where tasks run: in this process, in threads, in processes, or on a Dask cluster.
+
+All are `concurrent.futures` executors behind one small interface, `Pool`. A task is named, not sent: a worker has the
+engine, and reads and writes the world's store itself. What travels is the task's name, and what it took.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from earthgen.blocks import Block
+from earthgen.engine import Account, Engine
+from earthgen.errors import SchedulerError, StoreError
+from earthgen.graph import TILE, Graph, Task
+from earthgen.scratch import Scratch
+from earthgen.store import Entry, Store, open_store, single_thread
+
+CONNECT_S = 10
+"""How long a Dask scheduler is waited for."""
+
+DASK = "dask"
+"""`--scheduler dask`: a Dask cluster on this machine, for as long as the job runs."""
+
+LOCAL = ("processes", "threads")
+"""Schedulers that need no Dask."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a worker says of a finished task: the entry of a tile for the index, and what it took."""
+
+    task: Task
+    entry: Entry | None
+    account: Account
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a world is made and of what: all that a worker has to know. Without an engine it can check tiles alone."""
+
+    engine: Engine | None
+    path: str | Path
+    tile_size: int
+    plugin_dirs: tuple[Path, ...] = ()
+
+    def packed(self) -> bytes:
+        """This for another process."""
+        return packed(self, self.plugin_dirs)
+
+
+def packed(value: Any, plugin_dirs: tuple[Path, ...] = ()) -> bytes:
+    """A value for another process, where the plugins of --plugin-dir have to be loaded before it is unpacked."""
+    return pickle.dumps((plugin_dirs, pickle.dumps(value)))
+
+
+def unpacked(data: bytes) -> Any:
+    """What `packed` gave. Only for bytes that our own coordinator sent to its workers: no file is ever unpickled."""
+    from earthgen import plugins
+
+    folders, value = pickle.loads(data)
+    if folders:
+        plugins.load(folders)
+    return pickle.loads(value)
+
+
+@dataclass
+class Worker:
+    """Does the tasks of one world."""
+
+    site: Site
+
+    @cached_property
+    def engine(self) -> Engine:
+        if self.site.engine is None:
+            raise ValueError("this worker has no engine: it can only check")
+        return self.site.engine
+
+    @cached_property
+    def graph(self) -> Graph:
+        return self.engine.graph(self.site.tile_size)
+
+    @cached_property
+    def store(self) -> Store:
+        return open_store(self.site.path, mode="r+")
+
+    @cached_property
+    def scratch(self) -> Scratch:
+        return Scratch(self.store)
+
+    def do(self, task: Task) -> Done:
+        """Run a task and write its output."""
+        account = Account()
+        if task.stage == TILE:
+            levels = self.engine.tile(task.x, task.y, self.graph, self.fetch, account)
+            began = time.perf_counter()
+            entry = self.store.write(task.x, task.y, levels)
+            account.spent("write", began)
+            return Done(task, entry, account)
+        self.scratch.save(*task, self.engine.block(task, self.graph, self.fetch, account))
+        return Done(task, None, account)
+
+    def check(self, tile: tuple[int, int]) -> str | None:
+        """What is wrong with a finished tile on disk, None for nothing."""
+        return self.store.check(*tile)
+
+    def fetch(self, task: Task) -> Block:
+        block = self.scratch.load(*task)
+        if block is None:
+            raise StoreError(
+                f"stage {task.stage!r} of window ({task.x}, {task.y}) is gone from {self.site.path}",
+                "somebody else removed it: start again with --resume",
+            )
+        return block
+
+
+# ---- pools ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Pool:
+    """Workers of one world. `do` and `check` give futures; `renew` replaces workers that died.
+
+    Attributes
+    ----------
+    size : how many tasks run at a time
+    link : where their dashboard is, "" where there is none
+    """
+
+    size: int
+    link: str = ""
+
+    def do(self, task: Task) -> Future[Any]:
+        return self.call("do", task)
+
+    def check(self, tile: tuple[int, int]) -> Future[Any]:
+        return self.call("check", tile)
+
+    def call(self, method: str, argument: Any) -> Future[Any]:
+        raise BrokenExecutor("a pool of no kind")
+
+    def renew(self) -> None:
+        """Replace workers that died, where the executor does not do it itself."""
+
+    def close(self) -> None:
+        """Let running tasks end, and stop."""
+
+
+@dataclass
+class Inline(Pool):
+    """This process: a task is done when it is asked for."""
+
+    size: int = 1
+    worker: Worker | None = None
+
+    def call(self, method: str, argument: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(getattr(self.worker, method)(argument))
+        except Exception as error:  # noqa: BLE001 - it is raised where the result is asked for
+            future.set_exception(error)
+        return future
+
+
+@dataclass
+class Threads(Pool):
+    """Threads of this process."""
+
+    worker: Worker | None = None
+    executor: Executor | None = None
+
+    def __post_init__(self) -> None:
+        self.executor = ThreadPoolExecutor(self.size, thread_name_prefix="earthgen")
+
+    def call(self, method: str, argument: Any) -> Future[Any]:
+        assert self.executor is not None
+        return self.executor.submit(getattr(self.worker, method), argument)
+
+    def close(self) -> None:
+        assert self.executor is not None
+        self.executor.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass
+class Processes(Pool):
+    """Processes of this machine, one core each."""
+
+    data: bytes = b""
+    executor: ProcessPoolExecutor | None = None
+
+    def __post_init__(self) -> None:
+        self.renew()
+
+    def call(self, method: str, argument: Any) -> Future[Any]:
+        assert self.executor is not None
+        return self.executor.submit(_call, method, argument)
+
+    def renew(self) -> None:
+        if self.executor is not None:
+            self.executor.shutdown(wait=True, cancel_futures=True)
+        # A fork of this process could inherit a lock that a thread of it holds; the fork server has no threads.
+        context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+        if sys.platform == "linux":
+            context.set_forkserver_preload(["earthgen.workers", "earthgen.surface"])
+        self.executor = ProcessPoolExecutor(self.size, context, _begin, (self.data,))
+
+    def close(self) -> None:
+        assert self.executor is not None
+        self.executor.shutdown(wait=True, cancel_futures=True)
+
+
+_workers: dict[str, Worker] = {}
+"""In a worker process: the worker by the key of its job. A Dask worker may serve several jobs."""
+
+
+def _begin(data: bytes) -> None:
+    """Start a worker process."""
+    _end_with_parent()
+    single_thread()
+    _workers[""] = Worker(unpacked(data))
+
+
+def _call(method: str, argument: Any) -> Any:
+    return getattr(_workers[""], method)(argument)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent dies: a killed run must leave no workers behind."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            multiprocessing.connection.wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+# ---- Dask -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Cluster(Pool):
+    """A Dask cluster. Dask itself runs the tasks of a lost worker again."""
+
+    key: str = field(default_factory=lambda: f"earthgen-{uuid.uuid4().hex[:12]}")
+    client: Any = None
+    executor: Any = None
+
+    def call(self, method: str, argument: Any) -> Future[Any]:
+        return self.executor.submit(_call_dask, self.key, method, argument)
+
+    def close(self) -> None:
+        self.executor.shutdown(wait=False)
+        self.client.unregister_worker_plugin(self.key)
+
+
+# Module functions: what a class defined in a function refers to is otherwise copied to the Dask worker.
+def _enter(key: str, data: bytes) -> None:
+    single_thread()
+    _workers[key] = Worker(unpacked(data))
+
+
+def _leave(key: str) -> None:
+    _workers.pop(key, None)
+
+
+def _call_dask(key: str, method: str, argument: Any) -> Any:
+    if key not in _workers:
+        raise SchedulerError(
+            "a Dask worker did not get the job",
+            f"it needs the same earthgen, plugins and paths as the client ({sys.executable})",
+        )
+    return getattr(_workers[key], method)(argument)
+
+
+@contextmanager
+def cluster(site: Site, address: str, workers: int) -> Iterator[Cluster]:
+    """Workers of the Dask scheduler at an address such as "tcp://host:8786", or ("dask") of one started here."""
+    try:
+        import distributed
+    except ImportError as error:
+        raise SchedulerError(
+            "--scheduler wants Dask, which is not installed", "pip install 'earthgen[dask]', or leave --scheduler away"
+        ) from error
+    import logging
+
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # what matters comes back as an error
+
+    class Setup(distributed.WorkerPlugin):
+        """Gives the job to every worker, also to those that join later."""
+
+        def __init__(self, key: str, data: bytes) -> None:
+            self.name, self.data = key, data
+
+        def setup(self, worker: Any) -> None:
+            _enter(self.name, self.data)
+
+        def teardown(self, worker: Any) -> None:
+            _leave(self.name)
+
+    local = None
+    if address == DASK:
+        local = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
+    try:
+        client = distributed.Client(local if local is not None else address, timeout=CONNECT_S)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise SchedulerError(
+            f"there is no Dask scheduler at {address} ({type(error).__name__})",
+            "start one with `dask scheduler`, give its address, or use --workers N alone",
+        ) from error
+    try:
+        threads = sum(client.nthreads().values())
+        if not threads:
+            raise SchedulerError(
+                f"the Dask scheduler at {address} has no workers", f"start some: `dask worker {address}`"
+            )
+        pool = Cluster(threads, client.dashboard_link or "", client=client)
+        client.register_plugin(Setup(pool.key, site.packed()), name=pool.key)
+        pool.executor = client.get_executor(pure=False, retries=2)
+        yield pool
+        pool.close()
+    finally:
+        client.close()
+        if local is not None:
+            local.close()
+
+
+# ---- which one --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_pool(site: Site, workers: int = 1, scheduler: str | None = None) -> Iterator[Pool]:
+    """The pool that `--workers` and `--scheduler` ask for.
+
+    scheduler : None (this process for one worker, else processes), "processes", "threads", "dask", or the address
+        of a Dask scheduler
+
+    Raises
+    ------
+    SchedulerError
+        if there is no such scheduler, or it has no workers
+    """
+    if scheduler is not None and scheduler not in LOCAL:
+        if scheduler != DASK and "://" not in scheduler:
+            raise SchedulerError(
+                f"--scheduler {scheduler!r} is none", f"give {', '.join((*LOCAL, DASK))} or an address: tcp://host:8786"
+            )
+        with cluster(site, scheduler, workers) as pool:
+            yield pool
+        return
+    local: Pool
+    if scheduler == "threads":
+        local = Threads(workers, worker=Worker(site))
+    elif scheduler == "processes" or workers > 1:
+        local = Processes(workers, data=site.packed())
+    else:
+        single_thread()
+        local = Inline(worker=Worker(site))
+    try:
+        yield local
+    finally:
+        local.close()
