@@ -37,16 +37,22 @@ class Block:
         """The array with this name, dense or sparse."""
         return self.dense[name] if name in self.dense else self.sparse[name]
 
+    @property
+    def nbytes(self) -> int:
+        arrays = (*self.dense.values(), *self.sparse.values())
+        return sum(a.nbytes for a in arrays) + (0 if self.xyz is None else self.xyz.nbytes)
+
     def crop(self, inner: Frame) -> Block:
         """The part on a frame that lies inside this one."""
-        if inner == self.frame:
+        if (inner.x, inner.y) == (self.frame.x, self.frame.y):
             return self
         part = self.frame.slices(inner)
         dense = {name: values[part] for name, values in self.dense.items()}
         if self.xyz is None:
             return Block(inner, dense)
-        keep = np.flatnonzero(within(self.xyz, inner))
-        return Block(inner, dense, self.xyz[keep], {name: values[keep] for name, values in self.sparse.items()})
+        runs = _runs_within(self.xyz, inner)
+        sparse = {name: _take(values, runs) for name, values in self.sparse.items()}
+        return Block(inner, dense, _take(self.xyz, runs), sparse)
 
     def require(self, fields: Mapping[str, Field], stage: str) -> None:
         """Raise PluginError unless this holds these fields with their dtypes and shapes."""
@@ -69,6 +75,22 @@ def within(xyz: NDArray, frame: Frame) -> NDArray:
     """(n,) bool: which of the (n, 3) voxels stand in the columns of `frame`."""
     x, y = xyz[:, 0], xyz[:, 1]
     return (x >= frame.x[0]) & (x < frame.x[1]) & (y >= frame.y[0]) & (y < frame.y[1])
+
+
+def _runs_within(xyz: NDArray, frame: Frame) -> list[tuple[int, int]]:
+    """[first, last) of the stretches of (n, 3) voxels that stand in the columns of `frame`.
+
+    Voxels are sorted by row and column, so there is about one a row, and copying stretches is much quicker than
+    picking voxels.
+    """
+    inside = np.zeros(len(xyz) + 2, np.int8)
+    inside[1:-1] = within(xyz, frame)
+    edges = np.flatnonzero(np.diff(inside))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def _take(values: NDArray, runs: list[tuple[int, int]]) -> NDArray:
+    return np.concatenate([values[first:last] for first, last in runs]) if runs else values[:0]
 
 
 def column_order(xyz: NDArray) -> NDArray:

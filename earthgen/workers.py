@@ -77,11 +77,16 @@ def unpacked(data: bytes) -> Any:
     return pickle.loads(value)
 
 
+KEPT_BYTES = 100_000_000
+"""How much of what it read last a worker keeps: the next tile mostly reads the same windows."""
+
+
 @dataclass
 class Worker:
     """Does the tasks of one world."""
 
     site: Site
+    kept: dict[Task, Block] = field(default_factory=dict)  # the oldest first
 
     @cached_property
     def engine(self) -> Engine:
@@ -110,7 +115,9 @@ class Worker:
             entry = self.store.write(task.x, task.y, levels)
             account.spent("write", began)
             return Done(task, entry, account)
-        self.scratch.save(*task, self.engine.block(task, self.graph, self.fetch, account))
+        block = self.engine.block(task, self.graph, self.fetch, account)
+        self.scratch.save(*task, block)
+        self.keep(task, block)
         return Done(task, None, account)
 
     def check(self, tile: tuple[int, int]) -> str | None:
@@ -118,13 +125,24 @@ class Worker:
         return self.store.check(*tile)
 
     def fetch(self, task: Task) -> Block:
-        block = self.scratch.load(*task)
+        """What another task made, from here or from the disk."""
+        block = self.kept.pop(task, None) or self.scratch.load(*task)
         if block is None:
             raise StoreError(
                 f"stage {task.stage!r} of window ({task.x}, {task.y}) is gone from {self.site.path}",
                 "somebody else removed it: start again with --resume",
             )
+        self.keep(task, block)
         return block
+
+    def keep(self, task: Task, block: Block) -> None:
+        self.kept[task] = block
+        size = sum(one.nbytes for one in list(self.kept.values()))
+        for oldest in list(self.kept):  # a copy: threads share a worker
+            if size <= KEPT_BYTES:
+                return
+            gone = self.kept.pop(oldest, None)
+            size -= gone.nbytes if gone is not None else 0
 
 
 # ---- pools ------------------------------------------------------------------------------------------------
