@@ -84,7 +84,7 @@ def run_batch(jobs: Mapping[str, Job], listener: Listener | None = None) -> Iter
 
     With `resume`, worlds that are there are finished and those that are not are made.
     """
-    columns = sum(estimate(job).columns for job in jobs.values())
+    columns = sum(_columns(name, job) for name, job in jobs.items())
     if columns > YES_COLUMNS and not all(job.yes for job in jobs.values()):
         raise SizeError(
             f"the batch is large: {columns:,} columns of voxels in {len(jobs):,} regions",
@@ -100,6 +100,13 @@ def run_batch(jobs: Mapping[str, Job], listener: Listener | None = None) -> Iter
         except EarthgenError as error:
             yield Outcome(name, job, error=error)
         progress.step(name)
+
+
+def _columns(name: str, job: Job) -> int:
+    try:
+        return estimate(job).columns
+    except EarthgenError as error:
+        raise type(error)(f"region {name}: {error.problem}", error.remedy) from error
 
 
 def _out(folder: str | Path, name: str) -> str | Path:

@@ -41,12 +41,25 @@ def settled(job: Job, before: Store) -> Job:
                 f"{before.path} cannot be extended: {name} ({there} there, {getattr(job, name)} now) changed",
                 "leave it away, or give another --out",
             )
+    if "band" not in job.model_fields_set:
+        fixed["band"] = tuple(z * frame.voxel_size for z in frame.z)
     return job.model_copy(update={**fixed, "voxel_size": frame.voxel_size})
 
 
 def grown(before: Store, placed: Placed) -> Frame:
-    """The smallest frame that holds the old world and the box asked for."""
+    """The smallest frame that holds the old world and the box asked for.
+
+    Raises
+    ------
+    StoreError
+        if they have other height bands
+    """
     old, new = before.frame, placed[0]
+    if old.z != new.z:
+        raise StoreError(
+            f"{before.path} cannot be extended: band ({list(old.z)} there, {list(new.z)} now, in voxels) changed",
+            "leave it away, or give another --out",
+        )
     return replace(
         old, x=(min(old.x[0], new.x[0]), max(old.x[1], new.x[1])), y=(min(old.y[0], new.y[0]), max(old.y[1], new.y[1]))
     )
@@ -71,18 +84,24 @@ def begun(before: Store, path: str | Path, plan: Plan, job: Job) -> Store:
     if path.exists():
         store = _continued(path, plan, before.tile_size)
         if store is not None:
+            _adopt(before, store)
             return store
         shutil.rmtree(path)
     whole = {"bbox": list(plan.frame.bounds), "bbox_crs": plan.frame.crs, "crs": plan.frame.crs}
     settings = {**stored_settings(job), **whole}
     new = {"identity": plan.identity, "provenance": plan.provenance, "settings": settings}
     store = create_store(path, plan.frame, before.tile_size, new, plan.sh_degree)
-    kept = {}
+    _adopt(before, store)
+    return store
+
+
+def _adopt(before: Store, store: Store) -> None:
+    """Take the tiles that stay as they are, but those that are there."""
+    there, kept = set(store.done()), {}
     for tx, ty in before.done():
-        if before.tile_frame(tx, ty) == store.tile_frame(tx, ty):
+        if (tx, ty) not in there and before.tile_frame(tx, ty) == store.tile_frame(tx, ty):
             kept[tx, ty] = store.adopt(before, tx, ty)
     store.commit(kept)
-    return store
 
 
 def _continued(path: Path, plan: Plan, tile_size: int) -> Store | None:
@@ -95,4 +114,5 @@ def _continued(path: Path, plan: Plan, tile_size: int) -> Store | None:
     if not same or differences(store.root.attrs["earthgen"]["identity"], plan.identity):
         return None
     store.sweep()
+    store.mend_index()
     return store

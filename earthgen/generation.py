@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -12,10 +13,10 @@ from typing import Any
 from earthgen import extension
 from earthgen.errors import SizeError, StoreError, StoreExistsError
 from earthgen.estimates import YES_COLUMNS, estimate
-from earthgen.files import RemoteFolder, folder
+from earthgen.files import HIDDEN, Folder, LocalFolder, RemoteFolder, folder
 from earthgen.identity import differences
 from earthgen.job import Job, make_job, stored_settings
-from earthgen.lock import hold
+from earthgen.lock import LOCK, hold
 from earthgen.preparation import Plan, place, prepare
 from earthgen.progress import Listener, Progress
 from earthgen.schedule import check, fill
@@ -54,6 +55,7 @@ def run(job: Job, listener: Listener | None = None) -> Report:
     """Run a job. Everything about the inputs is checked before anything is written."""
     began = time.monotonic()
     progress = Progress(listener)
+    _put_back(job.out)
     exists = _check_output(job)
     before = open_store(job.out) if job.extend and exists else None
     if before is not None:
@@ -70,7 +72,11 @@ def run(job: Job, listener: Listener | None = None) -> Report:
     with hold(job.out) as held:  # also where a new world grows beside the old one: both are this job's
         if job.overwrite and beside:
             _remove(target)  # an overwrite that was broken off; nobody else writes there
+        if _unborn(held.where):
+            _clear(held.where)
         if before is not None:
+            if open_store(job.out).frame != before.frame:
+                raise StoreError(f"{job.out} was extended by another process in this moment", "give the command again")
             store = extension.begun(before, target, plan, job)
         else:
             store = _resumed(job, plan) if job.resume and exists else _created(job, plan, target)
@@ -101,6 +107,8 @@ def _check_output(job: Job) -> bool:
         if job.extend:
             raise StoreError(f"there is no world at {out} to extend", "leave --extend away to make one")
         return False
+    if _unborn(files) and not job.extend:
+        return False
     # The index array is made before the attributes: a world that was broken off while it was made has it too.
     is_world = files.exists("zarr.json") and files.exists("index/zarr.json")
     if not is_world and files.children():
@@ -116,6 +124,32 @@ def _check_output(job: Job) -> bool:
             "write to another --out, and remove the old world after",
         )
     return is_world
+
+
+def _unborn(files: Folder) -> bool:
+    """Whether a crash broke a world off while it was being made: it holds nothing yet. A lock says that it was ours."""
+    if not files.exists(LOCK):
+        return False
+    try:
+        return "earthgen" not in json.loads(files.read("zarr.json") or b"{}").get("attributes", {})
+    except (ValueError, AttributeError):
+        return False
+
+
+def _clear(files: Folder) -> None:
+    """Remove what was made of a world, but its lock."""
+    files.remove([name for name in files.names() if not name.startswith(HIDDEN)])
+    for name in files.children():
+        if name != "index":
+            files.remove_folder(name)
+
+
+def _put_back(out: str | Path) -> None:
+    """Put the old world back, if a crash came in the moment in which a new one was taking its place."""
+    if not isinstance(folder(out), LocalFolder) or Path(out).exists() or not _beside(out, ".old").exists():
+        return
+    with hold(_beside(out, ".old")):  # a living process does it itself
+        _beside(out, ".old").rename(out)
 
 
 def _beside(out: str | Path, suffix: str) -> Path:

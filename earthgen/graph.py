@@ -162,9 +162,13 @@ class Graph:
                     spans.append(_span(low - (link.pad or 0) - link.reach, high + (link.pad or 0) + link.reach,
                                        self.pitch[name]))  # fmt: skip
                 found.append(spans)
-            ranges[name] = tuple(
-                (min(spans[axis][0] for spans in found), max(spans[axis][1] for spans in found)) for axis in (0, 1)
-            )  # type: ignore[assignment]
+            west, south = (min(spans[axis][0] for spans in found) for axis in (0, 1))
+            east, north = (max(spans[axis][1] for spans in found) for axis in (0, 1))
+            parity = self._parity[name]
+            if parity is not None:  # the outermost ones that are there
+                west, east = _of_parity(west, east, parity[0])
+                south, north = _of_parity(south, north, parity[1])
+            ranges[name] = (west, east), (south, north)
         return ranges
 
     # ---- neighbours ---------------------------------------------------------------------------------------
@@ -242,6 +246,11 @@ def _length(span: Range) -> int:
 def _span(low: int, high: int, pitch: int) -> Range:
     """The cells of a lattice that meet [low, high)."""
     return low // pitch, -(-high // pitch)
+
+
+def _of_parity(low: int, high: int, parity: int) -> Range:
+    """[low, high) without the windows of the other parity at its ends."""
+    return low + (low - parity) % 2, high - (high - 1 - parity) % 2
 
 
 def _groups(chain: Chain, tile_size: int, voxel_size: float) -> dict[str, tuple[str, ...]]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from earthgen.errors import StoreError
-from earthgen.files import HIDDEN, Folder, LocalFolder, disk_error, failures, folder
+from earthgen.files import HIDDEN, PARTIAL, Folder, LocalFolder, disk_error, failures, folder
 from earthgen.store import Store
 
 LOCK = f"{HIDDEN}lock"
@@ -86,7 +86,8 @@ def _hold_local(where: LocalFolder, owner: dict[str, Any]) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     try:
-        if set(where.children()) - {"index"} and not where.exists("zarr.json"):
+        others = [name for name in where.children() if name != "index" and not name.endswith(PARTIAL)]
+        if others and not where.exists("zarr.json"):
             raise StoreError(f"{where.path} is not an earthgen world", "give another folder")
         made = not where.exists()
         (where.path / "index").mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import tempfile
 import time
@@ -163,5 +162,9 @@ def _measure(
 
 
 def _peak() -> int:
-    """Peak memory of this process, bytes."""
+    """Peak memory of this process, bytes; the usual figure where the system does not tell, as Windows."""
+    try:
+        import resource
+    except ImportError:
+        return MEMORY_PER_WORKER
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

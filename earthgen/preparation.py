@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import earthgen
 from earthgen import plugins as plugin_module
+from earthgen.backends import GeometryBackend, TextureBackend
 from earthgen.engine import Engine
 from earthgen.errors import JobError
 from earthgen.job import Job, RegionShape, source_name
@@ -68,8 +69,8 @@ def prepare(job: Job, progress: Progress | None = None, placed: Placed | None = 
     identity: dict[str, Any] = {
         "crs": frame.crs, "voxel_size": frame.voxel_size, "band": list(frame.z), "vertical_crs": frame.vertical_crs,
         "seed": job.seed, "noise_version": NOISE_VERSION, "earthgen": earthgen.__version__,
-        "geometry": {"name": geometry.name, "version": geometry.version, "options": job.geometry_options},
-        "texture": {"name": texture.name, "version": texture.version, "options": job.texture_options},
+        "geometry": _backend(geometry, job.geometry_options),
+        "texture": _backend(texture, job.texture_options),
         "encoders": {name: encoder.version for name, encoder in encoders.items()},
         "inputs": {name: [_digest(item) for item in source] for name, source in sources.items()},
         "reading": {
@@ -102,6 +103,13 @@ def prepare(job: Job, progress: Progress | None = None, placed: Placed | None = 
         warnings.append("the heights' source does not name a vertical CRS: it is kept as 'unknown'")
     engine = Engine(frame, geometry, texture, conditions, Noise(job.seed), mask)
     return Plan(frame, engine, identity, provenance, texture.sh_degree, warnings)
+
+
+def _backend(backend: GeometryBackend | TextureBackend, options: dict[str, Any]) -> dict[str, Any]:
+    """What a world remembers of a backend. `weights`, a digest, is there for those that have any."""
+    weights = getattr(backend, "weights", None)
+    found = {"name": backend.name, "version": backend.version, "options": options}
+    return found if weights is None else {**found, "weights": weights}
 
 
 def place(job: Job) -> Placed:

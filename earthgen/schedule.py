@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from earthgen.engine import Account
@@ -67,6 +69,7 @@ def carry_out(
     missing: dict[Task, int] = {}  # for tasks that wait: how many of their needs are unfinished
     followers: dict[Task, list[Task]] = {}
     running: dict[Future[Any], Task] = {}
+    ended: SimpleQueue[Future[Any]] = SimpleQueue()  # `wait` would look at thousands of futures for each that ends
     losses = 0
     while True:
         while not exhausted and len(ready) + len(running) < AHEAD * pool.size and len(missing) < WAITING:
@@ -85,15 +88,19 @@ def carry_out(
         while ready and len(running) < AHEAD * pool.size:
             task = ready.popleft()
             try:
-                running[pool.do(task)] = task
+                future = pool.do(task)
             except BrokenExecutor:  # found broken by the next `result` of a running task, or here if none runs
                 ready.appendleft(task)
                 break
+            running[future] = task
+            future.add_done_callback(ended.put)
         if not running and not ready:
             return
-        ended = wait(running, timeout=1.0, return_when=FIRST_COMPLETED).done if running else set()
         lost = not running
-        for future in ended:
+        # Failures come last: they may end the run, and what was finished beside them is not to be lost.
+        for future in sorted(_waited(ended), key=_failed) if running else []:
+            if future not in running:  # of workers that were replaced
+                continue
             task = running.pop(future)
             try:
                 result: Done = future.result()
@@ -115,18 +122,37 @@ def carry_out(
         if lost:
             losses += 1
             if losses > LOSSES:
-                raise SchedulerError(
-                    f"workers died {losses} times in a row while they made {', '.join(map(_name, list(ready)[:3]))}",
-                    "they may lack memory: try fewer --workers, or a smaller --tile-size; then --resume",
-                )
+                raise _died(losses, f"made {', '.join(map(_name, list(ready)[:3]))}")
             ready.extendleft(task for task in running.values())
             running.clear()
             pool.renew()
         breath()
 
 
+def _failed(future: Future[Any]) -> bool:
+    return future.cancelled() or future.exception() is not None
+
+
+def _waited(ended: SimpleQueue[Future[Any]]) -> list[Future[Any]]:
+    """The futures that ended, as soon as there is one; none after a second."""
+    found: list[Future[Any]] = []
+    try:
+        found.append(ended.get(timeout=1.0))
+        while True:
+            found.append(ended.get_nowait())
+    except Empty:
+        return found
+
+
 def _name(task: Task) -> str:
     return f"{task.stage} ({task.x}, {task.y})"
+
+
+def _died(losses: int, doing: str) -> SchedulerError:
+    return SchedulerError(
+        f"workers died {losses} times in a row while they {doing}",
+        "they may lack memory: try fewer --workers, or a smaller --tile-size; then --resume",
+    )
 
 
 @dataclass
@@ -159,14 +185,18 @@ def fill(
     breath : called about once a second, such as the renewal of a lock
     """
     scratch, ledger, totals = Scratch(store), Ledger(store), Totals()
-    there = set(store.done())
+    there, place = store.finished(), store.tiles_frame  # a byte a tile
+    west, south = place.x[0] // store.tile_size, place.y[0] // store.tile_size
+    gone: list[Task] = []
     kept = {Task(*key) for key in scratch.listing()}
-    progress.start("generate", graph.counts()[TILE], done=len(there))
+    progress.start("generate", graph.counts()[TILE], done=int(there.sum()))
     if pool.link:
         progress.say(f"Dask dashboard: {pool.link}")
 
     def finished(task: Task) -> bool:
-        return (task.x, task.y) in there if task.stage == TILE else task in kept and scratch.load(*task) is not None
+        if task.stage == TILE:
+            return bool(there[task.y - south, task.x - west])
+        return task in kept and scratch.load(*task) is not None
 
     def done(result: Done) -> None:
         totals.add(result.task, result.account)
@@ -175,11 +205,14 @@ def fill(
             progress.step(f"tile {result.task.x}, {result.task.y}")
 
     def pause() -> None:
+        # Together: on an object store each is a request that takes as long as hundreds of tasks take us.
+        store.folder.each([partial(scratch.remove, *task) for task in gone])
+        gone.clear()
         ledger.breath()
         breath()
 
     try:
-        carry_out(Walk(graph, finished), pool, done, lambda task: scratch.remove(*task), pause)
+        carry_out(Walk(graph, finished), pool, done, gone.append, pause)
     finally:
         ledger.commit()
     scratch.clear()
@@ -192,14 +225,33 @@ def check(store: Store, pool: Pool, progress: Progress) -> dict[tuple[int, int],
     progress.start("check", len(tiles))
     wrong: dict[tuple[int, int], str] = {}
     running: dict[Future[Any], tuple[int, int]] = {}
+    losses = 0
     while tiles or running:
+        lost = False
         while tiles and len(running) < AHEAD * pool.size:
-            tile = tiles.popleft()
-            running[pool.check(tile)] = tile
+            try:
+                running[pool.check(tiles[0])] = tiles[0]
+            except BrokenExecutor:
+                lost = not running
+                break
+            tiles.popleft()
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             tile = running.pop(future)
-            problem = future.result()
+            try:
+                problem = future.result()
+            except BrokenExecutor:
+                lost = True
+                tiles.appendleft(tile)
+                continue
+            losses = 0
             if problem is not None:
                 wrong[tile] = problem
             progress.step(f"tile {tile[0]}, {tile[1]}")
+        if lost:
+            losses += 1
+            if losses > LOSSES:
+                raise _died(losses, f"checked tile {tiles[0]}")
+            tiles.extendleft(running.values())
+            running.clear()
+            pool.renew()
     return dict(sorted(wrong.items(), key=lambda item: (item[0][1], item[0][0])))

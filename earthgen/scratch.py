@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 from earthgen.blocks import Block, pack, unpack
 from earthgen.errors import StoreError
-from earthgen.files import HIDDEN, PARTIAL, disk_error, failures
+from earthgen.files import HIDDEN, PARTIAL, disk_error, failures, gone
 from earthgen.store import Store
 
 STAGES = f"{HIDDEN}stages"
@@ -28,6 +28,8 @@ class Scratch:
     def save(self, stage: str, x: int, y: int, block: Block) -> None:
         """Keep the block of window (x, y) of a stage."""
         try:
+            if not self.store.folder.exists("zarr.json"):  # a write would make the folders of a deleted world anew
+                raise gone(self.store.path)
             self.store.folder.write(self._name(stage, x, y), pack(block))
         except failures() as error:
             raise disk_error(error, self.store.path) from error

@@ -157,13 +157,24 @@ class Store:
         index[index[..., 0] != self._marker] = 0
         return index
 
-    def done(self) -> list[tuple[int, int]]:
-        """(tx, ty) of the finished tiles, row by row from the south-west."""
-        done = self.index()[::-1, :, 0] != 0
-        rows, columns = np.nonzero(done)
-        whole = self.tiles_frame
-        tx, ty = columns + whole.x[0] // self.tile_size, rows + whole.y[0] // self.tile_size
+    def done(self, part: Frame | None = None) -> list[tuple[int, int]]:
+        """(tx, ty) of the finished tiles that `part` meets (None: of all), row by row from the south-west."""
+        part = part or self.tiles_frame
+        rows, columns = np.nonzero(self.finished(part))
+        tx, ty = columns + part.x[0] // self.tile_size, rows + part.y[0] // self.tile_size
         return list(zip(tx.tolist(), ty.tolist(), strict=True))
+
+    def finished(self, part: Frame | None = None) -> NDArray:
+        """(tiles south to north, tiles west to east) bool: which tiles are finished, of those that `part` meets.
+
+        part : a frame of level 1 inside `tiles_frame`; None for all of it
+        """
+        whole, t = self.tiles_frame, self.tile_size
+        part = part or whole
+        (west, east), (south, north) = ((low // t, -(-high // t)) for low, high in (part.x, part.y))
+        top = whole.y[1] // t
+        place = slice(top - north, top - south), slice(west - whole.x[0] // t, east - whole.x[0] // t)
+        return np.asarray(self._get("index", (*place, 0))[::-1] == self._marker)
 
     def entry(self, tx: int, ty: int) -> Entry | None:
         """What the index says of a tile; None if it is not finished."""
@@ -584,7 +595,7 @@ def _create_dense(group: Any, frame: Frame, chunk: int) -> None:
         bands = ("band",) * len(extra)
         array = group.create_array(
             name, shape=(*frame.shape, *extra), chunks=(chunk, chunk, *extra), dtype=dtype,
-            compressors=[GzipCodec(level=4)], fill_value=fill, dimension_names=("y", "x", *bands),
+            compressors=[GzipCodec(level=1)], fill_value=fill, dimension_names=("y", "x", *bands),
         )  # fmt: skip
         array.attrs.update({"long_name": title, "units": unit, "grid_mapping": "spatial_ref"})
         if unit == "m":
@@ -595,7 +606,7 @@ def _create_dense(group: Any, frame: Frame, chunk: int) -> None:
     ):
         array = group.create_array(
             axis, shape=values.shape, chunks=values.shape, dtype="float64",
-            compressors=[GzipCodec(level=4)], dimension_names=(axis,),
+            compressors=[GzipCodec(level=1)], dimension_names=(axis,),
         )  # fmt: skip
         array[:] = values
         array.attrs.update({"units": "m", "standard_name": f"projection_{axis}_coordinate"})

@@ -10,13 +10,22 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pickle
+import signal
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +34,7 @@ from typing import Any
 from earthgen.blocks import Block
 from earthgen.engine import Account, Engine
 from earthgen.errors import SchedulerError, StoreError
+from earthgen.files import gone
 from earthgen.graph import TILE, Graph, Task
 from earthgen.scratch import Scratch
 from earthgen.store import Entry, Store, open_store, single_thread
@@ -128,6 +138,8 @@ class Worker:
         """What another task made, from here or from the disk."""
         block = self.kept.pop(task, None) or self.scratch.load(*task)
         if block is None:
+            if not self.store.folder.exists("zarr.json"):
+                raise gone(self.site.path)
             raise StoreError(
                 f"stage {task.stage!r} of window ({task.x}, {task.y}) is gone from {self.site.path}",
                 "somebody else removed it: start again with --resume",
@@ -245,7 +257,8 @@ _workers: dict[str, Worker] = {}
 
 
 def _begin(data: bytes) -> None:
-    """Start a worker process."""
+    """Start a worker process. Ctrl-C reaches all processes of a terminal; the coordinator is the one to act on it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
     single_thread()
     _workers[""] = Worker(unpacked(data))
@@ -277,13 +290,50 @@ class Cluster(Pool):
     key: str = field(default_factory=lambda: f"earthgen-{uuid.uuid4().hex[:12]}")
     client: Any = None
     executor: Any = None
+    flying: set[Future[Any]] = field(default_factory=set)
 
     def call(self, method: str, argument: Any) -> Future[Any]:
-        return self.executor.submit(_call_dask, self.key, method, argument)
+        try:
+            task = self.executor.submit(_call_dask, self.key, method, argument)
+        except RuntimeError as error:  # the client closed when it lost the scheduler
+            raise _lost() from error
+        future: Future[Any] = Future()
+        self.flying.add(future)
+
+        def ended(task: Future[Any]) -> None:
+            self.flying.discard(future)
+            try:
+                future.set_result(task.result())
+            except CancelledError:
+                future.set_exception(_lost())
+            except Exception as error:  # noqa: BLE001 - it is raised where the result is asked for
+                future.set_exception(_dask_error(error))
+
+        task.add_done_callback(ended)
+        return future
 
     def close(self) -> None:
+        if self.client.status == "running":
+            with suppress(OSError, TimeoutError):
+                self.client.unregister_worker_plugin(self.key)  # tasks that did not begin yet fail from now on
+                wait(list(self.flying))
         self.executor.shutdown(wait=False)
-        self.client.unregister_worker_plugin(self.key)
+
+
+def _lost() -> SchedulerError:
+    return SchedulerError("the Dask scheduler is gone", "start it again, and give its address with --resume")
+
+
+def _dask_error(error: Exception) -> Exception:
+    """What a Dask task raised, where that is Dask's own error as one of ours."""
+    import distributed
+
+    if isinstance(error, distributed.KilledWorker):
+        return SchedulerError(
+            f"Dask workers died while they made one task: {error}",
+            "they may lack memory: try a smaller --tile-size; then --resume",
+        )
+    return error
 
 
 # Module functions: what a class defined in a function refers to is otherwise copied to the Dask worker.
@@ -330,31 +380,31 @@ def cluster(site: Site, address: str, workers: int) -> Iterator[Cluster]:
         def teardown(self, worker: Any) -> None:
             _leave(self.name)
 
-    local = None
-    if address == DASK:
-        local = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
-    try:
-        client = distributed.Client(local if local is not None else address, timeout=CONNECT_S)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise SchedulerError(
-            f"there is no Dask scheduler at {address} ({type(error).__name__})",
-            "start one with `dask scheduler`, give its address, or use --workers N alone",
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            place: Any = address
+            if address == DASK:
+                place = stack.enter_context(
+                    distributed.LocalCluster(
+                        n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
+                    )
+                )
+            client = stack.enter_context(distributed.Client(place, timeout=CONNECT_S))
+        except (OSError, TimeoutError, ValueError) as error:
+            raise SchedulerError(
+                f"there is no Dask scheduler at {address} ({type(error).__name__})",
+                "start one with `dask scheduler`, give its address, or use --workers N alone",
+            ) from error
         threads = sum(client.nthreads().values())
         if not threads:
             raise SchedulerError(
                 f"the Dask scheduler at {address} has no workers", f"start some: `dask worker {address}`"
             )
         pool = Cluster(threads, client.dashboard_link or "", client=client)
+        pool.executor = client.get_executor(pure=False)
+        stack.callback(pool.close)
         client.register_plugin(Setup(pool.key, site.packed()), name=pool.key)
-        pool.executor = client.get_executor(pure=False, retries=2)
         yield pool
-        pool.close()
-    finally:
-        client.close()
-        if local is not None:
-            local.close()
 
 
 # ---- which one --------------------------------------------------------------------------------------------

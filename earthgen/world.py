@@ -14,6 +14,7 @@ from earthgen.errors import StoreError
 from earthgen.job import LEVELS
 from earthgen.selection import extent
 from earthgen.splats.gaussians import Gaussians, from_voxels
+from earthgen.stages import rescale
 from earthgen.store import DENSE, Store, open_store
 from earthgen.voxels import Splats, Voxels, concatenate_voxels
 from geo_io.errors import RegionError
@@ -92,7 +93,8 @@ class World:
     @property
     def missing(self) -> int:
         """How many tiles are not finished."""
-        return sum(1 for _ in self.frame.tiles(self.tile_size)) - len(self.tiles())
+        finished = self._store.finished()
+        return int(finished.size - finished.sum())
 
     @property
     def complete(self) -> bool:
@@ -214,12 +216,10 @@ class World:
         return part
 
     def _read(self, part: Frame, level: int, splats: bool) -> Iterator[tuple[Voxels, Splats | None]]:
-        done = set(self.tiles())
-        for tile in part.tiles(self.tile_size // level):
-            if tile in done:
-                voxels, gaussians = self._store.read_voxels(*tile, level, splats)
-                inside = voxels.inside(part)
-                yield voxels.take(inside), gaussians.take(inside) if gaussians is not None else None
+        for tile in self._store.done(rescale(part, level, 1)):
+            voxels, gaussians = self._store.read_voxels(*tile, level, splats)
+            inside = voxels.inside(part)
+            yield voxels.take(inside), gaussians.take(inside) if gaussians is not None else None
 
     def __repr__(self) -> str:
         return f"World({self.path}, {self.frame}, {len(self.tiles())} tiles)"

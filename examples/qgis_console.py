@@ -51,7 +51,13 @@ def generate(semantics: str, bbox: tuple[float, float, float, float], bbox_crs: 
     arguments = ["generate", "--semantics", semantics, f"--bbox={','.join(map(repr, bbox))}", "--bbox-crs", bbox_crs]
     for name, value in options.items():
         arguments += [f"--{name.replace('_', '-')}", value]
-    return call([*arguments, "--out", str(out)], lambda event: print(f"{event['done']} of {event['total']} tiles"))
+    return call([*arguments, "--out", str(out)], say)
+
+
+def say(event: dict) -> None:
+    """Print how many tiles are made."""
+    if event["task"] == "generate":
+        print(f"{event['done']} of {event['total']} tiles")
 
 
 def export(world: Path, out: Path) -> list[Path]:

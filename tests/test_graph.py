@@ -68,7 +68,7 @@ def graphs(draw: st.DrawFn) -> Graph:
                 scale=scale,
                 merge=merge,
                 parity=parity,
-            )  # fmt: skip
+            )
         )
     read = {r.source for s in stages for r in s.reads}
     reads = tuple(

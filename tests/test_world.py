@@ -21,11 +21,14 @@ from earthgen.engine import Engine
 from earthgen.errors import JobError, SizeError, StoreError, StoreExistsError, StoreFullError, UnknownNameError
 from earthgen.estimates import estimate
 from earthgen.generation import run
+from earthgen.job import LEVELS, load_job, make_job
+from earthgen.levels import Tile
 from earthgen.preparation import prepare
-from earthgen.job import load_job, make_job
-from earthgen.testing import same_splats, same_tiles, same_voxels
+from earthgen.testing import same_levels, same_splats, same_voxels
+from earthgen.voxels import Splats, Voxels, concatenate_voxels
 from earthgen.world import World, open_world
 from geo_io.errors import EarthgenError, FieldError, FrameError, InputError, MissingCrsError, RegionError, UnitError
+from geo_io.frame import Frame
 from geo_io.legend import codes
 
 DATA = Path(__file__).parents[1] / "examples" / "data"
@@ -43,18 +46,55 @@ def make(path: Path, **changes: Any) -> World:
     return earthgen.generate(out=path, **{**SETTINGS, **changes})
 
 
+DENSE = ("ground", "surface", "semantics", "rgb")
+
+
 def same_worlds(left: World, right: World) -> bool:
-    """The same content, voxel by voxel and cell by cell, whatever the layout on disk."""
-    dense = all(
-        np.array_equal(left.layers()[name].values, right.layers()[name].values, equal_nan=name in ("ground", "surface"))
-        for name in ("ground", "surface", "semantics", "rgb")
+    """The same content at all levels, voxel by voxel and cell by cell, whatever the layout on disk."""
+    return all(
+        same_layers(left, right, level)
+        and same_rows(stored(left, left.level_frame(level), level), stored(right, right.level_frame(level), level))
+        for level in LEVELS
     )
-    a, b = left.gaussians(), right.gaussians()
-    return (
-        dense
-        and same_voxels(left.voxels(), right.voxels())
-        and all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("means", "scales", "rotations", "sh"))
+
+
+def same_layers(left: World, right: World, level: int) -> bool:
+    """Whether the dense layers of a level are the same where `left` is."""
+    ours, theirs = left.layers(level), right.layers(level, left.level_frame(level).bounds)
+    return all(
+        np.array_equal(ours[name].values, theirs[name].values, equal_nan=name in ("ground", "surface"))
+        for name in DENSE
     )
+
+
+def stored(world: World, part: Frame, level: int) -> tuple[Voxels, Splats]:
+    """What a world holds on a part of it at a level, sorted."""
+    tiles = [world.tile_voxels(*tile, level) for tile in part.tiles(world.tile_size // level) if tile in world.tiles()]
+    inside = [(voxels.inside(part), voxels, splats) for voxels, splats in tiles]
+    voxels = concatenate_voxels(part, [v.take(i) for i, v, _ in inside])
+    splats = Splats.concatenate([s.take(i) for i, _, s in inside])
+    order = voxels.order()
+    return voxels.take(order), splats.take(order)
+
+
+def same_rows(left: tuple[Voxels, Splats], right: tuple[Voxels, Splats]) -> bool:
+    return same_voxels(left[0], right[0]) and same_splats(left[1], right[1])
+
+
+def as_stored(splats: Splats) -> Splats:
+    """Gaussians with the digits that a store keeps of them."""
+    names = ("offset", "scale", "rotation", "opacity", "sh")
+    return Splats(*(getattr(splats, name).astype(np.float16).astype(np.float32) for name in names))
+
+
+def check_tile(world: World, tile: Tile, level: int) -> None:
+    """A tile is what a world holds in its place."""
+    layers = world.layers(level, tile.frame.bounds)
+    for name in DENSE:
+        assert np.array_equal(layers[name].values, getattr(tile, name), equal_nan=name in ("ground", "surface")), name
+    order = tile.voxels.order()
+    found = tile.voxels.take(order), as_stored(tile.splats.take(order))
+    assert same_rows(found, stored(world, tile.frame, level))
 
 
 @pytest.fixture(scope="module")
@@ -116,46 +156,66 @@ def test_same_seed_same_bits_other_seed_other_world(world: World, tmp_path: Path
 
 @pytest.mark.parametrize("tile_size", [72, 128, 512])
 def test_any_tile_size_gives_the_same_world(world: World, tmp_path: Path, tile_size: int) -> None:
-    assert same_worlds(world, make(tmp_path / "w.zarr", tile_size=tile_size))
+    made = make(tmp_path / "w.zarr", tile_size=tile_size)
+    assert same_worlds(world, made)
+    assert world.digest() == made.digest(recompute=True)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_two_processes_make_the_same_world(world: World, tmp_path: Path) -> None:
+    made = make(tmp_path / "w.zarr", workers=2)
+    assert same_worlds(world, made) and world.digest() == made.digest()
+
+
+def crop_of(frame: Frame, x: tuple[int, int], y: tuple[int, int]) -> tuple[Frame, Engine]:
+    """A part of a frame, and the engine of a job for it."""
+    part = replace(frame, x=x, y=y)
+    plan = prepare(make_job({**SETTINGS, "out": "unused", "bbox": part.bounds, "bbox_crs": frame.crs}))
+    assert plan.frame == part
+    return part, plan.engine
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_crop_is_the_whole_s_part(world: World, data: st.DataObject) -> None:
+    """At every level, also where the edges of the crop cut coarse cells."""
     frame = world.frame
     x0 = data.draw(st.integers(frame.x[0], frame.x[1] - 2))
     y0 = data.draw(st.integers(frame.y[0], frame.y[1] - 2))
-    part = replace(
-        frame,
-        x=(x0, data.draw(st.integers(x0 + 1, frame.x[1]))),
-        y=(y0, data.draw(st.integers(y0 + 1, frame.y[1]))),
-    )
-    plan = prepare(make_job({**SETTINGS, "out": "unused", "bbox": part.bounds, "bbox_crs": frame.crs}))
-    assert plan.frame == part
+    x1 = data.draw(st.integers(x0 + 1, frame.x[1]))
+    y1 = data.draw(st.integers(y0 + 1, frame.y[1]))
+    part, engine = crop_of(frame, (x0, x1), (y0, y1))
     size = data.draw(st.sampled_from([64, 96, 320]))
-    made = [plan.engine.tile(tx, ty, size) for tx, ty in part.tiles(size)]
-    voxels = world.voxels(part.bounds)
-    found = np.concatenate([tile.voxels.xyz for tile in made])
-    order = np.lexsort((found[:, 2], found[:, 0], found[:, 1]))
-    assert np.array_equal(found[order], voxels.xyz)
-    for tile in made:
-        layers = world.layers(bounds=tile.frame.bounds)
-        for name in ("ground", "surface", "semantics", "rgb"):
-            assert np.array_equal(layers[name].values, getattr(tile, name)), name
+    tile = engine.reference(size)
+    for tx, ty in part.tiles(size):
+        for level, made in zip(LEVELS, tile(tx, ty), strict=True):
+            check_tile(world, made, level)
+
+
+def test_a_crop_that_cuts_coarse_cells_is_the_whole_s_part_on_disk(world: World, tmp_path: Path) -> None:
+    """Its edges leave every remainder to 8 that coarse levels could stumble over: 3, 5, 1 and 7."""
+    frame = world.frame
+    x = frame.x[0] // 8 * 8 + 16 + 3, frame.x[0] // 8 * 8 + 72 + 5
+    y = frame.y[0] // 8 * 8 + 16 + 1, frame.y[0] // 8 * 8 + 64 + 7
+    part = replace(frame, x=x, y=y)
+    made = make(tmp_path / "w.zarr", bbox=part.bounds, bbox_crs=frame.crs, tile_size=72)
+    assert made.frame == part
+    for level in LEVELS:
+        coarse = made.level_frame(level)
+        assert coarse == (part.coarsen(level) if level > 1 else part)
+        assert same_layers(made, world, level), level
+        assert same_rows(stored(made, coarse, level), stored(world, coarse, level)), level
 
 
 def test_the_order_of_tiles_does_not_matter(world: World) -> None:
     plan = prepare(make_job({**SETTINGS, "out": "unused"}))
     other = prepare(make_job({**SETTINGS, "out": "unused"}))
     tiles = list(plan.frame.tiles(64))
-    forward = {tile: plan.engine.tile(*tile, 64) for tile in tiles}
+    one, another = plan.engine.reference(64), other.engine.reference(64)
+    forward = {tile: one(*tile) for tile in tiles}
     for tile in reversed(tiles):
-        assert same_tiles(forward[tile], other.engine.tile(*tile, 64))
-    voxels, splats = world.tile_voxels(*tiles[0])
-    assert same_voxels(voxels, forward[tiles[0]].voxels)
-    stored = forward[tiles[0]].splats
-    assert same_splats(splats, type(stored)(*(getattr(stored, n).astype(np.float16).astype(np.float32)
-                                              for n in ("offset", "scale", "rotation", "opacity", "sh"))))  # fmt: skip
+        assert same_levels(forward[tile], another(*tile))
+    for level, made in zip(LEVELS, forward[tiles[0]], strict=True):
+        check_tile(world, made, level)
 
 
 # ---- how it can be asked for ----------------------------------------------------------------------------
@@ -194,10 +254,31 @@ def test_a_region_file_masks_the_world(world: World, tmp_path: Path) -> None:
     made = make(tmp_path / "w.zarr", bbox=None, region=f"{tmp_path / 'region.gpkg'}:area")
     seen = made.layers()["semantics"].values > 0
     assert seen.mean() == pytest.approx(0.5, abs=0.03)
-    whole = world.layers(bounds=made.frame.bounds)
-    assert np.array_equal(made.layers()["ground"].values[seen], whole["ground"].values[seen])
-    assert np.array_equal(made.layers()["rgb"].values[seen], whole["rgb"].values[seen])
-    assert np.isnan(made.layers()["surface"].values[~seen]).all()
+    assert any(edge % 8 for edge in (*made.frame.x, *made.frame.y)), "the frame cuts coarse cells"
+    for level in LEVELS:
+        frame = made.level_frame(level)
+        layers, whole = made.layers(level), world.layers(level, frame.bounds)
+        shown = layers["semantics"].values > 0
+        assert np.array_equal(shown, any_child(seen, made.frame, frame, level)), "a coarse cell is in if a child is"
+        for name in DENSE:
+            assert np.array_equal(layers[name].values[shown], whole[name].values[shown]), (level, name)
+        assert np.isnan(layers["surface"].values[~shown]).all() and np.isnan(layers["ground"].values[~shown]).all()
+        assert not layers["rgb"].values[~shown].any()
+        voxels, splats = stored(world, frame, level)
+        x, y = voxels.xyz[:, 0] - frame.x[0], frame.y[1] - 1 - voxels.xyz[:, 1]
+        inside = shown[y, x]
+        assert same_rows(stored(made, frame, level), (voxels.take(inside), splats.take(inside))), level
+    # ... whatever the tile size, at every level
+    other = make(tmp_path / "o.zarr", bbox=None, region=f"{tmp_path / 'region.gpkg'}:area", tile_size=104)
+    assert made.digest() == other.digest(recompute=True)
+
+
+def any_child(seen: np.ndarray, frame: Frame, coarse: Frame, level: int) -> np.ndarray:
+    """(ny, nx) of the cells of `coarse` that have a child in `seen`, which is on `frame`."""
+    wide = np.zeros((coarse.ny * level, coarse.nx * level), bool)
+    top, left = coarse.y[1] * level - frame.y[1], frame.x[0] - coarse.x[0] * level
+    wide[top : top + frame.ny, left : left + frame.nx] = seen
+    return wide.reshape(coarse.ny, level, coarse.nx, level).any(axis=(1, 3))
 
 
 def test_the_extent_of_a_raster_is_a_region(tmp_path: Path) -> None:
@@ -326,7 +407,7 @@ def test_a_job_that_broke_off_is_resumed_to_the_same_world(
 ) -> None:
     real, calls = Engine.tile, []
 
-    def failing(self: Engine, *arguments: int):
+    def failing(self: Engine, *arguments: Any):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
@@ -347,7 +428,7 @@ def test_a_full_disk_leaves_what_is_there(world: World, tmp_path: Path, monkeypa
 
     def full(*arguments: Any) -> None:
         calls.append(1)
-        if len(calls) > 50:
+        if len(calls) > 100:  # a tile has 36 layers of voxels
             raise OSError(errno.ENOSPC, "No space left on device")
         real(*arguments)
 
