@@ -197,12 +197,12 @@ def worker_killed(place: Place) -> str:
 
 
 def worker_processes(pid: int) -> list[int]:
-    """The worker processes of a command: children of its fork server."""
+    """The worker processes of a command; its other child tracks what they share."""
     import psutil
 
     try:
-        servers = psutil.Process(pid).children()
-        return [worker.pid for server in servers for worker in server.children()]
+        children = psutil.Process(pid).children()
+        return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
     except psutil.NoSuchProcess:
         return []
 

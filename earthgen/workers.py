@@ -241,11 +241,9 @@ class Processes(Pool):
     def renew(self) -> None:
         if self.executor is not None:
             self.executor.shutdown(wait=True, cancel_futures=True)
-        # A fork of this process could inherit a lock that a thread of it holds; the fork server has no threads.
-        context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-        if sys.platform == "linux":
-            context.set_forkserver_preload(["earthgen.workers", "earthgen.surface"])
-        self.executor = ProcessPoolExecutor(self.size, context, _begin, (self.data,))
+        # A fork could inherit a lock that a thread of this process holds, and a fork server can be killed like any
+        # process, which leaves Python waiting for workers that are gone. So workers start from nothing, in 2 s.
+        self.executor = ProcessPoolExecutor(self.size, multiprocessing.get_context("spawn"), _begin, (self.data,))
 
     def close(self) -> None:
         assert self.executor is not None

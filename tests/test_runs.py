@@ -319,7 +319,7 @@ def test_two_processes_on_one_world_and_what_a_kill_leaves(place: Place, one: Pa
         for flags in ({"resume": True}, {"overwrite": True}, {"extend": True}):
             with pytest.raises(StoreError, match=rf"process {child.pid} on .* works on world"):
                 place.make(out, tile_size=64, **flags)
-        assert len(family) >= 3, "a fork server and two workers"
+        assert len(family) >= 3, "two workers, and a tracker of what they share"
         child.kill()
     _, alive = psutil.wait_procs(family, timeout=20)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE], "workers outlive a kill"
