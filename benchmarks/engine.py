@@ -95,7 +95,7 @@ def plan_graph(folder: Path, count: float) -> dict[str, float]:
 
     stages = ProceduralGeometry().stages()
     chain = make_chain(stages, ProceduralTexture().stages(stages[-1]))
-    edge = int((count / 2) ** 0.5) + 1
+    edge = int((count / 1.25) ** 0.5) + 1  # a land window for every four tiles
     graph = Graph(chain, Frame(generate.CRS, 1.0, (0, TILE * edge), (0, TILE * edge)), TILE)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
