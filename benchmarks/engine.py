@@ -8,17 +8,15 @@ Dask's own way to hold a graph. Nothing else runs a world's generation; the tabl
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import generate, seams
-from benchmarks.machine import Run, describe, elsewhere, measure
+from benchmarks.machine import Run, elsewhere, measure, show
 
 TILE = 512  # voxels
 TASKS = 10**6
@@ -132,16 +130,6 @@ def plan_dask(folder: Path, count: float) -> dict[str, float]:
     }  # fmt: skip
 
 
-def apart(function: str, folder: Path, argument: float) -> dict[str, float]:
-    """Call one of the functions above in a process of its own, and take what it returns."""
-    code = (
-        f"import json, pathlib; from benchmarks import engine; "
-        f"print(json.dumps(engine.{function}(pathlib.Path({str(folder)!r}), {argument!r})))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def seam_ratios(found: dict[str, Any]) -> dict[str, float]:
     """Jump across window borders over jump elsewhere, of a smooth field, by rule."""
     return {
@@ -152,6 +140,10 @@ def seam_ratios(found: dict[str, Any]) -> dict[str, float]:
 
 
 # ---- all of it --------------------------------------------------------------------------------------------
+
+
+apart = partial(elsewhere, "benchmarks.engine")
+"""Calls a function of this module in a process of its own."""
 
 
 def run(quick: bool = False) -> dict[str, object]:
@@ -172,7 +164,10 @@ def run(quick: bool = False) -> dict[str, object]:
             metres: measure(command(job_settings(folder, metres, 2.0, folder / "a.zarr"), 1))
             for metres in (small, large)
         }
-        graph, dask = apart("plan_graph", folder, tasks), apart("plan_dask", folder, tasks / 10)
+        graph, dask = (
+            apart("plan_graph", folder, tasks),
+            apart("plan_dask", folder, tasks / 10),
+        )
     ratio = area[large].wall / (large / 1000) ** 2 / (area[small].wall / (small / 1000) ** 2)
     rss = area[large].peak_mb / area[small].peak_mb
     speedup = speed[1].wall / speed[2].wall
@@ -204,18 +199,5 @@ def run(quick: bool = False) -> dict[str, object]:
     }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    parser.add_argument("--quick", action="store_true", help="small areas, to see that it works")
-    options = parser.parse_args()
-    result = {"machine": describe(), **run(options.quick)}
-    if options.json:
-        print(json.dumps(result, indent=2))
-    else:
-        for key, value in result.items():
-            print(f"{key:24} {value}")
-
-
 if __name__ == "__main__":
-    main()
+    show("benchmarks.engine", __doc__, run)

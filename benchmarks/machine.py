@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -50,17 +53,37 @@ def measure(command: Sequence[str | Path]) -> Run:
     return Run(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * scale / 1e6)
 
 
-def elsewhere(module: str, function: str, folder: Path, *arguments: float) -> None:
-    """Call `function(folder, *arguments)` in another process.
+def elsewhere(module: str, function: str, folder: Path, *arguments: float) -> Any:
+    """Call `function(folder, *arguments)` in another process, and take what it returns: JSON values.
 
     The kernel counts a process's memory before it starts a program as that program's: what measures must stay small.
     """
-    call = f"import pathlib, {module}; {module}.{function}(pathlib.Path({str(folder)!r}), *{arguments!r})"
-    subprocess.run([sys.executable, "-c", call], check=True)
+    call = (
+        f"import json, pathlib, {module}; "
+        f"print(json.dumps({module}.{function}(pathlib.Path({str(folder)!r}), *{arguments!r})))"
+    )
+    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{module}.{function}{arguments} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def show(module: str, about: str | None, run: Callable[[bool], dict[str, object]]) -> None:
+    """The command line of a benchmark that has a quick and a whole form."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=about)
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.add_argument("--quick", action="store_true", help="small areas, to see that it works")
+    options = parser.parse_args()
+    result = {"machine": describe(), **run(options.quick)}
+    if options.json:
+        print(json.dumps(result, indent=2))
+        return
+    for key, value in result.items():
+        print(f"{key:24} {value}")
 
 
 def median(runs: Sequence[Run], what: str) -> float:
     return statistics.median(getattr(run, what) for run in runs)
 
 
-__all__ = ["Run", "describe", "measure", "median"]
+__all__ = ["Run", "describe", "elsewhere", "measure", "median", "show"]

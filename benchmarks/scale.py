@@ -8,12 +8,8 @@ on workers that do nothing, so that what is left is its own cost. Seconds are of
 
 from __future__ import annotations
 
-import argparse
-import json
 import pickle
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -27,7 +23,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks import generate
-from benchmarks.machine import describe, elsewhere
+from benchmarks.machine import elsewhere, show
 
 SIZES = (256, 512, 1024, 2048)
 CORES = 1000
@@ -349,17 +345,8 @@ class server_stop:
 # ---- all of it --------------------------------------------------------------------------------------------
 
 
-def apart(function: str, folder: Path, *arguments: float) -> dict[str, Any]:
-    """Call one of the functions above in a process of its own, and take what it returns."""
-    code = (
-        "import json, pathlib; from benchmarks import scale; "
-        f"print(json.dumps(scale.{function}(pathlib.Path({str(folder)!r}), *{arguments!r})))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{function}{arguments} ended with {done.returncode}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+apart = partial(elsewhere, "benchmarks.scale")
+"""Calls a function of this module in a process of its own."""
 
 
 def run(quick: bool = True) -> dict[str, object]:
@@ -382,18 +369,5 @@ def run(quick: bool = True) -> dict[str, object]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    parser.add_argument("--quick", action="store_true", help="one tile size and a small graph")
-    options = parser.parse_args()
-    result = {"machine": describe(), **run(options.quick)}
-    if options.json:
-        print(json.dumps(result, indent=2))
-    else:
-        for key, value in result.items():
-            print(f"{key:24} {value}")
-
-
 if __name__ == "__main__":
-    main()
+    show("benchmarks.scale", __doc__, run)

@@ -51,8 +51,8 @@ class Block:
         if self.xyz is None:
             return Block(inner, dense)
         runs = _runs_within(self.xyz, inner)
-        sparse = {name: _take(values, runs) for name, values in self.sparse.items()}
-        return Block(inner, dense, _take(self.xyz, runs), sparse)
+        sparse = {name: take_runs(values, runs) for name, values in self.sparse.items()}
+        return Block(inner, dense, take_runs(self.xyz, runs), sparse)
 
     def require(self, fields: Mapping[str, Field], stage: str) -> None:
         """Raise PluginError unless this holds these fields with their dtypes and shapes."""
@@ -83,13 +83,19 @@ def _runs_within(xyz: NDArray, frame: Frame) -> list[tuple[int, int]]:
     Voxels are sorted by row and column, so there is about one a row, and copying stretches is much quicker than
     picking voxels.
     """
-    inside = np.zeros(len(xyz) + 2, np.int8)
-    inside[1:-1] = within(xyz, frame)
-    edges = np.flatnonzero(np.diff(inside))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+    edges = run_edges(within(xyz, frame)).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
-def _take(values: NDArray, runs: list[tuple[int, int]]) -> NDArray:
+def run_edges(wanted: NDArray) -> NDArray:
+    """(2 k,) where the k stretches of True in (n,) bool begin and end, in turn."""
+    padded = np.zeros(len(wanted) + 2, np.int8)
+    padded[1:-1] = wanted
+    return np.flatnonzero(np.diff(padded))
+
+
+def take_runs(values: NDArray, runs: Sequence[tuple[int, int]]) -> NDArray:
+    """The rows of some stretches [first, last), copied one after the other."""
     return np.concatenate([values[first:last] for first, last in runs]) if runs else values[:0]
 
 

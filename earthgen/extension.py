@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from earthgen.errors import JobError, StoreError
-from earthgen.identity import differences
+from earthgen.identity import changes, differences, require_none
 from earthgen.job import Job, stored_settings
 from earthgen.preparation import Placed, Plan
 from earthgen.store import Store, create_store, open_store
@@ -73,13 +73,8 @@ def begun(before: Store, path: str | Path, plan: Plan, job: Job) -> Store:
     StoreError
         if the old world was made of something else: names the difference
     """
-    attributes = dict(before.root.attrs["earthgen"])
-    changed = differences(attributes["identity"], plan.identity)
-    if changed:
-        raise StoreError(
-            f"{before.path} cannot be extended: {'; '.join(changed)} changed",
-            "give the settings it was made with, or another --out",
-        )
+    changed = differences(before.identity, plan.identity)
+    require_none(before, changed, "extended", "give the settings it was made with, or another --out")
     path = Path(path)
     if path.exists():
         store = _continued(path, plan, before.tile_size)
@@ -110,8 +105,7 @@ def _continued(path: Path, plan: Plan, tile_size: int) -> Store | None:
         store = open_store(path, mode="r+")
     except StoreError:
         return None
-    same = store.frame == plan.frame and store.tile_size == tile_size
-    if not same or differences(store.root.attrs["earthgen"]["identity"], plan.identity):
+    if store.tile_size != tile_size or changes(store, plan):
         return None
     store.sweep()
     store.mend_index()

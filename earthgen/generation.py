@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from earthgen import extension
 from earthgen.errors import SizeError, StoreError, StoreExistsError
 from earthgen.estimates import YES_COLUMNS, estimate
 from earthgen.files import HIDDEN, Folder, LocalFolder, RemoteFolder, folder
-from earthgen.identity import differences
+from earthgen.identity import changes, require_none
 from earthgen.job import Job, make_job, stored_settings
 from earthgen.lock import LOCK, hold
 from earthgen.preparation import Plan, place, prepare
@@ -169,17 +168,11 @@ def _created(job: Job, plan: Plan, path: str | Path) -> Store:
 
 def _resumed(job: Job, plan: Plan) -> Store:
     store = open_store(job.out, mode="r+")
-    found: Mapping[str, Any] = store.root.attrs["earthgen"]["identity"]
-    changed = differences(found, plan.identity)
-    if store.frame != plan.frame:
-        changed.append(f"extent ({store.frame} there, {plan.frame} now)")
+    changed = changes(store, plan)
     if store.tile_size != job.tile_size:
         changed.append(f"tile_size ({store.tile_size} there, {job.tile_size} now)")
-    if changed:
-        raise StoreError(
-            f"{job.out} cannot be resumed: {'; '.join(changed)} changed",
-            "give the settings it was made with, or --overwrite, or another --out",
-        )
+    remedy = "give the settings it was made with, or --overwrite, or another --out"
+    require_none(store, changed, "resumed", remedy)
     store.sweep()
     lost = store.mend_index()
     if lost:

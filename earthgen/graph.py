@@ -137,8 +137,9 @@ class Graph:
         self.groups = _groups(chain, tile_size, frame.voxel_size)
         self.pitch = {name: tile_size if name == TILE else chain[name].pitch for name in self.groups}
         links = _links(chain, self.groups, frame.voxel_size)
-        self._sources = {name: [link for link in links if link.reader == name] for name in self.groups}
-        self._readers = {name: [link for link in links if link.source == name] for name in self.groups}
+        # By group: the links to what it reads, or to what reads it, and the group at their other end.
+        self._sources = {name: [(link, link.source) for link in links if link.reader == name] for name in self.groups}
+        self._readers = {name: [(link, link.reader) for link in links if link.source == name] for name in self.groups}
         self._parity = {name: None if name == TILE else chain[name].parity for name in self.groups}
         self.range = self._ranges()
 
@@ -151,7 +152,7 @@ class Graph:
                 ranges[name] = tuple(_span(low, high, self.tile_size) for low, high in (self.frame.x, self.frame.y))  # type: ignore[assignment]
                 continue
             found = []
-            for link in self._readers[name]:
+            for link, _ in self._readers[name]:
                 spans = []
                 for axis, limits in enumerate((self.frame.x, self.frame.y)):
                     low, high = ranges[link.reader][axis]
@@ -175,26 +176,22 @@ class Graph:
 
     def needs(self, task: Task) -> list[Task]:
         """The tasks whose output this one reads."""
-        found: dict[Task, None] = {}
-        pitch = self.pitch[task.stage]
-        for link in self._sources[task.stage]:
-            xs, ys = (
-                self._windows(link.source, axis, index * pitch, (index + 1) * pitch, link)
-                for axis, index in ((0, task.x), (1, task.y))
-            )
-            self._collect(found, link.source, xs, ys)
-        return list(found)
+        return self._across(task, self._sources[task.stage])
 
     def users(self, task: Task) -> list[Task]:
         """The tasks that read the output of this one."""
+        return self._across(task, self._readers[task.stage])
+
+    def _across(self, task: Task, links: list[tuple[Link, str]]) -> list[Task]:
+        """The tasks at the other end of links."""
         found: dict[Task, None] = {}
         pitch = self.pitch[task.stage]
-        for link in self._readers[task.stage]:
+        for link, other in links:
             xs, ys = (
-                self._windows(link.reader, axis, index * pitch, (index + 1) * pitch, link)
+                self._windows(other, axis, index * pitch, (index + 1) * pitch, link)
                 for axis, index in ((0, task.x), (1, task.y))
             )
-            self._collect(found, link.reader, xs, ys)
+            self._collect(found, other, xs, ys)
         return list(found)
 
     def _windows(self, name: str, axis: int, low: int, high: int, link: Link) -> Range:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from earthgen.errors import StoreError
+
+if TYPE_CHECKING:
+    from earthgen.preparation import Plan
+    from earthgen.store import Store
 
 
 def differences(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -16,3 +22,17 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = 
         elif old != new:
             found.append(f"{prefix}{key} ({old} there, {new} now)")
     return found
+
+
+def changes(store: Store, plan: Plan) -> list[str]:
+    """What a plan would make of other things, or elsewhere, than a world is."""
+    found = differences(store.identity, plan.identity)
+    if store.frame != plan.frame:
+        found.append(f"extent ({store.frame} there, {plan.frame} now)")
+    return found
+
+
+def require_none(store: Store, changed: list[str], verb: str, remedy: str) -> None:
+    """Raise StoreError if something changed: names it, and says what cannot be done with the world."""
+    if changed:
+        raise StoreError(f"{store.path} cannot be {verb}: {'; '.join(changed)} changed", remedy)

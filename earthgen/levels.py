@@ -20,7 +20,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.blocks import Block
+from earthgen.blocks import Block, run_edges, take_runs
 from earthgen.errors import PluginError
 from earthgen.job import LEVELS
 from earthgen.voxels import Splats, Voxels
@@ -121,7 +121,7 @@ def pyramid(frame: Frame, geometry: Block, texture: Block) -> list[Tile]:
     around = _columns_of(geometry.frame, xyz, geometry["faces"])
     runs = _runs_in(around, frame)
     voxels = Voxels(
-        frame, *(_take(a, runs) for a in (xyz, geometry["semantic"], geometry["faces"], geometry["object"]))
+        frame, *(take_runs(a, runs) for a in (xyz, geometry["semantic"], geometry["faces"], geometry["object"]))
     )
     splats = Splats.of(texture)
     same = len(splats) == len(voxels) and (texture.xyz is None or np.array_equal(texture.xyz, voxels.xyz))
@@ -220,8 +220,8 @@ def crop_tile(tile: Tile, frame: Frame, inside: NDArray | None = None) -> Tile:
     columns[where] = inside
     runs = _runs(columns, _columns_of(tile.frame, tile.voxels.xyz, tile.voxels.faces).start)
     v, s = tile.voxels, tile.splats
-    voxels = Voxels(frame, *(_take(a, runs) for a in (v.xyz, v.semantic, v.faces, v.object)))
-    splats = Splats(*(_take(a, runs) for a in (s.offset, s.scale, s.rotation, s.opacity, s.sh)))
+    voxels = Voxels(frame, *(take_runs(a, runs) for a in (v.xyz, v.semantic, v.faces, v.object)))
+    splats = Splats(*(take_runs(a, runs) for a in (s.offset, s.scale, s.rotation, s.opacity, s.sh)))
     return Tile(frame, dense["ground"], dense["surface"], dense["semantics"], dense["rgb"], voxels, splats)
 
 
@@ -272,14 +272,8 @@ def _runs_in(columns: _Columns, frame: Frame) -> list[tuple[int, int]]:
 
 def _runs(wanted: NDArray, start: NDArray) -> list[tuple[int, int]]:
     """Ranges of rows that hold the voxels of the wanted columns, (ny, nx) bool from north to south, in their order."""
-    flat = np.zeros(wanted.size + 2, np.int8)
-    flat[1:-1] = wanted[::-1].ravel()
-    edges = start[np.flatnonzero(np.diff(flat))].tolist()
-    return list(zip(edges[::2], edges[1::2], strict=True)) or [(0, 0)]
-
-
-def _take(values: NDArray, runs: Sequence[tuple[int, int]]) -> NDArray:
-    return np.concatenate([values[first:end] for first, end in runs])
+    edges = start[run_edges(wanted[::-1].ravel())].tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -323,7 +317,7 @@ def _coarsen(tile: Tile, around: _Columns) -> tuple[Tile, _Columns]:
     for first, end in runs:
         number[first:end] = np.arange(at, at + end - first)
         at += end - first
-    parent = number[_take(parent, _runs_in(around, tile.frame))]
+    parent = number[take_runs(parent, _runs_in(around, tile.frame))]
     voxels, splats = tile.voxels, tile.splats
     bands = prod(splats.sh.shape[1:])
     top, count = np.full(at, -1, np.int32), np.zeros(at, np.float32)
@@ -346,7 +340,7 @@ def _coarsen(tile: Tile, around: _Columns) -> tuple[Tile, _Columns]:
     _turn(rotation, count)
     merged = Splats(offset, scale, rotation, opacity, sh.reshape(at, *splats.sh.shape[1:]))
     standing = Voxels(
-        frame, _take(coarse.xyz, runs), voxels.semantic[top], _take(coarse.faces, runs), voxels.object[top]
+        frame, take_runs(coarse.xyz, runs), voxels.semantic[top], take_runs(coarse.faces, runs), voxels.object[top]
     )
     return replace(_overview(tile, frame), voxels=standing, splats=merged), coarse
 

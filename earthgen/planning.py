@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from earthgen import extension
 from earthgen.blocks import Block
@@ -23,6 +24,9 @@ from geo_io.frame import Frame
 
 MEMORY_PER_WORKER = 900_000_000
 """Bytes; measured by `python -m benchmarks.generate` for the procedural backends at 1 m voxels."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def plan(job: Job, sample: int = 0, listener: Listener | None = None) -> Forecas
             columns * SECONDS_PER_COLUMN / job.workers, "figures of the procedural backends at 1 m on an ordinary core",
             there,
         )  # fmt: skip
-    made = _spread(list_of_tiles(graph), sample)
+    made = spread(list_of_tiles(graph), sample)
     seconds, size, area = _measure(prepared, graph, job, made, progress)
     work = sum(seconds.get(name, 0.0) * count for name, count in tasks.items()) * left
     return Forecast(
@@ -119,7 +123,7 @@ class _Tiles(Sequence[Task]):
         return Task(TILE, self.west + n % self.nx, self.south + n // self.nx)
 
 
-def _spread(tiles: Sequence[Task], count: int) -> list[Task]:
+def spread(tiles: Sequence[T], count: int) -> list[T]:
     """`count` tiles, evenly over the world."""
     count = min(count, len(tiles))
     return [tiles[(2 * n + 1) * len(tiles) // (2 * count)] for n in range(count)]

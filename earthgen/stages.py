@@ -51,13 +51,11 @@ class Read:
     ----------
     source : a condition, an earlier stage, or "geometry": the last stage of the geometry backend
     metres, cells : the halo; their sum counts, metres rounded up to whole cells of the reading stage
-    optional : for a condition: the stage can do without it
     """
 
     source: str
     metres: float = 0.0
     cells: int = 0
-    optional: bool = True
 
     def halo(self, cell_size: float) -> int:
         """The halo in cells of `cell_size` metres."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from earthgen.content import tile_digest
-from earthgen.errors import StoreError
-from earthgen.identity import differences
+from earthgen.identity import changes, require_none
 from earthgen.job import make_job
 from earthgen.lock import hold
+from earthgen.planning import spread
 from earthgen.preparation import prepare
 from earthgen.progress import Listener, Progress
 from earthgen.schedule import check
@@ -71,7 +71,7 @@ def verify(
     done = store.done()
     with open_pool(Site(None, path, store.tile_size), workers, scheduler) as pool:
         damaged = check(store, pool, progress)
-    compared = [tile for tile in _spread(done, sample) if tile not in damaged]
+    compared = [tile for tile in spread(done, sample) if tile not in damaged]
     different = _compare(store, compared, settings or {}, progress) if sample else []
     bad = [*damaged, *different]
     if bad and mark:
@@ -80,25 +80,14 @@ def verify(
     return Verification(len(done), damaged, compared, different, bool(bad) and mark)
 
 
-def _spread(tiles: list[Tile], count: int) -> list[Tile]:
-    count = min(count, len(tiles))
-    return [tiles[(2 * n + 1) * len(tiles) // (2 * count)] for n in range(count)]
-
-
 def _compare(store: Store, tiles: list[Tile], settings: Mapping[str, Any], progress: Progress) -> list[Tile]:
     """Those of the tiles that come out otherwise when they are made again."""
     attributes: Mapping[str, Any] = store.root.attrs["earthgen"]
     given = {**attributes["settings"], **settings}
     job = make_job({name: value for name, value in given.items() if value is not None} | {"out": store.path})
     plan = prepare(job, progress)
-    changed = differences(attributes["identity"], plan.identity)
-    if plan.frame != store.frame:
-        changed.append(f"extent ({store.frame} there, {plan.frame} now)")
-    if changed:
-        raise StoreError(
-            f"{store.path} cannot be compared: {'; '.join(changed)} changed",
-            "give the inputs it was made of, or leave --sample away to check the chunks alone",
-        )
+    remedy = "give the inputs it was made of, or leave --sample away to check the chunks alone"
+    require_none(store, changes(store, plan), "compared", remedy)
     progress.start("compare", len(tiles))
     different = []
     for tx, ty in tiles:
