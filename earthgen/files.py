@@ -50,7 +50,10 @@ class Folder(Protocol):
         """The content of a file, None where there is none."""
 
     def write(self, name: str, data: bytes, durable: bool = False) -> None:
-        """Make or replace a file in one step; with `durable`, return when it would survive a power cut."""
+        """Make or replace a file in one step; with `durable`, return when it would survive a power cut.
+
+        On a disk the folder itself has to be there: FileNotFoundError where it was deleted or moved.
+        """
 
     def sync(self, names: Iterable[str]) -> None:
         """Return when these files, those that exist, and their names would survive a power cut."""
@@ -122,7 +125,7 @@ class LocalFolder:
             return None
 
     def write(self, name: str, data: bytes, durable: bool = False) -> None:
-        replace_file(self.path / name, data, durable)
+        replace_file(self.path, name, data, durable)
 
     def sync(self, names: Iterable[str]) -> None:
         names = list(names)
@@ -254,9 +257,13 @@ class RemoteFolder:
             return list(pool.map(lambda job: job(), jobs))
 
 
-def replace_file(path: Path, data: Any, durable: bool = False) -> None:
-    """Make or replace a file with bytes in one step. A crash leaves the old file, or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def replace_file(root: Path, name: str, data: Any, durable: bool = False) -> None:
+    """Make or replace a file below a folder in one step. A crash leaves the old file, or the new one, never a part.
+
+    Raises FileNotFoundError where the folder itself is gone: what was deleted or moved is not to come back as a ruin.
+    """
+    path = root / name
+    _make_folders(root, path.parent)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         with partial.open("wb") as file:
@@ -270,6 +277,14 @@ def replace_file(path: Path, data: Any, durable: bool = False) -> None:
         raise
     if durable:
         _sync(path.parent)
+
+
+def _make_folders(root: Path, path: Path) -> None:
+    """Make a folder below `root` with those above it, but not `root`."""
+    if path == root or path.is_dir():
+        return
+    _make_folders(root, path.parent)
+    path.mkdir(exist_ok=True)
 
 
 def link_file(source: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ is written after the data it speaks of, and both are on the disk for good when t
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
 from collections import defaultdict
@@ -470,11 +471,23 @@ class Store:
             raise gone(self.path)
 
 
-class _Durable(LocalStore):
-    """A local Zarr store whose writes would survive a power cut."""
+class _Disk(LocalStore):
+    """A local Zarr store that does not make its own folder anew when that was deleted or moved."""
+
+    durable = False
 
     async def set(self, key: str, value: Any) -> None:
-        replace_file(self.root / key, value.to_bytes(), durable=True)
+        await asyncio.to_thread(self.set_sync, key, value)
+
+    def set_sync(self, key: str, value: Any) -> None:
+        self._check_writable()
+        replace_file(self.root, key, value.as_buffer_like(), self.durable)
+
+
+class _Durable(_Disk):
+    """Its writes would survive a power cut."""
+
+    durable = True
 
 
 def _dense(name: str, level: int) -> str:
@@ -556,7 +569,7 @@ def _exists(path: Path | str) -> StoreExistsError:
 
 def _zarr_store(where: Folder, read_only: bool) -> Any:
     if isinstance(where, LocalFolder):
-        return LocalStore(where.path, read_only=read_only)
+        return _Disk(where.path, read_only=read_only)
     return FsspecStore.from_url(str(where.path), read_only=read_only)
 
 

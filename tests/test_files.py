@@ -15,7 +15,7 @@ import pytest
 from earthgen import lock
 from earthgen.blocks import Block
 from earthgen.errors import StoreError, StoreFullError
-from earthgen.files import disk_error, folder
+from earthgen.files import LocalFolder, disk_error, folder
 from earthgen.lock import LOCK, hold
 from earthgen.scratch import Scratch
 from earthgen.store import create_store, open_store
@@ -30,6 +30,11 @@ def test_a_folder(place: Path | str) -> None:  # noqa: F811
     where = folder(place)
     assert not where.exists() and not where.exists("a") and where.read("a/b") is None
     assert where.children() == [] and list(where.names()) == [] and where.size() == 0
+    if isinstance(where, LocalFolder):
+        with pytest.raises(FileNotFoundError):
+            where.write("a/b.c", b"one")
+        assert not where.exists(), "what is gone is not made anew"
+        where.path.mkdir()
     where.write("a/b.c", b"one")
     where.write("a/b.c", b"other", durable=True)
     where.write("a/.d/e", b"123", durable=True)
