@@ -18,9 +18,9 @@ from earthgen.job import Job, make_job, stored_settings
 from earthgen.lock import LOCK, hold
 from earthgen.preparation import Plan, place, prepare
 from earthgen.progress import Listener, Progress
-from earthgen.schedule import check, fill
+from earthgen.schedule import Totals, check, fill
 from earthgen.store import Store, create_store, open_store
-from earthgen.workers import Pool, Site, open_pool
+from earthgen.workers import Pool, Site, start_pool
 from earthgen.world import World
 from geo_io.frame import Frame
 
@@ -65,7 +65,18 @@ def run(job: Job, listener: Listener | None = None) -> Report:
     size = estimate(job, placed[0])
     if size.columns > YES_COLUMNS and not job.yes:
         raise SizeError(f"the job is large: {size}", "give --yes to run it, a smaller --bbox or larger --voxel-size")
-    plan = prepare(job, progress, placed)
+    with start_pool(job.workers, job.scheduler) as pool:  # processes start while the inputs are read
+        plan = prepare(job, progress, placed)
+        totals = _fill(job, plan, before, exists, pool, progress)
+    store = open_store(job.out)
+    return Report(World(store), plan.frame, len(store.done()), time.monotonic() - began, plan.warnings, totals.seconds)
+
+
+def _fill(job: Job, plan: Plan, before: Store | None, exists: bool, pool: Pool, progress: Progress) -> Totals:
+    """Make the world of a plan, or what is missing of it.
+
+    before : the world that is extended; exists : whether there is one at `job.out`
+    """
     beside = exists and (job.overwrite or before is not None)
     target = _beside(job.out, ".new") if beside else job.out
     with hold(job.out) as held:  # also where a new world grows beside the old one: both are this job's
@@ -79,11 +90,10 @@ def run(job: Job, listener: Listener | None = None) -> Report:
             store = extension.begun(before, target, plan, job)
         else:
             store = _resumed(job, plan) if job.resume and exists else _created(job, plan, target)
-        site = Site(plan.engine, target, job.tile_size, job.plugin_dir)
-        with open_pool(site, job.workers, job.scheduler) as pool:
-            if job.resume and exists:
-                _forget_damaged(store, pool, progress, plan)
-            totals = fill(store, plan.engine.graph(job.tile_size), pool, progress, held.renew)
+        pool.begin(Site(plan.engine, target, job.tile_size, job.plugin_dir))
+        if job.resume and exists:
+            _forget_damaged(store, pool, progress, plan)
+        totals = fill(store, plan.engine.graph(job.tile_size), pool, progress, held.renew)
         if totals.clipped:
             plan.warnings.append(
                 f"{totals.clipped:,} voxels lay outside the height band {job.band} m and were left out: widen `band`"
@@ -91,8 +101,7 @@ def run(job: Job, listener: Listener | None = None) -> Report:
         _note_warnings(store, plan.warnings)
         if target != job.out:
             _swap(Path(target), Path(job.out))
-            store = open_store(job.out)
-    return Report(World(store), plan.frame, len(store.done()), time.monotonic() - began, plan.warnings, totals.seconds)
+    return totals
 
 
 def _check_output(job: Job) -> bool:

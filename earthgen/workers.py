@@ -6,6 +6,7 @@ engine, and reads and writes the world's store itself. What travels is the task'
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -28,6 +29,7 @@ from concurrent.futures import (
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +164,9 @@ class Worker:
 
 @dataclass
 class Pool:
-    """Workers of one world. `do` and `check` give futures; `renew` replaces workers that died.
+    """Workers of one world. `begin` gives it to them, once; then `do` and `check` give futures.
+
+    `renew` replaces workers that died.
 
     Attributes
     ----------
@@ -172,6 +176,9 @@ class Pool:
 
     size: int
     link: str = ""
+
+    def begin(self, site: Site) -> None:
+        """Say what to work on. Workers start before it is known: while the inputs are read."""
 
     def do(self, task: Task) -> Future[Any]:
         return self.call("do", task)
@@ -196,6 +203,10 @@ class Inline(Pool):
     size: int = 1
     worker: Worker | None = None
 
+    def begin(self, site: Site) -> None:
+        single_thread()
+        self.worker = Worker(site)
+
     def call(self, method: str, argument: Any) -> Future[Any]:
         future: Future[Any] = Future()
         try:
@@ -215,6 +226,9 @@ class Threads(Pool):
     def __post_init__(self) -> None:
         self.executor = ThreadPoolExecutor(self.size, thread_name_prefix="earthgen")
 
+    def begin(self, site: Site) -> None:
+        self.worker = Worker(site)
+
     def call(self, method: str, argument: Any) -> Future[Any]:
         assert self.executor is not None
         return self.executor.submit(getattr(self.worker, method), argument)
@@ -228,11 +242,23 @@ class Threads(Pool):
 class Processes(Pool):
     """Processes of this machine, one core each."""
 
-    data: bytes = b""
+    data: bytes | None = None  # the site, for workers that start later
     executor: ProcessPoolExecutor | None = None
+    sites: Any = None  # a queue: a worker takes its site from it when it is ready
 
     def __post_init__(self) -> None:
         self.renew()
+        assert self.executor is not None
+        for _ in range(self.size):
+            self.executor.submit(_nothing)  # a process starts when it gets work
+
+    def begin(self, site: Site) -> None:
+        self.data = site.packed()
+        self._tell()
+
+    def _tell(self) -> None:
+        for _ in range(self.size):
+            self.sites.put(self.data)
 
     def call(self, method: str, argument: Any) -> Future[Any]:
         assert self.executor is not None
@@ -243,23 +269,43 @@ class Processes(Pool):
             self.executor.shutdown(wait=True, cancel_futures=True)
         # A fork could inherit a lock that a thread of this process holds, and a fork server can be killed like any
         # process, which leaves Python waiting for workers that are gone. So workers start from nothing, in 2 s.
-        self.executor = ProcessPoolExecutor(self.size, multiprocessing.get_context("spawn"), _begin, (self.data,))
+        context = multiprocessing.get_context("spawn")
+        self.sites = context.Queue()
+        self.sites.cancel_join_thread()  # what no worker came to take is not waited for
+        self.executor = ProcessPoolExecutor(self.size, context, _begin, (self.sites,))
+        if self.data is not None:
+            self._tell()
 
     def close(self) -> None:
         assert self.executor is not None
-        self.executor.shutdown(wait=True, cancel_futures=True)
+        begun = self.data is not None
+        if not begun:  # the inputs were refused: that is to be said before the workers have started and ended
+            self._tell()
+        self.executor.shutdown(wait=begun, cancel_futures=True)
 
+
+LIBRARIES = ("geopandas", "numba", "rasterio", "scipy.ndimage", "xarray")
+"""What nearly every job needs: a worker process loads them while the coordinator looks at the inputs."""
 
 _workers: dict[str, Worker] = {}
 """In a worker process: the worker by the key of its job. A Dask worker may serve several jobs."""
 
 
-def _begin(data: bytes) -> None:
+def _begin(sites: Any) -> None:
     """Start a worker process. Ctrl-C reaches all processes of a terminal; the coordinator is the one to act on it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
+    atexit.register(os._exit, 0)  # all is on disk; to take the interpreter apart would take most of a second
     single_thread()
-    _workers[""] = Worker(unpacked(data))
+    for name in LIBRARIES:
+        import_module(name)
+    data = sites.get()
+    if data is not None:
+        _workers[""] = Worker(unpacked(data))
+
+
+def _nothing() -> None:
+    """The first work of a worker process."""
 
 
 def _call(method: str, argument: Any) -> Any:
@@ -289,6 +335,9 @@ class Cluster(Pool):
     client: Any = None
     executor: Any = None
     flying: set[Future[Any]] = field(default_factory=set)
+
+    def begin(self, site: Site) -> None:
+        self.client.register_plugin(_setup(self.key, site.packed()), name=self.key)
 
     def call(self, method: str, argument: Any) -> Future[Any]:
         try:
@@ -353,8 +402,25 @@ def _call_dask(key: str, method: str, argument: Any) -> Any:
     return getattr(_workers[key], method)(argument)
 
 
+def _setup(key: str, data: bytes) -> Any:
+    """What gives the job to every Dask worker, also to those that join later."""
+    import distributed
+
+    class Setup(distributed.WorkerPlugin):
+        def __init__(self, key: str, data: bytes) -> None:
+            self.name, self.data = key, data
+
+        def setup(self, worker: Any) -> None:
+            _enter(self.name, self.data)
+
+        def teardown(self, worker: Any) -> None:
+            _leave(self.name)
+
+    return Setup(key, data)
+
+
 @contextmanager
-def cluster(site: Site, address: str, workers: int) -> Iterator[Cluster]:
+def cluster(address: str, workers: int) -> Iterator[Cluster]:
     """Workers of the Dask scheduler at an address such as "tcp://host:8786", or ("dask") of one started here."""
     try:
         import distributed
@@ -365,18 +431,6 @@ def cluster(site: Site, address: str, workers: int) -> Iterator[Cluster]:
     import logging
 
     logging.getLogger("distributed").setLevel(logging.ERROR)  # what matters comes back as an error
-
-    class Setup(distributed.WorkerPlugin):
-        """Gives the job to every worker, also to those that join later."""
-
-        def __init__(self, key: str, data: bytes) -> None:
-            self.name, self.data = key, data
-
-        def setup(self, worker: Any) -> None:
-            _enter(self.name, self.data)
-
-        def teardown(self, worker: Any) -> None:
-            _leave(self.name)
 
     with ExitStack() as stack:
         try:
@@ -401,7 +455,6 @@ def cluster(site: Site, address: str, workers: int) -> Iterator[Cluster]:
         pool = Cluster(threads, client.dashboard_link or "", client=client)
         pool.executor = client.get_executor(pure=False)
         stack.callback(pool.close)
-        client.register_plugin(Setup(pool.key, site.packed()), name=pool.key)
         yield pool
 
 
@@ -409,8 +462,8 @@ def cluster(site: Site, address: str, workers: int) -> Iterator[Cluster]:
 
 
 @contextmanager
-def open_pool(site: Site, workers: int = 1, scheduler: str | None = None) -> Iterator[Pool]:
-    """The pool that `--workers` and `--scheduler` ask for.
+def start_pool(workers: int = 1, scheduler: str | None = None) -> Iterator[Pool]:
+    """The pool that `--workers` and `--scheduler` ask for, before it has its work; see `Pool.begin`.
 
     scheduler : None (this process for one worker, else processes), "processes", "threads", "dask", or the address
         of a Dask scheduler
@@ -425,18 +478,25 @@ def open_pool(site: Site, workers: int = 1, scheduler: str | None = None) -> Ite
             raise SchedulerError(
                 f"--scheduler {scheduler!r} is none", f"give {', '.join((*LOCAL, DASK))} or an address: tcp://host:8786"
             )
-        with cluster(site, scheduler, workers) as pool:
+        with cluster(scheduler, workers) as pool:
             yield pool
         return
     local: Pool
     if scheduler == "threads":
-        local = Threads(workers, worker=Worker(site))
+        local = Threads(workers)
     elif scheduler == "processes" or workers > 1:
-        local = Processes(workers, data=site.packed())
+        local = Processes(workers)
     else:
-        single_thread()
-        local = Inline(worker=Worker(site))
+        local = Inline()
     try:
         yield local
     finally:
         local.close()
+
+
+@contextmanager
+def open_pool(site: Site, workers: int = 1, scheduler: str | None = None) -> Iterator[Pool]:
+    """A pool with its work."""
+    with start_pool(workers, scheduler) as pool:
+        pool.begin(site)
+        yield pool

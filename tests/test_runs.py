@@ -384,7 +384,8 @@ def test_dask(place: Place, one: Path, capfd: pytest.CaptureFixture[str]) -> Non
         links = [event.note for event in events if event.note.startswith(MESSAGE)]
         assert len(links) == 1 and re.fullmatch(rf"{MESSAGE}Dask dashboard: http://.*:\d+/status", links[0])
 
-        with cluster(small(place.folder / "small.zarr"), local.scheduler_address, 1) as pool:
+        with cluster(local.scheduler_address, 1) as pool:
+            pool.begin(small(place.folder / "small.zarr"))
             shutil.rmtree(place.folder / "small.zarr")
             with pytest.raises(StoreError) as caught:
                 pool.do(Task(TILE, 0, 0)).result(timeout=60)
