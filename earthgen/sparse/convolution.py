@@ -1,0 +1,190 @@
+"""Sparse convolution: submanifold, strided, dilated, transposed, with gradients.
+
+A convolution takes features from sites to sites: to their own ones (submanifold, Graham et al. 2018), to coarser ones,
+or back to finer ones. Which voxels meet is in the kernel map; see `earthgen.sparse.kernel_map` for the offsets. Weights
+have shape (volume, in, out), the offsets in the order of `Kernel.offsets`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from earthgen.backends import SparseBackend
+from earthgen.sparse import products
+from earthgen.sparse.errors import DeviceError, DtypeError, LatticeError, ShapeError
+from earthgen.sparse.kernel_map import Kernel, KernelMap, grown, kernel_map, reached
+from earthgen.sparse.memory import require
+from earthgen.sparse.sites import Sites
+from earthgen.sparse.tensor import SparseTensor
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class TorchBackend:
+    """Sparse convolution in torch, on any device, with gradients; on the CPU with compiled walks between the products.
+
+    Its results have the same bits whenever the number of threads is the same.
+    """
+
+    name = "torch"
+    devices = ("cpu", "cuda")
+    deterministic = True
+
+    def unavailable(self) -> str:
+        return ""
+
+    def refuses(self, device: torch.device, dtype: torch.dtype, gradients: bool) -> str:
+        return "" if dtype in FLOATS else f"{dtype} is no floating dtype it knows"
+
+    def convolve(
+        self, features: Tensor, weight: Tensor, source: Sites, target: Sites, kernel: Kernel, transposed: bool = False
+    ) -> Tensor:
+        found = kernel_map(target, source, kernel).transposed if transposed else kernel_map(source, target, kernel)
+        return _Product.apply(features, weight, found)  # type: ignore[no-untyped-call]
+
+
+TORCH = TorchBackend()
+
+
+def convolve(
+    x: SparseTensor, weight: Tensor, kernel: Kernel, bias: Tensor | None = None, *, sites: Sites | None = None,
+    reach: bool = False, backend: SparseBackend | None = None,
+) -> SparseTensor:  # fmt: skip
+    """A convolution.
+
+    weight : (volume, in, out); bias : (out,)
+    sites : of the output. By default those of `x` for stride 1 (submanifold), else the cells that hold voxels of `x`
+    reach : with a stride, give every cell whose kernel meets a voxel, not only those that hold one
+    backend : by default torch's
+
+    Under `torch.autocast` features and weight are taken in its dtype.
+
+    Raises
+    ------
+    ShapeError, DtypeError, DeviceError
+        for tensors that do not fit
+    LatticeError
+        for sites of another place or stride
+    SparseMemoryError
+        before memory is taken that is not there
+    """
+    if sites is None:
+        if kernel.stride == (1, 1, 1) and not reach:
+            sites = x.sites
+        else:
+            sites = reached(x.sites, kernel) if reach else x.sites.parents(kernel.stride)
+    return _applied(x, weight, bias, x.sites, sites, kernel, False, backend)
+
+
+def convolve_transposed(
+    x: SparseTensor, weight: Tensor, kernel: Kernel, bias: Tensor | None = None, *, sites: Sites | None = None,
+    backend: SparseBackend | None = None,
+) -> SparseTensor:  # fmt: skip
+    """The convolution the other way round: from coarse to fine.
+
+    A fine voxel i gets, from each coarse one o with i = o * stride + offset * dilation, its features times the weight
+    of the offset.
+
+    sites : of the output, such as those that a strided convolution came from (an "inverse" convolution); by default
+        every voxel that the kernel of one of `x` meets (a generative one)
+
+    The other arguments and the errors are those of `convolve`.
+    """
+    if sites is None:
+        sites = grown(x.sites, kernel)
+    return _applied(x, weight, bias, x.sites, sites, kernel, True, backend)
+
+
+def _applied(
+    x: SparseTensor, weight: Tensor, bias: Tensor | None, source: Sites, target: Sites, kernel: Kernel,
+    transposed: bool, backend: SparseBackend | None,
+) -> SparseTensor:  # fmt: skip
+    backend = backend or TORCH
+    features, weight, bias = _cast(x.features, weight, bias)
+    check_weight(features, weight, bias, kernel)
+    _check_strides(source, target, kernel, transposed)
+    size = features.element_size() * weight.shape[2] + 8 * kernel.volume
+    require(2 * size * len(target), features.device, f"a convolution from {weight.shape[1]} to {weight.shape[2]} "
+            "channels", len(target))  # fmt: skip
+    found = backend.convolve(features, weight, source, target, kernel, transposed)
+    return SparseTensor(target, found if bias is None else found + bias)
+
+
+def check_weight(features: Tensor, weight: Tensor, bias: Tensor | None, kernel: Kernel) -> None:
+    """Raise where features, weight and bias do not fit each other or the kernel."""
+    if weight.ndim != 3 or weight.shape[:2] != (kernel.volume, features.shape[1]):
+        raise ShapeError(
+            f"weight has shape {tuple(weight.shape)}, features {tuple(features.shape)}, the kernel {kernel.size}",
+            f"give ({kernel.volume}, {features.shape[1]}, out channels)",
+        )
+    if bias is not None and bias.shape != (weight.shape[2],):
+        raise ShapeError(f"bias has shape {tuple(bias.shape)}", f"give ({weight.shape[2]},)")
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is None:
+            continue
+        if tensor.device != features.device:
+            raise DeviceError(
+                f"{name} is on {tensor.device}, features are on {features.device}", "bring them to one device"
+            )
+        if tensor.dtype != features.dtype:
+            raise DtypeError(
+                f"{name} is {tensor.dtype}, features are {features.dtype}", "cast one of them, or use torch.autocast"
+            )
+    if features.dtype not in FLOATS:
+        raise DtypeError(f"features are {features.dtype}", "give float32, bfloat16, float16 or float64")
+
+
+def _check_strides(source: Sites, target: Sites, kernel: Kernel, transposed: bool) -> None:
+    fine, coarse = (target, source) if transposed else (source, target)
+    fine.place.check_same(coarse.place)
+    expected = tuple(a * b for a, b in zip(fine.stride, kernel.stride, strict=True))
+    if coarse.stride != expected:
+        raise LatticeError(
+            f"a kernel of stride {kernel.stride} joins strides {fine.stride} and {expected}, not {coarse.stride}",
+            "give output sites of that stride",
+        )
+
+
+def _cast(features: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    kind = features.device.type
+    if not torch.is_autocast_enabled(kind) or features.dtype == torch.float64:
+        return features, weight, bias
+    dtype = torch.get_autocast_dtype(kind)
+    return features.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+class _Product(torch.autograd.Function):
+    """Features times weight over a kernel map. The gradient of each is the same kind of product, see `products`."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor, found: KernelMap) -> Tensor:
+        ctx.save_for_backward(features, weight)
+        ctx.found = found
+        with torch.autocast(features.device.type, enabled=False):
+            if features.device.type == "cpu":
+                return products.grouped_forward(features, weight, found)
+            return products.plain_forward(features, weight, found)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        features, weight = ctx.saved_tensors
+        want_features, want_weight = ctx.needs_input_grad[:2]
+        gradient = gradient.contiguous()
+        with torch.autocast(features.device.type, enabled=False):
+            if features.device.type == "cpu":
+                found = products.grouped_backward(
+                    features, weight, gradient, ctx.found, want_features, want_weight
+                )
+                of_features, of_weight = found
+            else:
+                of_features = of_weight = None
+                if want_features:
+                    back = weight.transpose(1, 2).contiguous()
+                    of_features = products.plain_forward(gradient, back, ctx.found.transposed)
+                if want_weight:
+                    of_weight = products.plain_weight_gradient(features, gradient, ctx.found)
+        return of_features, None if of_weight is None else of_weight.to(weight.dtype), None

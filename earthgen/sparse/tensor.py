@@ -1,0 +1,239 @@
+"""A sparse tensor: features of active voxels, and where these are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from earthgen.sparse.errors import DeviceError, DuplicateError, LatticeError, ShapeError
+from earthgen.sparse.memory import require
+from earthgen.sparse.sites import Place, Sites, Triple, check_range, distinct, joined, make_sites
+
+
+@dataclass(frozen=True, eq=False)
+class SparseTensor:
+    """Features of sites. Make it with `sparse_tensor`; operations give new ones that share sites where they are the same.
+
+    Attributes
+    ----------
+    sites : the active voxels, n
+    features : (n, channels), floating
+    """
+
+    sites: Sites
+    features: Tensor
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2 or len(self.features) != len(self.sites):
+            raise ShapeError(
+                f"features have shape {tuple(self.features.shape)}, there are {len(self.sites):,} voxels",
+                f"give ({len(self.sites)}, channels)",
+            )
+        if self.features.device != self.sites.device:
+            raise DeviceError(
+                f"features are on {self.features.device}, coordinates on {self.sites.device}", "bring them to one"
+            )
+
+    def __len__(self) -> int:
+        return len(self.sites)
+
+    @property
+    def coordinates(self) -> Tensor:
+        """(n, 4) int32: (sample, x, y, z) in strides."""
+        return self.sites.coordinates
+
+    @property
+    def stride(self) -> Triple:
+        return self.sites.stride
+
+    @property
+    def place(self) -> Place:
+        return self.sites.place
+
+    @property
+    def channels(self) -> int:
+        return self.features.shape[1]
+
+    @property
+    def batch_size(self) -> int:
+        return self.sites.batch_size
+
+    def with_features(self, features: Tensor) -> SparseTensor:
+        """Other features at the same sites."""
+        return SparseTensor(self.sites, features)
+
+    def to(self, target: torch.device | str | torch.dtype) -> SparseTensor:
+        """This on a device, or with features of a dtype."""
+        if isinstance(target, torch.dtype):
+            return self.with_features(self.features.to(target))
+        return SparseTensor(self.sites.to(target), self.features.to(target))
+
+    def __add__(self, other: SparseTensor) -> SparseTensor:
+        """The sum at the same sites; LatticeError where they are others, see `union`."""
+        self.sites.check_same(other.sites)
+        _same_channels(self, other)
+        return self.with_features(self.features + other.features)
+
+    def samples(self) -> list[SparseTensor]:
+        """The samples of the batch, each as a batch of one."""
+        bounds = self.sites.bounds
+        parts = []
+        for number, origin in enumerate(self.place.origins):
+            rows = slice(bounds[number], bounds[number + 1])
+            coordinates = self.coordinates[rows].clone()
+            coordinates[:, 0] = 0
+            place = Place((origin,), self.place.voxel_size, self.place.crs)
+            parts.append(SparseTensor(Sites(coordinates, self.stride, place), self.features[rows]))
+        return parts
+
+    def crop(self, low: Sequence[int], high: Sequence[int]) -> SparseTensor:
+        """The voxels of a box in every sample, [low, high) in coordinates (x, y, z). The origin stays."""
+        xyz = self.coordinates[:, 1:]
+        bounds = torch.tensor([list(low), list(high)], device=xyz.device)
+        if bounds.shape != (2, 3):
+            raise ShapeError(f"box {tuple(low)} to {tuple(high)} is not of three axes", "give (x, y, z) for both")
+        return self.prune(((xyz >= bounds[0]) & (xyz < bounds[1])).all(1))
+
+    def prune(self, keep: Tensor) -> SparseTensor:
+        """The voxels where `keep`, (n,) bool, holds."""
+        if keep.dtype != torch.bool or keep.shape != (len(self),):
+            raise ShapeError(
+                f"the mask to prune by is {keep.dtype} {tuple(keep.shape)}", f"give ({len(self)},) of torch.bool"
+            )
+        return SparseTensor(self.sites.select(keep), self.features[keep])
+
+    def at(self, sites: Sites) -> SparseTensor:
+        """These features at other sites of the same place and stride; 0 where there was no voxel."""
+        if sites is self.sites:
+            return self
+        self.place.check_same(sites.place)
+        if self.stride != sites.stride:
+            raise LatticeError(f"strides differ: {self.stride} and {sites.stride}", "bring them to one first")
+        rows = self.sites.rows(sites.coordinates)
+        zeros = self.features.new_zeros((1, self.channels))
+        return SparseTensor(sites, torch.cat([self.features, zeros])[rows])  # row -1 is that of zeros
+
+    def dense(self, low: Sequence[int] | None = None, high: Sequence[int] | None = None, fill: float = 0.0) -> Tensor:
+        """(batch, channels, x, y, z): the box [low, high) of coordinates, by default that around all voxels."""
+        box = self.sites.box
+        low = box[0][1:] if low is None else list(low)
+        high = [value + 1 for value in box[1][1:]] if high is None else list(high)
+        shape = [b - a for a, b in zip(low, high, strict=True)]
+        cells = self.batch_size * shape[0] * shape[1] * shape[2]
+        require(cells * self.channels * self.features.element_size(), self.features.device,
+                f"a dense box of {' x '.join(map(str, shape))} voxels with {self.channels} channels", cells)  # fmt: skip
+        part = self.crop(low, high)
+        sample, x, y, z = (part.coordinates - torch.tensor([0, *low], device=self.features.device)).long().unbind(1)
+        dense = self.features.new_full((self.batch_size, *shape, self.channels), fill)
+        return dense.index_put((sample, x, y, z), part.features).permute(0, 4, 1, 2, 3)
+
+
+def sparse_tensor(
+    coordinates: Tensor, features: Tensor, *, stride: int | Sequence[int] = 1, place: Place | None = None
+) -> SparseTensor:
+    """A sparse tensor of voxels in any order.
+
+    coordinates : (n, 4) of an integer dtype, rows (sample, x, y, z), in strides from the origin of the sample
+    features : (n, channels)
+    stride, place : see `earthgen.sparse.sites`
+
+    Raises ShapeError, DtypeError, DeviceError, DuplicateError, CoordinateRangeError, LatticeError.
+    """
+    if coordinates.device != features.device:
+        raise DeviceError(
+            f"features are on {features.device}, coordinates on {coordinates.device}", "bring them to one device"
+        )
+    if features.ndim != 2 or len(features) != len(coordinates):
+        raise ShapeError(
+            f"coordinates have shape {tuple(coordinates.shape)}, features {tuple(features.shape)}",
+            "give (n, 4) and (n, channels)",
+        )
+    sites, order = make_sites(coordinates, stride=stride, place=place)
+    return SparseTensor(sites, features[order])
+
+
+def from_dense(dense: Tensor, active: Tensor, *, low: Sequence[int] = (0, 0, 0), place: Place | None = None,
+               stride: int | Sequence[int] = 1) -> SparseTensor:  # fmt: skip
+    """The active voxels of a dense tensor.
+
+    dense : (batch, channels, x, y, z); active : (batch, x, y, z) bool; low : coordinates of its first voxel
+    """
+    if dense.ndim != 5 or active.shape != (dense.shape[0], *dense.shape[2:]):
+        raise ShapeError(
+            f"dense tensor {tuple(dense.shape)} and mask {tuple(active.shape)} do not fit",
+            "give (batch, channels, x, y, z) and (batch, x, y, z)",
+        )
+    found = torch.nonzero(active)
+    features = dense.permute(0, 2, 3, 4, 1)[tuple(found.unbind(1))]
+    coordinates = found + torch.tensor([0, *low], device=found.device)
+    return sparse_tensor(coordinates, features, stride=stride, place=place or Place(((0, 0, 0),) * dense.shape[0]))
+
+
+def batch(tensors: Sequence[SparseTensor]) -> SparseTensor:
+    """One batch of the samples of several; their CRS, voxel size, stride and channels must agree."""
+    if not tensors:
+        raise ShapeError("a batch of no sparse tensors", "give one or more")
+    first = tensors[0]
+    coordinates, number = [], 0
+    for one in tensors:
+        if (one.place.crs, one.place.voxel_size, one.stride) != (first.place.crs, first.place.voxel_size, first.stride):
+            raise LatticeError(
+                f"samples lie on lattices of {first.place.crs!r}, {first.place.voxel_size} m, stride {first.stride} "
+                f"and {one.place.crs!r}, {one.place.voxel_size} m, stride {one.stride}",
+                "batch those of one lattice",
+            )
+        _same_channels(first, one)
+        shifted = one.coordinates.clone()
+        shifted[:, 0] += number
+        coordinates.append(shifted)
+        number += one.batch_size
+    origins = tuple(origin for one in tensors for origin in one.place.origins)
+    place = Place(origins, first.place.voxel_size, first.place.crs)
+    sites = Sites(torch.cat(coordinates), first.stride, place)
+    return SparseTensor(sites, torch.cat([one.features for one in tensors]))
+
+
+def union(a: SparseTensor, b: SparseTensor) -> SparseTensor:
+    """The voxels of both; where both have one, the sum of the features."""
+    _same_channels(a, b)
+    if a.sites is b.sites:
+        return a + b
+    sites = joined([a.sites, b.sites])
+    return a.at(sites) + b.at(sites)
+
+
+def merged(
+    coordinates: Tensor, features: Tensor, *, how: str = "mean", stride: int | Sequence[int] = 1,
+    place: Place | None = None,
+) -> SparseTensor:  # fmt: skip
+    """A sparse tensor of rows that may name a voxel several times, such as points.
+
+    how : "mean" or "sum" of a voxel's rows, or "refuse"
+
+    The sum runs in the order of the rows, so that the bits stay.
+    """
+    if how == "refuse":
+        return sparse_tensor(coordinates, features, stride=stride, place=place)
+    if how not in ("mean", "sum"):
+        raise DuplicateError(f"how={how!r} is no way to merge voxels", "give mean, sum or refuse")
+    check_range(coordinates)
+    samples = int(coordinates[:, 0].max()) + 1 if len(coordinates) else 1
+    where = place or Place(((0, 0, 0),) * samples)
+    once = distinct(coordinates, (1, 1, 1), where)
+    sites, _ = make_sites(once.coordinates, stride=stride, place=where)
+    rows = sites.rows(coordinates)
+    order = torch.argsort(rows, stable=True)  # a voxel's rows in their order: index_add has none on CUDA
+    count = torch.bincount(rows, minlength=len(sites))
+    return SparseTensor(sites, torch.segment_reduce(features[order], how, lengths=count))
+
+
+def _same_channels(a: SparseTensor, b: SparseTensor) -> None:
+    if a.channels != b.channels:
+        raise ShapeError(f"sparse tensors have {a.channels} and {b.channels} channels", "project one of them first")
+    if a.features.device != b.features.device:
+        raise DeviceError(
+            f"sparse tensors are on {a.features.device} and {b.features.device}", "bring them to one device"
+        )
