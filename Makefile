@@ -18,6 +18,8 @@ help:
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@# A peer in the benchmarks; its models would want torchvision and more, its octrees do not.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "ocnn>=2.3"
 	touch $(STAMP)
 
 setup: $(STAMP)

@@ -12,8 +12,8 @@ YES_COLUMNS = 10**9
 """A job of more columns than this (1000 km2 at 1 m) wants an explicit yes."""
 
 # Measured by `python -m benchmarks.generate` on two cores; only the estimate depends on them.
-BYTES_PER_COLUMN = 50.0
-SECONDS_PER_COLUMN = 13e-6
+BYTES_PER_COLUMN = 47.0
+SECONDS_PER_COLUMN = 10e-6
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ class Job(pydantic.BaseModel):
     texture: str = "procedural"
     geometry_options: dict[str, Any] = pydantic.Field(default_factory=dict)
     texture_options: dict[str, Any] = pydantic.Field(default_factory=dict)
+    sparse_backend: str | None = None
     seed: int = pydantic.Field(0, ge=0, lt=2**63)
     tile_size: int = 512
     out: str | Path

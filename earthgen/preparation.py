@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,8 +46,9 @@ def prepare(job: Job, progress: Progress | None = None, placed: Placed | None = 
     progress = progress or Progress()
     plugins = plugin_module.load(job.plugin_dir)
     warnings = [f"plugin {row.info.name} was skipped: {row.error}" for row in plugins.broken]
-    geometry = plugins.create("geometry", job.geometry, **job.geometry_options)
-    texture = plugins.create("texture", job.texture, **job.texture_options)
+    chosen = _with_sparse_backend(job, plugins)
+    geometry = plugins.create("geometry", job.geometry, **chosen["geometry"])
+    texture = plugins.create("texture", job.texture, **chosen["texture"])
     frame, mask = placed or place(job)
     sources = _sources(job)
     for backend in (geometry, texture):
@@ -69,8 +71,8 @@ def prepare(job: Job, progress: Progress | None = None, placed: Placed | None = 
     identity: dict[str, Any] = {
         "crs": frame.crs, "voxel_size": frame.voxel_size, "band": list(frame.z), "vertical_crs": frame.vertical_crs,
         "seed": job.seed, "noise_version": NOISE_VERSION, "earthgen": earthgen.__version__,
-        "geometry": _backend(geometry, job.geometry_options),
-        "texture": _backend(texture, job.texture_options),
+        "geometry": _backend(geometry, chosen["geometry"]),
+        "texture": _backend(texture, chosen["texture"]),
         "encoders": {name: encoder.version for name, encoder in encoders.items()},
         "inputs": {name: [_digest(item) for item in source] for name, source in sources.items()},
         "reading": {
@@ -103,6 +105,42 @@ def prepare(job: Job, progress: Progress | None = None, placed: Placed | None = 
         warnings.append("the heights' source does not name a vertical CRS: it is kept as 'unknown'")
     engine = Engine(frame, geometry, texture, conditions, Noise(job.seed), mask)
     return Plan(frame, engine, identity, provenance, texture.sh_degree, warnings)
+
+
+def _with_sparse_backend(job: Job, plugins: plugin_module.Plugins) -> dict[str, dict[str, Any]]:
+    """The options of the job's geometry and texture, with its sparse backend for those that compute with one.
+
+    It is an option like any other there, so it enters the identity of a world: results may differ in the last bits.
+
+    Raises
+    ------
+    JobError
+        if neither takes a sparse backend
+    UnknownNameError, SparseBackendError
+        if it is not installed, or cannot run here
+    """
+    options = {"geometry": dict(job.geometry_options), "texture": dict(job.texture_options)}
+    if job.sparse_backend is None:
+        return options
+    from earthgen.sparse.backends import named
+
+    named(job.sparse_backend)
+    names = {"geometry": job.geometry, "texture": job.texture}
+    takers = [kind for kind, name in names.items() if _takes_sparse_backend(plugins, kind, name)]
+    if not takers:
+        raise JobError(
+            f"neither the {job.geometry} geometry nor the {job.texture} texture computes with sparse tensors",
+            "leave --sparse-backend away",
+        )
+    for kind in takers:
+        options[kind].setdefault("sparse_backend", job.sparse_backend)
+    return options
+
+
+def _takes_sparse_backend(plugins: plugin_module.Plugins, kind: str, name: str) -> bool:
+    """Whether a backend's `create` names the parameter `sparse_backend`; also for a name that `create` will refuse."""
+    offer = plugins.offers(kind).get(name)
+    return offer is None or "sparse_backend" in inspect.signature(offer.create).parameters
 
 
 def _backend(backend: GeometryBackend | TextureBackend, options: dict[str, Any]) -> dict[str, Any]:

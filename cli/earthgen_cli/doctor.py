@@ -33,9 +33,8 @@ MAIN_PACKAGES = (
 OPTIONAL_PACKAGES = {
     "gsplat": "renders splats on CUDA: `pip install 'earthgen[gpu]'`; no renderer of this version uses it",
     "torchsparse": "sparse convolution on CUDA; it has no wheel on the package index and does not import without "
-    "CUDA, so build it from its source; nothing in this version uses it",
-    "spconv": "sparse convolution: install its wheel for your CUDA release, such as spconv-cu124; nothing in this "
-    "version uses it",
+    "CUDA, so build it from its source",
+    "spconv": "sparse convolution: install its wheel for your CUDA release, such as spconv-cu124",
 }
 """What a GPU could use, and how to get it."""
 
@@ -281,7 +280,12 @@ def sparse_backend(name: str, plugin_dirs: list[str]) -> Check:
         "import json, sys\n"
         "from earthgen.plugins import load\n"
         "backend = load(json.loads(sys.argv[2])).create('sparse', sys.argv[1])\n"
-        "print(json.dumps([backend.unavailable(), list(backend.devices)]))\n"
+        "reason, devices = backend.unavailable(), []\n"
+        "if not reason:\n"
+        "    import torch\n"
+        "    able = lambda name: not backend.refuses(torch.device(name), torch.float32, False)\n"
+        "    devices = [name for name in backend.devices if able(name)]\n"
+        "print(json.dumps([reason, devices, getattr(backend, 'note', '')]))\n"
     )
     probe = run_python(code, name, json.dumps(plugin_dirs))
     values = read_json(probe)
@@ -289,10 +293,11 @@ def sparse_backend(name: str, plugin_dirs: list[str]) -> Check:
         return Check(
             "sparse backends", name, Status.NOTE, probe.error, "choose another one, or update the plugin that offers it"
         )
-    reason, devices = values
+    reason, devices, note = values
+    note = f"; {note}" if note else ""
     if reason:
-        return Check("sparse backends", name, Status.MISSING, "cannot run here", reason)
-    return Check("sparse backends", name, Status.OK, f"runs on {', '.join(devices)}")
+        return Check("sparse backends", name, Status.MISSING, f"cannot run here{note}", reason)
+    return Check("sparse backends", name, Status.OK, f"runs on {', '.join(devices) or 'no device'}{note}")
 
 
 def plugged(plugins: Plugins) -> list[Check]:

@@ -102,6 +102,14 @@ OPTIONS: dict[str, Any] = {
             help="An option of a backend: geometry.KEY=VALUE or texture.KEY=VALUE. Repeats.",
         ),
     ],
+    "sparse_backend": Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What computes sparse tensors in a learned backend, of `earthgen doctor`'s list; else picked by "
+            "device and dtype.",
+        ),
+    ],
     "seed": Annotated[int | None, typer.Option(metavar="N", help="Other seeds give other worlds; else 0.")],
     "tile_size": Annotated[
         int | None, typer.Option(metavar="N", help="Edge of a stored tile in voxels; else 512. It changes no content.")

@@ -42,8 +42,12 @@ class TorchBackend:
     def convolve(
         self, features: Tensor, weight: Tensor, source: Sites, target: Sites, kernel: Kernel, transposed: bool = False
     ) -> Tensor:
-        found = kernel_map(target, source, kernel).transposed if transposed else kernel_map(source, target, kernel)
-        return _Product.apply(features, weight, found)  # type: ignore[no-untyped-call]
+        if kernel.volume == 1 and source is target:
+            dtype = products.product_dtype(features.dtype, features.device)
+            with torch.autocast(features.device.type, enabled=False):
+                return (features.to(dtype) @ weight[0].to(dtype)).to(features.dtype)
+        found = kernel_map(target, source, kernel) if transposed else kernel_map(source, target, kernel)
+        return _Product.apply(features, weight, found, transposed)  # type: ignore[no-untyped-call]
 
 
 TORCH = TorchBackend()
@@ -107,7 +111,7 @@ def _applied(
     check_weight(features, weight, bias, kernel)
     _check_strides(source, target, kernel, transposed)
     size = features.element_size() * weight.shape[2] + 8 * kernel.volume
-    require(2 * size * len(target), features.device, f"a convolution from {weight.shape[1]} to {weight.shape[2]} "
+    require(2 * size * len(target) + features.nbytes, features.device, f"a convolution from {weight.shape[1]} to {weight.shape[2]} "
             "channels", len(target))  # fmt: skip
     found = backend.convolve(features, weight, source, target, kernel, transposed)
     return SparseTensor(target, found if bias is None else found + bias)
@@ -160,31 +164,33 @@ class _Product(torch.autograd.Function):
     """Features times weight over a kernel map. The gradient of each is the same kind of product, see `products`."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, found: KernelMap) -> Tensor:
+    def forward(ctx: Any, features: Tensor, weight: Tensor, found: KernelMap, transposed: bool) -> Tensor:
         ctx.save_for_backward(features, weight)
-        ctx.found = found
+        ctx.found, ctx.transposed = found, transposed
+        there = found.transposed if transposed else found
         with torch.autocast(features.device.type, enabled=False):
             if features.device.type == "cpu":
-                return products.grouped_forward(features, weight, found)
-            return products.plain_forward(features, weight, found)
+                return products.grouped_forward(features, weight, there)
+            return products.plain_forward(features, weight, there)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         features, weight = ctx.saved_tensors
         want_features, want_weight = ctx.needs_input_grad[:2]
         gradient = gradient.contiguous()
+        # Of a transposed one the map itself is the way back: a transposed map's own would be made a second time.
+        there, back = (ctx.found.transposed, ctx.found) if ctx.transposed else (ctx.found, None)
+        of_features = of_weight = None
         with torch.autocast(features.device.type, enabled=False):
             if features.device.type == "cpu":
-                found = products.grouped_backward(
-                    features, weight, gradient, ctx.found, want_features, want_weight
+                of_features, of_weight = products.grouped_backward(
+                    features, weight, gradient, back or there.transposed, want_features, want_weight
                 )
-                of_features, of_weight = found
             else:
-                of_features = of_weight = None
                 if want_features:
-                    back = weight.transpose(1, 2).contiguous()
-                    of_features = products.plain_forward(gradient, back, ctx.found.transposed)
+                    turned = weight.transpose(1, 2).contiguous()
+                    of_features = products.plain_forward(gradient, turned, back or there.transposed)
                 if want_weight:
-                    of_weight = products.plain_weight_gradient(features, gradient, ctx.found)
-        return of_features, None if of_weight is None else of_weight.to(weight.dtype), None
+                    of_weight = products.plain_weight_gradient(features, gradient, there)
+        return of_features, None if of_weight is None else of_weight.to(weight.dtype), None, None

@@ -117,14 +117,13 @@ def kernel_map(source: Sites, target: Sites, kernel: Kernel) -> KernelMap:
             "give output sites of that stride",
         )
 
-    def make() -> tuple[KernelMap, Sites | None]:
+    def make() -> KernelMap:
         find = _walked if source.device.type == "cpu" else searched
-        same = source is target
-        # The other sites are kept, since an id is that of one object for as long as the object lives; these are not:
-        # what refers to itself stays in memory until Python looks for such things.
-        return KernelMap(find(source, target, kernel), len(source), same and kernel.symmetric), None if same else target
+        return KernelMap(find(source, target, kernel), len(source), source is target and kernel.symmetric)
 
-    return source.cached(("kernel map", kernel, id(target)), make)[0]
+    # The output's sites are named by an object of their own. Their id may be another's once they are gone, and if they
+    # were kept here, they and sites that keep these would stay in memory until Python looks for cycles.
+    return source.cached(("kernel map", kernel, target.cached("name", object)), make)
 
 
 def searched(source: Sites, target: Sites, kernel: Kernel) -> Tensor:

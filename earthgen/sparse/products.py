@@ -7,13 +7,13 @@ plain torch for any device, `grouped_*` for the CPU, where gathering and padding
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from earthgen.sparse.grouping import SLICE, add_rows, groups
+from earthgen.sparse.grouping import MOST, SLICE, add_rows, groups
 from earthgen.sparse.kernel_map import KernelMap
 
 CHUNK = 2**24
@@ -90,64 +90,69 @@ def _parts(found: KernelMap, channels: int) -> Iterator[tuple[NDArray, Tensor, T
     """Rows, offsets and neighbours of products of at most about CACHE elements."""
     for group in groups(found):
         width = len(group.offsets)
-        step = max(CACHE // (width * channels), 128)
+        step = max(CACHE // max(width * channels, 1), 128)
         for first in range(0, len(group.rows), step):
             rows = group.rows[first : first + step]
             yield rows, group.offsets, group.neighbours[first * width : first * width + len(rows) * width]
 
 
-def _room(like: Tensor, channels: int, other: int) -> tuple[Tensor, Tensor]:
-    """Where neighbours are gathered, and where their product goes."""
-    rows = max(CACHE // channels, 128)
-    return like.new_empty((max(rows, 128 * SLICE), channels)), like.new_empty((rows, other))
+def _gatherer(rows: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """What gives rows by their numbers, (m,) to (m, channels) of a dtype, at most as many as a product takes.
 
+    It writes to the same memory at each call. Rows are kept in their own dtype until they are gathered, since a wider
+    copy of all of them would be much of what a convolution in bfloat16 allocates.
+    """
+    channels = rows.shape[1]
+    size = (min(max(CACHE // max(channels, 1), 128 * SLICE), MOST * SLICE), channels)
+    gathered = rows.new_empty(size)
+    wide = gathered if dtype == rows.dtype else rows.new_empty(size, dtype=dtype)
+
+    def gather(numbers: Tensor) -> Tensor:
+        found = torch.index_select(rows, 0, numbers, out=gathered[: len(numbers)])
+        return found if wide is gathered else wide[: len(numbers)].copy_(found)
+
+    return gather
 
 
 def grouped_forward(features: Tensor, weight: Tensor, found: KernelMap) -> Tensor:
     """As `plain_forward`, by groups."""
     dtype = product_dtype(features.dtype, features.device)
     channels, out = features.shape[1], weight.shape[2]
-    padded, weights = _with_zero(features, dtype), weight.to(dtype)
-    total = features.new_zeros((len(found.table), weight.shape[2]), dtype=sum_dtype(features.dtype))
-    summed = total.numpy()
-    beside, product = _room(padded, channels, out)
+    weights = weight.to(dtype)
+    gather = _gatherer(_with_zero(features, features.dtype), dtype)
+    total = features.new_zeros((len(found.table), out), dtype=sum_dtype(features.dtype))
+    product, summed = weights.new_empty((MOST, out)), total.numpy()
     for rows, offsets, neighbours in _parts(found, channels):
-        taken = beside[: len(neighbours)]
-        torch.index_select(padded, 0, neighbours, out=taken)
         made = product[: len(rows)]
-        torch.mm(taken.view(len(rows), -1), weights[offsets].flatten(0, 1), out=made)
+        torch.mm(gather(neighbours).view(len(rows), -1), weights[offsets].flatten(0, 1), out=made)
         add_rows(summed, rows, made.to(total.dtype).numpy())
+    del gather, product  # before the result is made in another dtype
     return total.to(features.dtype)
 
 
 def grouped_backward(
-    features: Tensor, weight: Tensor, gradient: Tensor, found: KernelMap, want_features: bool, want_weight: bool
+    features: Tensor, weight: Tensor, gradient: Tensor, back: KernelMap, want_features: bool, want_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of the input, (inputs, in), and of the weight, (volume, in, out) in the dtype of sums.
 
-    Both come from one gather: of the output's gradient, by the map of the other direction.
+    Both come from one gather: of the output's gradient, by `back`, the map of the other direction.
     """
     dtype = product_dtype(gradient.dtype, gradient.device)
-    padded, ours = _with_zero(gradient, dtype), features.to(dtype)
+    gather = _gatherer(_with_zero(gradient, gradient.dtype), dtype)
+    ours = _gatherer(features, dtype) if want_weight else None
     volume, channels, out = weight.shape
-    back = weight.to(dtype).transpose(1, 2).contiguous()  # (volume, out, in)
+    turned = weight.to(dtype).transpose(1, 2).contiguous()  # (volume, out, in)
     total = features.new_zeros(features.shape, dtype=sum_dtype(features.dtype))
     weights = features.new_zeros((volume, out * channels), dtype=total.dtype)
-    summed, summed_weights = total.numpy(), weights.numpy()
-    beside, product = _room(padded, out, channels)
-    here = torch.empty_like(product)
-    for rows, offsets, neighbours in _parts(found.transposed, out):
-        taken = beside[: len(neighbours)]
-        torch.index_select(padded, 0, neighbours, out=taken)
-        taken = taken.view(len(rows), -1)
+    product, summed, summed_weights = turned.new_empty((MOST, channels)), total.numpy(), weights.numpy()
+    for rows, offsets, neighbours in _parts(back, out):
+        taken = gather(neighbours).view(len(rows), -1)
         if want_features:
             made = product[: len(rows)]
-            torch.mm(taken, back[offsets].flatten(0, 1), out=made)
+            torch.mm(taken, turned[offsets].flatten(0, 1), out=made)
             add_rows(summed, rows, made.to(total.dtype).numpy())
-        if want_weight:
-            inputs = here[: len(rows)]
-            torch.index_select(ours, 0, torch.from_numpy(rows), out=inputs)
-            added = (taken.T @ inputs).view(len(offsets), -1).to(total.dtype)
+        if ours is not None:
+            added = (taken.T @ ours(torch.from_numpy(rows))).view(len(offsets), -1).to(total.dtype)
             add_rows(summed_weights, offsets.numpy(), added.numpy())
     return (
         total.to(features.dtype) if want_features else None,

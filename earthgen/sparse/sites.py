@@ -246,11 +246,7 @@ def make_sites(
     LatticeError
         where an origin is no multiple of the stride
     """
-    if coordinates.dtype in (torch.bool, torch.uint8) or coordinates.is_floating_point() or coordinates.is_complex():
-        raise DtypeError(f"coordinates are {coordinates.dtype}", "give int32 voxel indices")
-    if coordinates.ndim != 2 or coordinates.shape[1] != 4:
-        raise ShapeError(f"coordinates have shape {tuple(coordinates.shape)}", "give (n, 4) rows (sample, x, y, z)")
-    check_range(coordinates)
+    check_coordinates(coordinates)
     if place is None:
         samples = int(coordinates[:, 0].max()) + 1 if len(coordinates) else 1
         place = Place(origins=((0, 0, 0),) * max(samples, 1))
@@ -303,6 +299,15 @@ def joined(sites: Iterable[Sites]) -> Sites:
         if first.stride != other.stride:
             raise LatticeError(f"sites have strides {first.stride} and {other.stride}", "bring them to one first")
     return distinct(torch.cat([one.coordinates for one in several]), first.stride, first.place)
+
+
+def check_coordinates(coordinates: Tensor) -> None:
+    """Raise DtypeError, ShapeError or CoordinateRangeError where these are not (n, 4) integers within int32."""
+    if coordinates.dtype not in (torch.int8, torch.int16, torch.int32, torch.int64):
+        raise DtypeError(f"coordinates are {coordinates.dtype}", "give int32 voxel indices")
+    if coordinates.ndim != 2 or coordinates.shape[1] != 4:
+        raise ShapeError(f"coordinates have shape {tuple(coordinates.shape)}", "give (n, 4) rows (sample, x, y, z)")
+    check_range(coordinates)
 
 
 def check_range(coordinates: Tensor) -> None:

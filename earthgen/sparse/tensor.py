@@ -10,12 +10,12 @@ from torch import Tensor
 
 from earthgen.sparse.errors import DeviceError, DuplicateError, LatticeError, ShapeError
 from earthgen.sparse.memory import require
-from earthgen.sparse.sites import Place, Sites, Triple, check_range, distinct, joined, make_sites
+from earthgen.sparse.sites import Place, Sites, Triple, check_coordinates, distinct, joined, make_sites
 
 
 @dataclass(frozen=True, eq=False)
 class SparseTensor:
-    """Features of sites. Make it with `sparse_tensor`; operations give new ones that share sites where they are the same.
+    """Features of sites. Make it with `sparse_tensor`; operations give new ones, and share sites that stay the same.
 
     Attributes
     ----------
@@ -73,8 +73,8 @@ class SparseTensor:
 
     def __add__(self, other: SparseTensor) -> SparseTensor:
         """The sum at the same sites; LatticeError where they are others, see `union`."""
+        _same_channels(self, other)  # and devices, before coordinates are compared
         self.sites.check_same(other.sites)
-        _same_channels(self, other)
         return self.with_features(self.features + other.features)
 
     def samples(self) -> list[SparseTensor]:
@@ -92,9 +92,8 @@ class SparseTensor:
     def crop(self, low: Sequence[int], high: Sequence[int]) -> SparseTensor:
         """The voxels of a box in every sample, [low, high) in coordinates (x, y, z). The origin stays."""
         xyz = self.coordinates[:, 1:]
+        _check_corners(low, high)
         bounds = torch.tensor([list(low), list(high)], device=xyz.device)
-        if bounds.shape != (2, 3):
-            raise ShapeError(f"box {tuple(low)} to {tuple(high)} is not of three axes", "give (x, y, z) for both")
         return self.prune(((xyz >= bounds[0]) & (xyz < bounds[1])).all(1))
 
     def prune(self, keep: Tensor) -> SparseTensor:
@@ -121,10 +120,13 @@ class SparseTensor:
         box = self.sites.box
         low = box[0][1:] if low is None else list(low)
         high = [value + 1 for value in box[1][1:]] if high is None else list(high)
+        _check_corners(low, high)
         shape = [b - a for a, b in zip(low, high, strict=True)]
+        if min(shape) < 0:
+            raise ShapeError(f"the box {tuple(low)} to {tuple(high)} ends before it begins", "give low before high")
         cells = self.batch_size * shape[0] * shape[1] * shape[2]
-        require(cells * self.channels * self.features.element_size(), self.features.device,
-                f"a dense box of {' x '.join(map(str, shape))} voxels with {self.channels} channels", cells)  # fmt: skip
+        what = f"a dense box of {' x '.join(map(str, shape))} voxels with {self.channels} channels"
+        require(cells * self.channels * self.features.element_size(), self.features.device, what, cells)
         part = self.crop(low, high)
         sample, x, y, z = (part.coordinates - torch.tensor([0, *low], device=self.features.device)).long().unbind(1)
         dense = self.features.new_full((self.batch_size, *shape, self.channels), fill)
@@ -142,15 +144,7 @@ def sparse_tensor(
 
     Raises ShapeError, DtypeError, DeviceError, DuplicateError, CoordinateRangeError, LatticeError.
     """
-    if coordinates.device != features.device:
-        raise DeviceError(
-            f"features are on {features.device}, coordinates on {coordinates.device}", "bring them to one device"
-        )
-    if features.ndim != 2 or len(features) != len(coordinates):
-        raise ShapeError(
-            f"coordinates have shape {tuple(coordinates.shape)}, features {tuple(features.shape)}",
-            "give (n, 4) and (n, channels)",
-        )
+    _check_rows(coordinates, features)
     sites, order = make_sites(coordinates, stride=stride, place=place)
     return SparseTensor(sites, features[order])
 
@@ -166,6 +160,7 @@ def from_dense(dense: Tensor, active: Tensor, *, low: Sequence[int] = (0, 0, 0),
             f"dense tensor {tuple(dense.shape)} and mask {tuple(active.shape)} do not fit",
             "give (batch, channels, x, y, z) and (batch, x, y, z)",
         )
+    _check_corners(low)
     found = torch.nonzero(active)
     features = dense.permute(0, 2, 3, 4, 1)[tuple(found.unbind(1))]
     coordinates = found + torch.tensor([0, *low], device=found.device)
@@ -213,21 +208,45 @@ def merged(
 
     how : "mean" or "sum" of a voxel's rows, or "refuse"
 
-    The sum runs in the order of the rows, so that the bits stay.
+    The sum runs in the order of the rows, so that the bits stay, and in float32 for bfloat16 and float16.
+
+    Raises the errors of `sparse_tensor`; DuplicateError also for another `how`.
     """
     if how == "refuse":
         return sparse_tensor(coordinates, features, stride=stride, place=place)
     if how not in ("mean", "sum"):
         raise DuplicateError(f"how={how!r} is no way to merge voxels", "give mean, sum or refuse")
-    check_range(coordinates)
+    _check_rows(coordinates, features)
+    check_coordinates(coordinates)
     samples = int(coordinates[:, 0].max()) + 1 if len(coordinates) else 1
     where = place or Place(((0, 0, 0),) * samples)
     once = distinct(coordinates, (1, 1, 1), where)
     sites, _ = make_sites(once.coordinates, stride=stride, place=where)
+    if not len(sites):
+        return SparseTensor(sites, features)
     rows = sites.rows(coordinates)
     order = torch.argsort(rows, stable=True)  # a voxel's rows in their order: index_add has none on CUDA
     count = torch.bincount(rows, minlength=len(sites))
-    return SparseTensor(sites, torch.segment_reduce(features[order], how, lengths=count))
+    wide = features[order].to(torch.promote_types(features.dtype, torch.float32))
+    return SparseTensor(sites, torch.segment_reduce(wide, how, lengths=count).to(features.dtype))
+
+
+def _check_rows(coordinates: Tensor, features: Tensor) -> None:
+    if coordinates.device != features.device:
+        raise DeviceError(
+            f"features are on {features.device}, coordinates on {coordinates.device}", "bring them to one device"
+        )
+    if coordinates.ndim != 2 or features.ndim != 2 or len(features) != len(coordinates):
+        raise ShapeError(
+            f"coordinates have shape {tuple(coordinates.shape)}, features {tuple(features.shape)}",
+            "give (n, 4) and (n, channels)",
+        )
+
+
+def _check_corners(*corners: Sequence[int]) -> None:
+    for corner in corners:
+        if len(corner) != 3:
+            raise ShapeError(f"corner {tuple(corner)} of a box is not of three axes", "give (x, y, z)")
 
 
 def _same_channels(a: SparseTensor, b: SparseTensor) -> None:

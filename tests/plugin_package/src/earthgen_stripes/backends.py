@@ -105,6 +105,15 @@ class FlatRenderer:
 class NoSparse:
     name = "nosparse"
     devices = ()
+    deterministic = True
 
     def unavailable(self):
         return "it never can; this is an example"
+
+    def refuses(self, device, dtype, gradients):
+        return self.unavailable()
+
+    def convolve(self, features, weight, source, target, kernel, transposed=False):
+        from earthgen.sparse.errors import SparseBackendError
+
+        raise SparseBackendError(self.unavailable(), "use --sparse-backend torch")

@@ -1,0 +1,110 @@
+"""Convolution and linear layers as torch modules. Norms and attention have theirs beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from earthgen.backends import SparseBackend
+from earthgen.sparse.convolution import convolve, convolve_transposed
+from earthgen.sparse.kernel_map import Kernel
+from earthgen.sparse.sites import Sites
+from earthgen.sparse.tensor import SparseTensor
+
+
+class Convolution(nn.Module):
+    """A sparse convolution: submanifold for stride 1, else to the cells that hold voxels. See `convolve`.
+
+    Attributes
+    ----------
+    weight : (volume, in, out); bias : (out,) or None
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(
+        self, channels: int, out: int, size: int | Sequence[int] = 3, stride: int | Sequence[int] = 1,
+        dilation: int | Sequence[int] = 1, *, bias: bool = True, reach: bool = False,
+        backend: SparseBackend | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.kernel = Kernel.of(size, stride, dilation)
+        self.reach, self.backend = reach, backend
+        self.weight, self.bias = _parameters(self.kernel.volume, channels, out, bias)
+
+    def forward(self, x: SparseTensor, sites: Sites | None = None) -> SparseTensor:
+        return convolve(
+            x, self.weight, self.kernel, self.bias, sites=sites, reach=self.reach, backend=self.backend
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        return _described(self.weight, self.kernel)
+
+
+class TransposedConvolution(nn.Module):
+    """A sparse convolution from coarse to fine: to given sites, or to all that its kernel meets.
+
+    Attributes
+    ----------
+    weight : (volume, in, out); bias : (out,) or None
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(
+        self, channels: int, out: int, size: int | Sequence[int] = 2, stride: int | Sequence[int] = 2,
+        dilation: int | Sequence[int] = 1, *, bias: bool = True, backend: SparseBackend | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.kernel = Kernel.of(size, stride, dilation)
+        self.backend = backend
+        self.weight, self.bias = _parameters(self.kernel.volume, channels, out, bias)
+
+    def forward(self, x: SparseTensor, sites: Sites | None = None) -> SparseTensor:
+        return convolve_transposed(x, self.weight, self.kernel, self.bias, sites=sites, backend=self.backend)
+
+    def extra_repr(self) -> str:
+        return _described(self.weight, self.kernel)
+
+
+class Linear(nn.Module):
+    """The same linear map at every voxel: a convolution of size 1.
+
+    Attributes
+    ----------
+    weight : (1, in, out); bias : (out,) or None
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(self, channels: int, out: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.weight, self.bias = _parameters(1, channels, out, bias)
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        return convolve(x, self.weight, Kernel((1, 1, 1)), self.bias)
+
+
+class Pointwise(nn.Module):
+    """A function of features alone, such as an activation, at every voxel."""
+
+    def __init__(self, function: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        return x.with_features(self.function(x.features))
+
+
+def _parameters(volume: int, channels: int, out: int, bias: bool) -> tuple[nn.Parameter, nn.Parameter | None]:
+    """Uniform in +-1 / sqrt(inputs of an output), as torch's own convolutions begin."""
+    bound = 1 / math.sqrt(volume * channels)
+    weight = torch.empty(volume, channels, out).uniform_(-bound, bound)
+    return nn.Parameter(weight), nn.Parameter(torch.empty(out).uniform_(-bound, bound)) if bias else None
+
+
+def _described(weight: Tensor, kernel: Kernel) -> str:
+    return f"{weight.shape[1]} -> {weight.shape[2]}, size={kernel.size}, stride={kernel.stride}"
