@@ -176,6 +176,8 @@ class SparseBackend(Protocol):
     name : what it is asked for by
     devices : torch device types it runs on
     deterministic : whether the same input gives the same bits
+
+    A text attribute `note`, where there is one, is shown by `earthgen doctor`.
     """
 
     name: str

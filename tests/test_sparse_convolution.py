@@ -8,7 +8,8 @@ import json
 import pickle
 import tracemalloc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparse_scenes import SCENES, normal, scene, shell, voxels
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -43,6 +43,7 @@ from earthgen.sparse.products import (
 from earthgen.sparse.reference import convolution as reference
 from earthgen.sparse.sites import HIGH, LOW, Place, Sites, make_sites
 from earthgen.sparse.tensor import SparseTensor, sparse_tensor
+from sparse_scenes import SCENES, normal, scene, shell, voxels
 
 SAME = [
     Kernel.of(1),
@@ -68,13 +69,13 @@ def table_by_hand(source: Sites, target: Sites, kernel: Kernel) -> list[list[int
     """The kernel map as the docstring of Kernel has it, in Python's integers, which do not wrap."""
     there = rows_of(source.coordinates)
     steps = list(itertools.product(*([i - (n - 1) // 2 for i in range(n)] for n in kernel.size)))
-    return [
-        [
-            there.get((s, *(o * t + i * d for o, t, i, d in zip(at, kernel.stride, step, kernel.dilation))), -1)  # noqa: B905
-            for step in steps
+    table = []
+    for sample, *at in target.coordinates.tolist():
+        looked = [
+            (sample, *(at[n] * kernel.stride[n] + step[n] * kernel.dilation[n] for n in range(3))) for step in steps
         ]
-        for s, *at in target.coordinates.tolist()
-    ]
+        table.append([there.get(one, -1) for one in looked])
+    return table
 
 
 # ---- kernel maps ------------------------------------------------------------------------------------------
@@ -213,19 +214,18 @@ def test_output_sites_are_all_that_the_kernel_reaches(where: str, kernel: Kernel
     sites = scene(where, 1).sites
     found = reached(sites, kernel)
     steps = kernel.offsets().tolist()
-    expected = {
-        (s, *(a // b for a, b in zip(at, kernel.stride, strict=True)))
-        for s, *xyz in sites.coordinates.tolist()
-        for step in steps
-        if all((a := [c - d for c, d in zip(xyz, step, strict=True)])[n] % kernel.stride[n] == 0 for n in range(3))
-        for at in [a]
-    }
+    expected = set()
+    for sample, *xyz in sites.coordinates.tolist():
+        for step in steps:
+            at = [c - d for c, d in zip(xyz, step, strict=True)]
+            if all(c % t == 0 for c, t in zip(at, kernel.stride, strict=True)):
+                expected.add((sample, *(c // t for c, t in zip(at, kernel.stride, strict=True))))
     assert [tuple(row) for row in found.coordinates.tolist()] == sorted(expected)
     assert found.stride == kernel.stride
     finer = grown(Sites(sites.parents(kernel.stride).coordinates, kernel.stride, sites.place), kernel)
     expected = {
-        (s, *(c * t + d for c, t, d in zip(xyz, kernel.stride, step, strict=True)))
-        for s, *xyz in sites.parents(kernel.stride).coordinates.tolist()
+        (sample, *(c * t + d for c, t, d in zip(xyz, kernel.stride, step, strict=True)))
+        for sample, *xyz in sites.parents(kernel.stride).coordinates.tolist()
         for step in steps
     }
     assert [tuple(row) for row in finer.coordinates.tolist()] == sorted(expected)
@@ -236,19 +236,22 @@ def test_output_sites_are_all_that_the_kernel_reaches(where: str, kernel: Kernel
 
 
 def random_map(rows: int, columns: int, inputs: int, share: float = 0.5, seed: int = 0) -> KernelMap:
+    """A map in which an offset meets an input once at most, as a kernel's does, and about `share` of rows have one."""
     random = np.random.default_rng(seed)
-    table = random.integers(0, max(inputs, 1), (rows, columns), dtype=np.int32)
-    table[random.random((rows, columns)) >= (share if inputs else 0)] = -1
+    table = np.full((rows, columns), -1, np.int32)
+    for column in range(columns):
+        count = min(int(random.binomial(rows, share)), inputs)
+        table[random.permutation(rows)[:count], column] = random.permutation(inputs)[:count]
     return KernelMap(torch.from_numpy(table), inputs)
 
 
 MAPS = {
-    "one column": random_map(700, 1, 50),
-    "eight columns": random_map(900, 8, 100),
-    "27 columns": random_map(3000, 27, 400),
+    "one column": random_map(700, 1, 500),
+    "eight columns": random_map(900, 8, 1000),
+    "27 columns": random_map(3000, 27, 2500),
     "125 columns": random_map(40, 125, 60, 0.1),
-    "full, with several groups of one pattern": random_map(5000, 8, 30, 1.1),
-    "sparse": random_map(2000, 27, 100, 0.02),
+    "full, with several groups of one pattern": random_map(5000, 8, 5000, 1.0),
+    "sparse": random_map(2000, 27, 1000, 0.02),
     "no meetings": random_map(30, 27, 20, 0.0),
     "no rows": random_map(0, 27, 20),
     "no inputs": random_map(20, 27, 0),
@@ -288,7 +291,7 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 2e-2, to
 
 
 def close(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
-    size = float(b.abs().max()) if b.numel() else 1.0
+    size = float(b.detach().abs().max()) if b.numel() else 1.0
     torch.testing.assert_close(a.double(), b.double(), rtol=0, atol=TOLERANCE[dtype] * max(size, 1.0))
 
 
@@ -315,12 +318,7 @@ def test_products_by_groups_are_those_in_plain_torch(which: str, dtype: torch.dt
     exact = torch.zeros(found.inputs + 1, 5, dtype=torch.float64)
     parts = torch.einsum("oc,kic->oki", gradient.double(), weight.double())
     exact.index_add_(0, found.table.flatten().long() % (found.inputs + 1), parts.reshape(-1, 5))
-    if which not in REPEATING:
-        close(of_features, exact[:-1], dtype)
-
-
-# A random table names an input several times for one offset, as no kernel does, so it has no transposed one.
-REPEATING = {which for which, found in MAPS.items() if found.pairs != found.transposed.pairs}
+    close(of_features, exact[:-1], dtype)
 
 
 @pytest.mark.parametrize("channels", [(0, 3), (3, 0), (1, 1), (700, 2)], ids=str)
@@ -328,7 +326,10 @@ def test_any_number_of_channels(channels: tuple[int, int]) -> None:
     x, kernel = scene("random", channels[0]), Kernel.of(3)
     weight = normal(27, *channels).requires_grad_(True)
     made = convolve(x, weight, kernel)
-    close(made.features, reference.convolve(x, weight, kernel, sites=x.sites).features, torch.float64)
+    if 0 in channels:  # dense convolutions refuse these
+        assert torch.equal(made.features, torch.zeros(60, channels[1], dtype=torch.float64))
+    else:
+        close(made.features, reference.convolve(x, weight, kernel, sites=x.sites).features, torch.float64)
     made.features.sum().backward()
     assert weight.grad is not None and weight.grad.shape == weight.shape
 
@@ -459,6 +460,16 @@ def test_only_the_gradients_that_are_asked_for() -> None:
 # ---- what it promises -------------------------------------------------------------------------------------
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def bits(x: SparseTensor, weight: Tensor) -> list[Tensor]:
     """Results and gradients of a convolution."""
     leaves = [x.features.clone().requires_grad_(True), weight.clone().requires_grad_(True)]
@@ -479,13 +490,9 @@ def test_the_same_bits_for_any_order_and_every_time(dtype: torch.dtype) -> None:
     first = bits(sparse_tensor(coordinates, features), weight)
     order = torch.randperm(len(coordinates), generator=torch.Generator().manual_seed(9))
     assert same_bits(first, bits(sparse_tensor(coordinates[order], features[order]), weight))
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
+    with one_thread():
         alone = bits(sparse_tensor(coordinates, features), weight)
         assert same_bits(alone, bits(sparse_tensor(coordinates[order], features[order]), weight))
-    finally:
-        torch.set_num_threads(threads)
     for one, other in zip(alone, first, strict=True):
         close(one, other, dtype)
 
@@ -493,15 +500,15 @@ def test_the_same_bits_for_any_order_and_every_time(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("kernel", [Kernel.of(3), Kernel.of(2), Kernel.of(2, 2), Kernel.of(3, 2)], ids=name)
 def test_a_convolution_is_a_function_of_the_place(kernel: Kernel) -> None:
     """A crop with another origin gives what the whole gives there, but for the voxels at its edge."""
-    coordinates, features, weight = shell(14), normal(2 * 14**2, 3), normal(kernel.volume, 3, 4)
+    coordinates, features, weight = shell(20), normal(2 * 20**2, 3), normal(kernel.volume, 3, 4)
     whole = sparse_tensor(coordinates, features, place=Place(((-8, 100, 0),)))
     begin = torch.tensor([0, 4, 2, -2])
     inside = (coordinates[:, 1] >= 4) & (coordinates[:, 2] >= 2)
     crop = sparse_tensor(coordinates[inside] - begin, features[inside], place=Place(((-4, 102, -2),)))
     a, b = convolve(whole, weight, kernel), convolve(crop, weight, kernel)
     theirs = {tuple(at): row for at, row in zip(a.sites.lattice().tolist(), a.features, strict=True)}
-    interior = ((b.coordinates[:, 1:3] >= 1)).all(1)  # the kernels here reach one voxel below their own
-    assert 50 < int(interior.sum())
+    interior = (b.coordinates[:, 1:3] >= 1).all(1)  # the kernels here reach one voxel below their own
+    assert int(interior.sum()) > 50
     expected = torch.stack([theirs[tuple(at)] for at in b.sites.lattice()[interior].tolist()])
     # Rows lie in other groups, whose products may sum in another order.
     torch.testing.assert_close(b.features[interior], expected, rtol=0, atol=1e-13)
@@ -528,9 +535,10 @@ def test_a_forward_takes_at_most_three_times_input_and_output(dtype: torch.dtype
     coordinates, weight = shell(174), (normal(27, 64, 64) / 40).to(dtype)
     x = sparse_tensor(coordinates, normal(len(coordinates), 64).to(dtype))
     small = sparse_tensor(coordinates[:100], x.features[:100])
-    peak(lambda: convolve(small, weight, Kernel.of(3)), tmp_path)  # what is compiled and imported is not counted
     assert x.sites._cache == {}
-    taken = peak(lambda: convolve(x, weight, Kernel.of(3)), tmp_path)
+    with one_thread():  # other processes that run beside this make torch's threads wait for each other
+        peak(lambda: convolve(small, weight, Kernel.of(3)), tmp_path)  # compiling and importing is not counted
+        taken = peak(lambda: convolve(x, weight, Kernel.of(3)), tmp_path)
     assert x.features.nbytes < taken <= 3 * 2 * x.features.nbytes  # the measurement sees the output at least
 
 
@@ -661,7 +669,10 @@ def test_a_backend_is_used_that_is_given() -> None:
 
 
 def test_spconv_gives_the_same() -> None:
-    """Submanifold, strided and inverse convolution of spconv on the CPU, which has neither bias nor gradients there."""
+    """Submanifold, strided and inverse convolution of spconv on the CPU, which has neither bias nor gradients there.
+
+    On one thread: on several, spconv 2.3.8 now and then gives a wrong row.
+    """
     spconv = pytest.importorskip("spconv.pytorch")
     native = {"bias": False, "algo": spconv.ConvAlgo.Native}
     coordinates = torch.cat([voxels(300, extent=10, at=(4, 4, 4)), voxels(200, extent=10, at=(4, 4, 4), sample=1)])
@@ -672,7 +683,7 @@ def test_spconv_gives_the_same() -> None:
         """(volume, in, out) from (out, x, y, z, in)."""
         return layer.weight.detach().permute(1, 2, 3, 4, 0).flatten(0, 2)
 
-    with torch.no_grad():
+    with torch.no_grad(), one_thread():
         for dilation in (1, 2):
             layer = spconv.SubMConv3d(4, 5, 3, dilation=dilation, indice_key=f"same {dilation}", **native).eval()
             expected = layer(theirs)

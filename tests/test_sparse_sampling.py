@@ -234,6 +234,8 @@ def test_the_first_of_equals_wins_and_nan_is_not_hidden() -> None:
     assert pooled[0, 0] == 2 and pooled[0, 1].isnan() and pooled[0, 2] == -float("inf")
     pooled.sum().backward()
     assert x.features.grad.tolist() == [[1, 1, 1], [0, 0, 0], [0, 0, 0]]
+    later = pool(x.with_features(features.detach().flip(0)), Kernel.of(2, 2), "max").features
+    assert later[0, 0] == 2 and later[0, 1].isnan()
 
 
 @pytest.mark.parametrize("how", ["max", "mean", "sum"])

@@ -187,4 +187,4 @@ def scattered(count: int, reach: int, device: torch.device | str = "cpu", sample
     random = torch.Generator().manual_seed(1)
     xyz = torch.randint(-reach, reach, (samples * count, 3), generator=random)
     sample = torch.arange(samples).repeat_interleave(count)[:, None]
-    return make_sites(torch.cat([sample, xyz], 1).unique(dim=0).to(device))[0]
+    return make_sites(torch.unique(torch.cat([sample, xyz], 1), dim=0).to(device))[0]

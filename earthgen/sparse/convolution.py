@@ -30,7 +30,7 @@ class TorchBackend:
     """
 
     name = "torch"
-    devices = ("cpu", "cuda")
+    devices: tuple[str, ...] = ("cpu", "cuda")
     deterministic = True
 
     def unavailable(self) -> str:
@@ -111,8 +111,8 @@ def _applied(
     check_weight(features, weight, bias, kernel)
     _check_strides(source, target, kernel, transposed)
     size = features.element_size() * weight.shape[2] + 8 * kernel.volume
-    require(2 * size * len(target) + features.nbytes, features.device, f"a convolution from {weight.shape[1]} to {weight.shape[2]} "
-            "channels", len(target))  # fmt: skip
+    what = f"a convolution from {weight.shape[1]} to {weight.shape[2]} channels"
+    require(2 * size * len(target) + features.nbytes, features.device, what, len(target))
     found = backend.convolve(features, weight, source, target, kernel, transposed)
     return SparseTensor(target, found if bias is None else found + bias)
 

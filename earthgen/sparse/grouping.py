@@ -65,7 +65,7 @@ def _slice(table: NDArray, first: int, count: int, inputs: int) -> list[Group]:
     return found
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _grouped(table, first, count, inputs, least, most):  # type: ignore[no-untyped-def]
     """Rows by their pattern in columns [first, first + count) of a table; those that meet nothing are left out.
 
@@ -128,7 +128,7 @@ def _grouped(table, first, count, inputs, least, most):  # type: ignore[no-untyp
     return order, chunks[:used], neighbours
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def add_rows(total, rows, part):  # type: ignore[no-untyped-def]
     """total[rows] += part; (m, c), (n,), (n, c). torch's own index_add_ takes a row at a time on one thread."""
     for i in range(len(rows)):

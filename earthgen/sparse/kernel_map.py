@@ -37,7 +37,9 @@ class Kernel:
     dilation: Triple = (1, 1, 1)
 
     @classmethod
-    def of(cls, size: int | Sequence[int], stride: int | Sequence[int] = 1, dilation: int | Sequence[int] = 1) -> Kernel:
+    def of(
+        cls, size: int | Sequence[int], stride: int | Sequence[int] = 1, dilation: int | Sequence[int] = 1
+    ) -> Kernel:
         """A kernel from numbers for all axes, or three for each; ShapeError where they are neither."""
         return cls(triple(size, "kernel size"), triple(stride, "stride"), triple(dilation, "dilation"))
 

@@ -10,6 +10,9 @@ from earthgen.sparse.errors import SparseMemoryError
 
 MEMINFO = Path("/proc/meminfo")
 
+GROUP = Path("/sys/fs/cgroup")
+"""What a container may use: its limit lies in memory.max, what it uses in memory.current."""
+
 ASK = 64_000_000
 """Bytes from which on it is worth a look: free memory is read from a file of the kernel's, or from the driver."""
 
@@ -22,10 +25,14 @@ def free(device: torch.device) -> int | None:
         )  # fmt: skip
     if device.type != "cpu" or not MEMINFO.exists():
         return None
+    there = None
     for line in MEMINFO.read_text().splitlines():
         if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
+            there = int(line.split()[1]) * 1024
+    limit, used = GROUP / "memory.max", GROUP / "memory.current"
+    if there is not None and limit.exists() and used.exists() and limit.read_text().strip() != "max":
+        there = min(there, max(int(limit.read_text()) - int(used.read_text()), 0))
+    return there
 
 
 def require(size: int, device: torch.device, what: str, voxels: int) -> None:

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from earthgen.sparse.errors import CoordinateRangeError, DtypeError, DuplicateError, LatticeError, ShapeError
+from earthgen.sparse.errors import (
+    CoordinateRangeError,
+    DeviceError,
+    DtypeError,
+    DuplicateError,
+    LatticeError,
+    ShapeError,
+)
 
 if TYPE_CHECKING:
     from geo_io.frame import Frame
@@ -28,7 +35,7 @@ LOW, HIGH = -(2**31), 2**31 - 1
 
 def triple(value: int | Sequence[int], name: str, least: int = 1) -> Triple:
     """One number for all axes, or three, as three; ShapeError where it is neither or below `least`."""
-    values = (value,) * 3 if isinstance(value, int) else tuple(value)
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * 3
     if len(values) != 3 or any(not isinstance(one, int) or one < least for one in values):
         raise ShapeError(f"{name} {value!r} is not one integer or three of at least {least}", "give one for each axis")
     return values[0], values[1], values[2]
@@ -88,6 +95,9 @@ class Sites:
     def __len__(self) -> int:
         return self.coordinates.shape[0]
 
+    def __reduce__(self) -> tuple[type[Sites], tuple[Tensor, Triple, Place]]:
+        return Sites, (self.coordinates, self.stride, self.place)  # copies begin with nothing cached
+
     @property
     def batch_size(self) -> int:
         return len(self.place.origins)
@@ -132,6 +142,8 @@ class Sites:
 
     def rows(self, coordinates: Tensor) -> Tensor:
         """Which row a voxel has: (m, 4) coordinates of any integer dtype to (m,) int64, -1 where it is not active."""
+        if coordinates.device != self.device:
+            raise DeviceError(f"coordinates are on {coordinates.device}, sites on {self.device}", "bring them to one")
         if not len(self):
             return torch.full((len(coordinates),), -1, dtype=torch.int64, device=coordinates.device)
         low, high = (torch.tensor(bound, device=coordinates.device) for bound in self.box)

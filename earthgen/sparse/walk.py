@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -24,11 +25,11 @@ def spread(count: int, work: Callable[[int, int], Any], least: int = 8192) -> No
         return
     bounds = [count * number // threads for number in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, a, b) for a, b in zip(bounds, bounds[1:], strict=False)]:
+        for done in [pool.submit(work, a, b) for a, b in pairwise(bounds)]:
             done.result()
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def fill_table(keys, outputs, low, high, stride, first, step, size, table, begin, end):  # type: ignore[no-untyped-def]
     """Rows [begin, end) of a kernel map.
 

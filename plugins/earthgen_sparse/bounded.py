@@ -67,7 +67,7 @@ def taken(rows: Tensor, at: Tensor) -> Tensor:
 
 
 def inverted(rows: Tensor, count: int) -> Tensor:
-    """Where each of `count` numbers stands: (m,) without repeats but for -1, to (count,) int64, -1 where it does not."""
+    """Where each of `count` numbers stands: (m,) without repeats but for -1 to (count,) int64, -1 for nowhere."""
     at = torch.full((count,), -1, dtype=torch.int64, device=rows.device)
     there = torch.nonzero(rows >= 0)[:, 0]
     at[rows[there]] = there

@@ -61,7 +61,7 @@ class SpconvBackend:
     """spconv's convolution: float32 without gradients on the CPU; float32 and float16, with gradients, on CUDA."""
 
     name = "spconv"
-    devices = ("cpu", "cuda")
+    devices: tuple[str, ...] = ("cpu", "cuda")
     deterministic = False  # on CUDA its hash tables are filled in the order of arrival
     note = "its CUDA side was never run on a GPU by this project"
 
@@ -117,11 +117,9 @@ class SpconvBackend:
 def _meetings(fine: Sites, coarse: Sites, kernel: Kernel) -> Meetings:
     """Those of a kernel from coarse sites to the fine ones it looks at, made once for the two."""
 
-    def make() -> tuple[Meetings, Sites | None]:
-        # As in `earthgen.sparse.kernel_map`: the other sites are kept so that their id stays theirs.
-        return _found(fine, coarse, kernel), None if fine is coarse else coarse
-
-    return fine.cached(("earthgen_sparse.spconv", kernel, id(coarse)), make)[0]
+    # As in `earthgen.sparse.kernel_map`: the other sites are named by an object of their own.
+    key = ("earthgen_sparse.spconv", kernel, coarse.cached("name", object))
+    return fine.cached(key, lambda: _found(fine, coarse, kernel))
 
 
 def _found(fine: Sites, coarse: Sites, kernel: Kernel) -> Meetings:
