@@ -1,6 +1,7 @@
 """Sparse tensors: features of active voxels, and differentiable operations on them, on the CPU and CUDA.
 
-docs/sparse.md is the tour. `earthgen.sparse.reference` has the operations once more, in dense torch. Importing this loads torch.
+docs/sparse.md is the tour. `earthgen.sparse.reference` has the operations once more, in dense torch. Importing this
+loads torch.
 """
 
 from earthgen.sparse.attention import (

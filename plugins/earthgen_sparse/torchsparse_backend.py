@@ -98,11 +98,9 @@ class TorchsparseBackend:
         back = transposed and not same
         fine, coarse = (target, source) if back else (source, target)
 
-        def make() -> tuple[Meetings, Sites | None]:
-            # As in `earthgen.sparse.kernel_map`: the other sites are kept so that their id stays theirs.
-            return _found(fine, coarse, kernel, training), None if fine is coarse else coarse
-
-        found = fine.cached(("earthgen_sparse.torchsparse", kernel, id(coarse), training), make)[0]
+        # As in `earthgen.sparse.kernel_map`: the other sites are named by an object of their own.
+        key = ("earthgen_sparse.torchsparse", kernel, coarse.cached("name", object), training)
+        found = fine.cached(key, lambda: _found(fine, coarse, kernel, training))
         filters = _filters(weight, kernel)
         with torch.autocast(features.device.type, enabled=False):
             if back:
