@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from earthgen.sparse import convolution, kernel_map, memory
+from earthgen.sparse import convolution, kernel_map, memory, products
 from earthgen.sparse.convolution import convolve, convolve_transposed
 from earthgen.sparse.errors import (
     CoordinateRangeError,
@@ -446,6 +446,29 @@ def test_gradients_by_differences(kernel: Kernel) -> None:
     assert torch.autograd.gradcheck(up, (features, weight, bias), fast_mode=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_products_in_a_short_dtype_itself(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CPUs with instructions for it, whatever this one has."""
+    monkeypatch.setattr(products, "product_dtype", lambda dtype, device: dtype)
+    x, kernel = scene("terrain", 8), Kernel.of(3)
+    weight = normal(kernel.volume, 8, 5, seed=1) / 8
+    expected = grown_by(x, weight, kernel)
+    found = grown_by(x.to(dtype), weight.to(dtype), kernel)
+    for one, other in zip(found, expected, strict=True):
+        # Each of three slices and the sum are rounded to the 8 or 11 bits of the dtype.
+        scale = float(other.abs().max())
+        assert one.dtype == dtype and float((one.double() - other).abs().max()) < 4 * torch.finfo(dtype).eps * scale
+
+
+def grown_by(x: SparseTensor, weight: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor, Tensor]:
+    """The result of a convolution, and the gradients of features and weight for a gradient of its own values."""
+    features, weight = x.features.clone().requires_grad_(), weight.clone().requires_grad_()
+    made = convolve(x.with_features(features), weight, kernel).features
+    made.backward(made.detach())
+    assert features.grad is not None and weight.grad is not None
+    return made.detach(), features.grad, weight.grad
+
+
 def test_only_the_gradients_that_are_asked_for() -> None:
     x, kernel = scene("random", 3), Kernel.of(3)
     weight = normal(27, 3, 4).requires_grad_(True)
@@ -625,7 +648,7 @@ BAD: dict[str, tuple[type[SparseError], str, str, Callable[[], object]]] = {
         lambda: convolve_transposed(X, normal(8, 3, 4), Kernel.of(2, 2), sites=X.sites),
     ),
     "a map to another stride": (
-        LatticeError, r"to \(2, 2, 2\), not \(1, 1, 1\)", "that stride",
+        LatticeError, r"and \(2, 2, 2\), not \(1, 1, 1\)", "that stride",
         lambda: kernel_map.kernel_map(X.sites, X.sites, Kernel.of(2, 2)),
     ),
     "nothing finer": (

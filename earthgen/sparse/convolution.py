@@ -14,8 +14,8 @@ from torch import Tensor
 
 from earthgen.backends import SparseBackend
 from earthgen.sparse import products
-from earthgen.sparse.errors import DeviceError, DtypeError, LatticeError, ShapeError
-from earthgen.sparse.kernel_map import Kernel, KernelMap, grown, kernel_map, reached
+from earthgen.sparse.errors import DeviceError, DtypeError, ShapeError
+from earthgen.sparse.kernel_map import Kernel, KernelMap, check_strides, grown, kernel_map, reached
 from earthgen.sparse.memory import require
 from earthgen.sparse.sites import Sites
 from earthgen.sparse.tensor import SparseTensor
@@ -109,7 +109,7 @@ def _applied(
     backend = backend or TORCH
     features, weight, bias = _cast(x.features, weight, bias)
     check_weight(features, weight, bias, kernel)
-    _check_strides(source, target, kernel, transposed)
+    check_strides(*((target, source) if transposed else (source, target)), kernel)
     size = features.element_size() * weight.shape[2] + 8 * kernel.volume
     what = f"a convolution from {weight.shape[1]} to {weight.shape[2]} channels"
     require(2 * size * len(target) + features.nbytes, features.device, what, len(target))
@@ -139,17 +139,6 @@ def check_weight(features: Tensor, weight: Tensor, bias: Tensor | None, kernel: 
             )
     if features.dtype not in FLOATS:
         raise DtypeError(f"features are {features.dtype}", "give float32, bfloat16, float16 or float64")
-
-
-def _check_strides(source: Sites, target: Sites, kernel: Kernel, transposed: bool) -> None:
-    fine, coarse = (target, source) if transposed else (source, target)
-    fine.place.check_same(coarse.place)
-    expected = tuple(a * b for a, b in zip(fine.stride, kernel.stride, strict=True))
-    if coarse.stride != expected:
-        raise LatticeError(
-            f"a kernel of stride {kernel.stride} joins strides {fine.stride} and {expected}, not {coarse.stride}",
-            "give output sites of that stride",
-        )
 
 
 def _cast(features: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -106,18 +106,23 @@ class KernelMap:
         return self._cache["pairs"]
 
 
+def check_strides(fine: Sites, coarse: Sites, kernel: Kernel) -> None:
+    """Raise LatticeError where sites lie in other places, or their strides are not those that a kernel joins."""
+    fine.place.check_same(coarse.place)
+    expected = tuple(a * b for a, b in zip(fine.stride, kernel.stride, strict=True))
+    if coarse.stride != expected:
+        raise LatticeError(
+            f"a kernel of stride {kernel.stride} joins strides {fine.stride} and {expected}, not {coarse.stride}",
+            "give output sites of that stride",
+        )
+
+
 def kernel_map(source: Sites, target: Sites, kernel: Kernel) -> KernelMap:
     """The map of a kernel from input to output sites, made once for the two.
 
     Raises LatticeError where the output's stride is not the input's times the kernel's.
     """
-    source.place.check_same(target.place)
-    expected = tuple(a * b for a, b in zip(source.stride, kernel.stride, strict=True))
-    if target.stride != expected:
-        raise LatticeError(
-            f"a kernel of stride {kernel.stride} takes stride {source.stride} to {expected}, not {target.stride}",
-            "give output sites of that stride",
-        )
+    check_strides(source, target, kernel)
 
     def make() -> KernelMap:
         find = _walked if source.device.type == "cpu" else searched
