@@ -33,6 +33,7 @@ EXIT_CODES = {
     6: "a plugin is unknown or broken",
     7: "the job is too large without --yes",
     8: "workers or a scheduler cannot be reached, or died again and again",
+    9: "a computation with sparse tensors cannot be done: no such backend here, too little memory, voxels out of range",
     130: "interrupted; what is written stays valid",
 }
 """The exit codes of every command; docs/cli.md lists them."""
