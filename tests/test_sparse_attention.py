@@ -221,7 +221,21 @@ def test_cross_attention_equals_the_masked_softmax(here, there, size, calls):
     else:
         parts = windows(a, size, 1), windows(b, size, 1)
         labels = [reference.windows(one, size, (1, 1, 1)) for one in (a, b)]
-    checked(cross_attention(*inputs, *parts), reference.attention(*inputs, *labels), inputs)
+    found = cross_attention(*inputs, *parts)
+    checked(found, reference.attention(*inputs, *labels), inputs)
+    with torch.no_grad():  # packed a call at a time
+        assert torch.equal(cross_attention(*inputs, *parts), found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_same_bits_with_and_without_gradients(dtype, calls):
+    sites = voxels([300, 0, 100])
+    inputs = [one.requires_grad_() for one in qkv(len(sites), dtype=dtype)]
+    for partition in (windows(sites, 4, 2), whole(sites)):
+        found = ragged_attention(*inputs, partition)
+        with torch.no_grad():
+            alone = ragged_attention(*inputs, partition)
+        assert alone.dtype == dtype and torch.equal(alone, found.detach())
 
 
 def test_queries_without_keys_get_zeros_and_no_gradient():

@@ -62,6 +62,8 @@ def cross_attention(q: Tensor, k: Tensor, v: Tensor, queries: Partition, keys: P
     there, back = found.queries
     with torch.autocast(kind, enabled=False):
         product = product_dtype(dtype, q.device)
+        if not (torch.is_grad_enabled() and any(one.requires_grad for one in (q, k, v))):
+            return _by_calls(q, k, v, found, dtype, product)
         q = _moved(q.to(dtype).to(product), there, back)
         k, v = (_moved(one.to(dtype).to(product), *found.keys) for one in (k, v))
         query_rows = [call.windows * call.queries for call in found.calls]
@@ -94,7 +96,7 @@ class _Moved(torch.autograd.Function):
         ctx.tables = there, back
         if not len(x):
             return x.new_zeros((len(there.rows), *x.shape[1:]))
-        return x.index_select(0, there.rows).index_fill_(0, there.blank, 0)
+        return _picked(x, there.rows, there.blank)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
@@ -134,6 +136,41 @@ def _call(q: Tensor, k: Tensor, v: Tensor, call: _Call) -> Tensor:
     k, v = (x.view(call.windows, call.keys, *x.shape[1:]).transpose(1, 2) for x in (k, v))
     found = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=call.mask)
     return found.transpose(1, 2).flatten(0, 1)
+
+
+def _by_calls(q: Tensor, k: Tensor, v: Tensor, found: _Meeting, dtype: torch.dtype, product: torch.dtype) -> Tensor:
+    """What the packed tensors give, where no gradient is wanted: packed a call at a time.
+
+    Packing all at once takes five more tensors of the size of the input, and of a million voxels their first touch
+    longer than the attention.
+    """
+    result = q.new_zeros(q.shape, dtype=dtype)  # a window without keys keeps zeros
+    query, key = 0, 0
+    for call in found.calls:
+        queries, keys = call.windows * call.queries, call.windows * call.keys
+        rows, blank = _part(found.queries[0], query, queries)
+        others, blanks = (rows, blank) if found.keys is found.queries else _part(found.keys[0], key, keys)
+        one = _picked(q, rows, blank).to(dtype).to(product)
+        two, three = (_picked(x, others, blanks).to(dtype).to(product) for x in (k, v))
+        made = _call(one, two, three, call).to(dtype)
+        if len(blank):
+            there = torch.ones(len(rows), dtype=torch.bool, device=rows.device).index_fill_(0, blank, False)
+            rows, made = rows[there], made[there]
+        result.index_copy_(0, rows, made)
+        query, key = query + queries, key + keys
+    return result
+
+
+def _part(table: _Table, first: int, count: int) -> tuple[Tensor, Tensor]:
+    """Rows [first, first + count) of a table: where they come from, and which of them come from nowhere."""
+    low, high = torch.searchsorted(
+        table.blank, torch.tensor([first, first + count], device=table.blank.device)
+    ).tolist()
+    return table.rows[first : first + count], table.blank[low:high] - first
+
+
+def _picked(x: Tensor, rows: Tensor, blank: Tensor) -> Tensor:
+    return x.index_select(0, rows).index_fill_(0, blank, 0)
 
 
 def _meeting(queries: Partition, keys: Partition) -> _Meeting:
