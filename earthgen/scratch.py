@@ -28,7 +28,7 @@ class Scratch:
     def save(self, stage: str, x: int, y: int, block: Block) -> None:
         """Keep the block of window (x, y) of a stage."""
         try:
-            if not self.store.folder.exists("zarr.json"):  # a write would make the folders of a deleted world anew
+            if not self.store.folder.exists("zarr.json"):  # on an object store a write would go on
                 raise gone(self.store.path)
             self.store.folder.write(self._name(stage, x, y), pack(block))
         except failures() as error:

@@ -466,7 +466,7 @@ class Store:
             raise disk_error(error, self.path) from error
 
     def _require(self) -> None:
-        """Raise StoreError if the world was deleted: zarr would make its folders anew and go on."""
+        """Raise StoreError if the world was deleted: on an object store writes would go on."""
         if not self._safely(lambda: self.folder.exists("zarr.json")):
             raise gone(self.path)
 

@@ -36,9 +36,7 @@ class Convolution(nn.Module):
         self.weight, self.bias = _parameters(self.kernel.volume, channels, out, bias)
 
     def forward(self, x: SparseTensor, sites: Sites | None = None) -> SparseTensor:
-        return convolve(
-            x, self.weight, self.kernel, self.bias, sites=sites, reach=self.reach, backend=self.backend
-        )  # fmt: skip
+        return convolve(x, self.weight, self.kernel, self.bias, sites=sites, reach=self.reach, backend=self.backend)
 
     def extra_repr(self) -> str:
         return _described(self.weight, self.kernel)

@@ -19,7 +19,7 @@ from earthgen.sparse.kernel_map import Kernel, KernelMap, kernel_map
 from earthgen.sparse.memory import require
 from earthgen.sparse.products import sum_dtype
 from earthgen.sparse.sites import HIGH, LOW, Sites, Triple, coarsened, triple
-from earthgen.sparse.tensor import SparseTensor
+from earthgen.sparse.tensor import SparseTensor, taken
 
 
 def shuffle_up(x: SparseTensor, factor: int | Sequence[int] = 2) -> SparseTensor:
@@ -191,13 +191,6 @@ def _parent_rows(sites: Sites, by: Triple) -> Tensor:
 # ---- gathers, and their gradients -----------------------------------------------------------------------------
 
 
-def _taken(rows: Tensor, number: Tensor) -> Tensor:
-    """(m, c): rows of (n, c) by (m,) numbers; 0 where the number is negative."""
-    if not len(rows):
-        return rows.new_zeros((len(number), rows.shape[1]))
-    return rows.index_select(0, number.clamp(min=0)).masked_fill_((number < 0)[:, None], 0)
-
-
 def _summed(values: Tensor, number: Tensor, count: int) -> Tensor:
     """(count, c): the sums of (m, c) values that have one number, in their order; negative numbers are left out."""
     number = torch.where(number < 0, count, number)
@@ -213,7 +206,7 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, number: Tensor) -> Tensor:
         ctx.save_for_backward(number)
         ctx.count = len(features)
-        return _taken(features, number)
+        return taken(features, number)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -230,7 +223,7 @@ class _Blend(torch.autograd.Function):
         ctx.save_for_backward(features, weights, numbers)
         total = features.new_zeros((numbers.shape[1], features.shape[1]), dtype=weights.dtype)
         for weight, number in zip(weights, numbers, strict=True):
-            total += weight[:, None] * _taken(features, number)
+            total += weight[:, None] * taken(features, number)
         return total.to(features.dtype)
 
     @staticmethod
@@ -245,7 +238,7 @@ class _Blend(torch.autograd.Function):
                 total += _summed(weight[:, None] * gradient, number, len(features))
             of_features = total.to(features.dtype)
         if ctx.needs_input_grad[1]:
-            of_weights = torch.stack([(gradient * _taken(features, number)).sum(1) for number in numbers])
+            of_weights = torch.stack([(gradient * taken(features, number)).sum(1) for number in numbers])
         return of_features, of_weights, None
 
 
@@ -253,7 +246,7 @@ def _summed_over(rows: Tensor, found: KernelMap) -> Tensor:
     """(outputs, c): sums of the (inputs, c) rows that a kernel meets, in the order of its offsets."""
     total = rows.new_zeros((len(found.table), rows.shape[1]))
     for number in found.table.unbind(1):
-        total += _taken(rows, number)
+        total += taken(rows, number)
     return total
 
 
@@ -288,7 +281,7 @@ class _Max(torch.autograd.Function):
         best = features.new_zeros((len(found.table), features.shape[1]))
         winner = torch.full(best.shape, -1, dtype=torch.int32, device=features.device)
         for offset, number in enumerate(found.table.unbind(1)):
-            value = _taken(features, number)
+            value = taken(features, number)
             # NaN wins, as in torch's pooling, and the first voxel that is there wins even with minus infinity.
             wins = (number >= 0)[:, None] & ((winner < 0) | (value > best) | value.isnan())
             best = torch.where(wins, value, best)
@@ -304,5 +297,5 @@ class _Max(torch.autograd.Function):
         back = ctx.found.transposed
         total = gradient.new_zeros((ctx.found.inputs, gradient.shape[1]), dtype=sum_dtype(gradient.dtype))
         for offset, number in enumerate(back.table.unbind(1)):
-            total += _taken(gradient.masked_fill(winner != offset, 0), number)
+            total += taken(gradient.masked_fill(winner != offset, 0), number)
         return total.to(gradient.dtype), None

@@ -111,9 +111,7 @@ class SparseTensor:
         self.place.check_same(sites.place)
         if self.stride != sites.stride:
             raise LatticeError(f"strides differ: {self.stride} and {sites.stride}", "bring them to one first")
-        rows = self.sites.rows(sites.coordinates)
-        zeros = self.features.new_zeros((1, self.channels))
-        return SparseTensor(sites, torch.cat([self.features, zeros])[rows])  # row -1 is that of zeros
+        return SparseTensor(sites, taken(self.features, self.sites.rows(sites.coordinates)))
 
     def dense(self, low: Sequence[int] | None = None, high: Sequence[int] | None = None, fill: float = 0.0) -> Tensor:
         """(batch, channels, x, y, z): the box [low, high) of coordinates, by default that around all voxels."""
@@ -131,6 +129,13 @@ class SparseTensor:
         sample, x, y, z = (part.coordinates - torch.tensor([0, *low], device=self.features.device)).long().unbind(1)
         dense = self.features.new_full((self.batch_size, *shape, self.channels), fill)
         return dense.index_put((sample, x, y, z), part.features).permute(0, 4, 1, 2, 3)
+
+
+def taken(rows: Tensor, number: Tensor) -> Tensor:
+    """(m, c): rows of (n, c) by (m,) numbers; 0 where the number is negative."""
+    if not len(rows):
+        return rows.new_zeros((len(number), rows.shape[1]))
+    return rows.index_select(0, number.clamp(min=0)).masked_fill_((number < 0)[:, None], 0)
 
 
 def sparse_tensor(

@@ -61,11 +61,6 @@ def around(fine: Sites, kernel: Kernel) -> Box:
                fine.batch_size)  # fmt: skip
 
 
-def taken(rows: Tensor, at: Tensor) -> Tensor:
-    """Rows by number: (m, c) and (n,) to (n, c), zeros where the number is -1."""
-    return torch.cat([rows, rows.new_zeros((1, rows.shape[1]))])[at]
-
-
 def inverted(rows: Tensor, count: int) -> Tensor:
     """Where each of `count` numbers stands: (m,) without repeats but for -1 to (count,) int64, -1 for nowhere."""
     at = torch.full((count,), -1, dtype=torch.int64, device=rows.device)

@@ -26,7 +26,8 @@ from earthgen.sparse.convolution import TORCH
 from earthgen.sparse.errors import SparseBackendError
 from earthgen.sparse.kernel_map import Kernel, reached
 from earthgen.sparse.sites import Sites
-from earthgen_sparse.bounded import around, check_cells, inverted, taken
+from earthgen.sparse.tensor import taken
+from earthgen_sparse.bounded import around, check_cells, inverted
 
 INSTALL = "install its wheel: `pip install spconv` for the CPU, spconv-cu124 or the like for your CUDA release"
 

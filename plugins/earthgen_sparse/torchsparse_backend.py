@@ -22,7 +22,8 @@ from earthgen.sparse.convolution import TORCH
 from earthgen.sparse.errors import SparseBackendError
 from earthgen.sparse.kernel_map import Kernel
 from earthgen.sparse.sites import Sites, Triple
-from earthgen_sparse.bounded import Box, around, check_cells, inverted, taken
+from earthgen.sparse.tensor import taken
+from earthgen_sparse.bounded import Box, around, check_cells, inverted
 
 INSTALL = "it wants CUDA and has no wheel on the package index: build it from its source"
 
