@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgen.splats.errors import GaussiansError
 from earthgen.voxels import Splats, Voxels
 from geo_io.errors import FrameError
 from geo_io.frame import UNKNOWN_DATUM
 
 Anchor = tuple[float, float, float]
 """East, north, up: float64 metres of the CRS and its vertical CRS."""
+
+UNIT_TOLERANCE = 1e-3
+"""How far the length of a quaternion may be from 1: half precision, in which worlds keep them, is good to 5e-4."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,46 @@ class Gaussians:
     def positions(self) -> NDArray:
         """(n, 3) float64, east, north, up in metres of the CRS."""
         return self.means.astype(np.float64) + np.asarray(self.anchor)
+
+    def faults(self) -> dict[str, NDArray]:
+        """(n,) bool for each thing that no Gaussian may be, where there is one that is."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            length = np.linalg.norm(self.rotations.astype(np.float64), axis=1)
+            finite = {
+                name: np.isfinite(getattr(self, name)).reshape(len(self), -1).all(axis=1)
+                for name in ("means", "scales", "rotations", "opacities", "sh")
+            }
+            found = {f"NaN or infinity among their {name}": ~good for name, good in finite.items()}
+            found["scales that are not above 0"] = finite["scales"] & (self.scales <= 0).any(axis=1)
+            found["quaternions of another length than 1"] = finite["rotations"] & (np.abs(length - 1) > UNIT_TOLERANCE)
+            found["opacities outside [0, 1]"] = finite["opacities"] & ((self.opacities < 0) | (self.opacities > 1))
+        return {what: rows for what, rows in found.items() if rows.any()}
+
+    def check(self) -> Gaussians:
+        """These Gaussians, if all of them can be.
+
+        Making a `Gaussians` checks shapes alone; whoever computes with values from elsewhere calls this first.
+
+        Raises
+        ------
+        GaussiansError
+            if there are NaN, infinities, scales that are not positive, quaternions that are not unit, or opacities
+            outside [0, 1]; it says of each how many there are, and the first
+        """
+        faults = self.faults()
+        if faults:
+            texts = [f"{rows.sum()} have {what} (the first is {rows.argmax()})" for what, rows in faults.items()]
+            raise GaussiansError(
+                f"of {len(self)} Gaussians {'; '.join(texts)}", "leave them out with take(valid()), or mend them"
+            )
+        return self
+
+    def valid(self) -> NDArray:
+        """(n,) bool: those in which `check` finds no fault."""
+        good = np.ones(len(self), bool)
+        for rows in self.faults().values():
+            good &= ~rows
+        return good
 
     def take(self, index: NDArray) -> Gaussians:
         """The Gaussians at `index` (a mask or integers)."""

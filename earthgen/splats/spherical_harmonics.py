@@ -1,0 +1,94 @@
+"""Real spherical harmonics to degree 3, as 3D Gaussian Splatting and gsplat order and sign them.
+
+Colour in the direction d, a unit vector from the eye to the Gaussian, world axes: 0.5 + sum_k basis(d)_k sh_k, and not
+below 0. Order and signs are those of Sloan, "Stupid Spherical Harmonics (SH) Tricks" (2008), appendix A2.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen.splats.errors import GaussiansError
+
+MOST_DEGREE = 3
+
+C0 = math.sqrt(1 / (4 * math.pi))
+C1 = math.sqrt(3 / (4 * math.pi))
+C2 = math.sqrt(15 / (4 * math.pi))
+
+
+def basis(directions: NDArray, degree: int) -> NDArray:
+    """(n, (degree + 1)^2) float64 values of the basis functions in unit directions (n, 3).
+
+    Raises
+    ------
+    GaussiansError
+        if the degree is not 0 to 3
+    """
+    if degree not in range(MOST_DEGREE + 1):
+        raise GaussiansError(f"spherical harmonics of degree {degree} are not known", "use degrees 0 to 3")
+    x, y, z = np.asarray(directions, np.float64).T
+    one = np.full_like(x, C0)
+    values = [one]
+    if degree >= 1:
+        values += [-C1 * y, C1 * z, -C1 * x]
+    if degree >= 2:
+        values += [
+            C2 * x * y,
+            -C2 * y * z,
+            C2 / math.sqrt(12) * (2 * z * z - x * x - y * y),
+            -C2 * x * z,
+            C2 / 2 * (x * x - y * y),
+        ]
+    if degree >= 3:
+        a = math.sqrt(35 / (32 * math.pi))
+        b = math.sqrt(21 / (32 * math.pi))
+        c = math.sqrt(105 / (4 * math.pi))
+        values += [
+            -a * y * (3 * x * x - y * y),
+            c * x * y * z,
+            -b * y * (4 * z * z - x * x - y * y),
+            math.sqrt(7 / (16 * math.pi)) * z * (2 * z * z - 3 * x * x - 3 * y * y),
+            -b * x * (4 * z * z - x * x - y * y),
+            c / 2 * z * (x * x - y * y),
+            -a * x * (x * x - 3 * y * y),
+        ]
+    return np.stack(values, axis=1)
+
+
+def colours(sh: NDArray, directions: NDArray) -> NDArray:
+    """(n, 3) float64 sRGB, not below 0: coefficients (n, k, 3) seen along unit directions (n, 3), eye to Gaussian."""
+    degree = round(sh.shape[1] ** 0.5) - 1
+    return np.maximum(0.5 + np.einsum("nk,nkc->nc", basis(directions, degree), sh.astype(np.float64)), 0)
+
+
+def rotation_matrix(turn: NDArray, degree: int) -> NDArray:
+    """(k, k) float64 M: coefficients M @ sh show in the direction turn @ d what sh shows in d.
+
+    turn : (3, 3) rotation
+
+    Harmonics of one degree stay among themselves under a rotation, so each block is the solution of a linear system:
+    the rotated functions, evaluated in more directions than there are functions. It is exact up to rounding.
+    """
+    turn = np.asarray(turn, np.float64)
+    n = np.arange(24) + 0.5
+    angle, z = n * (math.pi * (3 - math.sqrt(5))), 1 - n / 12  # spread evenly over the sphere
+    directions = np.stack([np.cos(angle) * np.sqrt(1 - z * z), np.sin(angle) * np.sqrt(1 - z * z), z], axis=1)
+    here, there = basis(directions, degree), basis(directions @ turn.T, degree)
+    matrix = np.zeros((here.shape[1], here.shape[1]))
+    for band in range(degree + 1):
+        block = slice(band**2, (band + 1) ** 2)
+        matrix[block, block] = np.linalg.lstsq(there[:, block], here[:, block], rcond=None)[0]
+    return matrix
+
+
+def rotate(sh: NDArray, turn: NDArray) -> NDArray:
+    """(n, k, 3) float32 coefficients of the same colours, turned with the Gaussians by `turn`, (3, 3)."""
+    if sh.shape[1] == 1:
+        return sh.astype(np.float32, copy=False)
+    matrix = rotation_matrix(turn, round(sh.shape[1] ** 0.5) - 1)
+    turned = np.tensordot(sh.astype(np.float64), matrix, axes=(1, 1))  # (n, 3, k)
+    return np.ascontiguousarray(turned.transpose(0, 2, 1), np.float32)
