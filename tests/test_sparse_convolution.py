@@ -37,8 +37,8 @@ from earthgen.sparse.kernel_map import Kernel, KernelMap, _walked, grown, reache
 from earthgen.sparse.products import (
     grouped_backward,
     grouped_forward,
+    plain_backward,
     plain_forward,
-    plain_weight_gradient,
 )
 from earthgen.sparse.reference import convolution as reference
 from earthgen.sparse.sites import HIGH, LOW, Place, Sites, make_sites
@@ -310,15 +310,39 @@ def test_products_by_groups_are_those_in_plain_torch(which: str, dtype: torch.dt
         made = forward(features, weight, found)
         assert made.dtype == dtype
         close(made, exact, dtype)
-    exact = torch.einsum("oki,oc->kic", beside, gradient.double())
-    of_features, of_weight = grouped_backward(features, weight, gradient, found.transposed, True, True)
-    assert of_features is not None and of_weight is not None and of_features.dtype == dtype
-    close(of_weight, exact, dtype)
-    close(plain_weight_gradient(features, gradient, found), exact, dtype)
+    exact_weight = torch.einsum("oki,oc->kic", beside, gradient.double())
     exact = torch.zeros(found.inputs + 1, 5, dtype=torch.float64)
     parts = torch.einsum("oc,kic->oki", gradient.double(), weight.double())
     exact.index_add_(0, found.table.flatten().long() % (found.inputs + 1), parts.reshape(-1, 5))
-    close(of_features, exact[:-1], dtype)
+    for backward in (grouped_backward, plain_backward):
+        of_features, of_weight = backward(features, weight, gradient, found.transposed, True, True)
+        assert of_features is not None and of_weight is not None and of_features.dtype == dtype
+        close(of_weight, exact_weight, dtype)
+        close(of_features, exact[:-1], dtype)
+        assert backward(features, weight, gradient, found.transposed, False, False) == (None, None)
+
+
+def test_which_way_products_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.zeros(1, 1)
+    assert products._by_groups(rows) and products._by_groups(rows.double())
+    monkeypatch.setattr(products, "product_dtype", lambda dtype, device: dtype)
+    assert not products._by_groups(rows.bfloat16()) and not products._by_groups(rows.half())
+    monkeypatch.setattr(products, "product_dtype", lambda dtype, device: torch.float32)  # without instructions for it
+    assert products._by_groups(rows.bfloat16())
+    assert not products._by_groups(torch.zeros(1, 1, device="meta"))
+
+
+def test_plain_products_in_chunks_are_those_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = MAPS["terrain"]
+    features, weight = normal(found.inputs, 5), normal(27, 5, 6, seed=1)
+    gradient = normal(len(found.table), 6, seed=2)
+    whole = [plain_forward(features, weight, found), *plain_backward(features, weight, gradient, found, True, True)]
+    monkeypatch.setitem(products.CHUNK, "cpu", 1)
+    assert len(products._chunks(found, 5)) > 5
+    parts = [plain_forward(features, weight, found), *plain_backward(features, weight, gradient, found, True, True)]
+    for one, other in zip(whole, parts, strict=True):
+        assert one is not None and other is not None
+        close(one, other, torch.float64)
 
 
 @pytest.mark.parametrize("channels", [(0, 3), (3, 0), (1, 1), (700, 2)], ids=str)

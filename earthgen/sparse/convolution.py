@@ -156,11 +156,8 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, weight: Tensor, found: KernelMap, transposed: bool) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.found, ctx.transposed = found, transposed
-        there = found.transposed if transposed else found
         with torch.autocast(features.device.type, enabled=False):
-            if features.device.type == "cpu":
-                return products.grouped_forward(features, weight, there)
-            return products.plain_forward(features, weight, there)
+            return products.forward(features, weight, found.transposed if transposed else found)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -169,19 +166,7 @@ class _Product(torch.autograd.Function):
         want_features, want_weight = ctx.needs_input_grad[:2]
         gradient = gradient.contiguous()
         # Of a transposed one the map itself is the way back: a transposed map's own would be made a second time.
-        there, back = ctx.found, ctx.found.transposed
-        if ctx.transposed:
-            there, back = back, there
-        of_features = of_weight = None
+        back = ctx.found if ctx.transposed else ctx.found.transposed
         with torch.autocast(features.device.type, enabled=False):
-            if features.device.type == "cpu":
-                of_features, of_weight = products.grouped_backward(
-                    features, weight, gradient, back, want_features, want_weight
-                )
-            else:
-                if want_features:
-                    turned = weight.transpose(1, 2).contiguous()
-                    of_features = products.plain_forward(gradient, turned, back)
-                if want_weight:
-                    of_weight = products.plain_weight_gradient(features, gradient, there)
+            of_features, of_weight = products.backward(features, weight, gradient, back, want_features, want_weight)
         return of_features, None if of_weight is None else of_weight.to(weight.dtype), None, None

@@ -1,8 +1,9 @@
 """The arithmetic of a sparse convolution: gather neighbours, multiply by the weight, and nothing else.
 
 output[o] = sum over offsets k of input[table[o, k]] @ weight[k], where the table has a row there. Both directions of
-the gradient are the same kind of product over the map of the other direction. Three functions do it twice: `plain_*` in
-plain torch for any device, `grouped_*` for the CPU, where gathering and padding would otherwise take most of the time.
+the gradient are the same kind of product over the map of the other direction. It is written twice: `plain_*` lays all
+neighbours side by side, zeros for those that are not there, and is for any device; `grouped_*` multiplies no zeros,
+which pays where products are slow against memory: on a CPU in float32 and float64.
 """
 
 from __future__ import annotations
@@ -15,10 +16,6 @@ from torch import Tensor
 
 from earthgen.sparse.grouping import MOST, SLICE, add_rows, groups
 from earthgen.sparse.kernel_map import KernelMap
-
-CHUNK = 2**24
-"""Elements that `plain_*` gather at once."""
-
 
 def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """The dtype in which products of `dtype` are taken: that, or float32 on CPUs that have no instructions for it.
@@ -45,42 +42,93 @@ def _with_zero(rows: Tensor, dtype: torch.dtype) -> Tensor:
     return padded
 
 
+def forward(features: Tensor, weight: Tensor, found: KernelMap) -> Tensor:
+    """(outputs, out) from (inputs, in) and (volume, in, out), by the quicker of the two ways."""
+    work = grouped_forward if _by_groups(features) else plain_forward
+    return work(features, weight, found)
+
+
+def backward(
+    features: Tensor, weight: Tensor, gradient: Tensor, back: KernelMap, want_features: bool, want_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of the input, (inputs, in), and of the weight, (volume, in, out) in the dtype of sums.
+
+    back : the map of the other direction
+    """
+    work = grouped_backward if _by_groups(features) else plain_backward
+    return work(features, weight, gradient, back, want_features, want_weight)
+
+
+def _by_groups(features: Tensor) -> bool:
+    """Whether leaving zeros out pays: not on GPUs, and not in a CPU's own bfloat16 and float16.
+
+    Products in those take a quarter of the time, but each new shape of one some 0.5 ms for a kernel to be compiled, and
+    groups of each new scene have new shapes. (131 k voxels, 64 channels, bfloat16: 40 ms, by groups 60, at first 150.)
+    """
+    return features.device.type == "cpu" and product_dtype(features.dtype, features.device).itemsize >= 4
+
+
 # ---- for any device ---------------------------------------------------------------------------------------
+
+CHUNK = {"cpu": 2**22}
+"""Elements that `plain_*` gather at once: on the CPU so many that they are multiplied from its cache."""
 
 
 def _chunks(found: KernelMap, channels: int) -> list[tuple[int, int]]:
-    rows = max(1, CHUNK // max(channels * found.table.shape[1], 1))
+    rows = max(128, CHUNK.get(found.table.device.type, 2**24) // max(channels * found.table.shape[1], 1))
     return [(first, min(first + rows, len(found.table))) for first in range(0, len(found.table), rows)]
 
 
-def _gathered(padded: Tensor, table: Tensor) -> Tensor:
-    """(rows, volume * channels): neighbours side by side."""
-    rows = torch.where(table < 0, len(padded) - 1, table)
-    return padded.index_select(0, rows.flatten()).view(len(table), -1)
+def _side_by_side(rows: Tensor, found: KernelMap, dtype: torch.dtype) -> Callable[[int, int], Tensor]:
+    """What gives the neighbours of output rows [first, last), side by side: (last - first, volume * channels).
+
+    It writes to the same memory at each call.
+    """
+    padded, volume = _with_zero(rows, dtype), found.table.shape[1]
+    most = max((last - first for first, last in _chunks(found, rows.shape[1])), default=0)
+    taken = padded.new_empty((most * volume, rows.shape[1]))
+
+    def gather(first: int, last: int) -> Tensor:
+        table = found.table[first:last]
+        numbers = torch.where(table < 0, len(rows), table).flatten()
+        return torch.index_select(padded, 0, numbers, out=taken[: len(numbers)]).view(last - first, -1)
+
+    return gather
 
 
 def plain_forward(features: Tensor, weight: Tensor, found: KernelMap) -> Tensor:
     """(outputs, out) from (inputs, in) and (volume, in, out)."""
     dtype = product_dtype(features.dtype, features.device)
-    padded, flat = _with_zero(features, dtype), weight.to(dtype).flatten(0, 1)
+    flat, gather = weight.to(dtype).flatten(0, 1), _side_by_side(features, found, dtype)
     result = features.new_empty((len(found.table), weight.shape[2]))
     for first, last in _chunks(found, features.shape[1]):
-        result[first:last] = _gathered(padded, found.table[first:last]) @ flat
+        result[first:last] = gather(first, last) @ flat
     return result
 
 
-def plain_weight_gradient(features: Tensor, gradient: Tensor, found: KernelMap) -> Tensor:
-    """(volume, in, out) in the dtype of sums, from (inputs, in) and the gradient of the output, (outputs, out)."""
-    dtype = product_dtype(features.dtype, features.device)
-    padded = _with_zero(features, dtype)
-    volume, channels = found.table.shape[1], features.shape[1]
-    total = features.new_zeros((volume * channels, gradient.shape[1]), dtype=sum_dtype(features.dtype))
-    for first, last in _chunks(found, channels):
-        total += _gathered(padded, found.table[first:last]).T @ gradient[first:last].to(dtype)
-    return total.view(volume, channels, -1)
+def plain_backward(
+    features: Tensor, weight: Tensor, gradient: Tensor, back: KernelMap, want_features: bool, want_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of the input, (inputs, in), and of the weight, (volume, in, out) in the dtype of sums.
+
+    Both come from one gather: of the output's gradient, by `back`, the map of the other direction.
+    """
+    dtype = product_dtype(gradient.dtype, gradient.device)
+    volume, channels, out = weight.shape
+    gather = _side_by_side(gradient, back, dtype)
+    turned = weight.to(dtype).transpose(1, 2).flatten(0, 1)  # (volume * out, in)
+    result = features.new_empty(features.shape) if want_features else None
+    total = features.new_zeros((volume * out, channels), dtype=sum_dtype(features.dtype)) if want_weight else None
+    for first, last in _chunks(back, out):
+        taken = gather(first, last)
+        if result is not None:
+            result[first:last] = taken @ turned
+        if total is not None:
+            total += taken.T @ features[first:last].to(dtype)
+    return result, None if total is None else total.view(volume, out, channels).transpose(1, 2)
 
 
-# ---- for the CPU ------------------------------------------------------------------------------------------
+# ---- for the CPU, where products take most of the time ----------------------------------------------------
 
 CACHE = 2**20
 """Elements that are gathered for one product: they are to be in a core's cache when they are multiplied."""
