@@ -17,6 +17,7 @@ from torch import Tensor
 from earthgen.sparse.grouping import MOST, SLICE, add_rows, groups
 from earthgen.sparse.kernel_map import KernelMap
 
+
 def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """The dtype in which products of `dtype` are taken: that, or float32 on CPUs that have no instructions for it.
 
