@@ -82,7 +82,7 @@ class Gaussians:
         with np.errstate(invalid="ignore", over="ignore"):
             length = np.linalg.norm(self.rotations.astype(np.float64), axis=1)
             finite = {
-                name: np.isfinite(getattr(self, name)).reshape(len(self), -1).all(axis=1)
+                name: np.isfinite(getattr(self, name)).all(axis=tuple(range(1, getattr(self, name).ndim)))
                 for name in ("means", "scales", "rotations", "opacities", "sh")
             }
             found = {f"NaN or infinity among their {name}": ~good for name, good in finite.items()}

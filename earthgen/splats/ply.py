@@ -1,10 +1,7 @@
-"""Gaussians as the PLY files that splat viewers read.
+"""Gaussians as the PLY files that splat viewers read; `earthgen.splats.ply_fields` says what stands in them.
 
-The field names and encodings are those of the reference implementation of 3D Gaussian Splatting (Kerbl et al.
-2023): logit of the opacity, logarithm of the scales, colour coefficients per channel. Its viewers want three
-scales where a disc has two, so a third, thin one is written. The disc's normal stands in nx, ny, nz, for programs
-that take the file as a point cloud. The class code is a last field of its own; viewers that look fields up by name
-pass over it.
+Own files come back equal to the bit. Files of other programs are read too: ASCII or binary of either byte order, with
+three scales or two, with or without normals and class codes.
 
 PLY has no place for a CRS, so `NAME.ply.json` beside the file says it; see `sidecar`.
 """
@@ -20,52 +17,19 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.levels import normals as disc_normals
-from earthgen.splats.gaussians import Gaussians
+from earthgen.splats.errors import PlyError
+from earthgen.splats.gaussians import Anchor, Gaussians
+from earthgen.splats.ply_fields import ENCODED, bits_of, encode, exponential, logistic, record_type, restore
 from geo_io.errors import FieldError, InputError, MissingCrsError, MissingFileError
+from geo_io.frame import UNKNOWN_DATUM
 
-OPACITY_MARGIN = 1e-6
-"""Opacities are held this far from 0 and 1, so that their logit is finite."""
+__all__ = ["PlyWriter", "encode", "read_ply", "read_records", "record_type", "sidecar", "write_ply"]
 
-_TYPES = {
-    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4",
-    "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4",
-    "float32": "f4", "float64": "f8",
-}  # fmt: skip
+FLAT = 0.1
+"""Of a 3D Gaussian: shortest to middle scale, up to which it counts as a disc."""
 
-
-def record_type(degree: int) -> np.dtype:
-    """One Gaussian as it stands in the file, little endian, without gaps."""
-    rest = 3 * ((degree + 1) ** 2 - 1)
-    floats = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"]
-    floats += [f"f_rest_{i}" for i in range(rest)]
-    floats += ["opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
-    return np.dtype([(name, "<f4") for name in floats] + [("semantic", "u1")])
-
-
-def encode(gaussians: Gaussians, thickness: float) -> NDArray:
-    """(n,) records of `record_type`; `thickness` is the third standard deviation, metres."""
-    records = np.zeros(len(gaussians), record_type(gaussians.degree))
-    normals = disc_normals(gaussians.rotations)
-    for axis, name in enumerate("xyz"):
-        records[name] = gaussians.means[:, axis]
-        records["n" + name] = normals[:, axis]
-        records[f"f_dc_{axis}"] = gaussians.sh[:, 0, axis]
-    # The reference implementation writes all of red, then green, then blue.
-    rest = gaussians.sh.shape[1] - 1
-    for channel in range(3):
-        for i in range(rest):
-            records[f"f_rest_{channel * rest + i}"] = gaussians.sh[:, 1 + i, channel]
-    opacity = np.clip(gaussians.opacities.astype(np.float64), OPACITY_MARGIN, 1 - OPACITY_MARGIN)
-    records["opacity"] = np.log(opacity / (1 - opacity))
-    tiny = np.finfo(np.float32).tiny
-    for axis in range(2):
-        records[f"scale_{axis}"] = np.log(np.maximum(gaussians.scales[:, axis], tiny))
-    records["scale_2"] = np.log(thickness)
-    for i in range(4):
-        records[f"rot_{i}"] = gaussians.rotations[:, i]
-    records["semantic"] = gaussians.semantic
-    return records
+EXACTLY_UNIT = 1e-6
+"""Quaternions whose length is this near to 1 are taken as they stand, others are normalised."""
 
 
 class PlyWriter:
@@ -137,6 +101,7 @@ def sidecar(path: Path, gaussians: Gaussians, extra: Mapping[str, Any]) -> Path:
         "encoding": {
             "opacity": "logit",
             "scale": "natural logarithm of metres; scale_0 and scale_1 are the disc's, scale_2 a thin third",
+            "bits": "bits_opacity, bits_scale_0, bits_scale_1: last eight bits of the numbers in float32",
             "rotation": "unit quaternion rot_0..3 = w, x, y, z; turns z into the disc's normal",
             "colour": "sRGB = 0.5 + 0.28209479 * f_dc; f_rest by channel, then by coefficient",
             "semantic": "class code, see `earthgen legend`",
@@ -147,88 +112,193 @@ def sidecar(path: Path, gaussians: Gaussians, extra: Mapping[str, Any]) -> Path:
     return out
 
 
-def read_records(path: Path) -> NDArray:
-    """The vertices of a binary little-endian PLY as records of the file's own fields.
+def read_records(path: str | Path) -> NDArray:
+    """The vertices of a PLY of any format as records of the file's own fields; binary ones stay on disk until used.
 
     Raises
     ------
     MissingFileError, InputError
-        if the file is absent, is another kind of PLY, or is cut short
+        if the file is absent, is no PLY, has no vertices, or is cut short
     """
-    if not path.exists():
-        raise MissingFileError(f"{path} does not exist", "give the path of a .ply file")
+    import plyfile
+
+    path = Path(path)
     again = "export it anew with `earthgen export --format ply`"
-    with path.open("rb") as file:
-        if file.readline().strip() != b"ply" or file.readline().split()[:2] != [b"format", b"binary_little_endian"]:
-            raise InputError(f"{path} is not a binary little-endian PLY", again)
-        count, fields, element = 0, [], ""
-        for line in file:
-            words = line.decode("ascii", "replace").split()
-            if words[:1] == ["end_header"]:
-                break
-            if words[:1] == ["element"] and len(words) == 3:
-                element = words[1]
-                if element == "vertex":
-                    count = int(words[2])
-            elif words[:1] == ["property"] and element == "vertex":
-                if len(words) != 3 or words[1] not in _TYPES:
-                    raise InputError(f"{path} has a vertex field {' '.join(words[1:])!r} that cannot be read", again)
-                fields.append((words[2], "<" + _TYPES[words[1]]))
-        else:
-            raise InputError(f"{path} has no end of its header", again)
-        records = np.fromfile(file, np.dtype(fields), count)
-    if len(records) < count:
-        raise InputError(f"{path} ends after {len(records)} of {count} Gaussians", again)
-    return records
+    try:
+        with path.open("rb") as file:
+            if file.readline().strip() != b"ply":
+                raise InputError(f"{path} is not a PLY", "give the path of a .ply file")
+        found = plyfile.PlyData.read(str(path), mmap="r")
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path} does not exist", "give the path of a .ply file") from error
+    except plyfile.PlyElementParseError as error:
+        element = error.element
+        if error.message == "early end-of-file" and element is not None:
+            raise InputError(f"{path} ends after {error.row} of {element.count} Gaussians", again) from error
+        raise InputError(f"{path} cannot be read: {error}", again) from error
+    except (plyfile.PlyParseError, ValueError, OSError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} cannot be read as PLY: {error}", again) from error
+    if "vertex" not in found:
+        raise InputError(f"{path} has no vertices, only {', '.join(e.name for e in found.elements)}", again)
+    return found["vertex"].data
 
 
-def read_ply(path: str | Path) -> Gaussians:
-    """Gaussians from a PLY and the sidecar beside it, as `write_ply` or the ply exporter made them.
+def read_ply(
+    path: str | Path,
+    *,
+    crs: str | None = None,
+    vertical_crs: str = UNKNOWN_DATUM,
+    anchor: Anchor = (0.0, 0.0, 0.0),
+    flatten: bool = False,
+) -> Gaussians:
+    """Gaussians from a PLY: of `write_ply` or the ply exporter, or of another program.
 
-    Positions, rotations, colours and classes come back to the bit, scales and opacities as far as the logarithm
-    and the logit carry them.
+    crs, vertical_crs, anchor : where the file's coordinates are, if no sidecar beside the file says it; crs "" for
+        nowhere. Given a crs, a sidecar is not looked for.
+    flatten : take 3D Gaussians that are no discs, and drop their shortest axis
+
+    Coordinates that a file keeps in float64 get an anchor of their own near their middle, in whole metres. 3D Gaussians
+    whose shortest scale is at most a tenth of the middle one become discs across it. Quaternions are normalised;
+    classes that are not there are 0. Values are not looked at: `Gaussians.check` does that.
 
     Raises
     ------
-    MissingFileError, InputError, FieldError
-        if the file is absent, cannot be read, or lacks a field
+    MissingFileError, InputError
+        if there is no such file, it cannot be read as PLY, or its sidecar cannot be read
     MissingCrsError
-        if the sidecar is absent
+        if no CRS is given and the sidecar is absent
+    PlyError
+        if fields of Gaussians are missing, or there are 3D Gaussians that are no discs
     """
     path = Path(path)
     records = read_records(path)
-    side = path.with_name(path.name + ".json")
-    if not side.exists():
-        raise MissingCrsError(f"{path} has no {side.name} beside it, which says its CRS and anchor", "copy both files")
-    try:
-        place = json.loads(side.read_text("utf-8"))
-        anchor = tuple(float(value) for value in place["anchor"])
-        crs, vertical = str(place["crs"]), str(place["vertical_crs"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{side} does not say anchor and CRS: {error}", "export the world anew") from error
     names = records.dtype.names or ()
-    missing = [name for name in record_type(0).names or () if name not in names and name != "semantic"]
-    if missing:
-        raise FieldError(f"{path} lacks the fields {', '.join(missing)}", "give a PLY of Gaussian splats")
-
-    def columns(*fields: str) -> NDArray:
-        return np.stack([records[field].astype(np.float32, copy=False) for field in fields], axis=1)
-
-    rest = sum(name.startswith("f_rest_") for name in names) // 3
-    sh = np.empty((len(records), 1 + rest, 3), np.float32)
-    sh[:, 0] = columns("f_dc_0", "f_dc_1", "f_dc_2")
-    for channel in range(3):
-        for i in range(rest):
-            sh[:, 1 + i, channel] = records[f"f_rest_{channel * rest + i}"]
-    logit = records["opacity"].astype(np.float64)
+    _require_gaussians(path, names)
+    place = (anchor, crs, vertical_crs) if crs is not None else _place(path)
+    scales, rotations = _discs(path, records, flatten)
+    opacities = logistic(records["opacity"])
+    if all(bits_of(name) in names for name in ENCODED):
+        opacities = restore(opacities, records[bits_of("opacity")], 1.0)
+        scales = np.stack([restore(scales[:, i], records[bits_of(f"scale_{i}")]) for i in range(2)], axis=1)
+    else:
+        rotations = _unit(rotations)
+    at, means = _means(records, place[0])
     return Gaussians(
-        anchor=(anchor[0], anchor[1], anchor[2]),
-        crs=crs,
-        vertical_crs=vertical,
-        means=columns("x", "y", "z"),
-        scales=np.exp(columns("scale_0", "scale_1").astype(np.float64)).astype(np.float32),
-        rotations=columns("rot_0", "rot_1", "rot_2", "rot_3"),
-        opacities=(1 / (1 + np.exp(-logit))).astype(np.float32),
-        sh=sh,
+        anchor=at,
+        crs=place[1],
+        vertical_crs=place[2],
+        means=means,
+        scales=scales,
+        rotations=rotations,
+        opacities=opacities,
+        sh=_harmonics(path, records),
         semantic=records["semantic"].astype(np.uint8) if "semantic" in names else np.zeros(len(records), np.uint8),
     )
+
+
+def _place(path: Path) -> tuple[Anchor, str, str]:
+    side = path.with_name(path.name + ".json")
+    if not side.exists():
+        raise MissingCrsError(
+            f"{path} has no {side.name} beside it, which says its CRS and anchor",
+            "copy both files, or give crs and anchor",
+        )
+    try:
+        place = json.loads(side.read_text("utf-8"))
+        east, north, up = (float(value) for value in place["anchor"])
+        return (east, north, up), str(place["crs"]), str(place["vertical_crs"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{side} does not say anchor and CRS: {error}", "export the world anew") from error
+
+
+def _require_gaussians(path: Path, names: Sequence[str]) -> None:
+    if "packed_position" in names:
+        raise PlyError(
+            f"{path} holds Gaussians in a compressed form", "write it as a plain PLY from the program it is of"
+        )
+    needed = [name for name in record_type(0).names or () if name[0] != "n" and name[:5] not in ("seman", "bits_")]
+    missing = [name for name in needed if name not in names and name != "scale_2"]
+    if missing:
+        colours = " It has points with red, green and blue: a point cloud." * ({"red", "green", "blue"} <= set(names))
+        raise PlyError(
+            f"{path} lacks the fields {', '.join(missing)} of Gaussians.{colours}", "give a PLY of Gaussian splats"
+        )
+
+
+def _columns(records: NDArray, *fields: str) -> NDArray:
+    """(n, len(fields)) float32."""
+    return np.stack([records[field].astype(np.float32) for field in fields], axis=1)
+
+
+def _means(records: NDArray, anchor: Anchor) -> tuple[Anchor, NDArray]:
+    if len(records) == 0 or all(records[axis].dtype.itemsize <= 4 for axis in "xyz"):
+        return anchor, _columns(records, "x", "y", "z")
+    places = np.stack([records[axis].astype(np.float64) for axis in "xyz"], axis=1)
+    known = places[np.isfinite(places).all(axis=1)]
+    middle = np.round(known.mean(axis=0)) if len(known) else np.zeros(3)
+    at = np.asarray(anchor, np.float64) + middle
+    return (float(at[0]), float(at[1]), float(at[2])), (places - middle).astype(np.float32)
+
+
+def _harmonics(path: Path, records: NDArray) -> NDArray:
+    """(n, k, 3) float32; in the file stands all of red, then green, then blue."""
+    names = records.dtype.names or ()
+    rest = sum(name.startswith("f_rest_") for name in names)
+    k = 1 + rest // 3
+    absent = [f"f_rest_{i}" for i in range(rest) if f"f_rest_{i}" not in names]
+    if rest % 3 or round(k**0.5) ** 2 != k or absent:
+        raise PlyError(
+            f"{path} has {rest} fields f_rest_..., which are not the coefficients of a degree",
+            "give a PLY with 0, 9, 24 or 45 of them, numbered from 0",
+        )
+    sh = np.empty((len(records), k, 3), np.float32)
+    for channel in range(3):
+        sh[:, 0, channel] = records[f"f_dc_{channel}"]
+        for i in range(k - 1):
+            sh[:, 1 + i, channel] = records[f"f_rest_{channel * (k - 1) + i}"]
+    return sh
+
+
+def _discs(path: Path, records: NDArray, flatten: bool) -> tuple[NDArray, NDArray]:
+    """Scales (n, 2) and quaternions (n, 4) float32, of 3D Gaussians across their shortest axis."""
+    names = records.dtype.names or ()
+    rotations = _columns(records, "rot_0", "rot_1", "rot_2", "rot_3")
+    scales = exponential(_columns(records, "scale_0", "scale_1"))
+    if "scale_2" not in names or bits_of("opacity") in names:
+        return scales, rotations
+    three = np.column_stack([scales, exponential(_columns(records, "scale_2"))])
+    ordered = np.sort(three, axis=1)
+    thick = ordered[:, 0] > FLAT * ordered[:, 1]
+    if thick.any() and not flatten:
+        raise PlyError(
+            f"{thick.sum()} of {len(records)} Gaussians of {path} are not flat: their shortest scale is more than "
+            f"{FLAT:.0%} of the middle one",
+            "flatten=True drops the shortest axis of all",
+        )
+    shortest = np.argmin(three[:, ::-1], axis=1)  # of equals the last
+    for axis, (first, second), turn in ((0, (1, 2), (0.5, 0.5, 0.5, 0.5)), (1, (2, 0), (0.5, -0.5, -0.5, -0.5))):
+        rows = shortest == 2 - axis
+        # The axes are renamed in their order, x y z -> y z x or z x y: a turn by 120 degrees about their diagonal.
+        scales[rows] = three[rows][:, [first, second]]
+        rotations[rows] = _after(rotations[rows], turn)
+    return scales, rotations
+
+
+def _after(rotations: NDArray, turn: Sequence[float]) -> NDArray:
+    """(n, 4) float32 products: each quaternion times `turn`, which acts first."""
+    w, x, y, z = rotations.astype(np.float64).T
+    a, b, c, d = turn
+    product = (
+        w * a - x * b - y * c - z * d, w * b + x * a + y * d - z * c,
+        w * c - x * d + y * a + z * b, w * d + x * c - y * b + z * a,
+    )  # fmt: skip
+    return np.stack(product, axis=1).astype(np.float32)
+
+
+def _unit(rotations: NDArray) -> NDArray:
+    """Quaternions of length 1: other programs keep what they trained, of any length."""
+    length = np.linalg.norm(rotations.astype(np.float64), axis=1, keepdims=True)
+    near = np.abs(length - 1) <= EXACTLY_UNIT
+    return (rotations / np.where(near | (length == 0), 1, length)).astype(np.float32)
