@@ -1,0 +1,114 @@
+"""Which Gaussians each tile of a picture draws, front to back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+TILE = 16
+"""Pixels along a tile's side: a row of a tile is one vector of float32 where vectors have 512 bits."""
+
+MOST_PAIRS = 2**24
+"""Gaussians a tile can draw: they are counted in float32."""
+
+DIGIT = 11
+"""Bits that a pass of the sort looks at."""
+
+
+@dataclass(frozen=True)
+class Bins:
+    """The Gaussians of each tile.
+
+    Attributes
+    ----------
+    starts : (tiles + 1,) int64, tiles row by row
+    rows : (pairs,) int32, Gaussians of tile t at [starts[t], starts[t + 1]), by depth, those of one depth by number
+    across, down : numbers of tiles
+    """
+
+    starts: NDArray
+    rows: NDArray
+    across: int
+    down: int
+
+
+def tiles(width: int, height: int) -> tuple[int, int]:
+    """Tiles across and down a picture."""
+    return -(-width // TILE), -(-height // TILE)
+
+
+def bin_by_tile(boxes: NDArray, depths: NDArray, width: int, height: int) -> Bins:
+    """boxes : (n, 4) int32 of pixels, as `earthgen.splats.projection.project` has them; depths : (n,) float32"""
+    across, down = tiles(width, height)
+    counts = np.zeros(across * down + 1, np.int64)
+    seen = np.empty(len(boxes), np.int32)
+    seen = seen[: count(boxes, across, counts, seen)]
+    starts = np.cumsum(counts)
+    order = seen[by_depth(depths[seen])]
+    rows = np.empty(starts[-1], np.int32)
+    fill(boxes, order, across, starts[:-1].copy(), rows)
+    return Bins(starts, rows, across, down)
+
+
+def pairs(boxes: NDArray) -> NDArray:
+    """(n,) int64, tiles that each Gaussian's box touches."""
+    low, high = boxes[:, 0::2] // TILE, -(-boxes[:, 1::2] // TILE)
+    return np.where(boxes[:, 0] < boxes[:, 1], (high - low).prod(axis=1, dtype=np.int64), 0)
+
+
+def by_depth(depths: NDArray) -> NDArray:
+    """(n,) int64, the stable order of float32 depths, none of them NaN."""
+    bits = (depths + np.float32(0)).view(np.uint32)  # -0 becomes 0
+    keys = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))  # rises with the float
+    order = np.arange(len(keys), dtype=np.int64)
+    for shift in range(0, 32, DIGIT):
+        order = sorted_by_digit(keys, order, shift)
+    return order
+
+
+@njit(nogil=True, cache=True)
+def sorted_by_digit(keys, order, shift):  # type: ignore[no-untyped-def]
+    """One pass of a radix sort: `order`, by the digit of the keys at `shift`, else as it was."""
+    mask = (1 << DIGIT) - 1
+    at = np.zeros(1 << DIGIT, np.int64)
+    for i in range(len(keys)):
+        at[(np.int64(keys[i]) >> shift) & mask] += 1
+    before = 0
+    for digit in range(len(at)):
+        here = at[digit]
+        at[digit] = before
+        before += here
+    result = np.empty_like(order)
+    for i in range(len(order)):
+        digit = (np.int64(keys[order[i]]) >> shift) & mask
+        result[at[digit]] = order[i]
+        at[digit] += 1
+    return result
+
+
+@njit(nogil=True, cache=True)
+def count(boxes, across, counts, seen):  # type: ignore[no-untyped-def]
+    """Number of Gaussians with a box; their rows in `seen`, and the pairs of tile t in counts[t + 1]."""
+    found = 0
+    for i in range(len(boxes)):
+        if boxes[i, 0] < boxes[i, 1]:
+            seen[found] = i
+            found += 1
+            for y in range(boxes[i, 2] // TILE, (boxes[i, 3] + TILE - 1) // TILE):
+                for x in range(boxes[i, 0] // TILE, (boxes[i, 1] + TILE - 1) // TILE):
+                    counts[y * across + x + 1] += 1
+    return found
+
+
+@njit(nogil=True, cache=True)
+def fill(boxes, order, across, at, rows):  # type: ignore[no-untyped-def]
+    """Put Gaussians into their tiles in the order given; `at` is where each tile goes on."""
+    for i in order:
+        for y in range(boxes[i, 2] // TILE, (boxes[i, 3] + TILE - 1) // TILE):
+            for x in range(boxes[i, 0] // TILE, (boxes[i, 1] + TILE - 1) // TILE):
+                tile = y * across + x
+                rows[at[tile]] = i
+                at[tile] += 1

@@ -1,0 +1,307 @@
+"""The rasteriser for CPUs: tiles on threads, with gradients, or batch after batch on a canvas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from earthgen.sparse import memory
+from earthgen.sparse.walk import spread
+from earthgen.splats import raster_backward, raster_forward
+from earthgen.splats.binning import MOST_PAIRS, Bins, bin_by_tile, pairs
+from earthgen.splats.cameras import Camera
+from earthgen.splats.colour import colours
+from earthgen.splats.errors import RasterizerError, SplatDeviceError, SplatDtypeError, SplatMemoryError, SplatShapeError
+from earthgen.splats.projection import COLUMNS, GRADIENTS, numbers, project, project_back
+from earthgen.splats.raster_forward import CHANNELS, COLOUR, DEPTH, DEPTH2, LIGHT, MEDIAN, NEAREST, NORMAL
+from earthgen.splats.rendering import LEAST_ALPHA, Rendering, check_frame
+from earthgen.splats.tensors import SplatTensors, check_values
+from earthgen.splats.threads import share
+
+RECORD_BYTES = 4 * COLUMNS + 16 + 4 + 12
+"""Bytes a Gaussian takes before it is drawn: record, box, depth, colour."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Gaussians as they were drawn: what the way back needs."""
+
+    cam: NDArray
+    orthographic: bool
+    records: NDArray
+    boxes: NDArray
+    bins: Bins
+
+
+# ---- one picture, with gradients ------------------------------------------------------------------------
+
+
+def rasterize_on_cpu(splats: SplatTensors, camera: Camera, background: Tensor) -> Rendering:
+    """See `earthgen.splats.rendering.rasterize`, which has checked the values."""
+    _check(splats)
+    codes, classes = _numbered(splats)
+    light, rgb, normal, depth, depth2, median, nearest, labels = _Rasterize.apply(
+        splats.means, splats.scales, splats.rotations, splats.opacities, colours(splats, camera), classes, codes,
+        camera, splats.anchor,
+    )  # type: ignore[no-untyped-call]  # fmt: skip
+    return _rendering(light, rgb, normal, depth, depth2, median, nearest, labels, background, camera)
+
+
+class _Rasterize(torch.autograd.Function):
+    """Light left (h, w), sums of colour and normal (3, h, w), of depth and its square (h, w), median, nearest, labels."""
+
+    @staticmethod
+    def forward(ctx: Any, means: Tensor, scales: Tensor, rotations: Tensor, opacities: Tensor, colour: Tensor,
+                classes: NDArray, codes: NDArray, camera: Camera, anchor: tuple[float, float, float]) -> Any:  # fmt: skip
+        arrays = tuple(_array(given) for given in (means, scales, rotations, opacities, colour))
+        drawn = _binned(arrays, classes, camera, anchor)
+        canvas = _canvas(camera)
+        labels = np.zeros((camera.height, camera.width), np.uint8)
+        _draw(drawn, canvas, np.empty((0, camera.height, camera.width), np.float32), codes, labels)
+        ctx.save_for_backward(means, scales, rotations)
+        ctx.drawn, ctx.canvas = drawn, canvas
+        there = torch.from_numpy(canvas)
+        nearest, labelled = there[NEAREST].clone(), torch.from_numpy(labels)
+        ctx.mark_non_differentiable(nearest, labelled)
+        light = there[LIGHT].abs()
+        rgb, normal = there[COLOUR : COLOUR + 3].clone(), there[NORMAL : NORMAL + 3].clone()
+        return light, rgb, normal, there[DEPTH].clone(), there[DEPTH2].clone(), there[MEDIAN].clone(), nearest, labelled
+
+    @staticmethod
+    def backward(ctx: Any, *given: Any) -> Any:
+        drawn: Drawn = ctx.drawn
+        arrays = tuple(_array(tensor) for tensor in ctx.saved_tensors)
+        gradients = _back(drawn, ctx.canvas, _stacked(given[:6], ctx.canvas.shape[1:]))
+        to = tuple(np.empty_like(array) for array in arrays)
+
+        def work(first: int, last: int) -> None:
+            project_back(*arrays, drawn.cam, drawn.orthographic, drawn.boxes, gradients, first, last, *to)
+
+        spread(len(gradients), work)
+        unseen = torch.from_numpy(drawn.boxes[:, 0] >= drawn.boxes[:, 1])
+        there = torch.from_numpy(gradients)
+        there[unseen] = 0
+        return (*(torch.from_numpy(array) for array in to), there[:, 13].clone(), there[:, 14:17].clone(),
+                None, None, None, None)  # fmt: skip
+
+
+def _rendering(light: Tensor, rgb: Tensor, normal: Tensor, depth: Tensor, depth2: Tensor, median: Tensor,
+               nearest: Tensor, labels: Tensor, background: Tensor, camera: Camera) -> Rendering:  # fmt: skip
+    alpha = 1 - light
+    covered = alpha > 0
+    mean = depth / torch.where(covered, alpha, 1)
+    return Rendering(
+        rgb=rgb.permute(1, 2, 0) + light[..., None] * background,
+        alpha=alpha,
+        depth=torch.where(covered, nearest + mean, 0),
+        median_depth=median,
+        normal=normal.permute(1, 2, 0),
+        distortion=alpha * depth2 - depth * depth,
+        semantics=labels,
+        camera=camera,
+    )
+
+
+# ---- a picture by parts ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A picture that Gaussians are drawn on batch after batch, each batch behind those before it.
+
+    Attributes
+    ----------
+    camera : of the picture
+    sums : (CHANNELS, h, w) float32, see `earthgen.splats.raster_forward`
+    weights : (classes, h, w) float32, what each class has of a pixel
+    codes : (classes,) uint8, rising
+    """
+
+    camera: Camera
+    sums: NDArray
+    weights: NDArray
+    codes: NDArray
+
+    @classmethod
+    def blank(cls, camera: Camera, codes: NDArray) -> Canvas:
+        """Nothing yet, for Gaussians of the classes `codes` (k,) uint8; more classes take more memory.
+
+        Raises
+        ------
+        SplatMemoryError
+            if the picture does not fit
+        """
+        known = np.unique(np.asarray(codes, np.uint8))
+        _require((CHANNELS + len(known) + 20) * 4 * camera.height * camera.width, "a picture", camera)
+        return cls(camera, _canvas(camera), np.zeros((len(known), camera.height, camera.width), np.float32), known)
+
+    @property
+    def closed(self) -> bool:
+        """Whether no Gaussian further back can be seen at any pixel."""
+        return bool((self.sums[LIGHT] < 0).all())
+
+    def add(self, splats: SplatTensors) -> None:
+        """Draw a batch: Gaussians that all lie deeper than those drawn before, in any order; no gradients.
+
+        Batches that split Gaussians sorted by depth give what one call of `rasterize` does. Where a later batch
+        reaches before an earlier one it is composited behind it nevertheless.
+
+        Raises
+        ------
+        SplatShapeError
+            if a class is not among the canvas's
+        others
+            as of `earthgen.splats.rendering.rasterize`
+        """
+        check_frame(splats, self.camera)
+        check_values(splats)
+        _check(splats)
+        classes = np.zeros(len(splats), np.uint8)
+        if splats.semantics is not None and len(splats):
+            codes = splats.semantics.numpy()
+            classes = np.searchsorted(self.codes, codes).astype(np.uint8)
+            unknown = self.codes.take(classes, mode="clip") != codes if len(self.codes) else codes >= 0
+            if unknown.any():
+                raise SplatShapeError(
+                    f"class {codes[unknown][0]} is not among the canvas's {self.codes.tolist()}", "name it to `blank`"
+                )
+        with torch.no_grad():
+            given = (splats.means, splats.scales, splats.rotations, splats.opacities, colours(splats, self.camera))
+            drawn = _binned(tuple(_array(tensor) for tensor in given), classes, self.camera, splats.anchor)
+        known = self.codes if splats.semantics is not None else self.codes[:0]
+        weights = self.weights if splats.semantics is not None else self.weights[:0]
+        _draw(drawn, self.sums, weights, known, np.empty(self.sums.shape[1:], np.uint8))
+
+    def rendering(self, background: Tensor) -> Rendering:
+        """The picture so far over a background (3,)."""
+        there = torch.from_numpy(self.sums)
+        if len(self.codes):
+            best = self.weights.argmax(axis=0)
+            most = np.take_along_axis(self.weights, best[None], 0)[0]
+            labels = np.where(most > 0, self.codes[best], 0).astype(np.uint8)
+        else:
+            labels = np.zeros(self.sums.shape[1:], np.uint8)
+        return _rendering(
+            there[LIGHT].abs(), there[COLOUR : COLOUR + 3], there[NORMAL : NORMAL + 3].clone(), there[DEPTH],
+            there[DEPTH2], there[MEDIAN].clone(), there[NEAREST], torch.from_numpy(labels), background, self.camera,
+        )  # fmt: skip
+
+
+# ---- the steps ------------------------------------------------------------------------------------------
+
+
+def _check(splats: SplatTensors) -> None:
+    if splats.device.type != "cpu":
+        raise SplatDeviceError(f"the CPU rasteriser got tensors on {splats.device}", "move them to the CPU")
+    if splats.dtype != torch.float32:
+        raise SplatDtypeError(
+            f"the CPU rasteriser draws float32, not {splats.dtype}", "convert, or use rasterize_reference"
+        )
+
+
+def _numbered(splats: SplatTensors) -> tuple[NDArray, NDArray]:
+    """The classes there are (k,), and the number among them of each Gaussian (n,), uint8 both."""
+    if splats.semantics is None:
+        return np.empty(0, np.uint8), np.zeros(len(splats), np.uint8)
+    codes = splats.semantics.numpy()
+    there = np.bincount(codes, minlength=256) > 0
+    return np.nonzero(there)[0].astype(np.uint8), (np.cumsum(there) - 1).astype(np.uint8)[codes]
+
+
+def _array(tensor: Tensor) -> NDArray:
+    return np.ascontiguousarray(tensor.detach().numpy())
+
+
+def _canvas(camera: Camera) -> NDArray:
+    canvas = np.zeros((CHANNELS, camera.height, camera.width), np.float32)
+    canvas[LIGHT] = 1
+    return canvas
+
+
+def _require(size: int, what: str, camera: Camera) -> None:
+    if size < memory.ASK:
+        return
+    there = memory.free(torch.device("cpu"))
+    if there is not None and size > there:
+        raise SplatMemoryError(
+            f"{what} of {camera.width:,} x {camera.height:,} pixels needs {size / 1e9:,.1f} GB, {there / 1e9:,.1f} GB are "
+            "free",
+            "draw windows of it (Camera.crop), or Gaussians in batches (earthgen.splats.rasterizer.Canvas)",
+        )
+
+
+def _binned(arrays: tuple[NDArray, ...], classes: NDArray, camera: Camera, anchor: tuple[float, float, float]) -> Drawn:
+    """Project Gaussians and sort them into tiles."""
+    count = len(arrays[0])
+    _require(count * RECORD_BYTES + CHANNELS * 12 * camera.height * camera.width, "a picture", camera)
+    cam, orthographic = numbers(camera, anchor), camera.kind == "orthographic"
+    records = np.empty((count, COLUMNS), np.float32)
+    boxes, depths = np.empty((count, 4), np.int32), np.empty(count, np.float32)
+
+    def work(first: int, last: int) -> None:
+        project(*arrays, classes, cam, orthographic, LEAST_ALPHA, first, last, records, boxes, depths)
+
+    spread(count, work)
+    _require(int(pairs(boxes).sum()) * 4, f"the picture of {count:,} Gaussians", camera)
+    bins = bin_by_tile(boxes, depths, camera.width, camera.height)
+    most = int(np.diff(bins.starts).max(initial=0))
+    if most >= MOST_PAIRS:
+        raise RasterizerError(
+            f"{most:,} Gaussians lie over one tile of the picture, it can draw {MOST_PAIRS:,}",
+            "draw them in batches (earthgen.splats.rasterizer.Canvas), or a coarser level of detail",
+        )
+    return Drawn(cam, orthographic, records, boxes, bins)
+
+
+def _draw(drawn: Drawn, canvas: NDArray, weights: NDArray, codes: NDArray, labels: NDArray) -> None:
+    bins, near = drawn.bins, np.float32(drawn.cam[16])
+
+    def work(first: int, last: int) -> None:
+        raster_forward.draw_tiles(
+            first, last, bins.starts, bins.rows, bins.across, drawn.records, near, canvas, weights, codes, labels
+        )
+
+    share(np.diff(bins.starts), work)
+
+
+def _stacked(given: tuple[Tensor | None, ...], shape: tuple[int, ...]) -> NDArray:
+    """(GIVEN, h, w) float32 of the gradients that there are."""
+    stacked = np.zeros((raster_backward.GIVEN, *shape), np.float32)
+    at = 0
+    for gradient, channels in zip(given, (1, 3, 3, 1, 1, 1), strict=True):
+        if gradient is not None:
+            stacked[at : at + channels] = gradient.detach().numpy()
+        at += channels
+    return stacked
+
+
+def _back(drawn: Drawn, canvas: NDArray, given: NDArray) -> NDArray:
+    """(n, GRADIENTS) float32, of the records; undefined where a Gaussian is not seen."""
+    bins, near = drawn.bins, np.float32(drawn.cam[16])
+    slots = np.zeros(len(drawn.boxes) + 1, np.int64)
+    np.cumsum(pairs(drawn.boxes), out=slots[1:])
+    size = int(slots[-1]) * GRADIENTS * 4
+    if size > memory.ASK:
+        there = memory.free(torch.device("cpu"))
+        if there is not None and size > there:
+            raise SplatMemoryError(
+                f"gradients of {len(drawn.boxes):,} Gaussians need {size / 1e9:,.1f} GB, {there / 1e9:,.1f} GB are free",
+                "draw a smaller picture (Camera.crop, Camera.scaled)",
+            )
+    parts = np.zeros((int(slots[-1]), GRADIENTS), np.float32)
+
+    def work(first: int, last: int) -> None:
+        raster_backward.back_tiles(
+            first, last, bins.starts, bins.rows, bins.across, drawn.records, near, canvas, given, drawn.boxes, slots,
+            parts,
+        )  # fmt: skip
+
+    share(np.diff(bins.starts), work)
+    gradients = np.empty((len(drawn.boxes), GRADIENTS), np.float32)
+    spread(len(gradients), lambda first, last: raster_backward.gather(slots, parts, first, last, gradients))
+    return gradients
