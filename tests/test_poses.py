@@ -148,10 +148,11 @@ def test_an_aerial_set_has_high_and_low_oblique_and_nadir_views() -> None:
 def test_what_no_set_can_be() -> None:
     for make in (
         lambda: ring(CENTRE, 10, 10, 0, LENS), lambda: ring(CENTRE, -1, 10, 4, LENS),
-        lambda: ring(CENTRE, 0, 0, 4, LENS), lambda: grid((5, 0, 0, 5), 10, LENS), lambda: grid(BOUNDS, 0, LENS), lambda: grid(BOUNDS, 10, LENS, tilt=90),
-        lambda: grid(BOUNDS, 10, LENS, overlap=100), lambda: grid(BOUNDS, 1e-3, LENS),
-        lambda: grid((0, 0, 1e9, 1), 1e-3, LENS), lambda: aerial((0, 0, 0, 5), LENS),
-        lambda: aerial((0, 0, 1e8, 1e8), LENS), lambda: aerial(BOUNDS, LENS, views=0), lambda: Lens(640, 480).down((0, 0, 10)),
+        lambda: ring(CENTRE, 0, 0, 4, LENS), lambda: grid((5, 0, 0, 5), 10, LENS), lambda: grid(BOUNDS, 0, LENS),
+        lambda: grid(BOUNDS, 10, LENS, tilt=90), lambda: grid(BOUNDS, 10, LENS, overlap=100),
+        lambda: grid(BOUNDS, 1e-3, LENS), lambda: grid((0, 0, 1e9, 1), 1e-3, LENS),
+        lambda: aerial((0, 0, 0, 5), LENS), lambda: aerial((0, 0, 1e8, 1e8), LENS),
+        lambda: aerial(BOUNDS, LENS, views=0), lambda: Lens(640, 480).down((0, 0, 10)),
     ):  # fmt: skip
         with pytest.raises(CameraError):
             make()
