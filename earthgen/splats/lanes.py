@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 F = np.float32
@@ -26,8 +25,7 @@ MOST = F(6)
 """Exponents are cut here: exp(-6) is below the least alpha, 1 / 255, whatever the opacity."""
 
 
-@intrinsic
-def fma(context: Any, a: Any, b: Any, c: Any) -> Any:
+def _fma(context: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c in float32, rounded once where the processor can."""
     signature = types.float32(types.float32, types.float32, types.float32)
 
@@ -39,29 +37,33 @@ def fma(context: Any, a: Any, b: Any, c: Any) -> Any:
     return signature, generate
 
 
-@intrinsic
-def load(context: Any, array: Any, index: Any) -> Any:
+def _load(context: Any, array: Any, index: Any) -> Any:
     """array[index] of a contiguous float32 array (n,); the index is not checked and does not wrap."""
     signature = types.float32(array, types.int64)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         made = context.make_array(signature.args[0])(context, builder, args[0])
-        return builder.load(cgutils.gep_inbounds(builder, made.data, args[1]))
+        return builder.load(builder.gep(made.data, [args[1]], inbounds=True))
 
     return signature, generate
 
 
-@intrinsic
-def store(context: Any, array: Any, index: Any, value: Any) -> Any:
+def _store(context: Any, array: Any, index: Any, value: Any) -> Any:
     """array[index] = value of a contiguous float32 array (n,); the index is not checked and does not wrap."""
     signature = types.void(array, types.int64, types.float32)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         made = context.make_array(signature.args[0])(context, builder, args[0])
-        builder.store(args[2], cgutils.gep_inbounds(builder, made.data, args[1]))
+        builder.store(args[2], builder.gep(made.data, [args[1]], inbounds=True))
         return context.get_dummy_value()
 
     return signature, generate
+
+
+# mypy takes what `intrinsic` gives for a function with the context as its first argument.
+fma: Any = intrinsic(_fma)
+load: Any = intrinsic(_load)
+store: Any = intrinsic(_store)
 
 
 @njit(error_model="numpy", nogil=True, cache=True)

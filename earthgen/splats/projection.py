@@ -84,7 +84,7 @@ def columns(mean, scale, m, cam, orthographic):  # type: ignore[no-untyped-def]
 @njit(error_model="numpy", nogil=True, cache=True)
 def first_pixel(low):  # type: ignore[no-untyped-def]
     """The first pixel whose centre is not before `low`."""
-    return int(math.ceil(min(max(low - MARGIN, -1e9), 1e9) - 0.5))
+    return math.ceil(min(max(low - MARGIN, -1e9), 1e9) - 0.5)
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
@@ -113,8 +113,10 @@ def box(square, x, y, z, a0, a1, a2, b0, b1, b2, low_x, low_y, width, height, or
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
-def project(means, scales, rotations, opacities, colours, classes, cam, orthographic, least, first, last,
-            records, boxes, depths):  # type: ignore[no-untyped-def]  # fmt: skip
+def project(  # type: ignore[no-untyped-def]
+    means, scales, rotations, opacities, colours, classes, cam, orthographic, least, first, last, records, boxes,
+    depths,
+):  # fmt: skip
     """Gaussians [first, last): what is drawn of each, where, and the depth of its mean.
 
     classes : (n,) uint8, numbers of classes; least : alpha below which nothing is drawn
@@ -183,20 +185,34 @@ def facing(x, y, z, m, cam, orthographic):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
-def project_back(means, scales, rotations, cam, orthographic, boxes, gradients, first, last,
-                 to_means, to_scales, to_rotations):  # type: ignore[no-untyped-def]  # fmt: skip
-    """Gradients of Gaussians [first, last) from those of their records.
+def project_back(  # type: ignore[no-untyped-def]
+    means, scales, rotations, cam, orthographic, slots, places, parts, first, last, to_means, to_scales,
+    to_rotations, to_opacities, to_colours,
+):  # fmt: skip
+    """Gradients of Gaussians [first, last) from those of their records in each tile.
 
-    gradients : (n, GRADIENTS) float32; boxes as of `project`: where empty, gradients are 0
-    to_means, to_scales, to_rotations : float32, of the shapes of the first three, written
+    slots : (n + 1,) int64; places, parts : as of `earthgen.splats.raster_backward.back_tiles`. Tiles are added up in
+        their order
+    to_means, to_scales, to_rotations, to_opacities, to_colours : float32 zeros, written where a Gaussian was drawn
     """
+    g = np.empty(GRADIENTS, np.float32)
     for i in range(first, last):
-        if boxes[i, 0] >= boxes[i, 1]:
-            to_means[i, 0], to_means[i, 1], to_means[i, 2] = 0, 0, 0
-            to_scales[i, 0], to_scales[i, 1] = 0, 0
-            to_rotations[i, 0], to_rotations[i, 1], to_rotations[i, 2], to_rotations[i, 3] = 0, 0, 0, 0
+        found = 0
+        for slot in range(slots[i], slots[i + 1]):
+            place = places[slot]
+            if place < 0:
+                continue
+            if found == 0:
+                for column in range(GRADIENTS):
+                    g[column] = parts[place, column]
+            else:
+                for column in range(GRADIENTS):
+                    g[column] += parts[place, column]
+            found += 1
+        if found == 0:
             continue
-        g = gradients[i]
+        to_opacities[i] = g[OPACITY]
+        to_colours[i, 0], to_colours[i, 1], to_colours[i, 2] = g[RED], g[GREEN], g[BLUE]
         mean = (np.float64(means[i, 0]), np.float64(means[i, 1]), np.float64(means[i, 2]))
         q = (
             np.float64(rotations[i, 0]), np.float64(rotations[i, 1]), np.float64(rotations[i, 2]),

@@ -19,7 +19,6 @@ from earthgen.splats.projection import (
     BOTTOM,
     COLUMNS,
     EAST,
-    GRADIENTS,
     GREEN,
     LOW_X,
     LOW_Y,
@@ -66,8 +65,8 @@ BEHIND, OF_COLOUR, OF_NORMAL, OF_DEPTH, OF_DEPTH2, OF_MEDIAN = (
 FROM, HALF_AT, END_AT = (1 + GIVEN) * AREA, (2 + GIVEN) * AREA, (3 + GIVEN) * AREA
 STATE = (4 + GIVEN) * AREA
 
-# Sums over rows, a vector each: of the gradients of u / h, v / h, 1 / h, depth / h and the low-pass, each also times dy;
-# and of the depth of the mean, opacity, colour and normal.
+# Sums over rows, a vector each: of the gradients of u / h, v / h, 1 / h, depth / h and the low-pass, each also times
+# dy; and of the depth of the mean, opacity, colour and normal.
 S_U, S_V, S_H, S_D, S_LOW, S_Z, S_OPACITY, S_RED, S_EAST = 0, 2, 4, 6, 8, 10, 11, 12, 15
 SUMS = 18
 MOMENTS = 10
@@ -75,8 +74,10 @@ TWO = F(2)
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
-def back_row(state, at, sums, x, y, low_x, low_y, u0, u1, v0, v1, p0, p1, z, r, s, opacity, red, green, blue, east,
-             north, up, near, number):  # type: ignore[no-untyped-def]  # fmt: skip
+def back_row(  # type: ignore[no-untyped-def]
+    state, at, sums, x, y, low_x, low_y, u0, u1, v0, v1, p0, p1, z, r, s, opacity, red, green, blue, east, north,
+    up, near, number,
+):  # fmt: skip
     """Take a Gaussian off the row of pixels whose state begins at `at`, and add its gradients to `sums`.
 
     The first part computes what `earthgen.splats.raster_forward.draw_row` does, to the bit.
@@ -201,20 +202,22 @@ def write(of, totals, to):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
-def back_tiles(first, last, starts, rows, across, records, near, canvas, given, boxes, slots, parts):  # type: ignore[no-untyped-def]
+def back_tiles(first, last, starts, rows, across, records, near, canvas, given, boxes, slots, places, parts):  # type: ignore[no-untyped-def]
     """Gradients of what tiles [first, last) drew on an empty canvas.
 
     starts, rows, across, records, near, canvas : as of `earthgen.splats.raster_forward.draw_tiles`, after it
     given : (GIVEN, h, w) float32
-    boxes : (n, 4) int32; slots : (n,) int64, where the tiles of each Gaussian's box begin in `parts`
-    parts : (pairs, GRADIENTS) float32 zeros, written: each pair of Gaussian and tile has its own row, so that the sum
-        over a Gaussian's tiles can be taken in one order, whoever drew them when
+    boxes : (n, 4) int32; slots : (n,) int64, where the tiles of each Gaussian's box begin in `places`
+    places : (pairs,) int32, all -1, written: which of `parts` a pair of Gaussian and tile has, where it has one
+    parts : (pairs, GRADIENTS) float32, written, a pair a row, so that the sum over a Gaussian's tiles can be taken in
+        one order, whoever drew them when
     """
     height, width = canvas.shape[1], canvas.shape[2]
     state = np.empty(STATE, np.float32)
     sums = np.zeros(SUMS * TILE, np.float32)
     totals = np.empty(SUMS + MOMENTS, np.float32)
     staged = np.empty((STAGED, COLUMNS), np.float32)
+    to = np.empty(STAGED, np.int64)
     ends = np.empty(TILE, np.int64)
     for tile in range(first, last):
         begin = starts[tile]
@@ -242,10 +245,13 @@ def back_tiles(first, last, starts, rows, across, records, near, canvas, given, 
                 i = rows[chunk + t]
                 for column in range(COLUMNS):
                     staged[t, column] = records[i, column]
+                breadth = (boxes[i, 1] + TILE - 1) // TILE - boxes[i, 0] // TILE
+                y, x = tile // across - boxes[i, 2] // TILE, tile % across - boxes[i, 0] // TILE
+                to[t] = slots[i] + y * breadth + x
             for t in range(there - 1, -1, -1):
                 of = staged[t]
                 low, high = max(int(of[TOP]) - top, 0), min(int(of[BOTTOM]) - top, down)
-                x = F(left) + MIDDLE - of[X]
+                offset = F(left) + MIDDLE - of[X]
                 place = chunk - begin + t + 1
                 number = F(place)
                 touched = False
@@ -253,29 +259,11 @@ def back_tiles(first, last, starts, rows, across, records, near, canvas, given, 
                     if place <= ends[row]:
                         touched = True
                         back_row(
-                            state, row * TILE, sums, x, F(top + row) + MIDDLE - of[Y], of[LOW_X], of[LOW_Y],
+                            state, row * TILE, sums, offset, F(top + row) + MIDDLE - of[Y], of[LOW_X], of[LOW_Y],
                             of[U0], of[U1], of[V0], of[V1], of[P0], of[P1], of[Z], of[R], of[S], of[OPACITY],
                             of[RED], of[GREEN], of[BLUE], of[EAST], of[NORTH], of[UP], near, number,
                         )  # fmt: skip
                 if touched:
-                    i = rows[chunk + t]
-                    wide_box = (boxes[i, 1] + TILE - 1) // TILE - boxes[i, 0] // TILE
-                    place_y, place_x = tile // across - boxes[i, 2] // TILE, tile % across - boxes[i, 0] // TILE
-                    add_up(sums, x, totals)
-                    write(of, totals, parts[slots[i] + place_y * wide_box + place_x])
-
-
-@njit(nogil=True, cache=True)
-def gather(slots, parts, first, last, gradients):  # type: ignore[no-untyped-def]
-    """Gradients of Gaussians [first, last): sums over their tiles, in the order of tiles.
-
-    slots : (n + 1,) int64; gradients : (n, GRADIENTS) float32, written where a Gaussian has a tile
-    """
-    for i in range(first, last):
-        if slots[i] == slots[i + 1]:
-            continue
-        for column in range(GRADIENTS):
-            gradients[i, column] = parts[slots[i], column]
-        for slot in range(slots[i] + 1, slots[i + 1]):
-            for column in range(GRADIENTS):
-                gradients[i, column] += parts[slot, column]
+                    add_up(sums, offset, totals)
+                    write(of, totals, parts[chunk + t])
+                    places[to[t]] = chunk + t

@@ -42,8 +42,8 @@ CHANNELS = 13
 """Of a canvas (CHANNELS, h, w) float32; the names below."""
 
 LIGHT, COLOUR, NORMAL, DEPTH, DEPTH2, NEAREST, MEDIAN, MEDIAN_AT, LAST_AT = 0, 1, 4, 7, 8, 9, 10, 11, 12
-"""Light left, negative once no more is drawn; sums of w c (3), w n (3), w (d - nearest), w (d - nearest)^2; depth of the
-first Gaussian drawn; the median depth; the place in the tile's list, from 1, of the median and of the last drawn.
+"""Light left, negative once no more is drawn; sums of w c (3), w n (3), w (d - nearest), w (d - nearest)^2; depth of
+the first Gaussian drawn; the median depth; the place in the tile's list, from 1, of the median and of the last drawn.
 
 Depths are summed relative to the pixel's first: their spread is small where they are not, and float32 keeps it."""
 
@@ -67,8 +67,10 @@ O_NEAREST, O_MEDIAN, O_MEDIAN_AT, O_LAST_AT = NEAREST * AREA, MEDIAN * AREA, MED
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
-def draw_row(state, at, x, y, low_x, low_y, u0, u1, v0, v1, p0, p1, z, r, s, opacity, red, green, blue, east, north,
-             up, near, number):  # type: ignore[no-untyped-def]  # fmt: skip
+def draw_row(  # type: ignore[no-untyped-def]
+    state, at, x, y, low_x, low_y, u0, u1, v0, v1, p0, p1, z, r, s, opacity, red, green, blue, east, north, up,
+    near, number,
+):  # fmt: skip
     """Draw a Gaussian on the row of pixels whose state begins at `at`; (x, y) is the first pixel's offset."""
     k = fma(p0, x, fma(p1, y, ONE))
     a = fma(u0, x, u1 * y)

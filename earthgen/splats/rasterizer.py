@@ -17,6 +17,7 @@ from earthgen.splats.binning import MOST_PAIRS, Bins, bin_by_tile, pairs
 from earthgen.splats.cameras import Camera
 from earthgen.splats.colour import colours
 from earthgen.splats.errors import RasterizerError, SplatDeviceError, SplatDtypeError, SplatMemoryError, SplatShapeError
+from earthgen.splats.gaussians import Anchor
 from earthgen.splats.projection import COLUMNS, GRADIENTS, numbers, project, project_back
 from earthgen.splats.raster_forward import CHANNELS, COLOUR, DEPTH, DEPTH2, LIGHT, MEDIAN, NEAREST, NORMAL
 from earthgen.splats.rendering import LEAST_ALPHA, Rendering, check_frame
@@ -53,11 +54,11 @@ def rasterize_on_cpu(splats: SplatTensors, camera: Camera, background: Tensor) -
 
 
 class _Rasterize(torch.autograd.Function):
-    """Light left (h, w), sums of colour and normal (3, h, w), of depth and its square (h, w), median, nearest, labels."""
+    """Light left, sums of colour (3, h, w), normal (3, h, w), depth and its square; median, nearest, labels."""
 
     @staticmethod
     def forward(ctx: Any, means: Tensor, scales: Tensor, rotations: Tensor, opacities: Tensor, colour: Tensor,
-                classes: NDArray, codes: NDArray, camera: Camera, anchor: tuple[float, float, float]) -> Any:  # fmt: skip
+                classes: NDArray, codes: NDArray, camera: Camera, anchor: Anchor) -> Any:  # fmt: skip
         arrays = tuple(_array(given) for given in (means, scales, rotations, opacities, colour))
         drawn = _binned(arrays, classes, camera, anchor)
         canvas = _canvas(camera)
@@ -75,19 +76,20 @@ class _Rasterize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *given: Any) -> Any:
         drawn: Drawn = ctx.drawn
-        arrays = tuple(_array(tensor) for tensor in ctx.saved_tensors)
-        gradients = _back(drawn, ctx.canvas, _stacked(given[:6], ctx.canvas.shape[1:]))
-        to = tuple(np.empty_like(array) for array in arrays)
+        means, scales, rotations = [_array(tensor) for tensor in ctx.saved_tensors]
+        slots, places, parts = _back(drawn, ctx.canvas, _stacked(given[:6], ctx.canvas.shape[1:]))
+        to = [np.zeros_like(array) for array in (means, scales, rotations)]
+        to += [np.zeros(len(means), np.float32), np.zeros((len(means), 3), np.float32)]
+        to_means, to_scales, to_rotations, to_opacities, to_colours = to
 
         def work(first: int, last: int) -> None:
-            project_back(*arrays, drawn.cam, drawn.orthographic, drawn.boxes, gradients, first, last, *to)
+            project_back(
+                means, scales, rotations, drawn.cam, drawn.orthographic, slots, places, parts, first, last, to_means,
+                to_scales, to_rotations, to_opacities, to_colours,
+            )  # fmt: skip
 
-        spread(len(gradients), work)
-        unseen = torch.from_numpy(drawn.boxes[:, 0] >= drawn.boxes[:, 1])
-        there = torch.from_numpy(gradients)
-        there[unseen] = 0
-        return (*(torch.from_numpy(array) for array in to), there[:, 13].clone(), there[:, 14:17].clone(),
-                None, None, None, None)  # fmt: skip
+        spread(len(means), work)
+        return (*(torch.from_numpy(array) for array in to), None, None, None, None)
 
 
 def _rendering(light: Tensor, rgb: Tensor, normal: Tensor, depth: Tensor, depth2: Tensor, median: Tensor,
@@ -137,7 +139,9 @@ class Canvas:
             if the picture does not fit
         """
         known = np.unique(np.asarray(codes, np.uint8))
-        _require((CHANNELS + len(known) + 20) * 4 * camera.height * camera.width, "a picture", camera)
+        _require(
+            (CHANNELS + len(known) + 20) * 4 * camera.height * camera.width, "a picture", (camera.height, camera.width)
+        )
         return cls(camera, _canvas(camera), np.zeros((len(known), camera.height, camera.width), np.float32), known)
 
     @property
@@ -223,31 +227,40 @@ def _canvas(camera: Camera) -> NDArray:
     return canvas
 
 
-def _require(size: int, what: str, camera: Camera) -> None:
+def _require(size: int, what: str, shape: tuple[int, ...]) -> None:
     if size < memory.ASK:
         return
     there = memory.free(torch.device("cpu"))
     if there is not None and size > there:
         raise SplatMemoryError(
-            f"{what} of {camera.width:,} x {camera.height:,} pixels needs {size / 1e9:,.1f} GB, {there / 1e9:,.1f} GB are "
+            f"{what} in {shape[-1]:,} x {shape[-2]:,} pixels needs {size / 1e9:,.1f} GB, {there / 1e9:,.1f} GB are "
             "free",
             "draw windows of it (Camera.crop), or Gaussians in batches (earthgen.splats.rasterizer.Canvas)",
         )
 
 
-def _binned(arrays: tuple[NDArray, ...], classes: NDArray, camera: Camera, anchor: tuple[float, float, float]) -> Drawn:
-    """Project Gaussians and sort them into tiles."""
-    count = len(arrays[0])
-    _require(count * RECORD_BYTES + CHANNELS * 12 * camera.height * camera.width, "a picture", camera)
+def _binned(arrays: tuple[NDArray, ...], classes: NDArray, camera: Camera, anchor: Anchor) -> Drawn:
+    """Project Gaussians and sort them into tiles.
+
+    arrays : means, scales, rotations, opacities and colours
+    """
+    means, scales, rotations, opacities, colour = arrays
+    count = len(means)
+    _require(
+        count * RECORD_BYTES + CHANNELS * 12 * camera.height * camera.width, "a picture", (camera.height, camera.width)
+    )
     cam, orthographic = numbers(camera, anchor), camera.kind == "orthographic"
     records = np.empty((count, COLUMNS), np.float32)
     boxes, depths = np.empty((count, 4), np.int32), np.empty(count, np.float32)
 
     def work(first: int, last: int) -> None:
-        project(*arrays, classes, cam, orthographic, LEAST_ALPHA, first, last, records, boxes, depths)
+        project(
+            means, scales, rotations, opacities, colour, classes, cam, orthographic, LEAST_ALPHA, first, last, records,
+            boxes, depths,
+        )  # fmt: skip
 
     spread(count, work)
-    _require(int(pairs(boxes).sum()) * 4, f"the picture of {count:,} Gaussians", camera)
+    _require(int(pairs(boxes).sum()) * 4, f"the picture of {count:,} Gaussians", (camera.height, camera.width))
     bins = bin_by_tile(boxes, depths, camera.width, camera.height)
     most = int(np.diff(bins.starts).max(initial=0))
     if most >= MOST_PAIRS:
@@ -280,28 +293,21 @@ def _stacked(given: tuple[Tensor | None, ...], shape: tuple[int, ...]) -> NDArra
     return stacked
 
 
-def _back(drawn: Drawn, canvas: NDArray, given: NDArray) -> NDArray:
-    """(n, GRADIENTS) float32, of the records; undefined where a Gaussian is not seen."""
+def _back(drawn: Drawn, canvas: NDArray, given: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Slots, places and parts, as of `earthgen.splats.projection.project_back`."""
     bins, near = drawn.bins, np.float32(drawn.cam[16])
     slots = np.zeros(len(drawn.boxes) + 1, np.int64)
     np.cumsum(pairs(drawn.boxes), out=slots[1:])
-    size = int(slots[-1]) * GRADIENTS * 4
-    if size > memory.ASK:
-        there = memory.free(torch.device("cpu"))
-        if there is not None and size > there:
-            raise SplatMemoryError(
-                f"gradients of {len(drawn.boxes):,} Gaussians need {size / 1e9:,.1f} GB, {there / 1e9:,.1f} GB are free",
-                "draw a smaller picture (Camera.crop, Camera.scaled)",
-            )
-    parts = np.zeros((int(slots[-1]), GRADIENTS), np.float32)
+    size = int(slots[-1])
+    _require(size * (GRADIENTS + 1) * 4, f"the gradient of {len(drawn.boxes):,} Gaussians", canvas.shape)
+    places = np.full(size, -1, np.int32)
+    parts = np.empty((size, GRADIENTS), np.float32)
 
     def work(first: int, last: int) -> None:
         raster_backward.back_tiles(
             first, last, bins.starts, bins.rows, bins.across, drawn.records, near, canvas, given, drawn.boxes, slots,
-            parts,
+            places, parts,
         )  # fmt: skip
 
     share(np.diff(bins.starts), work)
-    gradients = np.empty((len(drawn.boxes), GRADIENTS), np.float32)
-    spread(len(gradients), lambda first, last: raster_backward.gather(slots, parts, first, last, gradients))
-    return gradients
+    return slots, places, parts
