@@ -149,6 +149,9 @@ def test_json_brings_a_camera_back_to_the_bit() -> None:
     assert "690000.00" in str(camera()) and "EPSG:32632" in str(camera())
     with pytest.raises(CameraError, match="cannot be read"):
         Camera.from_dict({"kind": "pinhole"})
+    for wrong in ({"fx": "long"}, {"width": "wide"}, {"far": []}):
+        with pytest.raises(CameraError, match="cannot be read"):
+            Camera.from_dict(camera().to_dict() | wrong)
     with pytest.raises(CameraError, match="shutter"):
         Camera.from_dict(camera().to_dict() | {"shutter": 1})
 

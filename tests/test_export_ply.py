@@ -381,6 +381,11 @@ def test_coordinates_in_float64_get_an_anchor_of_their_own(tmp_path: Path) -> No
     after = read_ply(put(tmp_path / "a.ply", foreign(before, **utm)), crs="EPSG:32632")
     np.testing.assert_allclose(after.positions, before.positions, atol=1e-4)
     assert np.abs(after.means).max() < 2000 and all(value == round(value) for value in after.anchor)
+    # In float32 they are as coarse as the file has them, and what follows does not lose more.
+    short = {axis: column.astype(np.float32) for axis, column in utm.items()}
+    after = read_ply(put(tmp_path / "a.ply", foreign(before, **short)), crs="EPSG:32632")
+    assert np.abs(after.means).max() < 2000
+    np.testing.assert_array_equal(after.positions, np.stack([short[axis] for axis in "xyz"], axis=1))
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -178,6 +178,7 @@ def test_what_the_user_is_told(tmp_path: Path) -> None:
     told(InputError, "no frames", frames=[1])
     told(InputError, "frame 0 .without a file. has no transform_matrix", frames=[{}])
     told(InputError, "intrinsics", fl_x=[])
+    told(InputError, "intrinsics", fl_x="long")
     told(InputError, "'earthgen'", earthgen={"anchor": [1, 2]})
     told(InputError, "'earthgen'", earthgen=[1])
     told(CameraError, "focal", fl_x=-5)
@@ -188,6 +189,10 @@ def test_what_the_user_is_told(tmp_path: Path) -> None:
     told(CameraError, "finite", matrix=(eye * np.nan).tolist())
     told(CameraError, "numbers", matrix=[["a"] * 4] * 4)
     told(CameraError, "last row", matrix=np.diag([1, 1, 1, 0.01]).tolist())
+    with pytest.raises(InputError, match="intrinsics of frame 0"):
+        from_transforms({**BY_HAND, "near": "x"})
+    with pytest.raises(CameraError, match=r"width of 10\.5"):
+        from_transforms({**BY_HAND, "w": 10.5})
     with pytest.raises(InputError, match="camera_angle_x"):
         from_transforms({"w": 5, "h": 5, "frames": [frame]})
     with pytest.raises(CameraError, match="no camera to write"):

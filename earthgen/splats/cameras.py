@@ -193,7 +193,9 @@ class Camera:
             given["far"] = math.inf
         try:
             return cls(**given)
-        except TypeError as error:
+        except CameraError:
+            raise
+        except (TypeError, ValueError) as error:
             raise CameraError(
                 f"a camera cannot be read from {sorted(given)}: {error}", "write it with to_dict"
             ) from error

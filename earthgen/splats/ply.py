@@ -28,6 +28,9 @@ __all__ = ["PlyWriter", "encode", "read_ply", "read_records", "record_type", "si
 FLAT = 0.1
 """Of a 3D Gaussian: shortest to middle scale, up to which it counts as a disc."""
 
+FAR = 10_000.0
+"""Metres from the anchor beyond which coordinates of other programs get one of their own."""
+
 EXACTLY_UNIT = 1e-6
 """Quaternions whose length is this near to 1 are taken as they stand, others are normalised."""
 
@@ -159,9 +162,10 @@ def read_ply(
         nowhere. Given a crs, a sidecar is not looked for.
     flatten : take 3D Gaussians that are no discs, and drop their shortest axis
 
-    Coordinates that a file keeps in float64 get an anchor of their own near their middle, in whole metres. 3D Gaussians
-    whose shortest scale is at most a tenth of the middle one become discs across it. Quaternions are normalised;
-    classes that are not there are 0. Values are not looked at: `Gaussians.check` does that.
+    Of other programs' files: coordinates in float64, or beyond 10 km, get an anchor of their own near their middle, in
+    whole metres (UTM coordinates, say, of which float32 keeps half metres). 3D Gaussians whose shortest scale is at most
+    a tenth of the middle one become discs across it. Quaternions are normalised; classes that are not there are 0.
+    Values are not looked at: `Gaussians.check` does that.
 
     Raises
     ------
@@ -179,12 +183,13 @@ def read_ply(
     place = (anchor, crs, vertical_crs) if crs is not None else _place(path)
     scales, rotations = _discs(path, records, flatten)
     opacities = logistic(records["opacity"])
-    if all(bits_of(name) in names for name in ENCODED):
+    own = all(bits_of(name) in names for name in ENCODED)
+    if own:
         opacities = restore(opacities, records[bits_of("opacity")], 1.0)
         scales = np.stack([restore(scales[:, i], records[bits_of(f"scale_{i}")]) for i in range(2)], axis=1)
     else:
         rotations = _unit(rotations)
-    at, means = _means(records, place[0])
+    at, means = _means(records, place[0], own)
     return Gaussians(
         anchor=at,
         crs=place[1],
@@ -232,12 +237,13 @@ def _columns(records: NDArray, *fields: str) -> NDArray:
     return np.stack([records[field].astype(np.float32) for field in fields], axis=1)
 
 
-def _means(records: NDArray, anchor: Anchor) -> tuple[Anchor, NDArray]:
-    if len(records) == 0 or all(records[axis].dtype.itemsize <= 4 for axis in "xyz"):
-        return anchor, _columns(records, "x", "y", "z")
+def _means(records: NDArray, anchor: Anchor, own: bool) -> tuple[Anchor, NDArray]:
     places = np.stack([records[axis].astype(np.float64) for axis in "xyz"], axis=1)
     known = places[np.isfinite(places).all(axis=1)]
-    middle = np.round(known.mean(axis=0)) if len(known) else np.zeros(3)
+    short = all(records[axis].dtype.itemsize <= 4 for axis in "xyz")
+    if own or len(known) == 0 or (short and np.abs(known).max() < FAR):
+        return anchor, places.astype(np.float32)
+    middle = np.round(known.mean(axis=0))
     at = np.asarray(anchor, np.float64) + middle
     return (float(at[0]), float(at[1]), float(at[2])), (places - middle).astype(np.float32)
 

@@ -174,14 +174,12 @@ def from_transforms(document: Mapping[str, Any], *, size: tuple[int, int] | None
         values = {**shared, **frame}
         kind = _kind(values, what)
         rotation, place = _pose(frame, undo, what)
-        fx, fy, cx, cy, width, height = _intrinsics(values, size, what)
+        fx, fy, cx, cy, width, height, near, far = _intrinsics(values, size, what)
         east, north, up = (anchor + place).tolist()
-        far = values.get("far")
         views.append(
             View(
                 Camera(
-                    kind, width, height, fx, fy, cx, cy, (east, north, up), rotation, crs, vertical,
-                    float(values.get("near", 0.05)), math.inf if far is None else float(far),
+                    kind, width, height, fx, fy, cx, cy, (east, north, up), rotation, crs, vertical, near, far,
                 ),
                 str(frame.get("file_path", "")), str(frame.get("depth_file_path", "")), str(frame.get("mask_path", "")),
             )
@@ -254,23 +252,28 @@ def _kind(values: Mapping[str, Any], what: str) -> Kind:
 
 def _intrinsics(
     values: Mapping[str, Any], size: tuple[int, int] | None, what: str
-) -> tuple[float, float, float, float, int, int]:
+) -> tuple[float, float, float, float, int, int, float, float]:
+    """fx, fy, cx, cy, width, height, near, far."""
+    sized = "w" in values and "h" in values
+    if not sized and size is None:
+        raise InputError(f"{what} does not say the size of its picture (w, h)", "give size=(width, height)")
+    if "fl_x" not in values and "camera_angle_x" not in values:
+        raise InputError(f"{what} has neither fl_x nor camera_angle_x", "give a transforms.json with intrinsics")
     try:
-        width, height = (values["w"], values["h"]) if "w" in values and "h" in values else size or (None, None)
-        if width is None or height is None:
-            raise InputError(f"{what} does not say the size of its picture (w, h)", "give size=(width, height)")
-        width, height = int(width), int(height)
-        if "fl_x" in values:
-            fx = float(values["fl_x"])
-        elif "camera_angle_x" in values:  # as instant-ngp and Blender's exporters say it
-            fx = width / 2 / math.tan(float(values["camera_angle_x"]) / 2)
-        else:
-            raise InputError(f"{what} has neither fl_x nor camera_angle_x", "give a transforms.json with intrinsics")
+        width, height = (values["w"], values["h"]) if sized else size or (0, 0)
+        # Angles are how instant-ngp and Blender's exporters say it.
+        fx = float(values["fl_x"]) if "fl_x" in values else _focal(width, values["camera_angle_x"])
         fy = fx
         if "fl_y" in values:
             fy = float(values["fl_y"])
-        elif "camera_angle_y" in values and "fl_x" not in values:
-            fy = height / 2 / math.tan(float(values["camera_angle_y"]) / 2)
-        return fx, fy, float(values.get("cx", width / 2)), float(values.get("cy", height / 2)), width, height
-    except (TypeError, OverflowError, ZeroDivisionError) as error:
+        elif "fl_x" not in values and "camera_angle_y" in values:
+            fy = _focal(height, values["camera_angle_y"])
+        cx, cy = float(values.get("cx", width / 2)), float(values.get("cy", height / 2))
+        far = values.get("far")
+        return fx, fy, cx, cy, width, height, float(values.get("near", 0.05)), math.inf if far is None else float(far)
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"the intrinsics of {what} cannot be read: {error}", "give numbers") from error
+
+
+def _focal(pixels: float, angle: float) -> float:
+    return pixels / 2 / math.tan(float(angle) / 2)
