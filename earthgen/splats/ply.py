@@ -163,7 +163,7 @@ def read_ply(
     flatten : take 3D Gaussians that are no discs, and drop their shortest axis
 
     Of other programs' files: coordinates in float64, or beyond 10 km, get an anchor of their own near their middle, in
-    whole metres (UTM coordinates, say, of which float32 keeps half metres). 3D Gaussians whose shortest scale is at most
+    whole metres (such as UTM, of which float32 keeps half metres). 3D Gaussians whose shortest scale is at most
     a tenth of the middle one become discs across it. Quaternions are normalised; classes that are not there are 0.
     Values are not looked at: `Gaussians.check` does that.
 
