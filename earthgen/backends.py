@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # every plugin imports this module, and `earthgen --help` imp
     from earthgen.progress import Progress
     from earthgen.sparse.kernel_map import Kernel
     from earthgen.sparse.sites import Sites
+    from earthgen.splats.cameras import Camera
     from earthgen.stages import Stage
     from earthgen.world import World
     from geo_io.frame import Bounds, Frame
@@ -145,10 +146,12 @@ class View:
 
     Attributes
     ----------
-    kind : "top" (orthographic, from above, north up) or "oblique" (orthographic, from `azimuth` and `elevation`)
-    size : the longer edge of the picture, pixels
+    kind : "top" (orthographic, from above, north up), "oblique" (orthographic, from `azimuth` and `elevation`), or
+        "camera": what `camera` sees, which not every renderer draws
+    size : the longer edge of the picture, pixels; a camera has its own
     bounds : CRS metres, None for all of the world
     azimuth, elevation : direction from which an oblique view looks, degrees clockwise from north and above the horizon
+    camera : of a view of kind "camera", in the world's CRS
     """
 
     kind: str = "top"
@@ -156,6 +159,7 @@ class View:
     bounds: Bounds | None = None
     azimuth: float = 200.0
     elevation: float = 40.0
+    camera: Camera | None = None
 
 
 class Renderer(Protocol):

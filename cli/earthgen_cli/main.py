@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from earthgen_cli import batch, digest, doctor, export, generate, info, legend, plan, plugins, preview, verify
+from earthgen_cli import batch, digest, doctor, export, generate, info, legend, plan, plugins, preview, render, verify
 from earthgen_cli.output import say, say_error
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ EXIT_CODES = {
     7: "the job is too large without --yes",
     8: "workers or a scheduler cannot be reached, or died again and again",
     9: "a computation with sparse tensors cannot be done: no such backend here, too little memory, voxels out of range",
+    10: "Gaussians, cameras or pictures of them: wrong values or files, another CRS, too little memory",
     130: "interrupted; what is written stays valid",
 }
 """The exit codes of every command; docs/cli.md lists them."""
@@ -48,6 +49,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "batch": batch.batch,
     "info": info.info,
     "preview": preview.preview,
+    "render": render.render,
     "export": export.export,
     "verify": verify.verify,
     "digest": digest.digest,

@@ -13,7 +13,7 @@ from earthgen_cli.options import JsonOutput, ProgressMode, Quiet, WorldArgument
 from earthgen_cli.output import say, say_json
 from earthgen_cli.progress import Mode, display
 
-DEFAULT_RENDERER = "zbuffer"
+DEFAULT_RENDERER = "splats"
 
 
 class Kind(StrEnum):

@@ -9,7 +9,7 @@ from earthgen.backends import Offer, PluginInfo
 from earthgen.hooks import hookimpl
 
 if TYPE_CHECKING:
-    from earthgen_preview.renderer import ZBuffer
+    from earthgen.backends import Renderer
 
 
 @hookimpl
@@ -18,11 +18,20 @@ def earthgen_info() -> PluginInfo:
 
 
 @hookimpl
-def earthgen_renderers() -> list[Offer[ZBuffer]]:
-    return [Offer("zbuffer", _renderer, "shaded map or oblique view of the voxels' surface, on the CPU")]
+def earthgen_renderers() -> list[Offer[Renderer]]:
+    return [
+        Offer("splats", _splats, "the 2D Gaussians from above, oblique or as a camera sees them, on the CPU"),
+        Offer("zbuffer", _zbuffer, "shaded map or oblique view of the voxels' surface, on the CPU"),
+    ]
 
 
-def _renderer(**options: Any) -> ZBuffer:
+def _splats(**options: Any) -> Renderer:
+    from earthgen_preview.splats import SplatRenderer
+
+    return SplatRenderer(**options)
+
+
+def _zbuffer(**options: Any) -> Renderer:
     from earthgen_preview.renderer import ZBuffer
 
     return ZBuffer(**options)

@@ -50,11 +50,12 @@ def _encode(x: NDArray) -> NDArray:
     return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-9) ** (1 / 2.4) - 0.055)
 
 
-def _decode(x: NDArray) -> NDArray:
+def decode(x: NDArray) -> NDArray:
+    """Linear light of sRGB values in [0, 1] (IEC 61966-2-1)."""
     return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
 
 
-LINEAR = _decode(np.arange(256) / 255).astype(np.float32)
+LINEAR = decode(np.arange(256) / 255).astype(np.float32)
 """(256,) linear light of the sRGB values (IEC 61966-2-1)."""
 
 

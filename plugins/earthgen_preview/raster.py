@@ -164,7 +164,7 @@ def _draw(  # type: ignore[no-untyped-def]
                     if d >= depth[r, col]:
                         continue
                     if not lit:
-                        _light(
+                        light_one(
                             mx / 4, my / 4, mz / 4, colour[voxel[q]], normal[voxel[q]], water[voxel[q]],
                             side_normals[side[q]], grid_left, grid_top, cell, shadow, around, sun, softness,
                             sun_colour, sky_colour, shade,
@@ -178,10 +178,11 @@ def _draw(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _light(  # type: ignore[no-untyped-def]
+def light_one(  # type: ignore[no-untyped-def]
     x, y, z, colour, normal, water, outward, grid_left, grid_top, cell, shadow, around, sun, softness,
     sun_colour, sky_colour, shade,
 ):  # fmt: skip
+    """Writes to `shade` (3,) the linear light of one place; x, y, z, and the grids, as in `Scene`."""
     # The splat's normal is smoother than the voxel's side, but tells nothing of a side that faces elsewhere.
     nx, ny, nz = normal[0], normal[1], normal[2]
     if nx * outward[0] + ny * outward[1] + nz * outward[2] < 0.25:

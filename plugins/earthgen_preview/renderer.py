@@ -128,23 +128,8 @@ def _shade_map(relief: Relief) -> NDArray:
 def paint(world: World, selection: Selection, eye: Camera, azimuth: float, progress: Progress) -> Canvas:
     """An oblique view of a selection; `azimuth` of the view places the sun."""
     relief = read_relief(world, selection, eye.metres_per_pixel, colours=False)
-    # The sun stands to the left of the view and a little behind it, so that walls that are seen are lit.
-    sun = (azimuth + 48.0, 40.0)
-    cell = relief.cell
-    scene = Scene(
-        left=relief.left - eye.anchor[0],
-        top=relief.top - eye.anchor[1],
-        cell=cell,
-        shadow=light.shadow_heights(relief.surface, cell, *sun) - np.float32(eye.anchor[2]),
-        around=light.surroundings(relief.surface, cell, 7.0) - np.float32(eye.anchor[2]),
-        sun=light.sun_vector(*sun),
-        softness=1.2 * cell + 0.6,
-    )
-    open_sky = np.full((1, 1), light.FAR_BELOW, np.float32)
-    plain = replace(scene, shadow=open_sky, around=open_sky)
-    sky = _background(eye.shape[0] * SAMPLES)
-    base = eye.low - plinth(selection.frame.bounds)
-    canvas = Canvas.of(eye, SAMPLES, sky, _table_shadow(world, selection, eye, base))
+    scene = sunlit(relief, side_sun(azimuth), tuple(eye.anchor))
+    canvas, base = _table(world, selection, eye)
     progress.start("preview", len(selection.tiles))
     for piece in pieces(world, selection):
         mesh = surface_mesh(piece, tuple(eye.anchor))
@@ -155,12 +140,56 @@ def paint(world: World, selection: Selection, eye: Camera, azimuth: float, progr
             canvas, scene, mesh.vertices, mesh.quads, mesh.voxel, mesh.side, colour,
             normals(piece.splats.rotation), water, two_sided=any(side.any() for side in rim),
         )  # fmt: skip
-        _draw_block(canvas, plain, piece, rim, eye, base)
+        _draw_block(canvas, _open_sky(scene), piece, rim, eye, base)
         progress.step("tile {}, {}".format(*piece.tile))
     return canvas
 
 
-def _background(height: int) -> NDArray:
+def paint_block(world: World, selection: Selection, eye: Camera, azimuth: float) -> Canvas:
+    """The block of earth that an oblique view shows where the world ends, and nothing of the world on it."""
+    relief = read_relief(world, selection, eye.metres_per_pixel, colours=False)
+    scene = _open_sky(sunlit(relief, side_sun(azimuth), tuple(eye.anchor)))
+    canvas, base = _table(world, selection, eye)
+    for piece in pieces(world, selection):
+        _draw_block(canvas, scene, piece, _rim(piece, selection), eye, base)
+    return canvas
+
+
+def side_sun(azimuth: float) -> tuple[float, float]:
+    """Azimuth and elevation of the sun for a view from `azimuth`, degrees.
+
+    It stands to the left of the view and a little behind it, so that walls that are seen are lit.
+    """
+    return azimuth + 48.0, 40.0
+
+
+def sunlit(relief: Relief, sun: tuple[float, float], anchor: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Scene:
+    """Where the light of a sun (azimuth and elevation) and of the sky reaches, relative to an anchor."""
+    return Scene(
+        left=relief.left - anchor[0],
+        top=relief.top - anchor[1],
+        cell=relief.cell,
+        shadow=light.shadow_heights(relief.surface, relief.cell, *sun) - np.float32(anchor[2]),
+        around=light.surroundings(relief.surface, relief.cell, 7.0) - np.float32(anchor[2]),
+        sun=light.sun_vector(*sun),
+        softness=1.2 * relief.cell + 0.6,
+    )
+
+
+def _open_sky(scene: Scene) -> Scene:
+    """The same sun, and nothing that keeps it off."""
+    nothing = np.full((1, 1), light.FAR_BELOW, np.float32)
+    return replace(scene, shadow=nothing, around=nothing)
+
+
+def _table(world: World, selection: Selection, eye: Camera) -> tuple[Canvas, float]:
+    """An empty canvas with the shadow of the block on it, and the height of the block's base."""
+    base = eye.low - plinth(selection.frame.bounds)
+    sky = background(eye.shape[0] * SAMPLES)
+    return Canvas.of(eye, SAMPLES, sky, _table_shadow(world, selection, eye, base)), base
+
+
+def background(height: int) -> NDArray:
     """(height, 3) float32 linear colours of the rows, from the sky down."""
     t = np.linspace(0, 1, height)[:, None]
     return (light.to_linear(HORIZON) * (1 - t) + light.to_linear(PAPER) * t).astype(np.float32)

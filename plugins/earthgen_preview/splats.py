@@ -1,0 +1,211 @@
+"""Pictures of a world's Gaussians: what they are, in the light of the other previews.
+
+The Gaussians are drawn window by window (`earthgen.splats.scene`), and the light is laid over what each pixel shows:
+its colour, normal, depth and class. So a picture of any size takes the memory of a window and of the picture itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen.backends import View
+from earthgen.errors import JobError
+from earthgen.progress import Progress
+from earthgen.selection import select
+from earthgen.splats.cameras import Camera
+from earthgen.splats.scene import Window, draw
+from earthgen.world import World
+from earthgen_preview import light
+from earthgen_preview.camera import Camera as Eye
+from earthgen_preview.camera import camera
+from earthgen_preview.picture import with_marks
+from earthgen_preview.raster import HAZE, Scene, light_one
+from earthgen_preview.relief import WATER, read_relief
+from earthgen_preview.renderer import (
+    HORIZON,
+    MAP_SUN,
+    PAPER,
+    SAMPLES,
+    background,
+    level_for,
+    paint_block,
+    side_sun,
+    sunlit,
+)
+
+RELIEF = 2048
+"""Cells along the longer edge of the grid of heights that shadows are cast on, at most about."""
+
+FAR = 1e6
+"""Metres before and behind an orthographic camera within which everything is seen."""
+
+LEAST = 0.02
+"""A pixel that is covered less than this shows the background."""
+
+
+class SplatRenderer:
+    """Draws the Gaussians on the CPU, from above, oblique, or as a camera sees them.
+
+    Parameters
+    ----------
+    marks : put a scale bar and an arrow to the north into maps and oblique views of 200 pixels or more
+    lit : in the light of a low sun, with shadows; otherwise in the colours that the world stores
+    rasterizer : the name of one, see `earthgen.splats.rendering.rasterize`
+    """
+
+    name = "splats"
+
+    def __init__(self, marks: bool = True, lit: bool = True, rasterizer: str | None = None) -> None:
+        self.marks = marks
+        self.lit = lit
+        self.rasterizer = rasterizer
+        self._scenes: dict[tuple[object, ...], Scene] = {}
+
+    def render(self, world: World, view: View, progress: Progress) -> NDArray:
+        """(height, width, 3) uint8 sRGB; see `earthgen.backends.View`.
+
+        Raises
+        ------
+        JobError
+            if the view is impossible
+        StoreError, RegionError
+            if the world has no finished tile, or none within the view's bounds
+        """
+        eye: Eye | None = None
+        if view.kind == "camera":
+            if view.camera is None:
+                raise JobError("a view of kind 'camera' needs a camera", "give View(kind='camera', camera=...)")
+            seen = view.camera
+        else:
+            eye = camera(world, view)
+            seen = orthographic(eye, world)
+        image = self._draw(world, view, seen, eye, progress)
+        return with_marks(image, eye) if self.marks and eye is not None else image
+
+    def _draw(self, world: World, view: View, seen: Camera, eye: Eye | None, progress: Progress) -> NDArray:
+        samples = SAMPLES if view.kind == "oblique" else 1
+        fine = seen.scaled(samples) if samples > 1 else seen
+        scene = self._scene(world, view) if self.lit else None
+        behind = _backdrop(world, view, eye, fine.height)
+        haze = _haze(world, view, seen)
+        image = np.empty((seen.height, seen.width, 3), np.uint8)
+        for window in draw(
+            world, fine, bounds=view.bounds, detail=float(samples), window=512 * samples, progress=progress,
+            rasterizer=self.rasterizer,
+        ):  # fmt: skip
+            rows, columns = window.place
+            colours = _shown(window, scene, behind[rows, columns if behind.shape[1] > 1 else slice(None)], haze)
+            row, column = rows.start // samples, columns.start // samples
+            h, w = colours.shape[0] // samples, colours.shape[1] // samples
+            mean = colours.reshape(h, samples, w, samples, 3).mean(axis=(1, 3))
+            image[row : row + h, column : column + w] = light.to_srgb(mean)
+        return image
+
+    def _scene(self, world: World, view: View) -> Scene:
+        """The light of a view: kept, since the frames of a path share it."""
+        sun = MAP_SUN if view.kind == "top" else side_sun(view.azimuth)
+        key = (world.path, view.bounds, sun, len(world.tiles()))
+        if key not in self._scenes:
+            self._scenes = {key: sunlight(world, view, sun)}
+        return self._scenes[key]
+
+
+def orthographic(eye: Eye, world: World) -> Camera:
+    """The same view as a camera of Gaussians."""
+    turn = np.stack([eye.right, -eye.up, eye.toward], axis=1)
+    pixel = 1 / eye.metres_per_pixel
+    height, width = eye.shape
+    x, y, z = (float(value) for value in eye.anchor)
+    rows = [(float(a), float(b), float(c)) for a, b, c in turn]
+    return Camera(
+        "orthographic", width, height, pixel, pixel, -eye.left * pixel, eye.top * pixel, (x, y, z),
+        (rows[0], rows[1], rows[2]), world.frame.crs, world.frame.vertical_crs, near=-FAR, far=FAR,
+    )  # fmt: skip
+
+
+def sunlight(world: World, view: View, sun: tuple[float, float]) -> Scene:
+    """Where the sun's light and the sky's reach, in metres of the CRS. sun : azimuth and elevation, degrees."""
+    whole = select(world, view.bounds, 1)
+    left, bottom, right, top = whole.frame.bounds
+    pixel = max(max(right - left, top - bottom) / RELIEF, world.frame.voxel_size)
+    selection = select(world, view.bounds, level_for(world, pixel))
+    return sunlit(read_relief(world, selection, pixel, colours=False), sun)
+
+
+@dataclass(frozen=True)
+class Haze:
+    """How far away things fade: none of it nearer than `near`, all of it beyond `far`, metres along the view."""
+
+    near: float
+    far: float
+
+
+def _haze(world: World, view: View, seen: Camera) -> Haze | None:
+    if view.kind == "top":
+        return None
+    left, bottom, right, top = world.part(1, view.bounds).bounds
+    size = math.hypot(right - left, top - bottom)
+    if seen.kind == "orthographic":
+        return Haze(-size / 2, size / 2)
+    return Haze(0.0, size)
+
+
+def _backdrop(world: World, view: View, eye: Eye | None, height: int) -> NDArray:
+    """(height, width or 1, 3) float32 linear colours behind the world."""
+    if view.kind == "top":
+        return np.tile(light.to_linear(PAPER), (height, 1, 1))
+    if eye is None:
+        return background(height)[:, None, :]
+    selection = select(world, view.bounds, level_for(world, eye.metres_per_pixel))
+    return paint_block(world, selection, eye, view.azimuth).colour
+
+
+def _shown(window: Window, scene: Scene | None, behind: NDArray, haze: Haze | None) -> NDArray:
+    """(h, w, 3) float32 linear light of a window; `behind`, (h, w or 1, 3), is what stands behind the world there."""
+    made = window.rendering
+    alpha, rgb = made.alpha.numpy(), made.rgb.numpy()
+    colour = light.decode(np.clip(rgb / np.maximum(alpha, LEAST)[..., None], 0, 1)).astype(np.float32)
+    depth = np.where(made.median_depth.numpy() != 0, made.median_depth.numpy(), made.depth.numpy())
+    if scene is not None:
+        seen = made.camera
+        h, w = alpha.shape
+        row, column = np.mgrid[0:h, 0:w] + 0.5
+        points = seen.unproject(np.stack([column.ravel(), row.ravel()], 1), depth.ravel())
+        near = replace(scene, left=scene.left - seen.position[0], top=scene.top - seen.position[1])
+        points[:, 0] -= seen.position[0]
+        points[:, 1] -= seen.position[1]
+        _light_pixels(
+            points, colour.reshape(-1, 3), made.normal.numpy().reshape(-1, 3), WATER[made.semantics.numpy().ravel()],
+            alpha.ravel() >= LEAST, near.left, near.top, near.cell, near.shadow, near.around, near.sun, near.softness,
+            light.SUN, light.SKY,
+        )  # fmt: skip
+    if haze is not None:
+        share = HAZE * np.clip((depth - haze.near) / (haze.far - haze.near), 0, 1).astype(np.float32)[..., None]
+        colour = colour * (1 - share) + light.to_linear(HORIZON) * share
+    cover = alpha[..., None]
+    return np.where(cover >= LEAST, colour * cover + behind * (1 - cover), behind)
+
+
+@numba.njit(cache=True, nogil=True)
+def _light_pixels(  # type: ignore[no-untyped-def]
+    points, colour, normal, water, there, left, top, cell, shadow, around, sun, softness, sun_colour, sky_colour
+):
+    shade = np.empty(3, np.float32)
+    unit = np.empty(3, np.float32)
+    for k in range(points.shape[0]):
+        if not there[k]:
+            continue
+        length = math.sqrt(normal[k, 0] ** 2 + normal[k, 1] ** 2 + normal[k, 2] ** 2)
+        for axis in range(3):
+            unit[axis] = normal[k, axis] / length if length > 1e-6 else (1.0 if axis == 2 else 0.0)
+        light_one(
+            points[k, 0], points[k, 1], points[k, 2], colour[k], unit, water[k], unit, left, top, cell, shadow,
+            around, sun, softness, sun_colour, sky_colour, shade,
+        )  # fmt: skip
+        for band in range(3):
+            colour[k, band] = shade[band]
