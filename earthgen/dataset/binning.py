@@ -36,6 +36,7 @@ class PointColumns:
     code : uint8, class of what is on top, 0 for none
     image : (ny, nx, 3) uint8; image_known : bool, columns with points of known colour
     measured : bool, columns with points; valid : bool, with points in reach
+    intensity : float32, mean of the laser's returns, NaN where no point is
     spacing : mean distance between points, metres
     """
 
@@ -46,6 +47,7 @@ class PointColumns:
     image_known: NDArray
     measured: NDArray
     valid: NDArray
+    intensity: NDArray
     spacing: float
 
 
@@ -99,9 +101,13 @@ def bin_points(
     distance = distance_transform_edt(~measured) * size
     valid = distance <= max(REACH * spacing, 1.5 * size)
     image, known = _colours(points, frame, z, surface, top, colour_shift)
+    strength = np.bincount(row[surface] * frame.nx + col[surface], points.intensity[surface], frame.nx * frame.ny)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        intensity = (strength.reshape(shape) / count).astype(np.float32)
     return PointColumns(
-        terrain, fill_nearest(top, measured), fill_nearest(code, measured), image, known, measured, valid, spacing
-    )
+        terrain, fill_nearest(top, measured), fill_nearest(code, measured), image, known, measured, valid, intensity,
+        spacing,
+    )  # fmt: skip
 
 
 def spacing_dense(count: NDArray) -> bool:

@@ -27,6 +27,13 @@ ROUGH = 0.3
 GREEN = 0.06
 """Excess green, (2 g - r - b) / (r + g + b), above which a surface is vegetation (after Woebbecke et al. 1995)."""
 
+BROWN = 0.085
+"""Red less blue over their sum with green, above which ground is bare or dry."""
+
+DARK, TURF, WATER_RELIEF, WATER_LEVEL_OVER, SMALLEST_WATER = 110.0, 0.12, 0.4, 7.0, 1000.0
+"""Water by rule: its brightest band stays below the first (of 255), its excess green below the second, its height
+varies by less than the third over the fourth, metres, and it covers the last, square metres."""
+
 SMALLEST = 12.0
 """Square metres of the smallest thing that is taken for a building by its shape alone."""
 
@@ -56,6 +63,7 @@ class Given:
     base : uint8 classes of land cover, 0 for none
     code : uint8 classes of points on top, 0 for none
     image, image_known : picture
+    intensity : of a laser, NaN for none; low on water, and not dimmed by shadows
     """
 
     built: NDArray
@@ -64,6 +72,7 @@ class Given:
     code: NDArray | None = None
     image: NDArray | None = None
     image_known: NDArray | None = None
+    intensity: NDArray | None = None
 
 
 @dataclass(frozen=True)
@@ -75,14 +84,17 @@ class Cover:
     changed: Mapping[str, float]
 
 
-def combine(given: Given, voxel_size: float, dsm_holds: str) -> Cover:
+def combine(given: Given, voxel_size: float, dsm_holds: str, ground: NDArray, valid: NDArray) -> Cover:
     """One class and one height a column.
 
     In this order: classes of land cover; over them classes of points, where these say more than "ground"; canopies
     above roofs or ground are trees; things taller than TALL without a class that stands are buildings where the
     surface model holds nothing else (`dsm_holds` "buildings"), else trees if rough or green, or buildings; classes
     that stand but are lower than LOW take the nearest class of the ground; what then is unknown is grass where the
-    picture is green, paved where it is not, and bare ground without a picture.
+    picture is green, water where a large part is level and dark, else what its colour says (`ground_rule`), and bare
+    ground without a picture.
+
+    ground : (ny, nx) metres; valid : (ny, nx) bool, where there is data
     """
     code = codes()
     shape = given.built.shape
@@ -120,12 +132,42 @@ def combine(given: Given, voxel_size: float, dsm_holds: str) -> Cover:
     changed["ground_by_rule"] = float(unknown.mean())
     if unknown.any():
         rule = np.full(shape, code["bare_ground"], np.uint8)
-        if given.image is not None and given.image_known is not None:
-            lawn = greenness(given.image) > GREEN
-            rule = np.where(given.image_known, np.where(lawn, code["grass"], code["paved"]), rule).astype(np.uint8)
+        if given.image is not None and given.image_known is not None and given.image_known.any():
+            seen = ground_rule(given, height, ground, valid & given.image_known, voxel_size)
+            rule = np.where(given.image_known, seen, rule).astype(np.uint8)
         rule = np.where(height > TALL, np.uint8(code["tree"]), rule)
         cover = np.where(unknown, rule, cover)
     return Cover(cover.astype(np.uint8), height, changed)
+
+
+def ground_rule(given: Given, height: NDArray, ground: NDArray, known: NDArray, voxel_size: float) -> NDArray:
+    """(ny, nx) uint8 classes of the ground by colour alone, for scenes without land cover: a rule, not a measurement.
+
+    Green is grass; brown (red well above blue) is grassland, dry in most pictures; the rest is paved. Large, dark,
+    level parts that are not brown are water.
+    """
+    code = codes()
+    image = np.zeros((*height.shape, 3), np.uint8) if given.image is None else given.image
+    smooth = ndimage.uniform_filter(image.astype(np.float32), (3, 3, 1))
+    total = np.maximum(smooth.sum(axis=2), 1.0)
+    brown = (smooth[..., 0] - smooth[..., 2]) / total > BROWN
+    out = np.where(greenness(image) > GREEN, code["grass"], np.where(brown, code["grassland"], code["paved"]))
+
+    size = max(int(round(WATER_LEVEL_OVER / voxel_size)) | 1, 3)
+    top = ground + height
+    level = ndimage.maximum_filter(top, size) - ndimage.minimum_filter(top, size) < WATER_RELIEF
+    dark = (smooth.max(axis=2) < DARK) & ~brown & (greenness(image) < TURF)
+    if given.intensity is not None and np.isfinite(given.intensity).any():
+        around = ndimage.uniform_filter(np.nan_to_num(given.intensity, nan=0.0).astype(np.float32), size)
+        dark &= around < np.nanmedian(given.intensity)
+    water = ndimage.binary_opening(known & level & dark, np.ones((3, 3)))
+    number, _ = ndimage.label(water)
+    area = np.bincount(number.ravel()) * voxel_size**2
+    water &= area[number] >= SMALLEST_WATER
+    # Shores are not level: what is dark beside water and hardly higher is water.
+    for _ in range(size // 2):
+        water |= ndimage.binary_dilation(water) & known & dark & (height < LOW)
+    return np.where(water, code["lake"], out).astype(np.uint8)
 
 
 def greenness(image: NDArray) -> NDArray:

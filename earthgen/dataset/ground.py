@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.interpolate import LinearNDInterpolator
 
-SLOPE = 0.3
+SLOPE = 0.15
 """Rise over run that terrain has at most between windows of the filter."""
 
 STEP, LARGEST_STEP = 0.4, 3.0

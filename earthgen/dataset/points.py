@@ -20,6 +20,7 @@ from geo_io.crs import transformer
 from geo_io.elevation import METRES
 from geo_io.errors import MissingCrsError, MissingFileError, UnitError
 from geo_io.frame import Bounds, horizontal_crs, projected_crs, short_name, vertical_crs
+from geo_io.region import lonlat_bounds, utm_crs
 
 CHUNK = 2_000_000
 """Points that are decoded at a time."""
@@ -46,6 +47,7 @@ class Points:
     crs : projected CRS in metres; vertical_crs : or "unknown"
     xyz : (n, 3) float64, metres
     classification : (n,) uint8, ASPRS codes
+    intensity : (n,) float32, of the laser's return, in no unit; 0 where a file has none
     rgb : (n, 3) uint8, None where no file has colours
     """
 
@@ -53,6 +55,7 @@ class Points:
     vertical_crs: str
     xyz: NDArray
     classification: NDArray
+    intensity: NDArray
     rgb: NDArray | None
 
     def __len__(self) -> int:
@@ -88,7 +91,7 @@ def read_points(
     parts = [_read(Path(path), crs, unit) for path in paths]
     if not parts:
         raise PointCloudError("no point cloud was given", "name a .laz file")
-    chosen = projected_crs(target or _metric(parts[0].crs, paths[0]))
+    chosen = projected_crs(target or _metric(parts[0].crs, parts[0].xyz))
     xyz, kept = [], []
     for part in parts:
         points = part.xyz
@@ -109,7 +112,8 @@ def read_points(
             rgb = scaled[np.concatenate(kept)]
     return Points(
         chosen, parts[0].vertical, np.concatenate(xyz),
-        np.concatenate([part.classification[keep] for part, keep in zip(parts, kept, strict=True)]), rgb,
+        np.concatenate([part.classification[keep] for part, keep in zip(parts, kept, strict=True)]),
+        np.concatenate([part.intensity[keep] for part, keep in zip(parts, kept, strict=True)]), rgb,
     )  # fmt: skip
 
 
@@ -151,6 +155,7 @@ class _File:
     vertical: str
     xyz: NDArray
     classification: NDArray
+    intensity: NDArray
     rgb: NDArray | None
 
 
@@ -184,9 +189,10 @@ def _read(path: Path, crs: str | None, unit: str | None) -> _File:
         raise PointCloudError(f"{path} holds no points", "give another file")
     xyz = np.concatenate([part[0] for part in parts])
     xyz[:, 2] *= metres
-    rgb = [part[2] for part in parts]
+    rgb = [part[3] for part in parts]
     return _File(
         horizontal, vertical, xyz, np.concatenate([part[1] for part in parts]),
+        np.concatenate([part[2] for part in parts]),
         None if rgb[0] is None else np.concatenate(rgb),  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -198,13 +204,14 @@ def _unreadable(path: Path, error: BaseException) -> PointCloudError:
     return PointCloudError(f"{path} is no LAS or LAZ file: {text}", "give a .las, .laz or .copc.laz file")
 
 
-def _arrays(points: Any) -> tuple[NDArray, NDArray, NDArray | None]:
+def _arrays(points: Any) -> tuple[NDArray, NDArray, NDArray, NDArray | None]:
     xyz = np.column_stack([np.asarray(points.x), np.asarray(points.y), np.asarray(points.z)]).astype(np.float64)
     names = set(points.point_format.dimension_names)
     rgb = None
     if {"red", "green", "blue"} <= names:
         rgb = np.column_stack([np.asarray(points[name]) for name in ("red", "green", "blue")]).astype(np.uint16)
-    return xyz, np.asarray(points.classification).astype(np.uint8), rgb
+    intensity = np.asarray(points.intensity).astype(np.float32) if "intensity" in names else np.zeros(len(xyz), np.float32)
+    return xyz, np.asarray(points.classification).astype(np.uint8), intensity, rgb
 
 
 def _reference(path: Path, header: Any, crs: str | None, unit: str | None) -> tuple[pyproj.CRS, float, str]:
@@ -254,19 +261,9 @@ def _geo_keys(header: Any) -> dict[int, int]:
     return {}
 
 
-def _metric(crs: pyproj.CRS, path: str | Path) -> str:
+def _metric(crs: pyproj.CRS, xyz: NDArray) -> str:
     """The CRS of the points if it is projected in metres, else the UTM zone of the place."""
     if crs.is_projected and {axis.unit_conversion_factor for axis in crs.axis_info[:2]} == {1.0}:
         return short_name(crs)
-    return utm_of(crs, path)
-
-
-def utm_of(crs: pyproj.CRS, path: str | Path) -> str:
-    """The EPSG code of the UTM zone in the middle of where a file's CRS is used."""
-    import laspy
-
-    with laspy.open(path) as reader:
-        middle = (np.array(reader.header.mins) + np.array(reader.header.maxs)) / 2
-    lon, lat = transformer(crs, pyproj.CRS.from_epsg(4326)).transform(middle[0], middle[1])
-    zone = int((lon + 180) // 6) % 60 + 1
-    return f"EPSG:{(32600 if lat >= 0 else 32700) + zone}"
+    (left, bottom), (right, top) = xyz[:, :2].min(axis=0), xyz[:, :2].max(axis=0)
+    return utm_crs(lonlat_bounds((left, bottom, right, top), crs))

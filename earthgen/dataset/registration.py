@@ -11,6 +11,9 @@ from scipy import ndimage
 SEARCH = 8.0
 """Metres that are searched in each direction."""
 
+CAPPED = 12.0
+"""Metres from which on heights are alike, so that towers do not decide alone."""
+
 LEAST_PEAK = 0.04
 """Correlation below which no shift is told: layers without common edges."""
 
@@ -23,12 +26,20 @@ class Shift:
     """Metres by which a layer lies east and north of where the heights have it.
 
     score : correlation of the edges there (or intersection over union of masks); at_zero : without the shift
+    columns : that were compared
     """
 
     east: float
     north: float
     score: float
     at_zero: float
+    columns: int
+
+    @property
+    def sure(self) -> bool:
+        """Whether the score gains more by the shift than it would among unrelated layers: 2 / sqrt(n), where four
+        columns count as one, for edges are some columns wide. Small scenes tell no shift."""
+        return self.score - self.at_zero > 2 / np.sqrt(max(self.columns, 1) / 4) and self.score > LEAST_PEAK
 
     @property
     def length(self) -> float:
@@ -36,19 +47,22 @@ class Shift:
 
 
 def image_shift(
-    image: NDArray, height: NDArray, known: NDArray, voxel_size: float, search: float = SEARCH
-) -> Shift | None:
-    """How far a picture lies east and north of the edges of heights.
+    image: NDArray, height: NDArray, known: NDArray, voxel_size: float, search: float = SEARCH,
+    limit: float | None = CAPPED,
+) -> Shift | None:  # fmt: skip
+    """How far a picture lies east and north of the edges of heights, or of another picture (laser intensity).
 
     The correlation of the strength of edges in both, over all whole shifts, and a parabola through the best and its
     neighbours. Strength and not direction, since a roof may be darker or brighter than the street. None where the
     layers have too few edges in common.
 
     image : (ny, nx, 3) uint8; height : (ny, nx) metres above the ground; known : (ny, nx) bool, where both are known
+    limit : metres from which on heights are alike; None for what is no height
     """
     grey = image.astype(np.float32).mean(axis=2)
     edges = _edges(grey, known)
-    steps = _edges(np.minimum(height, 12.0).astype(np.float32), known)
+    capped = height if limit is None else np.minimum(height, limit)
+    steps = _edges(capped.astype(np.float32), known)
     if edges is None or steps is None:
         return None
     return _peak(edges, steps, known, voxel_size, search)
@@ -94,7 +108,7 @@ def mask_shift(mask: NDArray, tall: NDArray, known: NDArray, voxel_size: float, 
                 best = (score, right, down)
             if right == 0 and down == 0:
                 zero = score
-    return Shift(best[1] * voxel_size, -best[2] * voxel_size, best[0], zero)
+    return Shift(best[1] * voxel_size, -best[2] * voxel_size, best[0], zero, int(sure.sum()))
 
 
 def _edges(values: NDArray, known: NDArray) -> NDArray | None:
@@ -131,7 +145,7 @@ def _peak(edges: NDArray, steps: NDArray, known: NDArray, voxel_size: float, sea
     fine_col = col + _parabola(*(float(window[row, col + d]) for d in (-1, 0, 1)))
     return Shift(
         (fine_col - reach) * voxel_size, -(fine_row - reach) * voxel_size, float(window[row, col]),
-        float(window[reach, reach]),
+        float(window[reach, reach]), int(count),
     )  # fmt: skip
 
 
