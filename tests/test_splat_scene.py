@@ -29,7 +29,7 @@ from earthgen.splats.frames import orbit, write_frames
 from earthgen.splats.gaussians import Gaussians
 from earthgen.splats.ortho import ortho_view, write_ortho
 from earthgen.splats.rendering import render
-from earthgen.splats.scene import Boxes, Kept, Part, anchor_near, draw, read_cells, touches
+from earthgen.splats.scene import Boxes, Part, Tiles, anchor_near, draw, read_cells, touches
 from earthgen.splats.transforms_json import read_transforms
 from earthgen.voxels import Splats, Voxels
 from earthgen.world import World
@@ -139,21 +139,21 @@ def test_a_window_with_too_many_gaussians_is_divided(world: World, monkeypatch: 
     same(assembled(windows, camera), expected)
 
 
-def test_few_tiles_are_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_are_kept_up_to_a_size(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[int, int]] = []
+    from_store = scene.read_cells
+    monkeypatch.setattr(scene, "read_cells", lambda w, s, part, a: read.append(part.tile) or from_store(w, s, part, a))
     camera = cameras(world)["map"]
-    expected = assembled(draw(world, camera, level=1, window=32), camera)
-    monkeypatch.setattr(scene, "TILES", 1)
-    made = assembled(draw(world, camera, level=1, window=32), camera)
+    tiles = Tiles(world)
+    expected = assembled(draw(world, camera, level=1, window=32, tiles=tiles), camera)
+    assert sorted(read) == sorted(world.tiles())
+    list(draw(world, camera.crop(0, 40, 0, 40), level=1, tiles=tiles))
+    assert len(read) == len(world.tiles())  # nothing is read twice
+    few = Tiles(world, most=1)
+    made = assembled(draw(world, camera, level=1, window=32, tiles=few), camera)
+    assert len(few._cells) == 1 and len(read) > 3 * len(world.tiles())
     for name in LAYERS:
         np.testing.assert_array_equal(made[name], expected[name])
-
-
-def test_kept_values_are_those_asked_for_last() -> None:
-    made: list[int] = []
-    kept: Kept[int, int] = Kept(10, lambda key: made.append(key) or key, lambda value: value)
-    assert [kept.get(key) for key in (4, 5, 4, 3, 5)] == [4, 5, 4, 3, 5]  # 3 pushes 5 out, which then pushes 4 out
-    assert made == [4, 5, 3, 5]
-    assert kept.get(50) == 50 and kept.get(50) == 50 and made[-1] == 50
 
 
 coordinate = st.floats(-200, 200, allow_nan=False)

@@ -19,7 +19,7 @@ from earthgen.progress import Progress
 from earthgen.splats.cameras import Camera
 from earthgen.splats.errors import CameraError, SplatCrsError
 from earthgen.splats.poses import Lens, ring
-from earthgen.splats.scene import draw
+from earthgen.splats.scene import Tiles, draw
 from earthgen.splats.transforms_json import View, write_transforms
 from earthgen.world import World
 from geo_io.frame import Bounds
@@ -95,6 +95,7 @@ def write_frames(
     progress.start("render", len(cameras))
     files: list[Path] = []
     views: list[View] = []
+    tiles: Tiles | None = None
     size = (cameras[0].width, cameras[0].height)
     with written(out), film(video, size, fps) as show:
         out.mkdir(parents=True, exist_ok=True)
@@ -105,7 +106,8 @@ def write_frames(
             Image.fromarray(pixels).save(files[-1])
             show(pixels)
             if layers:
-                files += _layers(world, camera, bounds, out, name, layers)
+                tiles = tiles or Tiles(world, bounds)
+                files += _layers(tiles, camera, out, name, layers)
             depth = f"depth/{name}.tif" if "depth" in layers else ""
             views.append(View(camera, file_path=f"{name}.png", depth_file_path=depth))
             progress.step(f"{name}.png")
@@ -113,16 +115,14 @@ def write_frames(
     return [*files, *([video] if video is not None else [])]
 
 
-def _layers(
-    world: World, camera: Camera, bounds: Bounds | None, out: Path, name: str, layers: Sequence[str]
-) -> list[Path]:
+def _layers(tiles: Tiles, camera: Camera, out: Path, name: str, layers: Sequence[str]) -> list[Path]:
     """Write what the Gaussians show of one camera beside their colour."""
     shape = (camera.height, camera.width)
     arrays: dict[str, NDArray] = {
         "depth": np.zeros(shape, np.float32), "normal": np.zeros((*shape, 3), np.uint8),
         "semantics": np.zeros(shape, np.uint8),
     }  # fmt: skip
-    for window in draw(world, camera, bounds=bounds):
+    for window in draw(tiles.world, camera, tiles=tiles):
         made, place = window.rendering, window.place
         arrays["depth"][place] = made.depth.numpy()
         arrays["semantics"][place] = made.semantics.numpy()

@@ -10,9 +10,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -28,12 +27,6 @@ from earthgen.splats.tensors import SplatTensors
 from earthgen.world import World
 from geo_io.frame import Bounds
 
-if TYPE_CHECKING:
-    import xarray
-
-K = TypeVar("K")
-V = TypeVar("V")
-
 WINDOW = 512
 """Edge of a window, pixels."""
 
@@ -48,6 +41,9 @@ TILES = 400_000_000
 
 MOST = 4_000_000
 """Gaussians from which on a window is divided."""
+
+ANCHORS = 4096.0
+"""Metres between the points that positions are relative to: one serves the cameras of a path."""
 
 REACH = math.sqrt(2 * math.log(1 / LEAST_ALPHA))
 """Standard deviations from the mean beyond which an opaque Gaussian covers less than `LEAST_ALPHA` of a pixel."""
@@ -123,6 +119,7 @@ def draw(
     background: Sequence[float] = (0.0, 0.0, 0.0),
     window: int = WINDOW,
     detail: float = 1.0,
+    tiles: Tiles | None = None,
     rasterizer: str | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Window]:
@@ -133,6 +130,7 @@ def draw(
         than `detail` pixels, else the finest
     background : sRGB, see `earthgen.splats.rendering.rasterize`; also `rasterizer`
     window : edge of a window, pixels. Windows in which too many Gaussians meet are divided further
+    tiles : of this world and these bounds, which further pictures then need not read again
     progress : told of each row of windows that is done, as task "render"
 
     Raises
@@ -147,37 +145,38 @@ def draw(
             f"the camera is in {camera.crs}, world {world.path} is in {world.frame.crs}",
             "give the camera in the world's CRS",
         )
-    selection = select(world, bounds, level or 1)
+    if level is not None:
+        world.level_frame(level)  # there has to be one
+    tiles = tiles or Tiles(world, bounds)
     eye = anchor_near(camera)
-    parts, boxes = _seen(world, selection, camera, eye, level, detail)
-    kept: Kept[Part, Cells] = Kept(TILES, lambda part: read_cells(world, selection, part, eye), lambda c: c.nbytes)
+    parts, boxes = _seen(tiles, camera, eye, level, detail)
     progress = progress or Progress()
     rows = range(0, camera.height, window)
     progress.start("render", len(rows))
     for number, row in enumerate(rows):
         for column in range(0, camera.width, window):
             size = (min(window, camera.height - row), min(window, camera.width - column))
-            yield from _window(camera, row, column, size, parts, boxes, kept, eye, background, rasterizer)
+            yield from _window(camera, row, column, size, parts, boxes, tiles, eye, background, rasterizer)
         progress.step(f"rows {row} to {min(row + window, camera.height)}, {number + 1} of {len(rows)}")
 
 
 def _window(
     camera: Camera, row: int, column: int, size: tuple[int, int], parts: Sequence[Part], boxes: Boxes,
-    kept: Kept[Part, Cells], anchor: Anchor, background: Sequence[float], rasterizer: str | None,
+    tiles: Tiles, anchor: Anchor, background: Sequence[float], rasterizer: str | None,
 ) -> Iterator[Window]:  # fmt: skip
     view = camera.crop(row, row + size[0], column, column + size[1])
     near = touches(view, boxes, anchor)
     chosen = [part for part, there in zip(parts, near, strict=True) if there]
     found, total, halves = [], 0, _halves(size)
     for part in chosen:
-        cells = kept.get(part)
+        cells = tiles.cells(part, anchor)
         rows = np.flatnonzero(touches(view, cells.boxes, anchor))
         total += int((cells.starts[rows + 1] - cells.starts[rows]).sum())
         if total > MOST and halves:
             # Nothing has been drawn yet, so the parts of the window may come from fewer tiles and Gaussians.
             for top, left, height, width in halves:
                 yield from _window(
-                    camera, row + top, column + left, (height, width), parts, boxes, kept, anchor, background,
+                    camera, row + top, column + left, (height, width), parts, boxes, tiles, anchor, background,
                     rasterizer,
                 )  # fmt: skip
             return
@@ -200,8 +199,11 @@ def _halves(size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
 
 
 def anchor_near(camera: Camera) -> Anchor:
-    """The camera's place in whole metres: float32 positions relative to it are exact where pixels are small."""
-    x, y, z = (float(math.floor(value)) for value in camera.position)
+    """A point less than `ANCHORS` metres from the camera on each axis, which cameras around share.
+
+    Float32 positions relative to it are good to half a millimetre where a camera sees more than that.
+    """
+    x, y, z = (math.floor(value / ANCHORS) * ANCHORS for value in camera.position)
     return x, y, z
 
 
@@ -227,15 +229,13 @@ def touches(camera: Camera, boxes: Boxes, anchor: Anchor) -> NDArray:
     return inside
 
 
-def _seen(
-    world: World, selection: Selection, camera: Camera, anchor: Anchor, level: int | None, detail: float
-) -> tuple[list[Part], Boxes]:
+def _seen(tiles: Tiles, camera: Camera, anchor: Anchor, level: int | None, detail: float) -> tuple[list[Part], Boxes]:
     """The tiles that may show, in the world's order, and boxes around them."""
+    world, selection = tiles.world, tiles.selection
     frame = world.frame
     # Offsets and the reach of the coarsest Gaussians: nothing of a tile lies further outside of it.
     margin = (REACH + 2) * max(world.levels) * frame.voxel_size
     parts, low, high = [], [], []
-    layers = world.layers()  # lazy: only what is used is read
     for tile in selection.tiles:
         part = selection.tile(world, *tile)
         if part is None:
@@ -247,7 +247,7 @@ def _seen(
         )
         if not _touches_column(camera, box, anchor):
             continue  # before its heights are read
-        heights = _heights(world, layers, tile)
+        heights = tiles.heights(tile)
         if heights is None:
             continue
         box.low[0, 2] = heights[0] + frame.z[0] * frame.voxel_size - margin - anchor[2]
@@ -255,21 +255,11 @@ def _seen(
         if not touches(camera, box, anchor)[0]:
             continue
         bare = Boxes(box.low + margin, box.high - margin)
-        chosen = level or _level(world, camera, bare, anchor, detail)
-        parts.append(Part(tile, chosen))
+        parts.append(Part(tile, level or _level(world, camera, bare, anchor, detail)))
         low.append(box.low[0])
         high.append(box.high[0])
     shape = (len(parts), 3)
     return parts, Boxes(np.reshape(low, shape), np.reshape(high, shape))
-
-
-def _heights(world: World, layers: xarray.Dataset, tile: tuple[int, int]) -> tuple[float, float] | None:
-    """Lowest ground and highest surface of a tile, metres; None where it has none."""
-    place = world.frame.slices(world.tile_frame(*tile))
-    ground, surface = (np.asarray(layers[name][place].values) for name in ("ground", "surface"))
-    if not np.isfinite(ground).any():
-        return None
-    return float(np.nanmin(ground)), float(max(np.nanmax(ground), np.nanmax(surface)))
 
 
 def _touches_column(camera: Camera, box: Boxes, anchor: Anchor) -> bool:
@@ -293,25 +283,40 @@ def _level(world: World, camera: Camera, box: Boxes, anchor: Anchor, detail: flo
 # ---- tiles in memory ------------------------------------------------------------------------------------
 
 
-class Kept(Generic[K, V]):
-    """Values by key, those asked for last kept up to a number of bytes."""
+class Tiles:
+    """The tiles of a world, or of a part of it, as pictures take them. Those that were asked for last are kept."""
 
-    def __init__(self, most: int, make: Callable[[K], V], size: Callable[[V], int]) -> None:
-        self._most, self._make, self._size = most, make, size
-        self._values: OrderedDict[K, V] = OrderedDict()
-        self._bytes = 0
+    def __init__(self, world: World, bounds: Bounds | None = None, most: int = TILES) -> None:
+        self.world = world
+        self.bounds = bounds
+        self.selection = select(world, bounds, 1)
+        self._most = most
+        self._layers = world.layers()  # lazy: only what is used is read
+        self._heights: dict[tuple[int, int], tuple[float, float] | None] = {}
+        self._cells: OrderedDict[tuple[Part, Anchor], Cells] = OrderedDict()
 
-    def get(self, key: K) -> V:
-        """The value of a key, made where it is not there."""
-        if key in self._values:
-            self._values.move_to_end(key)
-            return self._values[key]
-        value = self._make(key)
-        self._values[key] = value
-        self._bytes += self._size(value)
-        while self._bytes > self._most and len(self._values) > 1:
-            self._bytes -= self._size(self._values.popitem(last=False)[1])
-        return value
+    def heights(self, tile: tuple[int, int]) -> tuple[float, float] | None:
+        """Lowest ground and highest surface of a tile, metres; None where it has none."""
+        if tile not in self._heights:
+            place = self.world.frame.slices(self.world.tile_frame(*tile))
+            ground, surface = (np.asarray(self._layers[name][place].values) for name in ("ground", "surface"))
+            known = np.isfinite(ground).any()
+            self._heights[tile] = (
+                (float(np.nanmin(ground)), float(max(np.nanmax(ground), np.nanmax(surface)))) if known else None
+            )
+        return self._heights[tile]
+
+    def cells(self, part: Part, anchor: Anchor) -> Cells:
+        """The Gaussians of a tile relative to an anchor."""
+        key = part, anchor
+        if key in self._cells:
+            self._cells.move_to_end(key)
+            return self._cells[key]
+        made = read_cells(self.world, self.selection, part, anchor)
+        self._cells[key] = made
+        while sum(cells.nbytes for cells in self._cells.values()) > self._most and len(self._cells) > 1:
+            self._cells.popitem(last=False)
+        return made
 
 
 def read_cells(world: World, selection: Selection, part: Part, anchor: Anchor) -> Cells:

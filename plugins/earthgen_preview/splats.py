@@ -18,7 +18,7 @@ from earthgen.errors import JobError
 from earthgen.progress import Progress
 from earthgen.selection import select
 from earthgen.splats.cameras import Camera
-from earthgen.splats.scene import Window, draw
+from earthgen.splats.scene import Tiles, Window, draw
 from earthgen.world import World
 from earthgen_preview import light
 from earthgen_preview.camera import Camera as Eye
@@ -65,6 +65,7 @@ class SplatRenderer:
         self.lit = lit
         self.rasterizer = rasterizer
         self._scenes: dict[tuple[object, ...], Scene] = {}
+        self._tiles: Tiles | None = None
 
     def render(self, world: World, view: View, progress: Progress) -> NDArray:
         """(height, width, 3) uint8 sRGB; see `earthgen.backends.View`.
@@ -96,7 +97,7 @@ class SplatRenderer:
         image = np.empty((seen.height, seen.width, 3), np.uint8)
         for window in draw(
             world, fine, bounds=view.bounds, detail=float(samples), window=512 * samples, progress=progress,
-            rasterizer=self.rasterizer,
+            rasterizer=self.rasterizer, tiles=self._read(world, view),
         ):  # fmt: skip
             rows, columns = window.place
             colours = _shown(window, scene, behind[rows, columns if behind.shape[1] > 1 else slice(None)], haze)
@@ -105,6 +106,13 @@ class SplatRenderer:
             mean = colours.reshape(h, samples, w, samples, 3).mean(axis=(1, 3))
             image[row : row + h, column : column + w] = light.to_srgb(mean)
         return image
+
+    def _read(self, world: World, view: View) -> Tiles:
+        """The tiles of a view, kept like its light."""
+        kept = self._tiles
+        if kept is None or kept.world is not world or kept.bounds != view.bounds:
+            kept = self._tiles = Tiles(world, view.bounds)
+        return kept
 
     def _scene(self, world: World, view: View) -> Scene:
         """The light of a view: kept, since the frames of a path share it."""
