@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # every plugin imports this module, and `earthgen --help` imp
     from earthgen.sparse.kernel_map import Kernel
     from earthgen.sparse.sites import Sites
     from earthgen.splats.cameras import Camera
+    from earthgen.splats.rendering import Rendering
+    from earthgen.splats.tensors import SplatTensors
     from earthgen.stages import Stage
     from earthgen.world import World
     from geo_io.frame import Bounds, Frame
@@ -201,4 +203,30 @@ class SparseBackend(Protocol):
 
         The offsets are those of `earthgen.sparse.Kernel.offsets`; a backend brings the weight into its own layout.
         Rows are those of the sites. With `transposed`, the target is finer than the source, else coarser or the same.
+        """
+
+
+class Rasterizer(Protocol):
+    """What draws 2D Gaussians on some devices. `earthgen.testing.check_rasterizer` compares one with the reference.
+
+    Attributes
+    ----------
+    name : what it is asked for by
+    devices : torch device types it draws on
+    differs : fields of `earthgen.splats.rendering.Rendering` that are not what is promised there
+
+    A text attribute `note`, where there is one, is shown by `earthgen doctor`.
+    """
+
+    name: str
+    devices: tuple[str, ...]
+    differs: tuple[str, ...]
+
+    def unavailable(self) -> str:
+        """Why it cannot run here and what to do about it, "" where it can."""
+
+    def rasterize(self, splats: SplatTensors, camera: Camera, background: Tensor) -> Rendering:
+        """The picture of Gaussians whose values have been checked, over a background (3,) on their device.
+
+        Raises an `earthgen.splats.errors.SplatError` where it cannot be drawn.
         """

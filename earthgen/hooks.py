@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         GeometryBackend,
         Offer,
         PluginInfo,
+        Rasterizer,
         Renderer,
         SparseBackend,
         TextureBackend,
@@ -67,6 +68,11 @@ def earthgen_renderers() -> Iterable[Offer[Renderer]]:  # type: ignore[empty-bod
 @hookspec
 def earthgen_sparse_backends() -> Iterable[Offer[SparseBackend]]:  # type: ignore[empty-body]
     """Implementations of sparse operations; `earthgen doctor` says which can run here."""
+
+
+@hookspec
+def earthgen_rasterizers() -> Iterable[Offer[Rasterizer]]:  # type: ignore[empty-body]
+    """What draws 2D Gaussians on some devices; `earthgen doctor` says which can run here."""
 
 
 @hookspec

@@ -36,6 +36,7 @@ KINDS = {
     "exporter": "earthgen_exporters",
     "renderer": "earthgen_renderers",
     "sparse": "earthgen_sparse_backends",
+    "rasterizer": "earthgen_rasterizers",
 }
 """The hook that offers each kind of thing."""
 

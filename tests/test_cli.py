@@ -135,6 +135,7 @@ OPTIONS = {
     "export": "--format --out --bbox --bbox-crs --level --quiet --json --progress",
     "plugins": "--json",
     "legend": "--json",
+    "models": "--preset --tile --json",
     "doctor": "--json",
 }
 
@@ -1073,6 +1074,9 @@ def test_doctor(plugin_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert checks["coordinates", name]["status"] == "ok"
     for name in ("ESRI Shapefile", "GPKG", "GTiff"):
         assert checks["formats", name]["status"] == "ok"
+    assert checks["rasterizers", "cpu"]["detail"] == "runs on cpu"
+    gsplat = checks["rasterizers", "gsplat"]
+    assert "never run on a GPU" in gsplat["detail"] and (gsplat["status"] == "ok" or "use 'cpu'" in gsplat["remedy"])
     assert checks["sparse backends", "nosparse"]["remedy"] == "it never can; this is an example"
     assert "terraces" in checks["plugins", "geometry backends"]["detail"]
     assert "csv" in checks["plugins", "export formats"]["detail"]

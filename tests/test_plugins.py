@@ -43,7 +43,7 @@ def test_every_hook_is_documented_with_its_signature_and_used_by_the_example(hoo
     ("kind", "name"),
     [
         ("geometry", "terraces"), ("texture", "stripes"), ("condition", "rainfall"), ("exporter", "csv"),
-        ("renderer", "flat"), ("sparse", "nosparse"),
+        ("renderer", "flat"), ("sparse", "nosparse"), ("rasterizer", "nothing"),
     ],
 )  # fmt: skip
 def test_each_kind_is_offered_and_made(kind: str, name: str) -> None:

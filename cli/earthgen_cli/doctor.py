@@ -31,7 +31,7 @@ MAIN_PACKAGES = (
 """What rule-based generation, its inputs and its exports import."""
 
 OPTIONAL_PACKAGES = {
-    "gsplat": "renders splats on CUDA: `pip install 'earthgen[gpu]'`; no renderer of this version uses it",
+    "gsplat": "draws splats on CUDA: `pip install 'earthgen[gpu]'`",
     "torchsparse": "sparse convolution on CUDA; it has no wheel on the package index and does not import without "
     "CUDA, so build it from its source",
     "spconv": "sparse convolution: install its wheel for your CUDA release, such as spconv-cu124",
@@ -123,7 +123,7 @@ def examine(plugins: Plugins, plugin_dirs: list[str]) -> list[Check]:
     """All checks, in the order of the report."""
     from concurrent.futures import ThreadPoolExecutor
 
-    sparse = sorted(plugins.offers("sparse"))
+    sparse, rasterizers = sorted(plugins.offers("sparse")), sorted(plugins.offers("rasterizer"))
     tasks: list[Callable[[], list[Check]]] = [
         packages,
         proj,
@@ -132,6 +132,7 @@ def examine(plugins: Plugins, plugin_dirs: list[str]) -> list[Check]:
         torch,
         *(lambda name=name: [optional_package(name)] for name in OPTIONAL_PACKAGES),
         *(lambda name=name: [sparse_backend(name, plugin_dirs)] for name in sparse),
+        *(lambda name=name: [rasterizer(name, plugin_dirs)] for name in rasterizers),
     ]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # the threads only wait for their processes
         found = [check for checks in pool.map(lambda task: task(), tasks) for check in checks]
@@ -287,17 +288,30 @@ def sparse_backend(name: str, plugin_dirs: list[str]) -> Check:
         "    devices = [name for name in backend.devices if able(name)]\n"
         "print(json.dumps([reason, devices, getattr(backend, 'note', '')]))\n"
     )
-    probe = run_python(code, name, json.dumps(plugin_dirs))
+    return _ran("sparse backends", name, run_python(code, name, json.dumps(plugin_dirs)))
+
+
+def rasterizer(name: str, plugin_dirs: list[str]) -> Check:
+    """Whether a rasteriser of splats can run here, asked of it in a process of its own."""
+    code = (
+        "import json, sys\n"
+        "from earthgen.plugins import load\n"
+        "made = load(json.loads(sys.argv[2])).create('rasterizer', sys.argv[1])\n"
+        "print(json.dumps([made.unavailable(), made.devices, getattr(made, 'note', '')]))\n"
+    )
+    return _ran("rasterizers", name, run_python(code, name, json.dumps(plugin_dirs)))
+
+
+def _ran(area: str, name: str, probe: Probe) -> Check:
+    """What a process said of something that may not run here: why not, its devices, and a note."""
     values = read_json(probe)
     if values is None:
-        return Check(
-            "sparse backends", name, Status.NOTE, probe.error, "choose another one, or update the plugin that offers it"
-        )
+        return Check(area, name, Status.NOTE, probe.error, "choose another one, or update the plugin that offers it")
     reason, devices, note = values
     note = f"; {note}" if note else ""
     if reason:
-        return Check("sparse backends", name, Status.MISSING, f"cannot run here{note}", reason)
-    return Check("sparse backends", name, Status.OK, f"runs on {', '.join(devices) or 'no device'}{note}")
+        return Check(area, name, Status.MISSING, f"cannot run here{note}", reason)
+    return Check(area, name, Status.OK, f"runs on {', '.join(devices) or 'no device'}{note}")
 
 
 def plugged(plugins: Plugins) -> list[Check]:

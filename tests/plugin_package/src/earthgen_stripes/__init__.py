@@ -1,4 +1,4 @@
-"""A stranger's plugin, as docs/plugins.md teaches it: every hook but the sparse ones, in one light module."""
+"""A stranger's plugin, as docs/plugins.md teaches it: every hook, in one light module."""
 
 from __future__ import annotations
 
@@ -69,6 +69,16 @@ def earthgen_sparse_backends():
         return NoSparse()
 
     return [Offer("nosparse", create, "cannot run anywhere")]
+
+
+@hookimpl
+def earthgen_rasterizers():
+    def create():
+        from earthgen_stripes.backends import Nothing
+
+        return Nothing()
+
+    return [Offer("nothing", create, "draws the background")]
 
 
 @hookimpl

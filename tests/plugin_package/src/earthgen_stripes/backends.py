@@ -117,3 +117,21 @@ class NoSparse:
         from earthgen.sparse.errors import SparseBackendError
 
         raise SparseBackendError(self.unavailable(), "use --sparse-backend torch")
+
+
+class Nothing:
+    name = "nothing"
+    devices = ("cpu",)
+    differs = ("rgb", "alpha", "depth", "median_depth", "normal", "distortion", "semantics")
+
+    def unavailable(self):
+        return ""
+
+    def rasterize(self, splats, camera, background):
+        import torch
+
+        from earthgen.splats.rendering import Rendering
+
+        none = torch.zeros(camera.height, camera.width)
+        rgb = background.expand(camera.height, camera.width, 3)
+        return Rendering(rgb, none, none, none, rgb * 0, none, none.to(torch.uint8), camera)
