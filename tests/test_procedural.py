@@ -22,6 +22,8 @@ from earthgen.graph import Graph, make_chain
 from earthgen.levels import LEVEL_HALO, SH_C0
 from earthgen.noise import Noise
 from earthgen.stages import Stage
+from earthgen.terrain import filters, noise_fields
+from earthgen.terrain.reach import Reach, require_fit, widest
 from earthgen.testing import (
     Blocks,
     Field,
@@ -38,18 +40,15 @@ from earthgen_procedural import (
     earthgen_geometry_backends,
     earthgen_info,
     earthgen_texture_backends,
-    filters,
     footprints,
     geometry,
     land,
     lots,
     measured,
-    noise_fields,
     objects,
 )
 from earthgen_procedural.geometry import ProceduralGeometry
 from earthgen_procedural.ground_colour import row_share
-from earthgen_procedural.reach import Reach, require_fit, widest
 from earthgen_procedural.texture import ProceduralTexture
 from geo_io.errors import FrameError
 from geo_io.frame import Frame

@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.noise import Noise, Stream
-from earthgen_procedural.cover import is_class
-from earthgen_procedural.filters import FIXED, box_mean, box_share, cells_of, nearest
+from earthgen.terrain.cover import is_class
+from earthgen.terrain.filters import FIXED, box_mean, box_share, cells_of, nearest
+from earthgen.terrain.ground import TERRAIN_REACH, Ground
+from earthgen.terrain.noise_fields import cells, seeds
+from earthgen.terrain.reach import Reach, widest
 from earthgen_procedural.footprints import (
     Outlines,
     Rectangles,
@@ -20,12 +23,9 @@ from earthgen_procedural.footprints import (
     touching,
     wall_distance,
 )
-from earthgen_procedural.ground import TERRAIN_REACH, Ground
 from earthgen_procedural.lots import HOUSE_REACH, grow
 from earthgen_procedural.measured import measured_roofs
-from earthgen_procedural.noise_fields import cells, seeds
 from earthgen_procedural.objects import FLAT_ROOF, HALL_ROOF, PITCHED_ROOF, PLAIN_ROOF, object_number
-from earthgen_procedural.reach import Reach, widest
 from geo_io.frame import Frame
 from geo_io.layers import Buildings
 

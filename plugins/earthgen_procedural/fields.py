@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.noise import Noise
-from earthgen_procedural.cover import is_class, on_surface
-from earthgen_procedural.noise_fields import Seeds, cell_centres, cells, seeds
+from earthgen.terrain.cover import is_class, on_surface
+from earthgen.terrain.noise_fields import Seeds, cell_centres, cells, seeds
 from geo_io.frame import Frame
 
 BLOCK = 420.0  # metres between the middles of blocks of one direction

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.noise import Noise
-from earthgen_procedural.cover import is_class, on_surface
+from earthgen.terrain.cover import is_class, on_surface
+from earthgen.terrain.filters import box_share, cells_of, nearest
+from earthgen.terrain.noise_fields import cells, gradient_noise, seeds, white
+from earthgen.terrain.reach import Reach
 from earthgen_procedural.fields import Fields, make_fields
-from earthgen_procedural.filters import box_share, cells_of, nearest
-from earthgen_procedural.noise_fields import cells, gradient_noise, seeds, white
 from earthgen_procedural.palette import (
     CROP_ROWS,
     CROPS,
@@ -20,7 +21,6 @@ from earthgen_procedural.palette import (
     YARD_SHARE,
     ground_table,
 )
-from earthgen_procedural.reach import Reach
 from geo_io.frame import Frame
 
 SHORE = 12.0  # metres over which water grows deep

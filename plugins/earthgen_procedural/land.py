@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from earthgen.blocks import Block
 from earthgen.noise import Noise
 from earthgen.stages import Field, Stage
-from earthgen_procedural import buildings, ground, lots, measured
-from earthgen_procedural.cover import code, is_class, known_cover, raster_on, semantics_on
-from earthgen_procedural.reach import Reach
+from earthgen.terrain import ground
+from earthgen.terrain.cover import code, is_class, known_cover, raster_on, semantics_on
+from earthgen.terrain.reach import Reach
+from earthgen_procedural import buildings, lots, measured
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from earthgen.noise import Noise
-from earthgen_procedural.cover import is_class, on_surface
-from earthgen_procedural.filters import box_mean, cells_of, nearest, slopes
+from earthgen.terrain.cover import is_class, on_surface
+from earthgen.terrain.filters import box_mean, cells_of, nearest, slopes
+from earthgen.terrain.noise_fields import Seeds, nearest_seed, seeds
+from earthgen.terrain.reach import Reach, widest
 from earthgen_procedural.footprints import Outlines
-from earthgen_procedural.noise_fields import Seeds, nearest_seed, seeds
-from earthgen_procedural.reach import Reach, widest
 from geo_io.frame import Frame
 
 # Lengths in metres.

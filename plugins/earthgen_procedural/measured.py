@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.noise import Noise
-from earthgen_procedural.cover import CODES, code, is_class, on_surface, surface_table
-from earthgen_procedural.filters import box_mean, box_share, cells_of, nearest
-from earthgen_procedural.noise_fields import cells, seeds
+from earthgen.terrain.cover import CODES, code, is_class, on_surface, surface_table
+from earthgen.terrain.filters import box_mean, box_share, cells_of, nearest
+from earthgen.terrain.noise_fields import cells, seeds
+from earthgen.terrain.reach import Reach
 from earthgen_procedural.objects import BROADLEAF, FLAT_ROOF, NEEDLELEAF, object_number
-from earthgen_procedural.reach import Reach
 from geo_io.frame import Frame
 
 TALL = 2.0  # metres above ground that count as a thing and not as rough ground

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen_procedural.cover import CODES, code
+from earthgen.terrain.cover import CODES, code
 
 Colour = tuple[int, int, int]
 

@@ -14,14 +14,14 @@ from earthgen.graph import GEOMETRY
 from earthgen.noise import Noise
 from earthgen.stages import Read, Stage
 from earthgen.surface import surface_splats
+from earthgen.terrain.cover import CODES, code, known_cover, raster_on, semantics_on, surface_table
+from earthgen.terrain.noise_fields import gradient_noise
+from earthgen.terrain.reach import Reach
 from earthgen.voxels import FACES, TOP, Geometry, Voxels, texture_fields
 from earthgen_procedural import PROCEDURAL_VERSION
-from earthgen_procedural.cover import CODES, code, known_cover, raster_on, semantics_on, surface_table
 from earthgen_procedural.ground_colour import GROUND_REACH, colour_ground
-from earthgen_procedural.noise_fields import gradient_noise
 from earthgen_procedural.objects import BROADLEAF, HALL_ROOF, PLAIN_ROOF
 from earthgen_procedural.palette import BARK, CLADDING, GLASS, PLASTER, leaf_table, roof_table
-from earthgen_procedural.reach import Reach
 from geo_io.frame import Frame
 
 if TYPE_CHECKING:

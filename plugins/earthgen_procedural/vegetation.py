@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.noise import Noise, Stream
-from earthgen_procedural.cover import CODES, code, is_class, on_surface
+from earthgen.terrain.cover import CODES, code, is_class, on_surface
+from earthgen.terrain.filters import cells_of, nearest
+from earthgen.terrain.noise_fields import cells, gradient_noise, gradient_noise_at, nearest_seed, seeds
+from earthgen.terrain.reach import Reach, widest
 from earthgen_procedural.fields import BLOCK, LEY, Fields, field_blocks
-from earthgen_procedural.filters import cells_of, nearest
-from earthgen_procedural.noise_fields import cells, gradient_noise, gradient_noise_at, nearest_seed, seeds
 from earthgen_procedural.objects import BROADLEAF, BUSH, HEDGE, NEEDLELEAF, object_number
-from earthgen_procedural.reach import Reach, widest
 from geo_io.frame import Frame
 from geo_io.layers import Trees
 from geo_io.legend import classes

@@ -8,6 +8,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgen.columns import top_level
 from earthgen_procedural.vegetation import BULGE, CONE, DOME, Plants
 from geo_io.frame import Frame
 
@@ -43,15 +44,6 @@ class Columns:
     canopy_base: NDArray
     canopy_class: NDArray
     canopy_object: NDArray
-
-
-def top_level(top: NDArray, voxel_size: float, z_end: int) -> NDArray:
-    """int32 level of the highest solid voxel below a surface `top` metres above ground.
-
-    The surface lies between the voxel's middle and half a voxel above its upper face. At most z_end - 1.
-    """
-    level = np.ceil(top / np.float32(voxel_size) - np.float32(0.5)).astype(np.int32) - 1
-    return np.asarray(np.clip(level, -1, z_end - 1))
 
 
 def fill(

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.noise import Noise
-from earthgen_procedural.cover import is_class, on_surface
-from earthgen_procedural.filters import box_mean, cells_of, fill_gaps, masked_max, masked_min, nearest
-from earthgen_procedural.noise_fields import fractal
-from earthgen_procedural.reach import Reach
+from earthgen.terrain.cover import is_class, on_surface
+from earthgen.terrain.filters import box_mean, cells_of, fill_gaps, masked_max, masked_min, nearest
+from earthgen.terrain.noise_fields import fractal
+from earthgen.terrain.reach import Reach
 from geo_io.frame import Frame
 
 # Reaches of the filters, metres. Their sums tell what is read around a window (land.HALO).

@@ -46,5 +46,5 @@ def require_fit(chains: Mapping[str, Reach], halo: Reach) -> None:
             raise FrameError(
                 f"the rules for {name} reach {reach.metres:g} m and {reach.cells} cells, the halo is "
                 f"{halo.metres:g} m and {halo.cells} cells",
-                "report it to the authors of the procedural plugin",
+                "report it to the plugin's author",
             )
