@@ -17,7 +17,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from earthgen_cli import batch, digest, doctor, export, generate, info, legend, plan, plugins, preview, render, verify
+from earthgen_cli import (
+    batch,
+    dataset,
+    digest,
+    doctor,
+    export,
+    generate,
+    info,
+    legend,
+    models,
+    plan,
+    plugins,
+    preview,
+    render,
+    verify,
+)
 from earthgen_cli.output import say, say_error
 
 if TYPE_CHECKING:
@@ -35,6 +50,7 @@ EXIT_CODES = {
     8: "workers or a scheduler cannot be reached, or died again and again",
     9: "a computation with sparse tensors cannot be done: no such backend here, too little memory, voxels out of range",
     10: "Gaussians, cameras or pictures of them: wrong values or files, another CRS, too little memory",
+    11: "a learned model, its conditions or its weights do not fit, or are damaged",
     130: "interrupted; what is written stays valid",
 }
 """The exit codes of every command; docs/cli.md lists them."""
@@ -55,8 +71,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "digest": digest.digest,
     "plugins": plugins.plugins,
     "legend": legend.legend,
+    "models": models.models,
     "doctor": doctor.doctor,
 }
+
+GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {"dataset": (dataset.HELP, dataset.COMMANDS)}
+"""Commands of two words: what the first is for, and the second ones."""
 
 
 @dataclass
@@ -123,6 +143,11 @@ def build_app(loaded: Plugins | None = None) -> typer.Typer:
     app.callback(invoke_without_command=True)(root)
     for name, function in COMMANDS.items():
         app.command(name)(function)
+    for name, (text, commands) in GROUPS.items():
+        group = typer.Typer(help=text, rich_markup_mode=None, no_args_is_help=True)
+        for word, function in commands.items():
+            group.command(word)(function)
+        app.add_typer(group, name=name)
     if loaded is not None:
         loaded.add_commands(app)
     return app
