@@ -78,10 +78,16 @@ def bin_points(
             f"none of {len(points):,} points lies in {frame}", "check the CRS of the points and the bounds of the scene"
         )
     z = points.xyz[:, 2].astype(np.float32)
-    top, low, count = (np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32), np.zeros(shape, np.int32))
+    top, low, count = (
+        np.full(shape, np.nan, np.float32),
+        np.full(shape, np.nan, np.float32),
+        np.zeros(shape, np.int32),
+    )
     _extremes(col, row, z, surface, top, low, count)
     measured = count > 0
-    spacing = math.sqrt(measured.sum() * size * size / count.sum()) if spacing_dense(count) else _sparse_spacing(count, size)
+    spacing = (
+        math.sqrt(measured.sum() * size * size / count.sum()) if spacing_dense(count) else _sparse_spacing(count, size)
+    )
 
     lookup = np.zeros(256, np.uint8)
     for value, code in table.items():

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import glob
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,7 @@ from earthgen.dataset.recipe import SceneRecipe
 from earthgen.dataset.registration import Shift, image_shift, mask_shift
 from earthgen.dataset.scene import Scene, SceneData, SceneInfo, check_licence, write_scene
 from earthgen.dataset.shell import Columns, height_field
-from geo_io.crs import transform_bounds
 from geo_io.digest import digest_file
-from geo_io.elevation import open_elevation
 from geo_io.errors import MissingFileError
 from geo_io.frame import UNKNOWN_DATUM, Bounds, Frame, projected_crs, snap
 from geo_io.legend import builtin_crosswalks, codes
@@ -61,10 +58,10 @@ def find_sources(recipe: SceneRecipe, root: str | Path) -> Sources:
     for role in ("points", "cover", "mesh"):
         found: list[Path] = []
         for pattern in getattr(recipe, role):
-            matches = sorted(glob.glob(str(folder / pattern))) if glob.has_magic(pattern) else [str(folder / pattern)]
+            matches = sorted(folder.glob(pattern)) if glob.has_magic(pattern) else [folder / pattern]
             if not matches:
                 raise MissingFileError(f"no file matches {folder / pattern}", "check the pattern, and --data-root")
-            found += map(Path, matches)
+            found += matches
         files[role] = tuple(found)
     for role in ("dsm", "dtm", "canopy", "building_height", "footprints", "image", "world"):
         value = getattr(recipe, role)
@@ -223,9 +220,7 @@ def from_layers(
     return height_field(columns), evidence, vertical
 
 
-def find_frame(
-    recipe: SceneRecipe, sources: Sources, cloud: Points | None, size: float, z: tuple[int, int]
-) -> Frame:
+def find_frame(recipe: SceneRecipe, sources: Sources, cloud: Points | None, size: float, z: tuple[int, int]) -> Frame:
     """The frame of what all height sources cover, snapped outwards to multiples of `CELL` voxels.
 
     Raises SourceOverlapError where two sources do not meet, or none meets the bounds of the recipe.
@@ -257,10 +252,11 @@ def find_frame(
             extent = open_raster(path, assume_crs=recipe.crs).bounds_in(crs)
             if _meet(common, extent) is None:
                 raise _apart(recipe, extents[0], (role, extent), crs)
-    return _frame(crs, size, common, z)
+    return find_bounds(crs, size, common, z)
 
 
-def _frame(crs: str, size: float, bounds: Bounds, z: tuple[int, int]) -> Frame:
+def find_bounds(crs: str, size: float, bounds: Bounds, z: tuple[int, int]) -> Frame:
+    """The frame of voxels that meet bounds in metres, snapped outwards to multiples of `CELL` voxels."""
     ranges = snap(bounds, size, tolerance=1e-3)
     (x0, x1), (y0, y1) = ranges["x"], ranges["y"]
     return Frame(
@@ -310,7 +306,9 @@ def _solid(
         return heights.ground, heights.above, valid, heights.vertical_crs
     assert points is not None  # a recipe has heights
     ground = points.ground
-    vertical = heights.vertical_crs if heights is not None else cloud.vertical_crs if cloud is not None else UNKNOWN_DATUM
+    vertical = (
+        heights.vertical_crs if heights is not None else cloud.vertical_crs if cloud is not None else UNKNOWN_DATUM
+    )
     valid = points.valid & (heights.measured if heights is not None else True)
     return ground, np.where(valid, points.top - ground, np.nan).astype(np.float32), valid, vertical
 
@@ -383,11 +381,20 @@ def _picture(
 
     image, known = read(fixed)
     if path is not None and not (known & valid).any():
-        raise SourceOverlapError(f"the image of scene {recipe.name} shows nothing of {frame}", "check its CRS and extent")
+        raise SourceOverlapError(
+            f"the image of scene {recipe.name} shows nothing of {frame}", "check its CRS and extent"
+        )
     if not known.any():
         return _Picture(image, known)
-    shift = measure_image(image, known, height, valid, points.intensity if points is not None else None, frame.voxel_size)
-    if recipe.image_shift == "auto" and shift is not None and shift.sure and shift.length > AUTO_LEAST * frame.voxel_size:
+    shift = measure_image(
+        image, known, height, valid, points.intensity if points is not None else None, frame.voxel_size
+    )
+    if (
+        recipe.image_shift == "auto"
+        and shift is not None
+        and shift.sure
+        and shift.length > AUTO_LEAST * frame.voxel_size
+    ):
         back = (-round(shift.east, 2), -round(shift.north, 2))
         image, known = read(back)
         return _Picture(image, known, shift, back)

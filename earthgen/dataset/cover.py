@@ -22,7 +22,7 @@ CANOPY = 1.0
 """Metres from which on a canopy counts."""
 
 ROUGH = 0.3
-"""Mean departure, metres, of tall columns from their neighbours' mean, over 5 x 5 columns: crowns have more, roofs less."""
+"""Mean departure, metres, of tall columns from their neighbours' mean, over 5 x 5: crowns have more, roofs less."""
 
 GREEN = 0.06
 """Excess green, (2 g - r - b) / (r + g + b), above which a surface is vegetation (after Woebbecke et al. 1995)."""
@@ -33,6 +33,9 @@ BROWN = 0.085
 DARK, TURF, WATER_RELIEF, WATER_LEVEL_OVER, SMALLEST_WATER = 110.0, 0.12, 0.4, 7.0, 1000.0
 """Water by rule: its brightest band stays below the first (of 255), its excess green below the second, its height
 varies by less than the third over the fourth, metres, and it covers the last, square metres."""
+
+BANK, LOWER = 12.0, 0.3
+"""Water lies lower than the ground within so many metres of it, by so many metres."""
 
 SMALLEST = 12.0
 """Square metres of the smallest thing that is taken for a building by its shape alone."""
@@ -153,7 +156,7 @@ def ground_rule(given: Given, height: NDArray, ground: NDArray, known: NDArray, 
     brown = (smooth[..., 0] - smooth[..., 2]) / total > BROWN
     out = np.where(greenness(image) > GREEN, code["grass"], np.where(brown, code["grassland"], code["paved"]))
 
-    size = max(int(round(WATER_LEVEL_OVER / voxel_size)) | 1, 3)
+    size = max(round(WATER_LEVEL_OVER / voxel_size) | 1, 3)
     top = ground + height
     level = ndimage.maximum_filter(top, size) - ndimage.minimum_filter(top, size) < WATER_RELIEF
     dark = (smooth.max(axis=2) < DARK) & ~brown & (greenness(image) < TURF)
@@ -161,13 +164,28 @@ def ground_rule(given: Given, height: NDArray, ground: NDArray, known: NDArray, 
         around = ndimage.uniform_filter(np.nan_to_num(given.intensity, nan=0.0).astype(np.float32), size)
         dark &= around < np.nanmedian(given.intensity)
     water = ndimage.binary_opening(known & level & dark, np.ones((3, 3)))
-    number, _ = ndimage.label(water)
-    area = np.bincount(number.ravel()) * voxel_size**2
-    water &= area[number] >= SMALLEST_WATER
+    water = _basins(water, ground, known, voxel_size)
     # Shores are not level: what is dark beside water and hardly higher is water.
     for _ in range(size // 2):
         water |= ndimage.binary_dilation(water) & known & dark & (height < LOW)
     return np.where(water, code["lake"], out).astype(np.uint8)
+
+
+def _basins(water: NDArray, ground: NDArray, known: NDArray, voxel_size: float) -> NDArray:
+    """Of parts that look like water those that are large, and lower than what is around them: shadows are not."""
+    number, _ = ndimage.label(water)
+    out = np.zeros(water.shape, bool)
+    around = max(round(BANK / voxel_size), 2)
+    for part, place in enumerate(ndimage.find_objects(number), 1):
+        mine = number[place] == part
+        if mine.sum() * voxel_size**2 < SMALLEST_WATER:
+            continue
+        wide = tuple(slice(max(s.start - around, 0), s.stop + around) for s in place)
+        inside = number[wide] == part
+        ring = ndimage.binary_dilation(inside, np.ones((3, 3)), around) & (number[wide] == 0) & known[wide]
+        if not ring.any() or np.mean(ground[wide][ring]) - np.mean(ground[wide][inside]) > LOWER:
+            out[wide] |= inside
+    return out
 
 
 def greenness(image: NDArray) -> NDArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,8 +106,8 @@ def transform_crop(crop: Crop, turns: int, flip: bool) -> Crop:
         normal = np.stack([-normal[:, 1], normal[:, 0], normal[:, 2]], axis=1)
     xyz = np.stack([east + frame.x[0], north + frame.y[0], crop.xyz[:, 2]], axis=1).astype(np.int32)
     order = column_order(xyz)
-    rows = {name: getattr(crop, name)[order] for name in ("semantic", "rgb", "rgb_known")}
-    columns = {}
+    rows: dict[str, Any] = {name: getattr(crop, name)[order] for name in ("semantic", "rgb", "rgb_known")}
+    columns: dict[str, Any] = {}
     for name in COLUMNS:
         values = getattr(crop, name)
         if flip:

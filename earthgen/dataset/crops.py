@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from earthgen.dataset.crop import CELL, Crop, transform_crop
 from earthgen.dataset.errors import CropError, DatasetError, VoxelSizeError
 from earthgen.dataset.scene import Scene, scenes_in
-from earthgen.dataset.split import Part, Split, read_split
+from earthgen.dataset.split import Part, Split, by_name, read_split
 from geo_io.frame import Frame
 
 GRADES = ("A", "B")
@@ -117,18 +117,21 @@ def open_crops(
     CropError
         if the size or the overlap is none, or no window fits
     """
-    folder = dataset if isinstance(dataset, str | Path) else None
-    every = scenes_in(folder) if folder is not None else list(dataset)  # type: ignore[arg-type]
+    every: list[Scene] = scenes_in(dataset) if isinstance(dataset, str | Path) else list(dataset)
     if split is None:
-        split = read_split(folder, every) if folder is not None else Split("none", ())
+        split = read_split(dataset, every) if isinstance(dataset, str | Path) else by_name(every)
     chosen = [s for s in every if s.info.grade in grades and (names is None or s.info.name in names)]
     if not chosen:
         raise DatasetError(
-            f"none of {len(every)} scenes has grade {' or '.join(grades)}" + (f" and is one of {', '.join(names)}" if names else ""),
+            f"none of {len(every)} scenes has grade {' or '.join(grades)}"
+            + (f" and is one of {', '.join(names)}" if names else ""),
             "name other grades or scenes",
         )
     if size < CELL or size % CELL or not 0 <= overlap < 1:
-        raise CropError(f"crops of {size} voxels with an overlap of {overlap} are none", f"give a multiple of {CELL}, and an overlap in [0, 1)")
+        raise CropError(
+            f"crops of {size} voxels with an overlap of {overlap} are none",
+            f"give a multiple of {CELL}, and an overlap in [0, 1)",
+        )
     metres = voxel_size if voxel_size is not None else chosen[0].frame.voxel_size
     other = [s for s in chosen if s.frame.voxel_size != metres]
     if other:

@@ -17,7 +17,9 @@ LARGEST_THING = 60.0
 """Width in metres of the largest thing that the filter takes off the ground."""
 
 
-def filter_ground(lowest: NDArray, voxel_size: float, *, largest: float = LARGEST_THING, slope: float = SLOPE) -> NDArray:
+def filter_ground(
+    lowest: NDArray, voxel_size: float, *, largest: float = LARGEST_THING, slope: float = SLOPE
+) -> NDArray:
     """(ny, nx) bool: columns whose lowest point is ground.
 
     lowest : (ny, nx) height of the lowest point, metres, NaN for none
@@ -47,7 +49,7 @@ def filter_ground(lowest: NDArray, voxel_size: float, *, largest: float = LARGES
 
 
 def interpolate(values: NDArray, known: NDArray) -> NDArray:
-    """(ny, nx) float32 with unknown columns filled: linear between the known ones at their rim, nearest outside them."""
+    """(ny, nx) float32 with unknown columns filled: linear between the known ones, nearest outside."""
     filled = fill_nearest(values.astype(np.float32), known)
     if known.all() or not known.any():
         return filled

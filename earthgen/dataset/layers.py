@@ -60,7 +60,9 @@ class Heights:
     vertical_crs: str
 
 
-def ground_and_height(dtm: str | Path, dsm: str | Path | None, frame: Frame, unit: str | None, crs: str | None) -> Heights:
+def ground_and_height(
+    dtm: str | Path, dsm: str | Path | None, frame: Frame, unit: str | None, crs: str | None
+) -> Heights:
     """The ground, smooth, and what stands on it by a surface model: differences of pixels where both have one grid."""
     terrain = open_elevation(dtm, unit=unit, assume_crs=crs, what="DTM")
     ground = terrain.read(frame).data.astype(np.float32)

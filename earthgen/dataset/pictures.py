@@ -32,7 +32,9 @@ def panels(scene: Scene) -> dict[str, NDArray]:
     light = shade(scene.layer("ground") + height, scene.frame.voxel_size)[..., None]
     grey = np.clip(np.sqrt(height / max(float(np.percentile(height[valid], 99.5)) if valid.any() else 1.0, 1.0)), 0, 1)
     # From dark blue over green to pale yellow: low to high.
-    ramp = np.stack([np.interp(grey, (0, 0.5, 1), values) for values in ((40, 60, 250), (60, 150, 245), (90, 110, 190))], 2)
+    ramp = np.stack(
+        [np.interp(grey, (0, 0.5, 1), values) for values in ((40, 60, 250), (60, 150, 245), (90, 110, 190))], 2
+    )
     out = {
         "land cover": palette()[cover] * (0.35 + 0.65 * light),
         "height above ground": ramp * (0.35 + 0.65 * light),
@@ -41,7 +43,8 @@ def panels(scene: Scene) -> dict[str, NDArray]:
     if known.any():
         out["colour"] = np.where(known[..., None], scene.layer("image"), np.array(NO_DATA))
     return {
-        title: _fit(np.where(valid[..., None], values, np.array(NO_DATA)).astype(np.uint8)) for title, values in out.items()
+        title: _fit(np.where(valid[..., None], values, np.array(NO_DATA)).astype(np.uint8))
+        for title, values in out.items()
     }
 
 

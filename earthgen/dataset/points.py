@@ -135,7 +135,8 @@ def scale_colours(values: NDArray, bits: int | None = None, name: str = "the poi
     if bits == 8 or (bits is None and top <= 255):
         if top > 255:
             raise ColourDepthError(
-                f"the colours of {name} go up to {top}, which is no 8-bit colour", "give colour_bits = 16, or leave it away"
+                f"the colours of {name} go up to {top}, which is no 8-bit colour",
+                "give colour_bits = 16, or leave it away",
             )
         return values.astype(np.uint8)
     if bits == 16 or not (values % 256).any():
@@ -210,7 +211,9 @@ def _arrays(points: Any) -> tuple[NDArray, NDArray, NDArray, NDArray | None]:
     rgb = None
     if {"red", "green", "blue"} <= names:
         rgb = np.column_stack([np.asarray(points[name]) for name in ("red", "green", "blue")]).astype(np.uint16)
-    intensity = np.asarray(points.intensity).astype(np.float32) if "intensity" in names else np.zeros(len(xyz), np.float32)
+    intensity = (
+        np.asarray(points.intensity).astype(np.float32) if "intensity" in names else np.zeros(len(xyz), np.float32)
+    )
     return xyz, np.asarray(points.classification).astype(np.uint8), intensity, rgb
 
 
@@ -232,7 +235,7 @@ def _reference(path: Path, header: Any, crs: str | None, unit: str | None) -> tu
         unit = _vertical_unit(parsed) or _LINEAR_UNITS.get(keys.get(_VERTICAL_UNITS, 0))
     if unit is None:
         factor = horizontal.axis_info[0].unit_conversion_factor
-        if horizontal.is_projected and factor != 1 or keys.get(_PROJ_UNITS, 9001) != 9001:
+        if (horizontal.is_projected and factor != 1) or keys.get(_PROJ_UNITS, 9001) != 9001:
             raise UnitError(
                 f"{path} lies in {short_name(horizontal)}, in {horizontal.axis_info[0].unit_name}, and does not say "
                 "whether its heights are in feet too",

@@ -50,7 +50,7 @@ class Evidence:
 
 def judge(data: SceneData, evidence: Evidence) -> dict[str, Any]:
     """Figures of a scene; shares are of the columns with data unless said otherwise."""
-    frame, size = data.frame, data.frame.voxel_size
+    size = data.frame.voxel_size
     columns = data.columns
     valid, height, cover = columns["valid"], columns["height"], columns["cover"]
     count = max(int(valid.sum()), 1)
@@ -74,7 +74,7 @@ def judge(data: SceneData, evidence: Evidence) -> dict[str, Any]:
         "over_band": evidence.over_band,
         "height": {name: float(value) for name, value in _heights(height[valid]).items()},
         "relief_m": float(np.ptp(columns["ground"][valid])) if valid.any() else 0.0,
-        "classes": {names.get(code, "unknown"): round(float(share[code]), 4) for code in np.flatnonzero(share)},
+        "classes": {names.get(c, "unknown"): round(float(share[c]), 4) for c in np.flatnonzero(share).tolist()},
         "vegetation_noise": float(spikes.sum() / max(int(vegetation.sum()), 1)),
         "coloured": float((columns["image_known"] & valid).sum() / count),
         "voxels_coloured": float(data.rows["rgb_known"].mean()) if len(xyz) else 0.0,

@@ -91,7 +91,7 @@ def mask_shift(mask: NDArray, tall: NDArray, known: NDArray, voxel_size: float, 
 
     mask, tall, known : (ny, nx) bool. None where one of the masks is empty.
     """
-    reach = max(int(round(search / voxel_size)), 1)
+    reach = max(round(search / voxel_size), 1)
     if not (mask & known).any() or not (tall & known).any() or min(mask.shape) <= 4 * reach:
         return None
     inner = slice(reach, -reach), slice(reach, -reach)

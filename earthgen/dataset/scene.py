@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from earthgen.blocks import column_order, within
-from earthgen.dataset.crop import CELL, COLUMNS, Crop, require_cells
+from earthgen.dataset.crop import CELL, Crop, require_cells
 from earthgen.dataset.errors import DatasetError, LicenceError, SceneExistsError
-from earthgen.files import PARTIAL, disk_error, failures
+from earthgen.files import PARTIAL, disk_error
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
@@ -35,6 +35,9 @@ KEY = "earthgen_scene"
 
 GRADES = ("A", "B", "C")
 """Of licences: A stated for the data, B stated for the repository or known of the owner's data, C inferred."""
+
+READ_ERRORS = (OSError, KeyError, TypeError, ValueError, RuntimeError)
+"""What zarr raises for a damaged array or group."""
 
 BLOCK = 64
 """Columns along an edge of the blocks by which voxels are sorted."""
@@ -196,14 +199,18 @@ class Scene:
         """The rows of the blocks that a window meets."""
         first_x, last_x = ((x - self.frame.x[0]) // BLOCK for x in (inner.x[0], inner.x[1] - 1))
         first_y, last_y = ((self.frame.y[1] - 1 - y) // BLOCK for y in (inner.y[1] - 1, inner.y[0]))
-        runs = [(int(self.blocks[row, first_x]), int(self.blocks[row, last_x + 1])) for row in range(first_y, last_y + 1)]
+        runs = [
+            (int(self.blocks[row, first_x]), int(self.blocks[row, last_x + 1])) for row in range(first_y, last_y + 1)
+        ]
         return {name: np.concatenate([self._read(name, slice(*run)) for run in runs]) for name in VOXELS}
 
     def _read(self, name: str, place: Any) -> NDArray:
         try:
             return np.asarray(self.arrays[name][place])
-        except (*failures(), ValueError, RuntimeError) as error:
-            raise DatasetError(f"scene {self.path} is damaged: {name} cannot be read: {error}", "build it again") from error
+        except READ_ERRORS as error:
+            raise DatasetError(
+                f"scene {self.path} is damaged: {name} cannot be read: {error}", "build it again"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -236,7 +243,9 @@ def write_scene(folder: str | Path, info: SceneInfo, data: SceneData, *, overwri
     for axis in ("x", "y", "z"):
         low, high = getattr(info.frame, axis)
         if low % CELL or high % CELL:
-            raise FrameError(f"the {axis} range of scene {info.name} is no multiple of {CELL} voxels", "snap it outwards")
+            raise FrameError(
+                f"the {axis} range of scene {info.name} is no multiple of {CELL} voxels", "snap it outwards"
+            )
     path = Path(folder) / f"{info.name}{SUFFIX}"
     if path.exists() and not overwrite:
         raise SceneExistsError(f"{path} exists already", "give --overwrite, or another --out")
@@ -251,7 +260,7 @@ def write_scene(folder: str | Path, info: SceneInfo, data: SceneData, *, overwri
             shutil.rmtree(old)
         else:
             part.rename(path)
-    except failures() as error:
+    except OSError as error:
         raise disk_error(error, path) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -305,7 +314,7 @@ def open_scene(path: str | Path) -> Scene:
     try:
         root = zarr.open_group(path, mode="r", zarr_format=3)
         values = root.attrs.get(KEY)
-    except (*failures(), KeyError, TypeError, ValueError) as error:
+    except READ_ERRORS as error:
         raise DatasetError(f"{path} cannot be read as a scene: {error}", "build it again") from error
     if not isinstance(values, Mapping):
         raise DatasetError(f"{path} is no scene", "name a folder made by `earthgen dataset build`")
@@ -318,10 +327,14 @@ def open_scene(path: str | Path) -> Scene:
         info = SceneInfo.from_dict(values)
         arrays: dict[str, Any] = {name: root[name] for name in DENSE}
         arrays |= {name: root[f"voxels/{name}"] for name in VOXELS}
-        blocks = np.asarray(root["voxels/blocks"][...])
-    except (*failures(), KeyError, TypeError, ValueError) as error:
+        blocks = np.asarray(_whole(root["voxels/blocks"]))
+    except READ_ERRORS as error:
         raise DatasetError(f"scene {path} is damaged: {error}", "build it again") from error
     return Scene(path, info, blocks, arrays)
+
+
+def _whole(array: Any) -> NDArray:
+    return np.asarray(array[...])
 
 
 def scenes_in(folder: str | Path) -> list[Scene]:

@@ -45,7 +45,7 @@ class Columns:
 
 
 def levels(height: NDArray, voxel_size: float, top: int) -> NDArray:
-    """(ny, nx) int32: voxels above the ground of columns of a height in metres, half voxels rounded up, at most `top`."""
+    """(ny, nx) int32: voxels above the ground of columns by their height in metres, rounded, at most `top`."""
     return np.clip(np.floor(height / voxel_size + 0.5), 0, top).astype(np.int32)
 
 
@@ -69,7 +69,9 @@ def height_field(columns: Columns) -> SceneData:
     return _blocks(columns, volume, LOW, tops[pad:-pad, pad:-pad] - 1)
 
 
-def solid_volume(columns: Columns, solid: NDArray, rgb: NDArray | None = None, known: NDArray | None = None) -> SceneData:
+def solid_volume(
+    columns: Columns, solid: NDArray, rgb: NDArray | None = None, known: NDArray | None = None
+) -> SceneData:
     """The surface of any solid, with overhangs.
 
     solid : (ny, nx, nz) uint8 class codes, UNKNOWN_SOLID for none, 0 for empty, over the frame's z range; below it all
@@ -86,9 +88,7 @@ def solid_volume(columns: Columns, solid: NDArray, rgb: NDArray | None = None, k
     highest = np.where(filled.any(axis=2), highest, frame.z[0] - 1)
 
     def volume(rows: slice, cols: slice) -> NDArray:
-        return np.ascontiguousarray(
-            wide[rows.start : rows.stop + 2 * pad, cols.start : cols.stop + 2 * pad]
-        )
+        return np.ascontiguousarray(wide[rows.start : rows.stop + 2 * pad, cols.start : cols.stop + 2 * pad])
 
     data = _blocks(columns, volume, frame.z[0], highest)
     if rgb is None or known is None:
@@ -139,10 +139,7 @@ def _blocks(columns: Columns, volume: Callable[[slice, slice], NDArray], low: in
         starts[i, across] = total
     none = {"xyz": ((0, 3), np.int32), "semantic": ((0,), np.uint8), "normal": ((0, 3), np.float32),
             "rgb": ((0, 3), np.uint8), "rgb_known": ((0,), bool)}  # fmt: skip
-    found = {
-        name: np.concatenate(arrays) if arrays else np.zeros(*none[name])  # type: ignore[call-overload]
-        for name, arrays in parts.items()
-    }
+    found = {name: np.concatenate(arrays) if arrays else np.zeros(*none[name]) for name, arrays in parts.items()}
     return SceneData(frame, columns.layers(), found, starts)
 
 

@@ -83,7 +83,7 @@ class Split:
 def _mark(mask: NDArray, frame: Frame, bounds: Bounds, buffer: float, whole: bool) -> None:
     """Mark the cells of a frame that lie inside bounds (`whole`), or that touch them."""
     edge = CELL * frame.voxel_size
-    left, bottom, right, top = frame.bounds
+    left, _, _, top = frame.bounds
     west, east = (bounds[0] - buffer - left) / edge, (bounds[2] + buffer - left) / edge
     north, south = (top - bounds[3] - buffer) / edge, (top - bounds[1] + buffer) / edge
     slack = 1e-6
@@ -93,7 +93,9 @@ def _mark(mask: NDArray, frame: Frame, bounds: Bounds, buffer: float, whole: boo
     else:
         rows = np.floor(north + slack), np.ceil(south - slack)
         cols = np.floor(west + slack), np.ceil(east - slack)
-    (r0, r1), (c0, c1) = ([int(np.clip(v, 0, n)) for v in pair] for pair, n in ((rows, mask.shape[0]), (cols, mask.shape[1])))
+    (r0, r1), (c0, c1) = (
+        [int(np.clip(v, 0, n)) for v in pair] for pair, n in ((rows, mask.shape[0]), (cols, mask.shape[1]))
+    )
     mask[r0:r1, c0:c1] = True
 
 
@@ -108,7 +110,9 @@ def by_name(scenes: Sequence[Scene], names: Sequence[str] = (), buffer: float = 
     known = {scene.info.name: scene for scene in scenes}
     for name in names:
         if name not in known:
-            raise RecipeError(f"there is no scene {name!r}{nearest_name(name, known)}", "`earthgen dataset inspect` lists them")
+            raise RecipeError(
+                f"there is no scene {name!r}{nearest_name(name, known)}", "`earthgen dataset inspect` lists them"
+            )
     areas = []
     for scene in scenes:
         bounds = (scene.frame.bounds,) if scene.info.name in names else scene.info.held_out
