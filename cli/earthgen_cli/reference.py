@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -80,14 +81,23 @@ def reference() -> str:
     group: Any = typer.main.get_command(build_app())  # the classes behind typer differ between its versions
     top = group.make_context("earthgen", [], resilient_parsing=True)
     parts = [INTRODUCTION, "## Options of all commands\n", options(group, top), "## Commands\n"]
-    for name, command in group.commands.items():
-        context = command.make_context(name, [], parent=top, resilient_parsing=True)
+    for name, command, context in each_command(group, top):
         usage = command.get_usage(context).removeprefix("Usage: ")
         parts += [f"### earthgen {name}\n", f"```text\n{' '.join(usage.split())}\n```\n"]
         parts += [paragraph(text) for text in command.help.split("\n\n")]
         parts.append(options(command, context))
     parts += [JOB_FILES.format(example=JOB_EXAMPLE), "## Exit codes\n", exit_codes(), SCRIPTS]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def each_command(group: Any, parent: Any, before: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(name, command, its context) of all commands, those of groups by both words."""
+    for word, command in group.commands.items():
+        context = command.make_context(word, [], parent=parent, resilient_parsing=True)
+        if hasattr(command, "commands"):
+            yield from each_command(command, context, f"{before}{word} ")
+        else:
+            yield f"{before}{word}", command, context
 
 
 def options(command: Any, context: Any) -> str:
