@@ -313,7 +313,7 @@ def test_gaussians_are_sorted_by_depth_and_number() -> None:
     lists = [bins.rows[a:b].tolist() for a, b in zip(bins.starts[:-1], bins.starts[1:], strict=True)]
     assert (bins.across, bins.down) == binning.tiles(40, 40) == (3, 3)
     assert lists == [[2, 0, 3], [2, 0], [], [2], [2], [], [2], [2], []]
-    assert binning.pairs(boxes).tolist() == [2, 0, 6, 1]
+    assert binning.pairs(boxes).tolist() == [0, 2, 2, 8, 9]
 
 
 def test_the_exponential() -> None:

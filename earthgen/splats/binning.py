@@ -8,6 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from earthgen.splats.threads import side_by_side, stretches
+
 TILE = 16
 """Pixels along a tile's side: a row of a tile is one vector of float32 where vectors have 512 bits."""
 
@@ -41,22 +43,43 @@ def tiles(width: int, height: int) -> tuple[int, int]:
 
 
 def bin_by_tile(boxes: NDArray, depths: NDArray, width: int, height: int) -> Bins:
-    """boxes : (n, 4) int32 of pixels, as `earthgen.splats.projection.project` has them; depths : (n,) float32"""
+    """The lists of a picture's tiles.
+
+    boxes : (n, 4) int32 of pixels, as `earthgen.splats.projection.project` has them; depths : (n,) float32
+
+    Each thread counts, and then writes, the pairs of a stretch of the Gaussians in their order; those of the stretches
+    before it come first, so that the lists do not depend on the stretches.
+    """
     across, down = tiles(width, height)
-    counts = np.zeros(across * down + 1, np.int64)
-    seen = np.empty(len(boxes), np.int32)
-    seen = seen[: count(boxes, across, counts, seen)]
-    starts = np.cumsum(counts)
+    seen = np.flatnonzero(boxes[:, 0] < boxes[:, 1])
     order = seen[by_depth(depths[seen])]
+    parts = stretches(len(order))
+    counts = np.zeros((len(parts), across * down), np.int64)
+    side_by_side(lambda k, first, last: count(boxes, order, first, last, across, counts[k]), _numbered(parts))
+    starts = np.zeros(across * down + 1, np.int64)
+    np.cumsum(counts.sum(axis=0), out=starts[1:])
+    at = starts[:-1] + np.cumsum(counts, axis=0) - counts
     rows = np.empty(starts[-1], np.int32)
-    fill(boxes, order, across, starts[:-1].copy(), rows)
+    side_by_side(lambda k, first, last: fill(boxes, order, first, last, across, at[k], rows), _numbered(parts))
     return Bins(starts, rows, across, down)
 
 
-def pairs(boxes: NDArray) -> NDArray:
-    """(n,) int64, tiles that each Gaussian's box touches."""
-    low, high = boxes[:, 0::2] // TILE, -(-boxes[:, 1::2] // TILE)
-    return np.where(boxes[:, 0] < boxes[:, 1], (high - low).prod(axis=1, dtype=np.int64), 0)
+def _numbered(parts: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    return [(k, first, last) for k, (first, last) in enumerate(parts)]
+
+
+@njit(nogil=True, cache=True)
+def pairs(boxes):  # type: ignore[no-untyped-def]
+    """(n + 1,) int64, how many tiles the boxes (n, 4) before each touch."""
+    total = np.empty(len(boxes) + 1, np.int64)
+    total[0] = 0
+    for i in range(len(boxes)):
+        here = 0
+        if boxes[i, 0] < boxes[i, 1]:
+            across = (boxes[i, 1] + TILE - 1) // TILE - boxes[i, 0] // TILE
+            here = across * ((boxes[i, 3] + TILE - 1) // TILE - boxes[i, 2] // TILE)
+        total[i + 1] = total[i] + here
+    return total
 
 
 def by_depth(depths: NDArray) -> NDArray:
@@ -90,23 +113,20 @@ def sorted_by_digit(keys, order, shift):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def count(boxes, across, counts, seen):  # type: ignore[no-untyped-def]
-    """Number of Gaussians with a box; their rows in `seen`, and the pairs of tile t in counts[t + 1]."""
-    found = 0
-    for i in range(len(boxes)):
-        if boxes[i, 0] < boxes[i, 1]:
-            seen[found] = i
-            found += 1
-            for y in range(boxes[i, 2] // TILE, (boxes[i, 3] + TILE - 1) // TILE):
-                for x in range(boxes[i, 0] // TILE, (boxes[i, 1] + TILE - 1) // TILE):
-                    counts[y * across + x + 1] += 1
-    return found
+def count(boxes, order, first, last, across, counts):  # type: ignore[no-untyped-def]
+    """Add the pairs of each tile, of the Gaussians at [first, last) of the order."""
+    for k in range(first, last):
+        i = order[k]
+        for y in range(boxes[i, 2] // TILE, (boxes[i, 3] + TILE - 1) // TILE):
+            for x in range(boxes[i, 0] // TILE, (boxes[i, 1] + TILE - 1) // TILE):
+                counts[y * across + x] += 1
 
 
 @njit(nogil=True, cache=True)
-def fill(boxes, order, across, at, rows):  # type: ignore[no-untyped-def]
-    """Put Gaussians into their tiles in the order given; `at` is where each tile goes on."""
-    for i in order:
+def fill(boxes, order, first, last, across, at, rows):  # type: ignore[no-untyped-def]
+    """Put the Gaussians at [first, last) of the order into their tiles; `at` is where each tile goes on."""
+    for k in range(first, last):
+        i = order[k]
         for y in range(boxes[i, 2] // TILE, (boxes[i, 3] + TILE - 1) // TILE):
             for x in range(boxes[i, 0] // TILE, (boxes[i, 1] + TILE - 1) // TILE):
                 tile = y * across + x

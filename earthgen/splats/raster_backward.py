@@ -69,7 +69,7 @@ STATE = (4 + GIVEN) * AREA
 # dy; and of the depth of the mean, opacity, colour and normal.
 S_U, S_V, S_H, S_D, S_LOW, S_Z, S_OPACITY, S_RED, S_EAST = 0, 2, 4, 6, 8, 10, 11, 12, 15
 SUMS = 18
-MOMENTS = 10
+MOMENTS = 5
 TWO = F(2)
 
 
@@ -164,7 +164,7 @@ def back_row(  # type: ignore[no-untyped-def]
 
 @njit(error_model="numpy", nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def add_up(sums, x, totals):  # type: ignore[no-untyped-def]
-    """Sums over a row's pixels, and those of the first MOMENTS times dx behind them; `sums` is 0 again.
+    """Sums over a row's pixels; of the first five without dy, behind them, those times dx. `sums` is 0 again.
 
     The order of additions is the compiler's, and one and the same for all.
     """
@@ -176,8 +176,8 @@ def add_up(sums, x, totals):  # type: ignore[no-untyped-def]
     for k in range(MOMENTS):
         total = NONE
         for i in range(TILE):
-            total += load(sums, k * TILE + i) * (x + F(np.int32(i)))
-        totals[SUMS + k] = total
+            total += load(sums, 2 * k * TILE + i) * F(np.int32(i))
+        totals[SUMS + k] = total + x * totals[2 * k]
     for i in range(SUMS * TILE):
         store(sums, i, NONE)
 
@@ -185,12 +185,12 @@ def add_up(sums, x, totals):  # type: ignore[no-untyped-def]
 @njit(error_model="numpy", nogil=True, cache=True)
 def write(of, totals, to):  # type: ignore[no-untyped-def]
     """The gradients of a record from the sums over a tile."""
-    to[U0], to[U1] = totals[SUMS + S_U], totals[S_U + 1]
-    to[V0], to[V1] = totals[SUMS + S_V], totals[S_V + 1]
-    to[P0], to[P1] = totals[SUMS + S_H], totals[S_H + 1]
-    to[R], to[S] = totals[SUMS + S_D], totals[S_D + 1]
+    to[U0], to[U1] = totals[SUMS + S_U // 2], totals[S_U + 1]
+    to[V0], to[V1] = totals[SUMS + S_V // 2], totals[S_V + 1]
+    to[P0], to[P1] = totals[SUMS + S_H // 2], totals[S_H + 1]
+    to[R], to[S] = totals[SUMS + S_D // 2], totals[S_D + 1]
     to[Z] = totals[S_D] + totals[S_Z]
-    low_x = TWO * PER_PIXEL * (totals[SUMS + S_LOW] - of[LOW_X] * totals[S_LOW])
+    low_x = TWO * PER_PIXEL * (totals[SUMS + S_LOW // 2] - of[LOW_X] * totals[S_LOW])
     low_y = TWO * PER_PIXEL * totals[S_LOW + 1]
     to[LOW_X], to[LOW_Y] = -low_x, -low_y
     u, v, h, d = totals[S_U], totals[S_V], totals[S_H], totals[S_D]

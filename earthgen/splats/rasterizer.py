@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from earthgen.sparse import memory
-from earthgen.sparse.walk import spread
 from earthgen.splats import raster_backward, raster_forward
 from earthgen.splats.binning import MOST_PAIRS, Bins, bin_by_tile, pairs
 from earthgen.splats.cameras import Camera
@@ -22,7 +21,7 @@ from earthgen.splats.projection import COLUMNS, GRADIENTS, numbers, project, pro
 from earthgen.splats.raster_forward import CHANNELS, COLOUR, DEPTH, DEPTH2, LIGHT, MEDIAN, NEAREST, NORMAL
 from earthgen.splats.rendering import LEAST_ALPHA, Rendering, check_frame
 from earthgen.splats.tensors import SplatTensors, check_values
-from earthgen.splats.threads import share
+from earthgen.splats.threads import share, side_by_side, stretches
 
 RECORD_BYTES = 4 * COLUMNS + 16 + 4 + 12
 """Bytes a Gaussian takes before it is drawn: record, box, depth, colour."""
@@ -88,7 +87,7 @@ class _Rasterize(torch.autograd.Function):
                 to_scales, to_rotations, to_opacities, to_colours,
             )  # fmt: skip
 
-        spread(len(means), work)
+        side_by_side(work, stretches(len(means)))
         return (*(torch.from_numpy(array) for array in to), None, None, None, None)
 
 
@@ -259,8 +258,8 @@ def _binned(arrays: tuple[NDArray, ...], classes: NDArray, camera: Camera, ancho
             boxes, depths,
         )  # fmt: skip
 
-    spread(count, work)
-    _require(int(pairs(boxes).sum()) * 4, f"the picture of {count:,} Gaussians", (camera.height, camera.width))
+    side_by_side(work, stretches(count))
+    _require(int(pairs(boxes)[-1]) * 4, f"the picture of {count:,} Gaussians", (camera.height, camera.width))
     bins = bin_by_tile(boxes, depths, camera.width, camera.height)
     most = int(np.diff(bins.starts).max(initial=0))
     if most >= MOST_PAIRS:
@@ -296,8 +295,7 @@ def _stacked(given: tuple[Tensor | None, ...], shape: tuple[int, ...]) -> NDArra
 def _back(drawn: Drawn, canvas: NDArray, given: NDArray) -> tuple[NDArray, NDArray, NDArray]:
     """Slots, places and parts, as of `earthgen.splats.projection.project_back`."""
     bins, near = drawn.bins, np.float32(drawn.cam[16])
-    slots = np.zeros(len(drawn.boxes) + 1, np.int64)
-    np.cumsum(pairs(drawn.boxes), out=slots[1:])
+    slots = pairs(drawn.boxes)
     size = int(slots[-1])
     _require(size * (GRADIENTS + 1) * 4, f"the gradient of {len(drawn.boxes):,} Gaussians", canvas.shape)
     places = np.full(size, -1, np.int32)

@@ -1,8 +1,8 @@
-"""Work shared among threads in pieces of about equal cost."""
+"""Work shared among threads. They end with the call: numba's own would have to be switched off where workers fork."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -12,26 +12,33 @@ import torch
 from numpy.typing import NDArray
 
 PIECES = 6
-"""Pieces a thread: what is cheap and what is dear (sky and town) lies in stretches."""
+"""Pieces a thread where costs differ: what is cheap and what is dear (sky and town) lies in stretches."""
 
 
-def share(costs: NDArray, work: Callable[[int, int], Any], least: int = 1) -> None:
-    """Call `work(first, last)` on ranges that cover `costs`, on as many threads as torch uses.
+def stretches(count: int, least: int = 8192) -> list[tuple[int, int]]:
+    """Ranges that cover `count`, one for each of the threads that torch uses, of `least` at least."""
+    threads = max(min(torch.get_num_threads(), -(-count // least)), 1)
+    return list(pairwise(count * number // threads for number in range(threads + 1)))
 
-    costs : (count,) cost of each number
-    least : sum of costs below which no second thread is worth while
 
-    The threads end with the call. numba's own, and torch's, would have to be switched off where workers fork.
-    """
-    count = len(costs)
-    ends = np.cumsum(costs, dtype=np.float64)
-    total = float(ends[-1]) if count else 0.0
-    threads = torch.get_num_threads()
-    if threads <= 1 or total < least or count < 2:
+def share(costs: NDArray, work: Callable[[int, int], Any]) -> None:
+    """Call `work(first, last)` on ranges that cover `costs` (count,), on as many threads as torch uses."""
+    count, threads = len(costs), torch.get_num_threads()
+    if threads <= 1 or count < 2:
         work(0, count)
         return
-    cuts = np.searchsorted(ends, np.linspace(0, total, threads * PIECES + 1)[1:-1])
-    bounds = np.unique(np.concatenate([[0], cuts, [count]]))
+    ends = np.cumsum(costs, dtype=np.float64)
+    cuts = np.searchsorted(ends, np.linspace(0, ends[-1], threads * PIECES + 1)[1:-1])
+    side_by_side(work, list(pairwise(np.unique([0, *cuts, count]).tolist())))
+
+
+def side_by_side(work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> None:
+    """Call `work` with each of the arguments, on as many threads as torch uses; raises what a call raises."""
+    threads = min(torch.get_num_threads(), len(arguments))
+    if threads <= 1:
+        for given in arguments:
+            work(*given)
+        return
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, int(a), int(b)) for a, b in pairwise(bounds)]:
+        for done in [pool.submit(work, *given) for given in arguments]:
             done.result()
