@@ -34,14 +34,21 @@ DARK, TURF, WATER_RELIEF, WATER_LEVEL_OVER, SMALLEST_WATER = 110.0, 0.12, 0.4, 7
 """Water by rule: its brightest band stays below the first (of 255), its excess green below the second, its height
 varies by less than the third over the fourth, metres, and it covers the last, square metres."""
 
-BANK, LOWER = 12.0, 0.3
-"""Water lies lower than the ground within so many metres of it, by so many metres."""
+BANK, LOWER = 12.0, 0.7
+"""Water lies lower than the ground within so many metres of it, by so many metres ..."""
+
+LARGE_WATER = 6000.0
+"""... unless it covers so many square metres, as no shadow does."""
 
 SMALLEST = 12.0
 """Square metres of the smallest thing that is taken for a building by its shape alone."""
 
 WEAK = ("bare_ground", "grassland")
 """Classes of points that say no more than that nothing stands there: land cover from elsewhere knows better."""
+
+
+BRIDGES = ("road", "rail", "paved")
+"""Classes of points that may be high above the ground: bridge decks."""
 
 
 def table_of(names: tuple[str, ...] | list[str]) -> NDArray:
@@ -116,6 +123,8 @@ def combine(given: Given, voxel_size: float, dsm_holds: str, ground: NDArray, va
         height = np.where(crown, given.canopy, height).astype(np.float32)
 
     odd = (height > TALL) & ~stands[cover]
+    if given.code is not None:
+        odd &= ~table_of(list(BRIDGES))[given.code]
     if odd.any():
         if dsm_holds == "buildings":
             kind = np.full(shape, code["building"], np.uint8)
@@ -172,18 +181,20 @@ def ground_rule(given: Given, height: NDArray, ground: NDArray, known: NDArray, 
 
 
 def _basins(water: NDArray, ground: NDArray, known: NDArray, voxel_size: float) -> NDArray:
-    """Of parts that look like water those that are large, and lower than what is around them: shadows are not."""
+    """Of parts that look like water those that are large, or lower than what is around them: shadows are not."""
     number, _ = ndimage.label(water)
     out = np.zeros(water.shape, bool)
     around = max(round(BANK / voxel_size), 2)
     for part, place in enumerate(ndimage.find_objects(number), 1):
         mine = number[place] == part
-        if mine.sum() * voxel_size**2 < SMALLEST_WATER:
+        area = mine.sum() * voxel_size**2
+        if area < SMALLEST_WATER:
             continue
         wide = tuple(slice(max(s.start - around, 0), s.stop + around) for s in place)
         inside = number[wide] == part
         ring = ndimage.binary_dilation(inside, np.ones((3, 3)), around) & (number[wide] == 0) & known[wide]
-        if not ring.any() or np.mean(ground[wide][ring]) - np.mean(ground[wide][inside]) > LOWER:
+        # The upper ground around it: part of what is around a river is the river, where it foams or is shaded.
+        if area >= LARGE_WATER or not ring.any() or np.percentile(ground[wide][ring], 80) - np.median(ground[wide][inside]) > LOWER:
             out[wide] |= inside
     return out
 

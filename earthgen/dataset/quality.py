@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from earthgen.dataset.cover import TALL, standing
-from earthgen.dataset.registration import Shift, mask_shift, shifts_by_part
+from earthgen.dataset.registration import CAPPED, Shift, mask_shift, shifts_by_part
 from earthgen.dataset.scene import SceneData
 from geo_io.legend import classes, codes
 
@@ -97,7 +97,8 @@ def judge(data: SceneData, evidence: Evidence) -> dict[str, Any]:
     known = columns["image_known"] & valid
     if known.any():
         reference = height if evidence.intensity is None else _filled(evidence.intensity)
-        parts = shifts_by_part(columns["image"], reference, known, size)
+        limit = CAPPED if evidence.intensity is None else None
+        parts = shifts_by_part(columns["image"], reference, known, size, limit)
         if parts:
             out["image_shift_left_by_part"] = [_shift(part) for part in parts]
     out["remarks"] = remarks(out)

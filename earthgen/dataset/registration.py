@@ -14,10 +14,13 @@ SEARCH = 8.0
 CAPPED = 12.0
 """Metres from which on heights are alike, so that towers do not decide alone."""
 
+LEAST_COLUMNS = 2500
+"""Columns that have to be compared before a shift is believed: a wood's own shadows decide in a small scene."""
+
 LEAST_PEAK = 0.04
 """Correlation below which no shift is told: layers without common edges."""
 
-PARTS = 4
+PARTS = 2
 """A picture is also compared in so many parts along each edge."""
 
 
@@ -38,7 +41,9 @@ class Shift:
     @property
     def sure(self) -> bool:
         """Whether the score gains more by the shift than it would among unrelated layers: 2 / sqrt(n), where four
-        columns count as one, for edges are some columns wide. Small scenes tell no shift."""
+        columns count as one, for edges are some columns wide."""
+        if self.columns < LEAST_COLUMNS:
+            return False
         return self.score - self.at_zero > 2 / np.sqrt(max(self.columns, 1) / 4) and self.score > LEAST_PEAK
 
     @property
@@ -68,7 +73,9 @@ def image_shift(
     return _peak(edges, steps, known, voxel_size, search)
 
 
-def shifts_by_part(image: NDArray, height: NDArray, known: NDArray, voxel_size: float) -> list[Shift]:
+def shifts_by_part(
+    image: NDArray, height: NDArray, known: NDArray, voxel_size: float, limit: float | None = CAPPED
+) -> list[Shift]:
     """`image_shift` of PARTS x PARTS parts of a scene, of those that have edges enough."""
     ny, nx = height.shape
     rows, cols = np.linspace(0, ny, PARTS + 1).astype(int), np.linspace(0, nx, PARTS + 1).astype(int)
@@ -80,7 +87,7 @@ def shifts_by_part(image: NDArray, height: NDArray, known: NDArray, voxel_size: 
                 continue
             if known[part].mean() < 0.5:
                 continue
-            shift = image_shift(image[part], height[part], known[part], voxel_size)
+            shift = image_shift(image[part], height[part], known[part], voxel_size, limit=limit)
             if shift is not None:
                 found.append(shift)
     return found
