@@ -55,6 +55,9 @@ def build(
     crs: Annotated[str | None, source("EPSG:...", "CRS of sources without one.")] = None,
     unit: Annotated[str | None, source("m|ft|us-ft", "Unit of heights, where a file does not say.")] = None,
     ground: Annotated[str, source("class|filter", "Where the ground of points is from.")] = "class",
+    frames: Annotated[
+        int, typer.Option(metavar="N", min=0, max=10_000, help="Draw N posed pictures of each scene that is built.")
+    ] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Build scenes anew that exist.")] = False,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Build the other scenes where one fails; then exit with its code.")
@@ -99,7 +102,7 @@ def build(
     with display(progress, quiet=quiet, json_output=json_output) as show:
         built = build_all(
             plan, root, out, only=only or None, voxel_size=voxel_size, overwrite=overwrite, keep_going=keep_going,
-            listener=show, report=not no_report,
+            listener=show, report=not no_report, frames=frames,
         )  # fmt: skip
     if json_output:
         say_json({

@@ -29,12 +29,13 @@ class Built:
 def build_all(
     recipe: Recipe, root: str | Path, out: str | Path, *, only: Sequence[str] | None = None,
     voxel_size: float | None = None, overwrite: bool = False, keep_going: bool = False,
-    listener: Listener | None = None, report: bool = True,
+    listener: Listener | None = None, report: bool = True, frames: int = 0,
 ) -> Built:  # fmt: skip
     """Build the scenes of a recipe into a folder; scenes that are there already stay, unless they are overwritten.
 
     only : names of scenes, all unless given
     voxel_size : metres, instead of the recipe's
+    frames : posed pictures of each scene that is made; see `earthgen.dataset.frames`
     keep_going : errors of scenes are kept in the result, and the others built
 
     Raises
@@ -66,6 +67,10 @@ def build_all(
             built.made.append(made)
             for remark in made.info.quality.get("remarks", []):
                 progress.say(f"{scene.name}: {remark}")
+            if frames:
+                from earthgen.dataset.frames import write_scene_frames
+
+                write_scene_frames(made, out, frames)
         progress.step(scene.name)
     page = None
     if report and (built.made or built.kept):

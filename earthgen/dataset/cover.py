@@ -194,7 +194,11 @@ def _basins(water: NDArray, ground: NDArray, known: NDArray, voxel_size: float) 
         inside = number[wide] == part
         ring = ndimage.binary_dilation(inside, np.ones((3, 3)), around) & (number[wide] == 0) & known[wide]
         # The upper ground around it: part of what is around a river is the river, where it foams or is shaded.
-        if area >= LARGE_WATER or not ring.any() or np.percentile(ground[wide][ring], 80) - np.median(ground[wide][inside]) > LOWER:
+        if (
+            area >= LARGE_WATER
+            or not ring.any()
+            or np.percentile(ground[wide][ring], 80) - np.median(ground[wide][inside]) > LOWER
+        ):
             out[wide] |= inside
     return out
 
