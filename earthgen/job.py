@@ -14,7 +14,7 @@ from earthgen.errors import JobError
 LEVELS = (1, 2, 4, 8)
 """The levels of detail a world is stored at, in multiples of its voxel size."""
 
-PATH_FIELDS = ("region", "semantics", "legend", "dem", "dsm", "image", "out", "plugin_dir")
+PATH_FIELDS = ("region", "semantics", "legend", "dem", "dsm", "image", "weights", "out", "plugin_dir")
 
 
 RUN_FIELDS = ("out", "overwrite", "resume", "extend", "workers", "scheduler", "yes")
@@ -65,6 +65,7 @@ class Job(pydantic.BaseModel):
     texture: str = "procedural"
     geometry_options: dict[str, Any] = pydantic.Field(default_factory=dict)
     texture_options: dict[str, Any] = pydantic.Field(default_factory=dict)
+    weights: Path | None = None
     sparse_backend: str | None = None
     seed: int = pydantic.Field(0, ge=0, lt=2**63)
     tile_size: int = 512

@@ -46,10 +46,13 @@ def prepare(job: Job, progress: Progress | None = None, placed: Placed | None = 
     progress = progress or Progress()
     plugins = plugin_module.load(job.plugin_dir)
     warnings = [f"plugin {row.info.name} was skipped: {row.error}" for row in plugins.broken]
-    chosen = _with_sparse_backend(job, plugins)
+    chosen = _with_weights(job, plugins, _with_sparse_backend(job, plugins))
     geometry = plugins.create("geometry", job.geometry, **chosen["geometry"])
     texture = plugins.create("texture", job.texture, **chosen["texture"])
     frame, mask = placed or place(job)
+    for backend in (geometry, texture):
+        if hasattr(backend, "check"):
+            backend.check(frame)
     sources = _sources(job)
     for backend in (geometry, texture):
         lacking = [name for name in backend.requires if name not in sources]
@@ -96,6 +99,10 @@ def prepare(job: Job, progress: Progress | None = None, placed: Placed | None = 
         "licences": {
             row.info.name: {"code": row.info.licence, "weights": row.info.weights_licence} for row in plugins.listing()
         },
+        "weights": {
+            kind: backend.weights_card
+            for kind, backend in (("geometry", geometry), ("texture", texture)) if hasattr(backend, "weights_card")
+        },
         "survey": surveys,
         "ground": "measured (dem)" if "dem" in sources else "estimated from the dsm" if "dsm" in sources
         else "generated, not measured",
@@ -125,8 +132,7 @@ def _with_sparse_backend(job: Job, plugins: plugin_module.Plugins) -> dict[str, 
     from earthgen.sparse.backends import named
 
     named(job.sparse_backend)
-    names = {"geometry": job.geometry, "texture": job.texture}
-    takers = [kind for kind, name in names.items() if _takes_sparse_backend(plugins, kind, name)]
+    takers = _takers(job, plugins, "sparse_backend")
     if not takers:
         raise JobError(
             f"neither the {job.geometry} geometry nor the {job.texture} texture computes with sparse tensors",
@@ -137,17 +143,46 @@ def _with_sparse_backend(job: Job, plugins: plugin_module.Plugins) -> dict[str, 
     return options
 
 
-def _takes_sparse_backend(plugins: plugin_module.Plugins, kind: str, name: str) -> bool:
-    """Whether a backend's `create` names the parameter `sparse_backend`; also for a name that `create` will refuse."""
-    offer = plugins.offers(kind).get(name)
-    return offer is None or "sparse_backend" in inspect.signature(offer.create).parameters
+def _with_weights(
+    job: Job, plugins: plugin_module.Plugins, options: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Options with the job's weights for those of its geometry and texture that take some.
+
+    Raises JobError if neither does.
+    """
+    if job.weights is None:
+        return options
+    takers = _takers(job, plugins, "weights")
+    if not takers:
+        raise JobError(
+            f"neither the {job.geometry} geometry nor the {job.texture} texture is learned", "leave --weights away"
+        )
+    for kind in takers:
+        options[kind].setdefault("weights", str(job.weights))
+    return options
+
+
+def _takers(job: Job, plugins: plugin_module.Plugins, parameter: str) -> list[str]:
+    """Which of geometry and texture name a parameter in `create`; also those whose name `create` will refuse."""
+    chosen = {"geometry": job.geometry, "texture": job.texture}
+    offers = {kind: plugins.offers(kind).get(name) for kind, name in chosen.items()}
+    return [
+        kind
+        for kind, offer in offers.items()
+        if offer is None or parameter in inspect.signature(offer.create).parameters
+    ]
 
 
 def _backend(backend: GeometryBackend | TextureBackend, options: dict[str, Any]) -> dict[str, Any]:
-    """What a world remembers of a backend. `weights`, a digest, is there for those that have any."""
+    """What a world remembers of a backend. `weights`, a digest, is there for those that have any.
+
+    Where weights lie and what computes with them is no part of it.
+    """
     weights = getattr(backend, "weights", None)
-    found = {"name": backend.name, "version": backend.version, "options": options}
-    return found if weights is None else {**found, "weights": weights}
+    if weights is None:
+        return {"name": backend.name, "version": backend.version, "options": options}
+    own = {name: value for name, value in options.items() if name not in ("weights", "device")}
+    return {"name": backend.name, "version": backend.version, "options": own, "weights": weights}
 
 
 def place(job: Job) -> Placed:

@@ -102,6 +102,10 @@ OPTIONS: dict[str, Any] = {
             help="An option of a backend: geometry.KEY=VALUE or texture.KEY=VALUE. Repeats.",
         ),
     ],
+    "weights": Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Set of weights for learned backends; else the one that comes with earthgen."),
+    ],
     "sparse_backend": Annotated[
         str | None,
         typer.Option(

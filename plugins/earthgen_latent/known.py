@@ -1,0 +1,62 @@
+"""The stage `latent.columns`: the ground, and what is known of each column, a value a column.
+
+Networks run on cells of several sizes. They read what is known from here and not from the conditions, which the engine
+would average to their cells.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen.blocks import Block
+from earthgen.noise import Noise
+from earthgen.stages import Field, Read, Stage
+from earthgen.terrain.cover import known_cover, on_surface, raster_on, semantics_on
+from earthgen.terrain.ground import GROUND_REACH, make_ground
+from geo_io.frame import Frame
+
+if TYPE_CHECKING:
+    from earthgen.stages import Inputs
+
+COLUMNS = "latent.columns"
+
+WINDOW = 512
+"""Cells. The rules for the ground look far, so that large windows waste less around them."""
+
+FIELDS = {
+    "ground": Field("float32"),  # metres, absolute
+    "cover": Field("uint8"),  # class codes, 0 unknown
+    "above": Field("float32"),  # metres of a surface model above the ground, NaN unknown; 0 on water
+    "image": Field("uint8", (4,)),  # RGBA, alpha 0 unknown
+}
+
+
+def columns_stage(window: int = WINDOW) -> Stage:
+    reads = (*(GROUND_REACH.read(name) for name in ("semantics", "dem", "dsm")), Read("image"))
+    return Stage(COLUMNS, window, FIELDS, make_columns, reads)
+
+
+def make_columns(window: Frame, inputs: Inputs, noise: Noise) -> Block:
+    """What is known of the columns of `window`; it must have none of the conditions."""
+    outer = window.pad(GROUND_REACH.voxels(window.voxel_size))
+    inside = outer.slices(window)
+    cover = semantics_on(inputs, outer).cover
+    land = make_ground(
+        outer, known_cover(cover), raster_on(inputs, "dem", outer), raster_on(inputs, "dsm", outer), noise
+    )  # fmt: skip
+    ground, cover = np.ascontiguousarray(land.height[inside]), np.ascontiguousarray(cover[inside])
+    above = np.full(window.shape, np.nan, np.float32)
+    if land.surface is not None:
+        above = np.maximum(land.surface[inside] - ground, np.float32(0))
+        above[on_surface(cover, "water")] = 0
+    image = raster_on(inputs, "image", window)
+    return Block(window, {"ground": ground, "cover": cover, "above": above, "image": _rgba(image, window)})
+
+
+def _rgba(image: NDArray | None, window: Frame) -> NDArray:
+    if image is None:
+        return np.zeros((*window.shape, 4), np.uint8)
+    return np.ascontiguousarray(image, np.uint8)

@@ -1,0 +1,165 @@
+"""Networks from a set of weights: named where a backend is created, loaded once in each process that computes."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import earthgen.models
+from earthgen.models.card import WeightSet, open_weights
+from earthgen.models.errors import MissingWeightsError, WeightsDigestError, WeightsPresetError
+from earthgen.models.presets import PRESETS, Config, Preset, preset
+from earthgen.models.weights import VERSION, load_weights, part_path
+from geo_io.frame import Frame
+
+SHIPPED = Path(earthgen.models.__file__).parent / "weights" / "tiny"
+"""Where the package keeps the weights that it comes with, if it does."""
+
+BAND = (-16, 112)
+"""Voxels above and below the ground that weights of no named preset were trained on."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Some parts of a set of weights. It goes to workers pickled: it holds no tensor.
+
+    Attributes
+    ----------
+    folder : of the set; workers on other machines need it at the same place
+    digests : of each part that is used
+    configs : of those parts
+    title, licence : what the set's card says
+    preset : the preset's name, "" for none
+    voxel_size : that the weights were trained at, metres
+    few_steps : parts that were trained to take long steps
+    device : of torch
+    """
+
+    folder: str
+    digests: tuple[tuple[str, str], ...]
+    configs: tuple[tuple[str, Config], ...]
+    title: str
+    licence: str
+    preset: str
+    voxel_size: float
+    few_steps: tuple[str, ...]
+    device: str = "cpu"
+
+    def __call__(self, part: str) -> Any:
+        """The network of a part, in evaluation mode: loaded the first time in a process.
+
+        Raises WeightsDigestError where the file changed since the backend was created, else as `load_weights`.
+        """
+        return _loaded(str(part_path(self.folder, part)), part, dict(self.digests)[part], self.device)
+
+    def config(self, part: str) -> Any:
+        return dict(self.configs)[part]
+
+    @property
+    def digest(self) -> str:
+        """Of all parts that are used: what enters a world's identity."""
+        return ",".join(f"{part}=sha256:{digest}" for part, digest in self.digests)
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What enters a world's provenance."""
+        return {
+            "title": self.title, "licence": self.licence, "preset": self.preset, "version": VERSION,
+            "voxel_size": self.voxel_size, "parts": dict(self.digests), "folder": self.folder,
+        }  # fmt: skip
+
+    @property
+    def band(self) -> tuple[int, int]:
+        """Heights that the sparse networks work on, voxels from the ground."""
+        known = self._preset()
+        return BAND if known is None else known.band
+
+    @property
+    def window(self) -> int:
+        """Columns along an edge of a window that suits the weights."""
+        known = self._preset()
+        return 128 if known is None else known.tile
+
+    def _preset(self) -> Preset | None:
+        return preset(self.preset) if self.preset in PRESETS else None
+
+    def check(self, frame: Frame) -> None:
+        """Raise WeightsPresetError where a world has other voxels than the weights were trained at."""
+        if frame.voxel_size != self.voxel_size:
+            raise WeightsPresetError(
+                f"{self.folder}: the weights are for voxels of {self.voxel_size:g} m, not of {frame.voxel_size:g} m",
+                f"give --voxel-size {self.voxel_size:g}, or weights that were trained at {frame.voxel_size:g} m",
+            )
+
+
+def open_networks(weights: str | Path | None, parts: tuple[str, ...], device: str = "cpu") -> Networks:
+    """The parts of a set of weights that a backend uses; no tensor is read.
+
+    weights : the folder of the set; None for the one that the package comes with
+
+    Raises MissingWeightsError where there is no set, or a part is not in it, else as `open_weights`.
+    """
+    if weights is None and not SHIPPED.is_dir():
+        raise MissingWeightsError(
+            "this installation comes without weights",
+            "train a set (`earthgen train all`) and give --weights DIR, or use the procedural backends",
+        )
+    found = open_weights(Path(SHIPPED if weights is None else weights).resolve())
+    for part in parts:
+        if part not in found.parts:
+            raise MissingWeightsError(
+                f"{found.folder}: the set has no {part}, only {', '.join(found.parts)}",
+                f"train it (`earthgen train {part}`), or give a set that has it",
+            )
+    return _described(found, parts, device)
+
+
+def _described(found: WeightSet, parts: tuple[str, ...], device: str) -> Networks:
+    from earthgen.models.presets import PARTS
+
+    headers = [found.parts[part] for part in parts]
+    return Networks(
+        folder=str(found.folder),
+        digests=tuple((part, found.parts[part].digest) for part in parts),
+        configs=tuple((part, PARTS[part].model_validate(found.parts[part].config)) for part in parts),
+        title=str(found.card.get("title", "")),
+        licence=str(found.card.get("licence") or "not given"),
+        preset=headers[0].preset,
+        voxel_size=headers[0].voxel_size,
+        few_steps=tuple(part for part in parts if found.parts[part].settings.get("shortcut")),
+        device=device,
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _loaded(path: str, part: str, digest: str, device: str) -> torch.nn.Module:
+    model, header = load_weights(path, part, device=device)
+    if header.digest != digest:
+        raise WeightsDigestError(f"{path}: the weights changed while a world was made of them", "start again")
+    return model.requires_grad_(False)
+
+
+_one_at_a_time = threading.RLock()
+
+
+@contextmanager
+def inference() -> Iterator[None]:
+    """Torch on one thread, without gradients: what a window's bits may not depend on is the number of threads.
+
+    Torch keeps that number for the process, so threads of one process take turns.
+    """
+    with _one_at_a_time:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            torch.set_num_threads(before)
