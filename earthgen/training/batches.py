@@ -1,0 +1,97 @@
+"""Crops as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from earthgen.dataset.crop import Crop
+from earthgen.models.conditions import Conditions
+from earthgen.sparse.sites import Place, Sites, make_sites
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops side by side. They may come from several CRSs, so their lattice has none: "".
+
+    Attributes
+    ----------
+    crops : what it was made of
+    sites : all surface voxels, n
+    semantic : (n,) uint8; normal : (n, 3) float32; rgb : (n, 3) float32 in [0, 1]; known : (n,) bool
+    ground, height : (batch, ny, nx) float32, metres; cover : uint8; valid : bool
+    image : (batch, 3, ny, nx) float32 in [0, 1], NaN where it is unknown
+    """
+
+    crops: tuple[Crop, ...]
+    sites: Sites
+    semantic: Tensor
+    normal: Tensor
+    rgb: Tensor
+    known: Tensor
+    ground: Tensor
+    height: Tensor
+    cover: Tensor
+    valid: Tensor
+    image: Tensor
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(nx, ny, nz) voxels of a sample."""
+        frame = self.crops[0].frame
+        return frame.nx, frame.ny, frame.z[1] - frame.z[0]
+
+    @property
+    def classes(self) -> Tensor:
+        """(batch, ny, nx) uint8: class codes seen from above, 0 where the scene has no data."""
+        return torch.where(self.valid, self.cover, 0)
+
+    @property
+    def conditions(self) -> Conditions:
+        """All that is known of the columns: class and height where the scene has data, the image where it was seen."""
+        height = torch.where(self.valid, self.height, torch.nan)
+        nx, ny, _ = self.shape
+        return Conditions(self.sites.place, (ny, nx), semantics=self.classes, height=height, image=self.image)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on another device."""
+        if torch.device(device) == self.sites.device:
+            return self
+        names = ("sites", "semantic", "normal", "rgb", "known", "ground", "height", "cover", "valid", "image")
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        return replace(self, **moved)
+
+
+def make_batch(crops: Sequence[Crop], max_voxels: int | None = None) -> Batch:
+    """Crops of one shape as a batch; those beyond `max_voxels` in all are left out, but for the first."""
+    taken, total = [crops[0]], len(crops[0])
+    for crop in crops[1:]:
+        if max_voxels is None or total + len(crop) <= max_voxels:
+            taken.append(crop)
+            total += len(crop)
+    origins = tuple((c.frame.x[0], c.frame.y[0], c.frame.z[0]) for c in taken)
+    place = Place(origins, taken[0].frame.voxel_size)
+    rows = [np.pad(crop.local, ((0, 0), (1, 0)), constant_values=n) for n, crop in enumerate(taken)]
+    sites, order = make_sites(torch.from_numpy(np.concatenate(rows)), place=place)
+
+    def voxels(name: str) -> Tensor:
+        return torch.from_numpy(np.concatenate([getattr(crop, name) for crop in taken]))[order]
+
+    def columns(name: str) -> Tensor:
+        return torch.from_numpy(np.stack([getattr(crop, name) for crop in taken]))
+
+    seen = columns("image_known")
+    image = torch.where(seen[..., None], columns("image").float() / 255, torch.nan).permute(0, 3, 1, 2).contiguous()
+    return Batch(
+        tuple(taken), sites, voxels("semantic"), voxels("normal").float(), voxels("rgb").float() / 255,
+        voxels("rgb_known"), columns("ground").float(), columns("height").float(), columns("cover"), columns("valid"),
+        image,
+    )  # fmt: skip

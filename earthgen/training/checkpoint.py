@@ -1,0 +1,180 @@
+"""Checkpoints: a folder with tensors.safetensors and state.json, which appears whole or not at all.
+
+A checkpoint is written beside its place, brought to the disk, and moved there in one step; older ones are removed only
+after that. Its name is the step. Nothing of it is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from earthgen.files import PARTIAL, disk_error
+from earthgen.training.errors import CheckpointError
+
+VERSION = 1
+PREFIX = "step-"
+TENSORS, STATE = "tensors.safetensors", "state.json"
+
+
+@dataclass
+class State:
+    """All that a training goes on from, but for its settings and data. Random numbers have no state: `randomness`.
+
+    Attributes
+    ----------
+    average : moving averages of the model's floating parameters, by name
+    step : steps done; seconds : spent on them, over all continuations
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: dict[str, Tensor]
+    step: int = 0
+    seconds: float = 0.0
+
+
+def averaged(state: State) -> dict[str, Tensor]:
+    """The model's tensors with their moving averages, for `load_state_dict`."""
+    return {**state.model.state_dict(), **state.average}
+
+
+def save_checkpoint(folder: Path, state: State, identity: Mapping[str, Any], keep: int = 2) -> Path:
+    """Write a checkpoint below `folder`, and remove all but the newest `keep`.
+
+    identity : settings and digests that a continuation has to agree with, JSON values
+
+    Raises StoreError, StoreFullError.
+    """
+    name = f"{PREFIX}{state.step:09d}"
+    part = folder / f".{name}.{uuid.uuid4().hex}{PARTIAL}"
+    tensors = _tensors(state)
+    about = {
+        "version": VERSION, "step": state.step, "seconds": state.seconds, "torch": torch.__version__,
+        "identity": dict(identity), "digest": _digest(tensors),
+    }  # fmt: skip
+    try:
+        part.mkdir(parents=True)
+        save_file(tensors, part / TENSORS)
+        (part / STATE).write_text(json.dumps(about, indent=1), "utf-8")
+        for path in (part / TENSORS, part / STATE, part):
+            _sync(path)
+        final = folder / name
+        if final.exists():  # a continuation that begins at its end writes nothing new
+            shutil.rmtree(part)
+        else:
+            part.rename(final)
+            _sync(folder)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise disk_error(error, folder) from error
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints below a folder, oldest first."""
+    return sorted(path for path in folder.glob(f"{PREFIX}*") if (path / STATE).is_file())
+
+
+def clear_partial(folder: Path) -> None:
+    """Remove what writers left that were killed."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What a checkpoint's state.json says. Raises CheckpointError where it is damaged or of another version."""
+    try:
+        about: dict[str, Any] = json.loads((path / STATE).read_text("utf-8"))
+        version = about["version"]
+        complete = {"step", "seconds", "identity", "digest"} <= set(about)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path) from error
+    if version != VERSION:
+        raise CheckpointError(f"{path} is a checkpoint of version {version}, this is {VERSION}", "train again")
+    if not complete:
+        raise _damaged(path)
+    return about
+
+
+def load_checkpoint(path: Path, state: State) -> None:
+    """Bring a state to a checkpoint, in place.
+
+    Raises CheckpointError where it is damaged, of another version, or of another model.
+    """
+    about = read_state(path)
+    try:
+        tensors = load_file(path / TENSORS)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path) from error
+    if _digest(tensors) != about["digest"]:
+        raise _damaged(path)
+    state.optimizer.state.clear()
+    wanted = {name: tuple(value.shape) for name, value in _tensors(state).items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    if wanted != {name: shape for name, shape in found.items() if not name.startswith("optimizer.")}:
+        raise CheckpointError(
+            f"{path} holds the tensors of another model", "continue with the preset it was begun with"
+        )
+    state.model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})
+    for name, value in state.average.items():
+        value.copy_(tensors[f"average.{name}"])
+    _restore_optimizer(state, tensors)
+    state.step, state.seconds = int(about["step"]), float(about["seconds"])
+
+
+def _tensors(state: State) -> dict[str, Tensor]:
+    found = {f"model.{name}": value for name, value in state.model.state_dict().items()}
+    found |= {f"average.{name}": value for name, value in state.average.items()}
+    for name, parameter in state.model.named_parameters():
+        for key, value in state.optimizer.state.get(parameter, {}).items():
+            found[f"optimizer.{key}.{name}"] = value
+    return {name: value.detach().cpu().contiguous() for name, value in found.items()}
+
+
+def _restore_optimizer(state: State, tensors: Mapping[str, Tensor]) -> None:
+    """Set the moments of each parameter by its name; `Optimizer.load_state_dict` would go by its position."""
+    parameters = dict(state.model.named_parameters())
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, kind, name = key.split(".", 2)
+            mine = state.optimizer.state.setdefault(parameters[name], {})
+            mine[kind] = value.clone() if kind == "step" else value.to(parameters[name].device).clone()
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        if value.numel():
+            total.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(f"checkpoint {path} is damaged", "remove its folder: the run goes on from the one before")
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,139 @@
+"""The crops of a training: by number, a function of the seed, so that a continued run sees the same ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen.dataset.crop import Crop
+from earthgen.dataset.crops import Crops, open_crops
+from earthgen.dataset.errors import CropError
+from earthgen.dataset.scene import Scene, scenes_in
+from earthgen.dataset.split import read_split
+from earthgen.models.presets import Preset
+from earthgen.training.errors import EmptyDatasetError
+from earthgen.training.randomness import numpy_generator
+
+ATTEMPTS = 16
+"""Crops without voxels that are passed over in a row."""
+
+COLOURED = 0.5
+"""Share of a crop's columns whose colour has to be known where texture is learned."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a part is trained and measured on.
+
+    Attributes
+    ----------
+    train : crops that are drawn from
+    chances : (m,) float64, running sums of the windows' odds
+    held : crops that are measured, from places that are not trained on; empty where the dataset holds none out
+    digest : of the scenes and their split
+    sources : name, source and licence of each scene that is trained on
+    """
+
+    train: Crops
+    chances: NDArray
+    held: tuple[Crop, ...]
+    digest: str
+    sources: tuple[dict[str, str], ...]
+
+    def crop(self, seed: int, drawn: int) -> Crop:
+        """The crop of a number. Raises EmptyDatasetError where crop after crop has no voxels."""
+        for attempt in range(ATTEMPTS):
+            random = numpy_generator(seed, "crop", drawn, attempt)
+            index = int(np.searchsorted(self.chances, random.random() * self.chances[-1], side="right"))
+            # The epoch seeds the shift and the turn of a window: a new one for each draw.
+            epoch = int(random.integers(2**31))
+            crop = self.train.at_epoch(epoch)[min(index, len(self.train) - 1)]
+            if len(crop):
+                return crop
+        raise EmptyDatasetError(
+            f"{ATTEMPTS} crops in a row have no voxels", "look at the scenes: `earthgen dataset inspect`"
+        )
+
+
+def open_data(
+    folder: Path | str, preset: Preset, *, columns: int | None = None, overlap: float = 0.5,
+    grades: Sequence[str] = ("A", "B"), names: Sequence[str] = (), held_out: int = 6, coloured: bool = False,
+    seed: int = 0,
+) -> Data:  # fmt: skip
+    """The crops of a dataset for a preset.
+
+    coloured : only crops of which the colour is known, for texture
+
+    A scene's odds are the root of the number of its windows: large scenes are seen more often, and do not drown the
+    small ones.
+
+    Raises
+    ------
+    DatasetError, VoxelSizeError
+        where there is no scene of these grades and names, or one has not the preset's voxel size
+    EmptyDatasetError
+        where no crop of the preset's size can be had
+    """
+    every = scenes_in(folder)
+    size = columns or preset.columns
+    options = {
+        "size": size, "grades": tuple(grades), "names": tuple(names) or None, "band": preset.band,
+        "voxel_size": preset.voxel_size, "least_coloured": COLOURED if coloured else 0.0, "seed": seed,
+        "split": read_split(folder, every),
+    }  # fmt: skip
+    what = "coloured crop" if coloured else "crop"
+    try:
+        train = open_crops(every, part="train", overlap=overlap, jitter=True, augment=True, in_memory=True, **options)
+    except CropError as error:
+        raise EmptyDatasetError(
+            f"{folder} has no {what} of {size} x {size} voxels to train on",
+            "add scenes, hold out less, or take smaller crops with --columns",
+        ) from error
+    try:
+        aside = open_crops(every, part="held_out", **options)
+    except CropError:
+        held: tuple[Crop, ...] = ()
+    else:
+        held = _spread(aside, held_out)
+    scene = train.windows[:, 0]
+    count = np.bincount(scene, minlength=len(train.scenes))
+    chances = np.cumsum(1 / np.sqrt(count[scene]))
+    used = [train.scenes[number] for number in np.unique(scene)]
+    sources = tuple(
+        {"name": each.info.place or each.info.name, "source": each.info.source, "licence": each.info.licence}
+        for each in used
+    )
+    return Data(train, chances, held, digest(every, folder), sources)
+
+
+def digest(scenes: Sequence[Scene], folder: Path | str) -> str:
+    """SHA-256 of what the scenes say of themselves, their inputs' digests among it, and of the split."""
+    values = [scene.info.to_dict() for scene in scenes]
+    for value in values:
+        value["quality"] = {}  # figures such as seconds, which are no content
+    text = json.dumps([values, read_split(folder, scenes).to_dict()], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _spread(crops: Crops, count: int) -> tuple[Crop, ...]:
+    """Crops from all scenes in turn, and spread over each."""
+    scene = crops.windows[:, 0]
+    rows = [np.flatnonzero(scene == number) for number in np.unique(scene)]
+    found: list[Crop] = []
+    for turn in range(count):
+        if len(found) >= min(count, len(crops)):
+            break
+        mine = rows[turn % len(rows)]
+        nth, of = turn // len(rows), -(-count // len(rows))
+        # The middles of equal stretches: neither always the corner, nor twice the same.
+        index = int(mine[min(int((nth + 0.5) / of * len(mine)), len(mine) - 1)])
+        crop = crops[index]
+        if len(crop):
+            found.append(crop)
+    return tuple(found)

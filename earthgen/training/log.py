@@ -1,0 +1,88 @@
+"""metrics.csv, and TensorBoard where its package is there."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from earthgen.files import replace_file
+
+CSV = "metrics.csv"
+
+
+class Log:
+    """Rows of figures by step. Columns that appear later are added, and rows after the step of a continuation go."""
+
+    def __init__(self, folder: Path, step: int = 0, tensorboard: bool = True) -> None:
+        """
+        step : rows of later steps are removed: a run that was killed has them, and they come again
+        """
+        self.path = folder / CSV
+        self.columns: list[str] = ["step"]
+        rows = read_log(self.path)
+        kept = [row for row in rows if float(row["step"]) <= step]
+        for row in kept:
+            self.columns += [name for name in row if name not in self.columns]
+        if rows:
+            self._rewrite(kept)
+        self.board = _board(folder, step) if tensorboard else None
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """A row. Floats are written so that they read back as the same bits."""
+        row = {"step": step, **values}
+        if set(row) - set(self.columns):
+            rows = read_log(self.path)
+            self.columns += [name for name in row if name not in self.columns]
+            self._rewrite(rows)
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.columns, restval="").writerow({k: _text(v) for k, v in row.items()})
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, pixels: Any) -> None:
+        """An (h, w, 3) uint8 picture, for TensorBoard."""
+        if self.board is not None:
+            self.board.add_image(name, pixels, step, dataformats="HWC")
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        replace_file(self.path.parent, self.path.name, text.getvalue().encode())
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics.csv; a last row that a kill cut off is left out."""
+    if not path.is_file():
+        return []
+    text = path.read_text("utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    return [row for row in csv.DictReader(io.StringIO(whole)) if row.get("step")]
+
+
+def series(rows: list[dict[str, str]], name: str) -> tuple[list[float], list[float]]:
+    """Steps and values of a column, where it has one."""
+    pairs = [(float(row["step"]), float(row[name])) for row in rows if row.get(name)]
+    return [step for step, _ in pairs], [value for _, value in pairs]
+
+
+def _text(value: float) -> str:
+    return str(value) if isinstance(value, int) else repr(float(value))
+
+
+def _board(folder: Path, step: int) -> Any:
+    try:
+        writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter
+    except ImportError:
+        return None
+    return writer(str(folder / "tensorboard"), purge_step=step)

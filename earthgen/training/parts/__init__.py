@@ -1,0 +1,1 @@
+"""What each part learns: one module each, with its loss, its figures of held-out crops, and its picture."""

@@ -1,0 +1,97 @@
+"""StructVAE: occupancy at each level, the divergence of the latent, and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from earthgen.dataset.crop import Crop
+from earthgen.models.occupancy import accuracy, agreement
+from earthgen.models.struct_vae import struct_loss
+from earthgen.training.batches import Batch, make_batch
+from earthgen.training.parts.common import SHOWN, Context, drawn_batch, fresh, mean_figures
+from earthgen.training.pictures import class_colours, sheet, voxel_view
+from earthgen.training.randomness import number
+from earthgen.training.task import Losses, Task, Work
+
+PART = "struct-vae"
+
+STATISTICS_CROPS = 48
+"""Crops over which mean and deviation of the latents are taken."""
+
+
+def struct_vae_task(context: Context) -> Task:
+    settings = context.settings
+    weight = 1e-3 if settings.divergence is None else settings.divergence
+
+    def loss(model: nn.Module, batch: Batch, generator: torch.Generator, share: float) -> Losses:
+        latent, decoded = model(batch.sites, batch.semantic, generator)
+        lost = struct_loss(latent, decoded, batch.sites, batch.semantic, divergence_weight=weight)
+        parts = {f"occupancy_{2 ** (len(lost.occupancy) - 1 - n)}": each for n, each in enumerate(lost.occupancy)}
+        return lost.total, {**parts, "divergence": lost.divergence, "classes": lost.classes}
+
+    def finish(model: nn.Module) -> None:
+        fit_statistics(model, context)
+
+    return Task(
+        part=PART,
+        make=lambda: fresh(context, PART),
+        batch=lambda step, rank: drawn_batch(context, PART, step, rank),
+        loss=loss,
+        work=lambda model, batch: Work(len(batch), len(batch.sites), model.flops(batch.sites)),
+        measure=lambda model: mean_figures([figures(model, crop, context.device) for crop in context.data.held]),
+        picture=lambda model: picture(model, context.examples, context.device),
+        finish=finish,
+    )
+
+
+@torch.no_grad()
+def figures(model: Any, crop: Crop, device: torch.device | str = "cpu") -> dict[str, float]:
+    """Of one crop: how well its voxels come back, and how well children of true cells are classified."""
+    batch = make_batch([crop]).to(device)
+    latent, decoded = model(batch.sites, batch.semantic)
+    lost = struct_loss(latent, decoded, batch.sites, batch.semantic)
+    found = {"loss": float(lost.total)}
+    there = model.levels(batch.sites)
+    for level, sites in zip(decoded.levels, reversed(there[:-1]), strict=True):
+        true = sites.rows(level.candidates.coordinates) >= 0
+        found[f"accuracy_{sites.stride[0]}"] = accuracy(level.candidates.features[:, 0], true)
+    known = batch.semantic > 0
+    if decoded.classes is not None and bool(known.any()):
+        found["class_accuracy"] = float((decoded.semantic() == batch.semantic)[known].float().mean())
+    free = model.decode(latent.mean)
+    match = agreement(free.sites, batch.sites)
+    holes = match.holes / max(match.columns, 1)
+    return {**found, "iou": match.iou, "f1": match.f1, "holes": holes}
+
+
+@torch.no_grad()
+def picture(model: Any, crops: Sequence[Crop], device: torch.device | str) -> Image.Image | None:
+    """True and decoded voxels, by class."""
+    rows = []
+    for crop in crops[:SHOWN]:
+        batch = make_batch([crop]).to(device)
+        decoded = model.decode(model.encode(batch.sites, batch.semantic).mean)
+        classes = decoded.semantic().cpu().numpy() if decoded.classes is not None else np.zeros(len(decoded.sites))
+        xyz = decoded.sites.lattice().cpu().numpy()
+        rows.append([
+            voxel_view(crop.xyz, class_colours(crop.semantic), crop.frame, crop.ground),
+            voxel_view(xyz, class_colours(classes), crop.frame, crop.ground),
+        ])  # fmt: skip
+    return sheet(rows, ["true voxels", "through the latent"])
+
+
+@torch.no_grad()
+def fit_statistics(model: Any, context: Context) -> None:
+    """Mean and deviation of the latents over crops of the training."""
+    found = []
+    for drawn in range(STATISTICS_CROPS):
+        crop = context.data.crop(number(context.seed, PART, "statistics"), drawn)
+        batch = make_batch([crop]).to(context.device)
+        found.append(model.encode(batch.sites, batch.semantic).mean.features.float())
+    model.statistics.fit(torch.cat(found))

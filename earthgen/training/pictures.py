@@ -1,0 +1,127 @@
+"""Small pictures of crops: voxels as cubes seen from above at a slant, and sheets of several side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from earthgen.models.discs import upright
+from earthgen.splats.cameras import Camera, look_at
+from earthgen.splats.rendering import rasterize
+from earthgen.splats.spherical_harmonics import C0
+from earthgen.splats.tensors import SplatTensors
+from geo_io.frame import Frame
+from geo_io.legend import palette
+
+SIDE = 220
+"""Pixels an edge of a picture."""
+
+SKY = (0.93, 0.95, 0.98)
+
+FACES = (
+    ((0, 0, 1), 1.0), ((1, 0, 0), 0.82), ((-1, 0, 0), 0.66), ((0, -1, 0), 0.76), ((0, 1, 0), 0.6),
+)  # fmt: skip
+"""Normals of a cube's sides but the lower one, and how bright each is drawn."""
+
+
+def cubes(xyz: NDArray, rgb: NDArray, frame: Frame, ground: NDArray) -> SplatTensors:
+    """The open sides of voxels as opaque discs.
+
+    xyz : (n, 3) lattice indices; rgb : (n, 3) in [0, 1]
+    ground : (ny, nx) metres on the frame
+    """
+    size = frame.voxel_size
+    where = np.asarray(xyz, np.int64)
+    there = set(map(tuple, where.tolist()))
+    centre = (where + 0.5) * size
+    centre[:, 2] += ground[frame.y[1] - 1 - where[:, 1], where[:, 0] - frame.x[0]]
+    middle = np.array(
+        [(frame.x[0] + frame.x[1]) / 2 * size, (frame.y[0] + frame.y[1]) / 2 * size, float(ground.mean())]
+    )
+    means, normals, colours = [], [], []
+    for normal, bright in FACES:
+        open_ = np.array([tuple(row) not in there for row in (where + normal).tolist()], bool)
+        means.append(centre[open_] + 0.5 * size * np.asarray(normal) - middle)
+        normals.append(np.repeat(np.asarray(normal, np.float32)[None], int(open_.sum()), 0))
+        colours.append(rgb[open_] * bright)
+    mean, colour = (np.concatenate(parts).astype(np.float32) for parts in (means, colours))
+    count = len(mean)
+    return SplatTensors(
+        torch.from_numpy(mean), torch.full((count, 2), 0.5 * size), upright(torch.from_numpy(np.concatenate(normals))),
+        torch.full((count,), 0.98), torch.from_numpy((colour - 0.5) / C0)[:, None], None, tuple(middle), frame.crs,
+        frame.vertical_crs,
+    )  # fmt: skip
+
+
+def oblique(frame: Frame, anchor: Sequence[float], side: int = SIDE, azimuth: float = 205.0) -> Camera:
+    """A slanted view of a whole crop from a side, degrees clockwise from north that it looks from."""
+    edge = max(frame.nx, frame.ny) * frame.voxel_size
+    angle = math.radians(azimuth)
+    target = (anchor[0], anchor[1], anchor[2] + 0.08 * edge)
+    eye = (target[0] + 1.2 * edge * math.sin(angle), target[1] + 1.2 * edge * math.cos(angle), target[2] + edge)
+    return look_at(
+        eye, target, width=side, height=side, field_of_view=50.0, crs=frame.crs, vertical_crs=frame.vertical_crs
+    )
+
+
+def view(splats: SplatTensors, frame: Frame, side: int = SIDE) -> Image.Image:
+    """A slanted picture of Gaussians that stand on a crop's frame."""
+    with torch.no_grad():
+        return as_image(rasterize(splats, oblique(frame, splats.anchor, side), background=SKY).rgb)
+
+
+def voxel_view(xyz: NDArray, rgb: NDArray, frame: Frame, ground: NDArray, side: int = SIDE) -> Image.Image:
+    """A slanted picture of coloured voxels; the sky alone where there are none."""
+    if not len(xyz):
+        return Image.new("RGB", (side, side), tuple(int(255 * value) for value in SKY))
+    return view(cubes(xyz, rgb, frame, ground), frame, side)
+
+
+def class_colours(codes: NDArray) -> NDArray:
+    """(n, 3) float in [0, 1]: the colours of classes; grey for unknown."""
+    table = palette().copy()
+    table[0] = 150
+    return table[np.asarray(codes, np.int64)] / np.float32(255)
+
+
+def map_view(values: NDArray, side: int = SIDE) -> Image.Image:
+    """(ny, nx, 3) uint8 colours, or (ny, nx) numbers in [0, 1], as a picture with whole pixels."""
+    colours = values if values.ndim == 3 else np.repeat((np.clip(values, 0, 1) * 255).astype(np.uint8)[..., None], 3, 2)
+    return Image.fromarray(colours).resize((side, side), Image.Resampling.NEAREST)
+
+
+def heat(height: NDArray, top: float = 30.0) -> NDArray:
+    """(ny, nx, 3) uint8: heights in metres from white over green and blue to dark."""
+    share = np.clip(np.nan_to_num(height) / top, 0, 1) ** 0.6
+    stops = np.array([[250, 250, 240], [190, 220, 170], [90, 170, 170], [50, 90, 150], [30, 20, 60]], np.float64)
+    at = share * (len(stops) - 1)
+    low = np.minimum(at.astype(int), len(stops) - 2)
+    mix = (at - low)[..., None]
+    return np.round(stops[low] * (1 - mix) + stops[low + 1] * mix).astype(np.uint8)
+
+
+def as_image(rgb: Tensor) -> Image.Image:
+    """(h, w, 3) in [0, 1] as a picture."""
+    return Image.fromarray((rgb.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy())
+
+
+def sheet(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Image.Image | None:
+    """Pictures of one size in rows, with a title above each column; None of no pictures."""
+    if not rows:
+        return None
+    side, gap, top = rows[0][0].size[0], 6, 22
+    width = gap + len(titles) * (side + gap)
+    found = Image.new("RGB", (width, top + len(rows) * (side + gap)), "white")
+    draw = ImageDraw.Draw(found)
+    for number, title in enumerate(titles):
+        draw.text((gap + number * (side + gap), 4), title, (40, 40, 40), ImageFont.load_default(13))
+    for down, row in enumerate(rows):
+        for across, picture in enumerate(row):
+            found.paste(picture, (gap + across * (side + gap), top + down * (side + gap)))
+    return found
