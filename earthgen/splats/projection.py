@@ -31,6 +31,12 @@ normal in world axes; first and last row of pixels (as floats); number of the cl
 GRADIENTS = 20
 """Of these the first 20 have gradients."""
 
+COUNT = GRADIENTS
+"""Where a row of sums over tiles has their number."""
+
+FETCHED = 64
+"""Gaussians whose sums are fetched together, so that the memory's delays overlap."""
+
 FLAT = 1e-12
 """Share of its length times its breadth (pixels) that a disc seen edge-on shows; below, only the low-pass is drawn."""
 
@@ -184,6 +190,20 @@ def facing(x, y, z, m, cam, orthographic):  # type: ignore[no-untyped-def]
     return 1.0 if along < 0 else -1.0
 
 
+@njit(nogil=True, cache=True)
+def fetch(slots, places, parts, first, last, sums):  # type: ignore[no-untyped-def]
+    """Sums over the tiles of Gaussians [first, last), in the order of tiles, and behind them how many there are."""
+    for i in range(first, last):
+        to = sums[i - first]
+        to[:] = 0
+        for slot in range(slots[i], slots[i + 1]):
+            place = places[slot]
+            if place >= 0:
+                to[COUNT] += 1
+                for column in range(GRADIENTS):
+                    to[column] += parts[place, column]
+
+
 @njit(error_model="numpy", nogil=True, cache=True)
 def project_back(  # type: ignore[no-untyped-def]
     means, scales, rotations, cam, orthographic, slots, places, parts, first, last, to_means, to_scales,
@@ -195,21 +215,13 @@ def project_back(  # type: ignore[no-untyped-def]
         their order
     to_means, to_scales, to_rotations, to_opacities, to_colours : float32 zeros, written where a Gaussian was drawn
     """
-    g = np.empty(GRADIENTS, np.float32)
+    sums = np.empty((FETCHED, GRADIENTS + 1), np.float32)
     for i in range(first, last):
-        found = 0
-        for slot in range(slots[i], slots[i + 1]):
-            place = places[slot]
-            if place < 0:
-                continue
-            if found == 0:
-                for column in range(GRADIENTS):
-                    g[column] = parts[place, column]
-            else:
-                for column in range(GRADIENTS):
-                    g[column] += parts[place, column]
-            found += 1
-        if found == 0:
+        at = (i - first) % FETCHED
+        if at == 0:
+            fetch(slots, places, parts, i, min(i + FETCHED, last), sums)
+        g = sums[at]
+        if g[COUNT] == 0:
             continue
         to_opacities[i] = g[OPACITY]
         to_colours[i, 0], to_colours[i, 1], to_colours[i, 2] = g[RED], g[GREEN], g[BLUE]
