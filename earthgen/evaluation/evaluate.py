@@ -1,0 +1,376 @@
+"""Backends and weights, measured on the held-out crops of a dataset. docs/evaluation.md says what is measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import earthgen
+from earthgen import plugins as plugin_module
+from earthgen.dataset.crop import Crop
+from earthgen.dataset.crops import Crops, open_crops
+from earthgen.dataset.errors import CropError
+from earthgen.dataset.split import read_split
+from earthgen.evaluation import image_features, reconstruction
+from earthgen.evaluation.baselines import BASELINES, MEAN_HEIGHT, NEAREST, mean_heights, nearest_tile
+from earthgen.evaluation.overlap import Agreement
+from earthgen.evaluation.patch import Patch, patch_of_crop
+from earthgen.evaluation.realism import Features, features_of, halves, realism, stacked
+from earthgen.evaluation.settings import SIZE, Settings, backends_of, by_scene, chosen, held_out
+from earthgen.evaluation.variety import Border, Seams, borders, diversity
+from earthgen.evaluation.views import clay, picture, views
+from earthgen.evaluation.worlds import SceneWorld, choose, make_world
+from earthgen.models.card import WeightSet, open_weights
+from earthgen.models.presets import preset
+from earthgen.progress import Progress
+from geo_io.legend import palette
+
+SHOWN = 6
+"""Crops of which the report has pictures."""
+
+DIVERSE = 8
+"""Crops whose worlds are made with several seeds."""
+
+BORDERS = 8
+"""Places across borders of windows that are looked at, for each distance of windows."""
+
+
+@dataclass
+class Evaluation:
+    """What was found.
+
+    Attributes
+    ----------
+    report : JSON values; docs/evaluation.md describes them
+    shown : for each crop shown {"title": ..., "pictures": [(caption, (h, w, 3) uint8)]}
+    rebuilt : alike, of what models gave back
+    """
+
+    report: dict[str, Any]
+    shown: list[dict[str, Any]] = field(default_factory=list)
+    rebuilt: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class _Bench:
+    """What all backends are measured on."""
+
+    settings: Settings
+    plugins: plugin_module.Plugins
+    progress: Progress
+    every: Crops
+    numbers: list[int]
+    crops: list[Crop]
+    truths: list[Patch]
+    coloured: list[bool]
+    diverse: list[int]
+    places: dict[str, Any]
+    notes: list[str]
+
+
+def evaluate(
+    settings: Settings, plugins: plugin_module.Plugins | None = None, progress: Progress | None = None
+) -> Evaluation:
+    """Measure backends, and the parts of a set of weights, on the same held-out crops.
+
+    The figures are a function of data, weights and settings; only "seconds_per_km2" of the report tells of the machine.
+
+    Raises
+    ------
+    NoHeldOutCropsError
+        if nothing is held out
+    EvaluationSettingsError, UnknownBackendError
+        if a setting is wrong, before anything is computed
+    VoxelSizeError
+        if the dataset has another voxel size than the weights
+    WeightsError, FeatureNetworkError
+        if weights cannot be used
+    """
+    plugins = plugins or plugin_module.load()
+    progress = progress or Progress()
+    weights = open_weights(settings.weights, preset_name=settings.preset) if settings.weights is not None else None
+    names = backends_of(settings, plugins, set(weights.parts) if weights is not None else set())
+    voxel_size = next(iter(weights.parts.values())).voxel_size if weights is not None else None
+    size = settings.size or _columns(weights)
+    every = held_out(settings, size, voxel_size)
+    if settings.images:
+        image_features.feature_network()  # where it is not there, nothing is computed in vain
+    numbers = chosen(every, settings.crops, settings.seed)
+    bench = _bench(settings, plugins, progress, every, numbers)
+    progress.start("evaluate", _steps(bench, names, weights))
+
+    truth = _truth(bench)
+    report: dict[str, Any] = {
+        "earthgen": earthgen.__version__, "settings": _plain(settings), "dataset": _dataset(bench),
+        "weights": _weights(weights), "reconstruction": {}, "paper": reconstruction.PAPER, "worlds": {}, "classes": {},
+        "diversity": {}, "seams": {"truth": {}}, "floor": halves(truth, settings.seed), "seconds_per_km2": {},
+        "notes": bench.notes,
+    }  # fmt: skip
+    found = Evaluation(report, _first_pictures(bench))
+    if weights is not None:
+        figures, found.rebuilt, notes = reconstruction.measure(
+            weights, bench.crops, seed=settings.seed, sampling_steps=settings.steps, guidance=settings.guidance,
+            step=progress.step,
+        )  # fmt: skip
+        report["reconstruction"] = figures
+        bench.notes += notes
+    training = _training(bench, size, names)
+    for name in names:
+        if name in BASELINES and training is None:
+            continue
+        _measure(bench, name, truth, training, found)
+    return found
+
+
+def _columns(weights: WeightSet | None) -> int:
+    if weights is None or not weights.card.get("preset"):
+        return SIZE
+    return preset(weights.card["preset"]).columns
+
+
+# ---- before backends ----------------------------------------------------------------------------------------
+
+
+def _bench(
+    settings: Settings, plugins: plugin_module.Plugins, progress: Progress, every: Crops, numbers: list[int]
+) -> _Bench:
+    crops = [every[number] for number in numbers]
+    truths = [patch_of_crop(crop) for crop in crops]
+    coloured = [bool(crop.image_known[crop.valid].mean() >= reconstruction.KNOWN) for crop in crops]
+    places = by_scene(every, numbers)
+    diverse = []  # the first of each place, then the second: few windows are made for them
+    for turn in range(max(len(found) for _, found in places.values())):
+        diverse += [found[turn] for _, found in places.values() if turn < len(found)]
+    notes = []
+    if len(crops) < settings.crops:
+        notes.append(f"{len(crops)} crops are held out, of {settings.crops} that were asked for")
+    return _Bench(
+        settings, plugins, progress, every, numbers, crops, truths, coloured, diverse[: min(DIVERSE, len(places))],
+        places, notes,
+    )  # fmt: skip
+
+
+def _steps(bench: _Bench, names: Sequence[str], weights: WeightSet | None) -> int:
+    count = len(bench.crops)
+    made = [name for name in names if name not in BASELINES]
+    extra = len(bench.diverse) * (bench.settings.seeds - 1) + 1  # borders are one step: how many there are shows later
+    total = count * (1 + len(names)) + len(made) * extra
+    return total + (reconstruction.steps_of(weights, count) if weights is not None else 0)
+
+
+def _truth(bench: _Bench) -> Features:
+    rows = []
+    for place, patch in enumerate(bench.truths):
+        rows.append(_features(bench, place, patch))
+        bench.progress.step("truth")
+    return stacked(rows)
+
+
+def _features(bench: _Bench, place: int, patch: Patch) -> Features:
+    """Features of a patch in a crop's place, by the columns that are known of the truth."""
+    known = bench.crops[place].image_known if bench.coloured[place] else None
+    return features_of(patch.only(bench.truths[place].valid), known, bench.settings.images)
+
+
+def _training(bench: _Bench, size: int, names: Sequence[str]) -> Crops | None:
+    """The crops that baselines are made of; None, with a note, where there are none and none was asked for by name."""
+    if not set(names) & set(BASELINES):
+        return None
+    settings = bench.settings
+    try:
+        return open_crops(
+            settings.data, size=size, part="train", grades=settings.grades, voxel_size=bench.crops[0].frame.voxel_size,
+            band=bench.every.band,
+        )  # fmt: skip
+    except CropError:
+        if set(settings.backends) & set(BASELINES):
+            raise
+        bench.notes.append("there are no training crops: no baselines")
+        return None
+
+
+def _dataset(bench: _Bench) -> dict[str, Any]:
+    frame = bench.crops[0].frame
+    return {
+        "crops": len(bench.crops),
+        "columns": frame.nx,
+        "voxel_size": frame.voxel_size,
+        "band": list(frame.z),
+        "coloured": sum(bench.coloured),
+        "places": [
+            {
+                "scene": name, "place": scene.info.place, "crops": len(found), "source": scene.info.source,
+                "licence": scene.info.licence, "grade": scene.info.grade, "kind": scene.info.kind,
+            }
+            for name, (scene, found) in bench.places.items()
+        ],
+    }  # fmt: skip
+
+
+def _weights(weights: WeightSet | None) -> dict[str, Any] | None:
+    if weights is None:
+        return None
+    return {
+        "title": weights.card.get("title", ""), "preset": weights.card.get("preset", ""),
+        "licence": weights.card.get("licence", ""), "digests": {name: h.digest for name, h in weights.parts.items()},
+    }  # fmt: skip
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    values = asdict(settings)
+    return {**values, "data": settings.data.name, "weights": settings.weights.name if settings.weights else None}
+
+
+# ---- a backend ----------------------------------------------------------------------------------------------
+
+
+def _measure(bench: _Bench, name: str, truth: Features, training: Crops | None, found: Evaluation) -> None:
+    report = found.report
+    began = time.perf_counter()
+    if name == NEAREST and training is not None:
+        finder = nearest_tile(training)
+        patches = _stepped(bench, name, finder.patch)
+    elif name == MEAN_HEIGHT and training is not None:
+        patches = _stepped(bench, name, mean_heights(training).patch)
+    else:
+        patches = _worlds(bench, name)
+    area = sum(crop.frame.area_km2 for crop in bench.crops)
+    report["seconds_per_km2"][name] = (time.perf_counter() - began) / area
+    agreement, rows = Agreement(), []
+    for place, patch in enumerate(patches):
+        agreement.add(patch, bench.truths[place], bench.crops[place].cover)
+        rows.append(_features(bench, place, patch))
+    report["worlds"][name] = {**agreement.table(), **realism(rows, truth)}
+    report["classes"][name] = agreement.class_table()
+    _add_pictures(found.shown, patches, name, bench)
+    if name not in BASELINES:
+        report["diversity"][name] = _diversity(bench, name, patches)
+        report["seams"][name] = _seams(bench, name, report["seams"]["truth"])
+        bench.progress.step(f"{name}: seams")
+
+
+def _stepped(bench: _Bench, name: str, make: Any) -> list[Patch]:
+    found = []
+    for crop in bench.crops:
+        found.append(make(crop))
+        bench.progress.step(name)
+    return found
+
+
+def _world(bench: _Bench, scene: Any, name: str, seed: int) -> SceneWorld:
+    choice = choose(name, bench.plugins, bench.settings.weights, bench.settings.options)
+    return make_world(scene, choice, bench.plugins, seed, bench.every.band)
+
+
+def _worlds(bench: _Bench, name: str) -> list[Patch]:
+    found: dict[int, Patch] = {}
+    for scene, places in bench.places.values():
+        world = _world(bench, scene, name, bench.settings.seed)
+        for place in places:
+            crop = bench.crops[place]
+            found[place] = world.patch(crop.frame, crop.valid)
+            bench.progress.step(name)
+    return [found[place] for place in range(len(bench.crops))]
+
+
+def _diversity(bench: _Bench, name: str, patches: Sequence[Patch]) -> dict[str, float]:
+    if bench.settings.seeds < 2:
+        return {}
+    rows = []
+    for scene, places in bench.places.values():
+        wanted = [place for place in places if place in bench.diverse]
+        outcomes = {place: [patches[place]] for place in wanted}
+        for extra in range(1, bench.settings.seeds):
+            world = _world(bench, scene, name, bench.settings.seed + extra) if wanted else None
+            for place in wanted:
+                assert world is not None
+                crop = bench.crops[place]
+                outcomes[place].append(world.patch(crop.frame, crop.valid))
+                bench.progress.step(f"{name}: another seed")
+        rows += [diversity(found) for found in outcomes.values()]
+    return {key: _mean([row[key] for row in rows]) for key in rows[0]} | {"crops": float(len(rows))}
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = np.array(values)[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def _seams(bench: _Bench, name: str, truths: dict[str, Any]) -> dict[str, Any]:
+    """Ratios of jumps by distance of windows, metres; `truths` gets those of the real places."""
+    split = read_split(bench.settings.data, list(bench.every.scenes))
+    worlds = {place: _world(bench, scene, name, bench.settings.seed) for place, (scene, _) in bench.places.items()}
+    pitches = next(iter(worlds.values())).pitches
+    found = {}
+    for pitch in pitches:
+        made, real, count = Seams.none(), Seams.none(), 0
+        share = max(BORDERS // len(bench.places), 1)
+        for place, (scene, _) in bench.places.items():
+            cells = split.cells(scene.frame, "held_out")
+            for border in borders(scene, cells, pitch, bench.every.band, most=share):
+                truth = patch_of_crop(_crop_of(scene, border))
+                made.add(worlds[place].patch(border.frame, truth.valid), pitch)
+                real.add(truth, pitch)
+                count += 1
+        if count:
+            metres = f"{pitch * bench.crops[0].frame.voxel_size:g}"
+            found[metres] = {**made.ratios(), "places": count}
+            truths[metres] = {**real.ratios(), "places": count}
+    if not found:
+        bench.notes.append(f"{name}: no border of windows lies in what is held out, so nothing is known of seams")
+    return found
+
+
+def _crop_of(scene: Any, border: Border) -> Crop:
+    """The scene's crop on a border's frame, which need not lie on whole cells."""
+    frame = border.frame
+    wide = replace(
+        frame, x=(frame.x[0] // 8 * 8, -(-frame.x[1] // 8) * 8), y=(frame.y[0] // 8 * 8, -(-frame.y[1] // 8) * 8)
+    )
+    crop: Crop = scene.crop(wide)
+    if (wide.x, wide.y) == (frame.x, frame.y):
+        return crop
+    part = wide.slices(frame)
+    x, y = crop.xyz[:, 0], crop.xyz[:, 1]
+    keep = (x >= frame.x[0]) & (x < frame.x[1]) & (y >= frame.y[0]) & (y < frame.y[1])
+    rows: dict[str, NDArray] = {
+        name: getattr(crop, name)[keep] for name in ("xyz", "semantic", "normal", "rgb", "rgb_known")
+    }
+    names = ("ground", "height", "cover", "image", "image_known", "valid")
+    return Crop(frame, **rows, **{name: getattr(crop, name)[part] for name in names})
+
+
+# ---- pictures -------------------------------------------------------------------------------------------------
+
+
+def _shown(bench: _Bench) -> list[int]:
+    """Crops of which there are pictures: of each place in turn."""
+    order = [found[turn] for turn in range(SHOWN) for _, found in bench.places.values() if turn < len(found)]
+    return order[:SHOWN]
+
+
+def _first_pictures(bench: _Bench) -> list[dict[str, Any]]:
+    rows = []
+    for place in _shown(bench):
+        crop, truth = bench.crops[place], bench.truths[place]
+        scene, _ = bench.every.where(bench.numbers[place])
+        cover = palette()[np.where(crop.valid, crop.cover, 0)].astype(np.uint8)
+        cover = cover.repeat(-(-128 // cover.shape[0]), 0).repeat(-(-128 // cover.shape[1]), 1)
+        pictures = [("land cover", cover), ("truth", picture(truth, clay(truth), views(truth)["oblique"]))]
+        if bench.coloured[place] and truth.splats is not None:
+            pictures.append(("truth, colours", picture(truth, truth.splats, views(truth)["above"])))
+        rows.append({"title": f"{scene.info.place}, {crop.frame.x[0]} {crop.frame.y[0]}", "pictures": pictures})
+    return rows
+
+
+def _add_pictures(shown: list[dict[str, Any]], patches: Sequence[Patch], name: str, bench: _Bench) -> None:
+    for row, place in zip(shown, _shown(bench), strict=True):
+        patch = patches[place].only(bench.truths[place].valid)
+        row["pictures"].append((name, picture(patch, clay(patch), views(patch)["oblique"])))
+        if patch.splats is not None and name not in BASELINES:
+            row["pictures"].append((f"{name}, colours", picture(patch, patch.splats, views(patch)["above"])))
