@@ -95,8 +95,9 @@ def _sites(part: str, model: Any, columns: int, band: tuple[int, int]) -> tuple[
     if part == "struct-fine":
         for _ in range(model.config.stride.bit_length() - 1):
             shell = shell.parents(2)
-    levels = {"struct-vae": lambda: model.levels(shell), "tex-vae": lambda: [shell]}
-    return shell, levels.get(part, lambda: model.unet.levels(shell))()
+    if part == "tex-vae":
+        return shell, [shell]
+    return shell, model.levels(shell) if part == "struct-vae" else model.unet.levels(shell)
 
 
 def _extents(part: str, model: nn.Module, levels: list[Sites]) -> list[tuple[int, int]]:
