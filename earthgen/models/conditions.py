@@ -202,13 +202,19 @@ def unprojected(image: NDArray, depth: NDArray, camera: Camera, frame: Frame, gr
         )
     row, column = np.nonzero(np.isfinite(depth) & (depth > 0))
     points = camera.unproject(np.column_stack([column, row]) + 0.5, depth[row, column])
+    # A surface is a face between voxels: half a voxel further along the ray lies the solid one.
+    ray = np.broadcast_to(camera.forward, points.shape)
+    if camera.kind == "pinhole":
+        ray = points - np.asarray(camera.position)
+        ray = ray / np.linalg.norm(ray, axis=1, keepdims=True)
+    points = points + 0.5 * frame.voxel_size * ray
     return voxelised(points, image[row, column] / np.float32(255), frame, ground)
 
 
 def voxelised(points: NDArray, colours: NDArray, frame: Frame, ground: NDArray) -> SparseTensor:
     """Coloured points, such as an un-projected image with depth, as condition voxels of one sample.
 
-    points : (m, 3) float64, metres in the frame's CRS, absolute heights
+    points : (m, 3) float64, metres in the frame's CRS, absolute heights; inside of the voxels that they colour
     colours : (m, 3) float32, sRGB in [0, 1]
     ground : (ny, nx) float32 on the frame, metres
 
@@ -220,8 +226,7 @@ def voxelised(points: NDArray, colours: NDArray, frame: Frame, ground: NDArray) 
     inside &= (column[:, 1] >= frame.y[0]) & (column[:, 1] < frame.y[1])
     column, points, colours = column[inside], points[inside], colours[inside]
     above = points[:, 2] - ground[frame.y[1] - 1 - column[:, 1], column[:, 0] - frame.x[0]]
-    # A point of the ground's surface lies at height 0, the ground's own voxel is -1.
-    layer = np.ceil(above / size).astype(np.int64) - 1
+    layer = np.floor(above / size).astype(np.int64)
     inside = (layer >= frame.z[0]) & (layer < frame.z[1])
     index = np.column_stack([column[inside], layer[inside]]) - [frame.x[0], frame.y[0], frame.z[0]]
     rows = torch.from_numpy(np.pad(index, ((0, 0), (1, 0))).astype(np.int32))

@@ -183,9 +183,7 @@ def _opened(path: Path, *, tensors: bool = False) -> tuple[Header, dict[str, Ten
             if tensors and text is not None:
                 found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except (SafetensorError, OSError) as error:
-        raise WeightsFormatError(
-            f"{path}: no safetensors file, or a damaged one ({error})", "get it again"
-        ) from error
+        raise WeightsFormatError(f"{path}: no safetensors file, or a damaged one ({error})", "get it again") from error
     if text is None:
         raise WeightsFormatError(f"{path}: the file does not say what its weights are of", "save it with earthgen")
     try:
