@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from earthgen.dataset.crop import Crop
 from earthgen.models.conditions import Conditions
 from earthgen.sparse.sites import Place, Sites, make_sites
+
+GUESSED = 0.1
+"""Trust in a colour that was not seen itself: it must not teach much, but walls have to be drawn somehow."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,9 @@ class Batch:
     ----------
     crops : what it was made of
     sites : all surface voxels, n
-    semantic : (n,) uint8; normal : (n, 3) float32; rgb : (n, 3) float32 in [0, 1]; known : (n,) bool
+    semantic : (n,) uint8; normal : (n, 3) float32; rgb : (n, 3) float32 in [0, 1]
+    trust : (n,) float32, how much a colour says: 1 where it was seen, `GUESSED` where it is the colour seen from above
+        of its column, such as a wall's, and 0 where nothing was seen
     ground, height : (batch, ny, nx) float32, metres; cover : uint8; valid : bool
     image : (batch, 3, ny, nx) float32 in [0, 1], NaN where it is unknown
     """
@@ -33,7 +39,7 @@ class Batch:
     semantic: Tensor
     normal: Tensor
     rgb: Tensor
-    known: Tensor
+    trust: Tensor
     ground: Tensor
     height: Tensor
     cover: Tensor
@@ -42,6 +48,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.crops)
+
+    @property
+    def seen(self) -> Tensor:
+        """(n,) bool: voxels whose colour was seen."""
+        return self.trust == 1
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -65,7 +76,7 @@ class Batch:
         """The same on another device."""
         if torch.device(device) == self.sites.device:
             return self
-        names = ("sites", "semantic", "normal", "rgb", "known", "ground", "height", "cover", "valid", "image")
+        names = ("sites", "semantic", "normal", "rgb", "trust", "ground", "height", "cover", "valid", "image")
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
         return replace(self, **moved)
 
@@ -88,10 +99,17 @@ def make_batch(crops: Sequence[Crop], max_voxels: int | None = None) -> Batch:
     def columns(name: str) -> Tensor:
         return torch.from_numpy(np.stack([getattr(crop, name) for crop in taken]))
 
+    trust = torch.from_numpy(np.concatenate([_trust(crop) for crop in taken]))[order]
     seen = columns("image_known")
     image = torch.where(seen[..., None], columns("image").float() / 255, torch.nan).permute(0, 3, 1, 2).contiguous()
     return Batch(
         tuple(taken), sites, voxels("semantic"), voxels("normal").float(), voxels("rgb").float() / 255,
-        voxels("rgb_known"), columns("ground").float(), columns("height").float(), columns("cover"), columns("valid"),
+        trust, columns("ground").float(), columns("height").float(), columns("cover"), columns("valid"),
         image,
     )  # fmt: skip
+
+
+def _trust(crop: Crop) -> NDArray:
+    row, column = crop.frame.y[1] - 1 - crop.xyz[:, 1], crop.xyz[:, 0] - crop.frame.x[0]
+    above = np.where(crop.image_known[row, column], GUESSED, 0.0)
+    return np.where(crop.rgb_known, 1.0, above).astype(np.float32)

@@ -12,7 +12,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class State:
     ----------
     average : moving averages of the model's floating parameters, by name
     step : steps done; seconds : spent on them, over all continuations
+    sums : by figure, sum and number of its values since the last row of the log
     """
 
     model: nn.Module
@@ -44,6 +45,7 @@ class State:
     average: dict[str, Tensor]
     step: int = 0
     seconds: float = 0.0
+    sums: dict[str, tuple[float, int]] = field(default_factory=dict)
 
 
 def averaged(state: State) -> dict[str, Tensor]:
@@ -62,8 +64,8 @@ def save_checkpoint(folder: Path, state: State, identity: Mapping[str, Any], kee
     part = folder / f".{name}.{uuid.uuid4().hex}{PARTIAL}"
     tensors = _tensors(state)
     about = {
-        "version": VERSION, "step": state.step, "seconds": state.seconds, "torch": torch.__version__,
-        "identity": dict(identity), "digest": _digest(tensors),
+        "version": VERSION, "step": state.step, "seconds": state.seconds, "sums": state.sums,
+        "torch": torch.__version__, "identity": dict(identity), "digest": _digest(tensors),
     }  # fmt: skip
     try:
         part.mkdir(parents=True)
@@ -101,7 +103,7 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         about: dict[str, Any] = json.loads((path / STATE).read_text("utf-8"))
         version = about["version"]
-        complete = {"step", "seconds", "identity", "digest"} <= set(about)
+        complete = {"step", "seconds", "sums", "identity", "digest"} <= set(about)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path) from error
     if version != VERSION:
@@ -135,6 +137,7 @@ def load_checkpoint(path: Path, state: State) -> None:
         value.copy_(tensors[f"average.{name}"])
     _restore_optimizer(state, tensors)
     state.step, state.seconds = int(about["step"]), float(about["seconds"])
+    state.sums = {name: (float(total), int(count)) for name, (total, count) in about["sums"].items()}
 
 
 def _tensors(state: State) -> dict[str, Tensor]:

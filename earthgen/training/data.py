@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,11 +65,12 @@ class Data:
 def open_data(
     folder: Path | str, preset: Preset, *, columns: int | None = None, overlap: float = 0.5,
     grades: Sequence[str] = ("A", "B"), names: Sequence[str] = (), held_out: int = 6, coloured: bool = False,
-    seed: int = 0,
+    seed: int = 0, scenes: Sequence[Scene] | None = None,
 ) -> Data:  # fmt: skip
     """The crops of a dataset for a preset.
 
     coloured : only crops of which the colour is known, for texture
+    scenes : those of the folder, as `load_scenes` gives them, if they are at hand
 
     A scene's odds are the root of the number of its windows: large scenes are seen more often, and do not drown the
     small ones.
@@ -80,16 +82,16 @@ def open_data(
     EmptyDatasetError
         where no crop of the preset's size can be had
     """
-    every = scenes_in(folder)
+    every = load_scenes(folder, grades, names) if scenes is None else scenes
     size = columns or preset.columns
-    options = {
+    options: dict[str, Any] = {
         "size": size, "grades": tuple(grades), "names": tuple(names) or None, "band": preset.band,
         "voxel_size": preset.voxel_size, "least_coloured": COLOURED if coloured else 0.0, "seed": seed,
         "split": read_split(folder, every),
     }  # fmt: skip
     what = "coloured crop" if coloured else "crop"
     try:
-        train = open_crops(every, part="train", overlap=overlap, jitter=True, augment=True, in_memory=True, **options)
+        train = open_crops(every, part="train", overlap=overlap, jitter=True, augment=True, **options)
     except CropError as error:
         raise EmptyDatasetError(
             f"{folder} has no {what} of {size} x {size} voxels to train on",
@@ -110,6 +112,14 @@ def open_data(
         for each in used
     )
     return Data(train, chances, held, digest(every, folder), sources)
+
+
+def load_scenes(folder: Path | str, grades: Sequence[str] = ("A", "B"), names: Sequence[str] = ()) -> list[Scene]:
+    """The scenes of a dataset, those that are trained on in memory. Raises DatasetError where there is none."""
+    return [
+        scene.loaded() if scene.info.grade in grades and (not names or scene.info.name in names) else scene
+        for scene in scenes_in(folder)
+    ]
 
 
 def digest(scenes: Sequence[Scene], folder: Path | str) -> str:

@@ -43,10 +43,11 @@ class Team:
         """
         if self.fabric is None:
             return
+        gradients = []
         for parameter in model.parameters():
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in model.parameters()]
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = gradient
+            gradients.append(gradient)
         flat = self.fabric.all_reduce(torch.cat([each.flatten() for each in gradients]), reduce_op="mean")
         for each, part in zip(gradients, flat.split([each.numel() for each in gradients]), strict=True):
             each.copy_(part.view_as(each))

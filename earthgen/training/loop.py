@@ -94,8 +94,11 @@ def fit(
             values = step(task, settings, part, state, next(stream), share, schedule.rate(share), team, watch)
             state.seconds += time.monotonic() - began
             watch.tell(values["loss"])
+            note(state, values)
             if log is not None and state.step % settings.log_steps == 0:
-                log.add(state.step, {**values, "seconds": round(state.seconds, 3), **watch.speed()})
+                means = {name: total / count for name, (total, count) in state.sums.items()}
+                log.add(state.step, {**means, "seconds": round(state.seconds, 3), **watch.speed()})
+                state.sums.clear()
             due = state.seconds - last >= 60 * settings.checkpoint_minutes
             if settings.checkpoint_steps is not None:
                 due = state.step % settings.checkpoint_steps == 0
@@ -119,7 +122,7 @@ def begin(task: Task, part: PartSettings, device: torch.device) -> State:
     plain = [value for value in model.parameters() if value.ndim < 2]
     matrices = [value for value in model.parameters() if value.ndim >= 2]
     # Biases and norms are not drawn towards 0.
-    groups = [{"params": matrices}, {"params": plain, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(
         groups, lr=part.learning_rate, betas=part.betas, weight_decay=part.weight_decay, fused=True
     )
@@ -140,7 +143,7 @@ def step(
     with torch.autocast(team.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
         loss, parts = task.loss(state.model, batch, generator, share)
     if loss.requires_grad:
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
     team.average_gradients(state.model)
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), part.clip)
     values = {"loss": float(loss), **{name: float(value) for name, value in parts.items()}}
@@ -151,6 +154,13 @@ def step(
     state.step += 1
     watch.add(task.work(state.model, batch))
     return values
+
+
+def note(state: State, values: Mapping[str, float]) -> None:
+    """Add figures to the sums that the next row of the log is the means of; a figure may be of some steps alone."""
+    for name, value in values.items():
+        total, count = state.sums.get(name, (0.0, 0))
+        state.sums[name] = total + value, count + 1
 
 
 def _check_finite(values: Mapping[str, float], part: str, step: int) -> None:

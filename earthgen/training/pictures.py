@@ -41,9 +41,7 @@ def cubes(xyz: NDArray, rgb: NDArray, frame: Frame, ground: NDArray) -> SplatTen
     there = set(map(tuple, where.tolist()))
     centre = (where + 0.5) * size
     centre[:, 2] += ground[frame.y[1] - 1 - where[:, 1], where[:, 0] - frame.x[0]]
-    middle = np.array(
-        [(frame.x[0] + frame.x[1]) / 2 * size, (frame.y[0] + frame.y[1]) / 2 * size, float(ground.mean())]
-    )
+    middle = np.array(centre_of(frame, ground))
     means, normals, colours = [], [], []
     for normal, bright in FACES:
         open_ = np.array([tuple(row) not in there for row in (where + normal).tolist()], bool)
@@ -59,28 +57,35 @@ def cubes(xyz: NDArray, rgb: NDArray, frame: Frame, ground: NDArray) -> SplatTen
     )  # fmt: skip
 
 
-def oblique(frame: Frame, anchor: Sequence[float], side: int = SIDE, azimuth: float = 205.0) -> Camera:
+def centre_of(frame: Frame, ground: NDArray) -> tuple[float, float, float]:
+    """East, north and up of the middle of a crop's ground, metres."""
+    size = frame.voxel_size
+    return (frame.x[0] + frame.x[1]) / 2 * size, (frame.y[0] + frame.y[1]) / 2 * size, float(ground.mean())
+
+
+def oblique(frame: Frame, ground: NDArray, side: int = SIDE, azimuth: float = 205.0) -> Camera:
     """A slanted view of a whole crop from a side, degrees clockwise from north that it looks from."""
     edge = max(frame.nx, frame.ny) * frame.voxel_size
     angle = math.radians(azimuth)
-    target = (anchor[0], anchor[1], anchor[2] + 0.08 * edge)
-    eye = (target[0] + 1.2 * edge * math.sin(angle), target[1] + 1.2 * edge * math.cos(angle), target[2] + edge)
+    east, north, up = centre_of(frame, ground)
+    target = (east, north, up + 0.08 * edge)
+    eye = (east + 1.2 * edge * math.sin(angle), north + 1.2 * edge * math.cos(angle), target[2] + edge)
     return look_at(
         eye, target, width=side, height=side, field_of_view=50.0, crs=frame.crs, vertical_crs=frame.vertical_crs
     )
 
 
-def view(splats: SplatTensors, frame: Frame, side: int = SIDE) -> Image.Image:
+def view(splats: SplatTensors, frame: Frame, ground: NDArray, side: int = SIDE) -> Image.Image:
     """A slanted picture of Gaussians that stand on a crop's frame."""
     with torch.no_grad():
-        return as_image(rasterize(splats, oblique(frame, splats.anchor, side), background=SKY).rgb)
+        return as_image(rasterize(splats, oblique(frame, ground, side), background=SKY).rgb)
 
 
 def voxel_view(xyz: NDArray, rgb: NDArray, frame: Frame, ground: NDArray, side: int = SIDE) -> Image.Image:
     """A slanted picture of coloured voxels; the sky alone where there are none."""
     if not len(xyz):
         return Image.new("RGB", (side, side), tuple(int(255 * value) for value in SKY))
-    return view(cubes(xyz, rgb, frame, ground), frame, side)
+    return view(cubes(xyz, rgb, frame, ground), frame, ground, side)
 
 
 def class_colours(codes: NDArray) -> NDArray:

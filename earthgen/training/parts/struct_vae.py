@@ -38,12 +38,15 @@ def struct_vae_task(context: Context) -> Task:
     def finish(model: nn.Module) -> None:
         fit_statistics(model, context)
 
+    def work(model: Any, batch: Batch) -> Work:
+        return Work(len(batch), len(batch.sites), model.flops(batch.sites))
+
     return Task(
         part=PART,
         make=lambda: fresh(context, PART),
         batch=lambda step, rank: drawn_batch(context, PART, step, rank),
         loss=loss,
-        work=lambda model, batch: Work(len(batch), len(batch.sites), model.flops(batch.sites)),
+        work=work,
         measure=lambda model: mean_figures([figures(model, crop, context.device) for crop in context.data.held]),
         picture=lambda model: picture(model, context.examples, context.device),
         finish=finish,

@@ -37,9 +37,6 @@ from earthgen.training.task import Losses, Task, Work
 
 PART = "tex-flow"
 
-UNSEEN = 0.1
-"""Weight of a voxel whose colour was never seen: its guess must not teach much, but walls have to be drawn somehow."""
-
 WAYS = {"": ("semantics",), "by_image_": ("semantics", "image")}
 """Conditions that held-out crops are sampled under, by the prefix of their figures."""
 
@@ -55,10 +52,9 @@ def tex_flow_task(context: Context) -> Task:
         kind = objective(settings, share, generator)
         with torch.no_grad():
             latent = vae.statistics.normalised(vae.encode(features(batch)).sample(generator))
-        weight = torch.where(batch.known, 1.0, UNSEEN)
         lost = tex_flow_loss(
             model, latent, conditions, generator, kind, semantic=told(batch, conditions), normal=batch.normal,
-            weight=weight,
+            weight=batch.trust,
         )  # fmt: skip
         return lost, {kind: lost}
 
@@ -112,9 +108,9 @@ def sampled(model: Any, vae: Any, batch: Batch, conditions: Conditions, seed: in
 
 def colour_figures(found: Discs, batch: Batch) -> dict[str, float]:
     """Of sampled colours of voxels against seen ones; and how much they vary beside the true ones, 1 being as much."""
-    if not bool(batch.known.any()):
+    if not bool(batch.seen.any()):
         return {}
-    colour, true = (found.sh[:, 0] * C0 + 0.5).clamp(0, 1)[batch.known], batch.rgb[batch.known]
+    colour, true = (found.sh[:, 0] * C0 + 0.5).clamp(0, 1)[batch.seen], batch.rgb[batch.seen]
     error = float((colour - true).square().mean())
     spread = float(colour.std(0).mean() / true.std(0).mean().clamp(min=1e-3)) if len(true) > 1 else 1.0
     return {"colour_psnr": -10 * math.log10(error + 1e-9), "colour_spread": spread}
@@ -126,9 +122,9 @@ def picture(model: Any, vae: Any, crops: Sequence[Crop], context: Context) -> Im
     rows = []
     for crop in crops[:SHOWN]:
         batch = make_batch([crop]).to(context.device)
-        row = [view(splats_of(true_discs(batch), batch), crop.frame)]
+        row = [view(splats_of(true_discs(batch), batch), crop.frame, crop.ground)]
         for names in WAYS.values():
             found = sampled(model, vae, batch, only(batch.conditions, *names), context.seed)
-            row.append(view(splats_of(found, batch), crop.frame))
+            row.append(view(splats_of(found, batch), crop.frame, crop.ground))
         rows.append(row)
     return sheet(rows, ["true colours", "sampled: land cover", "sampled: cover + image"])

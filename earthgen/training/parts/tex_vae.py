@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from earthgen.splats.spherical_harmonics import C0
 from earthgen.splats.tensors import SplatTensors
 from earthgen.training.batches import Batch, make_batch
 from earthgen.training.parts.common import SHOWN, Context, drawn_batch, fresh, mean_figures
-from earthgen.training.perceptual import perceptual, weights_file
+from earthgen.training.perceptual import missing, perceptual
 from earthgen.training.pictures import SKY, sheet, view
 from earthgen.training.randomness import number
 from earthgen.training.task import Losses, Task, Work
@@ -42,11 +43,11 @@ FIELD = 50.0
 def tex_vae_task(context: Context) -> Task:
     settings = context.settings
     weight = 1e-4 if settings.divergence is None else settings.divergence
-    looks = settings.perceptual > 0 and weights_file() is not None
+    looks = settings.perceptual > 0 and not missing()
 
     def loss(model: Any, batch: Batch, generator: torch.Generator, share: float) -> Losses:
         latent, found = model(features(batch), batch.normal, generator)
-        lost = tex_loss(latent, found, batch.rgb, batch.normal, known=batch.known, divergence_weight=weight)
+        lost = tex_loss(latent, found, batch.rgb, batch.normal, known=batch.trust, divergence_weight=weight)
         total = lost.total
         parts = {"colour": lost.colour, "shape": lost.shape, "divergence": lost.divergence}
         drawn = torch.rand(4, generator=generator, device=generator.device).tolist()
@@ -55,19 +56,22 @@ def tex_vae_task(context: Context) -> Task:
             crop = batch.crops[which]
             if len(crop):
                 camera = random_view(crop.frame, crop, drawn[2], drawn[3], settings.render_size)
-                views = _views(found, batch, which, camera)
+                views = compared(found, batch, which, camera)
                 seen = view_losses(*views, l1=settings.l1, ssim_weight=settings.ssim,
                                    perceptual_weight=settings.perceptual if looks else 0.0)  # fmt: skip
                 parts |= {name: each for name, each in seen.items() if name != "views"}
                 total = total + seen["views"]
         return total, parts
 
+    def work(model: Any, batch: Batch) -> Work:
+        return Work(len(batch), len(batch.sites), model.flops(batch.sites))
+
     return Task(
         part=PART,
         make=lambda: fresh(context, PART),
         batch=lambda step, rank: drawn_batch(context, PART, step, rank),
         loss=loss,
-        work=lambda model, batch: Work(len(batch), len(batch.sites), model.flops(batch.sites)),
+        work=work,
         measure=lambda model: mean_figures([figures(model, crop, context.device) for crop in context.data.held]),
         picture=lambda model: picture(model, context.examples, context.device),
         finish=lambda model: fit_statistics(model, context),
@@ -133,13 +137,20 @@ def splats_of(found: Discs, batch: Batch, which: int = 0) -> SplatTensors:
     return mine.splats(batch.sites.lattice()[rows], crop.frame, crop.ground)
 
 
-def _views(found: Discs, batch: Batch, which: int, camera: Camera) -> tuple[Tensor, Tensor]:
-    """The same view of found and of true Gaussians."""
+def compared(found: Discs, batch: Batch, which: int, camera: Camera) -> tuple[Tensor, Tensor]:
+    """The same view (h, w, 3) of found and of true Gaussians.
+
+    Pixels that mostly show voxels of no known colour are taken from the true picture: they say nothing.
+    """
     with torch.autocast(batch.sites.device.type, enabled=False):
         picture = rasterize(splats_of(found, batch, which), camera, background=SKY).rgb
         with torch.no_grad():
-            truth = rasterize(splats_of(true_discs(batch), batch, which), camera, background=SKY).rgb
-    return picture, truth.clamp(0, 1)
+            told = true_discs(batch)
+            truth = rasterize(splats_of(told, batch, which), camera, background=SKY).rgb.clamp(0, 1)
+            sh = torch.zeros_like(told.sh)
+            sh[:, 0] = ((batch.trust > 0).float()[:, None] - 0.5) / C0
+            known = rasterize(splats_of(replace(told, sh=sh), batch, which), camera, background=(1.0, 1.0, 1.0)).rgb
+    return torch.where(known > 0.5, picture, truth), truth
 
 
 @torch.no_grad()
@@ -149,15 +160,15 @@ def figures(model: Any, crop: Crop, device: torch.device | str = "cpu", side: in
     latent = model.encode(features(batch))
     found = model.decode(latent.mean, batch.normal)
     row = {"divergence": float(latent.divergence())}
-    if bool(batch.known.any()):
-        error = (found.sh[:, 0] * C0 + 0.5 - batch.rgb)[batch.known]
+    if bool(batch.seen.any()):
+        error = (found.sh[:, 0] * C0 + 0.5 - batch.rgb)[batch.seen]
         row |= {
             "colour": float(error.abs().mean()),
             "colour_psnr": -10 * math.log10(float(error.square().mean()) + 1e-9),
         }
     rows = []
     for around, down in ((0.1, 0.3), (0.6, 0.9)):
-        picture, truth = _views(found, batch, 0, random_view(crop.frame, crop, around, down, side))
+        picture, truth = compared(found, batch, 0, random_view(crop.frame, crop, around, down, side))
         clipped = picture.clamp(0, 1)
         rows.append({
             "view_psnr": float(psnr(clipped, truth)), "view_l1": float((clipped - truth).abs().mean()),
@@ -174,7 +185,7 @@ def picture(model: Any, crops: Sequence[Crop], device: torch.device | str) -> Im
         batch = make_batch([crop]).to(device)
         found = model.decode(model.encode(features(batch)).mean, batch.normal)
         both = (splats_of(true_discs(batch), batch), splats_of(found, batch))
-        rows.append([view(each, crop.frame) for each in both])
+        rows.append([view(each, crop.frame, crop.ground) for each in both])
     return sheet(rows, ["true colours", "through the latent"])
 
 
