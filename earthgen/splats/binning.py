@@ -8,10 +8,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from earthgen.splats.lanes import LANES
 from earthgen.splats.threads import side_by_side, stretches
 
-TILE = 16
-"""Pixels along a tile's side: a row of a tile is one vector of float32 where vectors have 512 bits."""
+TILE = LANES
+"""Pixels along a tile's side."""
 
 MOST_PAIRS = 2**24
 """Gaussians a tile can draw: they are counted in float32."""

@@ -15,6 +15,9 @@ from numba.extending import intrinsic
 
 F = np.float32
 
+LANES = 16
+"""Floats of a row: one vector of 512 bits, or two of 256."""
+
 # exp(-x / 8) = 1 + x (E1 + E2 x + ...), interpolated at Chebyshev's points of [0, 6]: squared three times 1.5e-7 of the
 # value off, and 1.5e-6 with the roundings of float32.
 E1, E2, E3 = F(-0.12499999836595471), F(0.007812480365128215), F(-0.00032548238928441)
@@ -60,10 +63,53 @@ def _store(context: Any, array: Any, index: Any, value: Any) -> Any:
     return signature, generate
 
 
+def _added(builder: Any, vector: Any) -> Any:
+    """The sum of a vector of `LANES` floats: halves onto each other, again and again."""
+    width = LANES
+    while width > 1:
+        width //= 2
+        low, high = (
+            builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(ir.IntType(32), width), list(lanes)))
+            for lanes in (range(width), range(width, 2 * width))
+        )
+        vector = builder.fadd(low, high)
+    return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
+
+
+def _vector(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    made = context.make_array(array_type)(context, builder, array)
+    at = builder.gep(made.data, [index], inbounds=True)
+    return builder.load(builder.bitcast(at, ir.VectorType(ir.FloatType(), LANES).as_pointer()), align=4)
+
+
+def _total(context: Any, array: Any, index: Any) -> Any:
+    """The sum of the `LANES` floats of an array (n,) from an index on; the index is not checked."""
+    signature = types.float32(array, types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _added(builder, _vector(context, builder, signature.args[0], *args))
+
+    return signature, generate
+
+
+def _moment(context: Any, array: Any, index: Any) -> Any:
+    """The same, each float times its lane."""
+    signature = types.float32(array, types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = _vector(context, builder, signature.args[0], *args)
+        lanes = ir.Constant(vector.type, [ir.Constant(ir.FloatType(), float(lane)) for lane in range(LANES)])
+        return _added(builder, builder.fmul(vector, lanes))
+
+    return signature, generate
+
+
 # mypy takes what `intrinsic` gives for a function with the context as its first argument.
 fma: Any = intrinsic(_fma)
 load: Any = intrinsic(_load)
 store: Any = intrinsic(_store)
+total: Any = intrinsic(_total)
+moment: Any = intrinsic(_moment)
 
 
 @njit(error_model="numpy", nogil=True, cache=True)

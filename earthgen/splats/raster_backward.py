@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from earthgen.splats.binning import TILE
-from earthgen.splats.lanes import ONE, F, fma, gaussian, load, store
+from earthgen.splats.lanes import ONE, F, fma, gaussian, load, moment, store, total
 from earthgen.splats.projection import (
     BLUE,
     BOTTOM,
@@ -162,22 +162,13 @@ def back_row(  # type: ignore[no-untyped-def]
         store(sums, i + (S_EAST + 2) * TILE, fma(w, g_up, load(sums, i + (S_EAST + 2) * TILE)))
 
 
-@njit(error_model="numpy", nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@njit(error_model="numpy", nogil=True, cache=True)
 def add_up(sums, x, totals):  # type: ignore[no-untyped-def]
-    """Sums over a row's pixels; of the first five without dy, behind them, those times dx. `sums` is 0 again.
-
-    The order of additions is the compiler's, and one and the same for all.
-    """
+    """Sums over a row's pixels; of the first five without dy, behind them, those times dx. `sums` is 0 again."""
     for k in range(SUMS):
-        total = NONE
-        for i in range(TILE):
-            total += load(sums, k * TILE + i)
-        totals[k] = total
+        totals[k] = total(sums, k * TILE)
     for k in range(MOMENTS):
-        total = NONE
-        for i in range(TILE):
-            total += load(sums, 2 * k * TILE + i) * F(np.int32(i))
-        totals[SUMS + k] = total + x * totals[2 * k]
+        totals[SUMS + k] = moment(sums, 2 * k * TILE) + x * totals[2 * k]
     for i in range(SUMS * TILE):
         store(sums, i, NONE)
 
