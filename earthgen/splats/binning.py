@@ -55,13 +55,13 @@ def bin_by_tile(boxes: NDArray, depths: NDArray, width: int, height: int) -> Bin
     seen = np.flatnonzero(boxes[:, 0] < boxes[:, 1])
     order = seen[by_depth(depths[seen])]
     parts = stretches(len(order))
-    counts = np.zeros((len(parts), across * down), np.int64)
-    side_by_side(lambda k, first, last: count(boxes, order, first, last, across, counts[k]), _numbered(parts))
+    counts, touched = np.zeros((len(parts), across * down), np.int64), np.empty((len(order), 4), np.int32)
+    side_by_side(lambda k, first, last: count(boxes, order, first, last, across, counts[k], touched), _numbered(parts))
     starts = np.zeros(across * down + 1, np.int64)
     np.cumsum(counts.sum(axis=0), out=starts[1:])
     at = starts[:-1] + np.cumsum(counts, axis=0) - counts
     rows = np.empty(starts[-1], np.int32)
-    side_by_side(lambda k, first, last: fill(boxes, order, first, last, across, at[k], rows), _numbered(parts))
+    side_by_side(lambda k, first, last: fill(touched, order, first, last, across, at[k], rows), _numbered(parts))
     return Bins(starts, rows, across, down)
 
 
@@ -114,22 +114,27 @@ def sorted_by_digit(keys, order, shift):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def count(boxes, order, first, last, across, counts):  # type: ignore[no-untyped-def]
-    """Add the pairs of each tile, of the Gaussians at [first, last) of the order."""
+def count(boxes, order, first, last, across, counts, touched):  # type: ignore[no-untyped-def]
+    """Add the pairs of each tile, of the Gaussians at [first, last) of the order.
+
+    touched : (n, 4) int32, written there: the tiles of each, left, right, top, bottom
+    """
     for k in range(first, last):
         i = order[k]
-        for y in range(boxes[i, 2] // TILE, (boxes[i, 3] + TILE - 1) // TILE):
-            for x in range(boxes[i, 0] // TILE, (boxes[i, 1] + TILE - 1) // TILE):
+        left, right = boxes[i, 0] // TILE, (boxes[i, 1] + TILE - 1) // TILE
+        top, bottom = boxes[i, 2] // TILE, (boxes[i, 3] + TILE - 1) // TILE
+        touched[k, 0], touched[k, 1], touched[k, 2], touched[k, 3] = left, right, top, bottom
+        for y in range(top, bottom):
+            for x in range(left, right):
                 counts[y * across + x] += 1
 
 
 @njit(nogil=True, cache=True)
-def fill(boxes, order, first, last, across, at, rows):  # type: ignore[no-untyped-def]
+def fill(touched, order, first, last, across, at, rows):  # type: ignore[no-untyped-def]
     """Put the Gaussians at [first, last) of the order into their tiles; `at` is where each tile goes on."""
     for k in range(first, last):
-        i = order[k]
-        for y in range(boxes[i, 2] // TILE, (boxes[i, 3] + TILE - 1) // TILE):
-            for x in range(boxes[i, 0] // TILE, (boxes[i, 1] + TILE - 1) // TILE):
+        for y in range(touched[k, 2], touched[k, 3]):
+            for x in range(touched[k, 0], touched[k, 1]):
                 tile = y * across + x
-                rows[at[tile]] = i
+                rows[at[tile]] = order[k]
                 at[tile] += 1
