@@ -179,9 +179,11 @@ def _allowed_cells(
     mine = np.ones((frame.ny // CELL, frame.nx // CELL), bool) if part is None else split.cells(frame, part)
     layers = [mine.astype(np.float64) * CELL * CELL]
     for name, least in (("valid", least_valid), ("image_known", least_coloured)):
-        values = scene.layer(name) if least > 0 else np.ones(frame.shape, bool)
-        count = values.reshape(frame.ny // CELL, CELL, frame.nx // CELL, CELL).sum(axis=(1, 3))
-        layers.append(count / (least or 1.0))
+        if least <= 0:
+            layers.append(np.full(mine.shape, float(size * size)))
+            continue
+        count = scene.layer(name).reshape(frame.ny // CELL, CELL, frame.nx // CELL, CELL).sum(axis=(1, 3))
+        layers.append(count / least)
     sums = np.zeros((3, frame.ny // CELL + 1, frame.nx // CELL + 1))
     sums[:, 1:, 1:] = np.stack(layers).cumsum(axis=1).cumsum(axis=2)
     return sums

@@ -10,7 +10,7 @@ from scipy.interpolate import LinearNDInterpolator
 SLOPE = 0.15
 """Rise over run that terrain has at most between windows of the filter."""
 
-STEP, LARGEST_STEP = 0.4, 3.0
+STEP, LARGEST_STEP = 0.4, 5.0
 """Metres that something rises above its window's terrain before it is a thing: at first, and at most."""
 
 LARGEST_THING = 60.0

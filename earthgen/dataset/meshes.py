@@ -34,6 +34,9 @@ Y_UP = (".gltf", ".glb")
 DENSITY = 3.0
 """Samples along a voxel's edge."""
 
+UPWARD = 0.2
+"""The ground is looked for among samples whose normal points up by more than this."""
+
 MOST_SAMPLES = 60_000_000
 
 TILES = {
@@ -81,18 +84,20 @@ def scene_of_meshes(
         raise SourceOverlapError(
             f"the meshes of scene {recipe.name} have nothing on {frame}", "check bounds and mesh_offset"
         )
+    upward = normals[inside, 2] > UPWARD
     points, within, colours, seen = points[inside], within[inside], colours[inside], seen[inside]
     col, row = col[inside], row[inside]
     low, high = np.full(frame.shape, np.inf, np.float32), np.full(frame.shape, -np.inf, np.float32)
-    np.minimum.at(low, (row, col), points[:, 2].astype(np.float32))
+    # The underside of a floor is not the ground.
+    np.minimum.at(low, (row[upward], col[upward]), points[upward, 2].astype(np.float32))
     np.maximum.at(high, (row, col), points[:, 2].astype(np.float32))
-    valid = np.isfinite(low)
+    valid = np.isfinite(high)
     vertical = UNKNOWN_DATUM
     if dtm := sources.one("dtm"):
         found = ground_and_height(dtm, None, frame, recipe.unit, recipe.crs)
         ground, vertical = found.ground, found.vertical_crs
     else:
-        lowest = np.where(valid, low, np.float32(np.nan))
+        lowest = np.where(np.isfinite(low), low, np.float32(np.nan))
         ground = interpolate(lowest, filter_ground(lowest, size, largest=recipe.largest_thing))
     # Small gaps between samples are no holes of the scene.
     valid = ndimage.binary_closing(np.pad(valid, 2), np.ones((3, 3)))[2:-2, 2:-2]

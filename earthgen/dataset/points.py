@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from earthgen.dataset.errors import ColourDepthError, PointCloudError, TruncatedCloudError
 from geo_io.crs import transformer
 from geo_io.elevation import METRES
-from geo_io.errors import MissingCrsError, MissingFileError, UnitError
+from geo_io.errors import EarthgenError, MissingCrsError, MissingFileError, UnitError
 from geo_io.frame import Bounds, horizontal_crs, projected_crs, short_name, vertical_crs
 from geo_io.region import lonlat_bounds, utm_crs
 
@@ -168,12 +168,14 @@ def _read(path: Path, crs: str | None, unit: str | None) -> _File:
     try:
         with laspy.open(path) as reader:
             header = reader.header
+            if path.stat().st_size <= header.offset_to_point_data:
+                raise TruncatedCloudError(f"{path} ends within its header", "fetch it again")
             horizontal, metres, vertical = _reference(path, header, crs, unit)
             parts = [_arrays(points) for points in reader.chunk_iterator(CHUNK)]
     except laspy.errors.LaspyException as error:
         raise _unreadable(path, error) from error
     except (OSError, EOFError, struct.error, RuntimeError, ValueError) as error:
-        if isinstance(error, (MissingCrsError, UnitError)):
+        if isinstance(error, EarthgenError):
             raise
         raise _unreadable(path, error) from error
     except BaseException as error:
