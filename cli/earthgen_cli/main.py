@@ -22,6 +22,7 @@ from earthgen_cli import (
     dataset,
     digest,
     doctor,
+    evaluate,
     export,
     generate,
     info,
@@ -31,6 +32,7 @@ from earthgen_cli import (
     plugins,
     preview,
     render,
+    train,
     verify,
 )
 from earthgen_cli.output import say, say_error
@@ -51,6 +53,7 @@ EXIT_CODES = {
     9: "a computation with sparse tensors cannot be done: no such backend here, too little memory, voxels out of range",
     10: "Gaussians, cameras or pictures of them: wrong values or files, another CRS, too little memory",
     11: "a learned model, its conditions or its weights do not fit, or are damaged",
+    12: "training: the loss is no number, a run or checkpoint does not fit, or there is nothing to train on",
     130: "interrupted; what is written stays valid",
 }
 """The exit codes of every command; docs/cli.md lists them."""
@@ -72,6 +75,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "plugins": plugins.plugins,
     "legend": legend.legend,
     "models": models.models,
+    "train": train.train,
+    "evaluate": evaluate.evaluate,
     "doctor": doctor.doctor,
 }
 

@@ -36,7 +36,7 @@ SHOWN = 6
 DIVERSE = 8
 """Crops whose worlds are made with several seeds."""
 
-BORDERS = 8
+BORDERS = 32
 """Places across borders of windows that are looked at, for each distance of windows."""
 
 
@@ -359,7 +359,8 @@ def _first_pictures(bench: _Bench) -> list[dict[str, Any]]:
     for place in _shown(bench):
         crop, truth = bench.crops[place], bench.truths[place]
         scene, _ = bench.every.where(bench.numbers[place])
-        cover = palette()[np.where(crop.valid, crop.cover, 0)].astype(np.uint8)
+        grey = np.full((*crop.frame.shape, 3), 128, np.uint8)
+        cover = np.where((crop.valid & (crop.cover > 0))[..., None], palette()[crop.cover], grey).astype(np.uint8)
         cover = cover.repeat(-(-128 // cover.shape[0]), 0).repeat(-(-128 // cover.shape[1]), 1)
         pictures = [("land cover", cover), ("truth", picture(truth, clay(truth), views(truth)["oblique"]))]
         if bench.coloured[place] and truth.splats is not None:

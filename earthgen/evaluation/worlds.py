@@ -24,7 +24,7 @@ from earthgen.voxels import Geometry, Splats
 from geo_io.frame import Frame
 from geo_io.layers import Raster, Semantics
 
-KEPT_BYTES = 2**30
+KEPT_BYTES = 2**29
 """Windows that are kept for the next crop, together."""
 
 

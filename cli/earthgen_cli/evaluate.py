@@ -1,0 +1,102 @@
+"""`earthgen evaluate`: weights, backends and baselines measured on the held-out crops of a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from earthgen_cli.job_options import read_options
+from earthgen_cli.options import JsonOutput, ProgressMode, Quiet
+from earthgen_cli.output import say, say_json, say_table
+from earthgen_cli.progress import Mode, display
+
+COLUMNS = {
+    "class_iou": "class IoU", "building_iou": "building IoU", "height_w1": "height W1", "building_w1": "building W1",
+    "voxel_iou": "voxel IoU", "holes": "holes", "geometry_kernel": "geometry", "clay_oblique_kernel": "pictures",
+}  # fmt: skip
+"""What the printed table has of the report's; the page has all."""
+
+
+def evaluate(
+    ctx: typer.Context,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="The dataset, of `earthgen dataset build`.")],
+    out: Annotated[Path, typer.Option(metavar="REPORT", help="The folder for report.json and report.html.")],
+    weights: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A set of weights; without one, no learned part is measured.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the weights have to be of; else what they are.")
+    ] = None,
+    place: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A scene to measure on; else all held out. May repeat.")
+    ] = None,
+    backends: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="Geometries of plugins, as NAME or NAME+TEXTURE, and baselines (nearest-tile, mean-height); else all.",
+        ),
+    ] = None,
+    crops: Annotated[int, typer.Option(metavar="N", min=1, help="How many crops, spread over the places.")] = 64,
+    size: Annotated[
+        int | None, typer.Option(metavar="N", min=16, help="Columns along an edge of a crop; else the preset's, or 64.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Chooses the crops, and is the worlds' own.")] = 0,
+    seeds: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Worlds of one map that are compared for diversity; 1 for none.")
+    ] = 3,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Of sampling StructFM by itself.")] = 25,
+    guidance: Annotated[float, typer.Option(metavar="SCALE", help="Of sampling StructFM by itself.")] = 1.0,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="An option of learned backends: geometry.KEY=VALUE or texture.KEY=VALUE."
+        ),
+    ] = None,
+    grade: Annotated[
+        list[str] | None, typer.Option(metavar="A|B|C", help="Licence grades of scenes; else A and B. May repeat.")
+    ] = None,
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Whether an image network compares pictures.")
+    ] = True,
+    quiet: Quiet = False,
+    json_output: JsonOutput = False,
+    progress: ProgressMode = Mode.AUTO,
+) -> None:
+    """Measure weights, backends and baselines on the held-out crops of a dataset.
+
+    All are given the same land cover and ground, on the same crops. docs/evaluation.md says what each number means.
+    """
+    from earthgen.evaluation.evaluate import evaluate as measure
+    from earthgen.evaluation.report import plain, write_report
+    from earthgen.evaluation.settings import Settings
+    from earthgen.progress import Progress
+
+    given: dict[str, Any] = {"grades": tuple(grade)} if grade else {}
+    settings = Settings(
+        data=data, weights=weights, preset=preset, places=tuple(place or ()), crops=crops, size=size, seed=seed,
+        backends=tuple(name.strip() for name in (backends or "").split(",") if name.strip()), seeds=seeds, steps=steps,
+        guidance=guidance, images=images, options=read_options(set_ or []), **given,
+    )  # fmt: skip
+    with display(progress, quiet=quiet, json_output=json_output) as show:
+        found = measure(settings, ctx.obj.plugins, Progress(show))
+    files = write_report(found, out)
+    if json_output:
+        say_json(plain({"files": [str(file) for file in files], "report": found.report}))
+    elif not quiet:
+        say_table(("", *COLUMNS.values()), [row(name, world) for name, world in found.report["worlds"].items()])
+        for note in found.report["notes"]:
+            say(note)
+        say(str(files[-1]))
+
+
+def row(name: str, world: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of one line of the table; distances by kernel without their intervals."""
+    cells = []
+    for key in COLUMNS:
+        value = world.get(key)
+        value = value["value"] if isinstance(value, dict) else value
+        cells.append("" if value is None else f"{value:.3f}")
+    return (name, *cells)
