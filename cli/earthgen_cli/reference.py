@@ -33,7 +33,7 @@ $ earthgen generate --bbox 11.595,49.992,11.600,49.998 --out town.zarr --extend
 $ earthgen verify town.zarr --sample 1
 $ earthgen info town.zarr
 $ earthgen preview town.zarr --out town.png --view oblique
-$ earthgen render town.zarr --orbit 120 --out turn --video turn.mp4
+$ earthgen render town.zarr --orbit 8 --scale 0.5 --out turn --video turn.mp4
 $ earthgen render town.zarr --ortho 0.5 --out ortho.tif
 $ earthgen export town.zarr --format cog --out town-cog
 ```
