@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numba import njit
 
 from earthgen.sparse import memory
 from earthgen.splats import binning, projection
@@ -20,7 +21,7 @@ from earthgen.splats.errors import (
     SplatMemoryError,
     SplatShapeError,
 )
-from earthgen.splats.lanes import gaussian
+from earthgen.splats.lanes import fma, gaussian, load, moment, store, total
 from earthgen.splats.rasterizer import Canvas, rasterize_on_cpu
 from earthgen.splats.reference import project, rasterize_reference
 from earthgen.splats.rendering import Rendering, rasterize, render
@@ -322,6 +323,18 @@ def test_the_exponential() -> None:
     # Three squarings make eight roundings of one.
     assert np.abs(found / np.exp(-squares.astype(np.float64) / 2) - 1).max() < 3e-6
     assert gaussian(np.float32(0)) == 1 and gaussian(np.float32(1e30)) < 1 / 255
+
+
+def test_vectors_of_a_row() -> None:
+    @njit
+    def run(array):  # type: ignore[no-untyped-def]
+        store(array, 0, fma(load(array, 1), np.float32(2), np.float32(0.5)))
+        return total(array, 3), moment(array, 3)
+
+    values = np.random.default_rng(0).integers(-9, 9, 24).astype(np.float32)
+    row = values[3:19].astype(np.float64)
+    assert run(values) == (row.sum(), (row * np.arange(16)).sum())
+    assert values[0] == 2 * values[1] + 0.5
 
 
 def test_work_is_shared_by_cost(threads: int) -> None:
