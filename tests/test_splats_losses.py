@@ -84,8 +84,8 @@ def test_gradients_turn_discs_towards_the_surface_and_draw_them_together() -> No
     for _ in range(8):
         made = rasterize(splats, camera)
         consistency, distortion = normal_consistency(made), depth_distortion(made)
-        normals.append(float(consistency))
-        spread.append(float(distortion))
+        normals.append(float(consistency.detach()))
+        spread.append(float(distortion.detach()))
         means, rotations = torch.autograd.grad(consistency + 10 * distortion, [splats.means, splats.rotations])
         moved = splats.means.detach() - 0.05 * means / means.norm()
         turned = torch.nn.functional.normalize(splats.rotations.detach() - 0.5 * rotations / rotations.norm(), dim=1)
