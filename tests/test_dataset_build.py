@@ -16,7 +16,7 @@ from scipy import ndimage
 
 import synthetic
 from dataset_places import CRS, EAST, NORTH, SIZE, village, village_points, write_points, write_raster, write_village
-from earthgen.dataset.build import build_scene, find_sources, held_out_bounds
+from earthgen.dataset.build import build_scene, held_out_bounds
 from earthgen.dataset.building import build_all
 from earthgen.dataset.cover import Given, combine, greenness, roughness
 from earthgen.dataset.crop import Crop
@@ -36,6 +36,7 @@ from earthgen.dataset.recipe import Recipe, SceneRecipe, parse_recipe, read_reci
 from earthgen.dataset.registration import image_shift, mask_shift, shifts_by_part
 from earthgen.dataset.report import COLUMNS, figures, row, write_report
 from earthgen.dataset.scene import Scene
+from earthgen.dataset.sources import find_sources
 from geo_io.errors import LegendError, MissingCrsError, MissingFileError
 from geo_io.legend import codes
 

@@ -9,7 +9,7 @@ seen from outside, as all these formats have it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +18,13 @@ from scipy import ndimage
 from earthgen.dataset.cover import Given, combine
 from earthgen.dataset.errors import MeshFormatError, RecipeError, SourceOverlapError
 from earthgen.dataset.ground import fill_nearest, filter_ground, interpolate
+from earthgen.dataset.layers import ground_and_height, read_cover, semantics_options
 from earthgen.dataset.quality import Evidence
+from earthgen.dataset.recipe import SceneRecipe
 from earthgen.dataset.scene import SceneData
 from earthgen.dataset.shell import Columns, solid_volume
+from earthgen.dataset.sources import Sources, find_bounds
 from geo_io.frame import UNKNOWN_DATUM, projected_crs
-
-if TYPE_CHECKING:
-    from earthgen.dataset.build import Sources
-    from earthgen.dataset.recipe import SceneRecipe
 
 SUFFIXES = (".obj", ".gltf", ".glb", ".ply", ".stl", ".off")
 Y_UP = (".gltf", ".glb")
@@ -62,9 +61,6 @@ def scene_of_meshes(
     RecipeError
         if the recipe gives no CRS, or the mesh is too large for its voxels
     """
-    from earthgen.dataset.build import find_bounds
-    from earthgen.dataset.layers import ground_and_height, read_cover, semantics_options
-
     if recipe.crs is None:
         raise RecipeError(f"the meshes of scene {recipe.name} say no CRS", "give crs = 'EPSG:...', and mesh_offset")
     crs = projected_crs(recipe.target or recipe.crs)
