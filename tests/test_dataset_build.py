@@ -318,6 +318,10 @@ def test_colour_says_what_nobody_else_says() -> None:
     found = combine(Given(zero, None, None, None, image, valid), 1.0, "all", ground, valid).cover
     assert found[10, 10] == code["grass"] and found[30, 20] == code["grassland"] and found[60, 10] == code["paved"]
     assert found[60, 60] == code["lake"]
+    felled = np.zeros((80, 80), np.uint8)
+    felled[0, 0] = code["tree"]  # land cover that the heights do not bear out changes nothing of the rule
+    again = combine(Given(zero, None, felled, None, image, valid), 1.0, "all", ground, valid).cover
+    assert again[0, 0] == code["grass"] and np.array_equal(again[1:], found[1:])
     flat = combine(Given(zero, None, None, None, image, valid), 1.0, "all", zero, valid).cover
     assert flat[60, 60] == code["paved"]  # dark, but no lower than its banks: a shadow
     bright = np.where(image == 0, np.nan, 200.0)[..., 0].astype(np.float32)

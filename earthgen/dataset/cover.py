@@ -135,9 +135,9 @@ def combine(given: Given, voxel_size: float, dsm_holds: str, ground: NDArray, va
 
     flat = stands[cover] & (height < LOW)
     if flat.any():
-        ground = ~stands[cover] & (cover != 0)
+        bare = ~stands[cover] & (cover != 0)
         # Where all the land cover stands, what is low is as good as unknown.
-        cover = np.where(flat, fill_nearest(cover, ground) if ground.any() else np.uint8(0), cover)
+        cover = np.where(flat, fill_nearest(cover, bare) if bare.any() else np.uint8(0), cover)
     changed["standing_without_height"] = float(flat.mean())
 
     unknown = cover == 0
