@@ -102,7 +102,7 @@ def kernel_distance(one: NDArray, other: NDArray, kernel: Kernel = polynomial) -
         np.fill_diagonal(h, 0.0)
         n, total, rows = len(a), h.sum(), h.sum(1)
         left_out = (total - 2 * rows) / ((n - 1) * (n - 2))
-        return _interval(total / (n * (n - 1)), [left_out])
+        return jackknife(total / (n * (n - 1)), [left_out])
     aa, bb, ab = kernel(a, a), kernel(b, b), kernel(a, b)
     np.fill_diagonal(aa, 0.0)
     np.fill_diagonal(bb, 0.0)
@@ -114,10 +114,11 @@ def kernel_distance(one: NDArray, other: NDArray, kernel: Kernel = polynomial) -
 
     without_a = value(sum_a - 2 * aa.sum(1), sum_b, sum_ab - ab.sum(1), n - 1, m)
     without_b = value(sum_a, sum_b - 2 * bb.sum(1), sum_ab - ab.sum(0), n, m - 1)
-    return _interval(float(value(sum_a, sum_b, sum_ab, n, m)), [without_a, without_b])
+    return jackknife(float(value(sum_a, sum_b, sum_ab, n, m)), [without_a, without_b])
 
 
-def _interval(value: float, left_out: list[NDArray]) -> Estimate:
+def jackknife(value: float, left_out: list[NDArray]) -> Estimate:
+    """A number and its interval, from what it is without each sample, for one or more independent sets of samples."""
     variance = sum((len(v) - 1) / len(v) * float(np.square(v - v.mean()).sum()) for v in left_out)
     reach = NORMAL_95 * float(np.sqrt(variance))
     return Estimate(float(value), float(value) - reach, float(value) + reach)

@@ -306,9 +306,9 @@ def _seams(bench: _Bench, name: str, truths: dict[str, Any]) -> dict[str, Any]:
     split = read_split(bench.settings.data, list(bench.every.scenes))
     worlds = {place: _world(bench, scene, name, bench.settings.seed) for place, (scene, _) in bench.places.items()}
     pitches = next(iter(worlds.values())).pitches
-    found = {}
+    found: dict[str, Any] = {}
     for pitch in pitches:
-        made, real, count = Seams.none(), Seams.none(), 0
+        made, real, count = Seams(), Seams(), 0
         share = max(BORDERS // len(bench.places), 1)
         for place, (scene, _) in bench.places.items():
             cells = split.cells(scene.frame, "held_out")
@@ -319,8 +319,8 @@ def _seams(bench: _Bench, name: str, truths: dict[str, Any]) -> dict[str, Any]:
                 count += 1
         if count:
             metres = f"{pitch * bench.crops[0].frame.voxel_size:g}"
-            found[metres] = {**made.ratios(), "places": count}
-            truths[metres] = {**real.ratios(), "places": count}
+            for ratios, into in ((made.ratios(), found), (real.ratios(), truths)):
+                into[metres] = {**{key: asdict(ratio) for key, ratio in ratios.items()}, "places": count}
     if not found:
         bench.notes.append(f"{name}: no border of windows lies in what is held out, so nothing is known of seams")
     return found

@@ -198,7 +198,8 @@ def _realism(report: Mapping[str, Any]) -> str:
 def _interval(found: Mapping[str, float] | None) -> str:
     if found is None:
         return ""
-    return f"{number(found['value'])} <small>{number(found['low'])} to {number(found['high'])}</small>"
+    ends = f"{number(found['low'])} to {number(found['high'])}"
+    return Markup(f"{number(found['value'])} <small>{ends}</small>")
 
 
 def _classes(classes: Mapping[str, Mapping[str, float]]) -> str:
@@ -219,7 +220,7 @@ def _variety(report: Mapping[str, Any]) -> str:
             table(["", *heads.values()], rows),
         ]
     rows = [
-        [f"{name}, windows of {metres} m", row["height"], row["colour"], row["places"]]
+        [f"{name}, windows of {metres} m", _interval(row["height"]), _interval(row["colour"]), row["places"]]
         for name, found in report["seams"].items()
         for metres, row in found.items()
     ]
@@ -227,8 +228,8 @@ def _variety(report: Mapping[str, Any]) -> str:
         out += [
             "<h2>Seams</h2>",
             "<p>Mean jump between neighbouring columns across borders of windows, by that elsewhere in the same "
-            "places; 1 where windows do not show. The truth has no windows: it says how far from 1 chance leads.</p>",
-            table(["", "height", "colour", "places"], rows),
+            "places; 1 where windows do not show, with 95 % intervals. The truth has no windows.</p>",
+            table(["", "height (95 %)", "colour (95 %)", "places"], rows),
         ]
     seconds = [[name, value] for name, value in report["seconds_per_km2"].items()]
     out += [
@@ -261,9 +262,9 @@ def _legend(items: Iterable[tuple[str, str]]) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], best: Mapping[int, str] | None = None) -> str:
-    """An HTML table; cells that are text may hold markup only where this module made it.
+    """An HTML table.
 
-    best : "up" or "down" by column: whose largest or smallest number is marked
+    rows : of text, numbers and None; best : "up" or "down" by column: whose largest or smallest number is marked
     """
     marked = {}
     for column, way in (best or {}).items():
@@ -282,13 +283,21 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], best: Mapping[int
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        return value if value.endswith("</small>") else html.escape(value)
-    return "" if value is None else number(value)
+    if isinstance(value, Markup):
+        return value
+    return html.escape(value) if isinstance(value, str) else "" if value is None else number(value)
 
 
-def number(value: float) -> str:
+class Markup(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def number(value: float | None) -> str:
     """Three digits that count, never more than a person reads; a dash for none."""
+    if value is None:
+        return "–"
     if isinstance(value, int):
         return f"{value:,}"
     if not math.isfinite(value):

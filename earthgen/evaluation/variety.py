@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.dataset.scene import Scene
+from earthgen.evaluation.distances import Estimate, jackknife
 from earthgen.evaluation.overlap import overlap_of_voxels
 from earthgen.evaluation.patch import Patch, buildings
 from geo_io.frame import Frame
@@ -95,27 +96,30 @@ def _places(frame: Frame, pitch: int, half: int, along: int) -> list[tuple[int, 
 
 @dataclass
 class Seams:
-    """Jumps across window borders and elsewhere, over the patches that were added.
+    """Jumps across window borders and elsewhere, of the places that were added.
 
-    A jump is the absolute difference of two neighbouring columns. Elsewhere is all other pairs of the same patches, in
-    the same direction; so what a border happens to lie on counts on both sides only on average: `truth` beside it says
-    how the ratio of the real place is.
+    A jump is the absolute difference of two neighbouring columns, of their heights or their colours. Across borders it
+    is compared with what is usual in the same place and direction elsewhere. What a border happens to lie on, such as
+    the wall of a building, makes a ratio large or small as well: hence the interval, and the truth's ratio at the same
+    places.
+
+    Attributes
+    ----------
+    across, usual : for each place (2,): the sum of the jumps of heights, and of colours, across borders, and what it
+        would be if borders were as all other places
     """
 
-    sums: NDArray
-    counts: NDArray
-
-    @classmethod
-    def none(cls) -> Seams:
-        return cls(np.zeros((2, 2)), np.zeros((2, 2)))
+    across: list[NDArray] = field(default_factory=list)
+    usual: list[NDArray] = field(default_factory=list)
 
     def add(self, patch: Patch, pitch: int) -> None:
-        """Add a patch whose border is every multiple of `pitch` voxels from the CRS origin, in both directions."""
+        """Add a place whose borders are every multiple of `pitch` voxels from the CRS origin, in both directions."""
         frame = patch.frame
         layers = [patch.height.astype(np.float64)]
         if patch.colour is not None:
             layers.append(patch.colour.astype(np.float64).mean(-1))
         seen = patch.valid & patch.covered
+        across, usual = np.zeros(2), np.zeros(2)
         for number, layer in enumerate(layers):
             for axis in (1, 0):
                 jump = np.abs(np.diff(layer, axis=axis))
@@ -127,17 +131,29 @@ class Seams:
                     at = frame.y[1] - 1 - np.arange(jump.shape[0])
                 border = np.mod(at, pitch) == 0
                 border = np.broadcast_to(border[None] if axis == 1 else border[:, None], jump.shape)
-                if not (border & both).any():
-                    continue  # only directions that have a border tell what is usual beside it
-                for where, mask in enumerate((border & both, ~border & both)):
-                    self.sums[number, where] += jump[mask].sum()
-                    self.counts[number, where] += mask.sum()
+                meeting, inside = border & both, ~border & both
+                if meeting.any() and inside.any():
+                    across[number] += jump[meeting].sum()
+                    usual[number] += jump[inside].mean() * meeting.sum()
+        self.across.append(across)
+        self.usual.append(usual)
 
-    def ratios(self) -> dict[str, float]:
-        """Mean jump across borders over the mean elsewhere, of heights and of colours; 1 where windows do not show."""
-        means = self.sums / np.maximum(self.counts, 1)
-        known = (self.counts > 0).all(axis=1) & (means[:, 1] > 0)
-        return {
-            name: float(means[number, 0] / means[number, 1]) if known[number] else float("nan")
-            for number, name in enumerate(("height", "colour"))
-        }
+    def ratios(self) -> dict[str, Estimate]:
+        """Jumps across borders by what is usual, of "height" and "colour"; 1 where windows do not show.
+
+        The interval is the jackknife's over places; NaN where too little is known.
+        """
+        return {name: self._ratio(number) for number, name in enumerate(("height", "colour"))}
+
+    def _ratio(self, number: int) -> Estimate:
+        across, usual = (np.array([each[number] for each in parts]) for parts in (self.across, self.usual))
+        value = _quotient(across.sum(keepdims=True), usual.sum(keepdims=True))[0]
+        left_out = _quotient(across.sum() - across, usual.sum() - usual)
+        if len(across) < 2 or np.isnan(left_out).any():
+            return Estimate(float(value), float("nan"), float("nan"))
+        return jackknife(float(value), [left_out])
+
+
+def _quotient(part: NDArray, whole: NDArray) -> NDArray:
+    """(n,) float64, NaN where the whole is 0."""
+    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 1e-9)
