@@ -199,6 +199,7 @@ def test_shifts_of_textures_without_common_edges_are_not_told() -> None:
     assert image_shift(image, np.zeros((90, 90)), known, 1.0) is None
     assert image_shift(image, np.zeros((90, 90)), ~known, 1.0) is None
     assert mask_shift(~known, known, known, 1.0) is None
+    assert mask_shift(rng.random((90, 90)) < 0.02, rng.random((90, 90)) < 0.02, known, 1.0) is None
     assert shifts_by_part(image, np.zeros((90, 90)), known, 1.0) == []
 
 

@@ -17,6 +17,9 @@ CAPPED = 12.0
 LEAST_COLUMNS = 2500
 """Columns that have to be compared before a shift is believed: a wood's own shadows decide in a small scene."""
 
+LEAST_IOU = 0.3
+"""Masks that agree less at best are not of the same things."""
+
 LEAST_PEAK = 0.04
 """Correlation below which no shift is told: layers without common edges."""
 
@@ -96,7 +99,7 @@ def shifts_by_part(
 def mask_shift(mask: NDArray, tall: NDArray, known: NDArray, voxel_size: float, search: float = 4.0) -> Shift | None:
     """How far a mask of buildings lies from where the heights are tall: the whole shift of the best IoU.
 
-    mask, tall, known : (ny, nx) bool. None where one of the masks is empty.
+    mask, tall, known : (ny, nx) bool. None where one of the masks is empty, or they are not of the same things.
     """
     reach = max(round(search / voxel_size), 1)
     if not (mask & known).any() or not (tall & known).any() or min(mask.shape) <= 4 * reach:
@@ -115,6 +118,8 @@ def mask_shift(mask: NDArray, tall: NDArray, known: NDArray, voxel_size: float, 
                 best = (score, right, down)
             if right == 0 and down == 0:
                 zero = score
+    if best[0] < LEAST_IOU:
+        return None
     return Shift(best[1] * voxel_size, -best[2] * voxel_size, best[0], zero, int(sure.sum()))
 
 
