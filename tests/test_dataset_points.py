@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import laspy
 import numpy as np
 import pytest
 
@@ -12,12 +14,14 @@ from dataset_places import CRS, EAST, NORTH, SIZE, village, village_points, writ
 from earthgen.dataset.binning import bin_points
 from earthgen.dataset.errors import (
     ColourDepthError,
+    MeshFormatError,
     PointCloudError,
     SourceOverlapError,
     TruncatedCloudError,
     UnclassifiedCloudError,
 )
 from earthgen.dataset.ground import fill_nearest, filter_ground, interpolate
+from earthgen.dataset.meshes import sample_mesh
 from earthgen.dataset.points import read_points, scale_colours
 from geo_io.errors import FrameError, MissingCrsError, MissingFileError, UnitError
 from geo_io.frame import Frame
@@ -121,6 +125,22 @@ def test_damage_has_a_name(tmp_path: Path, cloud: dict[str, np.ndarray]) -> None
         read_points([tmp_path / "none.laz"])
     with pytest.raises(PointCloudError, match="no point cloud was given"):
         read_points([])
+
+
+def test_what_is_not_installed_is_named(
+    tmp_path: Path, cloud: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_points(tmp_path / "p.laz", cloud["xyz"])
+    monkeypatch.setattr(laspy.LazBackend, "detect_available", classmethod(lambda cls: ()))
+    with pytest.raises(PointCloudError, match=r"lazrs.*pip install 'earthgen\[dataset\]'"):
+        read_points([path])
+    monkeypatch.setitem(sys.modules, "laspy", None)
+    with pytest.raises(PointCloudError, match="laspy, which is not installed"):
+        read_points([path])
+    monkeypatch.setitem(sys.modules, "trimesh", None)
+    (tmp_path / "m.obj").write_text("v 0 0 0")
+    with pytest.raises(MeshFormatError, match="trimesh, which is not installed"):
+        sample_mesh(tmp_path / "m.obj", 1.0, None, (0, 0, 0))
 
 
 # ---- colours --------------------------------------------------------------------------------------------

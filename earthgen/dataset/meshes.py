@@ -19,6 +19,7 @@ from earthgen.dataset.cover import Given, combine
 from earthgen.dataset.errors import MeshFormatError, RecipeError, SourceOverlapError
 from earthgen.dataset.ground import fill_nearest, filter_ground, interpolate
 from earthgen.dataset.layers import ground_and_height, read_cover, semantics_options
+from earthgen.dataset.points import INSTALL
 from earthgen.dataset.quality import Evidence
 from earthgen.dataset.recipe import SceneRecipe
 from earthgen.dataset.scene import SceneData
@@ -136,8 +137,10 @@ def sample_mesh(
     if suffix not in SUFFIXES:
         said = TILES.get(suffix, f"meshes of the format {suffix or 'without a suffix'} are not read")
         raise MeshFormatError(f"{path}: {said}", f"convert it to OBJ or glTF; {', '.join(SUFFIXES)} are read")
-    import trimesh
-
+    try:
+        import trimesh
+    except ImportError as error:
+        raise MeshFormatError(f"{path} is read with trimesh, which is not installed", INSTALL) from error
     try:
         loaded = trimesh.load(path, process=False)
     except (ValueError, KeyError, IndexError, TypeError, OSError, AttributeError, NotImplementedError) as error:

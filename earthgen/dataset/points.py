@@ -22,6 +22,8 @@ from geo_io.errors import EarthgenError, MissingCrsError, MissingFileError, Unit
 from geo_io.frame import Bounds, horizontal_crs, projected_crs, short_name, vertical_crs
 from geo_io.region import lonlat_bounds, utm_crs
 
+INSTALL = "pip install 'earthgen[dataset]'"
+
 CHUNK = 2_000_000
 """Points that are decoded at a time."""
 
@@ -150,6 +152,16 @@ def scale_colours(values: NDArray, bits: int | None = None, name: str = "the poi
     return np.clip(np.round(stretched), 0, 255).astype(np.uint8)
 
 
+def _laspy(path: Path) -> Any:
+    try:
+        import laspy
+    except ImportError as error:
+        raise PointCloudError(f"{path} is read with laspy, which is not installed", INSTALL) from error
+    if path.suffix.casefold() == ".laz" and not laspy.LazBackend.detect_available():
+        raise PointCloudError(f"{path} is compressed: laspy reads it with lazrs, which is not installed", INSTALL)
+    return laspy
+
+
 @dataclass(frozen=True)
 class _File:
     crs: pyproj.CRS
@@ -161,10 +173,9 @@ class _File:
 
 
 def _read(path: Path, crs: str | None, unit: str | None) -> _File:
-    import laspy
-
     if not path.exists():
         raise MissingFileError(f"{path} does not exist", "check the path")
+    laspy = _laspy(path)
     try:
         with laspy.open(path) as reader:
             header = reader.header
