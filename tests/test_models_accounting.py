@@ -6,17 +6,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from earthgen.models.accounting import account, accounts, terrain_shell
+from earthgen.models.accounting import account, accounts, markdown, terrain_shell
 from earthgen.models.blocks import Chain, ConvBlock
 from earthgen.models.build import make
 from earthgen.models.errors import PresetError
-from earthgen.models.presets import PARTS, BlockConfig
+from earthgen.models.presets import PARTS, PRESETS, BlockConfig
 from earthgen.sparse import SparseTensor
 from earthgen_cli.main import main
 from model_cases import output
@@ -106,3 +107,10 @@ def test_presets_load_no_torch() -> None:
     code = "import sys, earthgen.models.presets as p; p.preset('paper'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_table_of_the_docs_is_what_the_command_counts() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "models.md").read_text("utf-8")
+    assert markdown(accounts(reversed(PRESETS))) in page, (
+        "print earthgen.models.accounting.markdown into docs/models.md"
+    )

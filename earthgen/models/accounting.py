@@ -18,9 +18,13 @@ from earthgen.models.build import empty
 from earthgen.models.presets import PARTS, preset
 from earthgen.sparse.sites import Place, Sites, make_sites
 
-LIVE = 10
-"""Tensors of a level's voxels and channels that a block holds at once: of a transformer's second half, 4 + 4 hidden
-ones, the input and its norm."""
+LIVE = 16
+"""Tensors of a level's voxels and channels that a block holds at once. A transformer's second half has 4 + 4 hidden
+ones, its input and norm; attention packs its heads, and memory that was freed is not all used again. With 16 the
+estimate is within a third of what was measured at the paper's sizes (docs/models.md)."""
+
+LIVE_MAP = 8
+"""The same of a dense map, whose blocks have nothing to gather."""
 
 TABLE = 220
 """Bytes a voxel for kernel maps, see docs/sparse.md."""
@@ -79,8 +83,11 @@ def account(preset_name: str, part: str, tile: int | None = None) -> Account:
         if hasattr(model, "cond_net"):
             conditions = model.cond_net.flops((columns, columns), levels)
         extents = _extents(part, model, levels)
+        if conditions:
+            extents += [((columns >> level) ** 2, width) for level, width in enumerate(model.cond_net.config.channels)]
         voxels, tables = len(sites), TABLE * max(count for count, _ in extents)
-    live = 4 * (LIVE * max(count * width for count, width in extents) + sum(count * width for count, width in extents))
+    numbers = [count * width for count, width in extents]
+    live = 4 * ((LIVE_MAP if part == "height-flow" else LIVE) * max(numbers) + sum(numbers))
     return Account(
         preset_name, part, parameters, columns, voxels, flops, conditions, 4 * parameters + live + tables
     )  # fmt: skip
@@ -132,3 +139,16 @@ def terrain_shell(columns: int, band: tuple[int, int]) -> Sites:
         np.zeros(len(first), np.int64), np.repeat(x.ravel(), count), np.repeat(y.ravel(), count), first + step - band[0]
     ])  # fmt: skip
     return make_sites(torch.from_numpy(rows), place=Place(((0, 0, band[0]),)))[0]
+
+
+def markdown(found: Iterable[Account]) -> str:
+    """A table of accounts for docs/models.md."""
+    columns = ("preset", "model", "parameters", "tile", "voxels", "GFLOP", "of conditions", "memory")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for one in found:
+        of_conditions = f"{one.condition_flops / 1e9:,.1f}" if one.condition_flops else ""
+        lines.append(
+            f"| {one.preset} | {one.part} | {one.parameters / 1e6:,.2f} M | {one.tile}² | {one.voxels:,} | "
+            f"{one.flops / 1e9:,.1f} | {of_conditions} | {one.memory / 1e6:,.0f} MB |"
+        )
+    return "\n".join(lines) + "\n"
