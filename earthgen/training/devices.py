@@ -91,7 +91,7 @@ def launch(work: Callable[[Team], Any], device: str, devices: int) -> Any:
         raise TrainingSettingsError(
             f"{devices} devices need the package lightning-fabric", "install earthgen[train], or give --devices 1"
         ) from error
-    strategy = "ddp_spawn" if device == "cpu" else "ddp"
+    strategy = "ddp_fork" if device == "cpu" else "ddp"
     kind = "gpu" if device.startswith("cuda") else device
     made = fabric.Fabric(accelerator=kind, devices=devices, strategy=strategy)
 

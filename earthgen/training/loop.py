@@ -146,7 +146,7 @@ def step(
         loss.backward()  # type: ignore[no-untyped-call]
     team.average_gradients(state.model)
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), part.clip)
-    values = {"loss": float(loss), **{name: float(value) for name, value in parts.items()}}
+    values = {name: float(value.detach()) for name, value in {"loss": loss, **parts}.items()}
     values |= {"gradient": float(norm), "learning_rate": rate}
     _check_finite(values, task.part, state.step)
     state.optimizer.step()

@@ -106,7 +106,7 @@ def ticks(low: float, high: float, count: int = TICKS) -> list[float]:
 def log_ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 times powers of ten within [low, high], powers alone where these are many."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1, 2, 5) if len(powers) <= 3 else (1,)
+    factors = (1, 2, 5) if len(powers) <= 4 else (1,)
     found = [factor * 10.0**power for power in powers for factor in factors]
     return [value for value in found if low <= value <= high]
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from earthgen.dataset.scene import Scene
-from earthgen.models.card import AUTOENCODERS, WeightSet, write_card
+from earthgen.models.card import AUTOENCODERS, WeightSet, open_weights, write_card
 from earthgen.models.presets import Preset, preset
 from earthgen.models.weights import part_path, read_header, save_weights
 from earthgen.progress import Listener, Progress
@@ -51,17 +51,34 @@ COLOURED = frozenset({"tex-vae", "tex-flow"})
 
 
 @dataclass(frozen=True)
+class Report:
+    """How the training of a part went.
+
+    Attributes
+    ----------
+    step, seconds : of the training, all continuations together
+    metrics : of held-out crops, measured with exactly the weights that came out
+    speed : of this call's steps: crops, voxels and FLOPs a second, and the share of what a matrix product reaches
+    """
+
+    step: int
+    seconds: float
+    metrics: Mapping[str, float]
+    speed: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Trained:
     """What came of a run.
 
     Attributes
     ----------
     weights : the set, with all parts that are trained so far
-    fitted : steps, seconds, figures and speed of the parts that this call trained
+    fitted : the parts that this call trained
     """
 
     weights: WeightSet
-    fitted: Mapping[str, Fitted]
+    fitted: Mapping[str, Report]
 
 
 def train(task: str, settings: Settings, *, resume: bool = False, listener: Listener | None = None) -> Trained:
@@ -86,15 +103,15 @@ def train(task: str, settings: Settings, *, resume: bool = False, listener: List
     parts = TASKS[task]
     chosen = {part: of_part(settings, part, parts) for part in parts}
     found = preset(settings.preset)
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    threads = torch.get_num_threads()
     _check_free(settings, parts, resume)
     progress = Progress(listener)
 
-    def work(team: Team) -> dict[str, Fitted]:
+    def work(team: Team) -> dict[str, dict[str, Any]]:
+        """Plain values, which go from the first process of a team to the one that started it."""
         resolved = replace_precision(settings, team.device)
         settings.out.mkdir(parents=True, exist_ok=True)
-        done: dict[str, Fitted] = {}
+        done: dict[str, dict[str, Any]] = {}
         opened: dict[bool, Data] = {}
         scenes: list[Scene] = []
         for part in parts:
@@ -110,14 +127,23 @@ def train(task: str, settings: Settings, *, resume: bool = False, listener: List
                 continue
             if part == "tex-vae" and chosen[part].perceptual and perceptual.missing():
                 progress.warn(f"views are compared without features: {perceptual.missing()}")
-            done[part] = _train_part(part, resolved, chosen[part], found, opened[coloured], identity, team, progress)
+            fitted = _train_part(part, resolved, chosen[part], found, opened[coloured], identity, team, progress)
+            done[part] = {
+                "step": fitted.step, "seconds": fitted.seconds, "metrics": fitted.metrics, "speed": fitted.speed,
+            }  # fmt: skip
             team.wait()
+        if team.first:
+            title = settings.title or f"earthgen {settings.preset}, trained on {settings.data.name}"
+            write_card(settings.out / WEIGHTS, title=title, licence=settings.licence, notes=settings.notes)
+        team.wait()
         return done
 
-    fitted = launch(work, settings.device, settings.devices) or {}
-    title = settings.title or f"earthgen {settings.preset}, trained on {settings.data.name}"
-    folder = settings.out / WEIGHTS
-    return Trained(write_card(folder, title=title, licence=settings.licence, notes=settings.notes), fitted)
+    torch.set_num_threads(settings.threads or threads)
+    try:
+        done = launch(work, settings.device, settings.devices) or {}
+    finally:
+        torch.set_num_threads(threads)
+    return Trained(open_weights(settings.out / WEIGHTS), {part: Report(**values) for part, values in done.items()})
 
 
 def _train_part(

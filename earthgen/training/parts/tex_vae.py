@@ -36,6 +36,9 @@ PART = "tex-vae"
 STATISTICS_CROPS = 24
 """Crops over which mean and deviation of the latents are taken."""
 
+KNOWN = 0.999
+"""Share of a pixel that has to show sky, or voxels of known colour. What is drawn least covers 1/255 of one."""
+
 FIELD = 50.0
 """Field of view of rendered views, degrees."""
 
@@ -140,7 +143,7 @@ def splats_of(found: Discs, batch: Batch, which: int = 0) -> SplatTensors:
 def compared(found: Discs, batch: Batch, which: int, camera: Camera) -> tuple[Tensor, Tensor]:
     """The same view (h, w, 3) of found and of true Gaussians.
 
-    Pixels that mostly show voxels of no known colour are taken from the true picture: they say nothing.
+    Pixels on which voxels of no known colour are seen are taken from the true picture: they say nothing.
     """
     with torch.autocast(batch.sites.device.type, enabled=False):
         picture = rasterize(splats_of(found, batch, which), camera, background=SKY).rgb
@@ -150,7 +153,7 @@ def compared(found: Discs, batch: Batch, which: int, camera: Camera) -> tuple[Te
             sh = torch.zeros_like(told.sh)
             sh[:, 0] = ((batch.trust > 0).float()[:, None] - 0.5) / C0
             known = rasterize(splats_of(replace(told, sh=sh), batch, which), camera, background=(1.0, 1.0, 1.0)).rgb
-    return torch.where(known > 0.5, picture, truth), truth
+    return torch.where(known > KNOWN, picture, truth), truth
 
 
 @torch.no_grad()
