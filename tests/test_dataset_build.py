@@ -126,6 +126,16 @@ def test_heights_above_ground_and_voids(tmp_path: Path) -> None:
     assert not crop.image_known.any() and not crop.rgb_known.any()
 
 
+def test_low_ground_can_be_water(tmp_path: Path) -> None:
+    made = village()
+    write_raster(tmp_path / "dtm.tif", made["ground"])
+    write_raster(tmp_path / "tall.tif", made["built"])
+    crop = whole(build(tmp_path, dtm="dtm.tif", building_height="tall.tif", water_below=102.0))
+    low = (crop.ground < 102) & (made["built"] == 0)
+    assert low.any() and np.array_equal(crop.cover == codes()["river"], low)
+    assert np.array_equal(crop.cover == codes()["building"], made["built"] > 0)
+
+
 def test_footprints_with_heights(tmp_path: Path) -> None:
     write_raster(tmp_path / "dtm.tif", village()["ground"])
     boxes = [

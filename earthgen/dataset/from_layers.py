@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from earthgen.dataset import layers
 from earthgen.dataset.binning import PointColumns, bin_points
-from earthgen.dataset.cover import TALL, Given, combine
+from earthgen.dataset.cover import LOW, TALL, Given, combine
 from earthgen.dataset.errors import RecipeError, SourceOverlapError
 from earthgen.dataset.ground import fill_nearest
 from earthgen.dataset.points import NO_SURFACE, Points, read_points
@@ -66,6 +66,10 @@ def from_layers(
     if recipe.building_height and base is None:
         base = np.where(built > 0, np.uint8(codes()["building"]), np.uint8(0))
 
+    if recipe.water_below is not None:
+        open_ground = (ground < recipe.water_below) & (np.nan_to_num(built, nan=0.0) < LOW)
+        base = np.zeros(frame.shape, np.uint8) if base is None else base
+        base = np.where(open_ground & (base == 0), np.uint8(codes()["river"]), base)
     if base is not None:
         # A laser sees no water: where land cover has some, a hole is none.
         wet = np.isin(base, [codes()[name] for name in ("river", "lake", "sea")]) & ~valid

@@ -61,6 +61,8 @@ class SceneRecipe(BaseModel):
     legend_values: dict[str, str] = {}
     """Cell value to class name, instead of a legend."""
     class_field: str | None = None
+    water_below: float | None = None
+    """Metres: open ground without land cover that is lower than this is water, such as an estuary."""
     footprints: str | None = None
     footprint_height: float = Field(8.0, gt=0)
     """Metres, of footprints that say no height."""
