@@ -212,10 +212,10 @@ def octree(xyz: Any, channels: int, dtype: Any) -> Callable[[], Any]:
 def attention(sizes: tuple[int, ...]) -> dict[str, Any]:
     """How the time of window attention grows with the voxels: ours, and with every window filled up to its cells."""
     import torch
-    from earthgen.sparse.attention import ragged_attention
-    from earthgen.sparse.windows import windows
 
+    from earthgen.sparse.attention import ragged_attention
     from earthgen.sparse.sites import make_sites
+    from earthgen.sparse.windows import windows
 
     voxels, ours, dense = [], [], []
     for columns in sizes:
