@@ -161,6 +161,11 @@ def shear_normals(normal: NDArray, slope_east: NDArray, slope_north: NDArray) ->
     return np.asarray(sheared / np.maximum(length, 1e-6), np.float32)
 
 
+def unsheared_normals(normal: NDArray, slope_east: NDArray, slope_north: NDArray) -> NDArray:
+    """The other way round: (n, 3) float32 unit normals on the lattice from those in the projected CRS."""
+    return shear_normals(normal, -slope_east, -slope_north)
+
+
 def face_offsets(faces: NDArray, voxel_size: float) -> NDArray:
     """(n, 3) float32 metres from voxels' centres to the middle of their open faces; opposite faces cancel out."""
     bits = faces.astype(np.int32)

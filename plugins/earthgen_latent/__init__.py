@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earthgen.backends import GeometryBackend, Offer, PluginInfo
+from earthgen.backends import GeometryBackend, Offer, PluginInfo, TextureBackend
 from earthgen.hooks import hookimpl
 
 if TYPE_CHECKING:
+    from earthgen_latent.geometry import LatentGeometry
     from earthgen_latent.height_map import HeightFlowGeometry
+    from earthgen_latent.texture import LatentTexture
 
 LATENT_VERSION = "1"
 """Enters the identity of worlds; raised whenever the same weights would give another world."""
@@ -24,6 +26,18 @@ def _height_flow(weights: str | Path | None = None, **options: Any) -> HeightFlo
     from earthgen_latent.height_map import HeightFlowGeometry
 
     return HeightFlowGeometry(weights, **options)
+
+
+def _geometry(weights: str | Path | None = None, **options: Any) -> LatentGeometry:
+    from earthgen_latent.geometry import LatentGeometry
+
+    return LatentGeometry(weights, **options)
+
+
+def _texture(weights: str | Path | None = None, **options: Any) -> LatentTexture:
+    from earthgen_latent.texture import LatentTexture
+
+    return LatentTexture(weights, **options)
 
 
 @hookimpl
@@ -41,4 +55,10 @@ def earthgen_info() -> PluginInfo:
 def earthgen_geometry_backends() -> Iterable[Offer[GeometryBackend]]:
     return [
         Offer("height-flow", _height_flow, "a learned height map, raised to voxels; wants weights"),
+        Offer("latent", _geometry, "learned voxels: coarse cells, latents, decoder; wants weights"),
     ]
+
+
+@hookimpl
+def earthgen_texture_backends() -> Iterable[Offer[TextureBackend]]:
+    return [Offer("latent", _texture, "learned Gaussians over any geometry; wants weights")]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from earthgen.agreement import agree
 from earthgen.blocks import Block
 from earthgen.noise import Noise
 from earthgen.stages import Read, Stage
@@ -34,7 +33,7 @@ class HeightFlowGeometry:
     """Solid columns whose heights a flow has made.
 
     weights : folder of a set; None for the one that the package comes with
-    steps, method, guidance, shift, use, rule : as of `Sampling`
+    steps, method, guidance, shift, use, rule, phases : as of `Sampling`
     window, stride : of the flow's windows, voxels; None for what suits the weights
     surface : stride of the windows of voxels
     device : of torch
@@ -76,7 +75,7 @@ class HeightFlowGeometry:
             "height-flow.surface", self.surface + 2 * MARGIN, GEOMETRY_FIELDS,
             partial(make_surface, self.networks, heights.name, "height" in self.sampling.use), reads, self.surface,
         )  # fmt: skip
-        return [columns_stage(), *agree(heights, self.sampling.rule), last]
+        return [columns_stage(), *self.sampling.stages(heights), last]
 
 
 def make_surface(

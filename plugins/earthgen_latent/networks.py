@@ -16,7 +16,7 @@ import earthgen.models
 from earthgen.models.card import WeightSet, open_weights
 from earthgen.models.errors import MissingWeightsError, WeightsDigestError, WeightsPresetError
 from earthgen.models.presets import PRESETS, Config, Preset, preset
-from earthgen.models.weights import VERSION, load_weights, part_path
+from earthgen.models.weights import VERSION, Header, load_weights, part_path
 from geo_io.frame import Frame
 
 SHIPPED = Path(earthgen.models.__file__).parent / "weights" / "tiny"
@@ -133,9 +133,15 @@ def _described(found: WeightSet, parts: tuple[str, ...], device: str) -> Network
         licence=str(found.card.get("licence") or "not given"),
         preset=headers[0].preset,
         voxel_size=headers[0].voxel_size,
-        few_steps=tuple(part for part in parts if found.parts[part].settings.get("shortcut")),
+        few_steps=tuple(part for part in parts if _takes_long_steps(found.parts[part])),
         device=device,
     )
+
+
+def _takes_long_steps(header: Header) -> bool:
+    """Whether a flow was trained to take long steps, by the settings that `earthgen train` keeps."""
+    settings = header.settings.get("settings", {})
+    return isinstance(settings, dict) and bool(settings.get("shortcut"))
 
 
 @functools.lru_cache(maxsize=16)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from earthgen.agreement import DEFAULT_RULE, RULES
+from earthgen.agreement import DEFAULT_RULE, RULES, Sampler, agree, blended
 from earthgen.errors import UnknownNameError
 from earthgen.models.errors import SamplingError
 from earthgen.models.flow import METHODS, Flow, Method, Predict, sample
+from earthgen.stages import Stage
 
 USE = ("semantics", "height", "image")
 """Conditions that networks can be told."""
@@ -29,6 +30,7 @@ class Sampling:
     shift : above 1, steps are shorter near the noise
     use : conditions that the network is told, of those that the job has
     rule : how neighbouring windows agree, of `earthgen.agreement.RULES`
+    phases : of the rule "blended": more agree better on what reaches far, and read further
     """
 
     steps: int = 4
@@ -37,6 +39,7 @@ class Sampling:
     shift: float = 1.0
     use: tuple[str, ...] = USE
     rule: str = DEFAULT_RULE
+    phases: int = 2
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or not 1 <= self.steps <= 1000:
@@ -49,10 +52,16 @@ class Sampling:
         unknown = sorted(set(self.use) - set(USE))
         if unknown:
             raise SamplingError(f"there is no condition {unknown[0]!r} to use", f"there are {', '.join(USE)}")
+        if not isinstance(self.phases, int) or not 1 <= self.phases <= 8:
+            raise SamplingError(f"windows cannot be blended in {self.phases!r} phases", "give 1 to 8, such as 2")
         if self.rule not in RULES:
             raise UnknownNameError(
                 f"there is no rule {self.rule!r} for neighbouring windows", f"choose of {', '.join(RULES)}"
             )
+
+    def stages(self, sampler: Sampler) -> list[Stage]:
+        """The stages of a sampler under the rule."""
+        return blended(sampler, self.phases) if self.rule == "blended" else agree(sampler, self.rule)
 
     def method_of(self, few_steps: bool) -> Method:
         """The method for a network that was trained for few steps, or was not."""
@@ -106,3 +115,8 @@ def lattice(window: int | None, stride: int | None, default: int, unit: int) -> 
             f"give a window and a smaller stride that are multiples of {unit}, as is half of their difference",
         )
     return wide, step
+
+
+def variant_name(variant: int) -> str:
+    """What a variant adds to the name that keys a sampler's noise; nothing for the first."""
+    return f"#{variant}" if variant else ""
