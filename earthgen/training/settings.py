@@ -20,7 +20,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     "struct-fine": ("struct-fine",),
     "tex-flow": ("tex-flow",),
     "height-flow": ("height-flow",),
-    "all": ("struct-vae", "struct-coarse", "struct-fine", "tex-vae", "tex-flow", "height-flow"),
+    "all": ("struct-vae", "struct-coarse", "struct-fine", "height-flow", "tex-vae", "tex-flow"),
 }
 """What `earthgen train` can be asked for, and the parts that it then trains, in order."""
 
