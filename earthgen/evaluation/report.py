@@ -228,8 +228,9 @@ def _variety(report: Mapping[str, Any]) -> str:
         out += [
             "<h2>Seams</h2>",
             "<p>Mean jump between neighbouring columns across borders of windows, by that elsewhere in the same "
-            "places; 1 where windows do not show, with 95 % intervals. The truth has no windows.</p>",
-            table(["", "height (95 %)", "colour (95 %)", "places"], rows),
+            "places, and the range in which 95 % of the lines beside the borders lie: above it is a seam. The truth "
+            "has no windows.</p>",
+            table(["", "height (lines beside)", "colour (lines beside)", "places"], rows),
         ]
     seconds = [[name, value] for name, value in report["seconds_per_km2"].items()]
     out += [

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.dataset.scene import Scene
-from earthgen.evaluation.distances import Estimate, jackknife
+from earthgen.evaluation.distances import Estimate
 from earthgen.evaluation.overlap import overlap_of_voxels
 from earthgen.evaluation.patch import Patch, buildings
 from geo_io.frame import Frame
@@ -44,6 +44,10 @@ def _mean(values: NDArray) -> float:
 # ---- seams ------------------------------------------------------------------------------------------------
 
 
+HALF = 16
+"""Voxels to each side of a border that are looked at."""
+
+
 @dataclass(frozen=True)
 class Border:
     """A patch of a place across the border of two windows.
@@ -59,7 +63,7 @@ class Border:
 
 
 def borders(
-    scene: Scene, cells: NDArray, pitch: int, band: tuple[int, int], *, half: int = 16, along: int = 64, most: int = 8
+    scene: Scene, cells: NDArray, pitch: int, band: tuple[int, int], *, half: int = HALF, along: int = 64, most: int = 8
 ) -> list[Border]:
     """Places across borders of windows in both directions, `half` voxels to each side, that lie in what may be seen.
 
@@ -99,16 +103,18 @@ class Seams:
     """Jumps across window borders and elsewhere, of the places that were added.
 
     A jump is the absolute difference of two neighbouring columns, of their heights or their colours. Across borders it
-    is compared with what is usual in the same place and direction elsewhere. What a border happens to lie on, such as
-    the wall of a building, makes a ratio large or small as well: hence the interval, and the truth's ratio at the same
-    places.
+    is compared with the mean in the same place and direction elsewhere. What a border happens to lie on, such as a
+    wall, moves this ratio too, so it is taken for every line beside the borders as well, all borders moved alike: a
+    border that is no seam is one line among them.
 
     Attributes
     ----------
-    across, usual : for each place (2,): the sum of the jumps of heights, and of colours, across borders, and what it
-        would be if borders were as all other places
+    half : lines to each side of a border that are looked at
+    across, usual : for each place (2, 2 half - 1): the sum of the jumps of heights, and of colours, across borders
+        moved by 1 - half to half - 1 voxels, and what it would be if that line were as all others
     """
 
+    half: int = HALF
     across: list[NDArray] = field(default_factory=list)
     usual: list[NDArray] = field(default_factory=list)
 
@@ -119,41 +125,41 @@ class Seams:
         if patch.colour is not None:
             layers.append(patch.colour.astype(np.float64).mean(-1))
         seen = patch.valid & patch.covered
-        across, usual = np.zeros(2), np.zeros(2)
-        for number, layer in enumerate(layers):
-            for axis in (1, 0):
+        across, usual = np.zeros((2, 2 * self.half - 1)), np.zeros((2, 2 * self.half - 1))
+        for axis in (1, 0):
+            both = (seen[:, 1:] & seen[:, :-1]) if axis == 1 else (seen[1:] & seen[:-1]).T
+            # Where the line between two neighbours lies, on the lattice.
+            if axis == 1:
+                at = frame.x[0] + 1 + np.arange(both.shape[1])
+            else:
+                at = frame.y[1] - 1 - np.arange(both.shape[1])
+            if not (np.mod(at, pitch) == 0).any():
+                continue  # only directions that have a border tell what is usual beside it
+            pairs = both.sum(axis=0)
+            for number, layer in enumerate(layers):
                 jump = np.abs(np.diff(layer, axis=axis))
-                both = (seen[:, 1:] & seen[:, :-1]) if axis == 1 else (seen[1:] & seen[:-1])
-                # Where the line between two neighbours lies, on the lattice.
-                if axis == 1:
-                    at = frame.x[0] + 1 + np.arange(jump.shape[1])
-                else:
-                    at = frame.y[1] - 1 - np.arange(jump.shape[0])
-                border = np.mod(at, pitch) == 0
-                border = np.broadcast_to(border[None] if axis == 1 else border[:, None], jump.shape)
-                meeting, inside = border & both, ~border & both
-                if meeting.any() and inside.any():
-                    across[number] += jump[meeting].sum()
-                    usual[number] += jump[inside].mean() * meeting.sum()
+                lines = np.where(both, jump if axis == 1 else jump.T, 0).sum(axis=0)
+                for place, moved in enumerate(range(1 - self.half, self.half)):
+                    here = np.mod(at - moved, pitch) == 0
+                    if pairs[here].any() and pairs[~here].any():
+                        across[number, place] += lines[here].sum()
+                        usual[number, place] += lines[~here].sum() / pairs[~here].sum() * pairs[here].sum()
         self.across.append(across)
         self.usual.append(usual)
 
     def ratios(self) -> dict[str, Estimate]:
-        """Jumps across borders by what is usual, of "height" and "colour"; 1 where windows do not show.
+        """Jumps across borders by what is usual, of "height" and "colour"; 1 on average where windows do not show.
 
-        The interval is the jackknife's over places; NaN where too little is known.
+        The ends are those between which 95 % of the lines beside the borders lie: above them is a seam. NaN where too
+        little is known.
         """
-        return {name: self._ratio(number) for number, name in enumerate(("height", "colour"))}
-
-    def _ratio(self, number: int) -> Estimate:
-        across, usual = (np.array([each[number] for each in parts]) for parts in (self.across, self.usual))
-        value = _quotient(across.sum(keepdims=True), usual.sum(keepdims=True))[0]
-        left_out = _quotient(across.sum() - across, usual.sum() - usual)
-        if len(across) < 2 or np.isnan(left_out).any():
-            return Estimate(float(value), float("nan"), float("nan"))
-        return jackknife(float(value), [left_out])
-
-
-def _quotient(part: NDArray, whole: NDArray) -> NDArray:
-    """(n,) float64, NaN where the whole is 0."""
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 1e-9)
+        found = {}
+        for number, name in enumerate(("height", "colour")):
+            across, usual = (sum((each[number] for each in parts), np.zeros(1)) for parts in (self.across, self.usual))
+            ratios = np.divide(across, usual, out=np.full(np.shape(across), np.nan), where=np.asarray(usual) > 1e-9)
+            others = np.delete(ratios, self.half - 1) if len(ratios) > 1 else ratios[:0]
+            others = others[~np.isnan(others)]
+            value = float(ratios[self.half - 1]) if len(ratios) > 1 else float("nan")
+            ends = np.percentile(others, (2.5, 97.5)) if others.size and not np.isnan(value) else (np.nan, np.nan)
+            found[name] = Estimate(value, float(ends[0]), float(ends[1]))
+        return found
