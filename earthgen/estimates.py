@@ -17,6 +17,22 @@ SECONDS_PER_COLUMN = 10e-6
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a learned backend takes beside what rules take: what its optional method `cost()` gives.
+
+    Attributes
+    ----------
+    seconds : a column of voxels, on one core
+    memory : bytes of a worker
+    basis : what the figures rest on
+    """
+
+    seconds: float
+    memory: int
+    basis: str
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a job would take. bytes and seconds are rough: from measured figures of a column of voxels."""
 

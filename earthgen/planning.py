@@ -13,7 +13,7 @@ from typing import TypeVar
 from earthgen import extension
 from earthgen.blocks import Block
 from earthgen.engine import Account
-from earthgen.estimates import BYTES_PER_COLUMN, SECONDS_PER_COLUMN
+from earthgen.estimates import BYTES_PER_COLUMN, SECONDS_PER_COLUMN, Cost
 from earthgen.files import folder
 from earthgen.graph import TILE, Graph, Task
 from earthgen.job import Job
@@ -80,10 +80,13 @@ def plan(job: Job, sample: int = 0, listener: Listener | None = None) -> Forecas
     columns = int(frame.nx * frame.ny * left)
     objects = (tasks[TILE] - there) * OBJECTS_PER_TILE
     if not sample:
+        costs = _costs(prepared)
+        memory = MEMORY_PER_WORKER + max((cost.memory for cost in costs), default=0)
+        rate = SECONDS_PER_COLUMN + sum(cost.seconds for cost in costs)
+        basis = ["figures of the procedural backends at 1 m on an ordinary core", *(cost.basis for cost in costs)]
         return Forecast(
-            frame, tasks, job.workers, objects, int(columns * BYTES_PER_COLUMN), MEMORY_PER_WORKER * job.workers,
-            columns * SECONDS_PER_COLUMN / job.workers, "figures of the procedural backends at 1 m on an ordinary core",
-            there,
+            frame, tasks, job.workers, objects, int(columns * BYTES_PER_COLUMN), memory * job.workers,
+            columns * rate / job.workers, "; ".join(dict.fromkeys(basis)), there,
         )  # fmt: skip
     made = spread(list_of_tiles(graph), sample)
     seconds, size, area = _measure(prepared, graph, job, made, progress)
@@ -92,6 +95,12 @@ def plan(job: Job, sample: int = 0, listener: Listener | None = None) -> Forecas
         frame, tasks, job.workers, objects, int(size / area * columns), _peak() * job.workers, work / job.workers,
         f"{len(made)} tile{'s' * (len(made) != 1)} made here", there,
     )  # fmt: skip
+
+
+def _costs(prepared: Plan) -> list[Cost]:
+    """What the backends say that they take; rules say nothing."""
+    backends = (prepared.engine.geometry, prepared.engine.texture)
+    return [backend.cost() for backend in backends if hasattr(backend, "cost")]
 
 
 def _kept(before: Store, frame: Frame) -> int:

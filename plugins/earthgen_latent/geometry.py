@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from earthgen.agreement import raised_cosine
 from earthgen.blocks import Block
 from earthgen.errors import PluginError
+from earthgen.estimates import Cost
 from earthgen.noise import Noise
 from earthgen.stages import Read, Stage
 from earthgen.terrain.cover import is_class, known_cover, on_surface, semantics_on
 from earthgen.voxel_agreement import blend_voxels
 from earthgen.voxels import GEOMETRY_FIELDS
 from earthgen_latent import LATENT_VERSION
+from earthgen_latent.costs import cost_of
 from earthgen_latent.height_map import MARGIN, STRIDE
 from earthgen_latent.heights import PART as HEIGHT_FLOW
 from earthgen_latent.heights import HeightSampler, height_of
@@ -97,6 +99,12 @@ class LatentGeometry:
     def check(self, frame: Frame) -> None:
         """Raise where a world on `frame` cannot be made with these weights."""
         self.networks.check(frame)
+
+    def cost(self) -> Cost:
+        """What a column of voxels takes."""
+        structure = self.structure
+        flows = (COARSE, FINE, *((HEIGHT_FLOW,) if structure.heights else ()))
+        return cost_of(self.networks, structure.sampling, structure.window, structure.stride, flows, (VAE,))
 
     def stages(self) -> Sequence[Stage]:
         """Columns, heights, cells, latents, voxels' logits, surface."""

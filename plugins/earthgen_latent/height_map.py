@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from earthgen.blocks import Block
+from earthgen.estimates import Cost
 from earthgen.noise import Noise
 from earthgen.stages import Read, Stage
 from earthgen.terrain.cover import semantics_on
 from earthgen.voxels import GEOMETRY_FIELDS
 from earthgen_latent import LATENT_VERSION
+from earthgen_latent.costs import cost_of
 from earthgen_latent.heights import PART, HeightSampler, height_of
 from earthgen_latent.known import COLUMNS, columns_stage
 from earthgen_latent.networks import Networks, open_networks
@@ -66,6 +68,10 @@ class HeightFlowGeometry:
     def check(self, frame: Frame) -> None:
         """Raise where a world on `frame` cannot be made with these weights."""
         self.networks.check(frame)
+
+    def cost(self) -> Cost:
+        """What a column of voxels takes."""
+        return cost_of(self.networks, self.sampling, self.window, self.stride, (PART,), ())
 
     def stages(self) -> Sequence[Stage]:
         """What is known of the columns, their heights under the rule, and the surface."""

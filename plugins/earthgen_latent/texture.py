@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from earthgen.agreement import STATE
 from earthgen.blocks import Block
+from earthgen.estimates import Cost
 from earthgen.models.errors import ModelError, SamplingError
 from earthgen.models.presets import BlockConfig
 from earthgen.models.tex_flow import TexFlow
@@ -31,6 +32,7 @@ from earthgen.terrain.cover import raster_on
 from earthgen.voxel_agreement import VOXEL_RULES, agree_on_voxels
 from earthgen.voxels import Geometry, texture_fields
 from earthgen_latent import LATENT_VERSION
+from earthgen_latent.costs import cost_of
 from earthgen_latent.networks import Networks, inference, open_networks
 from earthgen_latent.sampling import Sampling, lattice, names, variant_name
 from earthgen_latent.structure import conditions_of
@@ -173,6 +175,10 @@ class LatentTexture:
     def check(self, frame: Frame) -> None:
         """Raise where a world on `frame` cannot be made with these weights."""
         self.networks.check(frame)
+
+    def cost(self) -> Cost:
+        """What a column of voxels takes."""
+        return cost_of(self.networks, self.sampling, self.window, self.stride, (FLOW,), (VAE,))
 
     def stages(self, geometry: Stage) -> Sequence[Stage]:
         """Latents of the voxels under the rule, then Gaussians on the geometry's windows."""
