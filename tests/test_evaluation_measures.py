@@ -24,7 +24,7 @@ from earthgen.evaluation.errors import TooFewSamplesError
 from earthgen.evaluation.geometry_features import NAMES, geometry_features, standardised
 from earthgen.evaluation.overlap import Agreement, Overlap, overlap_of_masks, overlap_of_voxels, wasserstein
 from earthgen.evaluation.patch import patch_of_crop, plain_geometry
-from earthgen.evaluation.variety import Seams, borders, diversity
+from earthgen.evaluation.variety import Seams, borders, crop_on, diversity
 from earthgen.voxels import FACES, TOP
 from evaluation_places import BUILDING, GRASS, column_patch, dataset, frame
 
@@ -291,6 +291,16 @@ def test_borders_lie_where_windows_meet(tmp_path) -> None:  # type: ignore[no-un
     cells[:, :6] = False
     kept = borders(scene, cells, 40, (-16, 112), half=8, along=32, most=99)
     assert kept and all(border.frame.x[0] >= scene.frame.x[0] + 48 - 4 for border in kept)
+
+
+def test_a_crop_beside_the_cells(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    scene = village_scene(tmp_path)
+    whole = scene.crop(scene.frame)
+    part = replace(scene.frame, x=(640_003, 640_030), y=(5_560_009, 5_560_050))
+    found = crop_on(scene, part)
+    rows, cols = scene.frame.slices(part)
+    assert found.frame == part and np.array_equal(found.cover, whole.cover[rows, cols])
+    assert np.array_equal(patch_of_crop(found).height, patch_of_crop(whole).height[rows, cols])
 
 
 # ---- baselines ------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from earthgen.evaluation.errors import EvaluationSettingsError, NoHeldOutCropsEr
 from earthgen.evaluation.evaluate import Evaluation, evaluate
 from earthgen.evaluation.reconstruction import sites_of, struct_vae
 from earthgen.evaluation.report import number, page, plain, write_report
-from earthgen.evaluation.settings import Settings, chosen, held_out
+from earthgen.evaluation.settings import Settings, backends_of, chosen, held_out
 from earthgen.evaluation.worlds import choose, conditions_of, make_world
 from earthgen.models.card import open_weights
 from earthgen.models.errors import MissingWeightsError, WeightsPresetError
@@ -187,6 +187,17 @@ def test_learned_backends_get_the_weights(data: Path, untrained: Path) -> None:
         choose("a+b+c", plugins, None)
 
 
+def test_what_is_measured_unless_named(data: Path) -> None:
+    plugins = with_stripes()
+    rest = ["procedural", "nearest-tile", "mean-height"]
+    given = settings(data, backends=())
+    assert backends_of(given, plugins, set()) == rest
+    assert backends_of(given, plugins, {"height-flow", "struct-vae"}) == ["height-flow", *rest]
+    found = backends_of(given, plugins, {"struct-vae", "struct-coarse", "struct-fine"})
+    assert found == ["latent+procedural", *rest]
+    assert backends_of(settings(data, backends=("terraces", "terraces")), plugins, set()) == ["terraces"]
+
+
 # ---- which crops ----------------------------------------------------------------------------------------
 
 
@@ -273,6 +284,7 @@ def test_errors_before_anything_is_computed(data: Path, untrained: Path, tmp_pat
         (settings(data, weights=untrained, preset="base"), WeightsPresetError, "base"),
         (settings(data, weights=tmp_path), MissingWeightsError, "no set of weights"),
         (settings(data, weights=coarse), VoxelSizeError, "2 m"),
+        (settings(data, weights=coarse, backends=("height-flow",)), MissingWeightsError, "height-flow"),
     ]
     for given, kind, text in cases:
         with pytest.raises(kind, match=text) as caught:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import earthgen
 from earthgen import plugins as plugin_module
@@ -22,9 +21,9 @@ from earthgen.evaluation.overlap import Agreement
 from earthgen.evaluation.patch import Patch, patch_of_crop
 from earthgen.evaluation.realism import Features, features_of, halves, realism, stacked
 from earthgen.evaluation.settings import SIZE, Settings, backends_of, by_scene, chosen, held_out
-from earthgen.evaluation.variety import Border, Seams, borders, diversity
+from earthgen.evaluation.variety import Seams, borders, crop_on, diversity
 from earthgen.evaluation.views import clay, picture, views
-from earthgen.evaluation.worlds import SceneWorld, choose, make_world
+from earthgen.evaluation.worlds import SceneWorld, choose, create, make_world
 from earthgen.models.card import WeightSet, open_weights
 from earthgen.models.presets import preset
 from earthgen.progress import Progress
@@ -96,10 +95,13 @@ def evaluate(
     weights = open_weights(settings.weights, preset_name=settings.preset) if settings.weights is not None else None
     names = backends_of(settings, plugins, set(weights.parts) if weights is not None else set())
     voxel_size = next(iter(weights.parts.values())).voxel_size if weights is not None else None
+    for name in names:  # where one cannot be made, nothing is computed in vain
+        if name not in BASELINES:
+            create(choose(name, plugins, settings.weights, settings.options), plugins)
     size = settings.size or _columns(weights)
     every = held_out(settings, size, voxel_size)
     if settings.images:
-        image_features.feature_network()  # where it is not there, nothing is computed in vain
+        image_features.feature_network()  # the same
     numbers = chosen(every, settings.crops, settings.seed)
     bench = _bench(settings, plugins, progress, every, numbers)
     progress.start("evaluate", _steps(bench, names, weights))
@@ -313,7 +315,7 @@ def _seams(bench: _Bench, name: str, truths: dict[str, Any]) -> dict[str, Any]:
         for place, (scene, _) in bench.places.items():
             cells = split.cells(scene.frame, "held_out")
             for border in borders(scene, cells, pitch, bench.every.band, most=share):
-                truth = patch_of_crop(_crop_of(scene, border))
+                truth = patch_of_crop(crop_on(scene, border.frame))
                 made.add(worlds[place].patch(border.frame, truth.valid), pitch)
                 real.add(truth, pitch)
                 count += 1
@@ -324,25 +326,6 @@ def _seams(bench: _Bench, name: str, truths: dict[str, Any]) -> dict[str, Any]:
     if not found:
         bench.notes.append(f"{name}: no border of windows lies in what is held out, so nothing is known of seams")
     return found
-
-
-def _crop_of(scene: Any, border: Border) -> Crop:
-    """The scene's crop on a border's frame, which need not lie on whole cells."""
-    frame = border.frame
-    wide = replace(
-        frame, x=(frame.x[0] // 8 * 8, -(-frame.x[1] // 8) * 8), y=(frame.y[0] // 8 * 8, -(-frame.y[1] // 8) * 8)
-    )
-    crop: Crop = scene.crop(wide)
-    if (wide.x, wide.y) == (frame.x, frame.y):
-        return crop
-    part = wide.slices(frame)
-    x, y = crop.xyz[:, 0], crop.xyz[:, 1]
-    keep = (x >= frame.x[0]) & (x < frame.x[1]) & (y >= frame.y[0]) & (y < frame.y[1])
-    rows: dict[str, NDArray] = {
-        name: getattr(crop, name)[keep] for name in ("xyz", "semantic", "normal", "rgb", "rgb_known")
-    }
-    names = ("ground", "height", "cover", "image", "image_known", "valid")
-    return Crop(frame, **rows, **{name: getattr(crop, name)[part] for name in names})
 
 
 # ---- pictures -------------------------------------------------------------------------------------------------

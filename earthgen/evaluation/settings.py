@@ -19,8 +19,6 @@ from earthgen.evaluation.errors import EvaluationSettingsError, NoHeldOutCropsEr
 from geo_io.errors import nearest_name
 
 RULES = "procedural"
-LEARNED = ("height-flow", "latent")
-"""Backends that are measured, besides the rules and the baselines, where weights are given and they are there."""
 
 SIZE = 64
 """Columns along an edge of a crop where no weights say otherwise."""
@@ -139,8 +137,12 @@ def backends_of(settings: Settings, plugins: plugin_module.Plugins, parts: set[s
     """
     offers = {kind: plugins.offers(kind) for kind in ("geometry", "texture")}
     if not settings.backends:
-        need = {"height-flow": {"height-flow"}, "latent": {"struct-vae", "struct-coarse", "struct-fine"}}
-        learned = [name for name in LEARNED if name in offers["geometry"] and need[name] <= parts]
+        learned = []
+        if "height-flow" in offers["geometry"] and "height-flow" in parts:
+            learned.append("height-flow")
+        if "latent" in offers["geometry"] and {"struct-vae", "struct-coarse", "struct-fine"} <= parts:
+            textured = "latent" in offers["texture"] and {"tex-vae", "tex-flow"} <= parts
+            learned.append("latent" if textured else f"latent+{RULES}")
         return [*learned, RULES, *BASELINES]
     for spec in settings.backends:
         geometry, _, texture = spec.partition("+")

@@ -9,6 +9,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgen.blocks import within
+from earthgen.dataset.crop import CELL, COLUMNS, ROWS, Crop
 from earthgen.dataset.scene import Scene
 from earthgen.evaluation.distances import Estimate
 from earthgen.evaluation.overlap import overlap_of_voxels
@@ -96,6 +98,15 @@ def _places(frame: Frame, pitch: int, half: int, along: int) -> list[tuple[int, 
     return [place for pair in zip(upright, level, strict=False) for place in pair] + (
         upright[len(level) :] or level[len(upright) :]
     )
+
+
+def crop_on(scene: Scene, frame: Frame) -> Crop:
+    """The crop of a scene on a frame inside it, which need not lie on whole cells."""
+    x, y = ((low // CELL * CELL, -(-high // CELL) * CELL) for low, high in (frame.x, frame.y))
+    crop = scene.crop(replace(frame, x=x, y=y))
+    part, keep = crop.frame.slices(frame), within(crop.xyz, frame)
+    rows = {name: getattr(crop, name)[keep] for name in ("xyz", *ROWS)}
+    return Crop(frame, **rows, **{name: getattr(crop, name)[part] for name in COLUMNS})
 
 
 @dataclass

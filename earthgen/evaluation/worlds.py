@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen import plugins as plugin_module
+from earthgen.backends import GeometryBackend, TextureBackend
 from earthgen.blocks import Block, join
 from earthgen.dataset.scene import Scene
 from earthgen.engine import Engine
@@ -149,6 +150,14 @@ def takes_weights(plugins: plugin_module.Plugins, kind: str, name: str) -> bool:
     return offer is not None and "weights" in inspect.signature(offer.create).parameters
 
 
+def create(choice: BackendChoice, plugins: plugin_module.Plugins) -> tuple[GeometryBackend, TextureBackend]:
+    """The backends of a choice. Raises UnknownNameError, PluginError, and what they raise of their weights."""
+    return (
+        plugins.create("geometry", choice.geometry, **choice.options["geometry"]),
+        plugins.create("texture", choice.texture, **choice.options["texture"]),
+    )
+
+
 @dataclass
 class SceneWorld:
     """The world that backends make of one scene; windows are computed where they are asked for, and the last kept."""
@@ -205,8 +214,7 @@ def make_world(
     EarthgenError
         what the backends raise, such as of weights that are not there
     """
-    geometry = plugins.create("geometry", choice.geometry, **choice.options["geometry"])
-    texture = plugins.create("texture", choice.texture, **choice.options["texture"])
+    geometry, texture = create(choice, plugins)
     conditions = conditions_of(scene, names)
     for backend in (geometry, texture):
         lacking = [name for name in backend.requires if name not in conditions]
