@@ -90,13 +90,14 @@ def view_losses(
     picture: Tensor, truth: Tensor, *, l1: float, ssim_weight: float, perceptual_weight: float
 ) -> dict[str, Tensor]:
     """L1, 1 - SSIM and the perceptual distance of (h, w, 3) pictures, and `views`, their weighted sum."""
-    clipped = picture.clamp(0, 1)
-    parts = {"view_l1": (picture - truth).abs().mean(), "view_ssim": 1 - ssim(clipped, truth)}
-    total = l1 * parts["view_l1"] + ssim_weight * parts["view_ssim"]
-    if perceptual_weight:
-        with torch.autocast(picture.device.type, enabled=False):
+    # In float32: SSIM is a difference of nearly equal numbers.
+    with torch.autocast(picture.device.type, enabled=False):
+        clipped = picture.clamp(0, 1)
+        parts = {"view_l1": (picture - truth).abs().mean(), "view_ssim": 1 - ssim(clipped, truth)}
+        total = l1 * parts["view_l1"] + ssim_weight * parts["view_ssim"]
+        if perceptual_weight:
             parts["view_perceptual"] = perceptual(clipped, truth)
-        total = total + perceptual_weight * parts["view_perceptual"]
+            total = total + perceptual_weight * parts["view_perceptual"]
     return {**parts, "views": total}
 
 
@@ -173,9 +174,11 @@ def figures(model: Any, crop: Crop, device: torch.device | str = "cpu", side: in
     for around, down in ((0.1, 0.3), (0.6, 0.9)):
         picture, truth = compared(found, batch, 0, random_view(crop.frame, crop, around, down, side))
         clipped = picture.clamp(0, 1)
+        with torch.autocast(clipped.device.type, enabled=False):
+            similar = float(ssim(clipped, truth))
         rows.append({
             "view_psnr": float(psnr(clipped, truth)), "view_l1": float((clipped - truth).abs().mean()),
-            "view_similarity": float(ssim(clipped, truth)),
+            "view_similarity": similar,
         })  # fmt: skip
     return {**row, **mean_figures(rows)}
 
