@@ -30,4 +30,4 @@ class TestLatentTexture(TextureConformance):
     def texture(self):
         from earthgen_latent.texture import LatentTexture
 
-        return LatentTexture(self.folder, window=64, steps=2)
+        return LatentTexture(self.folder, window=64, steps=1)
