@@ -65,8 +65,8 @@ class GeometryBackend(Protocol):
     name, version : enter the identity of the worlds made with it
     requires : names of conditions it cannot do without
 
-    A learned backend also has `weights`, the digest of the weights it was created with (`geo_io.digest.digest_file`),
-    which enters the identity too.
+    A learned backend also has `weights`, the digest of the weights it was created with, which enters the identity too;
+    docs/plugins.md lists what else it may have.
     """
 
     name: str
