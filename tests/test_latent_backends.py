@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 import earthgen
+from earthgen.agreement import STATE, Known
 from earthgen.blocks import Block
 from earthgen.columns import make_tops, surface_of_columns, top_level
 from earthgen.engine import Engine
@@ -26,15 +27,18 @@ from earthgen.models.flow import Flow, sample
 from earthgen.noise import Noise
 from earthgen.planning import plan
 from earthgen.preparation import prepare
+from earthgen.sparse import Place
+from earthgen.sparse.layers import Convolution
 from earthgen.testing import CRS, Field, PlainTexture, hills, same_tiles, sample_conditions, village
 from earthgen_latent import networks as networks_module
 from earthgen_latent.geometry import LatentGeometry, exact_tops, tops_of
 from earthgen_latent.height_map import HeightFlowGeometry
+from earthgen_latent.known import COLUMNS, make_columns
 from earthgen_latent.networks import inference, open_networks
 from earthgen_latent.sampling import Sampling, lattice, names, pinned
 from earthgen_latent.solid import SOLID, columns_of, raised
-from earthgen_latent.structure import active_cells
-from earthgen_latent.texture import LatentTexture, decoder_reach, lattice_normals, seen_from_above
+from earthgen_latent.structure import CoarseSampler, FineSampler, _rows, active_cells
+from earthgen_latent.texture import LatentTexture, decoder_reach, lattice_normals, seen_from_above, sites_of
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 from geo_io.layers import Raster
@@ -150,6 +154,53 @@ def test_tops_have_to_reach_beyond_their_window() -> None:
 def test_every_column_of_cells_has_one() -> None:
     state = np.float32([[[-1, -0.2, -0.9], [0.1, -1, 2.0]]])
     assert active_cells(state).tolist() == [[[False, True, False], [True, False, True]]]
+
+
+def test_rows_of_cells_are_the_cells_of_the_map(weights: Path) -> None:
+    """Maps begin in the north, voxels count from the south."""
+    structure = LatentGeometry(weights, window=64, height_map=False).structure
+    window = replace(FRAME.coarsen(8), x=(42_712, 42_715), y=(346_156, 346_158))  # cells
+    frame = structure.fine(window)
+    assert (frame.voxel_size, frame.x, frame.y, frame.z) == (
+        2.0,
+        (341_696, 341_720),
+        (2_769_248, 2_769_264),
+        (-16, 112),
+    )
+    place = Place.of(frame)
+    values = np.arange(2 * 3 * 16, dtype=np.float32).reshape(2, 3, 16)
+    grid = structure.networks("struct-coarse").grid(place, (24, 16, 128))
+    _, x, y, z = grid.coordinates.long().numpy().T
+    assert np.array_equal(_rows(values, "cpu")[:, 0].numpy(), values[2 - 1 - y, x, z])
+    sites, index = structure.sites(values % 5 == 0, window)
+    _, x, y, z = sites.coordinates.long().numpy().T
+    assert np.array_equal(values[index], values[2 - 1 - y, x, z]) and (values[index] % 5 == 0).all()
+    assert sites.lattice()[0].tolist() == [341_696 + 8 * x[0], 2_769_248 + 8 * y[0], -16 + 8 * z[0]]
+    xyz = sites.lattice().numpy().astype(np.int32)[::-1]
+    again, order = sites_of(np.ascontiguousarray(xyz), frame, "cpu")
+    assert np.array_equal(again.lattice().numpy(), xyz[order])
+
+
+@pytest.mark.parametrize("start", [0.0, 0.5])
+def test_a_sampler_s_window_comes_back_the_way_it_went(weights: Path, start: float) -> None:
+    """Where all cells are known, what is given is what comes out: no row or layer is swapped on the way."""
+    structure = LatentGeometry(weights, window=64, steps=1, height_map=False).structure
+    window = FRAME.coarsen(8).tile(7_118, 57_692, 6).pad(1)
+    known = make_columns(structure.fine(window), sample_conditions_on(structure.fine(window)), Noise(0))
+    for sampler in (CoarseSampler(structure), FineSampler(structure)):
+        shape = (*window.shape, sampler.channels)
+        data = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+        noise = np.random.default_rng(2).normal(size=shape).astype(np.float32)
+        state = np.float32(start) * data + np.float32(1 - start) * noise
+        given = Known(data, np.ones(window.shape, bool), noise, lambda n, noise=noise: noise)
+        inputs = {COLUMNS: known, structure.cells: Block(window, {STATE: np.ones((*window.shape, 16), np.float32)})}
+        found = sampler.advance(state, window, inputs, start, 1.0, given)
+        assert np.allclose(found, data, atol=1e-5)
+
+
+def sample_conditions_on(frame: Frame) -> dict[str, Any]:
+    wide = frame.pad(200)
+    return {name: condition.read(wide) for name, condition in sample_conditions().items()}
 
 
 # ---- sampling ---------------------------------------------------------------------------------------------
@@ -296,6 +347,24 @@ def test_weights_are_read_once_in_a_process(weights: Path, monkeypatch: pytest.M
     one_tile(engine(quick(weights)))
     one_tile(engine(quick(weights), seed=1))
     assert len(loads) == 1
+
+
+def test_a_sparse_backend_by_name_computes_and_enters_the_identity(weights: Path, tmp_path: Path) -> None:
+    geometry = quick(weights)
+    plain, named = (
+        one_tile(engine(geometry, texture=LatentTexture(weights, window=64, steps=1, phases=1, sparse_backend=name)))
+        for name in (None, "torch")
+    )
+    assert same_tiles(plain, named)
+    prepared = prepare(
+        make_job({**SETTINGS, "out": tmp_path / "w.zarr", "weights": weights, "sparse_backend": "torch"})
+    )
+    assert prepared.identity["texture"]["options"]["sparse_backend"] == "torch"
+    assert "sparse_backend" not in prepared.identity["geometry"]["options"], "a height map is dense"
+    networks = open_networks(weights, ("tex-vae",), sparse_backend="torch")
+    assert {layer.backend.name for layer in networks("tex-vae").modules() if isinstance(layer, Convolution)} == {
+        "torch"
+    }
 
 
 def test_normals_in_the_networks_space_and_what_is_seen_from_above(weights: Path) -> None:

@@ -28,16 +28,20 @@ def _height_flow(weights: str | Path | None = None, **options: Any) -> HeightFlo
     return HeightFlowGeometry(weights, **options)
 
 
-def _geometry(weights: str | Path | None = None, **options: Any) -> LatentGeometry:
+def _geometry(
+    weights: str | Path | None = None, sparse_backend: str | None = None, **options: Any
+) -> LatentGeometry:  # fmt: skip
     from earthgen_latent.geometry import LatentGeometry
 
-    return LatentGeometry(weights, **options)
+    return LatentGeometry(weights, sparse_backend=sparse_backend, **options)
 
 
-def _texture(weights: str | Path | None = None, **options: Any) -> LatentTexture:
+def _texture(
+    weights: str | Path | None = None, sparse_backend: str | None = None, **options: Any
+) -> LatentTexture:  # fmt: skip
     from earthgen_latent.texture import LatentTexture
 
-    return LatentTexture(weights, **options)
+    return LatentTexture(weights, sparse_backend=sparse_backend, **options)
 
 
 @hookimpl

@@ -57,7 +57,7 @@ class LatentGeometry:
     window, stride : of the flows' windows, voxels; None for what suits the weights
     surface : stride of the windows of voxels
     variant : other structures for the same heights
-    device : of torch
+    device : of torch; sparse_backend : as --sparse-backend
     """
 
     name = "latent"
@@ -67,12 +67,12 @@ class LatentGeometry:
     def __init__(
         self, weights: str | Path | None = None, *, height_map: bool = True, window: int | None = None,
         stride: int | None = None, surface: int = STRIDE, variant: int = 0, device: str = "cpu",
-        use: str | Sequence[str] = USE, **sampling: Any,
+        sparse_backend: str | None = None, use: str | Sequence[str] = USE, **sampling: Any,
     ) -> None:  # fmt: skip
         settings = Sampling(use=names(use), **sampling)
         made = height_map and "height" in settings.use
         parts = (COARSE, FINE, VAE, *((HEIGHT_FLOW,) if made else ()))
-        networks = open_networks(weights, parts, device)
+        networks = open_networks(weights, parts, device, sparse_backend)
         cell = networks.config(VAE).stride
         unit = cell * networks.config(COARSE).patch
         if any(edge % unit for edge in networks.band):

@@ -6,7 +6,7 @@ import functools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from earthgen.models.card import WeightSet, open_weights
 from earthgen.models.errors import MissingWeightsError, WeightsDigestError, WeightsPresetError
 from earthgen.models.presets import PRESETS, Config, Preset, preset
 from earthgen.models.weights import VERSION, Header, load_weights, part_path
+from earthgen.sparse.backends import pick
+from earthgen.sparse.layers import Convolution, TransposedConvolution
 from geo_io.frame import Frame
 
 SHIPPED = Path(earthgen.models.__file__).parent / "weights" / "tiny"
@@ -40,6 +42,7 @@ class Networks:
     voxel_size : that the weights were trained at, metres
     few_steps : parts that were trained to take long steps
     device : of torch
+    sparse_backend : what computes sparse convolutions, by name; None for what suits the device
     """
 
     folder: str
@@ -51,13 +54,16 @@ class Networks:
     voxel_size: float
     few_steps: tuple[str, ...]
     device: str = "cpu"
+    sparse_backend: str | None = None
 
     def __call__(self, part: str) -> Any:
         """The network of a part, in evaluation mode: loaded the first time in a process.
 
         Raises WeightsDigestError where the file changed since the backend was created, else as `load_weights`.
         """
-        return _loaded(str(part_path(self.folder, part)), part, dict(self.digests)[part], self.device)
+        return _loaded(
+            str(part_path(self.folder, part)), part, dict(self.digests)[part], self.device, self.sparse_backend
+        )
 
     def config(self, part: str) -> Any:
         return dict(self.configs)[part]
@@ -99,7 +105,9 @@ class Networks:
             )
 
 
-def open_networks(weights: str | Path | None, parts: tuple[str, ...], device: str = "cpu") -> Networks:
+def open_networks(
+    weights: str | Path | None, parts: tuple[str, ...], device: str = "cpu", sparse_backend: str | None = None
+) -> Networks:  # fmt: skip
     """The parts of a set of weights that a backend uses; no tensor is read.
 
     weights : the folder of the set; None for the one that the package comes with
@@ -118,10 +126,10 @@ def open_networks(weights: str | Path | None, parts: tuple[str, ...], device: st
                 f"{found.folder}: the set has no {part}, only {', '.join(found.parts)}",
                 f"train it (`earthgen train {part}`), or give a set that has it",
             )
-    return _described(found, parts, device)
+    return replace(_described(found, parts), device=device, sparse_backend=sparse_backend)
 
 
-def _described(found: WeightSet, parts: tuple[str, ...], device: str) -> Networks:
+def _described(found: WeightSet, parts: tuple[str, ...]) -> Networks:
     from earthgen.models.presets import PARTS
 
     headers = [found.parts[part] for part in parts]
@@ -134,7 +142,6 @@ def _described(found: WeightSet, parts: tuple[str, ...], device: str) -> Network
         preset=headers[0].preset,
         voxel_size=headers[0].voxel_size,
         few_steps=tuple(part for part in parts if _takes_long_steps(found.parts[part])),
-        device=device,
     )
 
 
@@ -145,10 +152,15 @@ def _takes_long_steps(header: Header) -> bool:
 
 
 @functools.lru_cache(maxsize=16)
-def _loaded(path: str, part: str, digest: str, device: str) -> torch.nn.Module:
+def _loaded(path: str, part: str, digest: str, device: str, sparse_backend: str | None) -> torch.nn.Module:
     model, header = load_weights(path, part, device=device)
     if header.digest != digest:
         raise WeightsDigestError(f"{path}: the weights changed while a world was made of them", "start again")
+    if sparse_backend is not None or torch.device(device).type != "cpu":
+        backend = pick(device, torch.float32, name=sparse_backend)
+        for layer in model.modules():
+            if isinstance(layer, Convolution | TransposedConvolution):
+                layer.backend = backend
     return model.requires_grad_(False)
 
 

@@ -138,7 +138,7 @@ class LatentTexture:
     window, stride : of the flow's windows, voxels; None for what suits the weights
     sh_degree : 1 keeps what changes with the view
     variant : other colours for the same geometry
-    device : of torch
+    device : of torch; sparse_backend : as --sparse-backend
     """
 
     name = "latent"
@@ -147,7 +147,8 @@ class LatentTexture:
 
     def __init__(
         self, weights: str | Path | None = None, *, window: int | None = None, stride: int | None = None,
-        sh_degree: int = 0, variant: int = 0, device: str = "cpu", use: str | Sequence[str] = TOLD, **sampling: Any,
+        sh_degree: int = 0, variant: int = 0, device: str = "cpu",
+        sparse_backend: str | None = None, use: str | Sequence[str] = TOLD, **sampling: Any,
     ) -> None:  # fmt: skip
         self.sampling = Sampling(use=names(use), **sampling)
         if self.sampling.rule not in VOXEL_RULES:
@@ -157,7 +158,7 @@ class LatentTexture:
             )
         if sh_degree not in (0, 1):
             raise ModelError(f"there are no harmonics of degree {sh_degree}", "give sh_degree 0 or 1")
-        self.networks = open_networks(weights, (FLOW, VAE), device)
+        self.networks = open_networks(weights, (FLOW, VAE), device, sparse_backend)
         unit = 2 ** (len(self.networks.config(FLOW).unet.channels) - 1)
         self.window, self.stride = lattice(window, stride, self.networks.window, unit)
         self.sh_degree, self.variant = sh_degree, variant
