@@ -325,8 +325,15 @@ def test_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err.count("\n") == 2
 
 
+def test_seams_and_diversity_can_be_left_out(data: Path) -> None:
+    report = evaluate(settings(data, seeds=1, borders=0, backends=("terraces",)), with_stripes()).report
+    assert report["diversity"] == {"terraces": {}} and report["seams"] == {"truth": {}, "terraces": {}}
+    text = page(Evaluation(report))
+    assert "Seams" not in text and "Diversity" not in text
+
+
 def test_a_set_of_weights_without_structure(data: Path, tmp_path: Path) -> None:
     given = settings(data, weights=weights(tmp_path / "one", parts=("tex-vae",)), backends=("mean-height",))
     report = evaluate(given, with_stripes()).report
-    assert list(report["reconstruction"]) == ["tex-vae"]
+    assert list(report["reconstruction"]) == ["tex-vae"] and report["seams"] == {"truth": {}}
     assert set(open_weights(given.weights or "").parts) == {"tex-vae"}

@@ -47,6 +47,9 @@ def evaluate(
     seeds: Annotated[
         int, typer.Option(metavar="N", min=1, help="Worlds of one map that are compared for diversity; 1 for none.")
     ] = 3,
+    borders: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Places across borders of windows that are looked at; 0 for none.")
+    ] = 32,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Of sampling StructFM by itself.")] = 25,
     guidance: Annotated[float, typer.Option(metavar="SCALE", help="Of sampling StructFM by itself.")] = 1.0,
     set_: Annotated[
@@ -77,8 +80,8 @@ def evaluate(
     given: dict[str, Any] = {"grades": tuple(grade)} if grade else {}
     settings = Settings(
         data=data, weights=weights, preset=preset, places=tuple(place or ()), crops=crops, size=size, seed=seed,
-        backends=tuple(name.strip() for name in (backends or "").split(",") if name.strip()), seeds=seeds, steps=steps,
-        guidance=guidance, images=images, options=read_options(set_ or []), **given,
+        backends=tuple(name.strip() for name in (backends or "").split(",") if name.strip()), seeds=seeds,
+        borders=borders, steps=steps, guidance=guidance, images=images, options=read_options(set_ or []), **given,
     )  # fmt: skip
     with display(progress, quiet=quiet, json_output=json_output) as show:
         found = measure(settings, ctx.obj.plugins, Progress(show))

@@ -35,9 +35,6 @@ SHOWN = 6
 DIVERSE = 8
 """Crops whose worlds are made with several seeds."""
 
-BORDERS = 32
-"""Places across borders of windows that are looked at, for each distance of windows."""
-
 
 @dataclass
 class Evaluation:
@@ -305,13 +302,15 @@ def _mean(values: Sequence[float]) -> float:
 
 def _seams(bench: _Bench, name: str, truths: dict[str, Any]) -> dict[str, Any]:
     """Ratios of jumps by distance of windows, metres; `truths` gets those of the real places."""
+    if not bench.settings.borders:
+        return {}
     split = read_split(bench.settings.data, list(bench.every.scenes))
     worlds = {place: _world(bench, scene, name, bench.settings.seed) for place, (scene, _) in bench.places.items()}
     pitches = next(iter(worlds.values())).pitches
     found: dict[str, Any] = {}
     for pitch in pitches:
         made, real, count = Seams(), Seams(), 0
-        share = max(BORDERS // len(bench.places), 1)
+        share = max(bench.settings.borders // len(bench.places), 1)
         for place, (scene, _) in bench.places.items():
             cells = split.cells(scene.frame, "held_out")
             for border in borders(scene, cells, pitch, bench.every.band, most=share):

@@ -41,6 +41,7 @@ class Settings:
     crops : how many, spread evenly over the places
     size : columns along an edge of a crop; None takes the preset's, or SIZE
     seed : of the choice of crops, and of the worlds; `seeds` of them are compared for diversity
+    borders : places across borders of windows that are looked at, for each distance of windows; 0 for none
     grades : licence grades of scenes
     images : whether pictures are compared by the image network
     steps, guidance : of sampling StructFM by itself
@@ -56,6 +57,7 @@ class Settings:
     size: int | None = None
     seed: int = 0
     seeds: int = 3
+    borders: int = 32
     grades: tuple[str, ...] = GRADES
     images: bool = True
     steps: int = 25
@@ -63,7 +65,7 @@ class Settings:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.crops < 1 or self.seeds < 1 or self.steps < 1:
+        if self.crops < 1 or self.seeds < 1 or self.steps < 1 or self.borders < 0:
             raise EvaluationSettingsError(
                 f"{self.crops} crops, {self.seeds} seeds and {self.steps} steps measure nothing",
                 "give positive numbers",
