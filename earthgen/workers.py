@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import (
     BrokenExecutor,
     CancelledError,
@@ -248,9 +248,8 @@ class Processes(Pool):
 
     def __post_init__(self) -> None:
         self.renew()
-        assert self.executor is not None
         for _ in range(self.size):
-            self.executor.submit(_nothing)  # a process starts when it gets work
+            self._submit(_nothing)  # a process starts when it gets work
 
     def begin(self, site: Site) -> None:
         self.data = site.packed()
@@ -261,8 +260,12 @@ class Processes(Pool):
             self.sites.put(self.data)
 
     def call(self, method: str, argument: Any) -> Future[Any]:
+        return self._submit(_call, method, argument)
+
+    def _submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
         assert self.executor is not None
-        return self.executor.submit(_call, method, argument)
+        with _without_ctrl_c():
+            return self.executor.submit(work, *arguments)
 
     def renew(self) -> None:
         if self.executor is not None:
@@ -291,8 +294,24 @@ _workers: dict[str, Worker] = {}
 """In a worker process: the worker by the key of its job. A Dask worker may serve several jobs."""
 
 
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes that start within do not hear Ctrl-C, which reaches all processes of a terminal, from the beginning.
+
+    One that came while they import would else print a traceback for each. The signal's mask is inherited.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(sites: Any) -> None:
-    """Start a worker process. Ctrl-C reaches all processes of a terminal; the coordinator is the one to act on it."""
+    """Start a worker process. The coordinator is the one to act on Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
     atexit.register(os._exit, 0)  # all is on disk; to take the interpreter apart would take most of a second

@@ -139,8 +139,8 @@ OPTIONS = {
     "train": "--data --preset --out --minutes --steps --resume --seed --batch --learning-rate --columns --grade "
     "--scene --precision --device --devices --threads --checkpoint-minutes --weights-dtype --licence --quiet --json "
     "--progress",
-    "evaluate": "--data --out --weights --preset --place --backends --crops --size --seed --seeds --borders --steps --guidance "
-    "--set --grade --images --no-images --quiet --json --progress",
+    "evaluate": "--data --out --weights --preset --place --backends --crops --size --seed --seeds --borders --steps "
+    "--guidance --set --grade --images --no-images --quiet --json --progress",
     "doctor": "--json",
 }
 

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from benchmarks import one_world
-from benchmarks.one_world import WAYS, Place, after_tiles, digest
+from benchmarks.one_world import WAYS, Place, after_tiles, digest, events
 from earthgen.engine import Engine
 from earthgen.errors import SchedulerError, StoreError
 from earthgen.generation import run
@@ -339,7 +339,8 @@ def test_ctrl_c_says_one_line(place: Place) -> None:
     out = place.folder / "w.zarr"
     words = place.words(out, tile_size=64, workers=2)
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True) as child:
-        after_tiles(child, 1)
+        # Before the first tile: the others follow it so soon that the job might end before the signal comes.
+        next(event for event in events(child) if event.get("task") == "generate")
         os.killpg(child.pid, 2)
         assert child.stderr is not None
         rest = [line for line in child.stderr if '"event": "progress"' not in line]
