@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import re
 import shutil
 import subprocess
@@ -333,12 +334,19 @@ def test_a_scheduler_that_is_not_there(place: Place) -> None:
     assert time.monotonic() - began < 30  # it is waited for 10 s
 
 
+def hear_ctrl_c() -> None:
+    """Tests that a script runs in the background inherit that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @posix
 def test_ctrl_c_says_one_line(place: Place) -> None:
     """Ctrl-C in a terminal reaches the workers too."""
     out = place.folder / "w.zarr"
     words = place.words(out, tile_size=64, workers=2)
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True) as child:
+    with subprocess.Popen(
+        words, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hear_ctrl_c
+    ) as child:
         # Before the first tile: the others follow it so soon that the job might end before the signal comes.
         next(event for event in events(child) if event.get("task") == "generate")
         os.killpg(child.pid, 2)
