@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
