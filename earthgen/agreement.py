@@ -70,14 +70,13 @@ class Known:
         return np.where(self.mask[..., None], path, state)
 
 
-class Sampler(Protocol):
-    """Samples one window with a diffusion or flow model. It goes to workers pickled, so it holds settings only.
+class Windowed(Protocol):
+    """What samples windows with a diffusion or flow model. It goes to workers pickled, so it holds settings only.
 
     Attributes
     ----------
     name : of the last stage made of it; keys its noise
     window, stride : edge of what is sampled at once and distance of windows, cells; they overlap by the difference
-    scale : a cell is so many voxels wide
     channels : values a cell
     reads : conditions and earlier stages it needs
     """
@@ -89,11 +88,21 @@ class Sampler(Protocol):
     @property
     def stride(self) -> int: ...
     @property
-    def scale(self) -> int: ...
-    @property
     def channels(self) -> int: ...
     @property
     def reads(self) -> tuple[Read, ...]: ...
+
+
+class Sampler(Windowed, Protocol):
+    """Samples one window of a grid.
+
+    Attributes
+    ----------
+    scale : a cell is so many voxels wide
+    """
+
+    @property
+    def scale(self) -> int: ...
 
     def advance(
         self, state: NDArray, window: Frame, inputs: Mapping[str, Any], start: float, stop: float, known: Known | None

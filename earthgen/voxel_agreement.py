@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.agreement import STATE, Weights, raised_cosine
+from earthgen.agreement import STATE, Weights, Windowed, raised_cosine
 from earthgen.blocks import Block
 from earthgen.errors import PluginError, UnknownNameError
 from earthgen.stages import Field, Read, Stage
@@ -27,30 +27,16 @@ VOXEL_RULES = ("blended", "independent")
 """The rules of `earthgen.agreement` that there are for voxels."""
 
 
-class VoxelSampler(Protocol):
-    """Samples one window of given voxels with a diffusion or flow model; as `earthgen.agreement.Sampler`.
+class VoxelSampler(Windowed, Protocol):
+    """Samples one window of given voxels; its cells are the voxels.
 
     Attributes
     ----------
-    name : of the last stage made of it; keys its noise
-    window, stride : edge of what is sampled at once and distance of windows, voxels
-    channels : values a voxel
     voxels : the source whose voxels are given, such as "geometry"; one of `reads`, without a halo
-    reads : conditions and earlier stages it needs
     """
 
     @property
-    def name(self) -> str: ...
-    @property
-    def window(self) -> int: ...
-    @property
-    def stride(self) -> int: ...
-    @property
-    def channels(self) -> int: ...
-    @property
     def voxels(self) -> str: ...
-    @property
-    def reads(self) -> tuple[Read, ...]: ...
 
     def advance(
         self, state: NDArray, xyz: NDArray, window: Frame, inputs: Mapping[str, Any], start: float, stop: float

@@ -18,6 +18,10 @@ X0, Y0 = 684032, 5539840
 """South-west corner of the first frame, multiples of 64."""
 
 
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 @dataclass(frozen=True)
 class Town:
     """A batch of crops: `frames`, the voxels of all (sorted), and maps (batch, ny, nx), the northernmost row first."""

@@ -12,19 +12,9 @@ from earthgen.models.build import empty, make
 from earthgen.models.presets import PARTS, PRESETS, Config, Preset, preset
 from earthgen.sparse.sites import make_sites
 from model_cases import LOSSES, Output, cells_of, output
-from model_scenes import Town, town
+from model_scenes import Town, generator, town
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> object:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -25,19 +24,9 @@ from earthgen.models.presets import BlockConfig, CondConfig
 from earthgen.sparse import LatticeError, SparseTensor
 from earthgen.sparse.sites import Sites
 from earthgen.splats.cameras import look_at, nadir
-from model_scenes import Town, frame, town
+from model_scenes import Town, frame, generator, town
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def net(cross: bool = False, levels: int = 2, plane: str = "c") -> CondNet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -24,19 +23,9 @@ from earthgen.models.flow import (
 )
 from earthgen.models.objective import flow_loss, over_maps, shortcut_loss
 from earthgen.noise import Noise
-from model_scenes import frame, town
+from model_scenes import frame, generator, town
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_times_are_logit_normal() -> None:

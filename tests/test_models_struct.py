@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from pydantic import ValidationError
@@ -20,19 +18,9 @@ from earthgen.noise import Noise
 from earthgen.sparse import LatticeError, SparseTensor
 from earthgen.sparse.sites import Place, make_sites
 from model_cases import cells_of
-from model_scenes import town
+from model_scenes import generator, town
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # ---- occupancy --------------------------------------------------------------------------------------------

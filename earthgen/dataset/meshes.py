@@ -142,6 +142,7 @@ def sample_mesh(
     except ImportError as error:
         raise MeshFormatError(f"{path} is read with trimesh, which is not installed", INSTALL) from error
     try:
+        # Its readers check little: a damaged file ends in whatever their parsing meets.
         loaded = trimesh.load(path, process=False)
     except (ValueError, KeyError, IndexError, TypeError, OSError, AttributeError, NotImplementedError) as error:
         raise MeshFormatError(

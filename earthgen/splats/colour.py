@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from earthgen.splats.cameras import Camera
-from earthgen.splats.spherical_harmonics import C0, C1, C2
+from earthgen.splats.spherical_harmonics import C0, terms
 from earthgen.splats.tensors import SplatTensors
 
 
@@ -37,22 +35,4 @@ def directions(splats: SplatTensors, camera: Camera) -> Tensor:
 def bases(directions: Tensor, degree: int) -> Tensor:
     """(n, (degree + 1)^2) real spherical harmonics of unit vectors (n, 3); order and signs of gsplat."""
     x, y, z = directions.unbind(1)
-    values = [torch.full_like(x, C0)]
-    if degree >= 1:
-        values += [-C1 * y, C1 * z, -C1 * x]
-    if degree >= 2:
-        xx, yy, zz = x * x, y * y, z * z
-        values += [C2 * x * y, -C2 * y * z, C2 / math.sqrt(12) * (2 * zz - xx - yy), -C2 * x * z, C2 / 2 * (xx - yy)]
-    if degree >= 3:
-        a, b = math.sqrt(35 / (32 * math.pi)), math.sqrt(21 / (32 * math.pi))
-        c = math.sqrt(105 / (4 * math.pi))
-        values += [
-            -a * y * (3 * xx - yy),
-            c * x * y * z,
-            -b * y * (4 * zz - xx - yy),
-            math.sqrt(7 / (16 * math.pi)) * z * (2 * zz - 3 * xx - 3 * yy),
-            -b * x * (4 * zz - xx - yy),
-            c / 2 * z * (xx - yy),
-            -a * x * (xx - 3 * yy),
-        ]
-    return torch.stack(values, 1)
+    return torch.stack([torch.full_like(x, C0), *terms(x, y, z, degree)], 1)

@@ -31,7 +31,7 @@ LAYERS = ("depth", "normal", "semantics")
 def orbit(
     world: World, count: int, *, width: int = 1280, height: int = 720, bounds: Bounds | None = None
 ) -> list[Camera]:
-    """`count` cameras on one turn around a world, or a part of it, that look at its middle from half its height away.
+    """`count` cameras on one turn around a world, or a part of it, that look at its middle from above all of it.
 
     Raises
     ------
@@ -42,11 +42,12 @@ def orbit(
     """
     frame = world.part(1, bounds)
     left, bottom, right, top = frame.bounds
-    ground = np.asarray(world.layers(max(world.levels), bounds)["ground"].values)
-    middle = float(np.nanmedian(ground)) if np.isfinite(ground).any() else 0.0
+    layers = world.layers(max(world.levels), bounds)
+    ground, surface = (np.asarray(layers[name].values) for name in ("ground", "surface"))
+    known = np.isfinite(ground).any()
+    middle, highest = (float(np.nanmedian(ground)), float(np.nanmax(surface))) if known else (0.0, 0.0)
     size = max(right - left, top - bottom)
     lens = Lens(width, height, field_of_view=50.0, crs=frame.crs, vertical_crs=frame.vertical_crs)
-    highest = float(np.nanmax(world.layers(max(world.levels), bounds)["surface"].values)) if middle else middle
     centre = ((left + right) / 2, (bottom + top) / 2, middle)
     return ring(centre, 0.85 * size, max(0.5 * size, highest - middle + 10), count, lens, start=200.0)
 

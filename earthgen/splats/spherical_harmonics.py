@@ -7,6 +7,7 @@ below 0. Order and signs are those of Sloan, "Stupid Spherical Harmonics (SH) Tr
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,32 +32,30 @@ def basis(directions: NDArray, degree: int) -> NDArray:
     if degree not in range(MOST_DEGREE + 1):
         raise GaussiansError(f"spherical harmonics of degree {degree} are not known", "use degrees 0 to 3")
     x, y, z = np.asarray(directions, np.float64).T
-    one = np.full_like(x, C0)
-    values = [one]
+    return np.stack([np.full_like(x, C0), *terms(x, y, z, degree)], axis=1)
+
+
+def terms(x: Any, y: Any, z: Any, degree: int) -> list[Any]:
+    """The basis functions above degree 0, in order, of the parts of unit directions: numpy arrays or torch tensors."""
+    values = []
     if degree >= 1:
         values += [-C1 * y, C1 * z, -C1 * x]
     if degree >= 2:
-        values += [
-            C2 * x * y,
-            -C2 * y * z,
-            C2 / math.sqrt(12) * (2 * z * z - x * x - y * y),
-            -C2 * x * z,
-            C2 / 2 * (x * x - y * y),
-        ]
+        xx, yy, zz = x * x, y * y, z * z
+        values += [C2 * x * y, -C2 * y * z, C2 / math.sqrt(12) * (2 * zz - xx - yy), -C2 * x * z, C2 / 2 * (xx - yy)]
     if degree >= 3:
-        a = math.sqrt(35 / (32 * math.pi))
-        b = math.sqrt(21 / (32 * math.pi))
+        a, b = math.sqrt(35 / (32 * math.pi)), math.sqrt(21 / (32 * math.pi))
         c = math.sqrt(105 / (4 * math.pi))
         values += [
-            -a * y * (3 * x * x - y * y),
+            -a * y * (3 * xx - yy),
             c * x * y * z,
-            -b * y * (4 * z * z - x * x - y * y),
-            math.sqrt(7 / (16 * math.pi)) * z * (2 * z * z - 3 * x * x - 3 * y * y),
-            -b * x * (4 * z * z - x * x - y * y),
-            c / 2 * z * (x * x - y * y),
-            -a * x * (x * x - 3 * y * y),
+            -b * y * (4 * zz - xx - yy),
+            math.sqrt(7 / (16 * math.pi)) * z * (2 * zz - 3 * xx - 3 * yy),
+            -b * x * (4 * zz - xx - yy),
+            c / 2 * z * (xx - yy),
+            -a * x * (xx - 3 * yy),
         ]
-    return np.stack(values, axis=1)
+    return values
 
 
 def colours(sh: NDArray, directions: NDArray) -> NDArray:

@@ -19,13 +19,12 @@ from earthgen.stages import Read, Stage
 from earthgen.terrain.cover import is_class, known_cover, on_surface, semantics_on
 from earthgen.voxel_agreement import blend_voxels
 from earthgen.voxels import GEOMETRY_FIELDS
-from earthgen_latent import LATENT_VERSION
 from earthgen_latent.costs import cost_of
 from earthgen_latent.height_map import MARGIN, STRIDE
 from earthgen_latent.heights import PART as HEIGHT_FLOW
 from earthgen_latent.heights import HeightSampler, height_of
 from earthgen_latent.known import COLUMNS, columns_stage
-from earthgen_latent.networks import Networks, open_networks
+from earthgen_latent.networks import Learned, open_networks
 from earthgen_latent.sampling import USE, Sampling, lattice, names
 from earthgen_latent.solid import SOLID, Columns, building_objects, crown_objects, raised
 from earthgen_latent.structure import (
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
 VOXELS = "latent.voxels"
 
 
-class LatentGeometry:
+class LatentGeometry(Learned):
     """Voxels decoded from latents.
 
     weights : folder of a set; None for the one that the package comes with
@@ -61,8 +60,6 @@ class LatentGeometry:
     """
 
     name = "latent"
-    version = LATENT_VERSION
-    requires: tuple[str, ...] = ()
 
     def __init__(
         self, weights: str | Path | None = None, *, height_map: bool = True, window: int | None = None,
@@ -79,26 +76,9 @@ class LatentGeometry:
             raise PluginError(f"the band {networks.band} of the weights is no multiple of {unit} voxels",
                               "report it to the plugin's author")  # fmt: skip
         wide, step = lattice(window, stride, networks.window, unit)
+        self.networks = networks
         self.structure = Structure(networks, settings, wide, step, made, variant)
         self.surface = surface
-
-    @property
-    def networks(self) -> Networks:
-        return self.structure.networks
-
-    @property
-    def weights(self) -> str:
-        """The digest of the weights."""
-        return self.networks.digest
-
-    @property
-    def weights_card(self) -> dict[str, Any]:
-        """What a world's provenance says of the weights."""
-        return self.networks.card
-
-    def check(self, frame: Frame) -> None:
-        """Raise where a world on `frame` cannot be made with these weights."""
-        self.networks.check(frame)
 
     def cost(self) -> Cost:
         """What a column of voxels takes."""

@@ -15,11 +15,10 @@ from earthgen.noise import Noise
 from earthgen.stages import Read, Stage
 from earthgen.terrain.cover import semantics_on
 from earthgen.voxels import GEOMETRY_FIELDS
-from earthgen_latent import LATENT_VERSION
 from earthgen_latent.costs import cost_of
 from earthgen_latent.heights import PART, HeightSampler, height_of
 from earthgen_latent.known import COLUMNS, columns_stage
-from earthgen_latent.networks import Networks, open_networks
+from earthgen_latent.networks import Learned, Networks, open_networks
 from earthgen_latent.sampling import USE, Sampling, lattice, names
 from earthgen_latent.solid import SOLID, columns_of, raised
 from geo_io.frame import Frame
@@ -31,7 +30,7 @@ STRIDE, MARGIN = 256, 16
 """Voxels: the core of a window of geometry, and what levels of detail want around it."""
 
 
-class HeightFlowGeometry:
+class HeightFlowGeometry(Learned):
     """Solid columns whose heights a flow has made.
 
     weights : folder of a set; None for the one that the package comes with
@@ -42,8 +41,6 @@ class HeightFlowGeometry:
     """
 
     name = "height-flow"
-    version = LATENT_VERSION
-    requires: tuple[str, ...] = ()
 
     def __init__(
         self, weights: str | Path | None = None, *, window: int | None = None, stride: int | None = None,
@@ -54,20 +51,6 @@ class HeightFlowGeometry:
         unit = 2 ** (len(self.networks.config(PART).channels) - 1)
         self.window, self.stride = lattice(window, stride, self.networks.window, unit)
         self.surface = surface
-
-    @property
-    def weights(self) -> str:
-        """The digest of the weights."""
-        return self.networks.digest
-
-    @property
-    def weights_card(self) -> dict[str, Any]:
-        """What a world's provenance says of the weights."""
-        return self.networks.card
-
-    def check(self, frame: Frame) -> None:
-        """Raise where a world on `frame` cannot be made with these weights."""
-        self.networks.check(frame)
 
     def cost(self) -> Cost:
         """What a column of voxels takes."""

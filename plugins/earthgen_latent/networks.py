@@ -19,6 +19,7 @@ from earthgen.models.presets import PRESETS, Config, Preset, preset
 from earthgen.models.weights import VERSION, Header, load_weights, part_path
 from earthgen.sparse.backends import pick
 from earthgen.sparse.layers import Convolution, TransposedConvolution
+from earthgen_latent import LATENT_VERSION
 from geo_io.frame import Frame
 
 SHIPPED = Path(earthgen.models.__file__).parent / "weights" / "tiny"
@@ -103,6 +104,28 @@ class Networks:
                 f"{self.folder}: the weights are for voxels of {self.voxel_size:g} m, not of {frame.voxel_size:g} m",
                 f"give --voxel-size {self.voxel_size:g}, or weights that were trained at {frame.voxel_size:g} m",
             )
+
+
+class Learned:
+    """What every backend made of networks says of its weights."""
+
+    version = LATENT_VERSION
+    requires: tuple[str, ...] = ()
+    networks: Networks
+
+    @property
+    def weights(self) -> str:
+        """The digest of the weights."""
+        return self.networks.digest
+
+    @property
+    def weights_card(self) -> dict[str, Any]:
+        """What a world's provenance says of the weights."""
+        return self.networks.card
+
+    def check(self, frame: Frame) -> None:
+        """Raise where a world on `frame` cannot be made with these weights."""
+        self.networks.check(frame)
 
 
 def open_networks(

@@ -135,14 +135,10 @@ def active_cells(state: NDArray) -> NDArray:
 
 
 @dataclass(frozen=True)
-class CoarseSampler:
-    """A `earthgen.agreement.Sampler` of which cells are active: a channel a layer of the band."""
+class CellSampler:
+    """Where the windows of cells lie that both stages of StructFM sample."""
 
     structure: Structure
-
-    @property
-    def name(self) -> str:
-        return self.structure.cells
 
     @property
     def window(self) -> int:
@@ -155,6 +151,15 @@ class CoarseSampler:
     @property
     def scale(self) -> int:
         return self.structure.cell
+
+
+@dataclass(frozen=True)
+class CoarseSampler(CellSampler):
+    """A `earthgen.agreement.Sampler` of which cells are active: a channel a layer of the band."""
+
+    @property
+    def name(self) -> str:
+        return self.structure.cells
 
     @property
     def channels(self) -> int:
@@ -196,26 +201,12 @@ def _rows(values: NDArray, device: str) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class FineSampler:
+class FineSampler(CellSampler):
     """A `earthgen.agreement.Sampler` of latents, those of all layers; of cells that are not active they are unused."""
-
-    structure: Structure
 
     @property
     def name(self) -> str:
         return self.structure.latents
-
-    @property
-    def window(self) -> int:
-        return self.structure.window // self.structure.cell
-
-    @property
-    def stride(self) -> int:
-        return self.structure.stride // self.structure.cell
-
-    @property
-    def scale(self) -> int:
-        return self.structure.cell
 
     @property
     def channels(self) -> int:

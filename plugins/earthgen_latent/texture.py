@@ -31,9 +31,8 @@ from earthgen.surface import ground_slopes, unsheared_normals
 from earthgen.terrain.cover import raster_on
 from earthgen.voxel_agreement import VOXEL_RULES, agree_on_voxels
 from earthgen.voxels import Geometry, texture_fields
-from earthgen_latent import LATENT_VERSION
 from earthgen_latent.costs import cost_of
-from earthgen_latent.networks import Networks, inference, open_networks
+from earthgen_latent.networks import Learned, Networks, inference, open_networks
 from earthgen_latent.sampling import Sampling, lattice, names, variant_name
 from earthgen_latent.structure import conditions_of
 from geo_io.frame import Frame
@@ -130,7 +129,7 @@ def decoder_reach(kinds: str, blocks: BlockConfig) -> int:
     return sum(far.get(kind, FARTHEST) for kind in kinds)
 
 
-class LatentTexture:
+class LatentTexture(Learned):
     """Gaussians over the voxels of any geometry.
 
     weights : folder of a set; None for the one that the package comes with
@@ -142,8 +141,6 @@ class LatentTexture:
     """
 
     name = "latent"
-    version = LATENT_VERSION
-    requires: tuple[str, ...] = ()
 
     def __init__(
         self, weights: str | Path | None = None, *, window: int | None = None, stride: int | None = None,
@@ -162,20 +159,6 @@ class LatentTexture:
         unit = 2 ** (len(self.networks.config(FLOW).unet.channels) - 1)
         self.window, self.stride = lattice(window, stride, self.networks.window, unit)
         self.sh_degree, self.variant = sh_degree, variant
-
-    @property
-    def weights(self) -> str:
-        """The digest of the weights."""
-        return self.networks.digest
-
-    @property
-    def weights_card(self) -> dict[str, Any]:
-        """What a world's provenance says of the weights."""
-        return self.networks.card
-
-    def check(self, frame: Frame) -> None:
-        """Raise where a world on `frame` cannot be made with these weights."""
-        self.networks.check(frame)
 
     def cost(self) -> Cost:
         """What a column of voxels takes."""

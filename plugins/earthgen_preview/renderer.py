@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
@@ -130,6 +128,7 @@ def paint(world: World, selection: Selection, eye: Camera, azimuth: float, progr
     relief = read_relief(world, selection, eye.metres_per_pixel, colours=False)
     scene = sunlit(relief, side_sun(azimuth), tuple(eye.anchor))
     canvas, base = _table(world, selection, eye)
+    open_sky = _open_sky(azimuth)
     progress.start("preview", len(selection.tiles))
     for piece in pieces(world, selection):
         mesh = surface_mesh(piece, tuple(eye.anchor))
@@ -140,16 +139,15 @@ def paint(world: World, selection: Selection, eye: Camera, azimuth: float, progr
             canvas, scene, mesh.vertices, mesh.quads, mesh.voxel, mesh.side, colour,
             normals(piece.splats.rotation), water, two_sided=any(side.any() for side in rim),
         )  # fmt: skip
-        _draw_block(canvas, _open_sky(scene), piece, rim, eye, base)
+        _draw_block(canvas, open_sky, piece, rim, eye, base)
         progress.step("tile {}, {}".format(*piece.tile))
     return canvas
 
 
 def paint_block(world: World, selection: Selection, eye: Camera, azimuth: float) -> Canvas:
     """The block of earth that an oblique view shows where the world ends, and nothing of the world on it."""
-    relief = read_relief(world, selection, eye.metres_per_pixel, colours=False)
-    scene = _open_sky(sunlit(relief, side_sun(azimuth), tuple(eye.anchor)))
     canvas, base = _table(world, selection, eye)
+    scene = _open_sky(azimuth)
     for piece in pieces(world, selection):
         _draw_block(canvas, scene, piece, _rim(piece, selection), eye, base)
     return canvas
@@ -176,10 +174,10 @@ def sunlit(relief: Relief, sun: tuple[float, float], anchor: tuple[float, float,
     )
 
 
-def _open_sky(scene: Scene) -> Scene:
-    """The same sun, and nothing that keeps it off."""
+def _open_sky(azimuth: float) -> Scene:
+    """The sun of a view from `azimuth`, and nothing that keeps it off: grids of one cell, which is everywhere."""
     nothing = np.full((1, 1), light.FAR_BELOW, np.float32)
-    return replace(scene, shadow=nothing, around=nothing)
+    return Scene(0.0, 0.0, 1.0, nothing, nothing, light.sun_vector(*side_sun(azimuth)), 1.0)
 
 
 def _table(world: World, selection: Selection, eye: Camera) -> tuple[Canvas, float]:

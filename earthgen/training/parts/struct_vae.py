@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from earthgen.dataset.crop import Crop
 from earthgen.models.occupancy import accuracy, agreement
 from earthgen.models.struct_vae import struct_loss
 from earthgen.training.batches import Batch, make_batch
-from earthgen.training.parts.common import SHOWN, Context, drawn_batch, fresh, mean_figures
+from earthgen.training.parts.autoencoder import autoencoder_task
+from earthgen.training.parts.common import SHOWN, Context
 from earthgen.training.pictures import class_colours, sheet, voxel_view
-from earthgen.training.randomness import number
-from earthgen.training.task import Losses, Task, Work
+from earthgen.training.task import Losses, Task
 
 PART = "struct-vae"
 
@@ -35,22 +35,11 @@ def struct_vae_task(context: Context) -> Task:
         parts = {f"occupancy_{2 ** (len(lost.occupancy) - 1 - n)}": each for n, each in enumerate(lost.occupancy)}
         return lost.total, {**parts, "divergence": lost.divergence, "classes": lost.classes}
 
-    def finish(model: nn.Module) -> None:
-        fit_statistics(model, context)
+    def latents(model: Any, batch: Batch) -> Tensor:
+        found: Tensor = model.encode(batch.sites, batch.semantic).mean.features
+        return found
 
-    def work(model: Any, batch: Batch) -> Work:
-        return Work(len(batch), len(batch.sites), model.flops(batch.sites))
-
-    return Task(
-        part=PART,
-        make=lambda: fresh(context, PART),
-        batch=lambda step, rank: drawn_batch(context, PART, step, rank),
-        loss=loss,
-        work=work,
-        measure=lambda model: mean_figures([figures(model, crop, context.device) for crop in context.data.held]),
-        picture=lambda model: picture(model, context.examples, context.device),
-        finish=finish,
-    )
+    return autoencoder_task(context, PART, loss, latents, STATISTICS_CROPS, figures, picture)
 
 
 @torch.no_grad()
@@ -87,14 +76,3 @@ def picture(model: Any, crops: Sequence[Crop], device: torch.device | str) -> Im
             voxel_view(xyz, class_colours(classes), crop.frame, crop.ground),
         ])  # fmt: skip
     return sheet(rows, ["true voxels", "through the latent"])
-
-
-@torch.no_grad()
-def fit_statistics(model: Any, context: Context) -> None:
-    """Mean and deviation of the latents over crops of the training."""
-    found = []
-    for drawn in range(STATISTICS_CROPS):
-        crop = context.data.crop(number(context.seed, PART, "statistics"), drawn)
-        batch = make_batch([crop]).to(context.device)
-        found.append(model.encode(batch.sites, batch.semantic).mean.features.float())
-    model.statistics.fit(torch.cat(found))

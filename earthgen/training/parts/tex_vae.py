@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from earthgen.dataset.crop import Crop
 from earthgen.models.discs import Discs, upright
@@ -24,11 +24,11 @@ from earthgen.splats.rendering import rasterize
 from earthgen.splats.spherical_harmonics import C0
 from earthgen.splats.tensors import SplatTensors
 from earthgen.training.batches import Batch, make_batch
-from earthgen.training.parts.common import SHOWN, Context, drawn_batch, fresh, mean_figures
+from earthgen.training.parts.autoencoder import autoencoder_task
+from earthgen.training.parts.common import SHOWN, Context, mean_figures
 from earthgen.training.perceptual import missing, perceptual
 from earthgen.training.pictures import SKY, sheet, view
-from earthgen.training.randomness import number
-from earthgen.training.task import Losses, Task, Work
+from earthgen.training.task import Losses, Task
 from geo_io.frame import Frame
 
 PART = "tex-vae"
@@ -66,19 +66,11 @@ def tex_vae_task(context: Context) -> Task:
                 total = total + seen["views"]
         return total, parts
 
-    def work(model: Any, batch: Batch) -> Work:
-        return Work(len(batch), len(batch.sites), model.flops(batch.sites))
+    def latents(model: Any, batch: Batch) -> Tensor:
+        found: Tensor = model.encode(features(batch)).mean.features
+        return found
 
-    return Task(
-        part=PART,
-        make=lambda: fresh(context, PART),
-        batch=lambda step, rank: drawn_batch(context, PART, step, rank),
-        loss=loss,
-        work=work,
-        measure=lambda model: mean_figures([figures(model, crop, context.device) for crop in context.data.held]),
-        picture=lambda model: picture(model, context.examples, context.device),
-        finish=lambda model: fit_statistics(model, context),
-    )
+    return autoencoder_task(context, PART, loss, latents, STATISTICS_CROPS, figures, picture)
 
 
 def features(batch: Batch) -> Any:
@@ -193,13 +185,3 @@ def picture(model: Any, crops: Sequence[Crop], device: torch.device | str) -> Im
         both = (splats_of(true_discs(batch), batch), splats_of(found, batch))
         rows.append([view(each, crop.frame, crop.ground) for each in both])
     return sheet(rows, ["true colours", "through the latent"])
-
-
-@torch.no_grad()
-def fit_statistics(model: nn.Module, context: Context) -> None:
-    """Mean and deviation of the latents over crops of the training."""
-    found = []
-    for drawn in range(STATISTICS_CROPS):
-        crop = context.data.crop(number(context.seed, PART, "statistics"), drawn)
-        found.append(model.encode(features(make_batch([crop]).to(context.device))).mean.features.float())  # type: ignore[operator]
-    model.statistics.fit(torch.cat(found))  # type: ignore[operator, union-attr]
