@@ -54,8 +54,8 @@ class Totals:
 def carry_out(
     walk: Walk, pool: Pool, done: Callable[[Done], None], unneeded: Callable[[Task], None] = lambda task: None,
     breath: Callable[[], None] = lambda: None,
-) -> None:  # fmt: skip
-    """Run the tasks of a walk.
+) -> int:  # fmt: skip
+    """Run the tasks of a walk. Gives how often workers died on the way.
 
     done : told of every finished task, in the order in which they end
     unneeded : told of every task whose output no other needs any more
@@ -70,7 +70,7 @@ def carry_out(
     followers: dict[Task, list[Task]] = {}
     running: dict[Future[Any], Task] = {}
     ended: SimpleQueue[Future[Any]] = SimpleQueue()  # `wait` would look at thousands of futures for each that ends
-    losses = 0
+    losses = died = 0
     while True:
         while not exhausted and len(ready) + len(running) < AHEAD * pool.size and len(missing) < WAITING:
             task = next(tasks, None)
@@ -95,7 +95,7 @@ def carry_out(
             running[future] = task
             future.add_done_callback(ended.put)
         if not running and not ready:
-            return
+            return died
         lost = not running
         # Failures come last: they may end the run, and what was finished beside them is not to be lost.
         for future in sorted(_waited(ended), key=_failed) if running else []:
@@ -120,7 +120,7 @@ def carry_out(
         while walk.unneeded:
             unneeded(walk.unneeded.pop())
         if lost:
-            losses += 1
+            losses, died = losses + 1, died + 1
             if losses > LOSSES:
                 raise _died(losses, f"made {', '.join(map(_name, list(ready)[:3]))}")
             ready.extendleft(task for task in running.values())
@@ -212,10 +212,12 @@ def fill(
         breath()
 
     try:
-        carry_out(Walk(graph, finished), pool, done, gone.append, pause)
+        died = carry_out(Walk(graph, finished), pool, done, gone.append, pause)
     finally:
         ledger.commit()
     scratch.clear()
+    if died:  # what they were writing is left half written
+        store.sweep()
     return totals
 
 

@@ -336,7 +336,7 @@ class Store:
     def sweep(self) -> int:
         """Remove what crashes left: files half written, and scratch of other identities. Gives their number.
 
-        For the one process that works on the world, before its workers start; looks through all folders.
+        For the one process that works on the world, while no worker does; looks through all folders.
         """
         from earthgen.scratch import STAGES
 

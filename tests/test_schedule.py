@@ -143,6 +143,21 @@ def test_random_orders_and_deaths(tmp_path: Path, one_go: str, seed: int) -> Non
     assert digest(store.path) == one_go
 
 
+def test_what_dying_workers_were_writing_is_swept(tmp_path: Path, one_go: str) -> None:
+    @dataclass
+    class Writing(Unreliable):
+        def renew(self) -> None:
+            super().renew()
+            (tmp_path / "w.zarr" / "ground" / f"c.{self.renewed}.partial").write_bytes(b"half")
+
+    store, made = make(tmp_path / "w.zarr"), engine()
+    pool = Writing(worker=Worker(Site(made, store.path, 64)), deaths=0.1)
+    fill(store, made.graph(64), pool, Progress(), pool.breath)
+    assert pool.renewed, "nobody died: the test shows nothing"
+    assert not list(store.folder.partial())
+    assert digest(store.path) == one_go
+
+
 def test_workers_that_die_again_and_again_end_the_run(tmp_path: Path) -> None:
     store, made = make(tmp_path / "w.zarr"), engine()
     pool = Unreliable(size=1, worker=Worker(Site(made, store.path, 64)), deaths=1.0)
