@@ -16,11 +16,11 @@ from earthgen.sparse.attention import (
     SwinBlock,
     WindowAttention,
     cross_attention,
-    linear,
     ragged_attention,
 )
 from earthgen.sparse.encoding import rotary, sinusoidal
 from earthgen.sparse.errors import DeviceError, DtypeError, LatticeError, ShapeError
+from earthgen.sparse.linear import linear
 from earthgen.sparse.reference import attention as reference
 from earthgen.sparse.sites import Place, Sites, make_sites
 from earthgen.sparse.tensor import SparseTensor, batch, sparse_tensor

@@ -34,6 +34,7 @@ from earthgen.sparse.errors import (
 )
 from earthgen.sparse.grouping import LEAST, MOST, groups
 from earthgen.sparse.kernel_map import Kernel, KernelMap, _walked, grown, reached, searched
+from earthgen.sparse.linear import multiplied
 from earthgen.sparse.products import (
     grouped_backward,
     grouped_forward,
@@ -330,6 +331,37 @@ def test_which_way_products_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "product_dtype", lambda dtype, device: torch.float32)  # without instructions for it
     assert products._by_groups(rows.bfloat16())
     assert not products._by_groups(torch.zeros(1, 1, device="meta"))
+
+
+def test_shapes_of_products_in_half_dtypes_are_few() -> None:
+    cpu = torch.device("cpu")
+    found = {rows: products.rung(rows, torch.bfloat16, cpu) for rows in range(1, products.PIECE + 1)}
+    assert all(rows <= count for rows, count in found.items())
+    assert all(count < 1.25 * rows for rows, count in found.items() if rows > 4 * products.LEAST_RUNG)
+    assert len(set(found.values())) < 30 and found[products.PIECE] == products.PIECE
+    assert products.rung(1001, torch.float32, cpu) == products.rung(1001, torch.bfloat16, torch.device("meta")) == 1001
+    assert products.rung(0, torch.bfloat16, cpu) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("rows", [0, 1, 33, products.PIECE, products.PIECE + 5])
+def test_linear_maps_by_rungs(rows: int, dtype: torch.dtype) -> None:
+    """Against float64, forward and backward; zeros after the rows change nothing."""
+    x, weight, bias = normal(rows, 5).to(dtype), normal(6, 5, seed=1).to(dtype), normal(6, seed=2).to(dtype)
+    gradient = normal(rows, 6, seed=3).to(dtype)
+    given = [value.requires_grad_() for value in (x, weight, bias)]
+    made = multiplied(*given)
+    assert made.dtype == dtype and made.shape == (rows, 6)
+    made.backward(gradient)
+    wide = [value.detach().double().requires_grad_() for value in given]
+    exact = torch.nn.functional.linear(*wide)
+    exact.backward(gradient.double())
+    close(made.detach(), exact.detach(), dtype)
+    for mine, true in zip(given, wide, strict=True):
+        close(mine.grad, true.grad, dtype)
+    x.requires_grad_(False)
+    multiplied(x, weight).sum().backward()
+    assert x.grad is not None and weight.grad is not None
 
 
 def test_plain_products_in_chunks_are_those_in_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from earthgen import sparse
 from earthgen.models.presets import BlockConfig
 from earthgen.sparse import SparseTensor
-from earthgen.sparse.attention import linear
+from earthgen.sparse.linear import linear
 from earthgen.sparse.kernel_map import kernel_map
 from earthgen.sparse.sites import Sites
 from earthgen.sparse.windows import Partition, whole, windows

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from earthgen.sparse.encoding import check_rotary, rotary
 from earthgen.sparse.errors import DeviceError, DtypeError, LatticeError, ShapeError
+from earthgen.sparse.linear import linear
 from earthgen.sparse.norm import LayerNorm
 from earthgen.sparse.products import product_dtype
 from earthgen.sparse.sites import Sites, triple
@@ -374,25 +375,6 @@ class SwinBlock(nn.Module):
         x = x + self.attention(self.attention_norm(x))
         hidden = nn.functional.gelu(linear(self.mlp_norm(x).features, self.expand))
         return x + x.with_features(linear(hidden, self.contract))
-
-
-def linear(features: Tensor, layer: nn.Linear) -> Tensor:
-    """A linear layer on (n, in) features, multiplied in `product_dtype`; under autocast in its dtype.
-
-    Raises DtypeError where features and weight are of several dtypes.
-    """
-    kind, dtype = features.device.type, features.dtype
-    if torch.is_autocast_enabled(kind) and dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(kind)
-    elif layer.weight.dtype != dtype:
-        raise DtypeError(
-            f"weight is {layer.weight.dtype}, features are {dtype}", "cast one of them, or use torch.autocast"
-        )
-    product = product_dtype(dtype, features.device)
-    bias = None if layer.bias is None else layer.bias.to(dtype).to(product)
-    with torch.autocast(kind, enabled=False):
-        found = nn.functional.linear(features.to(dtype).to(product), layer.weight.to(dtype).to(product), bias)
-    return found.to(dtype)
 
 
 def _heads(features: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:

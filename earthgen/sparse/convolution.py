@@ -16,6 +16,7 @@ from earthgen.backends import SparseBackend
 from earthgen.sparse import products
 from earthgen.sparse.errors import DeviceError, DtypeError, ShapeError
 from earthgen.sparse.kernel_map import Kernel, KernelMap, check_strides, grown, kernel_map, reached
+from earthgen.sparse.linear import multiplied
 from earthgen.sparse.memory import require
 from earthgen.sparse.sites import Sites
 from earthgen.sparse.tensor import SparseTensor
@@ -44,8 +45,7 @@ class TorchBackend:
     ) -> Tensor:
         if kernel.volume == 1 and source is target:
             dtype = products.product_dtype(features.dtype, features.device)
-            with torch.autocast(features.device.type, enabled=False):
-                return (features.to(dtype) @ weight[0].to(dtype)).to(features.dtype)
+            return multiplied(features.to(dtype), weight[0].to(dtype).T).to(features.dtype)
         found = kernel_map(target, source, kernel) if transposed else kernel_map(source, target, kernel)
         return _Product.apply(features, weight, found, transposed)  # type: ignore[no-untyped-call]
 

@@ -35,6 +35,22 @@ def sum_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
+def rung(rows: int, dtype: torch.dtype, device: torch.device) -> int:
+    """How many rows a product of `rows` is to take, zeros after them: a count of which there are few.
+
+    On the CPU the product library compiles a kernel for each new shape in bfloat16 and float16, some 0.5 ms each, and
+    every scene has other numbers of voxels: most of a small network's time. There counts are rounded up to four an
+    octave, elsewhere they are what they are.
+    """
+    if device.type != "cpu" or dtype.itemsize > 2 or not rows:
+        return rows
+    step = max(1 << (rows - 1).bit_length() >> 3, LEAST_RUNG)
+    return -(-rows // step) * step
+
+
+LEAST_RUNG = 32
+
+
 def _with_zero(rows: Tensor, dtype: torch.dtype) -> Tensor:
     """(n, c) rows in a dtype, and one of zeros after them, for offsets that meet nothing."""
     padded = rows.new_empty((len(rows) + 1, rows.shape[1]), dtype=dtype)
@@ -77,22 +93,26 @@ CHUNK = {"cpu": 2**22}
 
 def _chunks(found: KernelMap, channels: int) -> list[tuple[int, int]]:
     rows = max(128, CHUNK.get(found.table.device.type, 2**24) // max(channels * found.table.shape[1], 1))
+    rows = 1 << rows.bit_length() - 1  # a rung of its own
     return [(first, min(first + rows, len(found.table))) for first in range(0, len(found.table), rows)]
 
 
 def _side_by_side(rows: Tensor, found: KernelMap, dtype: torch.dtype) -> Callable[[int, int], Tensor]:
-    """What gives the neighbours of output rows [first, last), side by side: (last - first, volume * channels).
+    """What gives the neighbours of output rows [first, last), side by side: (rung of last - first, volume * channels).
 
     It writes to the same memory at each call.
     """
-    padded, volume = _with_zero(rows, dtype), found.table.shape[1]
+    padded, volume = rows.new_empty((len(rows) + 1, rows.shape[1]), dtype=dtype), found.table.shape[1]
+    padded[0], padded[1:] = 0, rows
     most = max((last - first for first, last in _chunks(found, rows.shape[1])), default=0)
-    taken = padded.new_empty((most * volume, rows.shape[1]))
+    taken = padded.new_empty((rung(most, dtype, rows.device) * volume, rows.shape[1]))
 
     def gather(first: int, last: int) -> Tensor:
-        table = found.table[first:last]
-        numbers = torch.where(table < 0, len(rows), table).flatten()
-        return torch.index_select(padded, 0, numbers, out=taken[: len(numbers)]).view(last - first, -1)
+        numbers = (found.table[first:last] + 1).flatten()  # a hole is row 0
+        whole = taken[: rung(last - first, dtype, rows.device) * volume]
+        whole[len(numbers) :] = 0
+        torch.index_select(padded, 0, numbers, out=whole[: len(numbers)])
+        return whole.view(-1, volume * rows.shape[1])
 
     return gather
 
@@ -103,7 +123,7 @@ def plain_forward(features: Tensor, weight: Tensor, found: KernelMap) -> Tensor:
     flat, gather = weight.to(dtype).flatten(0, 1), _side_by_side(features, found, dtype)
     result = features.new_empty((len(found.table), weight.shape[2]))
     for first, last in _chunks(found, features.shape[1]):
-        result[first:last] = gather(first, last) @ flat
+        result[first:last] = (gather(first, last) @ flat)[: last - first]
     return result
 
 
@@ -123,10 +143,50 @@ def plain_backward(
     for first, last in _chunks(back, out):
         taken = gather(first, last)
         if result is not None:
-            result[first:last] = taken @ turned
+            result[first:last] = (taken @ turned)[: last - first]
         if total is not None:
-            total += taken.T @ features[first:last].to(dtype)
+            total += taken.T @ lengthened(features[first:last].to(dtype), len(taken))
     return result, None if total is None else total.view(volume, out, channels).transpose(1, 2)
+
+
+def lengthened(rows: Tensor, count: int) -> Tensor:
+    """Rows with zeros after them, `count` in all; the rows themselves where they are as many."""
+    return rows if len(rows) == count else torch.nn.functional.pad(rows, (0, 0, 0, count - len(rows)))
+
+
+# ---- linear maps ------------------------------------------------------------------------------------------
+
+PIECE = 2**12
+"""Rows of a linear map that are multiplied at once where counts go by rungs."""
+
+
+def _pieces(rows: int) -> list[tuple[int, int]]:
+    return [(first, min(first + PIECE, rows)) for first in range(0, rows, PIECE)]
+
+
+def linear_forward(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(n, out) from (n, in), (out, in) and (out,), by rungs."""
+    found = features.new_empty((len(features), len(weight)))
+    for first, last in _pieces(len(features)):
+        rows = lengthened(features[first:last], rung(last - first, features.dtype, features.device))
+        found[first:last] = torch.nn.functional.linear(rows, weight, bias)[: last - first]
+    return found
+
+
+def linear_backward(
+    features: Tensor, weight: Tensor, gradient: Tensor, want_features: bool, want_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of (n, in) features and of the (out, in) weight, that in the dtype of sums, by rungs."""
+    result = torch.empty_like(features) if want_features else None
+    total = torch.zeros_like(weight, dtype=sum_dtype(weight.dtype)) if want_weight else None
+    for first, last in _pieces(len(features)):
+        count = rung(last - first, features.dtype, features.device)
+        rows = lengthened(gradient[first:last], count)
+        if result is not None:
+            result[first:last] = (rows @ weight)[: last - first]
+        if total is not None:
+            total += rows.T @ lengthened(features[first:last], count)
+    return result, total
 
 
 # ---- for the CPU, where products take most of the time ----------------------------------------------------
