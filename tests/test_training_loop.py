@@ -31,6 +31,7 @@ from earthgen.training.errors import (
     RunMismatchError,
     TrainingSettingsError,
 )
+from earthgen.training.interrupts import interrupts
 from earthgen.training.log import read_log, series
 from earthgen.training.run import Trained, train
 
@@ -92,6 +93,40 @@ def test_a_killed_run_goes_on_along_the_same_curve(data: Path, whole: Path, tmp_
     assert losses(out) == losses(whole), "to the bit: on one thread sums have one order"
     assert equal(tensors(out), tensors(whole))
     assert not list((out / "struct-vae").glob(f".*{saved.PARTIAL}"))
+
+
+def test_an_interrupted_run_keeps_its_last_step(
+    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C is heard within a step, which is ended; a second one would not wait."""
+    out, note, before = tmp_path / "interrupted", loop.note, signal.getsignal(signal.SIGINT)
+
+    def press(state: State, values: dict[str, float]) -> None:
+        note(state, values)
+        if state.step == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "note", press)
+        with pytest.raises(KeyboardInterrupt):
+            train("struct-vae", places.settings(data, out))
+    assert signal.getsignal(signal.SIGINT) == before
+    assert saved.checkpoints(out / "struct-vae")[-1].name == "step-000000005"
+    train("struct-vae", places.settings(data, out), resume=True)
+    assert losses(out) == losses(whole)
+    assert equal(tensors(out), tensors(whole))
+
+
+def test_ctrl_c_twice_does_not_wait() -> None:
+    with interrupts() as pressed:
+        assert not pressed()
+        signal.raise_signal(signal.SIGINT)
+        assert pressed()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    before = signal.getsignal(signal.SIGINT)
+    with interrupts(False) as pressed:
+        assert signal.getsignal(signal.SIGINT) == before and not pressed()
 
 
 def test_rows_that_are_means_go_on_too(data: Path, tmp_path: Path) -> None:

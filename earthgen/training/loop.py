@@ -25,6 +25,7 @@ from earthgen.training import checkpoint as saved
 from earthgen.training.checkpoint import State
 from earthgen.training.devices import Team
 from earthgen.training.errors import NotFiniteLossError, RunMismatchError
+from earthgen.training.interrupts import interrupts
 from earthgen.training.log import Log, read_log
 from earthgen.training.plot import draw_curves
 from earthgen.training.randomness import torch_generator
@@ -72,6 +73,8 @@ def fit(
         where the checkpoint is of other settings or data
     CheckpointError
         where it is damaged
+    KeyboardInterrupt
+        after Ctrl-C, with a checkpoint of the last step
     """
     folder.mkdir(parents=True, exist_ok=True)
     schedule = Schedule.of(part)
@@ -87,7 +90,9 @@ def fit(
     metrics: dict[str, float] = {}
     last = state.seconds
     kept = -1
-    with batches(task, state.step, settings.prefetch, team.rank) as stream:
+    # In a team each process hears Ctrl-C at its own step: there it ends them at once.
+    alone = team.fabric is None
+    with batches(task, state.step, settings.prefetch, team.rank) as stream, interrupts(alone) as interrupted:
         while not team.agree(schedule.share(state.step, state.seconds) >= 1):
             began = time.monotonic()
             share = schedule.share(state.step, state.seconds)
@@ -107,6 +112,10 @@ def fit(
                 metrics = keep(task, settings, state, folder, identity, log)
                 state.seconds += time.monotonic() - began
                 last, kept = state.seconds, state.step
+            if interrupted():
+                if kept != state.step:
+                    saved.save_checkpoint(folder, state, identity, settings.keep)
+                raise KeyboardInterrupt
     if kept != state.step or not metrics:
         metrics = keep(task, settings, state, folder, identity, log)
     if log is not None:
