@@ -16,13 +16,15 @@ from earthgen.dataset.errors import VoxelSizeError
 from earthgen.dataset.scene import scenes_in
 from earthgen.evaluation.errors import EvaluationSettingsError, NoHeldOutCropsError, UnknownBackendError
 from earthgen.evaluation.evaluate import Evaluation, evaluate
-from earthgen.evaluation.reconstruction import sites_of, struct_vae
+from earthgen.evaluation.reconstruction import PAPER, sites_of, struct_vae
 from earthgen.evaluation.report import number, page, plain, write_report
 from earthgen.evaluation.settings import Settings, backends_of, chosen, held_out
 from earthgen.evaluation.worlds import choose, conditions_of, make_world
+from earthgen.models import shipped
 from earthgen.models.card import open_weights
 from earthgen.models.errors import MissingWeightsError, WeightsPresetError
 from earthgen.progress import Event, Progress
+from earthgen_cli.evaluate import given_back
 from earthgen_cli.main import main
 from evaluation_places import dataset, weights, with_stripes
 
@@ -35,6 +37,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return weights(tmp_path_factory.mktemp("evaluation") / "weights")
+
+
+@pytest.fixture(autouse=True)
+def without_shipped_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured does not depend on what the package comes with."""
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "no weights")
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -325,6 +333,54 @@ def test_seams_and_diversity_can_be_left_out(data: Path) -> None:
     assert report["diversity"] == {"terraces": {}} and report["seams"] == {"truth": {}, "terraces": {}}
     text = page(Evaluation(report))
     assert "Seams" not in text and "Diversity" not in text
+
+
+def test_the_weights_that_the_package_comes_with(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = settings(data, backends=("mean-height",), seeds=1, borders=0)
+    none = evaluate(given, with_stripes()).report
+    assert none["weights"] is None and none["reconstruction"] == {}
+    (note,) = none["notes"]
+    assert "comes without weights" in note and "--weights DIR" in note and note in page(Evaluation(none))
+
+    monkeypatch.setattr(shipped, "SHIPPED", weights(tmp_path / "tiny", parts=("struct-vae", "tex-vae")))
+    assert shipped.shipped_weights() == tmp_path / "tiny"
+    found = evaluate(given, with_stripes()).report
+    assert found["weights"]["title"] == "Untrained" and found["settings"]["weights"] == "tiny"
+    assert set(found["reconstruction"]) == {"struct-vae", "tex-vae"} and found["notes"] == []
+    own = evaluate(replace(given, weights=weights(tmp_path / "own", parts=("tex-vae",))), with_stripes()).report
+    assert set(own["reconstruction"]) == {"tex-vae"}, "what is given comes first"
+    left_out = evaluate(replace(given, learned=False), with_stripes()).report
+    assert left_out["weights"] is None and left_out["notes"] == []
+    with pytest.raises(EvaluationSettingsError, match="leave one of both out"):
+        replace(given, weights=tmp_path, learned=False)
+
+    words = ["evaluate", "--data", str(data), "--out", str(tmp_path / "r"), "--crops", "1", "--size", "32"]
+    words += ["--no-images", "--backends", "mean-height", "--seeds", "1"]
+    assert main([*words, "--progress", "none"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.fullmatch(r"StructVAE accuracy, % +[\d.]+ +97\.1", line) for line in lines), lines
+    assert any(re.fullmatch(r"TexVAE PSNR, dB +[\d.]+ +19\.490", line) for line in lines)
+    assert main([*words, "--progress", "none", "--no-learned"]) == 0
+    assert "given back" not in capsys.readouterr().out
+
+
+def test_shipped_weights_of_other_voxels_are_left_out(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipped, "SHIPPED", weights(tmp_path / "coarse", voxel_size=2.0, parts=("tex-vae",)))
+    report = evaluate(settings(data, backends=("mean-height",)), with_stripes()).report
+    assert report["weights"] is None and report["notes"][0].startswith("the weights that come with")
+    assert "2 m" in report["notes"][0] and "1 m" in report["notes"][0]
+
+
+def test_the_papers_figures_stand_beside_those_of_the_same() -> None:
+    figures = {"struct-flow, semantics": {"iou": 0.2, "iou_cells": 0.7}, "struct-flow, image": {"iou": float("nan")}}
+    lines = {line[0]: line[1:] for line in given_back(figures, PAPER)}
+    assert lines["StructFM mIoU at L/8, %, semantics"] == ("70.0", "")
+    assert lines["StructFM mIoU at L/8, %, image"] == ("", "86.1")
+    assert lines["StructFM mIoU at L, %, image"] == ("nan", "25.4")
 
 
 def test_a_set_of_weights_without_structure(data: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from earthgen.engine import Engine
 from earthgen.errors import EarthgenError, JobError, PluginError, StoreError, UnknownNameError
 from earthgen.job import make_job
 from earthgen.levels import crop_tile
+from earthgen.models import shipped
 from earthgen.models.errors import MissingWeightsError, SamplingError, WeightsDigestError, WeightsPresetError
 from earthgen.models.flow import Flow, sample
 from earthgen.noise import Noise
@@ -388,10 +389,10 @@ def test_normals_in_the_networks_space_and_what_is_seen_from_above(weights: Path
 
 
 def test_sets_that_do_not_serve(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks_module, "SHIPPED", tmp_path / "none")
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "none")
     with pytest.raises(MissingWeightsError, match=r"comes without weights.*earthgen train all.*--weights DIR"):
         HeightFlowGeometry()
-    monkeypatch.setattr(networks_module, "SHIPPED", weights)
+    monkeypatch.setattr(shipped, "SHIPPED", weights)
     assert HeightFlowGeometry().networks.folder == str(weights.resolve()), "else those that the package comes with"
     part = make_set(tmp_path / "part", parts=("height-flow",))
     with pytest.raises(MissingWeightsError, match=r"has no struct-coarse, only height-flow.*train struct-coarse"):

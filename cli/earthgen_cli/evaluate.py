@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,14 +19,26 @@ COLUMNS = {
 }  # fmt: skip
 """What the printed table has of the report's; the page has all."""
 
+GIVEN_BACK = {
+    "struct-vae": {"accuracy": "StructVAE accuracy, %", "iou": "StructVAE IoU at L, %"},
+    "tex-vae": {"psnr": "TexVAE PSNR, dB", "l1": "TexVAE L1", "ssim": "TexVAE SSIM"},
+    "struct-flow": {"iou_cells": "StructFM mIoU at L/8, %", "iou": "StructFM mIoU at L, %"},
+}
+"""What the second table has of what models give back."""
+
+PAPER_NOTE = "The paper's figures are of other data, larger models and in part of training data: docs/evaluation.md."
+
 
 def evaluate(
     ctx: typer.Context,
     data: Annotated[Path, typer.Option(metavar="DIR", help="The dataset, of `earthgen dataset build`.")],
     out: Annotated[Path, typer.Option(metavar="REPORT", help="The folder for report.json and report.html.")],
     weights: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A set of weights; without one, no learned part is measured.")
+        Path | None, typer.Option(metavar="DIR", help="A set of weights; else the one that comes with earthgen.")
     ] = None,
+    learned: Annotated[
+        bool, typer.Option("--learned/--no-learned", help="Whether weights are measured, or rules and baselines alone.")
+    ] = True,
     preset: Annotated[
         str | None, typer.Option(metavar="NAME", help="What the weights have to be of; else what they are.")
     ] = None,
@@ -79,9 +92,10 @@ def evaluate(
 
     given: dict[str, Any] = {"grades": tuple(grade)} if grade else {}
     settings = Settings(
-        data=data, weights=weights, preset=preset, places=tuple(place or ()), crops=crops, size=size, seed=seed,
-        backends=tuple(name.strip() for name in (backends or "").split(",") if name.strip()), seeds=seeds,
-        borders=borders, steps=steps, guidance=guidance, images=images, options=read_options(set_ or []), **given,
+        data=data, weights=weights, learned=learned, preset=preset, places=tuple(place or ()), crops=crops, size=size,
+        seed=seed, backends=tuple(name.strip() for name in (backends or "").split(",") if name.strip()),
+        seeds=seeds, borders=borders, steps=steps, guidance=guidance, images=images, options=read_options(set_ or []),
+        **given,
     )  # fmt: skip
     with display(progress, quiet=quiet, json_output=json_output) as show:
         found = measure(settings, ctx.obj.plugins, Progress(show))
@@ -90,6 +104,10 @@ def evaluate(
         say_json(plain({"files": [str(file) for file in files], "report": found.report}))
     elif not quiet:
         say_table(("", *COLUMNS.values()), [row(name, world) for name, world in found.report["worlds"].items()])
+        if figures := found.report["reconstruction"]:
+            say()
+            say_table(("given back", "here", "paper"), given_back(figures, found.report["paper"]))
+            say(PAPER_NOTE)
         for note in found.report["notes"]:
             say(note)
         say(str(files[-1]))
@@ -103,3 +121,18 @@ def row(name: str, world: dict[str, Any]) -> tuple[str, ...]:
         value = value["value"] if isinstance(value, dict) else value
         cells.append("" if value is None else f"{value:.3f}")
     return (name, *cells)
+
+
+def given_back(
+    figures: Mapping[str, Mapping[str, float]], paper: Mapping[str, Mapping[str, float]]
+) -> list[tuple[str, ...]]:
+    """Lines of the table of what models give back: name, the figure, and the paper's where it has the same."""
+    lines: list[tuple[str, ...]] = []
+    for part, row in figures.items():
+        kind, _, condition = part.partition(", ")
+        for key, name in GIVEN_BACK[kind].items():
+            scale = 100 if name.endswith("%") else 1
+            cells = [found.get(key) for found in (row, paper.get(part, {}))]
+            shown = ("" if value is None else f"{scale * value:.{1 if scale == 100 else 3}f}" for value in cells)
+            lines.append((f"{name}, {condition}" if condition else name, *shown))
+    return lines

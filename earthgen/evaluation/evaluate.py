@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,9 @@ from earthgen.evaluation.realism import Features, features_of, halves, realism, 
 from earthgen.evaluation.settings import SIZE, Settings, backends_of, by_scene, chosen, held_out
 from earthgen.evaluation.variety import Seams, borders, crop_on, diversity
 from earthgen.evaluation.views import clay, picture, views
+from earthgen.evaluation.weights import weights_of
 from earthgen.evaluation.worlds import SceneWorld, choose, create, make_world
-from earthgen.models.card import WeightSet, open_weights
+from earthgen.models.card import WeightSet
 from earthgen.models.presets import preset
 from earthgen.progress import Progress
 from geo_io.legend import palette
@@ -89,7 +90,8 @@ def evaluate(
     """
     plugins = plugins or plugin_module.load()
     progress = progress or Progress()
-    weights = open_weights(settings.weights, preset_name=settings.preset) if settings.weights is not None else None
+    weights, why_none = weights_of(settings)
+    settings = replace(settings, weights=weights.folder if weights is not None else None)
     names = backends_of(settings, plugins, set(weights.parts) if weights is not None else set())
     voxel_size = next(iter(weights.parts.values())).voxel_size if weights is not None else None
     for name in names:  # where one cannot be made, nothing is computed in vain
@@ -101,6 +103,7 @@ def evaluate(
         image_features.feature_network()  # the same
     numbers = chosen(every, settings.crops, settings.seed)
     bench = _bench(settings, plugins, progress, every, numbers)
+    bench.notes += why_none
     progress.start("evaluate", _steps(bench, names, weights))
 
     truth = _truth(bench)

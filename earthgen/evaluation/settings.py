@@ -34,7 +34,8 @@ class Settings:
     Attributes
     ----------
     data : a folder of scenes, of `earthgen dataset build`
-    weights : a set of weights; None measures no learned part
+    weights : a set of weights; None takes those that the package comes with, where it does
+    learned : whether weights are measured; without, rules and baselines alone
     preset : that the weights have to be of; None takes what they are
     places : names of scenes; empty takes all that have something held out
     backends : baselines, or geometries of plugins as GEOMETRY or GEOMETRY+TEXTURE; empty takes all that can be measured
@@ -50,6 +51,7 @@ class Settings:
 
     data: Path
     weights: Path | None = None
+    learned: bool = True
     preset: str | None = None
     places: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
@@ -65,6 +67,10 @@ class Settings:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.weights is not None and not self.learned:
+            raise EvaluationSettingsError(
+                f"weights {self.weights} are given, and no weights are to be measured", "leave one of both out"
+            )
         if self.crops < 1 or self.seeds < 1 or self.steps < 1 or self.borders < 0:
             raise EvaluationSettingsError(
                 f"{self.crops} crops, {self.seeds} seeds and {self.steps} steps measure nothing",

@@ -12,18 +12,15 @@ from typing import Any
 
 import torch
 
-import earthgen.models
 from earthgen.models.card import WeightSet, open_weights
 from earthgen.models.errors import MissingWeightsError, WeightsDigestError, WeightsPresetError
 from earthgen.models.presets import PRESETS, Config, Preset, preset
+from earthgen.models.shipped import shipped_weights
 from earthgen.models.weights import VERSION, Header, load_weights, part_path
 from earthgen.sparse.backends import pick
 from earthgen.sparse.layers import Convolution, TransposedConvolution
 from earthgen_latent import LATENT_VERSION
 from geo_io.frame import Frame
-
-SHIPPED = Path(earthgen.models.__file__).parent / "weights" / "tiny"
-"""Where the package keeps the weights that it comes with, if it does."""
 
 BAND = (-16, 112)
 """Voxels above and below the ground that weights of no named preset were trained on."""
@@ -137,12 +134,13 @@ def open_networks(
 
     Raises MissingWeightsError where there is no set, or a part is not in it, else as `open_weights`.
     """
-    if weights is None and not SHIPPED.is_dir():
+    folder = shipped_weights() if weights is None else Path(weights)
+    if folder is None:
         raise MissingWeightsError(
             "this installation comes without weights",
             "train a set (`earthgen train all`) and give --weights DIR, or use the procedural backends",
         )
-    found = open_weights(Path(SHIPPED if weights is None else weights).resolve())
+    found = open_weights(folder.resolve())
     for part in parts:
         if part not in found.parts:
             raise MissingWeightsError(
