@@ -9,9 +9,10 @@ from pathlib import Path
 
 from benchmarks.machine import describe
 
-NAMES = sorted(
-    path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "__main__", "machine")
-)
+APART = {"__init__", "__main__", "machine", "overfit", "overfit_figures"}
+"""What is no benchmark, or wants a dataset and has a command of its own."""
+
+NAMES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in APART)
 
 
 def main() -> None:

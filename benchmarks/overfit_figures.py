@@ -1,0 +1,231 @@
+"""Figures and pictures of models that have learned one crop; benchmarks/overfit.py says what each figure counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from earthgen.dataset.crop import Crop
+from earthgen.models.discs import Discs
+from earthgen.models.flow import Predict, sample
+from earthgen.models.height_flow import ground_slopes
+from earthgen.models.occupancy import agreement
+from earthgen.models.struct_flow import active_cells, grid_state
+from earthgen.models.struct_vae import Decoded
+from earthgen.sparse import SparseTensor
+from earthgen.sparse.sites import Sites
+from earthgen.training.batches import Batch, make_batch
+from earthgen.training.parts import tex_vae
+from earthgen.training.parts.common import TALL, Context, only, tops, trained
+from earthgen.training.parts.tex_flow import colour_figures, told
+from earthgen.training.parts.tex_vae import splats_of, true_discs
+from earthgen.training.pictures import class_colours, heat, map_view, sheet, view, voxel_view
+from earthgen.training.randomness import torch_generator
+
+SAMPLING_STEPS = 25
+
+DRAWS = 4
+"""Samples of a flow, from noise of their own."""
+
+
+# ---- figures ----------------------------------------------------------------------------------------------
+
+
+def struct_vae_figures(model: Any, context: Context) -> dict[str, float]:
+    batch = make_batch([context.data.held[0]])
+    with torch.no_grad():
+        decoded = model.decode(model.encode(batch.sites, batch.semantic).mean)
+    found = {}
+    for level, true in zip(decoded.levels, reversed(model.levels(batch.sites)[:-1]), strict=True):
+        candidates = level.candidates.sites
+        match = agreement(level.kept, true)
+        every = len(candidates) + int((candidates.rows(true.coordinates) < 0).sum())
+        found[f"accuracy_{true.stride[0]}"] = 1 - (match.false + match.missed) / every
+    return {**found, **voxel_figures([decoded], batch)}
+
+
+def voxel_figures(found: Sequence[Decoded], batch: Batch) -> dict[str, float]:
+    """`iou` and `class_accuracy` of decoded voxels, the mean over several."""
+    known = batch.semantic > 0
+    overlaps, classes = [], []
+    for decoded in found:
+        overlaps.append(agreement(decoded.sites, batch.sites).iou)
+        rows = decoded.sites.rows(batch.sites.coordinates).long()
+        there = rows >= 0
+        right = torch.zeros_like(there)
+        right[there] = decoded.semantic()[rows[there]] == batch.semantic[there]
+        classes.append(float(right[known].float().mean()))
+    return {"iou": float(np.mean(overlaps)), "class_accuracy": float(np.mean(classes))}
+
+
+def struct_coarse_figures(model: Any, context: Context) -> dict[str, float]:
+    batch, grid, true = coarse_parts(model, context)
+    with torch.no_grad():
+        found = active_cells(coarse_sample(model, batch, grid, context.seed))
+    wrong = grid_state(grid, found).features != grid_state(grid, true).features
+    return {"accuracy": 1 - float(wrong.float().mean()), "iou": agreement(found, true).iou}
+
+
+def coarse_parts(model: Any, context: Context) -> tuple[Batch, Sites, Sites]:
+    """The crop `DRAWS` times, its grid of cells, and the active ones."""
+    batch = make_batch([context.data.held[0]] * DRAWS)
+    true = batch.sites
+    while true.stride[0] < model.config.stride:
+        true = true.parents(2)
+    return batch, model.grid(batch.sites.place, batch.shape), true
+
+
+def coarse_sample(model: Any, batch: Batch, grid: Sites, seed: int) -> SparseTensor:
+    features = model.condition(only(batch.conditions, "semantics", "height"), grid)
+    return SparseTensor(grid, drawn(model, model.predictor(grid, features), (len(grid), 1), seed))
+
+
+def struct_fine_figures(model: Any, context: Context) -> dict[str, float]:
+    batch = make_batch([context.data.held[0]])
+    decoded, cells = zip(*(fine_sample(model, context, batch, draw) for draw in range(DRAWS)), strict=True)
+    matches = [agreement(each.sites, batch.sites) for each in decoded]
+    wrong = np.mean([match.false + match.missed for match in matches])
+    return {"accuracy": 1 - float(wrong) / (cells[0] * model.config.stride**3), **voxel_figures(decoded, batch)}
+
+
+def fine_sample(model: Any, context: Context, batch: Batch, draw: int) -> tuple[Decoded, int]:
+    """Voxels of a latent that was sampled on the true cells, and how many cells there are."""
+    vae: Any = trained(context, "struct-vae")[0]
+    with torch.no_grad():
+        sites = vae.encode(batch.sites, batch.semantic).mean.sites
+        features = model.condition(only(batch.conditions, "semantics", "height"), sites)
+        found = drawn(model, model.predictor(sites, features), (len(sites), model.channels), context.seed + draw)
+        return vae.decode(vae.statistics.restored(SparseTensor(sites, found))), len(sites)
+
+
+def tex_vae_figures(model: Any, context: Context) -> dict[str, float]:
+    found = tex_vae.figures(model, context.data.held[0])
+    return {name: found[name] for name in ("colour_psnr", "view_psnr")}
+
+
+def tex_flow_figures(model: Any, context: Context) -> dict[str, float]:
+    batch = make_batch([context.data.held[0]])
+    # The mean of the errors, not of the decibels, which one good draw would lift.
+    errors = [
+        10 ** (-colour_figures(tex_sample(model, context, batch, draw), batch)["colour_psnr"] / 10)
+        for draw in range(DRAWS)
+    ]
+    return {"colour_psnr": -10 * math.log10(float(np.mean(errors)))}
+
+
+def tex_sample(model: Any, context: Context, batch: Batch, draw: int) -> Discs:
+    """Gaussians of a sampled latent."""
+    vae: Any = trained(context, "tex-vae")[0]
+    conditions, sites = only(batch.conditions, "semantics", "image"), batch.sites
+    with torch.no_grad():
+        features = model.condition(conditions, sites, told(batch, conditions), batch.normal)
+        found = drawn(model, model.predictor(sites, features), (len(sites), model.channels), context.seed + draw)
+        return vae.decode(vae.statistics.restored(SparseTensor(sites, found)), batch.normal)
+
+
+def height_flow_figures(model: Any, context: Context) -> dict[str, float]:
+    crop = context.data.held[0]
+    found = height_sample(model, context, make_batch([crop] * DRAWS)).numpy()[:, crop.valid]
+    true = crop.height[crop.valid]
+    right = (found >= TALL) == (true >= TALL)
+    return {"accuracy": float(right.mean()), "mae": float(np.abs(found - true).mean())}
+
+
+def height_sample(model: Any, context: Context, batch: Batch) -> Tensor:
+    """(batch, ny, nx) metres."""
+    slopes = ground_slopes(batch.ground, context.preset.voxel_size)
+    shape = (len(batch), 1, *batch.height.shape[1:])
+    with torch.no_grad():
+        return model.to_height(drawn(model, model.predictor(batch.classes, slopes), shape, context.seed))
+
+
+def drawn(model: Any, predict: Predict, shape: tuple[int, ...], seed: int) -> Tensor:
+    """A sampled state, from noise that no step of training has seen."""
+    noise = torch.randn(shape, generator=torch_generator(seed, "overfit", device="cpu"))
+    with torch.no_grad():
+        return sample(model.flow, predict, noise, steps=SAMPLING_STEPS)
+
+
+FIGURES: dict[str, Callable[[Any, Context], dict[str, float]]] = {
+    "struct-vae": struct_vae_figures,
+    "struct-coarse": struct_coarse_figures,
+    "struct-fine": struct_fine_figures,
+    "height-flow": height_flow_figures,
+    "tex-vae": tex_vae_figures,
+    "tex-flow": tex_flow_figures,
+}
+
+
+# ---- pictures ---------------------------------------------------------------------------------------------
+
+
+def picture(models: Mapping[str, Any], context_of: Callable[[str], Context]) -> Image.Image | None:
+    """Truth beside what comes out, a row a part; None of no parts."""
+    rows = [PICTURES[part](model, context_of(part)) for part, model in models.items()]
+    return sheet(rows, ["true", "by the model"])
+
+
+def struct_vae_row(model: Any, context: Context) -> list[Image.Image]:
+    crop = context.data.held[0]
+    batch = make_batch([crop])
+    with torch.no_grad():
+        return _voxels(crop, model.decode(model.encode(batch.sites, batch.semantic).mean))
+
+
+def struct_fine_row(model: Any, context: Context) -> list[Image.Image]:
+    crop = context.data.held[0]
+    return _voxels(crop, fine_sample(model, context, make_batch([crop]), 0)[0])
+
+
+def _voxels(crop: Crop, decoded: Decoded) -> list[Image.Image]:
+    pairs = ((crop.xyz, crop.semantic), (decoded.sites.lattice().numpy(), decoded.semantic().numpy()))
+    return [voxel_view(xyz, class_colours(classes), crop.frame, crop.ground) for xyz, classes in pairs]
+
+
+def struct_coarse_row(model: Any, context: Context) -> list[Image.Image]:
+    batch, grid, true = coarse_parts(model, context)
+    found = active_cells(coarse_sample(model, batch, grid, context.seed))
+    pictures = []
+    for cells in (true, found):
+        while cells.stride != (1, 1, 1):
+            cells = cells.children(2)[0]
+        pictures.append(map_view(heat(tops(cells, batch.shape, context.data.held[0].frame.z[0])[0].numpy())))
+    return pictures
+
+
+def height_flow_row(model: Any, context: Context) -> list[Image.Image]:
+    crop = context.data.held[0]
+    found = height_sample(model, context, make_batch([crop] * DRAWS))[0].numpy()
+    return [map_view(heat(each)) for each in (crop.height, found)]
+
+
+def tex_vae_row(model: Any, context: Context) -> list[Image.Image]:
+    batch = make_batch([context.data.held[0]])
+    with torch.no_grad():
+        return _gaussians(batch, model.decode(model.encode(tex_vae.features(batch)).mean, batch.normal))
+
+
+def tex_flow_row(model: Any, context: Context) -> list[Image.Image]:
+    batch = make_batch([context.data.held[0]])
+    return _gaussians(batch, tex_sample(model, context, batch, 0))
+
+
+def _gaussians(batch: Batch, found: Discs) -> list[Image.Image]:
+    crop = batch.crops[0]
+    return [view(splats_of(each, batch), crop.frame, crop.ground) for each in (true_discs(batch), found)]
+
+
+PICTURES: dict[str, Callable[[Any, Context], list[Image.Image]]] = {
+    "struct-vae": struct_vae_row,
+    "struct-coarse": struct_coarse_row,
+    "struct-fine": struct_fine_row,
+    "height-flow": height_flow_row,
+    "tex-vae": tex_vae_row,
+    "tex-flow": tex_flow_row,
+}
