@@ -140,7 +140,7 @@ OPTIONS = {
     "--scene --precision --device --devices --threads --checkpoint-minutes --weights-dtype --licence --quiet --json "
     "--progress",
     "evaluate": "--data --out --weights --preset --place --backends --crops --size --seed --seeds --borders --steps "
-    "--guidance --set --grade --images --no-images --quiet --json --progress",
+    "--guidance --set --grade --images --no-images --learned --no-learned --card --quiet --json --progress",
     "doctor": "--json",
 }
 

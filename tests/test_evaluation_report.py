@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 
 from earthgen.dataset.errors import VoxelSizeError
 from earthgen.dataset.scene import scenes_in
+from earthgen.evaluation.card import write_into_card
 from earthgen.evaluation.errors import EvaluationSettingsError, NoHeldOutCropsError, UnknownBackendError
 from earthgen.evaluation.evaluate import Evaluation, evaluate
 from earthgen.evaluation.reconstruction import PAPER, sites_of, struct_vae
@@ -22,7 +24,7 @@ from earthgen.evaluation.settings import Settings, backends_of, chosen, held_out
 from earthgen.evaluation.worlds import choose, conditions_of, make_world
 from earthgen.models import shipped
 from earthgen.models.card import open_weights
-from earthgen.models.errors import MissingWeightsError, WeightsPresetError
+from earthgen.models.errors import MissingWeightsError, WeightsDigestError, WeightsPresetError
 from earthgen.progress import Event, Progress
 from earthgen_cli.evaluate import given_back
 from earthgen_cli.main import main
@@ -326,6 +328,32 @@ def test_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main([*words, "--place", "nowhere"]) == 2
     assert main([*words, "--place", "here"]) == 4
     assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_figures_in_the_card_of_the_weights(
+    data: Path, untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "weights"
+    shutil.copytree(untrained, weights)
+    before = open_weights(weights).card
+    words = ["evaluate", "--data", str(data), "--out", str(tmp_path / "r"), "--crops", "2", "--no-images"]
+    words += ["--seeds", "1", "--borders", "0", "--backends", "mean-height", "--steps", "1", "--card"]
+    assert main(words) == 2
+    assert "Give --weights DIR" in capsys.readouterr().err
+    assert main([*words, "--weights", str(weights)]) == 0
+    assert str(weights / "README.md") in capsys.readouterr().out.splitlines()
+    after = open_weights(weights).card
+    assert {**after, "metrics": {}} == {**before, "metrics": {}}
+    report = json.loads((tmp_path / "r" / "report.json").read_text())
+    (worlds,) = (table for name, table in after["metrics"].items() if name.startswith("Worlds"))
+    assert worlds["mean-height"]["height W1, m"] == report["worlds"]["mean-height"]["height_w1"]
+    (back,) = (table for name, table in after["metrics"].items() if name.startswith("Given back by struct-vae"))
+    assert back["struct-vae"]["accuracy"] == report["reconstruction"]["struct-vae"]["accuracy"]
+    assert back["paper: struct-vae"]["accuracy"] == 0.971
+    assert "| mean-height |" in (weights / "README.md").read_text()
+    report["weights"]["digests"]["struct-vae"] = "0" * 64
+    with pytest.raises(WeightsDigestError, match="of other weights"):
+        write_into_card(report, weights)
 
 
 def test_seams_and_diversity_can_be_left_out(data: Path) -> None:

@@ -77,6 +77,9 @@ def evaluate(
     images: Annotated[
         bool, typer.Option("--images/--no-images", help="Whether an image network compares pictures.")
     ] = True,
+    card: Annotated[
+        bool, typer.Option("--card", help="Write the figures into the model card of the --weights that were measured.")
+    ] = False,
     quiet: Quiet = False,
     json_output: JsonOutput = False,
     progress: ProgressMode = Mode.AUTO,
@@ -85,11 +88,14 @@ def evaluate(
 
     All are given the same land cover and ground, on the same crops. docs/evaluation.md says what each number means.
     """
+    from earthgen.evaluation.errors import EvaluationSettingsError
     from earthgen.evaluation.evaluate import evaluate as measure
     from earthgen.evaluation.report import plain, write_report
     from earthgen.evaluation.settings import Settings
     from earthgen.progress import Progress
 
+    if card and weights is None:
+        raise EvaluationSettingsError("--card writes into a set of weights, and none is given", "give --weights DIR")
     given: dict[str, Any] = {"grades": tuple(grade)} if grade else {}
     settings = Settings(
         data=data, weights=weights, learned=learned, preset=preset, places=tuple(place or ()), crops=crops, size=size,
@@ -100,6 +106,10 @@ def evaluate(
     with display(progress, quiet=quiet, json_output=json_output) as show:
         found = measure(settings, ctx.obj.plugins, Progress(show))
     files = write_report(found, out)
+    if card and weights is not None:
+        from earthgen.evaluation.card import write_into_card
+
+        files.append(write_into_card(found.report, weights).folder / "README.md")
     if json_output:
         say_json(plain({"files": [str(file) for file in files], "report": found.report}))
     elif not quiet:
@@ -110,7 +120,8 @@ def evaluate(
             say(PAPER_NOTE)
         for note in found.report["notes"]:
             say(note)
-        say(str(files[-1]))
+        for file in files[1:]:
+            say(str(file))
 
 
 def row(name: str, world: dict[str, Any]) -> tuple[str, ...]:
