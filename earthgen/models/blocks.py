@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from earthgen import sparse
 from earthgen.models.presets import BlockConfig
 from earthgen.sparse import SparseTensor
-from earthgen.sparse.linear import linear
 from earthgen.sparse.kernel_map import kernel_map
+from earthgen.sparse.linear import linear
 from earthgen.sparse.sites import Sites
 from earthgen.sparse.windows import Partition, whole, windows
 
