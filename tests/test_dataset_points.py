@@ -21,7 +21,7 @@ from earthgen.dataset.errors import (
     UnclassifiedCloudError,
 )
 from earthgen.dataset.ground import fill_nearest, filter_ground, interpolate
-from earthgen.dataset.meshes import sample_mesh
+from earthgen.dataset.mesh_files import read_mesh_file
 from earthgen.dataset.points import read_points, scale_colours
 from geo_io.errors import FrameError, MissingCrsError, MissingFileError, UnitError
 from geo_io.frame import Frame
@@ -140,7 +140,7 @@ def test_what_is_not_installed_is_named(
     monkeypatch.setitem(sys.modules, "trimesh", None)
     (tmp_path / "m.obj").write_text("v 0 0 0")
     with pytest.raises(MeshFormatError, match="trimesh, which is not installed"):
-        sample_mesh(tmp_path / "m.obj", 1.0, None, (0, 0, 0))
+        read_mesh_file(tmp_path / "m.obj", None)
 
 
 # ---- colours --------------------------------------------------------------------------------------------

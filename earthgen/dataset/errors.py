@@ -6,6 +6,7 @@ from earthgen.errors import JobError, StoreError
 from geo_io.errors import FrameError, InputError, RegionError
 
 __all__ = [
+    "CityModelError",
     "ColourDepthError",
     "CropError",
     "DatasetError",
@@ -15,8 +16,10 @@ __all__ = [
     "RecipeError",
     "SceneExistsError",
     "SourceOverlapError",
+    "TilesetError",
     "TruncatedCloudError",
     "UnclassifiedCloudError",
+    "UnsafePathError",
     "VoxelSizeError",
 ]
 
@@ -47,6 +50,18 @@ class ColourDepthError(PointCloudError):
 
 class MeshFormatError(InputError):
     """A mesh is of a format that is not read, or holds no surface."""
+
+
+class CityModelError(MeshFormatError):
+    """A CityJSON file is damaged, of an unknown version, or does not say where it lies."""
+
+
+class TilesetError(MeshFormatError):
+    """3D Tiles are damaged, or need what is not read."""
+
+
+class UnsafePathError(InputError, PermissionError):
+    """A file names another one on the network, or outside its own folder."""
 
 
 class SourceOverlapError(RegionError):

@@ -1,4 +1,4 @@
-"""Textured meshes as scenes: OBJ, glTF and what else trimesh (MIT) reads.
+"""Textured meshes as scenes: OBJ and glTF (`mesh_files`), CityJSON (`city_json`) and 3D Tiles (`tiles_3d`).
 
 Surfaces are sampled densely; samples mark voxels, half a voxel behind the surface, so that a roof at height h tops the
 voxels whose centres are below h, as in height fields. What the open air cannot reach from above or from the sides is
@@ -8,44 +8,36 @@ seen from outside, as all these formats have it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from earthgen.dataset.cover import Given, combine
+from earthgen.dataset.city_json import CityModel, open_city
+from earthgen.dataset.cover import LOW, Given, combine
 from earthgen.dataset.errors import MeshFormatError, RecipeError, SourceOverlapError
 from earthgen.dataset.ground import fill_nearest, filter_ground, interpolate
 from earthgen.dataset.layers import ground_and_height, read_cover, semantics_options
-from earthgen.dataset.points import INSTALL
+from earthgen.dataset.mesh_files import read_mesh_file
+from earthgen.dataset.patches import FOOT, SURFACE, TERRAIN, Patch, Samples, sample
 from earthgen.dataset.quality import Evidence
 from earthgen.dataset.recipe import SceneRecipe
 from earthgen.dataset.scene import SceneData
 from earthgen.dataset.shell import Columns, solid_volume
 from earthgen.dataset.sources import Sources, find_bounds
-from geo_io.frame import UNKNOWN_DATUM, projected_crs
+from earthgen.dataset.tile_volumes import ELLIPSOID
+from earthgen.dataset.tiles_3d import Tileset, open_tileset, tileset_crs, tileset_patches
+from geo_io.crs import parsed_crs, transformer
+from geo_io.frame import UNKNOWN_DATUM, Bounds, Frame, projected_crs
+from geo_io.legend import codes
 
-SUFFIXES = (".obj", ".gltf", ".glb", ".ply", ".stl", ".off")
-Y_UP = (".gltf", ".glb")
-"""Formats whose y axis points up (the glTF specification says so); others are taken as z up unless told."""
-
-DENSITY = 3.0
-"""Samples along a voxel's edge."""
+JSON = (".json", ".jsonl", ".cityjson")
 
 UPWARD = 0.2
 """The ground is looked for among samples whose normal points up by more than this."""
-
-MOST_SAMPLES = 60_000_000
-
-TILES = {
-    ".json": "3D Tiles and CityJSON are not read",
-    ".b3dm": "3D Tiles are not read",
-    ".cityjson": "CityJSON is not read",
-    ".gml": "CityGML is not read",
-    ".fbx": "FBX is not read",
-}
 
 
 def scene_of_meshes(
@@ -53,169 +45,245 @@ def scene_of_meshes(
 ) -> tuple[SceneData, Evidence, str]:
     """(scene, what it is judged by, vertical CRS) of meshes.
 
-    The ground is the recipe's dtm, else found below the mesh by its shape.
+    The ground is the recipe's dtm; else what city models say of it, their terrain and the feet of their buildings; else
+    found below the mesh by its shape.
 
     Raises
     ------
-    MeshFormatError
-        if a file is of another format, or holds no surface
+    MeshFormatError and its subclasses
+        if a file is of another format, is damaged, or holds no surface
+    UnsafePathError
+        if a file names another one on the network, or outside its folder
     RecipeError
-        if the recipe gives no CRS, or the mesh is too large for its voxels
+        if neither the recipe nor a file says a CRS, the mesh is too large for its voxels, or its heights and those of
+        the dtm have not one datum
+    SourceOverlapError
+        if there is nothing within the bounds
     """
-    if recipe.crs is None:
-        raise RecipeError(f"the meshes of scene {recipe.name} say no CRS", "give crs = 'EPSG:...', and mesh_offset")
-    crs = projected_crs(recipe.target or recipe.crs)
-    points, normals, colours, seen = (np.concatenate(parts) for parts in zip(
-        *(sample_mesh(path, size, recipe.mesh_up, recipe.mesh_offset) for path in sources.all("mesh")), strict=True
-    ))  # fmt: skip
-    if recipe.bounds:
-        left, bottom, right, top = recipe.bounds
-    else:
-        (left, bottom), (right, top) = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
-    frame = find_bounds(crs, size, (float(left), float(bottom), float(right), float(top)), band)
-    within = points - normals * (0.5 * size)
-    col = np.floor(within[:, 0] / size).astype(np.int64) - frame.x[0]
-    row = frame.y[1] - 1 - np.floor(within[:, 1] / size).astype(np.int64)
+    samples, frame, vertical = _samples(recipe, sources, size, band)
+    within = samples.at - samples.normal * (0.5 * size)
+    row, col = _columns(within, frame)
     inside = (col >= 0) & (col < frame.nx) & (row >= 0) & (row < frame.ny)
     if not inside.any():
         raise SourceOverlapError(
             f"the meshes of scene {recipe.name} have nothing on {frame}", "check bounds and mesh_offset"
         )
-    upward = normals[inside, 2] > UPWARD
-    points, within, colours, seen = points[inside], within[inside], colours[inside], seen[inside]
-    col, row = col[inside], row[inside]
-    low, high = np.full(frame.shape, np.inf, np.float32), np.full(frame.shape, -np.inf, np.float32)
-    # The underside of a floor is not the ground.
-    np.minimum.at(low, (row[upward], col[upward]), points[upward, 2].astype(np.float32))
-    np.maximum.at(high, (row, col), points[:, 2].astype(np.float32))
+    samples, within, row, col = samples.select(inside), within[inside], row[inside], col[inside]
+    high = np.full(frame.shape, -np.inf, np.float32)
+    np.maximum.at(high, (row, col), samples.at[:, 2].astype(np.float32))
     valid = np.isfinite(high)
-    vertical = UNKNOWN_DATUM
     if dtm := sources.one("dtm"):
         found = ground_and_height(dtm, None, frame, recipe.unit, recipe.crs)
-        ground, vertical = found.ground, found.vertical_crs
+        ground = found.ground
+        vertical = _one_datum(recipe, vertical, found.vertical_crs)
+        if samples.code.any():
+            # A city model says what stands there: what lies between is ground.
+            valid |= found.measured
     else:
-        lowest = np.where(np.isfinite(low), low, np.float32(np.nan))
-        ground = interpolate(lowest, filter_ground(lowest, size, largest=recipe.largest_thing))
+        ground = _ground(samples, row, col, frame, recipe.largest_thing)
     # Small gaps between samples are no holes of the scene.
     valid = ndimage.binary_closing(np.pad(valid, 2), np.ones((3, 3)))[2:-2, 2:-2]
     above = np.where(np.isfinite(high), high - ground, np.float32(np.nan))
     level = np.floor((within[:, 2] - ground[row, col]) / size).astype(np.int64) - frame.z[0]
     fits = (level >= 0) & (level < frame.z[1] - frame.z[0])
     over = float(((high - ground) > frame.z[1] * size).mean())
-    row, col, level = row[fits], col[fits], level[fits]
+    samples, row, col, level = samples.select(fits), row[fits], col[fits], level[fits]
     shape = (*frame.shape, frame.z[1] - frame.z[0])
     shell = np.zeros(shape, bool)
     shell[row, col, level] = True
     # The ground's own surface, where the mesh has none.
     shell[..., : 0 - frame.z[0]] = True
     solid = _closed(shell, valid)
-    image, known = _from_above(frame.shape, row, col, level, colours[fits], seen[fits])
+    image, known = _from_above(frame.shape, row, col, level, samples.rgb, samples.seen)
     filled = np.where(np.isfinite(above), above, np.float32(0))
-    filled = fill_nearest(filled, np.isfinite(above)) if np.isfinite(above).any() else filled
+    if np.isfinite(above).any() and not (dtm and samples.code.any()):
+        filled = fill_nearest(filled, np.isfinite(above))
     base = None
     if sources.all("cover"):
         options = semantics_options(recipe.legend, recipe.legend_values, recipe.class_field, recipe.crs)
         base, _ = read_cover(sources.all("cover"), frame, options)
-    result = combine(Given(filled, None, base, None, image, known), size, "all", ground, valid)
+    inner = _classes(shape, row, col, level, samples.code) if samples.code.any() else None
+    top = None if inner is None else _topmost(frame.shape, row, col, level, samples.code)
+    given = None if top is None else _told(top, filled)
+    result = combine(Given(filled, None, base, given, image, known), size, "all", ground, valid)
     height = np.clip(result.height, 0, frame.z[1] * size).astype(np.float32)
     columns = Columns(frame, ground.astype(np.float32), height, result.cover, image, known & valid, valid)
-    classes = np.where(solid, np.maximum(result.cover, 1)[..., None], 0).astype(np.uint8)
-    rgb, coloured = _colours(shape, row, col, level, colours[fits], seen[fits])
+    cover = np.maximum(result.cover, 1)[..., None]
+    if inner is not None and top is not None:
+        # Where the column's class was made to fit its height, so are its voxels.
+        cover = np.where((inner == 0) | (inner == top[..., None]), cover, inner)
+    classes = np.where(solid, cover, 0).astype(np.uint8)
+    rgb, coloured = _colours(shape, row, col, level, samples.rgb, samples.seen)
     data = solid_volume(columns, classes, rgb, coloured)
     return data, Evidence(measured=valid, solid=filled, over_band=over, changed=result.changed), vertical
 
 
-def sample_mesh(
-    path: Path, size: float, up: str | None, offset: tuple[float, float, float]
-) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Points (n, 3) float64 on a mesh in CRS metres, normals (n, 3), colours (n, 3) uint8, whether they are known (n,).
+# ---- from files to samples ------------------------------------------------------------------------------
 
-    Points lie on a regular pattern over each triangle, `DENSITY` a voxel's edge: a mesh is always sampled alike.
-    Raises as `scene_of_meshes`.
+
+@dataclass(frozen=True)
+class _Plain:
+    """A file that says neither CRS nor datum."""
+
+    path: Path
+
+
+_Source = _Plain | CityModel | Tileset
+
+
+def _samples(recipe: SceneRecipe, sources: Sources, size: float, band: tuple[int, int]) -> tuple[Samples, Frame, str]:
+    """(samples in the scene's CRS, frame, vertical CRS)."""
+    paths = sources.all("mesh")
+    source: _Source = _open(paths[0], recipe.crs)
+    crs = _scene_crs(recipe, source)
+    frame = find_bounds(crs, size, recipe.bounds, band) if recipe.bounds else None
+    datums: list[str] = []
+
+    def patches() -> Iterator[Patch]:
+        nonlocal source
+        for number, path in enumerate(paths):
+            source = _open(path, recipe.crs) if number else source
+            datums.append(_datum(source))
+            for patch in _patches(source, recipe, crs, size, None if frame is None else frame.bounds):
+                moved = patch.moved(patch.corners + np.array(recipe.mesh_offset))
+                yield moved if frame is None else moved.within(frame.bounds, size)
+
+    samples = sample(patches(), size)
+    if len(set(datums)) > 1:
+        raise RecipeError(
+            f"heights of the meshes of scene {recipe.name} are in {' and '.join(sorted(set(datums)))}",
+            "make a scene of each",
+        )
+    if frame is None and not len(samples):
+        raise MeshFormatError(f"the meshes of scene {recipe.name} hold no surfaces", "give others")
+    if frame is None:
+        (left, bottom), (right, top) = samples.at[:, :2].min(axis=0), samples.at[:, :2].max(axis=0)
+        frame = find_bounds(crs, size, (float(left), float(bottom), float(right), float(top)), band)
+    # Heights that were moved are in no datum that a file says.
+    return samples, frame, datums[0] if recipe.mesh_offset[2] == 0 else UNKNOWN_DATUM
+
+
+def _open(path: Path, crs: str | None) -> _Source:
+    if path.suffix.casefold() not in JSON:
+        return _Plain(path)
+    text = path.read_bytes()
+    if path.suffix.casefold() != ".json" or b'"CityJSON"' in text:
+        return open_city(path, crs)
+    if b'"asset"' in text:
+        return open_tileset(path)
+    raise MeshFormatError(f"{path} is neither CityJSON nor a tileset of 3D Tiles", "give one of these, OBJ or glTF")
+
+
+def _scene_crs(recipe: SceneRecipe, source: _Source) -> str:
+    """The CRS of a scene: target, crs, else that of its first mesh."""
+    if recipe.target or recipe.crs:
+        return projected_crs(recipe.target or recipe.crs or "")
+    if isinstance(source, CityModel):
+        return source.crs
+    if isinstance(source, Tileset):
+        if recipe.bounds:
+            raise RecipeError(
+                f"the bounds of scene {recipe.name} are in no CRS: 3D Tiles have none", "give target = 'EPSG:...'"
+            )
+        return tileset_crs(source)
+    raise RecipeError(f"the meshes of scene {recipe.name} say no CRS", "give crs = 'EPSG:...', and mesh_offset")
+
+
+def _datum(source: _Source) -> str:
+    if isinstance(source, CityModel):
+        return source.vertical_crs
+    return ELLIPSOID if isinstance(source, Tileset) else UNKNOWN_DATUM
+
+
+def _patches(source: _Source, recipe: SceneRecipe, crs: str, size: float, bounds: Bounds | None) -> Iterator[Patch]:
+    """The surfaces of a file in the CRS of the scene, but for `mesh_offset`."""
+    if isinstance(source, Tileset):
+        yield from tileset_patches(source, crs, size, bounds, recipe.mesh_up)
+        return
+    if isinstance(source, CityModel):
+        own, parts = source.crs, source.patches()
+    else:
+        if recipe.crs is None:
+            raise RecipeError(f"{source.path} says no CRS", "give crs = 'EPSG:...', and mesh_offset")
+        own, parts = projected_crs(recipe.crs), iter(read_mesh_file(source.path, recipe.mesh_up))
+    if own == crs:
+        yield from parts
+        return
+    way = transformer(parsed_crs(own), parsed_crs(crs))
+    # A plain mesh lies in its CRS only with its offset, which is added again after this.
+    offset = np.array((0.0, 0.0, 0.0) if isinstance(source, CityModel) else recipe.mesh_offset)
+    for part in parts:
+        x, y, z = np.moveaxis(part.corners + offset, -1, 0)
+        yield part.moved(np.stack([*way.transform(x, y), z], axis=-1) - offset)
+
+
+def _one_datum(recipe: SceneRecipe, mesh: str, dtm: str) -> str:
+    """The vertical CRS of a scene. Datums are not transformed: whoever mixes two says by how much they differ."""
+    if UNKNOWN_DATUM not in (mesh, dtm) and mesh != dtm:
+        raise RecipeError(
+            f"heights of the meshes of scene {recipe.name} are in {mesh}, those of its dtm in {dtm}",
+            "give mesh_offset = [0, 0, METRES], what is added to those of the meshes",
+        )
+    return dtm
+
+
+# ---- from samples to columns and voxels -----------------------------------------------------------------
+
+
+def _columns(points: NDArray, frame: Frame) -> tuple[NDArray, NDArray]:
+    """(row, column) int64 of points, which may lie outside the frame."""
+    col = np.floor(points[:, 0] / frame.voxel_size).astype(np.int64) - frame.x[0]
+    row = frame.y[1] - 1 - np.floor(points[:, 1] / frame.voxel_size).astype(np.int64)
+    return row, col
+
+
+def _ground(samples: Samples, row: NDArray, col: NDArray, frame: Frame, largest: float) -> NDArray:
+    """(ny, nx) float32 metres."""
+
+    def lowest(which: NDArray) -> NDArray:
+        out = np.full(frame.shape, np.inf, np.float32)
+        np.minimum.at(out, (row[which], col[which]), samples.at[which, 2].astype(np.float32))
+        return np.where(np.isfinite(out), out, np.float32(np.nan))
+
+    if (samples.role != SURFACE).any():
+        terrain, foot = lowest(samples.role == TERRAIN), lowest(samples.role == FOOT)
+        found = np.where(np.isfinite(terrain), terrain, foot)
+        return interpolate(found, np.isfinite(found))
+    # The underside of a floor is not the ground.
+    found = lowest(samples.normal[:, 2] > UPWARD)
+    return interpolate(found, filter_ground(found, frame.voxel_size, largest=largest))
+
+
+def _told(top: NDArray, height: NDArray) -> NDArray:
+    """Classes of columns that say something: of bare terrain colours and land cover know more.
+
+    Plants that hardly rise above the ground are grassland: "plant cover" may be either.
     """
-    suffix = path.suffix.casefold()
-    if suffix not in SUFFIXES:
-        said = TILES.get(suffix, f"meshes of the format {suffix or 'without a suffix'} are not read")
-        raise MeshFormatError(f"{path}: {said}", f"convert it to OBJ or glTF; {', '.join(SUFFIXES)} are read")
-    try:
-        import trimesh
-    except ImportError as error:
-        raise MeshFormatError(f"{path} is read with trimesh, which is not installed", INSTALL) from error
-    try:
-        # Its readers check little: a damaged file ends in whatever their parsing meets.
-        loaded = trimesh.load(path, process=False)
-    except (ValueError, KeyError, IndexError, TypeError, OSError, AttributeError, NotImplementedError) as error:
-        raise MeshFormatError(
-            f"{path} cannot be read as a mesh: {error}", "check it, and the files that it names"
-        ) from error
-    parts = [mesh for mesh in _parts(loaded) if len(mesh.faces)]
-    if not parts:
-        raise MeshFormatError(f"{path} holds no triangles", "give a mesh with faces")
-    found = [_sample(mesh, size) for mesh in parts]
-    points, normals, colours, seen = (np.concatenate(part) for part in zip(*found, strict=True))
-    if up == "y" or (up is None and suffix in Y_UP):
-        points, normals = (np.stack([v[:, 0], -v[:, 2], v[:, 1]], axis=1) for v in (points, normals))
-    return points + np.array(offset), normals, colours, seen
+    code = codes()
+    low = (top == code["shrub"]) & (height < LOW)
+    told = np.where(low, np.uint8(code["grassland"]), top)
+    return np.where(top == code["bare_ground"], np.uint8(0), told).astype(np.uint8)
 
 
-def _parts(loaded: Any) -> list[Any]:
-    """The meshes of a file, in the file's coordinates."""
-    if hasattr(loaded, "dump"):
-        return [mesh for mesh in loaded.dump() if hasattr(mesh, "faces")]
-    return [loaded] if hasattr(loaded, "faces") else []
+def _classes(shape: tuple[int, ...], row: NDArray, col: NDArray, level: NDArray, code: NDArray) -> NDArray:
+    """uint8: the class of most samples in each voxel, of equal ones the lowest code, 0 where none has a class."""
+    told = code != 0
+    place = np.ravel_multi_index((row[told], col[told], level[told]), shape)
+    pair, count = np.unique(place * 256 + code[told], return_counts=True)
+    order = np.lexsort((pair % 256, -count, pair // 256))
+    unique, first = np.unique(pair[order] // 256, return_index=True)
+    out = np.zeros(shape, np.uint8)
+    out.reshape(-1)[unique] = (pair[order] % 256)[first]
+    return out
 
 
-def _sample(mesh: Any, size: float) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    corners = np.asarray(mesh.vertices, np.float64)[np.asarray(mesh.faces)]
-    longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(axis=1)
-    steps = np.clip(np.ceil(longest / size * DENSITY).astype(np.int64), 1, 4096)
-    total = int(((steps + 1) * (steps + 2) // 2).sum())
-    if total > MOST_SAMPLES:
-        raise RecipeError(f"a mesh would need {total:,} samples", "take larger voxels, or give bounds and a part of it")
-    points, owner, weights = [], [], []
-    for step in np.unique(steps):
-        faces = np.flatnonzero(steps == step)
-        i, j = np.meshgrid(np.arange(step + 1), np.arange(step + 1), indexing="ij")
-        inside = i + j <= step
-        weight = np.stack([i[inside], j[inside], step - i[inside] - j[inside]], axis=1) / step
-        points.append(np.einsum("sk,fkd->fsd", weight, corners[faces]).reshape(-1, 3))
-        owner.append(np.repeat(faces, len(weight)))
-        weights.append(np.tile(weight, (len(faces), 1)))
-    at, face, weight = np.concatenate(points), np.concatenate(owner), np.concatenate(weights)
-    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normal = across / np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-12)
-    colours, seen = _texture(mesh, face, weight)
-    return at, normal[face], colours, seen
-
-
-def _texture(mesh: Any, face: NDArray, weight: NDArray) -> tuple[NDArray, NDArray]:
-    """Colours of samples from a texture, else of vertices or faces, else none."""
-    count = len(face)
-    visual, faces = mesh.visual, np.asarray(mesh.faces)
-    uv = getattr(visual, "uv", None)
-    image = _image(getattr(visual, "material", None))
-    if uv is not None and image is not None:
-        texels = np.asarray(image.convert("RGB"))
-        place = np.einsum("sk,skd->sd", weight, np.asarray(uv, np.float64)[faces[face]]) % 1.0
-        x = np.minimum((place[:, 0] * texels.shape[1]).astype(np.int64), texels.shape[1] - 1)
-        y = np.minimum(((1 - place[:, 1]) * texels.shape[0]).astype(np.int64), texels.shape[0] - 1)
-        return texels[y, x], np.ones(count, bool)
-    kind = getattr(visual, "kind", None)
-    if kind == "vertex":
-        rgb = np.asarray(visual.vertex_colors, np.float64)[:, :3]
-        mixed = np.einsum("sk,skd->sd", weight, rgb[faces[face]])
-        return np.clip(np.round(mixed), 0, 255).astype(np.uint8), np.ones(count, bool)
-    if kind == "face":
-        return np.asarray(visual.face_colors, np.uint8)[face, :3], np.ones(count, bool)
-    return np.full((count, 3), 128, np.uint8), np.zeros(count, bool)
-
-
-def _image(material: Any) -> Any:
-    for name in ("baseColorTexture", "image"):
-        image = getattr(material, name, None)
-        if image is not None:
-            return image
-    return None
+def _topmost(shape: tuple[int, int], row: NDArray, col: NDArray, level: NDArray, code: NDArray) -> NDArray:
+    """(ny, nx) uint8 class of the samples in the topmost voxel of each column."""
+    top = np.full(shape, -1, np.int64)
+    np.maximum.at(top, (row, col), level)
+    highest = level == top[row, col]
+    flat = np.zeros(int(highest.sum()), np.int64)
+    return _classes((*shape, 1), row[highest], col[highest], flat, code[highest])[:, :, 0]
 
 
 def _closed(shell: NDArray, valid: NDArray) -> NDArray:

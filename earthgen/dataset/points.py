@@ -181,6 +181,7 @@ def _read(path: Path, crs: str | None, unit: str | None) -> _File:
             header = reader.header
             if path.stat().st_size <= header.offset_to_point_data:
                 raise TruncatedCloudError(f"{path} ends within its header", "fetch it again")
+            _check_records(path, header)
             horizontal, metres, vertical = _reference(path, header, crs, unit)
             parts = [_arrays(points) for points in reader.chunk_iterator(CHUNK)]
     except laspy.errors.LaspyException as error:
@@ -209,6 +210,21 @@ def _read(path: Path, crs: str | None, unit: str | None) -> _File:
         np.concatenate([part[2] for part in parts]),
         None if rgb[0] is None else np.concatenate(rgb),  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def _check_records(path: Path, header: Any) -> None:
+    """TruncatedCloudError where the records behind the points are cut off.
+
+    COPC keeps its index there, and often the CRS, so that a file without its end would seem to have none.
+    """
+    place, size = header.start_of_first_evlr, path.stat().st_size
+    with path.open("rb") as file:
+        for _ in range(header.number_of_evlrs):
+            file.seek(place + 20)  # reserved 2, user 16, record 2; LAS 1.4 R15, section 2.7
+            length = file.read(8)
+            place += 60 + int.from_bytes(length, "little")
+            if len(length) < 8 or place > size:
+                raise TruncatedCloudError(f"{path} ends before the records behind its points", "fetch it again")
 
 
 def _unreadable(path: Path, error: BaseException) -> PointCloudError:
