@@ -166,12 +166,16 @@ def one_crop(folder: Path | str, preset: Preset, scene: str | None = None) -> On
 
 
 def overfit(
-    part: str, context: Context, precision: str, every: int, tell: Callable[[str], None]
-) -> tuple[Any, Outcome]:  # fmt: skip
+    part: str, context: Context, precision: str, every: int, tell: Callable[[str], None], whole: bool = False
+) -> tuple[Any, Outcome, Outcome]:  # fmt: skip
     """Train a part on the one crop until its figures are reached, or its steps or minutes are over.
 
     every : steps between measurements
+    whole : go on to the end when they are reached
+
+    Returns the model, how it did when its figures were first reached, or else at the end, and how it did at the end.
     """
+    first: Outcome | None = None
     began = time.process_time()
     task, team = MAKERS[part](context), Team(context.device)
     settings = make_settings({"data": ".", "out": ".", "seed": context.seed, "precision": precision})
@@ -191,8 +195,10 @@ def overfit(
         outcome = Outcome(state.step, time.process_time() - began, figures, reached(part, figures))
         shown = " ".join(f"{name} {value:.4f}" for name, value in figures.items())
         tell(f"{part}: step {state.step}, {outcome.seconds:.0f} s, loss {values['loss']:.4g}, {shown}")
-        if outcome.reached or over:
-            return state.model, outcome
+        if outcome.reached and first is None:
+            first = outcome
+        if over or (outcome.reached and not whole):
+            return state.model, first or outcome, outcome
         state.model.train()
 
 
@@ -202,12 +208,13 @@ def overfit(
 def measured(
     data: Path | str, out: Path, *, scene: str | None = None, parts: Sequence[str] = PARTS, minutes: float = 30.0,
     steps: int | None = None, preset_name: str = "tiny", precision: str = "auto", every: int = 50,
-    tell: Callable[[str], None] = lambda line: None,
+    whole: bool = False, tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, object]:  # fmt: skip
     """Overfit parts in order, and keep their weights and a picture in a folder.
 
     out : weights are PART.safetensors, and are taken for the flows if their autoencoder is not among `parts`
     minutes : of CPU time, of each part at most; steps : of each part instead of its own
+    whole : train on to the end after the figures are reached
 
     Raises
     ------
@@ -233,14 +240,15 @@ def measured(
     models: dict[str, Any] = {}
     try:
         for part in sorted(parts, key=PARTS.index):
-            model, outcome = overfit(part, context_of(part), precision, every, tell)
+            model, first, last = overfit(part, context_of(part), precision, every, tell, whole)
             source = AUTOENCODERS.get(part)
             save_weights(
                 part_path(out, part), part, model, preset_name=found.name, voxel_size=found.voxel_size,
                 latents=trained(context_of(part), source)[1].digest if source else "", data=one.sources,
-                metrics=dict(outcome.figures), licence=one.sources[0]["licence"],
+                metrics=dict(last.figures), licence=one.sources[0]["licence"],
             )  # fmt: skip
-            outcomes[part], models[part] = outcome.to_dict(), model
+            outcomes[part] = {**first.to_dict(), **({"at the end": last.to_dict()} if whole else {})}
+            models[part] = model
         sheet = picture(models, context_of)
         if sheet is not None:
             sheet.save(out / "overfit.png", optimize=True)
@@ -260,6 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=30.0, help="of CPU time, of each part at most")
     parser.add_argument("--steps", type=int, help="of each part, instead of its own")
     parser.add_argument("--every", type=int, default=50, help="steps between measurements")
+    parser.add_argument("--whole", action="store_true", help="train on to the end after the figures are reached")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--out", type=Path, help="where weights and the picture stay")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
@@ -267,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as kept:
         found = measured(
             options.data, options.out or Path(kept), scene=options.scene, parts=options.parts, minutes=options.minutes,
-            steps=options.steps, precision=options.precision, every=options.every,
+            steps=options.steps, precision=options.precision, every=options.every, whole=options.whole,
             tell=(lambda line: None) if options.json else lambda line: print(line, flush=True),
         )  # fmt: skip
     result = {"machine": describe(), **found}

@@ -166,19 +166,19 @@ FIGURES: dict[str, Callable[[Any, Context], dict[str, float]]] = {
 
 
 def picture(models: Mapping[str, Any], context_of: Callable[[str], Context]) -> Image.Image | None:
-    """Truth beside what comes out, a row a part; None of no parts."""
-    rows = [PICTURES[part](model, context_of(part)) for part, model in models.items()]
-    return sheet(rows, ["true", "by the model"])
+    """A column a part, truth above what comes out; None of no parts."""
+    pairs = [PICTURES[part](model, context_of(part)) for part, model in models.items()]
+    return sheet(list(zip(*pairs, strict=True)), list(models))
 
 
-def struct_vae_row(model: Any, context: Context) -> list[Image.Image]:
+def struct_vae_pair(model: Any, context: Context) -> list[Image.Image]:
     crop = context.data.held[0]
     batch = make_batch([crop])
     with torch.no_grad():
         return _voxels(crop, model.decode(model.encode(batch.sites, batch.semantic).mean))
 
 
-def struct_fine_row(model: Any, context: Context) -> list[Image.Image]:
+def struct_fine_pair(model: Any, context: Context) -> list[Image.Image]:
     crop = context.data.held[0]
     return _voxels(crop, fine_sample(model, context, make_batch([crop]), 0)[0])
 
@@ -188,7 +188,7 @@ def _voxels(crop: Crop, decoded: Decoded) -> list[Image.Image]:
     return [voxel_view(xyz, class_colours(classes), crop.frame, crop.ground) for xyz, classes in pairs]
 
 
-def struct_coarse_row(model: Any, context: Context) -> list[Image.Image]:
+def struct_coarse_pair(model: Any, context: Context) -> list[Image.Image]:
     batch, grid, true = coarse_parts(model, context)
     found = active_cells(coarse_sample(model, batch, grid, context.seed))
     pictures = []
@@ -199,19 +199,19 @@ def struct_coarse_row(model: Any, context: Context) -> list[Image.Image]:
     return pictures
 
 
-def height_flow_row(model: Any, context: Context) -> list[Image.Image]:
+def height_flow_pair(model: Any, context: Context) -> list[Image.Image]:
     crop = context.data.held[0]
     found = height_sample(model, context, make_batch([crop] * DRAWS))[0].numpy()
     return [map_view(heat(each)) for each in (crop.height, found)]
 
 
-def tex_vae_row(model: Any, context: Context) -> list[Image.Image]:
+def tex_vae_pair(model: Any, context: Context) -> list[Image.Image]:
     batch = make_batch([context.data.held[0]])
     with torch.no_grad():
         return _gaussians(batch, model.decode(model.encode(tex_vae.features(batch)).mean, batch.normal))
 
 
-def tex_flow_row(model: Any, context: Context) -> list[Image.Image]:
+def tex_flow_pair(model: Any, context: Context) -> list[Image.Image]:
     batch = make_batch([context.data.held[0]])
     return _gaussians(batch, tex_sample(model, context, batch, 0))
 
@@ -222,10 +222,10 @@ def _gaussians(batch: Batch, found: Discs) -> list[Image.Image]:
 
 
 PICTURES: dict[str, Callable[[Any, Context], list[Image.Image]]] = {
-    "struct-vae": struct_vae_row,
-    "struct-coarse": struct_coarse_row,
-    "struct-fine": struct_fine_row,
-    "height-flow": height_flow_row,
-    "tex-vae": tex_vae_row,
-    "tex-flow": tex_flow_row,
+    "struct-vae": struct_vae_pair,
+    "struct-coarse": struct_coarse_pair,
+    "struct-fine": struct_fine_pair,
+    "height-flow": height_flow_pair,
+    "tex-vae": tex_vae_pair,
+    "tex-flow": tex_flow_pair,
 }

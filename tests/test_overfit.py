@@ -23,6 +23,7 @@ from earthgen.training.batches import make_batch
 from earthgen.training.data import Data
 from earthgen.training.errors import MissingPartError
 from earthgen.training.parts.common import Context
+from earthgen.training.pictures import SIDE
 from earthgen.training.settings import PartSettings
 from geo_io.legend import codes
 
@@ -148,7 +149,7 @@ def test_all_parts_leave_weights_a_picture_and_their_figures(
     frame = one_crop(data, preset(places.NAME)).held[0].frame
     assert found["crop"] == f"{frame.crs}, x {frame.x}, y {frame.y}"
     with Image.open(tmp_path / "overfit.png") as picture:
-        assert picture.size[1] > 6 * 200
+        assert picture.size[0] > 6 * SIDE and 2 * SIDE < picture.size[1] < 3 * SIDE
     # A flow takes the autoencoder that lies in the folder, and wants one.
     again = measured(data, tmp_path, parts=["tex-flow"], preset_name=places.NAME, steps=2, every=5, precision="fp32")
     assert {**again["tex-flow"], "seconds": 0} == {**found["tex-flow"], "seconds": 0}  # type: ignore[dict-item]
@@ -167,18 +168,22 @@ def test_training_stops_when_the_figures_are_reached(
         return {"accuracy": seen[-1]}
 
     monkeypatch.setitem(overfit.FIGURES, "height-flow", better)
-    _, outcome = overfit.overfit("height-flow", given, "fp32", 2, lambda line: None)
+    _, outcome, _ = overfit.overfit("height-flow", given, "fp32", 2, lambda line: None)
     assert outcome.steps == 6 and outcome.reached and outcome.figures["accuracy"] == pytest.approx(0.992)
     seen.clear()
+    on = replace(given, settings=given.settings.model_copy(update={"steps": 9}))
+    _, first, last = overfit.overfit("height-flow", on, "fp32", 2, lambda line: None, whole=True)
+    assert (first.steps, last.steps) == (6, 9) and first.figures != last.figures
+    seen.clear()
     short = replace(given, settings=given.settings.model_copy(update={"steps": 3}))
-    _, outcome = overfit.overfit("height-flow", short, "fp32", 2, lambda line: None)
+    _, outcome, _ = overfit.overfit("height-flow", short, "fp32", 2, lambda line: None)
     assert outcome.steps == 3 and not outcome.reached
 
 
 def test_a_small_texture_autoencoder_learns_the_crop_by_heart(one: Data, tmp_path: Path) -> None:
     given = context(one, "tex-vae", tmp_path)
     torch.set_num_threads(1)
-    _, outcome = overfit.overfit("tex-vae", given, "fp32", 50, lambda line: None)
+    _, outcome, _ = overfit.overfit("tex-vae", given, "fp32", 50, lambda line: None)
     assert outcome.reached and outcome.steps < 1500
 
 
