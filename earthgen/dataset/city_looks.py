@@ -16,6 +16,7 @@ from earthgen.dataset.errors import CityModelError
 from earthgen.dataset.local_uris import local_file
 from earthgen.dataset.patches import Patch, plain_patch
 from earthgen.dataset.polygons import triangulate
+from geo_io.errors import MissingFileError
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,11 @@ def _picture(number: int, looks: Looks, path: Path) -> NDArray:
     """(h, w, 3) uint8."""
     if not 0 <= number < len(looks.pictures):
         raise CityModelError(f"{path} has no texture {number}", "check the file with cjval")
-    file = local_file(looks.pictures[number], path.parent, path.parent, str(path))
+    try:
+        file = local_file(looks.pictures[number], path.parent, path.parent, str(path))
+    except MissingFileError as error:
+        remedy = f"fetch it, or take the textures out with `cjio {path.name} textures_remove save new.city.json`"
+        raise MissingFileError(error.problem, remedy) from error
     try:
         with Image.open(file) as image:
             return np.asarray(image.convert("RGB"))

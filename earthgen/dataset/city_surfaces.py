@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgen.dataset.polygons import newell
+
 DEPTH = {"MultiSurface": 1, "CompositeSurface": 1, "Solid": 2, "MultiSolid": 3, "CompositeSolid": 3}
 """Lists around a surface in the boundaries of each type of geometry."""
 
@@ -54,8 +56,7 @@ class Surface:
         return bool(self._normal()[2] < -STEEP and self.rings[0][:, 2].max() <= height)
 
     def _normal(self) -> NDArray:
-        about = self.rings[0] - self.rings[0][0]
-        normal = np.cross(about, np.roll(about, -1, axis=0)).sum(axis=0)
+        normal = newell(self.rings[0])
         return np.asarray(normal / max(float(np.linalg.norm(normal)), 1e-12))
 
 

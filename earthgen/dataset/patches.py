@@ -16,6 +16,10 @@ DENSITY = 3.0
 
 MOST_SAMPLES = 60_000_000
 
+LONGEST = 12.0
+"""Voxels along the longest edge of a triangle that is sampled: longer ones are cut, for the samples of a sliver grow
+with the square of its length."""
+
 SURFACE, FOOT, TERRAIN = 0, 1, 2
 """Roles of a triangle: of something; where something meets the ground; the ground itself."""
 
@@ -62,9 +66,45 @@ class Patch:
         )
         return self if inside.all() else self.select(inside)
 
+    def cut(self, longest: float) -> Patch:
+        """The same surface in triangles whose edges are no longer than so many metres, halved at their longest edge."""
+        patch = self
+        while True:
+            sides = np.linalg.norm(np.roll(patch.corners, -1, axis=1) - patch.corners, axis=2)
+            long = sides.max(axis=1) > longest
+            if not long.any():
+                return patch
+            # Turned so that the longest edge comes first, then cut from its middle to the corner across.
+            turn = (sides[long].argmax(axis=1)[:, None] + np.arange(3)) % 3
+            first, second = patch.select(long)._halves(turn)
+            patch = _joined([patch.select(~long), first, second])
+
+    def _halves(self, turn: NDArray) -> tuple[Patch, Patch]:
+        def halved(values: NDArray) -> tuple[NDArray, NDArray]:
+            a, b, c = np.moveaxis(np.take_along_axis(values, turn[..., None], axis=1), 1, 0)
+            middle = 0.5 * (a + b)
+            return np.stack([a, middle, c], axis=1), np.stack([middle, b, c], axis=1)
+
+        corners, rgb = halved(self.corners), halved(self.rgb)
+        uv = (None, None) if self.uv is None else halved(self.uv)
+        one, other = (Patch(corners[n], rgb[n], self.seen, self.code, self.role, uv[n], self.texels) for n in (0, 1))
+        return one, other
+
     def moved(self, corners: NDArray) -> Patch:
         """The same triangles elsewhere."""
         return replace(self, corners=corners)
+
+
+def _joined(parts: list[Patch]) -> Patch:
+    """Patches of one look as one."""
+
+    def every(name: str) -> NDArray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    uv = None if parts[0].uv is None else every("uv")
+    return Patch(
+        every("corners"), every("rgb"), every("seen"), every("code"), every("role"), uv, parts[0].texels
+    )  # fmt: skip
 
 
 def plain_patch(corners: NDArray, code: NDArray | None = None, role: NDArray | None = None) -> Patch:
@@ -112,12 +152,13 @@ def sample(patches: Iterable[Patch], size: float) -> Samples:
     for patch in patches:
         if not len(patch):
             continue
+        if _least(patch, size) > MOST_SAMPLES:
+            raise _too_many(_least(patch, size))
+        patch = patch.cut(LONGEST * size)
         steps = _steps(patch, size)
         total += int(((steps + 1) * (steps + 2) // 2).sum())
         if total > MOST_SAMPLES:
-            raise RecipeError(
-                f"a mesh would need {total:,} samples", "take larger voxels, or give bounds and a part of it"
-            )
+            raise _too_many(total)
         parts.append(_sample(patch, steps))
     if not parts:
         none = np.zeros((0, 3))
@@ -126,11 +167,21 @@ def sample(patches: Iterable[Patch], size: float) -> Samples:
     return Samples(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
+def _least(patch: Patch, size: float) -> int:
+    """Samples that the area of a patch alone asks for."""
+    one, other = patch.corners[:, 1] - patch.corners[:, 0], patch.corners[:, 2] - patch.corners[:, 0]
+    return int(np.linalg.norm(np.cross(one, other), axis=1).sum() / 2 * (DENSITY / size) ** 2)
+
+
+def _too_many(count: int) -> RecipeError:
+    return RecipeError(f"a mesh would need {count:,} samples", "take larger voxels, or give bounds and a part of it")
+
+
 def _steps(patch: Patch, size: float) -> NDArray:
     """(n,) int64: parts that the edges of each triangle are cut into."""
     sides = patch.corners - np.roll(patch.corners, 1, axis=1)
     longest = np.linalg.norm(sides, axis=2).max(axis=1)
-    return np.clip(np.ceil(longest / size * DENSITY).astype(np.int64), 1, 4096)
+    return np.maximum(np.ceil(longest / size * DENSITY).astype(np.int64), 1)
 
 
 def _sample(patch: Patch, steps: NDArray) -> Samples:
@@ -159,5 +210,7 @@ def _colours(patch: Patch, face: NDArray, weight: NDArray) -> tuple[NDArray, NDA
         x = np.minimum((place[:, 0] * texels.shape[1]).astype(np.int64), texels.shape[1] - 1)
         y = np.minimum(((1 - place[:, 1]) * texels.shape[0]).astype(np.int64), texels.shape[0] - 1)
         return texels[y, x], patch.seen[face]
+    if not patch.seen.any():
+        return np.full((len(face), 3), 128, np.uint8), np.zeros(len(face), bool)
     mixed = np.einsum("sk,skd->sd", weight, patch.rgb[face])
     return np.clip(np.round(mixed), 0, 255).astype(np.uint8), patch.seen[face]

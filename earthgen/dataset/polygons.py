@@ -37,17 +37,15 @@ def triangulate(polygons: Sequence[Sequence[Ring]]) -> Triangles:
     corners: list[NDArray] = []
     owner: list[NDArray] = []
     source: list[NDArray] = []
-    hard: list[int] = []
-    normals = np.array([_newell(rings[0]) for rings in polygons]).reshape(-1, 3)
     simple = [n for n, rings in enumerate(polygons) if len(rings) == 1 and len(rings[0]) == 3]
     if simple:
         corners.append(np.array([polygons[n][0] for n in simple]))
         owner.append(np.array(simple))
         source.append(np.tile(np.arange(3), (len(simple), 1)))
     easy = set(simple)
-    hard = [n for n in range(len(polygons)) if n not in easy and normals[n].any()]
-    for n in hard:
-        found = _one(polygons[n], normals[n])
+    for n in (n for n in range(len(polygons)) if n not in easy):
+        normal = newell(polygons[n][0])
+        found = _one(polygons[n], normal) if normal.any() else None
         if found is not None:
             corners.append(found[0])
             owner.append(np.full(len(found[0]), n))
@@ -61,10 +59,16 @@ def triangulate(polygons: Sequence[Sequence[Ring]]) -> Triangles:
     )  # fmt: skip
 
 
-def _newell(ring: Ring) -> NDArray:
+def newell(ring: Ring) -> NDArray:
     """(3,) normal of a ring that need not be plane, as long as twice its area (Newell's method)."""
-    about = ring - ring[0]
-    return np.asarray(np.cross(about, np.roll(about, -1, axis=0)).sum(axis=0))
+    x, y, z = (ring[1:] - ring[0]).T  # numpy's own cross product is slow on few points
+    return np.array(
+        [
+            y[:-1] @ z[1:] - z[:-1] @ y[1:],
+            z[:-1] @ x[1:] - x[:-1] @ z[1:],
+            x[:-1] @ y[1:] - y[:-1] @ x[1:],
+        ]
+    )
 
 
 def _one(rings: Sequence[Ring], normal: NDArray) -> tuple[NDArray, NDArray] | None:

@@ -39,7 +39,7 @@ LARGEST = 200_000.0
 UNDERSTOOD = ("3DTILES_content_gltf", "3DTILES_metadata", "3DTILES_batch_table_hierarchy", "CESIUM_RTC")
 """Extensions that a tileset may require: they say nothing of where or what the surfaces are."""
 
-CONVERT = "convert its tiles to .glb without it, for example with 3d-tiles-tools"
+CONVERT = "write its tiles as plain .glb, for example with 3d-tiles-tools, or leave them out"
 
 REFUSED = {
     b"i3dm": "instanced models (i3dm)", b"pnts": "point clouds (pnts)", b"cmpt": "composite tiles (cmpt)",
