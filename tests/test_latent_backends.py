@@ -23,7 +23,13 @@ from earthgen.errors import EarthgenError, JobError, PluginError, StoreError, Un
 from earthgen.job import make_job
 from earthgen.levels import crop_tile
 from earthgen.models import shipped
-from earthgen.models.errors import MissingWeightsError, SamplingError, WeightsDigestError, WeightsPresetError
+from earthgen.models.errors import (
+    MissingWeightsError,
+    PrecisionError,
+    SamplingError,
+    WeightsDigestError,
+    WeightsPresetError,
+)
 from earthgen.models.flow import Flow, sample
 from earthgen.noise import Noise
 from earthgen.planning import plan
@@ -336,8 +342,31 @@ def test_bits_do_not_depend_on_torch_s_threads(weights: Path) -> None:
     finally:
         torch.set_num_threads(before)
     assert same_tiles(*found)
-    with inference():
+    with inference(quick(weights).networks):
         assert torch.get_num_threads() == 1 and not torch.is_grad_enabled()
+        assert not torch.is_autocast_enabled("cpu")
+
+
+def test_precision(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of it makes almost the same world; a CPU that would be slower by it refuses."""
+    with pytest.raises(PrecisionError, match=r"no precision 'int8'.*choose of fp32, bf16"):
+        quick(weights, precision="int8")
+    monkeypatch.setattr(networks_module, "product_dtype", lambda dtype, device: torch.float32)
+    with pytest.raises(PrecisionError, match="no instructions for bfloat16"):
+        LatentTexture(weights, precision="bf16")
+    monkeypatch.setattr(networks_module, "product_dtype", lambda dtype, device: dtype)
+
+    def made(precision: str) -> Any:
+        geometry = quick(weights, steps=1, precision=precision)
+        texture = LatentTexture(weights, window=64, steps=1, phases=1, precision=precision)
+        with inference(geometry.networks):
+            assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
+        return one_tile(engine(geometry, texture=texture))
+
+    full, half = made("fp32"), made("bf16")
+    assert not same_tiles(full, half)
+    assert np.abs(height_above(full) - height_above(half)).mean() < 0.5
+    assert np.abs(full.rgb.astype(int) - half.rgb).mean() < 5
 
 
 def test_weights_are_read_once_in_a_process(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:

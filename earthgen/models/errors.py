@@ -8,6 +8,7 @@ __all__ = [
     "ConditionError",
     "MissingWeightsError",
     "ModelError",
+    "PrecisionError",
     "PresetError",
     "SamplingError",
     "WeightsDigestError",
@@ -35,6 +36,10 @@ class ConditionError(ModelError):
 
 class SamplingError(ModelError):
     """A flow cannot be sampled like this."""
+
+
+class PrecisionError(ModelError, ValueError):
+    """Products cannot be taken in this precision."""
 
 
 class WeightsError(ModelError):

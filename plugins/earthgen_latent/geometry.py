@@ -56,7 +56,7 @@ class LatentGeometry(Learned):
     window, stride : of the flows' windows, voxels; None for what suits the weights
     surface : stride of the windows of voxels
     variant : other structures for the same heights
-    device : of torch; sparse_backend : as --sparse-backend
+    device : of torch; sparse_backend : as --sparse-backend; precision : of products, "fp32" or "bf16"
     """
 
     name = "latent"
@@ -64,12 +64,12 @@ class LatentGeometry(Learned):
     def __init__(
         self, weights: str | Path | None = None, *, height_map: bool = True, window: int | None = None,
         stride: int | None = None, surface: int = STRIDE, variant: int = 0, device: str = "cpu",
-        sparse_backend: str | None = None, use: str | Sequence[str] = USE, **sampling: Any,
+        sparse_backend: str | None = None, precision: str = "fp32", use: str | Sequence[str] = USE, **sampling: Any,
     ) -> None:  # fmt: skip
         settings = Sampling(use=names(use), **sampling)
         made = height_map and "height" in settings.use
         parts = (COARSE, FINE, VAE, *((HEIGHT_FLOW,) if made else ()))
-        networks = open_networks(weights, parts, device, sparse_backend)
+        networks = open_networks(weights, parts, device, sparse_backend, precision)
         cell = networks.config(VAE).stride
         unit = cell * networks.config(COARSE).patch
         if any(edge % unit for edge in networks.band):

@@ -37,17 +37,18 @@ class HeightFlowGeometry(Learned):
     steps, method, guidance, shift, use, rule, phases : as of `Sampling`
     window, stride : of the flow's windows, voxels; None for what suits the weights
     surface : stride of the windows of voxels
-    device : of torch
+    device : of torch; precision : of products, "fp32" or "bf16"
     """
 
     name = "height-flow"
 
     def __init__(
         self, weights: str | Path | None = None, *, window: int | None = None, stride: int | None = None,
-        surface: int = STRIDE, device: str = "cpu", use: str | Sequence[str] = USE, **sampling: Any,
+        surface: int = STRIDE, device: str = "cpu", precision: str = "fp32", use: str | Sequence[str] = USE,
+        **sampling: Any,
     ) -> None:  # fmt: skip
         self.sampling = Sampling(use=names(use), **sampling)
-        self.networks = open_networks(weights, (PART,), device)
+        self.networks = open_networks(weights, (PART,), device, precision=precision)
         unit = 2 ** (len(self.networks.config(PART).channels) - 1)
         self.window, self.stride = lattice(window, stride, self.networks.window, unit)
         self.surface = surface

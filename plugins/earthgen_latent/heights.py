@@ -42,7 +42,7 @@ class HeightSampler:
         self.networks.check(window)
         around: Block = inputs[COLUMNS]
         inside = around.frame.slices(window)
-        with inference():
+        with inference(self.networks):
             model: HeightFlow = self.networks(PART)
             device = self.networks.device
             slopes = ground_slopes(_tensor(around["ground"], device), window.voxel_size)[:, :, inside[0], inside[1]]
@@ -59,15 +59,15 @@ class HeightSampler:
             predict = pinned(predict, model.flow, _map(mask, device), _map(data, device))
             few = PART in self.networks.few_steps
             found = self.sampling.follow(model.flow, predict, _map(state[..., 0], device), start, stop, few)
-            return found[0, 0, :, :, None].cpu().numpy()
+            return found[0, 0, :, :, None].float().cpu().numpy()
 
 
 def height_of(block: Block, networks: Networks) -> NDArray:
     """(ny, nx) float32 metres above the ground, of a finished state."""
-    with inference():
+    with inference(networks):
         model: HeightFlow = networks(PART)
         state = _map(block.dense[STATE][..., 0], networks.device)
-        return model.to_height(state)[0].cpu().numpy()
+        return model.to_height(state)[0].float().cpu().numpy()
 
 
 def _tensor(values: NDArray, device: str) -> torch.Tensor:

@@ -13,14 +13,18 @@ from typing import Any
 import torch
 
 from earthgen.models.card import WeightSet, open_weights
-from earthgen.models.errors import MissingWeightsError, WeightsDigestError, WeightsPresetError
+from earthgen.models.errors import MissingWeightsError, PrecisionError, WeightsDigestError, WeightsPresetError
 from earthgen.models.presets import PRESETS, Config, Preset, preset
 from earthgen.models.shipped import shipped_weights
 from earthgen.models.weights import VERSION, Header, load_weights, part_path
 from earthgen.sparse.backends import pick
 from earthgen.sparse.layers import Convolution, TransposedConvolution
+from earthgen.sparse.products import product_dtype
 from earthgen_latent import LATENT_VERSION
 from geo_io.frame import Frame
+
+PRECISIONS = ("fp32", "bf16")
+"""Of products. bf16 takes half the time where a CPU has instructions for it, and makes slightly another world."""
 
 BAND = (-16, 112)
 """Voxels above and below the ground that weights of no named preset were trained on."""
@@ -41,6 +45,7 @@ class Networks:
     few_steps : parts that were trained to take long steps
     device : of torch
     sparse_backend : what computes sparse convolutions, by name; None for what suits the device
+    precision : of products, of `PRECISIONS`
     """
 
     folder: str
@@ -53,6 +58,7 @@ class Networks:
     few_steps: tuple[str, ...]
     device: str = "cpu"
     sparse_backend: str | None = None
+    precision: str = "fp32"
 
     def __call__(self, part: str) -> Any:
         """The network of a part, in evaluation mode: loaded the first time in a process.
@@ -126,13 +132,15 @@ class Learned:
 
 
 def open_networks(
-    weights: str | Path | None, parts: tuple[str, ...], device: str = "cpu", sparse_backend: str | None = None
+    weights: str | Path | None, parts: tuple[str, ...], device: str = "cpu", sparse_backend: str | None = None,
+    precision: str = "fp32",
 ) -> Networks:  # fmt: skip
     """The parts of a set of weights that a backend uses; no tensor is read.
 
     weights : the folder of the set; None for the one that the package comes with
 
-    Raises MissingWeightsError where there is no set, or a part is not in it, else as `open_weights`.
+    Raises MissingWeightsError where there is no set, or a part is not in it, PrecisionError for a precision that this
+    machine has no instructions for, else as `open_weights`.
     """
     folder = shipped_weights() if weights is None else Path(weights)
     if folder is None:
@@ -147,7 +155,15 @@ def open_networks(
                 f"{found.folder}: the set has no {part}, only {', '.join(found.parts)}",
                 f"train it (`earthgen train {part}`), or give a set that has it",
             )
-    return replace(_described(found, parts), device=device, sparse_backend=sparse_backend)
+    _check_precision(precision, device)
+    return replace(_described(found, parts), device=device, sparse_backend=sparse_backend, precision=precision)
+
+
+def _check_precision(precision: str, device: str) -> None:
+    if precision not in PRECISIONS:
+        raise PrecisionError(f"there is no precision {precision!r}", f"choose of {', '.join(PRECISIONS)}")
+    if precision == "bf16" and product_dtype(torch.bfloat16, torch.device(device)) != torch.bfloat16:
+        raise PrecisionError("this CPU has no instructions for bfloat16, in which it would be slower", "take fp32")
 
 
 def _described(found: WeightSet, parts: tuple[str, ...]) -> Networks:
@@ -189,8 +205,10 @@ _one_at_a_time = threading.RLock()
 
 
 @contextmanager
-def inference() -> Iterator[None]:
-    """Torch on one thread, without gradients: what a window's bits may not depend on is the number of threads.
+def inference(networks: Networks) -> Iterator[None]:
+    """Torch on one thread, without gradients, in the networks' precision.
+
+    What a window's bits may not depend on is the number of threads.
 
     Torch keeps that number for the process, so threads of one process take turns.
     """
@@ -198,7 +216,8 @@ def inference() -> Iterator[None]:
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            with torch.no_grad():
+            half = networks.precision == "bf16"
+            with torch.no_grad(), torch.autocast(torch.device(networks.device).type, torch.bfloat16, enabled=half):
                 yield
         finally:
             torch.set_num_threads(before)

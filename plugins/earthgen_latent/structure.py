@@ -174,7 +174,7 @@ class CoarseSampler(CellSampler):
     ) -> NDArray:
         structure = self.structure
         networks, sampling = structure.networks, structure.sampling
-        with inference():
+        with inference(networks):
             model: StructCoarse = networks(COARSE)
             frame = structure.fine(window)
             conditions = structure.conditions(frame, inputs)
@@ -191,7 +191,7 @@ class CoarseSampler(CellSampler):
             few = COARSE in networks.few_steps
             found = sampling.follow(model.flow, predict, _rows(state, networks.device), start, stop, few)
             # Rows of a grid are sorted by (x, y, z), y from the south.
-            back = found[:, 0].cpu().numpy().reshape(window.nx, window.ny, -1).transpose(1, 0, 2)[::-1]
+            back = found[:, 0].float().cpu().numpy().reshape(window.nx, window.ny, -1).transpose(1, 0, 2)[::-1]
             return np.ascontiguousarray(back)
 
 
@@ -223,7 +223,7 @@ class FineSampler(CellSampler):
         networks, sampling = structure.networks, structure.sampling
         sites, index = structure.sites(active_cells(inputs[structure.cells].dense[STATE]), window)
         shape = (*window.shape, structure.layers, -1)
-        with inference():
+        with inference(networks):
             model: StructFine = networks(FINE)
             conditions = structure.conditions(structure.fine(window), inputs)
             told = model.condition(conditions, sites)
@@ -236,7 +236,7 @@ class FineSampler(CellSampler):
                 predict = pinned(predict, model.flow, mask, data)
             found = sampling.follow(model.flow, predict, features, start, stop, FINE in networks.few_steps)
         out = state.reshape(shape).copy()
-        out[index] = found.cpu().numpy()
+        out[index] = found.float().cpu().numpy()
         return out.reshape(state.shape)
 
 
@@ -246,14 +246,14 @@ def decode(structure: Structure, window: Frame, inputs: Mapping[str, Any], noise
     networks = structure.networks
     sites, index = structure.sites(active_cells(cells.dense[STATE]), cells.frame)
     features = latents.dense[STATE].reshape(*latents.frame.shape, structure.layers, -1)[index]
-    with inference():
+    with inference(networks):
         fine: StructFine = networks(FINE)
         vae: StructVAE = networks(VAE)
         latent = fine.refined(SparseTensor(sites, torch.from_numpy(features).to(networks.device)))
         found = vae.decode(vae.statistics.restored(latent))
         candidates = found.levels[-1].candidates
         xyz = candidates.sites.lattice().cpu().numpy().astype(np.int32)
-        logit = candidates.features[:, 0].cpu().numpy()
+        logit = candidates.features[:, 0].float().cpu().numpy()
         semantic = np.zeros(len(xyz), np.uint8)
         if found.classes is not None and len(found.sites):
             semantic[candidates.sites.rows(found.sites.coordinates).cpu().numpy()] = found.semantic().cpu().numpy()

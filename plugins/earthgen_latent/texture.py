@@ -78,7 +78,7 @@ class ColourSampler:
         geometry = Geometry.of(inputs["geometry"])
         frame = replace(window, z=networks.band)
         cover, _ = seen_from_above(geometry)
-        with inference():
+        with inference(networks):
             model: TexFlow = networks(FLOW)
             conditions = conditions_of(
                 frame, sampling, networks.device, cover, None, raster_on(inputs, "image", window)
@@ -94,7 +94,7 @@ class ColourSampler:
             features = torch.from_numpy(state[order]).to(networks.device)
             found = sampling.follow(model.flow, predict, features, start, stop, FLOW in networks.few_steps)
         out = np.empty_like(state)
-        out[order] = found.cpu().numpy()
+        out[order] = found.float().cpu().numpy()
         return out
 
 
@@ -137,7 +137,7 @@ class LatentTexture(Learned):
     window, stride : of the flow's windows, voxels; None for what suits the weights
     sh_degree : 1 keeps what changes with the view
     variant : other colours for the same geometry
-    device : of torch; sparse_backend : as --sparse-backend
+    device : of torch; sparse_backend : as --sparse-backend; precision : of products, "fp32" or "bf16"
     """
 
     name = "latent"
@@ -145,7 +145,7 @@ class LatentTexture(Learned):
     def __init__(
         self, weights: str | Path | None = None, *, window: int | None = None, stride: int | None = None,
         sh_degree: int = 0, variant: int = 0, device: str = "cpu",
-        sparse_backend: str | None = None, use: str | Sequence[str] = TOLD, **sampling: Any,
+        sparse_backend: str | None = None, precision: str = "fp32", use: str | Sequence[str] = TOLD, **sampling: Any,
     ) -> None:  # fmt: skip
         self.sampling = Sampling(use=names(use), **sampling)
         if self.sampling.rule not in VOXEL_RULES:
@@ -155,7 +155,7 @@ class LatentTexture(Learned):
             )
         if sh_degree not in (0, 1):
             raise ModelError(f"there are no harmonics of degree {sh_degree}", "give sh_degree 0 or 1")
-        self.networks = open_networks(weights, (FLOW, VAE), device, sparse_backend)
+        self.networks = open_networks(weights, (FLOW, VAE), device, sparse_backend, precision)
         unit = 2 ** (len(self.networks.config(FLOW).unet.channels) - 1)
         self.window, self.stride = lattice(window, stride, self.networks.window, unit)
         self.sh_degree, self.variant = sh_degree, variant
@@ -187,7 +187,7 @@ def make_splats(
     latents: Block = inputs[colours]
     voxels = geometry.voxels
     inside = voxels.inside(window)
-    with inference():
+    with inference(networks):
         vae: TexVAE = networks(VAE)
         sites, order = sites_of(voxels.xyz, replace(geometry.frame, z=networks.band), networks.device)
         features = torch.from_numpy(latents.sparse[STATE][order]).to(networks.device)
