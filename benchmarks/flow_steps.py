@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,7 +181,7 @@ def measure(
     from earthgen.models.shipped import shipped_weights
     from earthgen.noise import Noise
     from earthgen.training.batches import make_batch
-    from earthgen_latent.networks import inference, open_networks
+    from earthgen_latent.networks import open_networks
 
     folder = weights or shipped_weights()
     if folder is None:
@@ -195,7 +196,7 @@ def measure(
         chosen = list(held_out(data, networks, crops, seed, coloured=part == "tex-flow"))
         for names in WAYS[part]:
             rows: dict[str, list[dict[str, float]]] = {f"{method} {steps}": [] for method, steps in SAMPLERS}
-            with inference():
+            with alone():
                 for crop in chosen:
                     stream = Noise(seed).of_stage("flow_steps").stream(part)
                     case = CASES[part](networks, make_batch([crop]), names, stream)
@@ -213,6 +214,20 @@ def measure(
         "weights": {"title": networks.title, "preset": networks.preset, "digests": dict(networks.digests)},
         "settings": {"data": data.name, "crops": crops, "seed": seed}, "flows": found,
     }  # fmt: skip
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Torch on one thread, without gradients."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def held_out(data: Path, networks: Networks, count: int, seed: int, coloured: bool = False) -> Iterator[Crop]:
