@@ -12,12 +12,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 import training_places as places
+from earthgen.dataset.scene import scenes_in
+from earthgen.models.card import read_card
 from earthgen.models.errors import WeightsPresetError
 from earthgen.models.weights import load_weights
 from earthgen.training import checkpoint as saved
@@ -34,6 +37,7 @@ from earthgen.training.errors import (
 from earthgen.training.interrupts import interrupts
 from earthgen.training.log import read_log, series
 from earthgen.training.run import Trained, train
+from geo_io.legend import codes
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +74,15 @@ def test_two_runs_have_the_same_bits(data: Path, whole: Path, tmp_path: Path) ->
     assert equal(tensors(tmp_path / "again"), tensors(whole))
     train("struct-vae", places.settings(data, tmp_path / "other", seed=1))
     assert losses(tmp_path / "other") != losses(whole)
+
+
+def test_the_card_names_the_classes_that_were_shown(data: Path, whole: Path) -> None:
+    (scene,) = (scene for scene in scenes_in(data) if scene.info.name == "here")
+    crop = scene.crop(scene.frame)
+    shown = set(np.unique(np.concatenate([crop.cover.ravel(), crop.semantic])).tolist())
+    named = read_card(whole / "weights")["classes"]
+    assert set(named) == {"structure"} and "building" in named["structure"]
+    assert {codes()[name] for name in named["structure"]} <= shown
 
 
 def test_a_killed_run_goes_on_along_the_same_curve(data: Path, whole: Path, tmp_path: Path) -> None:

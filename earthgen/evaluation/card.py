@@ -28,6 +28,7 @@ def write_into_card(report: Mapping[str, Any], folder: Path | str) -> WeightSet:
     return write_card(
         found.folder, title=card["title"], summary=card["summary"], licence=card["licence"],
         experimental=card["experimental"], metrics={**card["metrics"], **card_tables(report)}, notes=card["notes"],
+        classes=card.get("classes"),
     )  # fmt: skip
 
 

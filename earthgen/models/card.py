@@ -54,11 +54,13 @@ class WeightSet:
 def write_card(
     folder: Path | str, *, title: str, summary: str = "", licence: str = "", experimental: bool = True,
     metrics: Mapping[str, Any] | None = None, notes: Sequence[str] = (),
+    classes: Mapping[str, Sequence[str]] | None = None,
 ) -> WeightSet:  # fmt: skip
     """Write card.json and README.md beside the files of the parts, from their headers.
 
     metrics : of the whole set, by table: {table: {row: {column: value}}}
     notes : paragraphs of the model card
+    classes : names of the land classes that "structure" and "texture" were trained on; others mean nothing to a network
 
     Raises MissingWeightsError where the folder has no part, WeightsPresetError where parts are of several presets or
     voxel sizes, or a flow of another autoencoder's latents.
@@ -79,6 +81,7 @@ def write_card(
         "parts": {part: {"file": part_path(where, part).name, "digest": head.digest} for part, head in parts.items()},
         "metrics": dict(metrics or {}),
         "notes": list(notes),
+        "classes": {kind: list(names) for kind, names in (classes or {}).items()},
     }
     replace_file(where, CARD, json.dumps(card, indent=2, ensure_ascii=False).encode(), durable=True)
     replace_file(where, README, _readme(card, parts).encode(), durable=True)
@@ -102,13 +105,8 @@ def open_weights(folder: Path | str, *, preset_name: str | None = None) -> Weigh
         where parts do not belong together, or are of another preset than is asked for
     """
     where = Path(folder)
-    if not (where / CARD).is_file():
-        raise MissingWeightsError(f"{where}: there is no set of weights ({CARD})", "give a folder that has one")
-    try:
-        card = json.loads((where / CARD).read_text("utf-8"))
-        named = {part: entry["digest"] for part, entry in card["parts"].items()}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsFormatError(f"{where / CARD}: the card is damaged", "get the set again") from error
+    card = read_card(where)
+    named = {part: entry["digest"] for part, entry in card["parts"].items()}
     parts = {part: read_header(part_path(where, part)) for part in named}
     for part, header in parts.items():
         if header.digest != named[part]:
@@ -122,6 +120,25 @@ def open_weights(folder: Path | str, *, preset_name: str | None = None) -> Weigh
         )
     _check_agree(where, parts)
     return WeightSet(where, parts, card)
+
+
+def read_card(folder: Path | str) -> dict[str, Any]:
+    """The contents of a set's card.json, not compared with its files.
+
+    Raises MissingWeightsError where there is none, WeightsFormatError for a damaged one.
+    """
+    where = Path(folder) / CARD
+    if not where.is_file():
+        raise MissingWeightsError(f"{where.parent}: there is no set of weights ({CARD})", "give a folder that has one")
+    try:
+        card: dict[str, Any] = json.loads(where.read_text("utf-8"))
+        for entry in card["parts"].values():
+            entry["digest"]
+        for names in card.get("classes", {}).values():
+            ", ".join(names)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsFormatError(f"{where}: the card is damaged", "get the set again") from error
+    return card
 
 
 def _headers(where: Path) -> dict[str, Header]:
@@ -161,6 +178,8 @@ def _readme(card: Mapping[str, Any], parts: Mapping[str, Header]) -> str:
     if data:
         lines += ["", "## Data", ""]
         lines += ["- " + "; ".join(f"{key}: {value}" for key, value in entry.items()) for entry in data.values()]
+    for kind, names in card["classes"].items():
+        lines += ["", f"Classes that {kind} was trained on: {', '.join(names)}."]
     for note in card["notes"]:
         lines += ["", note]
     settings = {part: head.settings for part, head in parts.items() if head.settings}

@@ -20,9 +20,13 @@ from earthgen.dataset.split import read_split
 from earthgen.models.presets import Preset
 from earthgen.training.errors import EmptyDatasetError
 from earthgen.training.randomness import numpy_generator
+from geo_io.legend import classes
 
 ATTEMPTS = 16
 """Crops without voxels that are passed over in a row."""
+
+CLASSES_CROPS = 256
+LEAST_SHARE = 5e-4
 
 COLOURED = 0.5
 """Share of a crop's columns whose colour has to be known where texture is learned."""
@@ -112,6 +116,22 @@ def open_data(
         for each in used
     )
     return Data(train, chances, held, digest(every, folder), sources)
+
+
+def seen_classes(data: Data, coloured: bool, crops: int = CLASSES_CROPS) -> list[str]:
+    """Names of the land classes that the training shows, in known colour where texture is learned.
+
+    A class counts from 1 in 2,000 columns of `crops` crops, or of voxels where it is seen from the side alone.
+    """
+    columns, voxels = np.zeros(256), np.zeros(256)
+    for drawn in range(crops):
+        crop = data.crop(0, drawn)
+        shown = crop.valid & crop.image_known if coloured else crop.valid
+        columns += np.bincount(crop.cover[shown], minlength=256)
+        known = crop.semantic[crop.rgb_known] if coloured else crop.semantic
+        voxels += np.bincount(known, minlength=256)
+    share = np.maximum(columns / max(columns.sum(), 1), voxels / max(voxels.sum(), 1))
+    return [land.name for land in classes() if share[land.code] >= LEAST_SHARE]
 
 
 def load_scenes(folder: Path | str, grades: Sequence[str] = ("A", "B"), names: Sequence[str] = ()) -> list[Scene]:

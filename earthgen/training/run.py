@@ -14,14 +14,15 @@ from typing import Any
 import torch
 
 from earthgen.dataset.scene import Scene
-from earthgen.models.card import AUTOENCODERS, WeightSet, open_weights, write_card
+from earthgen.models.card import AUTOENCODERS, WeightSet, open_weights, read_card, write_card
+from earthgen.models.errors import MissingWeightsError
 from earthgen.models.presets import Preset, preset
 from earthgen.models.weights import part_path, read_header, save_weights
 from earthgen.progress import Listener, Progress
 from earthgen.sparse.products import product_dtype
 from earthgen.training import perceptual
 from earthgen.training.checkpoint import checkpoints
-from earthgen.training.data import Data, load_scenes, open_data
+from earthgen.training.data import Data, load_scenes, open_data, seen_classes
 from earthgen.training.devices import Team, launch
 from earthgen.training.errors import RunExistsError, TrainingSettingsError
 from earthgen.training.loop import Fitted, fit
@@ -134,7 +135,10 @@ def train(task: str, settings: Settings, *, resume: bool = False, listener: List
             team.wait()
         if team.first:
             title = settings.title or f"earthgen {settings.preset}, trained on {settings.data.name}"
-            write_card(settings.out / WEIGHTS, title=title, licence=settings.licence, notes=settings.notes)
+            write_card(
+                settings.out / WEIGHTS, title=title, licence=settings.licence, notes=settings.notes,
+                classes=_classes(settings, opened),
+            )  # fmt: skip
         team.wait()
         return done
 
@@ -167,6 +171,16 @@ def _train_part(
             settings=about, dtype=settings.weights_dtype,
         )  # fmt: skip
     return fitted
+
+
+def _classes(settings: Settings, opened: Mapping[bool, Data]) -> dict[str, list[str]]:
+    """Which classes structure and texture were trained on; of those that this call does not train as the card says."""
+    try:
+        known: dict[str, list[str]] = dict(read_card(settings.out / WEIGHTS).get("classes", {}))
+    except MissingWeightsError:
+        known = {}
+    found = {"texture" if coloured else "structure": seen_classes(data, coloured) for coloured, data in opened.items()}
+    return {**known, **found}
 
 
 def replace_precision(settings: Settings, device: torch.device) -> Settings:

@@ -46,7 +46,7 @@ class HeightSampler:
             model: HeightFlow = self.networks(PART)
             device = self.networks.device
             slopes = ground_slopes(_tensor(around["ground"], device), window.voxel_size)[:, :, inside[0], inside[1]]
-            cover = _tensor(around["cover"][inside], device)
+            cover = _tensor(self.networks.told(PART, around["cover"][inside]), device)
             if "semantics" not in self.sampling.use:
                 cover = torch.zeros_like(cover)
             predict = model.predictor(cover, slopes, self.sampling.guidance)

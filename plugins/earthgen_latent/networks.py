@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from earthgen.models.card import WeightSet, open_weights
 from earthgen.models.errors import MissingWeightsError, PrecisionError, WeightsDigestError, WeightsPresetError
@@ -21,6 +24,7 @@ from earthgen.sparse.backends import pick
 from earthgen.sparse.layers import Convolution, TransposedConvolution
 from earthgen.sparse.products import product_dtype
 from earthgen_latent import LATENT_VERSION
+from earthgen_latent.classes import stand_ins
 from geo_io.frame import Frame
 
 PRECISIONS = ("fp32", "bf16")
@@ -46,6 +50,7 @@ class Networks:
     device : of torch
     sparse_backend : what computes sparse convolutions, by name; None for what suits the device
     precision : of products, of `PRECISIONS`
+    classes : names of the land classes that parts were trained on, by "structure" and "texture"; none where unknown
     """
 
     folder: str
@@ -59,6 +64,7 @@ class Networks:
     device: str = "cpu"
     sparse_backend: str | None = None
     precision: str = "fp32"
+    classes: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def __call__(self, part: str) -> Any:
         """The network of a part, in evaluation mode: loaded the first time in a process.
@@ -74,8 +80,20 @@ class Networks:
 
     @property
     def digest(self) -> str:
-        """Of all parts that are used: what enters a world's identity."""
-        return ",".join(f"{part}=sha256:{digest}" for part, digest in self.digests)
+        """Of all parts that are used, and of what they are told of classes: what enters a world's identity."""
+        parts = [f"{part}=sha256:{digest}" for part, digest in self.digests]
+        if self.classes:
+            text = json.dumps(self.classes)
+            parts.append(f"classes=sha256:{hashlib.sha256(text.encode()).hexdigest()}")
+        return ",".join(parts)
+
+    def known(self, part: str) -> tuple[str, ...]:
+        """Names of the classes that a part was trained on; empty where the set does not say."""
+        return dict(self.classes).get("texture" if part.startswith("tex-") else "structure", ())
+
+    def told(self, part: str, codes: NDArray) -> NDArray:
+        """What a part is told of class codes: a relative in place of a class that it does not know."""
+        return stand_ins(self.known(part))[codes]
 
     @property
     def card(self) -> dict[str, Any]:
@@ -170,6 +188,7 @@ def _described(found: WeightSet, parts: tuple[str, ...]) -> Networks:
     from earthgen.models.presets import PARTS
 
     headers = [found.parts[part] for part in parts]
+    kinds = {"texture" if part.startswith("tex-") else "structure" for part in parts}
     return Networks(
         folder=str(found.folder),
         digests=tuple((part, found.parts[part].digest) for part in parts),
@@ -178,6 +197,9 @@ def _described(found: WeightSet, parts: tuple[str, ...]) -> Networks:
         licence=str(found.card.get("licence") or "not given"),
         preset=headers[0].preset,
         voxel_size=headers[0].voxel_size,
+        classes=tuple(
+            (kind, tuple(names)) for kind, names in sorted(found.card.get("classes", {}).items()) if kind in kinds
+        ),
         few_steps=tuple(part for part in parts if _takes_long_steps(found.parts[part])),
     )
 

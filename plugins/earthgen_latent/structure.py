@@ -96,7 +96,8 @@ class Structure:
         height = known["above"]
         if HEIGHTS in inputs:
             height = np.where(np.isfinite(height), height, height_of(inputs[HEIGHTS], self.networks))
-        return conditions_of(frame, self.sampling, self.networks.device, known["cover"], height, known["image"])
+        cover = self.networks.told(FINE, known["cover"])
+        return conditions_of(frame, self.sampling, self.networks.device, cover, height, known["image"])
 
     def sites(self, active: NDArray, window: Frame) -> tuple[Sites, tuple[NDArray, NDArray, NDArray]]:
         """Active cells of (ny, nx, layers) bool on a frame of cells, and the index of each in such an array."""

@@ -26,11 +26,13 @@ from earthgen.models.tex_vae import TexVAE
 from earthgen.noise import Noise
 from earthgen.sparse import SparseTensor
 from earthgen.sparse.sites import Place, Sites, make_sites
+from earthgen.splats.spherical_harmonics import C0
 from earthgen.stages import Read, Stage
 from earthgen.surface import ground_slopes, unsheared_normals
 from earthgen.terrain.cover import raster_on
 from earthgen.voxel_agreement import VOXEL_RULES, agree_on_voxels
-from earthgen.voxels import Geometry, texture_fields
+from earthgen.voxels import Geometry, Splats, Voxels, texture_fields
+from earthgen_latent.classes import paints
 from earthgen_latent.costs import cost_of
 from earthgen_latent.networks import Learned, Networks, inference, open_networks
 from earthgen_latent.sampling import Sampling, lattice, names, variant_name
@@ -81,11 +83,11 @@ class ColourSampler:
         with inference(networks):
             model: TexFlow = networks(FLOW)
             conditions = conditions_of(
-                frame, sampling, networks.device, cover, None, raster_on(inputs, "image", window)
+                frame, sampling, networks.device, networks.told(FLOW, cover), None, raster_on(inputs, "image", window)
             )  # fmt: skip
             sites, order = sites_of(xyz, frame, networks.device)
             normal = torch.from_numpy(lattice_normals(geometry)[order]).to(networks.device)
-            semantic = torch.from_numpy(geometry.voxels.semantic[order]).to(networks.device)
+            semantic = torch.from_numpy(networks.told(FLOW, geometry.voxels.semantic[order])).to(networks.device)
             known = semantic if conditions.semantics is not None else None
             told = model.condition(conditions, sites, known, normal)
             guided = sampling.guidance != 1
@@ -173,16 +175,19 @@ class LatentTexture(Learned):
         halo = min(decoder_reach(config.decoder, config.blocks), FARTHEST)
         last = Stage(
             "latent.splats", geometry.step, texture_fields(self.sh_degree),
-            partial(make_splats, self.networks, colours.name, self.sh_degree),
-            (Read("geometry", cells=halo), Read(colours.name, cells=halo)),
+            partial(make_splats, self.networks, colours.name, self.sh_degree, "image" in self.sampling.use),
+            (Read("geometry", cells=halo), Read(colours.name, cells=halo), Read("image")),
         )  # fmt: skip
         return [*agree_on_voxels(colours, self.sampling.rule, self.sampling.phases), last]
 
 
 def make_splats(
-    networks: Networks, colours: str, sh_degree: int, window: Frame, inputs: Inputs, noise: Noise
+    networks: Networks, colours: str, sh_degree: int, images: bool, window: Frame, inputs: Inputs, noise: Noise
 ) -> Block:  # fmt: skip
-    """The Gaussians of `window`, from the latents on it and as far around as the decoder looks."""
+    """The Gaussians of `window`, from the latents on it and as far around as the decoder looks.
+
+    images : whether the network is told the image, and so knows colours of classes that it was not trained on
+    """
     geometry = Geometry.of(inputs["geometry"])
     latents: Block = inputs[colours]
     voxels = geometry.voxels
@@ -196,4 +201,20 @@ def make_splats(
         splats = found.arrays(sh_degree)
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
-    return splats.take(back[inside]).block(voxels.take(inside, window))
+    mine, there = splats.take(back[inside]), voxels.take(inside, window)
+    image = raster_on(inputs, "image", window)
+    unseen = np.ones(window.shape, bool) if image is None or not images else image[..., 3] == 0
+    return painted(mine, there, unseen, networks.known(FLOW)).block(there)
+
+
+def painted(splats: Splats, voxels: Voxels, unseen: NDArray, known: tuple[str, ...]) -> Splats:
+    """With rules' colours for classes that the network knows no relative of.
+
+    unseen : (ny, nx) bool, columns of which no image tells the colour; known : classes that the network was trained on
+    """
+    which, colours = paints(known)
+    frame = voxels.frame
+    rows = which[voxels.semantic] & unseen[frame.y[1] - 1 - voxels.xyz[:, 1], voxels.xyz[:, 0] - frame.x[0]]
+    sh = np.where(rows[:, None, None], np.float32(0), splats.sh)
+    sh[rows, 0] = (colours[voxels.semantic[rows]] / np.float32(255) - np.float32(0.5)) / np.float32(C0)
+    return replace(splats, sh=sh.astype(np.float32))
