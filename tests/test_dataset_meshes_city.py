@@ -447,6 +447,7 @@ def test_files_are_named_inside_their_folder(tmp_path: Path) -> None:
     (tmp_path / "in" / "a b.png").write_text("x")
     (tmp_path / "secret").write_text("x")
     (tmp_path / "in" / "link").symlink_to(tmp_path / "secret")
+    (tmp_path / "in" / "circle").symlink_to(tmp_path / "in" / "circle")
     root = tmp_path / "in"
     assert local_file("../a%20b.png?v=1", root / "deep", root, "w") == (root / "a b.png").resolve()
     for name in (
@@ -460,6 +461,8 @@ def test_files_are_named_inside_their_folder(tmp_path: Path) -> None:
         None,
         "a\0b",
         "http://[",
+        "circle",
+        "n" * 5000,
     ):
         with pytest.raises(UnsafePathError):
             local_file(name, root, root, "w")

@@ -19,7 +19,7 @@ def local_file(uri: object, base: Path, root: Path, where: str) -> Path:
     Raises
     ------
     UnsafePathError
-        if it is an address on a network, or leads out of `root`; `where` is the file that says so
+        if it is an address on a network, leads out of `root`, or is no path; `where` is the file that says so
     MissingFileError
         if there is no such file
     """
@@ -35,11 +35,15 @@ def local_file(uri: object, base: Path, root: Path, where: str) -> Path:
     plain = unquote(text.split("?", 1)[0].split("#", 1)[0])
     if not plain or "\0" in plain or scheme:
         raise UnsafePathError(f"{where} names {str(uri)[:80]!r}, which is no relative path", "correct it")
-    path = (base / plain).resolve()
+    try:
+        path = (base / plain).resolve()
+        found = path.is_file()
+    except (OSError, RuntimeError) as error:  # too long a name; links that lead in a circle
+        raise UnsafePathError(f"{where} names {plain[:80]!r}, which is no path to a file", "correct it") from error
     if not path.is_relative_to(root.resolve()):
         raise UnsafePathError(
             f"{where} names {plain}, which lies outside the folder {root}", "move what it names into that folder"
         )
-    if not path.is_file():
+    if not found:
         raise MissingFileError(f"{where} names {plain}, which does not exist", "fetch the missing file")
     return path
