@@ -43,7 +43,7 @@ from earthgen_latent.height_map import HeightFlowGeometry
 from earthgen_latent.known import COLUMNS, make_columns
 from earthgen_latent.networks import inference, open_networks
 from earthgen_latent.sampling import Sampling, lattice, names, pinned
-from earthgen_latent.solid import SOLID, columns_of, raised
+from earthgen_latent.solid import SOLID, columns_of, raised, standing_classes
 from earthgen_latent.structure import CoarseSampler, FineSampler, _rows, active_cells
 from earthgen_latent.texture import LatentTexture, decoder_reach, lattice_normals, seen_from_above, sites_of
 from geo_io.errors import FrameError
@@ -94,6 +94,17 @@ def test_columns_follow_their_cover_where_heights_do_not() -> None:
     assert found.ground_class[0, 1] == CODE["paved"] and found.ground_class[0, 0] == CODE["lake"]
     assert found.semantic[0, [2, 3, 5]].tolist() == [CODE["building"], CODE["broadleaf_forest"], CODE["tree"]]
     assert (found.object[0, [0, 1, 4]] == 0).all() and (found.object[0, [2, 3, 5]] > 0).all()
+
+
+def test_the_map_goes_before_the_decoder_s_classes() -> None:
+    land = ["building", "grass", "grass", "residential", "residential", "broadleaf_forest", "unknown", "paved"]
+    seen = ["tree", "building", "tree", "building", "lake", "grass", "building", "building"]
+    cover, decoded = (np.array([[CODE.get(name, 0) for name in row]], np.uint8) for row in (land, seen))
+    found = standing_classes(cover, decoded)
+    names = {number: name for name, number in CODE.items()}
+    assert [names[number] for number in found[0].tolist()] == [
+        "building", "tree", "tree", "building", "tree", "broadleaf_forest", "building", "tree",
+    ]  # fmt: skip
 
 
 def test_a_mapped_building_is_one_object_in_every_window() -> None:

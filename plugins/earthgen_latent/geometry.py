@@ -16,7 +16,7 @@ from earthgen.errors import PluginError
 from earthgen.estimates import Cost
 from earthgen.noise import Noise
 from earthgen.stages import Read, Stage
-from earthgen.terrain.cover import is_class, known_cover, on_surface, semantics_on
+from earthgen.terrain.cover import code, is_class, known_cover, on_surface, semantics_on
 from earthgen.voxel_agreement import blend_voxels
 from earthgen.voxels import GEOMETRY_FIELDS
 from earthgen_latent.costs import cost_of
@@ -26,7 +26,7 @@ from earthgen_latent.heights import HeightSampler, height_of
 from earthgen_latent.known import COLUMNS, columns_stage
 from earthgen_latent.networks import Learned, open_networks
 from earthgen_latent.sampling import USE, Sampling, lattice, names
-from earthgen_latent.solid import SOLID, Columns, building_objects, crown_objects, raised
+from earthgen_latent.solid import HOUSE, SOLID, Columns, building_objects, crown_objects, raised, standing_classes
 from earthgen_latent.structure import (
     ABSENT,
     COARSE,
@@ -121,20 +121,25 @@ def make_surface(structure: Structure, window: Frame, inputs: Inputs, noise: Noi
     voxels: Block = inputs[VOXELS].crop(inner)
     level, semantic, kept = tops_of(inner, voxels)
     top = exact_tops(inner, level, _heights(structure, inputs, inner, known))
-    top[on_surface(known_cover(known["cover"]), "water")] = 0
+    cover = known_cover(known["cover"])
+    yard = is_class(cover, "building") & (top < HOUSE)
+    top[on_surface(cover, "water") | yard] = 0
     standing = top > 0
-    built = standing & is_class(semantic, "building")
+    thing = np.where(standing, standing_classes(known["cover"], semantic), semantic)
+    built = standing & is_class(thing, "building")
     layer = semantics_on(inputs, inner)
     number = np.where(built, building_objects(inner, layer, noise), crown_objects(inner, noise))
     land = np.where(known["cover"] != 0, known["cover"], np.where(standing, np.uint8(0), semantic))
     columns = Columns(
         top=top,
-        ground_class=known_cover(land),
-        semantic=known_cover(semantic),
+        ground_class=np.where(yard, np.uint8(code("paved")), known_cover(land)),
+        semantic=known_cover(thing),
         object=np.where(standing, number, np.uint32(0)),
     )
     assert voxels.xyz is not None  # the stage has sparse fields
-    above = kept & (voxels.xyz[:, 2] >= 0) & (voxels.sparse["semantic"] != 0)
+    # Below a top whose class the map corrects, voxels are corrected too.
+    right = (thing == semantic)[inner.y[1] - 1 - voxels.xyz[:, 1], voxels.xyz[:, 0] - inner.x[0]]
+    above = kept & right & (voxels.xyz[:, 2] >= 0) & (voxels.sparse["semantic"] != 0)
     ground = np.ascontiguousarray(known["ground"])
     return raised(window, inner, ground, columns, voxels.xyz[above], voxels.sparse["semantic"][above]).block()
 

@@ -70,6 +70,23 @@ def columns_of(frame: Frame, layer: Semantics, cover: NDArray, height: NDArray, 
     )
 
 
+def standing_classes(cover: NDArray, decoded: NDArray) -> NDArray:
+    """(ny, nx) uint8: classes of what stands in columns, those that a network decoded where the map does not say more.
+
+    cover : class seen from above as the map has it, 0 unknown; decoded : class of the column's highest voxel
+
+    On a mapped building a building stands, and none where a map knows the land to be neither a building nor built up.
+    Anything else that stands is a plant: networks that are unsure give things the class of the ground beside.
+    """
+    land = known_cover(cover)
+    mapped = is_class(land, "building")
+    lived = (cover == 0) | is_class(land, "residential", "commercial")
+    built = is_class(decoded, "building") & lived
+    plant = on_surface(decoded, "wood", "tree", "shrub")
+    found = np.where(built | plant, decoded, plant_classes()[land])
+    return np.where(mapped, np.uint8(code("building")), found)
+
+
 @functools.cache
 def plant_classes() -> NDArray:
     """(256,) uint8: class of what stands on a class of land and is no building."""
