@@ -262,7 +262,8 @@ def test_options_that_lead_nowhere(options: dict[str, Any], message: str) -> Non
 
 
 def test_methods_and_names() -> None:
-    assert Sampling().method_of(False) == "euler" and Sampling().method_of(True) == "shortcut"
+    assert Sampling().method_of(False) == Sampling().method_of(True) == "euler"
+    assert Sampling(method="").method_of(False) == "euler" and Sampling(method="").method_of(True) == "shortcut"
     assert Sampling(method="heun").method_of(True) == "heun"
     assert names("semantics, image") == ("semantics", "image") and names("none") == () == names([])
 

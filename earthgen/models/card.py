@@ -171,7 +171,7 @@ def _readme(card: Mapping[str, Any], parts: Mapping[str, Header]) -> str:
     lines += [f"| {part} | {entry['file']} | `{entry['digest']}` |" for part, entry in card["parts"].items()]
     for table, rows in card["metrics"].items():
         lines += ["", f"## {table}", "", *_table(rows)]
-    own = {part: head.metrics for part, head in parts.items() if head.metrics}
+    own = {part: {"of held-out crops": _listed(head.metrics)} for part, head in parts.items() if head.metrics}
     if own:
         lines += ["", "## Measured while training", "", *_table(own)]
     data = {tuple(sorted(entry.items())): entry for head in parts.values() for entry in head.data}
@@ -194,6 +194,10 @@ def _table(rows: Mapping[str, Any]) -> list[str]:
     for name, row in rows.items():
         lines.append(f"| {name} | " + " | ".join(_shown(row.get(column)) for column in columns) + " |")
     return lines
+
+
+def _listed(metrics: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_shown(value)}" for name, value in metrics.items())
 
 
 def _shown(value: Any) -> str:

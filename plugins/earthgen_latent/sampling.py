@@ -25,7 +25,8 @@ class Sampling:
     Attributes
     ----------
     steps : evaluations from noise to data
-    method : of `earthgen.models.flow.METHODS`; "" for what the weights were trained for
+    method : of `earthgen.models.flow.METHODS`; "" for shortcuts where the weights were trained to take them. Euler's is
+        the default since it measured best in few steps (docs/models.md)
     guidance : what the conditions change, times this (classifier-free guidance); 1 is the network as it is
     shift : above 1, steps are shorter near the noise
     use : conditions that the network is told, of those that the job has
@@ -34,7 +35,7 @@ class Sampling:
     """
 
     steps: int = 4
-    method: str = ""
+    method: str = "euler"
     guidance: float = 1.0
     shift: float = 1.0
     use: tuple[str, ...] = USE
