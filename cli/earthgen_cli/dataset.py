@@ -46,7 +46,7 @@ def build(
     legend: Annotated[str | None, source("NAME|FILE", "Legend of the land cover.")] = None,
     footprints: Annotated[str | None, source("FILE", "Buildings, with heights if they have any.")] = None,
     image: Annotated[str | None, source("FILE", "A picture from above.")] = None,
-    mesh: Annotated[list[str] | None, source("FILE", "Textured meshes (.obj, .glb).", repeats=True)] = None,
+    mesh: Annotated[list[str] | None, source("FILE", "Meshes: OBJ, glTF, CityJSON, 3D Tiles.", repeats=True)] = None,
     world: Annotated[str | None, source("WORLD", "A world of `earthgen generate`.")] = None,
     name: Annotated[str, source("NAME", "The scene's name.")] = "scene",
     place: Annotated[str, source("TEXT", "Name of the place.")] = "",
