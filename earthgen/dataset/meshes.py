@@ -277,11 +277,16 @@ def _classes(shape: tuple[int, ...], row: NDArray, col: NDArray, level: NDArray,
     return out
 
 
-def _topmost(shape: tuple[int, int], row: NDArray, col: NDArray, level: NDArray, code: NDArray) -> NDArray:
-    """(ny, nx) uint8 class of the samples in the topmost voxel of each column."""
+def _highest(shape: tuple[int, int], row: NDArray, col: NDArray, level: NDArray) -> NDArray:
+    """(n,) bool: samples in the topmost voxel of their column."""
     top = np.full(shape, -1, np.int64)
     np.maximum.at(top, (row, col), level)
-    highest = level == top[row, col]
+    return np.asarray(level == top[row, col])
+
+
+def _topmost(shape: tuple[int, int], row: NDArray, col: NDArray, level: NDArray, code: NDArray) -> NDArray:
+    """(ny, nx) uint8 class of the samples in the topmost voxel of each column."""
+    highest = _highest(shape, row, col, level)
     flat = np.zeros(int(highest.sum()), np.int64)
     return _classes((*shape, 1), row[highest], col[highest], flat, code[highest])[:, :, 0]
 
@@ -334,9 +339,7 @@ def _from_above(
     shape: tuple[int, int], row: NDArray, col: NDArray, level: NDArray, colours: NDArray, seen: NDArray
 ) -> tuple[NDArray, NDArray]:
     """Mean colour of the samples in the topmost voxel of each column."""
-    top = np.full(shape, -1, np.int64)
-    np.maximum.at(top, (row, col), level)
-    highest = seen & (level == top[row, col])
+    highest = seen & _highest(shape, row, col, level)
     image, known = _colours((*shape, 1), row[highest], col[highest], np.zeros(int(highest.sum()), np.int64),
                             colours[highest], np.ones(int(highest.sum()), bool))  # fmt: skip
     return image[:, :, 0], known[:, :, 0]

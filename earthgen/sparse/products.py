@@ -93,8 +93,12 @@ CHUNK = {"cpu": 2**22}
 
 def _chunks(found: KernelMap, channels: int) -> list[tuple[int, int]]:
     rows = max(128, CHUNK.get(found.table.device.type, 2**24) // max(channels * found.table.shape[1], 1))
-    rows = 1 << rows.bit_length() - 1  # a rung of its own
-    return [(first, min(first + rows, len(found.table))) for first in range(0, len(found.table), rows)]
+    return _ranges(len(found.table), 1 << rows.bit_length() - 1)  # a rung of its own
+
+
+def _ranges(count: int, step: int) -> list[tuple[int, int]]:
+    """[0, count) in ranges of `step`, the last one of what is left."""
+    return [(first, min(first + step, count)) for first in range(0, count, step)]
 
 
 def _side_by_side(rows: Tensor, found: KernelMap, dtype: torch.dtype) -> Callable[[int, int], Tensor]:
@@ -160,14 +164,10 @@ PIECE = 2**12
 """Rows of a linear map that are multiplied at once where counts go by rungs."""
 
 
-def _pieces(rows: int) -> list[tuple[int, int]]:
-    return [(first, min(first + PIECE, rows)) for first in range(0, rows, PIECE)]
-
-
 def linear_forward(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(n, out) from (n, in), (out, in) and (out,), by rungs."""
     found = features.new_empty((len(features), len(weight)))
-    for first, last in _pieces(len(features)):
+    for first, last in _ranges(len(features), PIECE):
         rows = lengthened(features[first:last], rung(last - first, features.dtype, features.device))
         found[first:last] = torch.nn.functional.linear(rows, weight, bias)[: last - first]
     return found
@@ -179,7 +179,7 @@ def linear_backward(
     """Gradients of (n, in) features and of the (out, in) weight, that in the dtype of sums, by rungs."""
     result = torch.empty_like(features) if want_features else None
     total = torch.zeros_like(weight, dtype=sum_dtype(weight.dtype)) if want_weight else None
-    for first, last in _pieces(len(features)):
+    for first, last in _ranges(len(features), PIECE):
         count = rung(last - first, features.dtype, features.device)
         rows = lengthened(gradient[first:last], count)
         if result is not None:

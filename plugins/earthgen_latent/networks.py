@@ -89,7 +89,7 @@ class Networks:
 
     def known(self, part: str) -> tuple[str, ...]:
         """Names of the classes that a part was trained on; empty where the set does not say."""
-        return dict(self.classes).get("texture" if part.startswith("tex-") else "structure", ())
+        return dict(self.classes).get(_kind(part), ())
 
     def told(self, part: str, codes: NDArray) -> NDArray:
         """What a part is told of class codes: a relative in place of a class that it does not know."""
@@ -188,7 +188,7 @@ def _described(found: WeightSet, parts: tuple[str, ...]) -> Networks:
     from earthgen.models.presets import PARTS
 
     headers = [found.parts[part] for part in parts]
-    kinds = {"texture" if part.startswith("tex-") else "structure" for part in parts}
+    kinds = {_kind(part) for part in parts}
     return Networks(
         folder=str(found.folder),
         digests=tuple((part, found.parts[part].digest) for part in parts),
@@ -202,6 +202,11 @@ def _described(found: WeightSet, parts: tuple[str, ...]) -> Networks:
         ),
         few_steps=tuple(part for part in parts if _takes_long_steps(found.parts[part])),
     )
+
+
+def _kind(part: str) -> str:
+    """Under which name a set's card lists the classes that a part was trained on."""
+    return "texture" if part.startswith("tex-") else "structure"
 
 
 def _takes_long_steps(header: Header) -> bool:
