@@ -1,1 +1,2 @@
-"""Benchmarks: `python -m benchmarks [name ...] [--json]`. Each prints medians, ratios, the machine."""
+"""Benchmarks: `python -m benchmarks [name ...] [--json]`. Each prints medians, ratios, the
+machine."""

@@ -2,8 +2,9 @@
 
     python -m benchmarks.engine --json [--quick]
 
-The peers of a task graph are a plain loop over the tiles (no graph, no ledger, nothing that survives a crash) and
-Dask's own way to hold a graph. Nothing else runs a world's generation; the table says so instead of naming one.
+The peers of a task graph are a plain loop over the tiles (no graph, no ledger, nothing that
+survives a crash) and Dask's own way to hold a graph. Nothing else runs a world's generation; the
+table says so instead of naming one.
 """
 
 from __future__ import annotations
@@ -27,14 +28,26 @@ def job_settings(folder: Path, side_m: float, voxel_size: float, out: Path) -> d
     tile = TILE * voxel_size
     west, south = (round(value / tile) * tile for value in generate.ORIGIN)
     return {
-        "bbox": (west, south, west + side_m, south + side_m), "bbox_crs": generate.CRS, "crs": generate.CRS,
-        "semantics": [str(folder / "landuse.shp"), str(folder / "buildings.gpkg")], "dem": str(folder / "dem.tif"),
-        "voxel_size": voxel_size, "tile_size": TILE, "out": out,
-    }  # fmt: skip
+        "bbox": (west, south, west + side_m, south + side_m),
+        "bbox_crs": generate.CRS,
+        "crs": generate.CRS,
+        "semantics": [str(folder / "landuse.shp"), str(folder / "buildings.gpkg")],
+        "dem": str(folder / "dem.tif"),
+        "voxel_size": voxel_size,
+        "tile_size": TILE,
+        "out": out,
+    }
 
 
 def command(settings: dict[str, Any], workers: int) -> list[str | Path]:
-    words: list[str | Path] = [sys.executable, "-m", "earthgen_cli", "generate", "--quiet", "--overwrite"]
+    words: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "earthgen_cli",
+        "generate",
+        "--quiet",
+        "--overwrite",
+    ]
     for name, value in settings.items():
         option = "--" + name.replace("_", "-")
         if name == "bbox":
@@ -45,29 +58,28 @@ def command(settings: dict[str, Any], workers: int) -> list[str | Path]:
     return [*words, "--workers", str(workers)]
 
 
-# ---- in a process of its own ------------------------------------------------------------------------------
-
-
 def overhead(folder: Path, tiles: float) -> dict[str, float]:
     """One worker in this process, against a plain loop over the same tiles and stages."""
-    from earthgen.generation import run
-    from earthgen.job import make_job
-    from earthgen.preparation import prepare
-    from earthgen.schedule import fill
-    from earthgen.store import create_store
-    from earthgen.workers import Site, open_pool
+    from earthgen.engine.scheduler import generate_tiles, open_pool
+    from earthgen.engine.worker import WorkerContext
+    from earthgen.jobs.generate import run
+    from earthgen.jobs.job import make_job
+    from earthgen.jobs.prepare import prepare
+    from earthgen.world.store import create_store
 
     side = tiles * TILE
-    run(make_job({**job_settings(folder, 64.0, 1.0, folder / "warm.zarr"), "overwrite": True}))  # loads and compiles
+    run(
+        make_job({**job_settings(folder, 64.0, 1.0, folder / "warm.zarr"), "overwrite": True})
+    )  # loads and compiles
     plan = prepare(make_job(job_settings(folder, side, 1.0, folder / "w.zarr")))
     attributes = {"identity": plan.identity, "provenance": {}, "settings": {}}
     from earthgen.progress import Progress
 
     store = create_store(folder / "engine.zarr", plan.frame, TILE, attributes)
     graph = plan.engine.graph(TILE)
-    with open_pool(Site(plan.engine, store.path, TILE)) as pool:
+    with open_pool(WorkerContext(plan.engine, store.path, TILE)) as pool:
         began = time.perf_counter()
-        totals = fill(store, graph, pool, Progress())
+        totals = generate_tiles(store, graph, pool, Progress())
         whole = time.perf_counter() - began
     own = sum(totals.seconds.values())
     bare = create_store(folder / "loop.zarr", plan.frame, TILE, attributes)
@@ -77,16 +89,20 @@ def overhead(folder: Path, tiles: float) -> dict[str, float]:
         bare.write(tx, ty, make(tx, ty))
     loop = time.perf_counter() - began
     return {
-        "km2": plan.frame.area_km2, "own_s": own, "engine_s": whole, "loop_s": loop, "overhead": whole / own - 1,
+        "km2": plan.frame.area_km2,
+        "own_s": own,
+        "engine_s": whole,
+        "loop_s": loop,
+        "overhead": whole / own - 1,
         **{f"{name}_s": seconds for name, seconds in totals.seconds.items()},
-    }  # fmt: skip
+    }
 
 
 def plan_graph(folder: Path, count: float) -> dict[str, float]:
     """Go through a graph of so many tasks as the scheduler does; peak memory of this process."""
     import resource
 
-    from earthgen.graph import Graph, Walk, make_chain
+    from earthgen.engine.graph import Graph, Traversal, make_chain
     from earthgen_procedural.geometry import ProceduralGeometry
     from earthgen_procedural.texture import ProceduralTexture
     from geo_io.frame import Frame
@@ -97,7 +113,7 @@ def plan_graph(folder: Path, count: float) -> dict[str, float]:
     graph = Graph(chain, Frame(generate.CRS, 1.0, (0, TILE * edge), (0, TILE * edge)), TILE)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
-    walk, tasks, front = Walk(graph, lambda task: False), 0, 0
+    walk, tasks, front = Traversal(graph, lambda task: False), 0, 0
     for task in walk:
         walk.complete(task)
         walk.unneeded.clear()
@@ -105,7 +121,13 @@ def plan_graph(folder: Path, count: float) -> dict[str, float]:
         front = max(front, len(walk._left))
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"tasks": tasks, "s": seconds, "peak_mb": peak / 1e3, "grown_mb": (peak - before) / 1e3, "front": front}
+    return {
+        "tasks": tasks,
+        "s": seconds,
+        "peak_mb": peak / 1e3,
+        "grown_mb": (peak - before) / 1e3,
+        "front": front,
+    }
 
 
 def plan_dask(folder: Path, count: float) -> dict[str, float]:
@@ -122,12 +144,17 @@ def plan_dask(folder: Path, count: float) -> dict[str, float]:
             graph["land", x, y] = (abs, 1)
     for y in range(edge):
         for x in range(edge):
-            graph["tile", x, y] = (max, [("land", x + i, y + j) for j in (-1, 0, 1) for i in (-1, 0, 1)])
+            graph["tile", x, y] = (
+                max,
+                [("land", x + i, y + j) for j in (-1, 0, 1) for i in (-1, 0, 1)],
+            )
     dask.order.order(graph)
     seconds = time.perf_counter() - began
     return {
-        "tasks": len(graph), "s": seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    }  # fmt: skip
+        "tasks": len(graph),
+        "s": seconds,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    }
 
 
 def seam_ratios(found: dict[str, Any]) -> dict[str, float]:
@@ -137,9 +164,6 @@ def seam_ratios(found: dict[str, Any]) -> dict[str, float]:
         for rule, values in found.items()
         if isinstance(values, dict) and "seam_relief" in values
     }
-
-
-# ---- all of it --------------------------------------------------------------------------------------------
 
 
 apart = partial(elsewhere, "benchmarks.engine")
@@ -159,7 +183,9 @@ def run(quick: bool = False) -> dict[str, object]:
         side = 2 * TILE if quick else 6 * TILE
         speed: dict[int, list[Run]] = {1: [], 2: []}
         for workers in (1, 2) * (1 if quick else 2):  # in turn: the speed of shared cores drifts
-            speed[workers].append(measure(command(job_settings(folder, side, 1.0, folder / "s.zarr"), workers)))
+            speed[workers].append(
+                measure(command(job_settings(folder, side, 1.0, folder / "s.zarr"), workers))
+            )
         area: dict[float, Run] = {
             metres: measure(command(job_settings(folder, metres, 2.0, folder / "a.zarr"), 1))
             for metres in (small, large)
@@ -180,24 +206,35 @@ def run(quick: bool = False) -> dict[str, object]:
         "plan_1m_tasks_s": round(graph["s"] * TASKS / graph["tasks"], 1),
         "seam_ratio": seam_ratio,
         "targets": {
-            "overhead": 0.05, "speedup_2_workers": 1.8, "rss_100_over_4": 1.1, "cost_100_over_4": 1.1,
+            "overhead": 0.05,
+            "speedup_2_workers": 1.8,
+            "rss_100_over_4": 1.1,
+            "cost_100_over_4": 1.1,
             "plan_1m_tasks_s": 60.0,
         },
-        "met": engine["overhead"] <= 0.05 and speedup >= 1.8 and rss <= 1.1 and ratio <= 1.1
-        and graph["s"] * TASKS / graph["tasks"] < 60 and graph["peak_mb"] < 2000,
+        "met": engine["overhead"] <= 0.05
+        and speedup >= 1.8
+        and rss <= 1.1
+        and ratio <= 1.1
+        and graph["s"] * TASKS / graph["tasks"] < 60
+        and graph["peak_mb"] < 2000,
         "engine_over_plain_loop": round(engine["engine_s"] / engine["loop_s"], 3),
         "overhead_run": {key: round(value, 3) for key, value in engine.items()},
         "speedup_km2": round((side / 1000) ** 2, 2),
         "s_1_worker": [round(value, 1) for value in seconds[1]],
         "s_2_workers": [round(value, 1) for value in seconds[2]],
         "km2": [round((metres / 1000) ** 2, 1) for metres in area],
-        "s_per_km2": [round(found.wall / (metres / 1000) ** 2, 3) for metres, found in area.items()],
+        "s_per_km2": [
+            round(found.wall / (metres / 1000) ** 2, 3) for metres, found in area.items()
+        ],
         "peak_mb": [round(found.peak_mb) for found in area.values()],
         "plan": {key: round(value, 2) for key, value in graph.items()},
         "plan_in_dask": {key: round(value, 2) for key, value in dask.items()},
-        "us_per_task_over_dask": round(graph["s"] / graph["tasks"] / (dask["s"] / dask["tasks"]), 2),
+        "us_per_task_over_dask": round(
+            graph["s"] / graph["tasks"] / (dask["s"] / dask["tasks"]), 2
+        ),
         "peer": "a plain loop (overhead), Dask's graph and its ordering (plan); nothing else generates such worlds",
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Which way of training samples well in 1 to 4 steps: measured on a mixture in the plane, where the truth is known.
+"""Which way of training samples well in 1 to 4 steps: measured on a mixture in the plane, where the
+truth is known.
 
-Every way trains the same small network on the same data for the same number of steps. The measure is the sliced
-Wasserstein distance of samples from the data; that of two sets of true samples is the least that can be reached.
+Every way trains the same small network on the same data for the same number of steps. The measure
+is the sliced Wasserstein distance of samples from the data; that of two sets of true samples is the
+least that can be reached.
 """
 
 from __future__ import annotations
@@ -38,14 +40,17 @@ def run(steps: int = STEPS, seeds: tuple[int, ...] = SEEDS) -> dict[str, object]
                     found[name].append([distance(sampler(noise, count), truth) for count in COUNTS])
     finally:
         torch.set_num_threads(threads)
-    table = {"steps": ", ".join(map(str, COUNTS)), "two true sets": round(sum(floor) / len(floor), 3)}
+    table = {
+        "steps": ", ".join(map(str, COUNTS)),
+        "two true sets": round(sum(floor) / len(floor), 3),
+    }
     for name, rows in found.items():
         means = [sum(row[k] for row in rows) / len(rows) for k in range(len(COUNTS))]
-        table[name] = " / ".join(f"{mean:.3f}" for mean in means) + f"   ({took[name] / len(seeds):.0f} s of training)"
+        table[name] = (
+            " / ".join(f"{mean:.3f}" for mean in means)
+            + f"   ({took[name] / len(seeds):.0f} s of training)"
+        )
     return table
-
-
-# ---- data and measure -------------------------------------------------------------------------------------
 
 
 def mixture(count, seed):  # type: ignore[no-untyped-def]
@@ -59,15 +64,13 @@ def mixture(count, seed):  # type: ignore[no-untyped-def]
 
 
 def distance(a, b, directions: int = 64) -> float:  # type: ignore[no-untyped-def]
-    """Sliced Wasserstein distance of first order between sets of one size, over evenly spread directions."""
+    """Sliced Wasserstein distance of first order between sets of one size, over evenly spread
+    directions."""
     import torch
 
     angle = torch.arange(directions) * (math.pi / directions)
     axes = torch.stack([angle.cos(), angle.sin()])
     return float(((a @ axes).sort(0).values - (b @ axes).sort(0).values).abs().mean())
-
-
-# ---- the network, and ways to train it --------------------------------------------------------------------
 
 
 def network(seed):  # type: ignore[no-untyped-def]
@@ -81,9 +84,14 @@ def network(seed):  # type: ignore[no-untyped-def]
             super().__init__()
             self.embed = Embedding(64)
             self.layers = nn.Sequential(
-                nn.Linear(66, 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU(),
+                nn.Linear(66, 128),
+                nn.SiLU(),
+                nn.Linear(128, 128),
+                nn.SiLU(),
+                nn.Linear(128, 128),
+                nn.SiLU(),
                 nn.Linear(128, 2),
-            )  # fmt: skip
+            )
 
         def forward(self, x, time, step):  # type: ignore[no-untyped-def]
             return self.layers(torch.cat([x, self.embed(time, step)], 1))
@@ -115,7 +123,7 @@ def by_flow(predicts: str, shortcuts: bool):  # type: ignore[no-untyped-def]
         import torch
 
         from earthgen.models.flow import Flow, sample
-        from earthgen.models.objective import flow_loss, shortcut_loss
+        from earthgen.models.flow_loss import flow_loss, shortcut_loss
 
         flow, net = Flow(predicts), network(seed)  # type: ignore[arg-type]
 
@@ -138,10 +146,12 @@ def by_flow(predicts: str, shortcuts: bool):  # type: ignore[no-untyped-def]
 
 
 def by_mean_flow(seed, steps):  # type: ignore[no-untyped-def]
-    """Mean flows (Geng et al. 2025): the mean velocity u over a step d obeys u = v + d du/dt along the way.
+    """Mean flows (Geng et al. 2025): the mean velocity u over a step d obeys u = v + d du/dt along
+    the way.
 
-    With time from noise to data and the end of the step held, du/dt is the derivative along (v, 1, -1). Three samples
-    in four have d = 0; errors are weighted by 1 / (error^2 + 1e-3), as the authors do.
+    With time from noise to data and the end of the step held, du/dt is the derivative along (v, 1,
+    -1). Three samples in four have d = 0; errors are weighted by 1 / (error^2 + 1e-3), as the
+    authors do.
     """
     import torch
 
@@ -174,10 +184,11 @@ def by_mean_flow(seed, steps):  # type: ignore[no-untyped-def]
 
 
 def by_consistency(seed, steps):  # type: ignore[no-untyped-def]
-    """Consistency training (Song et al. 2023; Song & Dhariwal 2024): neighbours on a line to noise lead to one point.
+    """Consistency training (Song et al. 2023; Song & Dhariwal 2024): neighbours on a line to noise
+    lead to one point.
 
-    10 to 160 intervals, doubled as training goes on, pseudo-Huber loss weighted by 1 / interval. Samples of several
-    steps are made noisy again in between.
+    10 to 160 intervals, doubled as training goes on, pseudo-Huber loss weighted by 1 / interval.
+    Samples of several steps are made noisy again in between.
     """
     import torch
 

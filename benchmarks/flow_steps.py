@@ -1,10 +1,13 @@
-"""What few steps lose: the flows of a set of weights on held-out crops, from the same noise, in 1 to 25 steps.
+"""What few steps lose: the flows of a set of weights on held-out crops, from the same noise, in 1
+to 25 steps.
 
-python -m benchmarks.flow_steps --data scenes [--weights DIR] [--crops 24] [--parts tex-flow ...] [--json]
+python -m benchmarks.flow_steps --data scenes [--weights DIR] [--crops 24] [--parts tex-flow ...]
+[--json]
 
-Each flow is judged by itself: StructFM's second stage is given the true cells, TexFM the true voxels. Beside each
-figure stands what is lost against 25 steps of Euler's method, in percent, with the standard error over the crops. Which
-way of training few steps to try first was measured by few_steps, on a mixture in the plane.
+Each flow is judged by itself: StructFM's second stage is given the true cells, TexFM the true
+voxels. Beside each figure stands what is lost against 25 steps of Euler's method, in percent, with
+the standard error over the crops. Which way of training few steps to try first was measured by
+few_steps, on a mixture in the plane.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
     from earthgen.dataset.crop import Crop
     from earthgen.models.flow import Flow, Predict
-    from earthgen.noise import Stream
+    from earthgen.noise.philox import Stream
     from earthgen.training.batches import Batch
     from earthgen_latent.networks import Networks
 
@@ -33,9 +36,17 @@ BEST = ("euler", 25)
 """What the others are compared with."""
 
 SAMPLERS = (
-    ("shortcut", 1), ("shortcut", 2), ("shortcut", 4), ("euler", 1), ("euler", 2), ("euler", 4), ("euler", 8),
-    ("heun", 8), ("heun", 25), BEST,
-)  # fmt: skip
+    ("shortcut", 1),
+    ("shortcut", 2),
+    ("shortcut", 4),
+    ("euler", 1),
+    ("euler", 2),
+    ("euler", 4),
+    ("euler", 8),
+    ("heun", 8),
+    ("heun", 25),
+    BEST,
+)
 """Methods of `earthgen.models.flow.sample`, and their steps."""
 
 WAYS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -50,9 +61,15 @@ NEEDS = {"struct-fine": "struct-vae", "tex-flow": "tex-vae"}
 """Autoencoders that flows' latents are of."""
 
 FIGURES = {
-    "iou": "up", "cells": "one", "tall_iou": "up", "height_mae": "down", "height_w1": "down", "colour_psnr": "up",
-    "colour_spread": "one", "colour_w1": "down",
-}  # fmt: skip
+    "iou": "up",
+    "cells": "one",
+    "tall_iou": "up",
+    "height_mae": "down",
+    "height_w1": "down",
+    "colour_psnr": "up",
+    "colour_spread": "one",
+    "colour_w1": "down",
+}
 """Which way is better; "one" for shares that should be 1."""
 
 
@@ -69,9 +86,6 @@ class Case:
     predict: Predict
     noise: Tensor
     judge: Callable[[Tensor], dict[str, float]]
-
-
-# ---- the four flows ---------------------------------------------------------------------------------------
 
 
 def coarse_case(networks: Networks, batch: Batch, names: Sequence[str], stream: Stream) -> Case:
@@ -105,18 +119,24 @@ def fine_case(networks: Networks, batch: Batch, names: Sequence[str], stream: St
     def judge(state: Tensor) -> dict[str, float]:
         voxels = vae.decode(vae.statistics.restored(SparseTensor(cells, state))).sites
         high = tops(voxels, batch.shape, crop.frame.z[0])[0].numpy()
-        return {"iou": agreement(voxels, batch.sites).iou, **column_figures(high, crop.height, crop.valid)}
+        return {
+            "iou": agreement(voxels, batch.sites).iou,
+            **column_figures(high, crop.height, crop.valid),
+        }
 
     predict = model.predictor(cells, model.condition(only(batch.conditions, *names), cells))
     return Case(model.flow, predict, place_noise(stream, cells, model.channels), judge)
 
 
-def texture_case(networks: Networks, batch: Batch, names: Sequence[str], stream: Stream) -> Case | None:
-    """Of colours of seen voxels: PSNR, how much they vary by the true ones, and the Wasserstein-1 distance of channels.
+def texture_case(
+    networks: Networks, batch: Batch, names: Sequence[str], stream: Stream
+) -> Case | None:
+    """Of colours of seen voxels: PSNR, how much they vary by the true ones, and the Wasserstein-1
+    distance of channels.
 
     None where few colours are known.
     """
-    from earthgen.evaluation.overlap import wasserstein
+    from earthgen.evaluation.metrics import wasserstein
     from earthgen.evaluation.reconstruction import KNOWN
     from earthgen.models.flow import place_noise
     from earthgen.sparse import SparseTensor
@@ -138,11 +158,14 @@ def texture_case(networks: Networks, batch: Batch, names: Sequence[str], stream:
         return {**colour_figures(discs, batch), "colour_w1": apart}
 
     known = model.condition(conditions, sites, told(batch, conditions), batch.normal)
-    return Case(model.flow, model.predictor(sites, known), place_noise(stream, sites, model.channels), judge)
+    return Case(
+        model.flow, model.predictor(sites, known), place_noise(stream, sites, model.channels), judge
+    )
 
 
 def height_case(networks: Networks, batch: Batch, names: Sequence[str], stream: Stream) -> Case:
-    """Of heights of columns: the iou of those that stand out, mean error, and Wasserstein-1 distance, metres."""
+    """Of heights of columns: the iou of those that stand out, mean error, and Wasserstein-1
+    distance, metres."""
     from earthgen.models.flow import place_noise
     from earthgen.models.height_flow import ground_slopes
     from earthgen.training.parts.common import column_figures
@@ -157,29 +180,35 @@ def height_case(networks: Networks, batch: Batch, names: Sequence[str], stream: 
 
 
 CASES: dict[str, Callable[[Networks, Batch, Sequence[str], Stream], Case | None]] = {
-    "struct-coarse": coarse_case, "struct-fine": fine_case, "tex-flow": texture_case, "height-flow": height_case,
-}  # fmt: skip
-
-
-# ---- measuring --------------------------------------------------------------------------------------------
+    "struct-coarse": coarse_case,
+    "struct-fine": fine_case,
+    "tex-flow": texture_case,
+    "height-flow": height_case,
+}
 
 
 def measure(
-    data: Path, weights: Path | None = None, crops: int = 24, seed: int = 0, parts: Sequence[str] = ()
+    data: Path,
+    weights: Path | None = None,
+    crops: int = 24,
+    seed: int = 0,
+    parts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Figures by flow and condition, as JSON values.
 
-    {"flows": {"FLOW given CONDITION": {"few_steps": bool, "crops": int, "samplers": {"METHOD STEPS": {"seconds": float,
-    FIGURE: {"value": float, "lost": float, "error": float}}}}}}, beside what it was measured on
+    {"flows": {"FLOW given CONDITION": {"few_steps": bool, "crops": int, "samplers": {"METHOD
+    STEPS": {"seconds": float, FIGURE: {"value": float, "lost": float, "error": float}}}}}}, beside
+    what it was measured on
 
     weights : a set; None for the one that the package comes with
     parts : flows; all that the set has unless given
 
-    lost, error : percent; seconds : of the CPU for a crop, on one thread, without conditions and decoding
+    lost, error : percent; seconds : of the CPU for a crop, on one thread, without conditions and
+        decoding
     """
-    from earthgen.models.card import open_weights
-    from earthgen.models.shipped import shipped_weights
-    from earthgen.noise import Noise
+    from earthgen.models.weights.bundled import shipped_weights
+    from earthgen.models.weights.card import open_weights
+    from earthgen.noise.philox import Noise
     from earthgen.training.batches import make_batch
     from earthgen_latent.networks import open_networks
 
@@ -190,12 +219,16 @@ def measure(
     flows = [part for part in parts or WAYS if part in have and NEEDS.get(part, part) in have]
     if not flows:
         raise SystemExit(f"{folder} has {', '.join(have)}: no flow with its autoencoder")
-    networks = open_networks(folder, tuple({*flows, *(NEEDS[part] for part in flows if part in NEEDS)}))
+    networks = open_networks(
+        folder, tuple({*flows, *(NEEDS[part] for part in flows if part in NEEDS)})
+    )
     found: dict[str, Any] = {}
     for part in flows:
         chosen = list(held_out(data, networks, crops, seed, coloured=part == "tex-flow"))
         for names in WAYS[part]:
-            rows: dict[str, list[dict[str, float]]] = {f"{method} {steps}": [] for method, steps in SAMPLERS}
+            rows: dict[str, list[dict[str, float]]] = {
+                f"{method} {steps}": [] for method, steps in SAMPLERS
+            }
             with alone():
                 for crop in chosen:
                     stream = Noise(seed).of_stage("flow_steps").stream(part)
@@ -205,15 +238,22 @@ def measure(
                             rows[name].append(row)
             if count := len(rows[f"{BEST[0]} {BEST[1]}"]):
                 found[f"{part} given {' and '.join(names)}"] = {
-                    "few_steps": part in networks.few_steps, "crops": count, "columns": chosen[0].frame.nx,
+                    "few_steps": part in networks.few_steps,
+                    "crops": count,
+                    "columns": chosen[0].frame.nx,
                     "samplers": table(rows),
-                }  # fmt: skip
+                }
     if not found:
         raise SystemExit(f"no crop that is held out of {data} suits these weights")
     return {
-        "weights": {"title": networks.title, "preset": networks.preset, "digests": dict(networks.digests)},
-        "settings": {"data": data.name, "crops": crops, "seed": seed}, "flows": found,
-    }  # fmt: skip
+        "weights": {
+            "title": networks.title,
+            "preset": networks.preset,
+            "digests": dict(networks.digests),
+        },
+        "settings": {"data": data.name, "crops": crops, "seed": seed},
+        "flows": found,
+    }
 
 
 @contextmanager
@@ -230,13 +270,15 @@ def alone() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def held_out(data: Path, networks: Networks, count: int, seed: int, coloured: bool = False) -> Iterator[Crop]:
+def held_out(
+    data: Path, networks: Networks, count: int, seed: int, coloured: bool = False
+) -> Iterator[Crop]:
     """Crops that nobody trained on, spread over the places as those of `earthgen evaluate`.
 
     coloured : only such of which the colours are known
     """
-    from earthgen.dataset.crops import open_crops
-    from earthgen.dataset.errors import CropError
+    from earthgen.dataset.crop_sampler import open_crops
+    from earthgen.errors import CropError
     from earthgen.evaluation.reconstruction import KNOWN
     from earthgen.evaluation.settings import LEAST_VALID, SIZE, chosen
     from earthgen.models.presets import PRESETS, preset
@@ -244,9 +286,14 @@ def held_out(data: Path, networks: Networks, count: int, seed: int, coloured: bo
     size = preset(networks.preset).columns if networks.preset in PRESETS else SIZE
     try:
         every = open_crops(
-            data, size=size, part="held_out", band=networks.band, voxel_size=networks.voxel_size,
-            least_valid=LEAST_VALID, least_coloured=KNOWN if coloured else 0.0,
-        )  # fmt: skip
+            data,
+            size=size,
+            part="held_out",
+            band=networks.band,
+            voxel_size=networks.voxel_size,
+            least_valid=LEAST_VALID,
+            least_coloured=KNOWN if coloured else 0.0,
+        )
     except CropError:
         return
     # Coarse stages that take patches of 2 cells begin at multiples of them.
@@ -254,7 +301,9 @@ def held_out(data: Path, networks: Networks, count: int, seed: int, coloured: bo
     lattice = coarse[0].stride * coarse[0].patch if coarse else 1  # type: ignore[attr-defined]
     for number in chosen(every, count, seed):
         crop = every[number]
-        if len(crop) and not any(start % lattice for start, _ in (crop.frame.x, crop.frame.y, crop.frame.z)):
+        if len(crop) and not any(
+            start % lattice for start, _ in (crop.frame.x, crop.frame.y, crop.frame.z)
+        ):
             yield crop
 
 
@@ -262,7 +311,9 @@ def sampled(case: Case) -> dict[str, dict[str, float]]:
     """By sampler, its figures and seconds."""
     from earthgen.models.flow import sample
 
-    case.predict(case.noise, 0.0, 0.0)  # tables of neighbours are made once, for whichever comes first
+    case.predict(
+        case.noise, 0.0, 0.0
+    )  # tables of neighbours are made once, for whichever comes first
     rows = {}
     for method, steps in SAMPLERS:
         began = time.process_time()
@@ -279,7 +330,11 @@ def table(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
     for name, mine in rows.items():
         found[name] = {"seconds": sum(row["seconds"] for row in mine) / len(mine)}
         for figure in (figure for figure in FIGURES if any(figure in row for row in best)):
-            pairs = [(a[figure], b[figure]) for a, b in zip(mine, best, strict=True) if figure in a and figure in b]
+            pairs = [
+                (a[figure], b[figure])
+                for a, b in zip(mine, best, strict=True)
+                if figure in a and figure in b
+            ]
             lost, error = loss(figure, pairs)
             value = sum(a for a, _ in pairs) / len(pairs)
             found[name][figure] = {"value": value, "lost": lost, "error": error}
@@ -291,10 +346,14 @@ def loss(figure: str, pairs: Sequence[tuple[float, float]]) -> tuple[float | Non
 
     pairs : of each crop, (what a sampler reaches, what the best does)
 
-    Of a figure that should be 1, how much further from it, in percent of 1; else in percent of the best one's mean.
+    Of a figure that should be 1, how much further from it, in percent of 1; else in percent of the
+    best one's mean.
     """
     way = FIGURES[figure]
-    signed = [abs(a - 1) - abs(b - 1) if way == "one" else b - a if way == "up" else a - b for a, b in pairs]
+    signed = [
+        abs(a - 1) - abs(b - 1) if way == "one" else b - a if way == "up" else a - b
+        for a, b in pairs
+    ]
     count, whole = len(pairs), 1.0 if way == "one" else abs(sum(b for _, b in pairs) / len(pairs))
     if whole < 1e-9:
         return None, None
@@ -304,27 +363,28 @@ def loss(figure: str, pairs: Sequence[tuple[float, float]]) -> tuple[float | Non
     return 100 * mean / whole, error
 
 
-# ---- command line -----------------------------------------------------------------------------------------
-
-
 def run() -> dict[str, object]:
     """For `python -m benchmarks`, which knows of no data."""
     return {"not measured": "it needs a dataset: python -m benchmarks.flow_steps --data DIR"}
 
 
 def show(found: Mapping[str, Any]) -> str:
-    """The tables as text: each figure, and in brackets what is lost and the standard error, percent."""
+    """The tables as text: each figure, and in brackets what is lost and the standard error,
+    percent."""
     lines = [f"{found['weights']['title']}, preset {found['weights']['preset']}, held-out crops"]
     for name, flow in found["flows"].items():
         trained = "" if flow["few_steps"] else "; not trained for shortcuts"
         names = [figure for figure in FIGURES if figure in flow["samplers"]["euler 25"]]
         rows = [["sampler", "CPU s", *names]]
         for sampler, row in flow["samplers"].items():
-            rows.append([sampler, f"{row['seconds']:.3f}", *(_cell(row[figure]) for figure in names)])
+            rows.append(
+                [sampler, f"{row['seconds']:.3f}", *(_cell(row[figure]) for figure in names)]
+            )
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines += ["", f"{name}: {flow['crops']} crops of {flow['columns']} columns{trained}"]
         lines += [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
         ]
     return "\n".join(lines)
 
@@ -342,11 +402,19 @@ def main(words: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", type=Path, required=True, help="a dataset, of `earthgen dataset build`")
-    parser.add_argument("--weights", type=Path, help="a set of weights; else the one that earthgen comes with")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="a dataset, of `earthgen dataset build`"
+    )
+    parser.add_argument(
+        "--weights", type=Path, help="a set of weights; else the one that earthgen comes with"
+    )
     parser.add_argument("--crops", type=int, default=24)
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of crops, and of the noise")
-    parser.add_argument("--parts", nargs="+", choices=list(WAYS), default=[], help="flows; else all of the set")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the choice of crops, and of the noise"
+    )
+    parser.add_argument(
+        "--parts", nargs="+", choices=list(WAYS), default=[], help="flows; else all of the set"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     options = parser.parse_args(words)
     machine = describe()

@@ -27,12 +27,25 @@ class Run:
 
 def describe() -> dict[str, object]:
     """The machine, for the head of every table."""
-    name = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    ) if Path("/proc/cpuinfo").exists() else platform.processor()  # fmt: skip
+    name = (
+        next(
+            (
+                line.split(":")[1].strip()
+                for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if "model name" in line
+            ),
+            platform.processor(),
+        )
+        if Path("/proc/cpuinfo").exists()
+        else platform.processor()
+    )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"cpu": name, "cores": os.cpu_count(), "memory_gb": round(memory), "python": platform.python_version()}
+    return {
+        "cpu": name,
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory),
+        "python": platform.python_version(),
+    }
 
 
 def measure(command: Sequence[str | Path]) -> Run:
@@ -41,22 +54,28 @@ def measure(command: Sequence[str | Path]) -> Run:
     A process's peak memory is read from the kernel's accounting of this child alone (wait4).
     """
     began = time.perf_counter()
-    with subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
+    with subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as child:
         assert child.stderr is not None
         errors = child.stderr.read()
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     wall = time.perf_counter() - began
     if child.returncode != 0:
-        raise SystemExit(f"{' '.join(map(str, command))} ended with {child.returncode}: {errors.decode()[-500:]}")
+        raise SystemExit(
+            f"{' '.join(map(str, command))} ended with {child.returncode}: {errors.decode()[-500:]}"
+        )
     scale = 1 if sys.platform == "darwin" else 1024
     return Run(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * scale / 1e6)
 
 
 def elsewhere(module: str, function: str, folder: Path, *arguments: float) -> Any:
-    """Call `function(folder, *arguments)` in another process, and take what it returns: JSON values.
+    """Call `function(folder, *arguments)` in another process, and take what it returns: JSON
+    values.
 
-    The kernel counts a process's memory before it starts a program as that program's: what measures must stay small.
+    The kernel counts a process's memory before it starts a program as that program's: what measures
+    must stay small.
     """
     call = (
         f"import json, pathlib, {module}; "
@@ -64,7 +83,9 @@ def elsewhere(module: str, function: str, folder: Path, *arguments: float) -> An
     )
     done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{module}.{function}{arguments} ended with {done.returncode}: {done.stderr[-2000:]}")
+        raise SystemExit(
+            f"{module}.{function}{arguments} ended with {done.returncode}: {done.stderr[-2000:]}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -1,7 +1,8 @@
-"""One forward pass of each learned model on its tile: CPU seconds and memory, each part in a process of its own.
+"""One forward pass of each learned model on its tile: CPU seconds and memory, each part in a
+process of its own.
 
-The tile is that of `earthgen models`, with fresh weights, on one thread. `run(("paper",))` measures the paper's sizes
-at L = 256, which takes some minutes and gigabytes.
+The tile is that of `earthgen models`, with fresh weights, on one thread. `run(("paper",))` measures
+the paper's sizes at L = 256, which takes some minutes and gigabytes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ def run(presets: tuple[str, ...] = ("tiny",), dtype: str = "float32") -> dict[st
     for preset in presets:
         for part in PARTS:
             done = subprocess.run(
-                [sys.executable, "-c", SCRIPT, preset, part, dtype], capture_output=True, text=True, check=True
+                [sys.executable, "-c", SCRIPT, preset, part, dtype],
+                capture_output=True,
+                text=True,
+                check=True,
             )
             found = json.loads(done.stdout)
             table[f"{preset} {part}"] = (
@@ -34,7 +38,8 @@ def run(presets: tuple[str, ...] = ("tiny",), dtype: str = "float32") -> dict[st
 def measure(preset_name: str, part: str, dtype: str) -> dict[str, float]:
     """Of one part, in this process, which has to be fresh: its peak of memory is read at the end.
 
-    seconds : of the CPU for one pass, after one on a small tile; memory_mb : what the process grew by,
+    seconds : of the CPU for one pass, after one on a small tile; memory_mb : what the process grew
+        by,
         weights included
     """
     import resource
@@ -42,8 +47,8 @@ def measure(preset_name: str, part: str, dtype: str) -> dict[str, float]:
 
     import torch
 
-    from earthgen.models.accounting import account
     from earthgen.models.build import make
+    from earthgen.models.cost import account
 
     torch.set_num_threads(1)
     cost = account(preset_name, part)
@@ -72,8 +77,8 @@ def prepare(model, part: str, columns: int, band: tuple[int, int]):  # type: ign
     """A function that evaluates a model once on a tile, without gradients."""
     import torch
 
-    from earthgen.models.accounting import terrain_shell
     from earthgen.models.conditions import Conditions
+    from earthgen.models.cost import terrain_shell
     from earthgen.models.height_flow import ground_slopes
     from earthgen.sparse import SparseTensor
 

@@ -1,7 +1,9 @@
-"""Counter-based noise: voxels a second on one thread, in numpy and in torch, beside generators that run in sequence.
+"""Counter-based noise: voxels a second on one thread, in numpy and in torch, beside generators that
+run in sequence.
 
-The peers are numpy's own Philox and torch's default generator. They give the next number, not the number of a place:
-what they do is less, and the ratio says what the place costs. Normals are checked to be the same in numpy and torch.
+The peers are numpy's own Philox and torch's default generator. They give the next number, not the
+number of a place: what they do is less, and the ratio says what the place costs. Normals are
+checked to be the same in numpy and torch.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ TARGET_PER_S = 1e6
 
 
 def rate(draw: Callable[[], object], rounds: int) -> float:
-    """Voxels a CPU second: the median of some rounds, after one that compiles and touches the memory."""
+    """Voxels a CPU second: the median of some rounds, after one that compiles and touches the
+    memory."""
     draw()
     seconds = []
     for _ in range(rounds):
@@ -30,8 +33,8 @@ def run(rounds: int = 5) -> dict[str, object]:
     import numpy as np
     import torch
 
-    from earthgen import noise_torch
-    from earthgen.noise import Noise
+    from earthgen.noise import torch_philox as noise_torch
+    from earthgen.noise.philox import Noise
 
     stream = Noise(0).stream("benchmark")
     rng = np.random.Generator(np.random.Philox(0))
@@ -58,12 +61,16 @@ def run(rounds: int = 5) -> dict[str, object]:
             "numpy_bits": rate(lambda: rng.integers(0, 2**32, (VOXELS, 4), np.uint32), rounds),
             "numpy_uniform": rate(lambda: rng.random(VOXELS), rounds),
             "numpy_normal": rate(lambda: rng.standard_normal(VOXELS), rounds),
-            f"numpy_{many}": rate(lambda: rng.standard_normal((VOXELS, CHANNELS), np.float32), rounds),
+            f"numpy_{many}": rate(
+                lambda: rng.standard_normal((VOXELS, CHANNELS), np.float32), rounds
+            ),
             "torch_uniform": rate(lambda: torch.rand(VOXELS, **double), rounds),
             "torch_normal": rate(lambda: torch.randn(VOXELS, **double), rounds),
             f"torch_{many}": rate(lambda: torch.randn(VOXELS, CHANNELS), rounds),
         }
-        same = np.array_equal(stream.normal(x, y, z), noise_torch.normal(stream, tx, ty, tz).numpy())
+        same = np.array_equal(
+            stream.normal(x, y, z), noise_torch.normal(stream, tx, ty, tz).numpy()
+        )
     finally:
         torch.set_num_threads(threads)
     return {

@@ -1,31 +1,38 @@
-"""Whether each learned model can learn one real crop by heart: one that cannot has a fault that more data would hide.
+"""Whether each learned model can learn one real crop by heart: one that cannot has a fault that
+more data would hide.
 
-    python -m benchmarks.overfit --data DATASET [--scene NAME] [--parts PART ...] [--minutes M] [--out DIR] [--json]
+    python -m benchmarks.overfit --data DATASET [--scene NAME] [--parts PART ...] [--minutes M]
+    [--out DIR] [--json]
 
-One crop of the preset's size, always the same and never turned, is trained on alone, with the losses of
-`earthgen.training.parts`, until the part's figure is reached or its steps or minutes are over. Conditions are fixed:
-land cover and heights for structure, land cover and the picture from above for texture. Figures are taken without
-autocast, and of flows in 25 Euler steps from noise that training has not seen, of four samples together.
+One crop of the preset's size, always the same and never turned, is trained on alone, with the
+losses of `earthgen.training.parts`, until the part's figure is reached or its steps or minutes are
+over. Conditions are fixed: land cover and heights for structure, land cover and the picture from
+above for texture. Figures are taken without autocast, and of flows in 25 Euler steps from noise
+that training has not seen, of four samples together.
 
 What reaches means, each figure above 99 % or 30 dB:
 
 struct-vae
-    `accuracy_4`, `accuracy_2`, `accuracy_1`: of the candidates of a level (the eight children of each cell that the
-    decoder itself kept, no teacher) and the true ones that are no candidate, the share that is rightly kept or left
-    out, from the latent's mean. `iou`: of voxels. `class_accuracy`: of true voxels of known class, the share that comes
-    back with its class; a voxel that does not come back counts as wrong.
+    `accuracy_4`, `accuracy_2`, `accuracy_1`: of the candidates of a level (the eight children of
+    each cell that the decoder itself kept, no teacher) and the true ones that are no candidate, the
+    share that is rightly kept or left out, from the latent's mean. `iou`: of voxels.
+    `class_accuracy`: of true voxels of known class, the share that comes back with its class; a
+    voxel that does not come back counts as wrong.
 tex-vae
-    `colour_psnr`: of the colours of voxels that were seen, dB. `view_psnr`: of two rendered views against opaque discs
-    in the voxels' colours, dB.
+    `colour_psnr`: of the colours of voxels that were seen, dB. `view_psnr`: of two rendered views
+    against opaque discs in the voxels' colours, dB.
 struct-coarse
-    `accuracy`: of all cells of the dense grid, the share that is rightly active or empty. `iou`: of active cells.
+    `accuracy`: of all cells of the dense grid, the share that is rightly active or empty. `iou`: of
+    active cells.
 struct-fine
-    `accuracy`: of all places for a voxel in the true cells, 512 a cell, the share that is rightly full or empty, once
-    the sampled latents are decoded by the StructVAE of this run. `iou` and `class_accuracy` as above.
+    `accuracy`: of all places for a voxel in the true cells, 512 a cell, the share that is rightly
+    full or empty, once the sampled latents are decoded by the StructVAE of this run. `iou` and
+    `class_accuracy` as above.
 tex-flow
     `colour_psnr`: as above, of sampled latents, decoded by the TexVAE of this run.
 height-flow
-    `accuracy`: of columns with data, the share that is rightly 2 m and more, or less. `mae`: metres, told.
+    `accuracy`: of columns with data, the share that is rightly 2 m and more, or less. `mae`:
+    metres, told.
 
 Seconds are those of CPU time on one thread, measuring included. Never run on a GPU.
 """
@@ -48,11 +55,11 @@ import torch
 from benchmarks.machine import describe
 from benchmarks.overfit_figures import FIGURES, picture
 from earthgen.dataset.crop import Crop
-from earthgen.dataset.crops import open_crops
+from earthgen.dataset.crop_sampler import open_crops
 from earthgen.dataset.scene import scenes_in
-from earthgen.models.card import AUTOENCODERS
 from earthgen.models.presets import Preset, preset
-from earthgen.models.weights import part_path, save_weights
+from earthgen.models.weights.card import AUTOENCODERS
+from earthgen.models.weights.format import part_path, save_weights
 from earthgen.progress import Progress
 from earthgen.training.data import Data
 from earthgen.training.devices import Team
@@ -68,7 +75,9 @@ PARTS = ("struct-vae", "struct-coarse", "struct-fine", "height-flow", "tex-vae",
 DECIBELS, SHARE = 30.0, 0.99
 
 WANTED: dict[str, dict[str, float]] = {
-    "struct-vae": dict.fromkeys(("accuracy_4", "accuracy_2", "accuracy_1", "iou", "class_accuracy"), SHARE),
+    "struct-vae": dict.fromkeys(
+        ("accuracy_4", "accuracy_2", "accuracy_1", "iou", "class_accuracy"), SHARE
+    ),
     "tex-vae": {"colour_psnr": DECIBELS, "view_psnr": DECIBELS},
     "struct-coarse": {"accuracy": SHARE, "iou": SHARE},
     "struct-fine": dict.fromkeys(("accuracy", "iou", "class_accuracy"), SHARE),
@@ -85,15 +94,32 @@ ALONE: dict[str, Any] = {"average": 0.0, "weight_decay": 0.0, "warm_up": 0.02, "
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "struct-vae": {"steps": 3000, "batch": 1, "learning_rate": 4e-3},
-    "tex-vae": {"steps": 1500, "batch": 1, "learning_rate": 4e-3, "render_from": 0.2, "render_every": 2},
-    "struct-coarse": {"steps": 1500, "batch": 4, "learning_rate": 2e-3, "mixture": SEMANTICS_HEIGHT},
+    "tex-vae": {
+        "steps": 1500,
+        "batch": 1,
+        "learning_rate": 4e-3,
+        "render_from": 0.2,
+        "render_every": 2,
+    },
+    "struct-coarse": {
+        "steps": 1500,
+        "batch": 4,
+        "learning_rate": 2e-3,
+        "mixture": SEMANTICS_HEIGHT,
+    },
     "struct-fine": {
-        "steps": 4000, "batch": 4, "learning_rate": 2e-3, "mixture": SEMANTICS_HEIGHT, "dilation": 0.0, "pool": 1,
+        "steps": 4000,
+        "batch": 4,
+        "learning_rate": 2e-3,
+        "mixture": SEMANTICS_HEIGHT,
+        "dilation": 0.0,
+        "pool": 1,
     },
     "tex-flow": {"steps": 3000, "batch": 1, "learning_rate": 2e-3, "mixture": SEMANTICS_IMAGE},
     "height-flow": {"steps": 1500, "batch": 4, "learning_rate": 2e-3, "drop": 0.0},
-}  # fmt: skip
-"""Of each part. A batch holds the crop several times: a flow has another time and other noise for each."""
+}
+"""Of each part. A batch holds the crop several times: a flow has another time and other noise
+for each."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +140,17 @@ class Outcome:
 
     def to_dict(self) -> dict[str, object]:
         figures = {name: round(value, 4) for name, value in self.figures.items()}
-        return {"steps": self.steps, "seconds": round(self.seconds), "reached": self.reached, **figures}
+        return {
+            "steps": self.steps,
+            "seconds": round(self.seconds),
+            "reached": self.reached,
+            **figures,
+        }
 
 
 def reached(part: str, figures: Mapping[str, float]) -> bool:
     """Whether each figure that is wanted of a part is there and exceeded."""
     return all(figures.get(name, -math.inf) > least for name, least in WANTED[part].items())
-
-
-# ---- the crop ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -136,23 +164,35 @@ class OneCrop(Data):
 def one_crop(folder: Path | str, preset: Preset, scene: str | None = None) -> OneCrop:
     """The `Data` of one crop, among those of known colour that have data throughout.
 
-    Of those that are to a quarter each building, tree and open ground it is the one with most voxels; where there is
-    none, the one that comes nearest.
+    Of those that are to a quarter each building, tree and open ground it is the one with most
+    voxels; where there is none, the one that comes nearest.
 
-    Raises DatasetError and CropError where there is none.
+    Raises StoreError and CropError where there is none.
     """
     crops = open_crops(
-        scenes_in(folder), size=preset.columns, band=preset.band, voxel_size=preset.voxel_size, overlap=0.5, part=None,
-        names=(scene,) if scene else None, grades=("A", "B", "C"), least_valid=1.0, least_coloured=0.95,
-    )  # fmt: skip
+        scenes_in(folder),
+        size=preset.columns,
+        band=preset.band,
+        voxel_size=preset.voxel_size,
+        overlap=0.5,
+        part=None,
+        names=(scene,) if scene else None,
+        grades=("A", "B", "C"),
+        least_valid=1.0,
+        least_coloured=0.95,
+    )
     drawn = {int(number) for number in crops.windows[:, 0]}
-    scenes = tuple(scene.loaded() if number in drawn else scene for number, scene in enumerate(crops.scenes))
+    scenes = tuple(
+        scene.loaded() if number in drawn else scene for number, scene in enumerate(crops.scenes)
+    )
     crops = replace(crops, scenes=scenes)
     building, tree = codes()["building"], codes()["tree"]
 
     def worth(index: int) -> tuple[int, int]:
         crop = crops[index]
-        fewest = min((crop.cover == building).sum(), (crop.cover == tree).sum(), (crop.height < TALL).sum())
+        fewest = min(
+            (crop.cover == building).sum(), (crop.cover == tree).sum(), (crop.height < TALL).sum()
+        )
         return min(int(fewest), crops.size**2 // 4), len(crop)
 
     best = max(range(len(crops)), key=worth)
@@ -162,30 +202,45 @@ def one_crop(folder: Path | str, preset: Preset, scene: str | None = None) -> On
     return OneCrop(train, np.ones(1), (crops[best],), f"one crop of {info.name}", (source,))
 
 
-# ---- training ---------------------------------------------------------------------------------------------
-
-
 def overfit(
-    part: str, context: Context, precision: str, every: int, tell: Callable[[str], None], whole: bool = False
-) -> tuple[Any, Outcome, Outcome]:  # fmt: skip
+    part: str,
+    context: Context,
+    precision: str,
+    every: int,
+    tell: Callable[[str], None],
+    whole: bool = False,
+) -> tuple[Any, Outcome, Outcome]:
     """Train a part on the one crop until its figures are reached, or its steps or minutes are over.
 
     every : steps between measurements
     whole : go on to the end when they are reached
 
-    Returns the model, how it did when its figures were first reached, or else at the end, and how it did at the end.
+    Returns the model, how it did when its figures were first reached, or else at the end, and how
+    it did at the end.
     """
     first: Outcome | None = None
     began = time.process_time()
     task, team = MAKERS[part](context), Team(context.device)
-    settings = make_settings({"data": ".", "out": ".", "seed": context.seed, "precision": precision})
+    settings = make_settings(
+        {"data": ".", "out": ".", "seed": context.seed, "precision": precision}
+    )
     schedule = Schedule.of(context.settings)
     state = begin(task, context.settings, context.device)
     watch = Watch(schedule, state, Progress(None), part, 0.0)
     while True:
         share = schedule.share(state.step, time.process_time() - began)
         rate = schedule.rate(share)
-        values = step(task, settings, context.settings, state, task.batch(state.step, 0), share, rate, team, watch)
+        values = step(
+            task,
+            settings,
+            context.settings,
+            state,
+            task.batch(state.step, 0),
+            share,
+            rate,
+            team,
+            watch,
+        )
         over = schedule.share(state.step, time.process_time() - began) >= 1
         if state.step % every and not over:
             continue
@@ -194,7 +249,9 @@ def overfit(
         figures = FIGURES[part](state.model, context)
         outcome = Outcome(state.step, time.process_time() - began, figures, reached(part, figures))
         shown = " ".join(f"{name} {value:.4f}" for name, value in figures.items())
-        tell(f"{part}: step {state.step}, {outcome.seconds:.0f} s, loss {values['loss']:.4g}, {shown}")
+        tell(
+            f"{part}: step {state.step}, {outcome.seconds:.0f} s, loss {values['loss']:.4g}, {shown}"
+        )
         if outcome.reached and first is None:
             first = outcome
         if over or (outcome.reached and not whole):
@@ -202,25 +259,32 @@ def overfit(
         state.model.train()
 
 
-# ---- all of it --------------------------------------------------------------------------------------------
-
-
 def measured(
-    data: Path | str, out: Path, *, scene: str | None = None, parts: Sequence[str] = PARTS, minutes: float = 30.0,
-    steps: int | None = None, preset_name: str = "tiny", precision: str = "auto", every: int = 50,
-    whole: bool = False, tell: Callable[[str], None] = lambda line: None,
-) -> dict[str, object]:  # fmt: skip
+    data: Path | str,
+    out: Path,
+    *,
+    scene: str | None = None,
+    parts: Sequence[str] = PARTS,
+    minutes: float = 30.0,
+    steps: int | None = None,
+    preset_name: str = "tiny",
+    precision: str = "auto",
+    every: int = 50,
+    whole: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, object]:
     """Overfit parts in order, and keep their weights and a picture in a folder.
 
-    out : weights are PART.safetensors, and are taken for the flows if their autoencoder is not among `parts`
+    out : weights are PART.safetensors, and are taken for the flows if their autoencoder is not
+        among `parts`
     minutes : of CPU time, of each part at most; steps : of each part instead of its own
     whole : train on to the end after the figures are reached
 
     Raises
     ------
-    DatasetError, CropError
+    StoreError, CropError
         where no crop is good for it
-    MissingPartError
+    TrainingError
         where a flow's autoencoder is neither among the parts nor in the folder
     """
     found = preset(preset_name)
@@ -233,7 +297,12 @@ def measured(
     precision = replace_precision(given, torch.device("cpu")).precision
 
     def context_of(part: str) -> Context:
-        values = {**ALONE, **SETTINGS[part], "minutes": minutes, **({} if steps is None else {"steps": steps})}
+        values = {
+            **ALONE,
+            **SETTINGS[part],
+            "minutes": minutes,
+            **({} if steps is None else {"steps": steps}),
+        }
         return Context(found, PartSettings(**values), one, 0, out, torch.device("cpu"))
 
     outcomes: dict[str, object] = {}
@@ -243,11 +312,20 @@ def measured(
             model, first, last = overfit(part, context_of(part), precision, every, tell, whole)
             source = AUTOENCODERS.get(part)
             save_weights(
-                part_path(out, part), part, model, preset_name=found.name, voxel_size=found.voxel_size,
-                latents=trained(context_of(part), source)[1].digest if source else "", data=one.sources,
-                metrics=dict(last.figures), licence=one.sources[0]["licence"],
-            )  # fmt: skip
-            outcomes[part] = {**first.to_dict(), **({"at the end": last.to_dict()} if whole else {})}
+                part_path(out, part),
+                part,
+                model,
+                preset_name=found.name,
+                voxel_size=found.voxel_size,
+                latents=trained(context_of(part), source)[1].digest if source else "",
+                data=one.sources,
+                metrics=dict(last.figures),
+                licence=one.sources[0]["licence"],
+            )
+            outcomes[part] = {
+                **first.to_dict(),
+                **({"at the end": last.to_dict()} if whole else {}),
+            }
             models[part] = model
         sheet = picture(models, context_of)
         if sheet is not None:
@@ -255,30 +333,51 @@ def measured(
     finally:
         torch.set_num_threads(threads)
     place = f"{crop.frame.crs}, x {crop.frame.x}, y {crop.frame.y}"
-    return {"scene": one.sources[0], "crop": place, "voxels": len(crop), "precision": precision, **outcomes}
+    return {
+        "scene": one.sources[0],
+        "crop": place,
+        "voxels": len(crop),
+        "precision": precision,
+        **outcomes,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.overfit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.overfit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", type=Path, required=True, help="a folder of scenes")
     parser.add_argument("--scene", help="its name; the one with the best crop unless given")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help="all unless given")
-    parser.add_argument("--minutes", type=float, default=30.0, help="of CPU time, of each part at most")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help="all unless given"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="of CPU time, of each part at most"
+    )
     parser.add_argument("--steps", type=int, help="of each part, instead of its own")
     parser.add_argument("--every", type=int, default=50, help="steps between measurements")
-    parser.add_argument("--whole", action="store_true", help="train on to the end after the figures are reached")
+    parser.add_argument(
+        "--whole", action="store_true", help="train on to the end after the figures are reached"
+    )
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--out", type=Path, help="where weights and the picture stay")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as kept:
         found = measured(
-            options.data, options.out or Path(kept), scene=options.scene, parts=options.parts, minutes=options.minutes,
-            steps=options.steps, precision=options.precision, every=options.every, whole=options.whole,
+            options.data,
+            options.out or Path(kept),
+            scene=options.scene,
+            parts=options.parts,
+            minutes=options.minutes,
+            steps=options.steps,
+            precision=options.precision,
+            every=options.every,
+            whole=options.whole,
             tell=(lambda line: None) if options.json else lambda line: print(line, flush=True),
-        )  # fmt: skip
+        )
     result = {"machine": describe(), **found}
     if options.json:
         print(json.dumps(result, indent=2))

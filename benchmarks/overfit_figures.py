@@ -1,4 +1,5 @@
-"""Figures and pictures of models that have learned one crop; benchmarks/overfit.py says what each figure counts."""
+"""Figures and pictures of models that have learned one crop; benchmarks/overfit.py says what
+each figure counts."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from earthgen.dataset.crop import Crop
-from earthgen.models.discs import Discs
 from earthgen.models.flow import Predict, sample
+from earthgen.models.gaussian_head import Discs
 from earthgen.models.height_flow import ground_slopes
 from earthgen.models.occupancy import agreement
 from earthgen.models.struct_flow import active_cells, grid_state
@@ -32,9 +33,6 @@ SAMPLING_STEPS = 25
 
 DRAWS = 4
 """Samples of a flow, from noise of their own."""
-
-
-# ---- figures ----------------------------------------------------------------------------------------------
 
 
 def struct_vae_figures(model: Any, context: Context) -> dict[str, float]:
@@ -88,10 +86,15 @@ def coarse_sample(model: Any, batch: Batch, grid: Sites, seed: int) -> SparseTen
 
 def struct_fine_figures(model: Any, context: Context) -> dict[str, float]:
     batch = make_batch([context.data.held[0]])
-    decoded, cells = zip(*(fine_sample(model, context, batch, draw) for draw in range(DRAWS)), strict=True)
+    decoded, cells = zip(
+        *(fine_sample(model, context, batch, draw) for draw in range(DRAWS)), strict=True
+    )
     matches = [agreement(each.sites, batch.sites) for each in decoded]
     wrong = np.mean([match.false + match.missed for match in matches])
-    return {"accuracy": 1 - float(wrong) / (cells[0] * model.config.stride**3), **voxel_figures(decoded, batch)}
+    return {
+        "accuracy": 1 - float(wrong) / (cells[0] * model.config.stride**3),
+        **voxel_figures(decoded, batch),
+    }
 
 
 def fine_sample(model: Any, context: Context, batch: Batch, draw: int) -> tuple[Decoded, int]:
@@ -100,7 +103,12 @@ def fine_sample(model: Any, context: Context, batch: Batch, draw: int) -> tuple[
     with torch.no_grad():
         sites = vae.encode(batch.sites, batch.semantic).mean.sites
         features = model.condition(only(batch.conditions, "semantics", "height"), sites)
-        found = drawn(model, model.predictor(sites, features), (len(sites), model.channels), context.seed + draw)
+        found = drawn(
+            model,
+            model.predictor(sites, features),
+            (len(sites), model.channels),
+            context.seed + draw,
+        )
         return vae.decode(vae.statistics.restored(SparseTensor(sites, found))), len(sites)
 
 
@@ -125,7 +133,12 @@ def tex_sample(model: Any, context: Context, batch: Batch, draw: int) -> Discs:
     conditions, sites = only(batch.conditions, "semantics", "image"), batch.sites
     with torch.no_grad():
         features = model.condition(conditions, sites, told(batch, conditions), batch.normal)
-        found = drawn(model, model.predictor(sites, features), (len(sites), model.channels), context.seed + draw)
+        found = drawn(
+            model,
+            model.predictor(sites, features),
+            (len(sites), model.channels),
+            context.seed + draw,
+        )
         return vae.decode(vae.statistics.restored(SparseTensor(sites, found)), batch.normal)
 
 
@@ -142,7 +155,9 @@ def height_sample(model: Any, context: Context, batch: Batch) -> Tensor:
     slopes = ground_slopes(batch.ground, context.preset.voxel_size)
     shape = (len(batch), 1, *batch.height.shape[1:])
     with torch.no_grad():
-        return model.to_height(drawn(model, model.predictor(batch.classes, slopes), shape, context.seed))
+        return model.to_height(
+            drawn(model, model.predictor(batch.classes, slopes), shape, context.seed)
+        )
 
 
 def drawn(model: Any, predict: Predict, shape: tuple[int, ...], seed: int) -> Tensor:
@@ -160,9 +175,6 @@ FIGURES: dict[str, Callable[[Any, Context], dict[str, float]]] = {
     "tex-vae": tex_vae_figures,
     "tex-flow": tex_flow_figures,
 }
-
-
-# ---- pictures ---------------------------------------------------------------------------------------------
 
 
 def picture(models: Mapping[str, Any], context_of: Callable[[str], Context]) -> Image.Image | None:
@@ -184,8 +196,13 @@ def struct_fine_pair(model: Any, context: Context) -> list[Image.Image]:
 
 
 def _voxels(crop: Crop, decoded: Decoded) -> list[Image.Image]:
-    pairs = ((crop.xyz, crop.semantic), (decoded.sites.lattice().numpy(), decoded.semantic().numpy()))
-    return [voxel_view(xyz, class_colours(classes), crop.frame, crop.ground) for xyz, classes in pairs]
+    pairs = (
+        (crop.xyz, crop.semantic),
+        (decoded.sites.lattice().numpy(), decoded.semantic().numpy()),
+    )
+    return [
+        voxel_view(xyz, class_colours(classes), crop.frame, crop.ground) for xyz, classes in pairs
+    ]
 
 
 def struct_coarse_pair(model: Any, context: Context) -> list[Image.Image]:
@@ -195,7 +212,9 @@ def struct_coarse_pair(model: Any, context: Context) -> list[Image.Image]:
     for cells in (true, found):
         while cells.stride != (1, 1, 1):
             cells = cells.children(2)[0]
-        pictures.append(map_view(heat(tops(cells, batch.shape, context.data.held[0].frame.z[0])[0].numpy())))
+        pictures.append(
+            map_view(heat(tops(cells, batch.shape, context.data.held[0].frame.z[0])[0].numpy()))
+        )
     return pictures
 
 
@@ -208,7 +227,9 @@ def height_flow_pair(model: Any, context: Context) -> list[Image.Image]:
 def tex_vae_pair(model: Any, context: Context) -> list[Image.Image]:
     batch = make_batch([context.data.held[0]])
     with torch.no_grad():
-        return _gaussians(batch, model.decode(model.encode(tex_vae.features(batch)).mean, batch.normal))
+        return _gaussians(
+            batch, model.decode(model.encode(tex_vae.features(batch)).mean, batch.normal)
+        )
 
 
 def tex_flow_pair(model: Any, context: Context) -> list[Image.Image]:
@@ -218,7 +239,9 @@ def tex_flow_pair(model: Any, context: Context) -> list[Image.Image]:
 
 def _gaussians(batch: Batch, found: Discs) -> list[Image.Image]:
     crop = batch.crops[0]
-    return [view(splats_of(each, batch), crop.frame, crop.ground) for each in (true_discs(batch), found)]
+    return [
+        view(splats_of(each, batch), crop.frame, crop.ground) for each in (true_discs(batch), found)
+    ]
 
 
 PICTURES: dict[str, Callable[[Any, Context], list[Image.Image]]] = {

@@ -1,7 +1,9 @@
-"""Rules for neighbouring windows on a synthetic sampler (tests/diffusion.py): seams, quality, cost.
+"""Rules for neighbouring windows on a synthetic sampler (tests/helpers/diffusion.py): seams,
+quality, cost.
 
-Every rule makes the same place from the same noise; "at once" is that place sampled as a single window, which no rule
-can reach and every measure is to be read against. docs/agreement.md has the table.
+Every rule makes the same place from the same noise; "at once" is that place sampled as a single
+window, which no rule can reach and every measure is to be read against. docs/agreement.md has the
+table.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ EXAMPLE_WINDOW, EXAMPLE_STRIDE = 256, 192
 
 def run(periods: int = PERIODS) -> dict[str, object]:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from diffusion import Cover, at_once, sample, sampler, target
-    from earthgen.agreement import blended, four_colour, independent
+    from earthgen.stages.blending import blended, four_colour, independent
     from geo_io.frame import Frame
+    from tests.helpers.diffusion import Cover, at_once, sample, sampler, target
 
     source = sampler()
     edge = 2 * source.stride * periods
@@ -46,7 +48,9 @@ def run(periods: int = PERIODS) -> dict[str, object]:
         began = time.process_time()
         values = sample(rule(sampler(repeats=repeats)), frame)
         spent = time.process_time() - began
-        found[name] = figures(values, frame, aim) | costs(rule, repeats) | {"cpu_s": round(spent, 1)}
+        found[name] = (
+            figures(values, frame, aim) | costs(rule, repeats) | {"cpu_s": round(spent, 1)}
+        )
     found["variance_at_the_switch"] = variance_at_the_switch(frame)
     return found
 
@@ -55,12 +59,14 @@ def figures(values: NDArray, frame: Any, aim: NDArray) -> dict[str, float]:
     """Seams and quality of one (ny, nx, 3) field."""
     import numpy as np
 
-    from diffusion import sampler, seam_ratio
+    from tests.helpers.diffusion import sampler, seam_ratio
 
     level, relief, logit = np.moveaxis(values.astype(np.float64), -1, 0)
 
     def alike(apart: int) -> float:
-        return round(float(np.corrcoef(relief[:, :-apart].ravel(), relief[:, apart:].ravel())[0, 1]), 2)
+        return round(
+            float(np.corrcoef(relief[:, :-apart].ravel(), relief[:, apart:].ravel())[0, 1]), 2
+        )
 
     return {
         "seam_relief": round(seam_ratio(relief, frame, sampler()), 2),
@@ -74,16 +80,22 @@ def figures(values: NDArray, frame: Any, aim: NDArray) -> dict[str, float]:
 
 
 def costs(rule: Any, repeats: int) -> dict[str, float]:
-    """Trajectories sampled for a km2 of an endless world, for one of 1 km2 and for one core; reach in windows."""
-    from diffusion import Counted, radius, sample
+    """Trajectories sampled for a km2 of an endless world, for one of 1 km2 and for one core;
+    reach in windows."""
     from geo_io.frame import Frame
+    from tests.helpers.diffusion import Counted, radius, sample
 
     window, stride = EXAMPLE_WINDOW, EXAMPLE_STRIDE
     crs = "EPSG:32632"
     out: dict[str, float] = {"reach": radius(rule(Counted(window, stride)))}
-    # Away from the origin, and cut as any box is. A core of each colour: some need less than others.
+    # Away from the origin, and cut as any box is. A core of each colour: some need less than
+    # others.
     km = [Frame(crs, 1.0, (10_000, 11_000), (20_000, 21_000))]
-    cores = [Frame(crs, 1.0, (0, stride), (0, stride)).tile(x, y, stride) for x in (50, 51) for y in (50, 51)]
+    cores = [
+        Frame(crs, 1.0, (0, stride), (0, stride)).tile(x, y, stride)
+        for x in (50, 51)
+        for y in (50, 51)
+    ]
     for name, frames in (("km2_alone", km), ("core_alone", cores)):
         total = 0.0
         for frame in frames:
@@ -98,27 +110,33 @@ def costs(rule: Any, repeats: int) -> dict[str, float]:
 
 
 def variance_at_the_switch(frame: Any) -> dict[str, float]:
-    """Of "relief" where the first of two phases ends: its variance in the middle of overlaps over that in cores,
-    and the share of the place's noise that is left there: 0.5 where none was lost."""
+    """Of "relief" where the first of two phases ends: its variance in the middle of overlaps
+    over that in cores, and the share of the place's noise that is left there: 0.5 where none was
+    lost."""
     import numpy as np
 
-    from diffusion import Cover, Plain, sampler
-    from earthgen.agreement import STATE, blended, place_noise
-    from earthgen.noise import Noise
+    from earthgen.noise.philox import Noise
+    from earthgen.stages.blending import STATE, blended, place_noise
+    from tests.helpers.diffusion import Cover, Plain, sampler
 
     source = sampler()
     plain = Plain(blended(source), frame, {"semantics": Cover()}, Noise(0))
     state = plain.field("hills/0", frame).dense[STATE][..., 1].astype(np.float64)
     noise = place_noise(source, frame, Noise(0))[..., 1].astype(np.float64)
     away = np.abs(np.arange(frame.nx) % source.stride - (source.stride - 1) / 2)
-    overlap, core = away > source.stride / 2 - 2, away < source.stride / 2 - (source.window - source.stride) / 2
+    overlap, core = (
+        away > source.stride / 2 - 2,
+        away < source.stride / 2 - (source.window - source.stride) / 2,
+    )
 
     def rough(field: NDArray) -> NDArray:
         """What differs from cell to cell northwards: nearly all of it is noise."""
         return np.diff(field, axis=0)
 
-    share = [float((rough(state[:, c]) * rough(noise[:, c])).sum() / (rough(noise[:, c]) ** 2).sum())
-             for c in (overlap, core)]  # fmt: skip
+    share = [
+        float((rough(state[:, c]) * rough(noise[:, c])).sum() / (rough(noise[:, c]) ** 2).sum())
+        for c in (overlap, core)
+    ]
     return {
         "variance_ratio": round(float(state[:, overlap].var() / state[:, core].var()), 3),
         "noise_in_overlaps": round(share[0], 3),

@@ -1,11 +1,13 @@
-"""Sparse convolution and window attention on a CPU, beside spconv and ocnn in the same process and in turn.
+"""Sparse convolution and window attention on a CPU, beside spconv and ocnn in the same process and
+in turn.
 
     python -m benchmarks.sparse --json [--quick]
 
-A terrain's shell of 131 k voxels (256 x 256 columns, two deep, about 13 neighbours a voxel), as many threads as cores.
-spconv has no gradients and no bfloat16 on the CPU, so it is the peer of the forward in float32; ocnn, octrees in torch,
-has both. A CPU without instructions for bfloat16 takes such products in float32, ours by choice; ocnn would take 70
-times as long there, so that it is timed in float32 then, its quicker dtype.
+A terrain's shell of 131 k voxels (256 x 256 columns, two deep, about 13 neighbours a voxel), as
+many threads as cores. spconv has no gradients and no bfloat16 on the CPU, so it is the peer of the
+forward in float32; ocnn, octrees in torch, has both. A CPU without instructions for bfloat16 takes
+such products in float32, ours by choice; ocnn would take 70 times as long there, so that it is
+timed in float32 then, its quicker dtype.
 """
 
 from __future__ import annotations
@@ -34,9 +36,14 @@ SIZES = (71, 100, 224, 316, 707)
 """Columns along an edge of the shells of 10 k to 1 M voxels."""
 
 TARGETS = {
-    "subm_fwd_fp32_vs_spconv": 1.0, "subm_fwd_bf16_vs_spconv": 2.0, "fwd_bwd_over_fwd": 3.2,
-    "fwd_bwd_bf16_vs_ocnn": 3.0, "kernel_map_vs_spconv": 1.5, "peak_share_at_64": 0.5, "attention_exponent": 1.0,
-}  # fmt: skip
+    "subm_fwd_fp32_vs_spconv": 1.0,
+    "subm_fwd_bf16_vs_spconv": 2.0,
+    "fwd_bwd_over_fwd": 3.2,
+    "fwd_bwd_bf16_vs_ocnn": 3.0,
+    "kernel_map_vs_spconv": 1.5,
+    "peak_share_at_64": 0.5,
+    "attention_exponent": 1.0,
+}
 
 
 def shell(columns: int) -> Any:
@@ -50,7 +57,11 @@ def shell(columns: int) -> Any:
     for wave in range(1, 8):
         for _ in range(3):
             fx, fy = random.normal(0, wave, 2)
-            height += 14 / wave * np.cos(2 * np.pi * (fx * x + fy * y) / COLUMNS + random.uniform(0, 2 * np.pi))
+            height += (
+                14
+                / wave
+                * np.cos(2 * np.pi * (fx * x + fy * y) / COLUMNS + random.uniform(0, 2 * np.pi))
+            )
     top = np.stack([np.zeros_like(x), x, y, np.floor(height).astype(np.int64)], -1).reshape(-1, 4)
     return torch.from_numpy(np.concatenate([top, top - np.array([0, 0, 0, 1])]))
 
@@ -71,26 +82,29 @@ def slope(sizes: list[int], seconds: list[float]) -> float:
     """Exponent by which seconds grow with sizes: the slope of their logarithms."""
     x, y = [math.log(value) for value in sizes], [math.log(value) for value in seconds]
     mx, my = statistics.mean(x), statistics.mean(y)
-    return sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / sum((a - mx) ** 2 for a in x)
-
-
-# ---- convolution ------------------------------------------------------------------------------------------
+    return sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / sum(
+        (a - mx) ** 2 for a in x
+    )
 
 
 def peak(dtype: Any) -> float:
-    """Operations a second of the best matrix product here: squares, and the shape of a gathered group."""
+    """Operations a second of the best matrix product here: squares, and the shape of a gathered
+    group."""
     import torch
 
     best = 0.0
     for m, k, n in ((2048, 2048, 2048), (512, 1728, 64), (1024, 1152, 128)):
         a, b = torch.randn(m, k).to(dtype), torch.randn(k, n).to(dtype)
         made = torch.empty(m, n, dtype=dtype)
-        best = max(best, 2 * m * k * n / in_turn({"mm": partial(torch.mm, a, b, out=made)}, 9)["mm"])
+        best = max(
+            best, 2 * m * k * n / in_turn({"mm": partial(torch.mm, a, b, out=made)}, 9)["mm"]
+        )
     return best
 
 
 def kernel_maps(coordinates: Any, rounds: int) -> dict[str, float]:
-    """Seconds for all that a convolution needs of the coordinates: ours, spconv's; and ours by binary search."""
+    """Seconds for all that a convolution needs of the coordinates: ours, spconv's; and ours by
+    binary search."""
     from spconv.core import ConvAlgo
     from spconv.pytorch import ops
 
@@ -109,7 +123,16 @@ def kernel_maps(coordinates: Any, rounds: int) -> dict[str, float]:
 
     def theirs() -> None:
         ops.get_indice_pairs(
-            shifted, 1, extent, ConvAlgo.Native, [3] * 3, [1] * 3, [1] * 3, [1] * 3, [0] * 3, subm=True
+            shifted,
+            1,
+            extent,
+            ConvAlgo.Native,
+            [3] * 3,
+            [1] * 3,
+            [1] * 3,
+            [1] * 3,
+            [0] * 3,
+            subm=True,
         )
 
     def by_search() -> None:
@@ -120,7 +143,8 @@ def kernel_maps(coordinates: Any, rounds: int) -> dict[str, float]:
 
 
 def convolutions(coordinates: Any, channels: int, rounds: int) -> dict[str, float]:
-    """Median seconds of a 3 x 3 x 3 submanifold convolution: ours forward and with backward, spconv's, ocnn's."""
+    """Median seconds of a 3 x 3 x 3 submanifold convolution: ours forward and with backward,
+    spconv's, ocnn's."""
     import spconv.pytorch as spconv
     import torch
     from spconv.core import ConvAlgo
@@ -153,7 +177,9 @@ def convolutions(coordinates: Any, channels: int, rounds: int) -> dict[str, floa
 
     shifted = (whole.coordinates - whole.coordinates.amin(0)).contiguous()
     extent = (shifted.amax(0) + 1)[1:].tolist()
-    layer = spconv.SubMConv3d(channels, channels, 3, bias=False, indice_key="map", algo=ConvAlgo.Native)
+    layer = spconv.SubMConv3d(
+        channels, channels, 3, bias=False, indice_key="map", algo=ConvAlgo.Native
+    )
     tensor = spconv.SparseConvTensor(features, shifted, extent, 1)
     with torch.no_grad():
         tensor.indice_dict = layer(tensor).indice_dict  # its map is made once, as ours
@@ -164,12 +190,15 @@ def convolutions(coordinates: Any, channels: int, rounds: int) -> dict[str, floa
 
     calls["spconv_fp32_fwd"] = theirs
     native = product_dtype(torch.bfloat16, torch.device("cpu")) == torch.bfloat16
-    calls["ocnn_fwd_bwd"] = octree(shifted[:, 1:], channels, torch.bfloat16 if native else torch.float32)
+    calls["ocnn_fwd_bwd"] = octree(
+        shifted[:, 1:], channels, torch.bfloat16 if native else torch.float32
+    )
     return in_turn(calls, rounds)
 
 
 def without_models(name: str) -> Any:
-    """ocnn's octrees and layers, without its models, which need packages that earthgen has no use for."""
+    """ocnn's octrees and layers, without its models, which need packages that earthgen has no
+    use for."""
     if name not in sys.modules:
         spec = importlib.util.find_spec(name)
         if spec is None:
@@ -206,11 +235,9 @@ def octree(xyz: Any, channels: int, dtype: Any) -> Callable[[], Any]:
     return both
 
 
-# ---- attention --------------------------------------------------------------------------------------------
-
-
 def attention(sizes: tuple[int, ...]) -> dict[str, Any]:
-    """How the time of window attention grows with the voxels: ours, and with every window filled up to its cells."""
+    """How the time of window attention grows with the voxels: ours, and with every window filled
+    up to its cells."""
     import torch
 
     from earthgen.sparse.attention import ragged_attention
@@ -224,18 +251,24 @@ def attention(sizes: tuple[int, ...]) -> dict[str, Any]:
         q, k, v = (torch.randn(len(sites), HEADS, DIM) for _ in range(3))
         part = windows(sites, WINDOW)
         with torch.no_grad():
-            found = in_turn({
-                "ours": partial(ragged_attention, q, k, v, part), "dense": partial(filled, q, k, v, sites),
-            }, 1 if columns > 400 else 3)  # fmt: skip
+            found = in_turn(
+                {
+                    "ours": partial(ragged_attention, q, k, v, part),
+                    "dense": partial(filled, q, k, v, sites),
+                },
+                1 if columns > 400 else 3,
+            )
         voxels.append(len(sites))
         ours.append(found["ours"])
         dense.append(found["dense"])
     return {
         "voxels": voxels,
-        "ours_s": [round(value, 4) for value in ours], "dense_s": [round(value, 4) for value in dense],
-        "exponent": slope(voxels, ours), "dense_exponent": slope(voxels, dense),
+        "ours_s": [round(value, 4) for value in ours],
+        "dense_s": [round(value, 4) for value in dense],
+        "exponent": slope(voxels, ours),
+        "dense_exponent": slope(voxels, dense),
         "speed_over_dense": [round(b / a, 2) for a, b in zip(ours, dense, strict=True)],
-    }  # fmt: skip
+    }
 
 
 def filled(q: Any, k: Any, v: Any, sites: Any) -> Any:
@@ -256,18 +289,19 @@ def filled(q: Any, k: Any, v: Any, sites: Any) -> Any:
         rows = place[first : first + 256]
         there = rows >= 0
         one, two, three = (
-            torch.where(there[..., None, None], t[rows.clamp(min=0)], 0).transpose(1, 2) for t in (q, k, v)
+            torch.where(there[..., None, None], t[rows.clamp(min=0)], 0).transpose(1, 2)
+            for t in (q, k, v)
         )
-        made = torch.nn.functional.scaled_dot_product_attention(one, two, three, attn_mask=there[:, None, None])
+        made = torch.nn.functional.scaled_dot_product_attention(
+            one, two, three, attn_mask=there[:, None, None]
+        )
         result[rows[there]] = made.transpose(1, 2)[there]
     return result
 
 
-# ---- all of it --------------------------------------------------------------------------------------------
-
-
 def run(quick: bool = False) -> dict[str, object]:
-    """quick: a sixteenth of the voxels and few rounds, to see that it works; its figures mean little."""
+    """quick: a sixteenth of the voxels and few rounds, to see that it works; its figures mean
+    little."""
     import torch
 
     from earthgen.sparse.kernel_map import Kernel, kernel_map
@@ -318,7 +352,8 @@ def run(quick: bool = False) -> dict[str, object]:
         "targets": TARGETS,
         "met": met,
         "bf16": "this CPU has no bfloat16 products: they are taken in float32, and ocnn is timed in float32"
-        if emulated else "native",
+        if emulated
+        else "native",
         "voxels": len(sites),
         "neighbours": round(pairs / len(sites), 2),
         "threads": torch.get_num_threads(),
@@ -328,9 +363,12 @@ def run(quick: bool = False) -> dict[str, object]:
             for channels, seconds in taken.items()
         },
         "kernel_map_s": {name: round(value, 4) for name, value in maps.items()},
-        "attention": {key: round(value, 3) if isinstance(value, float) else value for key, value in found.items()},
+        "attention": {
+            key: round(value, 3) if isinstance(value, float) else value
+            for key, value in found.items()
+        },
         "limit": "gathering reads each voxel's features once for each neighbour; see docs/sparse.md",
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -1,21 +1,25 @@
-"""Pictures of 2D Gaussians on a CPU: a real world's, beside the torch reference, and beside OpenSplat.
+"""Pictures of 2D Gaussians on a CPU: a real world's, beside the torch reference, and beside
+OpenSplat.
 
     python -m benchmarks.splats --json [--quick]
 
-640 x 480 pixels, as many threads as cores, all outputs; the way back is that of the RGB. Times are the least of rounds
-in which all take turns: what else runs on a machine can only add to them. The world is made from examples/data by the
-rule-based backend and kept in the folder for temporary files. "100k" and "1m" are the Gaussians nearest to its middle,
-seen from the south-west, 40 degrees down, the picture filled.
+640 x 480 pixels, as many threads as cores, all outputs; the way back is that of the RGB. Times are
+the least of rounds in which all take turns: what else runs on a machine can only add to them. The
+world is made from examples/data by the rule-based backend and kept in the folder for temporary
+files. "100k" and "1m" are the Gaussians nearest to its middle, seen from the south-west, 40 degrees
+down, the picture filled.
 
-The reference looks at every Gaussian at every pixel, so its time is a + b x pixels for the same Gaussians: it is
-measured in two small windows in the middle of the picture, and the line through both is read at 640 x 480.
+The reference looks at every Gaussian at every pixel, so its time is a + b x pixels for the same
+Gaussians: it is measured in two small windows in the middle of the picture, and the line through
+both is read at 640 x 480.
 
-OpenSplat (AGPL) is the one other rasteriser for CPUs with gradients; it draws 3D Gaussians, on one thread. It is
-neither part of earthgen nor fetched by it. Where EARTHGEN_OPENSPLAT names a torch extension built from its gsplat-cpu
-sources, with functions `project`, `forward`, `backward` (its three of tensors, the lists of pixels kept behind one
-object) and `drop` (of these lists), both are timed in turn in one process. The scenes are Gaussians at random places
-that face the camera, sigma 1.75 pixels (100 k) and 0.6 (1 M), after OpenSplat's blur of 0.3 square pixels. What
-earthgen draws of 0.6 pixels is wider, 0.71: its low-pass.
+OpenSplat (AGPL) is the one other rasteriser for CPUs with gradients; it draws 3D Gaussians, on one
+thread. It is neither part of earthgen nor fetched by it. Where EARTHGEN_OPENSPLAT names a torch
+extension built from its gsplat-cpu sources, with functions `project`, `forward`, `backward` (its
+three of tensors, the lists of pixels kept behind one object) and `drop` (of these lists), both are
+timed in turn in one process. The scenes are Gaussians at random places that face the camera, sigma
+1.75 pixels (100 k) and 0.6 (1 M), after OpenSplat's blur of 0.3 square pixels. What earthgen draws
+of 0.6 pixels is wider, 0.71: its low-pass.
 """
 
 from __future__ import annotations
@@ -43,9 +47,6 @@ NAMES = ("means", "scales", "rotations", "opacities", "sh")
 FOOTPRINTS = {"100k_1.75px": (100_000, 1.75), "1m_0.6px": (1_000_000, 0.6)}
 
 
-# ---- scenes -----------------------------------------------------------------------------------------------
-
-
 def kept() -> Path:
     """The file with the Gaussians of the world, made where there is none."""
     folder = Path(tempfile.gettempdir()) / "earthgen-benchmark-splats"
@@ -58,14 +59,33 @@ def kept() -> Path:
         folder.mkdir(exist_ok=True)
         world = folder / "world.zarr"
         subprocess.run(
-            [sys.executable, "-m", "earthgen_cli", "generate", "--bbox", BOX, "--semantics", DATA / "landuse.shp",
-             "--semantics", f"{DATA / 'osm.gpkg'}:lines", "--semantics", f"{DATA / 'osm.gpkg'}:buildings", "--dem",
-             DATA / "srtm3.tif", "--out", world, "--overwrite", "--quiet"],
+            [
+                sys.executable,
+                "-m",
+                "earthgen_cli",
+                "generate",
+                "--bbox",
+                BOX,
+                "--semantics",
+                DATA / "landuse.shp",
+                "--semantics",
+                f"{DATA / 'osm.gpkg'}:lines",
+                "--semantics",
+                f"{DATA / 'osm.gpkg'}:buildings",
+                "--dem",
+                DATA / "srtm3.tif",
+                "--out",
+                world,
+                "--overwrite",
+                "--quiet",
+            ],
             check=True,
-        )  # fmt: skip
+        )
         made = open_world(world).gaussians()
         names = ("means", "scales", "rotations", "opacities", "sh", "semantic")
-        np.savez(path, anchor=made.anchor, crs=made.crs, **{name: getattr(made, name) for name in names})
+        np.savez(
+            path, anchor=made.anchor, crs=made.crs, **{name: getattr(made, name) for name in names}
+        )
     return path
 
 
@@ -73,7 +93,7 @@ def scene(path: Path, count: int) -> tuple[Any, Any]:
     """The `count` Gaussians nearest to the middle, and a camera that sees them all."""
     import numpy as np
 
-    from earthgen.splats.cameras import look_at
+    from earthgen.splats.cameras.camera import look_at
     from earthgen.splats.gaussians import Gaussians
     from earthgen.splats.tensors import SplatTensors
 
@@ -97,14 +117,16 @@ def facing(count: int, sigma: float) -> tuple[Any, Any]:
     """Discs at random places of the picture that face the camera, `sigma` pixels wide."""
     import torch
 
-    from earthgen.splats.cameras import look_at
+    from earthgen.splats.cameras.camera import look_at
     from earthgen.splats.tensors import SplatTensors
 
     random = torch.Generator().manual_seed(0)
     camera = look_at((0, 0, 100), (0, 0, 0), width=WIDTH, height=HEIGHT, field_of_view=60)
     x, y, z = torch.rand((3, count), generator=random) * torch.tensor([[WIDTH], [HEIGHT], [20.0]])
     z = z + 90
-    means = torch.stack([(x - camera.cx) * z / camera.fx, (camera.cy - y) * z / camera.fy, 100 - z], 1)
+    means = torch.stack(
+        [(x - camera.cx) * z / camera.fx, (camera.cy - y) * z / camera.fy, 100 - z], 1
+    )
     return SplatTensors(
         means=means,
         scales=(sigma * z / camera.fx)[:, None].repeat(1, 2),
@@ -118,10 +140,9 @@ def wanted(splats: Any) -> Any:
     """The same, with gradients wanted."""
     from dataclasses import replace
 
-    return replace(splats, **{name: getattr(splats, name).clone().requires_grad_() for name in NAMES})
-
-
-# ---- what is timed ------------------------------------------------------------------------------------------
+    return replace(
+        splats, **{name: getattr(splats, name).clone().requires_grad_() for name in NAMES}
+    )
 
 
 def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -137,7 +158,7 @@ def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float
 
 
 def forward(splats: Any, camera: Any) -> Any:
-    from earthgen.splats.rendering import rasterize
+    from earthgen.splats.raster.rendering import rasterize
 
     return rasterize(splats, camera)
 
@@ -171,10 +192,12 @@ def highest() -> float:
 
 def reference(splats: Any, camera: Any, quick: bool) -> dict[str, float]:
     """Seconds of the reference for the whole picture, read off a line through two windows."""
-    from earthgen.splats.reference import rasterize_reference
+    from earthgen.splats.raster.reference import rasterize_reference
 
     given = wanted(splats)
-    windows = [camera.crop(236, 236 + rows, 312, 312 + rows) for rows in ((2, 6) if quick else (4, 12))]
+    windows = [
+        camera.crop(236, 236 + rows, 312, 312 + rows) for rows in ((2, 6) if quick else (4, 12))
+    ]
 
     def there(window: Any) -> None:
         rasterize_reference(splats, window)
@@ -198,9 +221,6 @@ def reference(splats: Any, camera: Any, quick: bool) -> dict[str, float]:
     return found
 
 
-# ---- OpenSplat ----------------------------------------------------------------------------------------------
-
-
 def opensplat() -> Any:
     """The extension that EARTHGEN_OPENSPLAT names, or None."""
     path = os.environ.get("EARTHGEN_OPENSPLAT", "")
@@ -216,7 +236,8 @@ def opensplat() -> Any:
 
 
 class Peer:
-    """A scene of `facing` as OpenSplat draws it; its Gaussians are as thick as broad, and so look the same."""
+    """A scene of `facing` as OpenSplat draws it; its Gaussians are as thick as broad, and so
+    look the same."""
 
     def __init__(self, module: Any, splats: Any, camera: Any, sigma: float) -> None:
         import torch
@@ -239,17 +260,43 @@ class Peer:
     def project(self, means: Any, scales: Any, quats: Any) -> Any:
         c = self.camera
         *found, depths = self.module.project(
-            len(means), means, scales, 1.0, quats, self.view, self.lens, c.fx, c.fy, c.cx, c.cy, HEIGHT, WIDTH, 0.01
+            len(means),
+            means,
+            scales,
+            1.0,
+            quats,
+            self.view,
+            self.lens,
+            c.fx,
+            c.fy,
+            c.cx,
+            c.cy,
+            HEIGHT,
+            WIDTH,
+            0.01,
         )
-        return *found, depths.contiguous()  # its rasteriser takes them for one after the other in memory
+        return (
+            *found,
+            depths.contiguous(),
+        )  # its rasteriser takes them for one after the other in memory
 
     def forward(self) -> Any:
         import torch
 
         with torch.no_grad():
-            xys, _, conics, cov2d, depths = self.project(self.splats.means, self.scales, self.splats.rotations)
+            xys, _, conics, cov2d, depths = self.project(
+                self.splats.means, self.scales, self.splats.rotations
+            )
             rgb, _, lists = self.module.forward(
-                WIDTH, HEIGHT, xys, conics, self.colours, self.splats.opacities[:, None], self.black, cov2d, depths
+                WIDTH,
+                HEIGHT,
+                xys,
+                conics,
+                self.colours,
+                self.splats.opacities[:, None],
+                self.black,
+                cov2d,
+                depths,
             )
         self.module.drop(lists)
         return rgb
@@ -257,7 +304,10 @@ class Peer:
     def both(self, weight: Any) -> None:
         import torch
 
-        leaves = [part.clone().requires_grad_() for part in (self.splats.means, self.scales, self.splats.rotations)]
+        leaves = [
+            part.clone().requires_grad_()
+            for part in (self.splats.means, self.scales, self.splats.rotations)
+        ]
         xys, _, conics, cov2d, depths = self.project(*leaves)
         flat = [part.detach() for part in (xys, conics, cov2d, depths)]
         opacities = self.splats.opacities[:, None]
@@ -265,9 +315,20 @@ class Peer:
             WIDTH, HEIGHT, flat[0], flat[1], self.colours, opacities, self.black, flat[2], flat[3]
         )
         to_xys, to_conics, _, _ = self.module.backward(
-            HEIGHT, WIDTH, flat[0], flat[1], self.colours, opacities, self.black, flat[2], flat[3], light, lists,
-            weight, torch.zeros(HEIGHT, WIDTH),
-        )  # fmt: skip
+            HEIGHT,
+            WIDTH,
+            flat[0],
+            flat[1],
+            self.colours,
+            opacities,
+            self.black,
+            flat[2],
+            flat[3],
+            light,
+            lists,
+            weight,
+            torch.zeros(HEIGHT, WIDTH),
+        )
         self.module.drop(lists)
         torch.autograd.backward([xys, conics], [to_xys, to_conics])
 
@@ -280,8 +341,10 @@ def beside_opensplat(module: Any, rounds: int, quick: bool) -> dict[str, Any]:
         splats, camera = facing(count // 10 if quick else count, sigma)
         given, weight = wanted(splats), torch.rand(HEIGHT, WIDTH, 3)
         peer = Peer(module, splats, camera, sigma) if module is not None else None
-        calls = {"fwd_s": lambda s=splats, c=camera: forward(s, c),
-                 "fwd_bwd_s": lambda g=given, c=camera, w=weight: both(g, c, w)}  # fmt: skip
+        calls = {
+            "fwd_s": lambda s=splats, c=camera: forward(s, c),
+            "fwd_bwd_s": lambda g=given, c=camera, w=weight: both(g, c, w),
+        }
         if peer is not None:
             off = (peer.forward() - forward(splats, camera).rgb).abs().mean()
             found[f"{name}_mean_difference"] = round(float(off), 4)
@@ -291,27 +354,58 @@ def beside_opensplat(module: Any, rounds: int, quick: bool) -> dict[str, Any]:
         found |= {f"{name}_{key}": round(value, 4) for key, value in taken.items()}
         if peer is not None:
             for key in ("fwd", "fwd_bwd"):
-                found[f"{name}_{key}_ratio"] = round(taken[f"opensplat_{key}_s"] / taken[f"{key}_s"], 2)
+                found[f"{name}_{key}_ratio"] = round(
+                    taken[f"opensplat_{key}_s"] / taken[f"{key}_s"], 2
+                )
     return found
 
 
-# ---- all --------------------------------------------------------------------------------------------------
-
-
 def ortho(folder: Path, edge: float) -> dict[str, float]:
-    """An ortho image with pixels of half a metre, from a world's store: peak memory of the command, MB, and seconds.
+    """An ortho image with pixels of half a metre, from a world's store: peak memory of the command,
+    MB, and seconds.
 
-    The world has an edge of `edge` metres around the example's place; what lies beyond its data has a class of its
-    own, and voxels as elsewhere. Of 2 km by 2 km they are 6.6 million Gaussians.
+    The world has an edge of `edge` metres around the example's place; what lies beyond its data has
+    a class of its own, and voxels as elsewhere. Of 2 km by 2 km they are 6.6 million Gaussians.
     """
     east, north, size = 685_400, 5_542_200, round(edge / 2)
     world, image = folder / f"ortho-{2 * size}.zarr", folder / "ortho.tif"
     if not world.exists():
         box = f"{east - size},{north - size},{east + size},{north + size}"
-        measure([sys.executable, "-m", "earthgen_cli", "generate", "--bbox", box, "--bbox-crs", "EPSG:32632",
-                 "--semantics", DATA / "landuse.shp", "--semantics", f"{DATA / 'osm.gpkg'}:buildings", "--dem",
-                 DATA / "srtm3.tif", "--out", world, "--quiet"])  # fmt: skip
-    run = measure([sys.executable, "-m", "earthgen_cli", "render", world, "--ortho", "0.5", "--out", image, "--quiet"])
+        measure(
+            [
+                sys.executable,
+                "-m",
+                "earthgen_cli",
+                "generate",
+                "--bbox",
+                box,
+                "--bbox-crs",
+                "EPSG:32632",
+                "--semantics",
+                DATA / "landuse.shp",
+                "--semantics",
+                f"{DATA / 'osm.gpkg'}:buildings",
+                "--dem",
+                DATA / "srtm3.tif",
+                "--out",
+                world,
+                "--quiet",
+            ]
+        )
+    run = measure(
+        [
+            sys.executable,
+            "-m",
+            "earthgen_cli",
+            "render",
+            world,
+            "--ortho",
+            "0.5",
+            "--out",
+            image,
+            "--quiet",
+        ]
+    )
     image.unlink()
     return {"peak_mb": run.peak_mb, "seconds": run.wall}
 
@@ -332,13 +426,20 @@ def run(quick: bool = False) -> dict[str, object]:
     taken = in_turn(calls, rounds)
     slow = reference(small, camera, quick)
 
-    parts = [large.take(torch.randperm(len(large), generator=torch.Generator().manual_seed(0))[:n])
-             for n in (125_000, 250_000, 500_000, 1_000_000)]  # fmt: skip
+    parts = [
+        large.take(torch.randperm(len(large), generator=torch.Generator().manual_seed(0))[:n])
+        for n in (125_000, 250_000, 500_000, 1_000_000)
+    ]
     by_count = in_turn({str(len(part)): (lambda p=part: forward(p, far)) for part in parts}, rounds)
     views = [far.scaled(factor) for factor in (0.5, 1, 2, 4)]
-    by_pixels = in_turn({str(view.width * view.height): (lambda v=view: forward(large, v)) for view in views}, rounds)
-    memory = {name: elsewhere("benchmarks.splats", "peak", path, count) for name, count in
-              (("100k", 100_000), ("1m", 1_000_000))}  # fmt: skip
+    by_pixels = in_turn(
+        {str(view.width * view.height): (lambda v=view: forward(large, v)) for view in views},
+        rounds,
+    )
+    memory = {
+        name: elsewhere("benchmarks.splats", "peak", path, count)
+        for name, count in (("100k", 100_000), ("1m", 1_000_000))
+    }
     module = opensplat()
     peer = beside_opensplat(module, rounds, quick)
     above = elsewhere("benchmarks.splats", "ortho", path.parent, 1000 if quick else 2000)
@@ -356,11 +457,18 @@ def run(quick: bool = False) -> dict[str, object]:
         "fwd_bwd_100k_s": round(taken["fwd_bwd_100k_s"], 4),
         "reference_fwd_100k_s": round(slow["fwd"], 1),
         "reference_fwd_bwd_100k_s": round(slow["fwd_bwd"], 1),
-        "memory": {name: {key: round(value) for key, value in values.items()} for name, values in memory.items()},
+        "memory": {
+            name: {key: round(value) for key, value in values.items()}
+            for name, values in memory.items()
+        },
         "fwd_s_by_gaussians": {key: round(value, 4) for key, value in by_count.items()},
         "fwd_s_by_pixels": {key: round(value, 4) for key, value in by_pixels.items()},
-        "exponent_gaussians": round(slope([int(key) for key in by_count], list(by_count.values())), 2),
-        "exponent_pixels": round(slope([int(key) for key in by_pixels], list(by_pixels.values())), 2),
+        "exponent_gaussians": round(
+            slope([int(key) for key in by_count], list(by_count.values())), 2
+        ),
+        "exponent_pixels": round(
+            slope([int(key) for key in by_pixels], list(by_pixels.values())), 2
+        ),
         "equal_footprints": peer,
         "threads": torch.get_num_threads(),
     }

@@ -1,4 +1,5 @@
-"""What `earthgen --help` costs, against `rio --help`, the command line that GIS people have beside it."""
+"""What `earthgen --help` costs, against `rio --help`, the command line that GIS people have
+beside it."""
 
 from __future__ import annotations
 

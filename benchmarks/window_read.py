@@ -1,8 +1,9 @@
 """Reading a 2 km window of a 500 MB shapefile: what the window costs, not what the file costs.
 
-Side by side: earthgen's semantics reader, geopandas with a bounding box, and geopandas reading the whole file. The
-window's own cost is what reading the same features costs from a file that holds nothing else. Each runs in a
-process of its own, and its start-up (the same process reading nothing) is taken off.
+Side by side: earthgen's semantics reader, geopandas with a bounding box, and geopandas reading the
+whole file. The window's own cost is what reading the same features costs from a file that holds
+nothing else. Each runs in a process of its own, and its start-up (the same process reading nothing)
+is taken off.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ OURS = """
 import sys
 from geo_io.frame import Frame
 from geo_io.legend import builtin_crosswalks
-from geo_io.semantics import open_semantics
-from geo_io.semantics_options import SemanticsOptions
+from geo_io.semantics.reader import open_semantics
+from geo_io.semantics.options import SemanticsOptions
 frame = Frame("EPSG:32632", 2.0, (320_000, 321_000), (2_720_000, 2_721_000))
 if sys.argv[1] != "-":
     reader = open_semantics([sys.argv[1]], frame, SemanticsOptions(None, (), builtin_crosswalks(), None))

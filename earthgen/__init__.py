@@ -1,7 +1,7 @@
 """earthgen: georeferenced 3D worlds from GIS layers.
 
-    world = earthgen.generate(bbox=(11.59, 50.00, 11.60, 50.01), semantics="landuse.shp", out="world.zarr")
-    world = earthgen.open_world("world.zarr")
+    world = earthgen.generate(bbox=(11.59, 50.00, 11.60, 50.01), semantics="landuse.shp",
+    out="world.zarr") world = earthgen.open_world("world.zarr")
 
 The names below load on first use, so that `import earthgen` stays cheap.
 """
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from earthgen.generation import generate as generate
-    from earthgen.hooks import hookimpl as hookimpl
-    from earthgen.world import World as World
-    from earthgen.world import open_world as open_world
+    from earthgen.hookspecs import hookimpl as hookimpl
+    from earthgen.jobs.generate import generate as generate
+    from earthgen.world.world import World as World
+    from earthgen.world.world import open_world as open_world
 
 _HOME = {
-    "generate": "earthgen.generation",
-    "hookimpl": "earthgen.hooks",
-    "World": "earthgen.world",
-    "open_world": "earthgen.world",
+    "generate": "earthgen.jobs.generate",
+    "hookimpl": "earthgen.hookspecs",
+    "World": "earthgen.world.world",
+    "open_world": "earthgen.world.world",
 }
 
 __all__ = ["World", "__version__", "generate", "hookimpl", "open_world"]

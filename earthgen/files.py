@@ -1,13 +1,15 @@
 """The few file operations that a world needs, on a local folder or on an object store.
 
-An object store is named by a URL that fsspec understands: s3://, gs://, memory://. Names inside a folder are relative
-and have "/" between their parts. An object appears whole or not at all; on a local disk `write` sees to that.
+An object store is named by a URL that fsspec understands: s3://, gs://, memory://. Names inside a
+folder are relative and have "/" between their parts. An object appears whole or not at all; on a
+local disk `write` sees to that.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
 import shutil
 import sys
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from earthgen.errors import StoreError, StoreFullError
+from geo_io.errors import InputError, MissingFileError
 
 PARTIAL = ".partial"
 """Ending of files that are being written; zarr's temporary files have it too."""
@@ -26,8 +29,8 @@ PARTIAL = ".partial"
 HIDDEN = "index/."
 """Beginning of the names of files of ours that are no part of the Zarr hierarchy.
 
-Zarr libraries look for arrays in every folder of a group, and warn of what is none; the folder of an array they do not
-list.
+Zarr libraries look for arrays in every folder of a group, and warn of what is none; the folder of
+an array they do not list.
 """
 
 REQUESTS = 16
@@ -50,9 +53,11 @@ class Folder(Protocol):
         """The content of a file, None where there is none."""
 
     def write(self, name: str, data: bytes, durable: bool = False) -> None:
-        """Make or replace a file in one step; with `durable`, return when it would survive a power cut.
+        """Make or replace a file in one step; with `durable`, return when it would survive a power
+        cut.
 
-        On a disk the folder itself has to be there: FileNotFoundError where it was deleted or moved.
+        On a disk the folder itself has to be there: FileNotFoundError where it was deleted or
+        moved.
         """
 
     def sync(self, names: Iterable[str]) -> None:
@@ -80,7 +85,8 @@ class Folder(Protocol):
         """Files that a broken-off write left; looks through all folders."""
 
     def each(self, jobs: Sequence[Callable[[], R]]) -> list[R]:
-        """Results of calls that read or write here: one after the other, or many at once where each has to wait."""
+        """Results of calls that read or write here: one after the other, or many at once where
+        each has to wait."""
 
 
 def folder(path: str | Path) -> Folder:
@@ -105,7 +111,9 @@ def folder(path: str | Path) -> Folder:
     except ImportError as error:
         raise StoreError(f"{text} cannot be opened: {error}", "install that package") from error
     except ValueError as error:
-        raise StoreError(f"{text} cannot be opened: {error}", "give a folder, or a URL such as s3://...") from error
+        raise StoreError(
+            f"{text} cannot be opened: {error}", "give a folder, or a URL such as s3://..."
+        ) from error
     return RemoteFolder(text.rstrip("/"), system, root.rstrip("/"))
 
 
@@ -183,7 +191,8 @@ class LocalFolder:
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """A prefix of an object store, through fsspec. What it wrote is durable, by the promise of such stores."""
+    """A prefix of an object store, through fsspec. What it wrote is durable, by the promise of
+    such stores."""
 
     path: str
     system: Any
@@ -226,7 +235,13 @@ class RemoteFolder:
             found = self.system.ls(self._at(name), detail=False)
         except FileNotFoundError:
             return []
-        return sorted({entry.rstrip("/").rsplit("/", 1)[-1] for entry in found if entry.rstrip("/") != self._at(name)})
+        return sorted(
+            {
+                entry.rstrip("/").rsplit("/", 1)[-1]
+                for entry in found
+                if entry.rstrip("/") != self._at(name)
+            }
+        )
 
     def names(self, under: str = "") -> Iterator[str]:
         self.system.invalidate_cache()
@@ -247,7 +262,9 @@ class RemoteFolder:
 
     def size(self) -> int:
         self.system.invalidate_cache()
-        return sum(int(entry["size"] or 0) for entry in self.system.find(self.root, detail=True).values())
+        return sum(
+            int(entry["size"] or 0) for entry in self.system.find(self.root, detail=True).values()
+        )
 
     def partial(self) -> Iterator[str]:
         return iter(())  # an upload that was broken off leaves no object
@@ -258,9 +275,11 @@ class RemoteFolder:
 
 
 def replace_file(root: Path, name: str, data: Any, durable: bool = False) -> None:
-    """Make or replace a file below a folder in one step. A crash leaves the old file, or the new one, never a part.
+    """Make or replace a file below a folder in one step. A crash leaves the old file, or the new
+    one, never a part.
 
-    Raises FileNotFoundError where the folder itself is gone: what was deleted or moved is not to come back as a ruin.
+    Raises FileNotFoundError where the folder itself is gone: what was deleted or moved is not to
+    come back as a ruin.
     """
     path = root / name
     _make_folders(root, path.parent)
@@ -288,7 +307,8 @@ def _make_folders(root: Path, path: Path) -> None:
 
 
 def link_file(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`, or a copy of it where the file system has no links."""
+    """Make `target` the same file as `source`, or a copy of it where the file system has no
+    links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
@@ -300,8 +320,8 @@ def link_file(source: Path, target: Path) -> None:
 def _sync_file_system(path: Path) -> bool:
     """Write out all that waits for the disk of `path`, where the system can: Linux.
 
-    For many small files this is one commit of the file system's journal instead of one for each, and several times
-    as quick.
+    For many small files this is one commit of the file system's journal instead of one for each,
+    and several times as quick.
     """
     if sys.platform != "linux":
         return False
@@ -328,11 +348,9 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-# ---- errors -------------------------------------------------------------------------------------------------
-
-
 def failures() -> tuple[type[Exception], ...]:
-    """What a failed operation raises: OSError, and what clients of object stores raise that is none."""
+    """What a failed operation raises: OSError, and what clients of object stores raise that is
+    none."""
     kinds: list[type[Exception]] = [OSError]
     for module, name in (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError")):
         if module in sys.modules:
@@ -345,10 +363,13 @@ def disk_error(error: Exception, path: str | Path) -> StoreError:
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT):
         return StoreFullError(
-            f"the disk of {path} is full; the tiles written so far are valid", "free space and --resume"
+            f"the disk of {path} is full; the tiles written so far are valid",
+            "free space and --resume",
         )
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return StoreError(f"{path} is read-only for this user ({error})", "give a folder you may write to")
+        return StoreError(
+            f"{path} is read-only for this user ({error})", "give a folder you may write to"
+        )
     if number in (errno.ENOENT, errno.ENOTDIR):
         return gone(path)
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -357,4 +378,23 @@ def disk_error(error: Exception, path: str | Path) -> StoreError:
 
 def gone(path: str | Path) -> StoreError:
     """The error of a world that was deleted or moved while somebody worked on it."""
-    return StoreError(f"world {path} is gone: it was deleted or moved", "put it back, or generate it again")
+    return StoreError(
+        f"world {path} is gone: it was deleted or moved", "put it back, or generate it again"
+    )
+
+
+def read_json(path: str | Path) -> dict:
+    """A JSON object from a file. Raises MissingFileError or InputError if there is none."""
+    try:
+        document = json.loads(Path(path).read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise MissingFileError(
+            f"{path} does not exist", "give the path of a JSON file with cameras"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read as JSON: {error}", "give a JSON file with cameras"
+        ) from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path} holds no JSON object", "give a JSON file with cameras")
+    return document

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from earthgen import hooks
-from earthgen.backends import Offer, PluginInfo
+from earthgen import hookspecs as hooks
 from earthgen.errors import PluginError, UnknownNameError
+from earthgen.hookspecs import Offer, PluginInfo
 
 if TYPE_CHECKING:
     from geo_io.legend import Crosswalk
@@ -61,9 +61,9 @@ class Plugins:
         self._broken: list[PluginRow] = []
         self._infos: dict[str, PluginInfo] = {}
 
-    # ---- finding ----------------------------------------------------------------------------------------
-
-    def register(self, module: ModuleType | object, name: str, source: str, info: PluginInfo | None = None) -> None:
+    def register(
+        self, module: ModuleType | object, name: str, source: str, info: PluginInfo | None = None
+    ) -> None:
         """Add one plugin; one that does not fit the hooks is recorded as broken."""
         try:
             self._manager.register(module, name)
@@ -84,12 +84,21 @@ class Plugins:
         self._infos[name] = info or PluginInfo(name, "unknown", "not stated")
 
     def load_entry_points(self, only: str | None) -> None:
-        """Import the plugins of the entry-point group; `only` names the third-party ones wanted, None for all."""
-        wanted = None if only is None else {name.strip() for name in only.split(",") if name.strip()}
-        for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
+        """Import the plugins of the entry-point group; `only` names the third-party ones wanted,
+        None for all."""
+        wanted = (
+            None if only is None else {name.strip() for name in only.split(",") if name.strip()}
+        )
+        for entry in sorted(
+            importlib.metadata.entry_points(group=GROUP), key=lambda entry: entry.name
+        ):
             dist = entry.dist
             distribution = dist.name if dist is not None else "unknown"
-            if distribution != DISTRIBUTION and wanted is not None and not wanted & {entry.name, distribution}:
+            if (
+                distribution != DISTRIBUTION
+                and wanted is not None
+                and not wanted & {entry.name, distribution}
+            ):
                 continue
             if self._manager.has_plugin(entry.name):
                 continue  # an editable install can list an entry point twice
@@ -103,13 +112,17 @@ class Plugins:
             if dist is not None:
                 said = dist.metadata.json
                 licence = str(said.get("license_expression") or said.get("license") or "not stated")
-                info = PluginInfo(entry.name, dist.version, licence.splitlines()[0], str(said.get("summary", "")))
+                info = PluginInfo(
+                    entry.name, dist.version, licence.splitlines()[0], str(said.get("summary", ""))
+                )
             self.register(module, entry.name, source, info)
 
     def load_folder(self, folder: Path) -> None:
         """Import every .py file of a folder as a plugin of its own."""
         if not folder.is_dir():
-            raise PluginError(f"plugin folder {folder} does not exist", "give --plugin-dir a folder of .py files")
+            raise PluginError(
+                f"plugin folder {folder} does not exist", "give --plugin-dir a folder of .py files"
+            )
         for path in sorted(folder.glob("*.py")):
             name = path.stem
             try:
@@ -124,20 +137,21 @@ class Plugins:
                 continue
             self.register(module, name, str(path))
 
-    # ---- asking -----------------------------------------------------------------------------------------
-
     @functools.cache  # noqa: B019 - one manager lives as long as its process
     def offers(self, kind: str) -> Mapping[str, Offer[Any]]:
         """What all plugins offer of one of `KINDS`, by name.
 
-        Of two offers with one name that of a built-in plugin stays, else that of the first plugin by name.
+        Of two offers with one name that of a built-in plugin stays, else that of the first plugin
+        by name.
         """
         found: dict[str, Offer[Any]] = {}
         for name, items in self._ask(KINDS[kind]):
             for offer in items or ():
                 if offer.name in found:
                     self._report(
-                        name, self._sources[name], f"offers {kind} {offer.name!r}, which another plugin offers"
+                        name,
+                        self._sources[name],
+                        f"offers {kind} {offer.name!r}, which another plugin offers",
                     )
                 else:
                     found[offer.name] = offer
@@ -158,19 +172,23 @@ class Plugins:
             near = difflib.get_close_matches(name, offers, 1, 0.4)
             hint = f"did you mean {near[0]!r}; " if near else ""
             raise UnknownNameError(
-                f"there is no {kind} {name!r}", f"{hint}there are: {', '.join(sorted(offers)) or 'none'}"
+                f"there is no {kind} {name!r}",
+                f"{hint}there are: {', '.join(sorted(offers)) or 'none'}",
             )
         try:
             return offers[name].create(**options)
         except TypeError as error:
             raise PluginError(
-                f"{kind} {name!r} refused its options {sorted(options)}: {error}", "see its plugin's documentation"
+                f"{kind} {name!r} refused its options {sorted(options)}: {error}",
+                "see its plugin's documentation",
             ) from error
 
     @functools.cache  # noqa: B019
     def crosswalks(self) -> tuple[Crosswalk, ...]:
         """The crosswalks of all plugins: third-party ones first, the built-in "generic" last."""
-        found = [crosswalk for _, items in self._ask("earthgen_legends") for crosswalk in items or ()]
+        found = [
+            crosswalk for _, items in self._ask("earthgen_legends") for crosswalk in items or ()
+        ]
         return tuple(sorted(found, key=lambda crosswalk: crosswalk.name == "generic"))
 
     def add_commands(self, app: Any) -> None:
@@ -182,7 +200,11 @@ class Plugins:
         rows = []
         for name in sorted(self._sources):
             callers = self._manager.get_hookcallers(self._manager.get_plugin(name)) or []
-            rows.append(PluginRow(self._infos[name], tuple(sorted(c.name for c in callers)), self._sources[name]))
+            rows.append(
+                PluginRow(
+                    self._infos[name], tuple(sorted(c.name for c in callers)), self._sources[name]
+                )
+            )
         return rows + self._broken
 
     @property
@@ -193,7 +215,9 @@ class Plugins:
         """(plugin name, answer) of each plugin that has the hook; one that raises is dropped."""
         answers = []
         found = getattr(self._manager.hook, hook).get_hookimpls()
-        for implementation in sorted(found, key=lambda each: (self._is_foreign(each.plugin_name), each.plugin_name)):
+        for implementation in sorted(
+            found, key=lambda each: (self._is_foreign(each.plugin_name), each.plugin_name)
+        ):
             try:
                 given = {name: arguments[name] for name in implementation.argnames}
                 answers.append((implementation.plugin_name, implementation.function(**given)))
@@ -210,14 +234,17 @@ class Plugins:
 
     def _report(self, name: str, source: str, error: str) -> None:
         info = self._infos.get(name) or PluginInfo(name, "unknown", "not stated")
-        self._broken.append(PluginRow(info, (), source, error.splitlines()[0] if error else "unknown error"))
+        self._broken.append(
+            PluginRow(info, (), source, error.splitlines()[0] if error else "unknown error")
+        )
 
 
 def load(plugin_dirs: Sequence[str | Path] = ()) -> Plugins:
     """The plugins of the environment and of `plugin_dirs`.
 
-    The environment variable EARTHGEN_LOAD_PLUGINS restricts third-party entry points: unset, all are loaded;
-    "" loads none; "a,b" loads the plugins or distributions named. Built-in plugins are always loaded.
+    The environment variable EARTHGEN_LOAD_PLUGINS restricts third-party entry points: unset, all
+    are loaded; "" loads none; "a,b" loads the plugins or distributions named. Built-in plugins are
+    always loaded.
     """
     plugins = Plugins()
     plugins.load_entry_points(os.environ.get("EARTHGEN_LOAD_PLUGINS"))

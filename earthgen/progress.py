@@ -1,4 +1,5 @@
-"""Progress of long work, as plain events; the command line draws them or prints them as JSON lines."""
+"""Progress of long work, as plain events; the command line draws them or prints them as JSON
+lines."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ class Event:
     done, total : steps finished, steps in all
     seconds : since the task began
     eta : estimated seconds to the end, None before the first step is finished
-    note : what the last step was; a warning or a message to show where it begins with `WARNING` or `MESSAGE`
+    note : what the last step was; a warning or a message to show where it begins with `WARNING` or
+        `MESSAGE`
     """
 
     task: str

@@ -20,7 +20,9 @@ BOX = "11.5858,50.0018,11.6056,50.0144"
 
 def run(*arguments: str | Path) -> None:
     words = [str(argument) for argument in arguments]
-    shown = [str(Path(word).relative_to(ROOT)) if word.startswith(str(ROOT)) else word for word in words]
+    shown = [
+        str(Path(word).relative_to(ROOT)) if word.startswith(str(ROOT)) else word for word in words
+    ]
     print("\n$ earthgen", shlex.join(shown), flush=True)
     subprocess.run([sys.executable, "-m", "earthgen_cli", *words], check=True)
 
@@ -31,10 +33,22 @@ def main() -> None:
     OUT.mkdir()
     world = OUT / "world.zarr"
     run(
-        "generate", "--bbox", BOX, "--semantics", DATA / "landuse.shp", "--semantics", f"{DATA / 'osm.gpkg'}:lines",
-        "--semantics", f"{DATA / 'osm.gpkg'}:buildings", "--dem", DATA / "srtm3.tif",
-        "--attribution", "© OpenStreetMap contributors (ODbL 1.0); SRTM, NASA/USGS (public domain)", "--out", world,
-    )  # fmt: skip
+        "generate",
+        "--bbox",
+        BOX,
+        "--semantics",
+        DATA / "landuse.shp",
+        "--semantics",
+        f"{DATA / 'osm.gpkg'}:lines",
+        "--semantics",
+        f"{DATA / 'osm.gpkg'}:buildings",
+        "--dem",
+        DATA / "srtm3.tif",
+        "--attribution",
+        "© OpenStreetMap contributors (ODbL 1.0); SRTM, NASA/USGS (public domain)",
+        "--out",
+        world,
+    )
     run("info", world)
     for view in ("top", "oblique"):
         run("preview", world, "--view", view, "--out", OUT / f"{view}.png")

@@ -1,8 +1,9 @@
 """Generate a world from QGIS's Python console, for the map that is on the screen.
 
-QGIS brings its own Python, which should not be asked to hold earthgen's packages: this script runs the `earthgen`
-command as a subprocess and loads what it exports. Open it in the console's editor, set EARTHGEN to the command in
-the environment where earthgen is installed, select the land-use layer, and run it.
+QGIS brings its own Python, which should not be asked to hold earthgen's packages: this script runs
+the `earthgen` command as a subprocess and loads what it exports. Open it in the console's editor,
+set EARTHGEN to the command in the environment where earthgen is installed, select the land-use
+layer, and run it.
 
 Outside QGIS `generate` and `export` work as they are; only `main` needs a QGIS.
 """
@@ -26,8 +27,11 @@ def call(arguments: Iterable[str], on_progress: Callable[[dict], None] | None = 
     """Run `earthgen`, hand each progress event to `on_progress`, and return the JSON it printed."""
     process = subprocess.Popen(
         [EARTHGEN, *arguments, "--json", "--progress", "json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment(),
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment(),
+    )
     last = ""
     assert process.stderr is not None and process.stdout is not None
     for line in process.stderr:
@@ -46,9 +50,23 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in ours}
 
 
-def generate(semantics: str, bbox: tuple[float, float, float, float], bbox_crs: str, out: Path, **options: str) -> dict:
-    """`earthgen generate` with any further options by name, such as dem="dem.tif" or voxel_size="2"."""
-    arguments = ["generate", "--semantics", semantics, f"--bbox={','.join(map(repr, bbox))}", "--bbox-crs", bbox_crs]
+def generate(
+    semantics: str,
+    bbox: tuple[float, float, float, float],
+    bbox_crs: str,
+    out: Path,
+    **options: str,
+) -> dict:
+    """`earthgen generate` with any further options by name, such as dem="dem.tif" or
+    voxel_size="2"."""
+    arguments = [
+        "generate",
+        "--semantics",
+        semantics,
+        f"--bbox={','.join(map(repr, bbox))}",
+        "--bbox-crs",
+        bbox_crs,
+    ]
     for name, value in options.items():
         arguments += [f"--{name.replace('_', '-')}", value]
     return call([*arguments, "--out", str(out)], say)
@@ -67,7 +85,8 @@ def export(world: Path, out: Path) -> list[Path]:
 
 
 def main() -> None:
-    """The map canvas's extent and the active layer become a world; its rasters are added to the project."""
+    """The map canvas's extent and the active layer become a world; its rasters are added to the
+    project."""
     from qgis.core import QgsProject, QgsRasterLayer
     from qgis.utils import iface
 

@@ -1,4 +1,5 @@
-"""Coordinate reference systems of sources: which one a source has, and the way from one to another."""
+"""Coordinate reference systems of sources: which one a source has, and the way from one to
+another."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def parsed_crs(crs: str) -> pyproj.CRS:
 
 @functools.lru_cache(maxsize=128)
 def transformer(source: str | pyproj.CRS, target: str | pyproj.CRS) -> pyproj.Transformer:
-    """From `source` to `target`, x (east or longitude) first, whatever the axis order of the two CRSs."""
+    """From `source` to `target`, x (east or longitude) first, whatever the axis order of the two
+    CRSs."""
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
@@ -37,7 +39,9 @@ def transform_bounds(bounds: Bounds, source: str, target: str) -> Bounds | None:
     return tuple(map(float, result)) if np.isfinite(result).all() else None  # type: ignore[return-value]
 
 
-def resolve_crs(crs: Any, assume_crs: str | None, name: str, bounds: Bounds | None, hint: str = "") -> str:
+def resolve_crs(
+    crs: Any, assume_crs: str | None, name: str, bounds: Bounds | None, hint: str = ""
+) -> str:
     """The horizontal CRS of a source as text: its own record, else `assume_crs`.
 
     Raises
@@ -45,7 +49,8 @@ def resolve_crs(crs: Any, assume_crs: str | None, name: str, bounds: Bounds | No
     MissingCrsError
         if there is neither
     InputError
-        if the record says degrees and the coordinates cannot be degrees, or `assume_crs` is not understood
+        if the record says degrees and the coordinates cannot be degrees, or `assume_crs` is not
+        understood
     """
     try:
         parsed = None if crs is None else horizontal_crs(pyproj.CRS.from_user_input(crs))
@@ -54,7 +59,9 @@ def resolve_crs(crs: Any, assume_crs: str | None, name: str, bounds: Bounds | No
             f"the CRS record of {name} is not understood: {error}",
             "correct it, or remove it and give --assume-crs",
         ) from error
-    if parsed is not None and (parsed.type_name == "Engineering CRS" or parsed.name.startswith("Undefined")):
+    if parsed is not None and (
+        parsed.type_name == "Engineering CRS" or parsed.name.startswith("Undefined")
+    ):
         parsed = None
     if parsed is None:
         if assume_crs is None:
@@ -69,7 +76,8 @@ def resolve_crs(crs: Any, assume_crs: str | None, name: str, bounds: Bounds | No
             parsed = horizontal_crs(pyproj.CRS.from_user_input(assume_crs))
         except pyproj.exceptions.CRSError as error:
             raise InputError(
-                f"--assume-crs {assume_crs!r} is not understood", "give an EPSG code such as EPSG:32632"
+                f"--assume-crs {assume_crs!r} is not understood",
+                "give an EPSG code such as EPSG:32632",
             ) from error
     if parsed.is_geographic and bounds is not None and not _like_degrees(bounds):
         raise InputError(

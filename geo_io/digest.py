@@ -1,5 +1,5 @@
-"""Digests of inputs: what tells one state of a file from another, so that a world knows what it was made
-from."""
+"""Digests of inputs: what tells one state of a file from another, so that a world knows what it
+was made from."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg")
 def digest_file(path: str | Path) -> str:
     """The digest of a file's content, whatever its name and times.
 
-    "sha256:<hex>" for up to 64 MiB. "sampled-sha256:<hex>" above: of the size and 64 evenly spaced blocks of
-    1 MiB, the first and the last among them. An edit between these that keeps the size is not seen. A
-    shapefile's side files count. A directory (a FileGDB, a Zarr store) is the files in it by name.
+    "sha256:<hex>" for up to 64 MiB. "sampled-sha256:<hex>" above: of the size and 64 evenly spaced
+    blocks of 1 MiB, the first and the last among them. An edit between these that keeps the size is
+    not seen. A shapefile's side files count. A directory (a FileGDB, a Zarr store) is the files in
+    it by name.
 
     Raises
     ------
@@ -40,7 +41,9 @@ def digest_file(path: str | Path) -> str:
         raise MissingFileError(f"{path} does not exist", "check the path")
     try:
         if path.is_dir():
-            return _digest_parts({str(p.relative_to(path)): p for p in path.rglob("*") if p.is_file()})
+            return _digest_parts(
+                {str(p.relative_to(path)): p for p in path.rglob("*") if p.is_file()}
+            )
         if path.suffix.casefold() == ".shp":
             beside = {p.suffix.casefold(): p for p in path.parent.iterdir() if p.stem == path.stem}
             return _digest_parts({part: beside[part] for part in SHAPEFILE_PARTS if part in beside})
@@ -50,18 +53,26 @@ def digest_file(path: str | Path) -> str:
 
 
 def digest_source(source: Any) -> str:
-    """The digest of anything that the readers take: a path, a GeoDataFrame, or a DataArray with a CRS.
+    """The digest of anything that the readers take: a path, a GeoDataFrame, or a DataArray with a
+    CRS.
 
-    A path that is no local file (a URL, a part of a container) is a digest of its text, "name:<text>".
+    A path that is no local file (a URL, a part of a container) is a digest of its text,
+    "name:<text>".
     """
     if isinstance(source, (str, Path)):
         local = Path(source)
-        return f"name:{source}" if not local.exists() and _is_remote(str(source)) else digest_file(local)
+        return (
+            f"name:{source}"
+            if not local.exists() and _is_remote(str(source))
+            else digest_file(local)
+        )
     if hasattr(source, "geometry") and hasattr(source, "to_wkb"):
         return _digest_frame(source)
     if hasattr(source, "dims") and hasattr(source, "values"):
         return _digest_array(source)
-    raise InputError(f"a {type(source).__name__} is no input", "give a path, a GeoDataFrame or a DataArray")
+    raise InputError(
+        f"a {type(source).__name__} is no input", "give a path, a GeoDataFrame or a DataArray"
+    )
 
 
 def _is_remote(text: str) -> bool:
@@ -105,6 +116,8 @@ def _digest_array(array: Any) -> str:
     import rioxarray  # noqa: F401
 
     place = array.rio.crs, tuple(array.rio.transform(recalc=True))
-    digest = hashlib.sha256(repr((*place, array.rio.nodata, array.shape, str(array.dtype))).encode())
+    digest = hashlib.sha256(
+        repr((*place, array.rio.nodata, array.shape, str(array.dtype))).encode()
+    )
     digest.update(np.ascontiguousarray(array.values).tobytes())
     return f"sha256:{digest.hexdigest()}"

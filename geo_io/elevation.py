@@ -4,8 +4,8 @@ How a height comes about, each step a function of the place alone:
 
 1. pixels are decoded: scale and offset, unit, nodata;
 2. voids take a wide-meshed surface fitted to the whole raster, plus the misfit of that surface along the
-   void's rim, which fades out with distance from the rim (so that there is no step at the rim or deep in the
-   void); so do places outside the raster;
+   void's rim, which fades out with distance from the rim (so that there is no step at the rim or
+   deep in the void); so do places outside the raster;
 3. heights that are stored in whole steps and are to be upsampled are smoothed within half a step of what is
    stored, which turns terraces back into slopes;
 4. the pixels are resampled with the cubic B-spline where voxels are smaller than pixels, linearly where they
@@ -27,32 +27,52 @@ from numpy.typing import NDArray
 from rasterio.fill import fillnodata
 from scipy import ndimage
 
-from geo_io.errors import InputError, UnitError
+from geo_io.errors import InputError
 from geo_io.frame import UNKNOWN_DATUM, Frame, Range, short_name
 from geo_io.layers import Raster
-from geo_io.raster import RasterSource, open_raster
-from geo_io.raster_grid import block_mean, coarse_grid, grid_for, read_grid, sparse_grid
-from geo_io.raster_positions import covered, overlaps, positions
-from geo_io.raster_survey import survey_parts
-from geo_io.region import no_overlap
-from geo_io.resample import cells_around, read_on, sample
+from geo_io.raster.grid import block_mean, coarse_grid, grid_for, read_grid, sparse_grid
+from geo_io.raster.positions import covered, overlaps, positions
+from geo_io.raster.resample import cells_around, read_on, sample
+from geo_io.raster.source import RasterSource, open_raster
+from geo_io.raster.survey import survey_parts
+from geo_io.region.region import no_overlap
 
 METRES = {"m": 1.0, "ft": 0.3048, "us-ft": 1200 / 3937}
 """Metres in each unit that can be asked for."""
 
 UNIT_TEXTS = {
-    "m": "m", "metre": "m", "metres": "m", "meter": "m", "meters": "m", "mtr": "m",
-    "ft": "ft", "foot": "ft", "feet": "ft", "international foot": "ft", "international feet": "ft",
-    "us-ft": "us-ft", "ftus": "us-ft", "us ft": "us-ft", "us foot": "us-ft", "us feet": "us-ft",
-    "us survey foot": "us-ft", "us survey feet": "us-ft", "survey foot": "us-ft", "survey feet": "us-ft",
-    "foot us": "us-ft", "feet us": "us-ft", "u.s. survey foot": "us-ft", "u.s. survey feet": "us-ft",
-}  # fmt: skip
+    "m": "m",
+    "metre": "m",
+    "metres": "m",
+    "meter": "m",
+    "meters": "m",
+    "mtr": "m",
+    "ft": "ft",
+    "foot": "ft",
+    "feet": "ft",
+    "international foot": "ft",
+    "international feet": "ft",
+    "us-ft": "us-ft",
+    "ftus": "us-ft",
+    "us ft": "us-ft",
+    "us foot": "us-ft",
+    "us feet": "us-ft",
+    "us survey foot": "us-ft",
+    "us survey feet": "us-ft",
+    "survey foot": "us-ft",
+    "survey feet": "us-ft",
+    "foot us": "us-ft",
+    "feet us": "us-ft",
+    "u.s. survey foot": "us-ft",
+    "u.s. survey feet": "us-ft",
+}
 """What files write as the unit of a band, in lower case, with spaces for underscores."""
 
 NO_UNIT = {"", "unknown", "none", "n/a", "unitless"}
 
 SENTINELS = (-32768.0, -32767.0, -9999.0, -99999.0)
-"""Stored values that mean "no data" in height rasters, whether declared or not. Zero only where declared."""
+"""Stored values that mean "no data" in height rasters, whether declared or not. Zero only where
+declared."""
 
 HEIGHT_LIMITS = (-12_000.0, 9_500.0)
 """Heights on Earth lie within these metres; anything else is no data."""
@@ -67,15 +87,16 @@ SMOOTH_RADIUS = 32
 """Pixels over which what is spread from the rim is smoothed."""
 
 COARSE, COARSE_CELL = 256, 8
-"""The surface that closes wide voids has at most this many cells along each side, each of at least this many
-pixels: it shall show the lie of the land, and no detail of a rim."""
+"""The surface that closes wide voids has at most this many cells along each side, each of at
+least this many pixels: it shall show the lie of the land, and no detail of a rim."""
 
 COARSE_SPARSE, COARSE_PIXELS = (64, 256), 64_000_000
 """... and these many, until one of them has heights, for a raster of more pixels than that and without
 overviews: it is not read whole."""
 
 MARGIN = 0.25
-"""How far around the raster that surface goes, in lengths of its longer side; beyond, it is constant."""
+"""How far around the raster that surface goes, in lengths of its longer side; beyond, it is
+constant."""
 
 RELAXATIONS = 24
 """Steps of relaxation at each of its levels."""
@@ -83,8 +104,8 @@ RELAXATIONS = 24
 FOUR_NEIGHBOURS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]]) / 4
 
 TERRACE_STEPS = (8, 8, 8, 8, 4, 4, 4, 4, 2, 2, 2, 2, 1, 1, 1, 1)
-"""Radii of the passes that smooth terraces, pixels; their sum is how far they reach. Terraces up to about 25
-pixels wide become slopes."""
+"""Radii of the passes that smooth terraces, pixels; their sum is how far they reach. Terraces up
+to about 25 pixels wide become slopes."""
 
 SURVEY_SAMPLES = 512
 """A survey looks at no more than this many places along each side of the region."""
@@ -98,7 +119,8 @@ class ElevationReader:
     ----------
     source : the raster
     unit : "m", "ft" or "us-ft": of the stored heights
-    vertical_crs : CRS of the heights that `read` gives, in metres; "unknown" where the file does not say
+    vertical_crs : CRS of the heights that `read` gives, in metres; "unknown" where the file does
+        not say
     what : how messages call it, "DEM" or "DSM"
     """
 
@@ -117,7 +139,9 @@ class ElevationReader:
         upsampled = max(source.pixel_metres) > UPSAMPLED * window.voxel_size
         smooth = upsampled and self.step > 0
         reach = math.ceil(max(source.shape) * MARGIN / min(grid.scale)) + SEARCH
-        column, row, rows, columns = cells_around(source, grid, *positions(source, window), reach=reach)
+        column, row, rows, columns = cells_around(
+            source, grid, *positions(source, window), reach=reach
+        )
         if smooth:
             rows, columns = _padded(rows, sum(TERRACE_STEPS)), _padded(columns, sum(TERRACE_STEPS))
         stored, valid = read_grid(source, grid, rows, columns, decode=self._decode)
@@ -225,8 +249,8 @@ class ElevationReader:
     def _coarse(self) -> tuple[NDArray, tuple[int, int], tuple[float, float]]:
         """A surface through the whole raster and a margin around it, made when first needed.
 
-        Returns (heights (h, w) float32, its first row and column in cells from the raster's corner, source
-        pixels in a cell along rows and columns).
+        Returns (heights (h, w) float32, its first row and column in cells from the raster's corner,
+        source pixels in a cell along rows and columns).
         """
         cells = min(COARSE, math.ceil(max(self.source.shape) / COARSE_CELL))
         for sparse in COARSE_SPARSE:
@@ -235,7 +259,11 @@ class ElevationReader:
             rows, columns = _padded((0, grid.shape[0]), margin), _padded((0, grid.shape[1]), margin)
             stored, valid = read_grid(self.source, grid, rows, columns, decode=self._decode)
             if valid.any():
-                return _spread(stored[0].astype(np.float32), valid), (rows[0], columns[0]), grid.scale
+                return (
+                    _spread(stored[0].astype(np.float32), valid),
+                    (rows[0], columns[0]),
+                    grid.scale,
+                )
         raise InputError(
             f"the {self.what} {self.source.name} holds nothing but nodata",
             "check its nodata value with gdalinfo -stats; where it holds a little data, crop it to that",
@@ -255,7 +283,8 @@ def _sample_mesh(values: NDArray, row: NDArray, column: NDArray) -> NDArray:
 def _spread(values: NDArray, valid: NDArray) -> NDArray:
     """Values (h, w) where valid, elsewhere a soap film between them, which is level at the edges.
 
-    Solved from coarse to fine: means of 2 x 2 cells, closed in the same way, are where relaxation starts.
+    Solved from coarse to fine: means of 2 x 2 cells, closed in the same way, are where relaxation
+    starts.
     """
     if valid.all():
         return values
@@ -269,16 +298,20 @@ def _spread(values: NDArray, valid: NDArray) -> NDArray:
 
 
 def _close(heights: NDArray, valid: NDArray, base: NDArray) -> NDArray:
-    """Heights (h, w) with their voids closed: `base`, plus its misfit along the rim that fades with distance.
+    """Heights (h, w) with their voids closed: `base`, plus its misfit along the rim that fades with
+    distance.
 
-    The misfit is spread by inverse distances, and smoother the farther from the rim: a single tree there must
-    not draw a streak. A value depends on what lies within `SEARCH` + `SMOOTH_RADIUS` pixels of it.
+    The misfit is spread by inverse distances, and smoother the farther from the rim: a single tree
+    there must not draw a streak. A value depends on what lies within `SEARCH` + `SMOOTH_RADIUS`
+    pixels of it.
     """
     if not valid.any():
         return base
     misfit = np.where(valid, heights - base, 0).astype(np.float32)
     misfit = fillnodata(misfit, valid.astype(np.uint8), max_search_distance=float(SEARCH))
-    blurred = ndimage.gaussian_filter(misfit, SMOOTH_RADIUS / 4, mode="nearest", radius=SMOOTH_RADIUS)
+    blurred = ndimage.gaussian_filter(
+        misfit, SMOOTH_RADIUS / 4, mode="nearest", radius=SMOOTH_RADIUS
+    )
     distance = ndimage.distance_transform_edt(~valid)
     misfit = misfit + (blurred - misfit) * np.clip((distance - 1) / SMOOTH_RADIUS * 2, 0, 1)
     near = np.clip(1 - distance / SEARCH, 0, 1)
@@ -287,9 +320,11 @@ def _close(heights: NDArray, valid: NDArray, base: NDArray) -> NDArray:
 
 
 def _slope_terraces(heights: NDArray, step: float) -> NDArray:
-    """The heights (h, w) smoothed, but nowhere moved by more than half the step they were rounded to.
+    """The heights (h, w) smoothed, but nowhere moved by more than half the step they were rounded
+    to.
 
-    Where heights fall evenly, that is the slope itself; where they hold detail, next to nothing changes.
+    Where heights fall evenly, that is the slope itself; where they hold detail, next to nothing
+    changes.
     """
     low, high = heights - np.float64(step / 2), heights + np.float64(step / 2)
     smooth = heights.astype(np.float64)
@@ -303,40 +338,51 @@ def _slope_terraces(heights: NDArray, step: float) -> NDArray:
 
 
 def open_elevation(
-    source: str | Path | xr.DataArray | RasterSource, *, unit: str | None = None,
-    assume_crs: str | None = None, what: str = "DEM",
-) -> ElevationReader:  # fmt: skip
+    source: str | Path | xr.DataArray | RasterSource,
+    *,
+    unit: str | None = None,
+    assume_crs: str | None = None,
+    what: str = "DEM",
+) -> ElevationReader:
     """Open a raster of heights.
 
     Parameters
     ----------
-    unit : "m", "ft" (0.3048 m) or "us-ft" (1200/3937 m); by default what the file says: its vertical CRS,
+    unit : "m", "ft" (0.3048 m) or "us-ft" (1200/3937 m); by default what the file says: its
+        vertical CRS,
         else the unit of its band; else metres, unless its horizontal CRS is in feet
     assume_crs : CRS of a file that carries none
     what : how messages call it
 
     Raises
     ------
-    UnitError
+    InputError
         if the unit is not known, or cannot be told
     InputError
         as `open_raster`; also if the file holds depths or is no raster of single numbers
     """
     raster = open_raster(source, assume_crs=assume_crs)
     if raster.dtypes[0].startswith("complex"):
-        raise InputError(f"the {what} {raster.name} holds complex numbers", "give a raster of heights")
+        raise InputError(
+            f"the {what} {raster.name} holds complex numbers", "give a raster of heights"
+        )
     if {"red", "green", "blue"} <= set(raster.colorinterp) or "palette" in raster.colorinterp:
-        raise InputError(f"the {what} {raster.name} is a picture, not heights", "give it as --image")
+        raise InputError(
+            f"the {what} {raster.name} is a picture, not heights", "give it as --image"
+        )
     declared, vertical = _vertical(raster, what)
     chosen = unit or declared or _unit_of_band(raster, what)
     if chosen not in METRES:
-        raise UnitError(f"unit {chosen!r} of the {what} {raster.name} is not known", f"give one of {', '.join(METRES)}")
+        raise InputError(
+            f"unit {chosen!r} of the {what} {raster.name} is not known",
+            f"give one of {', '.join(METRES)}",
+        )
     return ElevationReader(raster, chosen, vertical, what)
 
 
 def _vertical(raster: RasterSource, what: str) -> tuple[str | None, str]:
-    """(unit that the vertical CRS declares, name of that CRS in metres); (None, "unknown") where there is
-    none."""
+    """(unit that the vertical CRS declares, name of that CRS in metres); (None, "unknown") where
+    there is none."""
     crs = raster.vertical
     if crs is None:
         return None, UNKNOWN_DATUM
@@ -349,14 +395,15 @@ def _vertical(raster: RasterSource, what: str) -> tuple[str | None, str]:
     for unit, metres in METRES.items():
         if math.isclose(axis.unit_conversion_factor, metres, rel_tol=1e-8):
             return unit, short_name(crs if unit == "m" else _in_metres(crs))
-    raise UnitError(
-        f"the {what} {raster.name} is in {axis.unit_name}, by its vertical CRS", "convert it to metres first"
+    raise InputError(
+        f"the {what} {raster.name} is in {axis.unit_name}, by its vertical CRS",
+        "convert it to metres first",
     )
 
 
 def _in_metres(crs: pyproj.CRS) -> pyproj.CRS:
-    """The vertical CRS with the same datum and the metre as unit: NAVD88 height (ftUS) becomes NAVD88
-    height."""
+    """The vertical CRS with the same datum and the metre as unit: NAVD88 height (ftUS) becomes
+    NAVD88 height."""
     values = crs.to_json_dict()
     values.pop("id", None)
     values["coordinate_system"]["axis"][-1]["unit"] = "metre"
@@ -371,10 +418,12 @@ def _unit_of_band(raster: RasterSource, what: str) -> str:
         return UNIT_TEXTS[text]
     remedy = f"say which with --{what.casefold()}-unit m, ft or us-ft"
     if text not in NO_UNIT:
-        raise UnitError(f"the {what} {raster.name} is in {raster.units[0]!r}, which is no known unit", remedy)
+        raise InputError(
+            f"the {what} {raster.name} is in {raster.units[0]!r}, which is no known unit", remedy
+        )
     axis = raster.crs.axis_info[0]
     if raster.crs.is_projected and axis.unit_conversion_factor != 1:
-        raise UnitError(
+        raise InputError(
             f"the {what} {raster.name} lies in {short_name(raster.crs)}, in {axis.unit_name}, and does not say "
             "whether its heights are in feet too",
             remedy,

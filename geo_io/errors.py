@@ -1,7 +1,8 @@
 """Every error a user can cause, named after what they did.
 
-Each carries the problem and the next step, and the exit code the command line ends with (see docs/cli.md).
-The base also inherits ValueError, so code that catches what it already knows goes on working.
+Each carries the problem and the next step, and the exit code the command line ends with (see
+docs/cli.md). The base also inherits ValueError, so code that catches what it already knows goes on
+working.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ class EarthgenError(ValueError):
     def __init__(self, problem: str, remedy: str = "") -> None:
         self.problem = problem.rstrip(".")
         self.remedy = remedy.rstrip(".")
-        parts = [text if text.endswith("?") else f"{text}." for text in (self.problem, self.remedy) if text]
+        parts = [
+            text if text.endswith("?") else f"{text}."
+            for text in (self.problem, self.remedy)
+            if text
+        ]
         super().__init__(" ".join(parts))
 
     def __reduce__(self) -> tuple[object, ...]:  # survives the trip back from a worker process
@@ -38,18 +43,6 @@ class MissingFileError(InputError, FileNotFoundError):
 
 class MissingCrsError(InputError):
     """An input has no CRS record and none was given."""
-
-
-class UnitError(InputError):
-    """The unit of heights cannot be told from the file."""
-
-
-class FieldError(InputError, LookupError):
-    """A named attribute does not exist, or none could be found."""
-
-
-class LegendError(InputError, LookupError):
-    """A legend cannot be read, found or chosen, or leaves too much unmapped."""
 
 
 class RegionError(EarthgenError):

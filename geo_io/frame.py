@@ -1,8 +1,9 @@
 """The frame: the one immutable value that says where an array is.
 
-A frame is a box of voxels on a lattice that is anchored at the origin of a projected CRS. Two frames with the
-same CRS and voxel size therefore share one lattice, whatever was asked for. The horizontal part converts to
-odc-geo's GeoBox. Heights are kept relative to the ground: voxel z = 0 stands on the ground surface.
+A frame is a box of voxels on a lattice that is anchored at the origin of a projected CRS. Two
+frames with the same CRS and voxel size therefore share one lattice, whatever was asked for. The
+horizontal part converts to odc-geo's GeoBox. Heights are kept relative to the ground: voxel z = 0
+stands on the ground surface.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ UNKNOWN_DATUM = "unknown"
 class Frame:
     """Where an array is: CRS, voxel size, and ranges of lattice indices.
 
-    Voxel (i, j, k) covers [i, i + 1) x [j, j + 1) x [k, k + 1) times `voxel_size` metres, east, north and up;
-    i and j count from the CRS origin, k from the ground surface. Arrays on a frame have shape (ny, nx), the
-    first row being the northernmost.
+    Voxel (i, j, k) covers [i, i + 1) x [j, j + 1) x [k, k + 1) times `voxel_size` metres, east,
+    north and up; i and j count from the CRS origin, k from the ground surface. Arrays on a frame
+    have shape (ny, nx), the first row being the northernmost.
 
     Attributes
     ----------
@@ -60,15 +61,21 @@ class Frame:
 
     def __post_init__(self) -> None:
         if not (self.voxel_size > 0 and math.isfinite(self.voxel_size)):
-            raise FrameError(f"voxel size {self.voxel_size} is not a positive number", "give it in metres")
+            raise FrameError(
+                f"voxel size {self.voxel_size} is not a positive number", "give it in metres"
+            )
         for axis in ("x", "y", "z"):
             low, high = getattr(self, axis)
             if low >= high:
-                raise FrameError(f"the {axis} range [{low}, {high}) of the frame is empty", "give a larger region")
+                raise FrameError(
+                    f"the {axis} range [{low}, {high}) of the frame is empty",
+                    "give a larger region",
+                )
             if not (low >= -INDEX_LIMIT and high <= INDEX_LIMIT):
-                raise FrameError(f"the {axis} range [{low}, {high}) does not fit 32-bit indices", "use larger voxels")
-
-    # ---- sizes and places -------------------------------------------------------------------------------
+                raise FrameError(
+                    f"the {axis} range [{low}, {high}) does not fit 32-bit indices",
+                    "use larger voxels",
+                )
 
     @property
     def nx(self) -> int:
@@ -91,7 +98,8 @@ class Frame:
 
     @property
     def anchor(self) -> tuple[float, float, float]:
-        """The float64 point that float32 positions of this frame are relative to: south-west corner, height 0."""
+        """The float64 point that float32 positions of this frame are relative to: south-west
+        corner, height 0."""
         return self.x[0] * self.voxel_size, self.y[0] * self.voxel_size, 0.0
 
     @property
@@ -111,11 +119,13 @@ class Frame:
 
         return GeoBox(self.shape, self.transform, self.crs)
 
-    # ---- new frames from this one -----------------------------------------------------------------------
-
     def pad(self, voxels: int) -> Frame:
         """This frame with `voxels` more on each of the four sides."""
-        return replace(self, x=(self.x[0] - voxels, self.x[1] + voxels), y=(self.y[0] - voxels, self.y[1] + voxels))
+        return replace(
+            self,
+            x=(self.x[0] - voxels, self.x[1] + voxels),
+            y=(self.y[0] - voxels, self.y[1] + voxels),
+        )
 
     def intersection(self, other: Frame) -> Frame | None:
         """The frame of what both cover, None where that is nothing."""
@@ -125,12 +135,14 @@ class Frame:
         return replace(self, x=x, y=y) if x[0] < x[1] and y[0] < y[1] else None
 
     def crop(self, bounds: Bounds) -> Frame | None:
-        """The part of this frame whose voxels meet `bounds` (CRS metres), None where there is none."""
+        """The part of this frame whose voxels meet `bounds` (CRS metres), None where there is
+        none."""
         ranges = snap(bounds, self.voxel_size)
         return self.intersection(replace(self, x=ranges["x"], y=ranges["y"]))
 
     def tiles(self, size: int) -> Iterator[tuple[int, int]]:
-        """(tx, ty) of the tiles of `size` voxels that this frame meets, row by row from the south-west.
+        """(tx, ty) of the tiles of `size` voxels that this frame meets, row by row from the
+        south-west.
 
         The tile lattice starts at the CRS origin, not at this frame.
         """
@@ -145,8 +157,12 @@ class Frame:
     def slices(self, inner: Frame) -> tuple[slice, slice]:
         """(row slice, column slice) of `inner` in an array on this frame."""
         self.require_lattice(inner)
-        if not (self.x[0] <= inner.x[0] and inner.x[1] <= self.x[1]
-                and self.y[0] <= inner.y[0] and inner.y[1] <= self.y[1]):  # fmt: skip
+        if not (
+            self.x[0] <= inner.x[0]
+            and inner.x[1] <= self.x[1]
+            and self.y[0] <= inner.y[0]
+            and inner.y[1] <= self.y[1]
+        ):
             raise FrameError(f"{inner} does not lie inside {self}", "pad the outer frame")
         return (
             slice(self.y[1] - inner.y[1], self.y[1] - inner.y[0]),
@@ -158,27 +174,34 @@ class Frame:
         x, y, z = ((low // factor, -(-high // factor)) for low, high in (self.x, self.y, self.z))
         return replace(self, voxel_size=self.voxel_size * factor, x=x, y=y, z=z)
 
-    # ---- the choke point --------------------------------------------------------------------------------
-
     def require_lattice(self, other: Frame) -> None:
-        """Raise FrameError unless both frames share CRS and voxel size. The one place that checks it."""
+        """Raise FrameError unless both frames share CRS and voxel size. The one place that
+        checks it."""
         if self.crs != other.crs or self.voxel_size != other.voxel_size:
-            raise FrameError(f"frames do not share a lattice: {self} and {other}", "resample one of them first")
-
-    # ---- in and out -------------------------------------------------------------------------------------
+            raise FrameError(
+                f"frames do not share a lattice: {self} and {other}", "resample one of them first"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "crs": self.crs, "voxel_size": self.voxel_size, "x": list(self.x), "y": list(self.y),
-            "z": list(self.z), "vertical_crs": self.vertical_crs,
-        }  # fmt: skip
+            "crs": self.crs,
+            "voxel_size": self.voxel_size,
+            "x": list(self.x),
+            "y": list(self.y),
+            "z": list(self.z),
+            "vertical_crs": self.vertical_crs,
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Frame:
         return cls(
-            crs=values["crs"], voxel_size=values["voxel_size"], x=tuple(values["x"]), y=tuple(values["y"]),
-            z=tuple(values["z"]), vertical_crs=values["vertical_crs"],
-        )  # fmt: skip
+            crs=values["crs"],
+            voxel_size=values["voxel_size"],
+            x=tuple(values["x"]),
+            y=tuple(values["y"]),
+            z=tuple(values["z"]),
+            vertical_crs=values["vertical_crs"],
+        )
 
     def __str__(self) -> str:
         return f"Frame({self.crs}, {self.voxel_size:g} m, x {self.x}, y {self.y})"
@@ -207,7 +230,9 @@ def projected_crs(crs: str | pyproj.CRS) -> str:
     try:
         parsed = pyproj.CRS.from_user_input(crs)
     except pyproj.exceptions.CRSError as error:
-        raise FrameError(f"CRS {str(crs)!r} is not understood", "give an EPSG code such as EPSG:32632") from error
+        raise FrameError(
+            f"CRS {str(crs)!r} is not understood", "give an EPSG code such as EPSG:32632"
+        ) from error
     horizontal = horizontal_crs(parsed)
     if horizontal.is_geographic:
         raise FrameError(
@@ -215,7 +240,10 @@ def projected_crs(crs: str | pyproj.CRS) -> str:
             "give a projected CRS in metres, or leave --crs away to get the UTM zone of the place",
         )
     if not horizontal.is_projected:
-        raise FrameError(f"{short_name(horizontal)} is not a projected CRS", "give an EPSG code such as EPSG:32632")
+        raise FrameError(
+            f"{short_name(horizontal)} is not a projected CRS",
+            "give an EPSG code such as EPSG:32632",
+        )
     units = {axis.unit_conversion_factor for axis in horizontal.axis_info}
     if units != {1.0}:
         raise FrameError(
@@ -247,3 +275,9 @@ def short_name(crs: pyproj.CRS) -> str:
     """Authority code such as "EPSG:3006" where the CRS has one, else its WKT."""
     authority = crs.to_authority(min_confidence=70)
     return ":".join(authority) if authority else crs.to_wkt()
+
+
+def extent(bounds: Bounds) -> str:
+    """Bounds as they stand in messages."""
+    left, bottom, right, top = bounds
+    return f"{left:.0f}–{right:.0f} east, {bottom:.0f}–{top:.0f} north"

@@ -1,14 +1,15 @@
 """Orthophotos and other pictures on a frame, as 8-bit RGBA.
 
-Which bands are what: red, green and blue where the file says so, else the first three; one band is grey, or
-the index of a colour table; two are grey and alpha; a fourth band is alpha only where the file says so, and
-anything further (near infrared, for example) is left out and named in the summary.
+Which bands are what: red, green and blue where the file says so, else the first three; one band is
+grey, or the index of a colour table; two are grey and alpha; a fourth band is alpha only where the
+file says so, and anything further (near infrared, for example) is left out and named in the
+summary.
 
-How values become 0 to 255, for a whole file at once, so that it does not depend on the place: 8 bits stay.
-Floats up to 1 are times 255. Of anything else a sample of the whole file decides: values up to 255 stay;
-16-bit values that use the upper half of their range are divided by 257; all others are stretched linearly,
-their 2nd percentile to 0 and their 98th to 255, the same for all three bands so that the colours keep their
-balance.
+How values become 0 to 255, for a whole file at once, so that it does not depend on the place: 8
+bits stay. Floats up to 1 are times 255. Of anything else a sample of the whole file decides: values
+up to 255 stay; 16-bit values that use the upper half of their range are divided by 257; all others
+are stretched linearly, their 2nd percentile to 0 and their 98th to 255, the same for all three
+bands so that the colours keep their balance.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from numpy.typing import NDArray
 from geo_io.errors import InputError
 from geo_io.frame import Frame, short_name
 from geo_io.layers import Raster
-from geo_io.raster import RasterSource, open_raster, opened
-from geo_io.raster_grid import coarse_grid, read_grid
-from geo_io.raster_positions import covered
-from geo_io.raster_survey import survey_parts
-from geo_io.region import no_overlap, require_overlap
-from geo_io.resample import read_on
+from geo_io.raster.grid import coarse_grid, read_grid
+from geo_io.raster.positions import covered
+from geo_io.raster.resample import read_on
+from geo_io.raster.source import RasterSource, open_raster, opened
+from geo_io.raster.survey import survey_parts
+from geo_io.region.region import no_overlap, require_overlap
 
 COLOURS = ("red", "green", "blue")
 
@@ -51,7 +52,8 @@ class ImageReader:
     ----------
     source : the raster
     bands : numbers of the bands used: one (grey or an index into `palette`) or red, green, blue
-    alpha : number of a band that is alpha without saying so (of what says so, GDAL makes a mask), else None
+    alpha : number of a band that is alpha without saying so (of what says so, GDAL makes a mask),
+        else None
     palette : (n, 4) uint8 RGBA by pixel value, None where there is no colour table
     ignored : what the bands that are not used are called
     """
@@ -63,12 +65,14 @@ class ImageReader:
     ignored: tuple[str, ...]
 
     def read(self, window: Frame) -> Raster:
-        """The picture on a window, (ny, nx, 4) uint8: RGB, and alpha that is 255, or 0 where there is no
-        data.
+        """The picture on a window, (ny, nx, 4) uint8: RGB, and alpha that is 255, or 0 where there
+        is no data.
 
         A voxel has data if at least half of it has. Raises InputError if the file cannot be read.
         """
-        values, valid = read_on(self.source, window, bands=self._read_bands, resampling="average", decode=self._decode)
+        values, valid = read_on(
+            self.source, window, bands=self._read_bands, resampling="average", decode=self._decode
+        )
         if self.palette is None:
             low, high = self.scaling
             values = (values - low) * (255 / (high - low))
@@ -96,7 +100,9 @@ class ImageReader:
         require_overlap(self.source, frame, "image")
         places, inside, known = 0, 0, 0
         for part in survey_parts(self.source, frame, SURVEY_SAMPLES):
-            _, valid = read_on(self.source, part, bands=self._read_bands, resampling="nearest", decode=self._decode)
+            _, valid = read_on(
+                self.source, part, bands=self._read_bands, resampling="nearest", decode=self._decode
+            )
             places += valid.size
             inside += int(covered(self.source, part).sum())
             known += int(valid.sum())
@@ -139,7 +145,12 @@ class ImageReader:
             return 0.0, 255.0
         grid = coarse_grid(self.source, SAMPLE_CELLS, sparse_cells=SAMPLE_CELLS, sparse_pixels=0)
         values, valid = read_grid(
-            self.source, grid, (0, grid.shape[0]), (0, grid.shape[1]), bands=self._read_bands, decode=self._decode
+            self.source,
+            grid,
+            (0, grid.shape[0]),
+            (0, grid.shape[1]),
+            bands=self._read_bands,
+            decode=self._decode,
         )
         known = values[:, valid].astype(np.float64)
         if known.size == 0:
@@ -165,7 +176,9 @@ class ImageReader:
         return pixels, valid
 
 
-def open_image(source: str | Path | xr.DataArray | RasterSource, *, assume_crs: str | None = None) -> ImageReader:
+def open_image(
+    source: str | Path | xr.DataArray | RasterSource, *, assume_crs: str | None = None
+) -> ImageReader:
     """Open a picture.
 
     Raises

@@ -18,7 +18,8 @@ class Raster:
     Attributes
     ----------
     frame : where it is
-    data : (ny, nx) or (ny, nx, bands), rows from north to south; float32 metres with NaN for nodata for heights,
+    data : (ny, nx) or (ny, nx, bands), rows from north to south; float32 metres with NaN for nodata
+        for heights,
         uint8 RGBA for images (alpha 0 is nodata)
     """
 
@@ -37,7 +38,8 @@ class Raster:
 
 @dataclass(frozen=True)
 class Buildings:
-    """Footprints that meet a frame, each whole (not clipped), in an order that depends on the features alone.
+    """Footprints that meet a frame, each whole (not clipped), in an order that depends on the
+    features alone.
 
     Attributes
     ----------
@@ -61,7 +63,8 @@ class Trees:
     Attributes
     ----------
     xy : (n, 2) float64, CRS metres
-    height, crown : (n,) float64, height and crown diameter in metres, NaN where the source does not say
+    height, crown : (n,) float64, height and crown diameter in metres, NaN where the source does not
+        say
     key : (n,) uint64, depends on the tree's place alone
     """
 
@@ -90,7 +93,8 @@ class Semantics:
     ----------
     frame : where it is
     cover : (ny, nx) uint8, class codes of `geo_io.legend`, 0 where nothing is known
-    parcel : (ny, nx) uint32, the same number for all cells of one land-use polygon (0: none); depends on the
+    parcel : (ny, nx) uint32, the same number for all cells of one land-use polygon (0: none);
+        depends on the
         polygon alone, so that a field can have one crop
     buildings, trees : the objects that meet the frame
     """

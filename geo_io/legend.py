@@ -1,6 +1,7 @@
 """The 25 land classes, and crosswalks from other people's class codes to them.
 
-Classes and crosswalks are data files in geo_io/legends; their format is described in docs/legends.md.
+Classes and crosswalks are data files in geo_io/legends; their format is described in
+docs/legends.md.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from geo_io.errors import LegendError, MissingFileError
+from geo_io.errors import InputError, MissingFileError
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml parses six times as fast, where it is there
+_LOADER = getattr(
+    yaml, "CSafeLoader", yaml.SafeLoader
+)  # libyaml parses six times as fast, where it is there
 
 UNKNOWN = 0
 """The code of cells about which nothing is known."""
@@ -30,7 +33,8 @@ UNMAPPED = 255
 """What `classify` gives a feature whose value no rule knows. Never stored."""
 
 RASTER_FIELD = "\0cells"
-"""The cell values of a raster, among a rule's fields: `value` in a file, and no attribute's name."""
+"""The cell values of a raster, among a rule's fields: `value` in a file, and no attribute's
+name."""
 
 ANY_VALUE = "*"
 """In a rule's values: every value that is present and not listed."""
@@ -88,8 +92,8 @@ def priorities() -> NDArray:
 class Rule:
     """One attribute of the source and what its values mean.
 
-    `fields` are tried in any case of letters; `values` maps a normalised value to a class code; `widths` maps a
-    normalised value to the width in metres of a line with it.
+    `fields` are tried in any case of letters; `values` maps a normalised value to a class code;
+    `widths` maps a normalised value to the width in metres of a line with it.
     """
 
     fields: tuple[str, ...]
@@ -116,7 +120,8 @@ class Crosswalk:
     layers: tuple[tuple[str, int], ...]
 
     def matching_rules(self, fields: Iterable[str]) -> list[tuple[str, Rule]]:
-        """(the source's field name, rule) for each rule that finds one of its fields, in the crosswalk's order."""
+        """(the source's field name, rule) for each rule that finds one of its fields, in the
+        crosswalk's order."""
         by_name = {field.casefold(): field for field in fields}
         found = []
         for rule in self.rules:
@@ -127,11 +132,16 @@ class Crosswalk:
         return found
 
     def layer_class(self, layer: str) -> int:
-        """Class of features of a layer with this name that no rule maps, UNMAPPED where the name says nothing."""
+        """Class of features of a layer with this name that no rule maps, UNMAPPED where the name
+        says nothing."""
         name = normalise(layer)
-        return next((code for pattern, code in self.layers if fnmatch.fnmatchcase(name, pattern)), UNMAPPED)
+        return next(
+            (code for pattern, code in self.layers if fnmatch.fnmatchcase(name, pattern)), UNMAPPED
+        )
 
-    def classify(self, columns: Mapping[str, Sequence[object]], layer: str, count: int) -> tuple[NDArray, NDArray]:
+    def classify(
+        self, columns: Mapping[str, Sequence[object]], layer: str, count: int
+    ) -> tuple[NDArray, NDArray]:
         """Class code (n,) uint8 and line width (n,) float64 (NaN: none said) of `count` features.
 
         A feature takes the first rule that maps its value, else the layer's default, else UNMAPPED.
@@ -152,21 +162,29 @@ class Crosswalk:
         """Class code by integer cell value; empty where the crosswalk says nothing of rasters."""
         table: dict[int, int] = {}
         for _, rule in self.matching_rules([RASTER_FIELD]):
-            table |= {int(value): code for value, code in rule.values.items() if value.lstrip("-").isdigit()}
+            table |= {
+                int(value): code
+                for value, code in rule.values.items()
+                if value.lstrip("-").isdigit()
+            }
         return table
 
 
 def normalise(value: object) -> str:
-    """A value as crosswalks spell it: text without accents or case, whole numbers without a fraction.
+    """A value as crosswalks spell it: text without accents or case, whole numbers without a
+    fraction.
 
-    Text that was UTF-8 but read as Latin-1 (a .dbf without a .cpg is the classic) is repaired first.
+    Text that was UTF-8 but read as Latin-1 (a .dbf without a .cpg is the classic) is repaired
+    first.
     """
     if value is None:
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value).strip()
-    with contextlib.suppress(UnicodeEncodeError, UnicodeDecodeError):  # most text is not that, and stays
+    with contextlib.suppress(
+        UnicodeEncodeError, UnicodeDecodeError
+    ):  # most text is not that, and stays
         text = text.encode("latin-1").decode("utf-8")
     text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return text.casefold()
@@ -177,7 +195,7 @@ def load_crosswalk(path: str | Path) -> Crosswalk:
 
     Raises
     ------
-    MissingFileError, LegendError
+    MissingFileError, InputError
         if the file is absent, is not YAML, or names a class that does not exist
     """
     path = Path(path)
@@ -188,29 +206,46 @@ def load_crosswalk(path: str | Path) -> Crosswalk:
             f"legend {path} does not exist", "name a .yaml file or one of `earthgen legend`"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LegendError(f"legend {path} is not YAML: {str(error).splitlines()[0]}", "see docs/legends.md") from error
+        raise InputError(
+            f"legend {path} is not YAML: {str(error).splitlines()[0]}", "see docs/legends.md"
+        ) from error
     return parse_crosswalk(document, str(path))
 
 
 def parse_crosswalk(document: Any, where: str) -> Crosswalk:
     """A crosswalk from the parsed YAML; `where` names the file in errors."""
     if not isinstance(document, Mapping) or not ({"rules", "layers"} & set(document)):
-        raise LegendError(f"legend {where} has neither `rules` nor `layers`", "see docs/legends.md for the format")
+        raise InputError(
+            f"legend {where} has neither `rules` nor `layers`", "see docs/legends.md for the format"
+        )
     unknown = set(document) - {"name", "title", "source", "licence", "rules", "layers"}
     if unknown:
-        raise LegendError(f"legend {where} has unknown keys {sorted(unknown)}", "see docs/legends.md for the format")
+        raise InputError(
+            f"legend {where} has unknown keys {sorted(unknown)}",
+            "see docs/legends.md for the format",
+        )
     rules = []
     for number, entry in enumerate(_of_type(document.get("rules"), list, "rules", where)):
         place = f"rule {number + 1}"
-        if not isinstance(entry, Mapping) or "field" not in entry or not isinstance(entry.get("values"), Mapping):
-            raise LegendError(f"{place} of legend {where} needs `field` and `values`", "see docs/legends.md")
+        if (
+            not isinstance(entry, Mapping)
+            or "field" not in entry
+            or not isinstance(entry.get("values"), Mapping)
+        ):
+            raise InputError(
+                f"{place} of legend {where} needs `field` and `values`", "see docs/legends.md"
+            )
         fields = entry["field"] if isinstance(entry["field"], list) else [entry["field"]]
         values = {normalise(key): _class_code(name, where) for key, name in entry["values"].items()}
         widths = _of_type(entry.get("widths"), dict, f"widths of {place}", where)
         names = tuple(RASTER_FIELD if field == "value" else str(field) for field in fields)
-        rules.append(Rule(names, values, {normalise(k): _width(w, where) for k, w in widths.items()}))
+        rules.append(
+            Rule(names, values, {normalise(k): _width(w, where) for k, w in widths.items()})
+        )
     patterns = _of_type(document.get("layers"), dict, "layers", where)
-    layers = tuple((normalise(pattern), _class_code(name, where)) for pattern, name in patterns.items())
+    layers = tuple(
+        (normalise(pattern), _class_code(name, where)) for pattern, name in patterns.items()
+    )
     return Crosswalk(
         name=str(document.get("name") or Path(where).stem),
         title=str(document.get("title") or document.get("name") or Path(where).stem),
@@ -223,9 +258,14 @@ def parse_crosswalk(document: Any, where: str) -> Crosswalk:
 
 @functools.cache
 def builtin_crosswalks() -> tuple[Crosswalk, ...]:
-    """The crosswalks that ship with the package, in the order of their names; "generic" comes last."""
+    """The crosswalks that ship with the package, in the order of their names; "generic" comes
+    last."""
     folder = resources.files("geo_io").joinpath("legends")
-    files = [file for file in folder.iterdir() if file.name.endswith(".yaml") and file.name != "classes.yaml"]
+    files = [
+        file
+        for file in folder.iterdir()
+        if file.name.endswith(".yaml") and file.name != "classes.yaml"
+    ]
     found = [parse_crosswalk(_parse_yaml(file.read_text("utf-8")), file.name) for file in files]
     return tuple(sorted(found, key=lambda crosswalk: (crosswalk.name == "generic", crosswalk.name)))
 
@@ -238,23 +278,29 @@ def _class_code(name: object, where: str) -> int:
     if name in (None, "unknown"):
         return UNKNOWN
     if name not in codes():
-        raise LegendError(f"legend {where} maps to {name!r}, which is no class", "`earthgen legend` prints the 25")
+        raise InputError(
+            f"legend {where} maps to {name!r}, which is no class", "`earthgen legend` prints the 25"
+        )
     return codes()[str(name)]
 
 
 def _of_type(value: Any, kind: type, what: str, where: str) -> Any:
-    """The value, an empty one where it is absent; LegendError where it is of another kind."""
+    """The value, an empty one where it is absent; InputError where it is of another kind."""
     if value is None:
         return kind()
     if not isinstance(value, kind):
         word = "a list" if kind is list else "a mapping"
-        raise LegendError(f"{what} of legend {where} must be {word}", "see docs/legends.md for the format")
+        raise InputError(
+            f"{what} of legend {where} must be {word}", "see docs/legends.md for the format"
+        )
     return value
 
 
 def _width(value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise LegendError(f"width {value!r} in legend {where} is not a number of metres", "see docs/legends.md")
+        raise InputError(
+            f"width {value!r} in legend {where} is not a number of metres", "see docs/legends.md"
+        )
     return float(value)
 
 

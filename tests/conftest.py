@@ -1,4 +1,5 @@
-"""Shared by all tests: the stranger's plugin is importable, and real data is found beside the checkout."""
+"""Shared by all tests: the stranger's plugin is importable, and real data is found beside the
+checkout."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def shared() -> Path:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Torch on one thread: tensors of tests are tiny, and threads would only wait for each other."""
+    """Torch on one thread: tensors of tests are tiny, and threads would only wait for each
+    other."""
     import torch
 
     before = torch.get_num_threads()

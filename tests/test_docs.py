@@ -1,4 +1,5 @@
-"""Every code block of the docs runs, or says why it does not; every link of the docs leads somewhere."""
+"""Every code block of the docs runs, or says why it does not; every link of the docs leads
+somewhere."""
 
 from __future__ import annotations
 
@@ -10,13 +11,17 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples" / "data" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "examples" / "data" / "README.md",
+]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 EXCUSED = {
     "": "plain text: layouts and formulas",
-    "console": "commands; tests/test_cli.py runs the same ones",
-    "sh": "commands; tests/test_cli.py runs the same ones",
-    "bash": "commands; tests/test_cli.py runs the same ones",
+    "console": "commands; tests/cli/test_cli.py runs the same ones",
+    "sh": "commands; tests/cli/test_cli.py runs the same ones",
+    "bash": "commands; tests/cli/test_cli.py runs the same ones",
     "text": "output",
     "json": "output",
 }
@@ -28,11 +33,13 @@ def blocks(language: str) -> list[tuple[str, str]]:
         for page in PAGES
         for found, text in BLOCK.findall(page.read_text("utf-8"))
         if found == language
-    ]  # fmt: skip
+    ]
 
 
 def test_no_block_is_of_an_unknown_kind() -> None:
-    kinds = {(page.name, found) for page in PAGES for found, _ in BLOCK.findall(page.read_text("utf-8"))}
+    kinds = {
+        (page.name, found) for page in PAGES for found, _ in BLOCK.findall(page.read_text("utf-8"))
+    }
     assert {kind for _, kind in kinds} <= {"python", "toml", "yaml", *EXCUSED}, kinds
 
 
@@ -41,7 +48,8 @@ WITH_PYTHON = [page for page in PAGES if "```python" in page.read_text("utf-8")]
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks of a page run in one namespace, in a folder with the demo's data and a small world."""
+    """The blocks of a page run in one namespace, in a folder with the demo's data and a small
+    world."""
     import earthgen
 
     for file in (ROOT / "examples" / "data").iterdir():
@@ -50,7 +58,10 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     if "world.zarr" in page.read_text("utf-8"):
         earthgen.generate(
-            bbox=(11.592, 50.005, 11.5935, 50.006), semantics="landuse.shp", voxel_size=2, out="world.zarr"
+            bbox=(11.592, 50.005, 11.5935, 50.006),
+            semantics="landuse.shp",
+            voxel_size=2,
+            out="world.zarr",
         )
     namespace: dict[str, object] = {"__name__": "docs"}
     for language, text in BLOCK.findall(page.read_text("utf-8")):

@@ -1,4 +1,5 @@
-"""The script for QGIS's Python console does its work through the command; only its last function needs a QGIS."""
+"""The script for QGIS's Python console does its work through the command; only its last function
+needs a QGIS."""
 
 from __future__ import annotations
 
@@ -17,17 +18,26 @@ DATA = ROOT / "examples" / "data"
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setenv("EARTHGEN", str(Path(sys.executable).parent / "earthgen"))
-    spec = importlib.util.spec_from_file_location("qgis_console", ROOT / "examples" / "qgis_console.py")
+    spec = importlib.util.spec_from_file_location(
+        "qgis_console", ROOT / "examples" / "qgis_console.py"
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_it_generates_and_exports(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_generates_and_exports(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     box = (685_700.0, 5_542_500.0, 685_850.0, 5_542_600.0)
     said = script.generate(
-        str(DATA / "landuse.shp"), box, "EPSG:32632", tmp_path / "w.zarr", dem=str(DATA / "srtm3.tif"), voxel_size="2"
+        str(DATA / "landuse.shp"),
+        box,
+        "EPSG:32632",
+        tmp_path / "w.zarr",
+        dem=str(DATA / "srtm3.tif"),
+        voxel_size="2",
     )
     assert said and "tiles" in capsys.readouterr().out
     rasters = script.export(tmp_path / "w.zarr", tmp_path / "rasters")
@@ -38,4 +48,6 @@ def test_it_generates_and_exports(script: ModuleType, tmp_path: Path, capsys: py
 
 def test_it_passes_on_what_is_wrong(script: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(script.EarthgenFailed, match="does not exist"):
-        script.generate(str(tmp_path / "none.shp"), (0.0, 0.0, 1.0, 1.0), "EPSG:32632", tmp_path / "w.zarr")
+        script.generate(
+            str(tmp_path / "none.shp"), (0.0, 0.0, 1.0, 1.0), "EPSG:32632", tmp_path / "w.zarr"
+        )

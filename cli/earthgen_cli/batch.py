@@ -27,10 +27,10 @@ from earthgen_cli.output import (
 from earthgen_cli.progress import WARNING, Display, Mode, display
 
 if TYPE_CHECKING:
-    from earthgen.batch import Outcome
-    from earthgen.errors import EarthgenError
-    from earthgen.job import Job
+    from earthgen.jobs.batch import Outcome
+    from earthgen.jobs.job import Job
     from earthgen.progress import Event
+    from geo_io.errors import EarthgenError
 
 NAMED = 5
 """How many of many worlds a message names."""
@@ -52,13 +52,22 @@ class Region:
 @with_job_options(
     without=("out", "extend"),
     bbox=Annotated[
-        str | None, typer.Option(metavar="W,S,E,N", callback=checked_bbox, help=f"What --grid divides. {BBOX_HELP}")
+        str | None,
+        typer.Option(
+            metavar="W,S,E,N", callback=checked_bbox, help=f"What --grid divides. {BBOX_HELP}"
+        ),
     ],
     region=Annotated[
-        str | None, typer.Option(metavar="FILE[:LAYER]", help="What --grid divides: the extent of this file.")
+        str | None,
+        typer.Option(metavar="FILE[:LAYER]", help="What --grid divides: the extent of this file."),
     ],
-    overwrite=Annotated[bool, typer.Option("--overwrite", help="Replace the worlds that are there.")],
-    resume=Annotated[bool, typer.Option("--resume", help="Finish the worlds that are there, and make the others.")],
+    overwrite=Annotated[
+        bool, typer.Option("--overwrite", help="Replace the worlds that are there.")
+    ],
+    resume=Annotated[
+        bool,
+        typer.Option("--resume", help="Finish the worlds that are there, and make the others."),
+    ],
 )
 def batch(
     ctx: typer.Context,
@@ -71,18 +80,26 @@ def batch(
         ),
     ] = None,
     out_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="The folder for the worlds; made if it is not there.")
+        str | None,
+        typer.Option(metavar="DIR", help="The folder for the worlds; made if it is not there."),
     ] = None,
     grid: Annotated[
         float | None,
-        typer.Option(metavar="METRES", help="Instead of REGIONS: a world for each cell over --bbox or --region."),
+        typer.Option(
+            metavar="METRES",
+            help="Instead of REGIONS: a world for each cell over --bbox or --region.",
+        ),
     ] = None,
     allow_overlap: Annotated[
-        bool, typer.Option("--allow-overlap", help="Features may overlap: each makes the shared part.")
+        bool,
+        typer.Option("--allow-overlap", help="Features may overlap: each makes the shared part."),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the regions, and write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the regions, and write nothing.")
+    ] = False,
     job_file: Annotated[
-        Path | None, typer.Option("--job", metavar="JOB.toml", help="A job file with settings of all regions.")
+        Path | None,
+        typer.Option("--job", metavar="JOB.toml", help="A job file with settings of all regions."),
     ] = None,
     *,
     given: Mapping[str, Any],
@@ -95,11 +112,15 @@ def batch(
     A region that fails does not stop the others; the exit code is then that of the first error.
     """
     from earthgen.errors import JobError
-    from earthgen.job import load_job
+    from earthgen.jobs.job import load_job
 
     if out_dir is None:
-        raise JobError("nothing says where to write the worlds", "give --out-dir, such as --out-dir worlds")
-    settings = merged(load_job(job_file) if job_file is not None else {}, given, ctx.obj.plugin_dirs)
+        raise JobError(
+            "nothing says where to write the worlds", "give --out-dir, such as --out-dir worlds"
+        )
+    settings = merged(
+        load_job(job_file) if job_file is not None else {}, given, ctx.obj.plugin_dirs
+    )
     settings = {name: value for name, value in settings.items() if name not in ("out", "extend")}
     jobs = batch_jobs(settings, regions, grid, out_dir, allow_overlap)
     found = surveyed(jobs, settings)
@@ -112,7 +133,11 @@ def batch(
 
 
 def batch_jobs(
-    settings: Mapping[str, Any], regions: str | None, grid: float | None, out_dir: str, allow_overlap: bool
+    settings: Mapping[str, Any],
+    regions: str | None,
+    grid: float | None,
+    out_dir: str,
+    allow_overlap: bool,
 ) -> dict[str, Job]:
     """The jobs by the name of their region.
 
@@ -121,38 +146,53 @@ def batch_jobs(
     EarthgenError
         if the options contradict each other, or something is wrong with the regions
     """
-    from earthgen.batch import jobs_of_features, jobs_of_grid
     from earthgen.errors import JobError
+    from earthgen.jobs.batch import jobs_of_features, jobs_of_grid
 
     placed = [name for name in ("bbox", "region") if name in settings]
     if regions is not None and grid is not None:
-        raise JobError("REGIONS and --grid exclude each other", "give --grid with --bbox or --region, or REGIONS alone")
+        raise JobError(
+            "REGIONS and --grid exclude each other",
+            "give --grid with --bbox or --region, or REGIONS alone",
+        )
     if regions is not None:
         if placed:
-            raise JobError(f"REGIONS and --{placed[0]} exclude each other", f"leave --{placed[0]} away")
+            raise JobError(
+                f"REGIONS and --{placed[0]} exclude each other", f"leave --{placed[0]} away"
+            )
         return jobs_of_features(settings, regions, out_dir, allow_overlap=allow_overlap)
     if grid is None:
-        raise JobError("nothing says which regions", "give a file of polygons, or --grid with --bbox or --region")
+        raise JobError(
+            "nothing says which regions",
+            "give a file of polygons, or --grid with --bbox or --region",
+        )
     if not placed:
-        raise JobError("nothing says what --grid is to divide", "give --bbox W,S,E,N or --region FILE")
+        raise JobError(
+            "nothing says what --grid is to divide", "give --bbox W,S,E,N or --region FILE"
+        )
     return jobs_of_grid(settings, grid, out_dir)
 
 
 def surveyed(jobs: Mapping[str, Job], settings: Mapping[str, Any]) -> dict[str, Region]:
     """The regions by name, each placed, so that one that cannot be is found before any is made."""
-    from earthgen.batch import PER_REGION
-    from earthgen.estimates import estimate
-    from earthgen.job import RegionShape, make_job
-    from earthgen.preparation import place
+    from earthgen.jobs.batch import PER_REGION
+    from earthgen.jobs.forecast import estimate
+    from earthgen.jobs.job import RegionShape, make_job
+    from earthgen.jobs.prepare import place
 
     common = make_job({**settings, "out": "common"})
     found = {}
     for name, job in jobs.items():
         frame, mask = place(job)
-        # The mask of a region is `partial(inside, region=polygon)`, the polygon in metres of the frame's CRS.
+        # The mask of a region is `partial(inside, region=polygon)`, the polygon in metres of the
+        # frame's CRS.
         shape = None if mask is None else mask.keywords["region"]  # type: ignore[attr-defined]
         own = PER_REGION if isinstance(job.region, RegionShape) else ()
-        overrides = {key: getattr(job, key) for key in sorted(own) if getattr(job, key) != getattr(common, key)}
+        overrides = {
+            key: getattr(job, key)
+            for key in sorted(own)
+            if getattr(job, key) != getattr(common, key)
+        }
         area = frame.area_km2 if shape is None else shape.area / 1e6
         found[name] = Region(area, estimate(job, frame).tiles, overrides)
     return found
@@ -163,7 +203,11 @@ def refuse_existing(jobs: Mapping[str, Job], out_dir: str) -> None:
     from earthgen.errors import StoreExistsError
     from earthgen.files import folder
 
-    there = [name for name, job in jobs.items() if not (job.resume or job.overwrite) and folder(job.out).exists()]
+    there = [
+        name
+        for name, job in jobs.items()
+        if not (job.resume or job.overwrite) and folder(job.out).exists()
+    ]
     if there:
         more = f" and {len(there) - NAMED:,} more" if len(there) > NAMED else ""
         raise StoreExistsError(
@@ -182,12 +226,10 @@ def make_folder(out_dir: str) -> None:
         raise StoreError(f"--out-dir {out_dir} is a file", "give a folder")
     if not path.absolute().parent.is_dir():
         raise StoreError(
-            f"folder {path.parent} of --out-dir does not exist", "make it first, or give another --out-dir"
+            f"folder {path.parent} of --out-dir does not exist",
+            "make it first, or give another --out-dir",
         )
     path.mkdir(exist_ok=True)
-
-
-# ---- running ----------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -207,7 +249,12 @@ class RegionEvents:
 
 
 def run_and_say(
-    jobs: Mapping[str, Job], found: Mapping[str, Region], out_dir: str, quiet: bool, json_output: bool, progress: Mode
+    jobs: Mapping[str, Job],
+    found: Mapping[str, Region],
+    out_dir: str,
+    quiet: bool,
+    json_output: bool,
+    progress: Mode,
 ) -> None:
     """Run the jobs, print errors as they come and the table at the end.
 
@@ -216,7 +263,7 @@ def run_and_say(
     typer.Exit
         with the code of the first error, if a region failed
     """
-    from earthgen.batch import run_batch
+    from earthgen.jobs.batch import run_batch
 
     began = time.monotonic()
     outcomes: list[Outcome] = []
@@ -244,10 +291,13 @@ def run_and_say(
 
 
 def say_failure(name: str, error: EarthgenError, as_json: bool) -> None:
-    say_error(f"region {name}: {error.problem}", error.remedy, type(error).__name__, error.exit_code, as_json)
-
-
-# ---- tables -----------------------------------------------------------------------------------------------
+    say_error(
+        f"region {name}: {error.problem}",
+        error.remedy,
+        type(error).__name__,
+        error.exit_code,
+        as_json,
+    )
 
 
 def say_regions(jobs: Mapping[str, Job], found: Mapping[str, Region], json_output: bool) -> None:
@@ -270,12 +320,16 @@ def say_regions(jobs: Mapping[str, Job], found: Mapping[str, Region], json_outpu
             name,
             f"{found[name].area:,.3f}",
             f"{found[name].tiles:,}",
-            ", ".join(f"{key}={text(value)}" for key, value in found[name].overrides.items()) or "-",
+            ", ".join(f"{key}={text(value)}" for key, value in found[name].overrides.items())
+            or "-",
         )
         for name in jobs
     ]
     say_table(("region", "km2", "tiles", "settings of its own"), rows)
-    tiles, area = sum(region.tiles for region in found.values()), sum(region.area for region in found.values())
+    tiles, area = (
+        sum(region.tiles for region in found.values()),
+        sum(region.area for region in found.values()),
+    )
     say(f"{count_text(len(rows), 'region')}, {area:,.3f} km2, {count_text(tiles, 'tile')}")
 
 
@@ -286,7 +340,11 @@ def text(value: Any) -> str:
 
 
 def batch_values(
-    jobs: Mapping[str, Job], found: Mapping[str, Region], outcomes: Sequence[Outcome], out_dir: str, seconds: float
+    jobs: Mapping[str, Job],
+    found: Mapping[str, Region],
+    outcomes: Sequence[Outcome],
+    out_dir: str,
+    seconds: float,
 ) -> dict[str, Any]:
     """What --json prints."""
     listed = [
@@ -322,7 +380,11 @@ def batch_values(
 
 
 def say_outcomes(
-    jobs: Mapping[str, Job], found: Mapping[str, Region], outcomes: Sequence[Outcome], out_dir: str, seconds: float
+    jobs: Mapping[str, Job],
+    found: Mapping[str, Region],
+    outcomes: Sequence[Outcome],
+    out_dir: str,
+    seconds: float,
 ) -> None:
     rows = [
         (

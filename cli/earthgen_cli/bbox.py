@@ -30,12 +30,16 @@ def parse_bbox(text: str) -> Bounds:
     typer.BadParameter
         unless it is four finite numbers, with commas and without spaces
     """
-    example = "write it as 11.585,49.992,11.595,49.998 (west, south, east, north; commas, no spaces)"
+    example = (
+        "write it as 11.585,49.992,11.595,49.998 (west, south, east, north; commas, no spaces)"
+    )
     parts = text.split(",")
     if any(character.isspace() for character in text) or (parts[-1] == "" and len(parts) > 1):
         raise typer.BadParameter(f"{text!r} has spaces in it or after it: {example}")
     if len(parts) != 4:
-        raise typer.BadParameter(f"{text!r} is {len(parts)} number{'s' * (len(parts) != 1)}, not 4: {example}")
+        raise typer.BadParameter(
+            f"{text!r} is {len(parts)} number{'s' * (len(parts) != 1)}, not 4: {example}"
+        )
     try:
         west, south, east, north = map(float, parts)
     except ValueError as error:
@@ -46,7 +50,8 @@ def parse_bbox(text: str) -> Bounds:
 
 
 def bounds_on(frame: Frame, bbox: str | None, bbox_crs: str) -> Bounds | None:
-    """`--bbox` in metres of the frame's CRS, snapped out to voxels; None, for all of the world, if it was not given.
+    """`--bbox` in metres of the frame's CRS, snapped out to voxels; None, for all of the world, if
+    it was not given.
 
     Raises
     ------
@@ -56,12 +61,14 @@ def bounds_on(frame: Frame, bbox: str | None, bbox_crs: str) -> Bounds | None:
     if bbox is None:
         return None
     from geo_io.errors import RegionError
-    from geo_io.region import frame_from_bbox
+    from geo_io.region.region import frame_from_bbox
 
     covered = ",".join(f"{value:.6f}" for value in lon_lat_bounds(frame))
     remedy = f"the world covers {covered} in longitude and latitude"
     try:
-        box = frame_from_bbox(parse_bbox(bbox), bbox_crs=bbox_crs, crs=frame.crs, voxel_size=frame.voxel_size)
+        box = frame_from_bbox(
+            parse_bbox(bbox), bbox_crs=bbox_crs, crs=frame.crs, voxel_size=frame.voxel_size
+        )
     except RegionError as error:
         raise RegionError(error.problem, remedy) from error
     if frame.crop(box.bounds) is None:

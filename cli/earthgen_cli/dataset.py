@@ -26,69 +26,117 @@ def source(metavar: str, text: str, *, repeats: bool = False) -> Any:
 
 def build(
     recipe: Annotated[
-        Path | None, typer.Argument(metavar="RECIPE", help="A .toml file that lists scenes with their sources.")
+        Path | None,
+        typer.Argument(metavar="RECIPE", help="A .toml file that lists scenes with their sources."),
     ] = None,
-    out: Annotated[str, typer.Option(metavar="DATASET", help="The folder that scenes are written to.")] = "",
+    out: Annotated[
+        str, typer.Option(metavar="DATASET", help="The folder that scenes are written to.")
+    ] = "",
     data_root: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="What the recipe's paths are relative to; else its folder.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="What the recipe's paths are relative to; else its folder."
+        ),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Build this scene of the recipe only. Repeats.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Build this scene of the recipe only. Repeats."),
     ] = None,
     voxel_size: Annotated[
-        float | None, typer.Option(metavar="METRES", min=0.01, help="Edge of a voxel; else the recipe's, else 1.")
+        float | None,
+        typer.Option(
+            metavar="METRES", min=0.01, help="Edge of a voxel; else the recipe's, else 1."
+        ),
     ] = None,
-    points: Annotated[list[str] | None, source("FILE", "Point clouds (.las, .laz).", repeats=True)] = None,
+    points: Annotated[
+        list[str] | None, source("FILE", "Point clouds (.las, .laz).", repeats=True)
+    ] = None,
     dsm: Annotated[str | None, source("FILE", "Surface heights.")] = None,
     dtm: Annotated[str | None, source("FILE", "Ground heights.")] = None,
     canopy: Annotated[str | None, source("FILE", "Vegetation, metres above the ground.")] = None,
-    cover: Annotated[list[str] | None, source("FILE", "Land cover, raster or vector.", repeats=True)] = None,
+    cover: Annotated[
+        list[str] | None, source("FILE", "Land cover, raster or vector.", repeats=True)
+    ] = None,
     legend: Annotated[str | None, source("NAME|FILE", "Legend of the land cover.")] = None,
-    footprints: Annotated[str | None, source("FILE", "Buildings, with heights if they have any.")] = None,
+    footprints: Annotated[
+        str | None, source("FILE", "Buildings, with heights if they have any.")
+    ] = None,
     image: Annotated[str | None, source("FILE", "A picture from above.")] = None,
-    mesh: Annotated[list[str] | None, source("FILE", "Meshes: OBJ, glTF, CityJSON, 3D Tiles.", repeats=True)] = None,
+    mesh: Annotated[
+        list[str] | None, source("FILE", "Meshes: OBJ, glTF, CityJSON, 3D Tiles.", repeats=True)
+    ] = None,
     world: Annotated[str | None, source("WORLD", "A world of `earthgen generate`.")] = None,
     name: Annotated[str, source("NAME", "The scene's name.")] = "scene",
     place: Annotated[str, source("TEXT", "Name of the place.")] = "",
     licence: Annotated[str, source("TEXT", "Licence of the data.")] = "",
     grade: Annotated[str, source("A|B|C", "How sure the licence is.")] = "",
     crs: Annotated[str | None, source("EPSG:...", "CRS of sources without one.")] = None,
-    unit: Annotated[str | None, source("m|ft|us-ft", "Unit of heights, where a file does not say.")] = None,
+    unit: Annotated[
+        str | None, source("m|ft|us-ft", "Unit of heights, where a file does not say.")
+    ] = None,
     ground: Annotated[str, source("class|filter", "Where the ground of points is from.")] = "class",
     frames: Annotated[
-        int, typer.Option(metavar="N", min=0, max=10_000, help="Draw N posed pictures of each scene that is built.")
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=10_000,
+            help="Draw N posed pictures of each scene that is built.",
+        ),
     ] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Build scenes anew that exist.")] = False,
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Build the other scenes where one fails; then exit with its code.")
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Build scenes anew that exist.")
     ] = False,
-    no_report: Annotated[bool, typer.Option("--no-report", help="Write no page with pictures.")] = False,
+    keep_going: Annotated[
+        bool,
+        typer.Option(
+            "--keep-going", help="Build the other scenes where one fails; then exit with its code."
+        ),
+    ] = False,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Write no page with pictures.")
+    ] = False,
     quiet: Quiet = False,
     json_output: JsonOutput = False,
     progress: ProgressMode = Mode.AUTO,
 ) -> None:
     """Build the scenes of a recipe, or one scene from options, and a report with pictures.
 
-    A scene that exists already is left as it is, unless --overwrite. Each is written whole or not at all, so a build
-    that was interrupted goes on where it was when it is called again.
+    A scene that exists already is left as it is, unless --overwrite. Each is written whole or not
+    at all, so a build that was interrupted goes on where it was when it is called again.
     """
-    from earthgen.dataset.building import build_all
-    from earthgen.dataset.errors import RecipeError
+    from earthgen.dataset.build import build_all
     from earthgen.dataset.recipe import parse_recipe, read_recipe
+    from earthgen.errors import JobError
 
     if not out:
         raise typer.BadParameter("give --out, the folder of the dataset")
     given = {
-        "points": points, "dsm": dsm, "dtm": dtm, "canopy": canopy, "cover": cover, "legend": legend,
-        "footprints": footprints, "image": image, "mesh": mesh, "world": world,
-    }  # fmt: skip
+        "points": points,
+        "dsm": dsm,
+        "dtm": dtm,
+        "canopy": canopy,
+        "cover": cover,
+        "legend": legend,
+        "footprints": footprints,
+        "image": image,
+        "mesh": mesh,
+        "world": world,
+    }
     single = {key: value for key, value in given.items() if value}
     if (recipe is None) == (not single):
         raise typer.BadParameter("give either a recipe, or the sources of one scene")
     if recipe is not None:
         plan, root = read_recipe(recipe), data_root or recipe.parent
     else:
-        scene = {**single, "name": name, "place": place, "licence": licence, "grade": grade, "ground": ground}
+        scene = {
+            **single,
+            "name": name,
+            "place": place,
+            "licence": licence,
+            "grade": grade,
+            "ground": ground,
+        }
         scene |= {key: value for key, value in {"crs": crs, "unit": unit}.items() if value}
         plan, root = parse_recipe({"scene": [scene]}, "the options"), data_root or Path()
     names = [scene.name for scene in plan.scene]
@@ -96,20 +144,33 @@ def build(
         if wanted not in names:
             from geo_io.errors import nearest_name
 
-            raise RecipeError(
-                f"the recipe has no scene {wanted!r}{nearest_name(wanted, names)}", "name one of its scenes"
+            raise JobError(
+                f"the recipe has no scene {wanted!r}{nearest_name(wanted, names)}",
+                "name one of its scenes",
             )
     with display(progress, quiet=quiet, json_output=json_output) as show:
         built = build_all(
-            plan, root, out, only=only or None, voxel_size=voxel_size, overwrite=overwrite, keep_going=keep_going,
-            listener=show, report=not no_report, frames=frames,
-        )  # fmt: skip
+            plan,
+            root,
+            out,
+            only=only or None,
+            voxel_size=voxel_size,
+            overwrite=overwrite,
+            keep_going=keep_going,
+            listener=show,
+            report=not no_report,
+            frames=frames,
+        )
     if json_output:
-        say_json({
-            "dataset": out, "built": [scene.info.name for scene in built.made],
-            "kept": [scene.info.name for scene in built.kept],
-            "failed": {name: str(error) for name, error in built.failed.items()}, "report": built.report,
-        })  # fmt: skip
+        say_json(
+            {
+                "dataset": out,
+                "built": [scene.info.name for scene in built.made],
+                "kept": [scene.info.name for scene in built.kept],
+                "failed": {name: str(error) for name, error in built.failed.items()},
+                "report": built.report,
+            }
+        )
     elif not quiet:
         say_scenes(built.made)
         kept = f", {len(built.kept)} kept as they were" if built.kept else ""
@@ -123,29 +184,35 @@ def build(
 def inspect(
     dataset: Folder,
     name: Annotated[
-        list[str] | None, typer.Option("--scene", metavar="NAME", help="Of this scene only. Repeats.")
+        list[str] | None,
+        typer.Option("--scene", metavar="NAME", help="Of this scene only. Repeats."),
     ] = None,
-    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Print the table only.")] = False,
+    no_pictures: Annotated[
+        bool, typer.Option("--no-pictures", help="Print the table only.")
+    ] = False,
     quiet: Quiet = False,
     json_output: JsonOutput = False,
 ) -> None:
     """Print what a dataset holds and how good it is, and write its report: a page with pictures."""
-    from earthgen.dataset.errors import DatasetError
     from earthgen.dataset.report import figures, write_report
     from earthgen.dataset.scene import scenes_in
+    from earthgen.errors import StoreError
     from geo_io.errors import nearest_name
 
     scenes = scenes_in(dataset)
     names = [scene.info.name for scene in scenes]
     for wanted in name or []:
         if wanted not in names:
-            raise DatasetError(
-                f"{dataset} has no scene {wanted!r}{nearest_name(wanted, names)}", "name one of its scenes"
+            raise StoreError(
+                f"{dataset} has no scene {wanted!r}{nearest_name(wanted, names)}",
+                "name one of its scenes",
             )
     chosen = [scene for scene in scenes if not name or scene.info.name in name]
     page = None if no_pictures else str(write_report(dataset, chosen))
     if json_output:
-        say_json({"dataset": dataset, "scenes": [figures(scene) for scene in chosen], "report": page})
+        say_json(
+            {"dataset": dataset, "scenes": [figures(scene) for scene in chosen], "report": page}
+        )
         return
     if quiet:
         return
@@ -160,15 +227,23 @@ def inspect(
 def split(
     dataset: Folder,
     hold_out: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Hold out this scene besides those of the recipe. Repeats.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Hold out this scene besides those of the recipe. Repeats."
+        ),
     ] = None,
     blocks: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", min=0, max=1, help="Also hold out this share of all blocks, by place."),
+        typer.Option(
+            metavar="SHARE", min=0, max=1, help="Also hold out this share of all blocks, by place."
+        ),
     ] = None,
-    block_size: Annotated[float, typer.Option(metavar="METRES", min=1, help="Edge of a block.")] = 512.0,
+    block_size: Annotated[
+        float, typer.Option(metavar="METRES", min=1, help="Edge of a block.")
+    ] = 512.0,
     buffer: Annotated[
-        float, typer.Option(metavar="METRES", min=0, help="Nobody trains so near to what is held out.")
+        float,
+        typer.Option(metavar="METRES", min=0, help="Nobody trains so near to what is held out."),
     ] = 32.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw of blocks.")] = 0,
     quiet: Quiet = False,
@@ -176,7 +251,8 @@ def split(
 ) -> None:
     """Divide a dataset into what is trained on and what is held out: by place, never by crop.
 
-    What is held out is so in all scenes that overlap it, in any CRS. The scenes that the recipe holds out always are.
+    What is held out is so in all scenes that overlap it, in any CRS. The scenes that the recipe
+    holds out always are.
     """
     from dataclasses import replace
 
@@ -192,17 +268,30 @@ def split(
     path = write_split(dataset, made)
     rows = summary(scenes, made)
     if json_output:
-        say_json({"dataset": dataset, "rule": made.rule, "buffer": buffer, "scenes": rows, "file": path})
+        say_json(
+            {"dataset": dataset, "rule": made.rule, "buffer": buffer, "scenes": rows, "file": path}
+        )
         return
     if quiet:
         return
     say_table(
         ("scene", "grade", "km2", "train km2", "held out km2"),
-        [(r["scene"], r["grade"], *(f"{r[key]:.3f}" for key in ("km2", "train_km2", "held_out_km2"))) for r in rows],
+        [
+            (
+                r["scene"],
+                r["grade"],
+                *(f"{r[key]:.3f}" for key in ("km2", "train_km2", "held_out_km2")),
+            )
+            for r in rows
+        ],
     )
     total = {key: sum(r[key] for r in rows) for key in ("km2", "train_km2", "held_out_km2")}
     neither = total["km2"] - total["train_km2"] - total["held_out_km2"]
-    parts = [("train", total["train_km2"]), ("held out", total["held_out_km2"]), ("neither", neither)]
+    parts = [
+        ("train", total["train_km2"]),
+        ("held out", total["held_out_km2"]),
+        ("neither", neither),
+    ]
     say_pairs([*((name, f"{area:.3f} km2") for name, area in parts), ("file", str(path))])
 
 

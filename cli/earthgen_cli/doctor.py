@@ -1,6 +1,7 @@
 """`earthgen doctor`: what is installed, what can run here, and what to do about what cannot.
 
-Packages with native code are imported in processes of their own, so that one that crashes is a line of the report.
+Packages with native code are imported in processes of their own, so that one that crashes is a line
+of the report.
 """
 
 from __future__ import annotations
@@ -25,9 +26,22 @@ if TYPE_CHECKING:
     from earthgen.plugins import Plugins
 
 MAIN_PACKAGES = (
-    "numpy", "scipy", "numba", "pandas", "shapely", "pyproj", "rasterio", "pyogrio", "geopandas", "xarray",
-    "rioxarray", "odc.geo", "zarr", "PIL", "pydantic",
-)  # fmt: skip
+    "numpy",
+    "scipy",
+    "numba",
+    "pandas",
+    "shapely",
+    "pyproj",
+    "rasterio",
+    "pyogrio",
+    "geopandas",
+    "xarray",
+    "rioxarray",
+    "odc.geo",
+    "zarr",
+    "PIL",
+    "pydantic",
+)
 """What rule-based generation, its inputs and its exports import."""
 
 OPTIONAL_PACKAGES = {
@@ -43,7 +57,8 @@ DRIVERS = {"ESRI Shapefile": True, "GPKG": True, "GTiff": True, "FlatGeobuf": Fa
 
 PROJ_POINT = (12.0, 50.0)
 PROJ_EXPECTED = (714984.2367, 5542944.0186)
-"""Longitude and latitude, and the same point in EPSG:32632 (metres) by the Krueger series to n^4."""
+"""Longitude and latitude, and the same point in EPSG:32632 (metres) by the Krueger series to
+n^4."""
 
 PROJ_TOLERANCE = 0.001
 LOW_DISK = 2e9
@@ -61,12 +76,18 @@ class Status(StrEnum):
     BROKEN = "broken"
 
 
-COLOURS = {Status.OK: "green", Status.NOTE: "yellow", Status.MISSING: "yellow", Status.BROKEN: "red"}
+COLOURS = {
+    Status.OK: "green",
+    Status.NOTE: "yellow",
+    Status.MISSING: "yellow",
+    Status.BROKEN: "red",
+}
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. `remedy` says what to do about it, "" where there is nothing to do."""
+    """One thing that was looked at. `remedy` says what to do about it, "" where there is nothing
+    to do."""
 
     area: str
     name: str
@@ -89,7 +110,9 @@ class Probe:
 
 def doctor(
     ctx: typer.Context,
-    json_output: Annotated[bool, typer.Option("--json", help="Print it as one JSON object.")] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print it as one JSON object.")
+    ] = False,
 ) -> None:
     """Say what can run here, and what to do about what cannot.
 
@@ -134,12 +157,11 @@ def examine(plugins: Plugins, plugin_dirs: list[str]) -> list[Check]:
         *(lambda name=name: [sparse_backend(name, plugin_dirs)] for name in sparse),
         *(lambda name=name: [rasterizer(name, plugin_dirs)] for name in rasterizers),
     ]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # the threads only wait for their processes
+    with ThreadPoolExecutor(
+        os.cpu_count() or 1
+    ) as pool:  # the threads only wait for their processes
         found = [check for checks in pool.map(lambda task: task(), tasks) for check in checks]
     return [*system(), *found, *plugged(plugins)]
-
-
-# ---- the checks -----------------------------------------------------------------------------------------
 
 
 def system() -> list[Check]:
@@ -149,13 +171,19 @@ def system() -> list[Check]:
 
     return [
         Check("system", "Python", Status.OK, f"{platform.python_version()} ({sys.executable})"),
-        Check("system", "operating system", Status.OK, f"{platform.platform()}, {os.cpu_count()} processors"),
+        Check(
+            "system",
+            "operating system",
+            Status.OK,
+            f"{platform.platform()}, {os.cpu_count()} processors",
+        ),
         Check("system", "earthgen", Status.OK, __version__),
     ]
 
 
 def packages() -> list[Check]:
-    """Import what the main path imports, one after the other in one process, so that a crash has a culprit."""
+    """Import what the main path imports, one after the other in one process, so that a crash has
+    a culprit."""
     code = (
         "import importlib, sys\n"
         "for name in sys.argv[1:]:\n"
@@ -190,14 +218,21 @@ def proj() -> list[Check]:
         "x, y = transform('EPSG:4326', 'EPSG:32632', [lon], [lat])\n"
         "point = (x[0], y[0])\n",
     }
-    variables = [f"{name}={os.environ[name]}" for name in ("PROJ_DATA", "PROJ_LIB", "GDAL_DATA") if name in os.environ]
+    variables = [
+        f"{name}={os.environ[name]}"
+        for name in ("PROJ_DATA", "PROJ_LIB", "GDAL_DATA")
+        if name in os.environ
+    ]
     remedy = (
-        f"unset {' and '.join(variables)}: another program's data is used" if variables
+        f"unset {' and '.join(variables)}: another program's data is used"
+        if variables
         else REINSTALL
-    )  # fmt: skip
+    )
     checks = []
     for name, snippet in snippets.items():
-        probe = run_python(f"import json\nlon, lat = {PROJ_POINT}\n{snippet}print(json.dumps(list(point)))\n")
+        probe = run_python(
+            f"import json\nlon, lat = {PROJ_POINT}\n{snippet}print(json.dumps(list(point)))\n"
+        )
         point = read_json(probe) or (float("nan"), float("nan"))
         gap = max(abs(point[0] - PROJ_EXPECTED[0]), abs(point[1] - PROJ_EXPECTED[1]))
         if gap <= PROJ_TOLERANCE:
@@ -226,7 +261,15 @@ def drivers() -> list[Check]:
         else:
             status = Status.BROKEN if needed else Status.MISSING
             detail = probe.error or "GDAL was built without it"
-            checks.append(Check("formats", name, status, detail, REINSTALL if needed else "convert to GeoPackage"))
+            checks.append(
+                Check(
+                    "formats",
+                    name,
+                    status,
+                    detail,
+                    REINSTALL if needed else "convert to GeoPackage",
+                )
+            )
     return checks
 
 
@@ -234,7 +277,9 @@ def disk(folder: Path) -> Check:
     free = shutil.disk_usage(folder).free
     detail = f"{bytes_text(free)} free in {folder}"
     if free < LOW_DISK:
-        return Check("disk", "space", Status.NOTE, detail, "free some, or give --out on another disk")
+        return Check(
+            "disk", "space", Status.NOTE, detail, "free some, or give --out on another disk"
+        )
     return Check("disk", "space", Status.OK, detail)
 
 
@@ -253,26 +298,48 @@ def torch() -> list[Check]:
         return [Check("learned backends", "torch", Status.NOTE, probe.error, remedy)]
     version, cuda, name, built_for = values
     if cuda:
-        gpu = Check("learned backends", "CUDA", Status.OK, f"{name}, torch built for CUDA {built_for}")
+        gpu = Check(
+            "learned backends", "CUDA", Status.OK, f"{name}, torch built for CUDA {built_for}"
+        )
     elif built_for:
         detail = f"torch is built for CUDA {built_for} but finds no GPU"
-        gpu = Check("learned backends", "CUDA", Status.MISSING, detail, "check the driver with nvidia-smi; CPU works")
-    else:
-        remedy = "for an NVIDIA GPU install the CUDA build of torch; without one there is nothing to do"
         gpu = Check(
-            "learned backends", "CUDA", Status.MISSING, "torch is built for the CPU; everything runs on it", remedy
+            "learned backends",
+            "CUDA",
+            Status.MISSING,
+            detail,
+            "check the driver with nvidia-smi; CPU works",
+        )
+    else:
+        remedy = (
+            "for an NVIDIA GPU install the CUDA build of torch; without one there is nothing to do"
+        )
+        gpu = Check(
+            "learned backends",
+            "CUDA",
+            Status.MISSING,
+            "torch is built for the CPU; everything runs on it",
+            remedy,
         )
     return [Check("learned backends", "torch", Status.OK, version), gpu]
 
 
 def optional_package(name: str) -> Check:
     if importlib.util.find_spec(name) is None:
-        return Check("optional packages", name, Status.MISSING, "not installed", f"optional; {OPTIONAL_PACKAGES[name]}")
+        return Check(
+            "optional packages",
+            name,
+            Status.MISSING,
+            "not installed",
+            f"optional; {OPTIONAL_PACKAGES[name]}",
+        )
     probe = run_python(f"import {name}\nprint(getattr({name}, '__version__', ''))\n")
     if probe.ok:
         return Check("optional packages", name, Status.OK, probe.output.strip() or "installed")
     detail = f"installed, but its import fails: {probe.error}"
-    return Check("optional packages", name, Status.NOTE, detail, f"optional; {OPTIONAL_PACKAGES[name]}")
+    return Check(
+        "optional packages", name, Status.NOTE, detail, f"optional; {OPTIONAL_PACKAGES[name]}"
+    )
 
 
 def sparse_backend(name: str, plugin_dirs: list[str]) -> Check:
@@ -306,7 +373,13 @@ def _ran(area: str, name: str, probe: Probe) -> Check:
     """What a process said of something that may not run here: why not, its devices, and a note."""
     values = read_json(probe)
     if values is None:
-        return Check(area, name, Status.NOTE, probe.error, "choose another one, or update the plugin that offers it")
+        return Check(
+            area,
+            name,
+            Status.NOTE,
+            probe.error,
+            "choose another one, or update the plugin that offers it",
+        )
     reason, devices, note = values
     note = f"; {note}" if note else ""
     if reason:
@@ -319,9 +392,12 @@ def plugged(plugins: Plugins) -> list[Check]:
     checks = []
     needed = {"geometry", "texture", "condition"}
     for kind, title in (
-        ("geometry", "geometry backends"), ("texture", "texture backends"), ("condition", "conditions"),
-        ("exporter", "export formats"), ("renderer", "renderers"),
-    ):  # fmt: skip
+        ("geometry", "geometry backends"),
+        ("texture", "texture backends"),
+        ("condition", "conditions"),
+        ("exporter", "export formats"),
+        ("renderer", "renderers"),
+    ):
         names = sorted(plugins.offers(kind))
         if names:
             checks.append(Check("plugins", title, Status.OK, ", ".join(names)))
@@ -331,13 +407,14 @@ def plugged(plugins: Plugins) -> list[Check]:
     for row in plugins.listing():
         if row.error:
             builtin = row.source.endswith("of earthgen")
-            remedy = REINSTALL if builtin else "update or uninstall it; `earthgen plugins` says where it is"
+            remedy = (
+                REINSTALL
+                if builtin
+                else "update or uninstall it; `earthgen plugins` says where it is"
+            )
             status = Status.BROKEN if builtin else Status.NOTE
             checks.append(Check("plugins", row.info.name, status, f"skipped: {row.error}", remedy))
     return checks
-
-
-# ---- processes of their own -----------------------------------------------------------------------------
 
 
 def run_python(code: str, *arguments: str) -> Probe:
@@ -347,7 +424,9 @@ def run_python(code: str, *arguments: str) -> Probe:
     """
     command = [sys.executable, "-P", "-W", "ignore", "-c", code, *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PROBE_SECONDS)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=PROBE_SECONDS
+        )
     except subprocess.TimeoutExpired:
         return Probe("", f"no answer within {PROBE_SECONDS:.0f} s")
     except OSError as error:
@@ -357,7 +436,9 @@ def run_python(code: str, *arguments: str) -> Probe:
     said = [line for line in done.stderr.splitlines() if line.strip()]
     if done.returncode < 0:
         return Probe(done.stdout, f"it crashed with signal {-done.returncode}")
-    return Probe(done.stdout, said[-1].strip() if said else f"it ended with exit code {done.returncode}")
+    return Probe(
+        done.stdout, said[-1].strip() if said else f"it ended with exit code {done.returncode}"
+    )
 
 
 def read_json(probe: Probe) -> Any:

@@ -12,11 +12,19 @@ import typer
 from earthgen_cli.bbox import lon_lat_bounds
 from earthgen_cli.job_options import JobFile, job_settings, with_job_options
 from earthgen_cli.options import JsonOutput, ProgressMode, Quiet
-from earthgen_cli.output import bytes_text, count_text, say, say_json, say_pairs, seconds_text, shell_quoted
+from earthgen_cli.output import (
+    bytes_text,
+    count_text,
+    say,
+    say_json,
+    say_pairs,
+    seconds_text,
+    shell_quoted,
+)
 from earthgen_cli.progress import WARNING, Mode, display
 
 if TYPE_CHECKING:
-    from earthgen.generation import Report
+    from earthgen.jobs.generate import Report
     from earthgen.progress import Event
 
 
@@ -34,8 +42,8 @@ def generate(
 
     Everything can also stand in a TOML file (docs/cli.md shows one): `earthgen generate job.toml`.
     """
-    from earthgen.generation import run
-    from earthgen.job import make_job
+    from earthgen.jobs.generate import run
+    from earthgen.jobs.job import make_job
 
     settings = job_settings(given, job, ctx.obj.plugin_dirs)
     with display(progress, quiet=quiet, json_output=json_output) as show:
@@ -66,7 +74,8 @@ class Made:
 
 
 def km2_per_hour(report: Report, made: int) -> float | None:
-    """The area of the tiles that a run made by its time, tiles taken as equal; None if it made none."""
+    """The area of the tiles that a run made by its time, tiles taken as equal; None if it made
+    none."""
     if not made or not report.tiles or report.seconds <= 0:
         return None
     return report.frame.area_km2 * made / report.tiles / report.seconds * 3600

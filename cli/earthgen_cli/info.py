@@ -12,15 +12,17 @@ from earthgen_cli.options import WorldArgument
 from earthgen_cli.output import bytes_text, plain, say, say_json, say_pairs, say_table, say_tree
 
 if TYPE_CHECKING:
-    from earthgen.world import World
+    from earthgen.world.world import World
 
 
 def info(
     world: WorldArgument,
-    json_output: Annotated[bool, typer.Option("--json", help="Print it as one JSON object.")] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print it as one JSON object.")
+    ] = False,
 ) -> None:
     """Say what a world is and where it came from."""
-    from earthgen.world import open_world
+    from earthgen.world.world import open_world
 
     opened = open_world(world)
     if json_output:
@@ -61,38 +63,63 @@ def say_world(world: World) -> None:
     west, south, east, north = lon_lat_bounds(frame)
     low, high = (edge * frame.voxel_size for edge in frame.z)
     tiles = len(list(world.tiles()))
-    complete = "yes" if world.complete else f"no, {world.missing:,} tiles are missing: generate with --resume"
+    complete = (
+        "yes"
+        if world.complete
+        else f"no, {world.missing:,} tiles are missing: generate with --resume"
+    )
     say_pairs(
         [
             ("world", str(world.path)),
             ("CRS", crs_text(frame.crs)),
-            ("heights", f"vertical CRS {frame.vertical_crs}; voxels from {low:g} to {high:g} m above the ground"),
+            (
+                "heights",
+                f"vertical CRS {frame.vertical_crs}; voxels from {low:g} to {high:g} m above the ground",
+            ),
             ("extent", f"{left:.2f},{bottom:.2f},{right:.2f},{top:.2f}"),
             ("lon/lat", f"{west:.6f},{south:.6f},{east:.6f},{north:.6f}"),
-            ("size", f"{frame.nx:,} x {frame.ny:,} voxels of {frame.voxel_size:g} m, {frame.area_km2:,.3f} km2"),
+            (
+                "size",
+                f"{frame.nx:,} x {frame.ny:,} voxels of {frame.voxel_size:g} m, {frame.area_km2:,.3f} km2",
+            ),
             ("complete", complete),
             ("tiles", f"{tiles:,}"),
             *((name, f"{count:,}") for name, count in world.counts.items()),
             ("layers", f"{', '.join(layer_names())}, voxels, splats"),
             ("levels", ", ".join(map(str, world.levels))),
             ("on disk", bytes_text(world.bytes_on_disk())),
-            ("digest", world.digest() + ("" if world.complete else " (of the tiles that are there)")),
+            (
+                "digest",
+                world.digest() + ("" if world.complete else " (of the tiles that are there)"),
+            ),
             ("seed", str(world.seed)),
-            *((name, backend_text(world.identity[name])) for name in ("geometry", "texture") if name in world.identity),
+            *(
+                (name, backend_text(world.identity[name]))
+                for name in ("geometry", "texture")
+                if name in world.identity
+            ),
         ]
     )
     values = source_values(world)
     if values:
         say()
         rows = [
-            (str(row["value"]) or "no value", row["class"] or "unmapped", f"{row['area']:,.0f}", f"{row['features']:,}")
+            (
+                str(row["value"]) or "no value",
+                row["class"] or "unmapped",
+                f"{row['area']:,.0f}",
+                f"{row['features']:,}",
+            )
             for row in values
         ]
         say_table(("land use", "class", "m2", "features"), rows)
     given = {name: value for name, value in plain(world.settings).items() if is_given(value)}
     if isinstance(given.get("region"), dict):  # of a batch; its outline may be thousands of numbers
         given["region"] = {name: value for name, value in given["region"].items() if name != "wkt"}
-    for title, tree in (("settings", given), ("provenance", without_values(plain(world.provenance)))):
+    for title, tree in (
+        ("settings", given),
+        ("provenance", without_values(plain(world.provenance))),
+    ):
         say()
         say(typer.style(title, bold=True))
         say_tree(tree, 1)
@@ -100,7 +127,7 @@ def say_world(world: World) -> None:
 
 def layer_names() -> list[str]:
     """The dense layers that every world has."""
-    from earthgen.store import DENSE
+    from earthgen.world.layout import DENSE
 
     return list(DENSE)
 
@@ -115,7 +142,8 @@ def backend_text(backend: dict[str, Any]) -> str:
 
 
 def source_values(world: World) -> list[dict[str, Any]]:
-    """What was found in the semantics: value, class (None: no rule knows it), area and number of features."""
+    """What was found in the semantics: value, class (None: no rule knows it), area and number of
+    features."""
     survey = world.provenance.get("survey", {}).get("semantics", {})
     return list(survey.get("values", []))
 

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 def legend(
     ctx: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME|FILE", help="A crosswalk to show, by name or as a YAML file.")
+        str | None,
+        typer.Argument(metavar="NAME|FILE", help="A crosswalk to show, by name or as a YAML file."),
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print it as one JSON object.")] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print it as one JSON object.")
+    ] = False,
 ) -> None:
     """Show the 25 land classes, or how another scheme maps to them."""
     crosswalks = ctx.obj.plugins.crosswalks()
@@ -42,7 +45,10 @@ def legend(
             say(typer.style(group, bold=True))
         say(f"  {land.code:>2}  {swatch(land)} {land.color}  {land.name:<18} {land.title}")
     say()
-    say(typer.style("crosswalks", bold=True) + " (`earthgen legend NAME` shows one; --legend NAME uses it)")
+    say(
+        typer.style("crosswalks", bold=True)
+        + " (`earthgen legend NAME` shows one; --legend NAME uses it)"
+    )
     say_pairs((f"  {walk.name}", walk.title) for walk in crosswalks)
 
 
@@ -55,12 +61,12 @@ def find_crosswalk(name: str, crosswalks: tuple[Crosswalk, ...]) -> Crosswalk:
 
     Raises
     ------
-    LegendError
+    InputError
         naming the nearest name
     """
     import difflib
 
-    from geo_io.errors import LegendError
+    from geo_io.errors import InputError
     from geo_io.legend import load_crosswalk
 
     for walk in crosswalks:
@@ -71,15 +77,24 @@ def find_crosswalk(name: str, crosswalks: tuple[Crosswalk, ...]) -> Crosswalk:
     names = [walk.name for walk in crosswalks]
     near = difflib.get_close_matches(name, names, 1, 0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise LegendError(f"there is no legend {name!r}", f"{hint}there are: {', '.join(names) or 'none'}")
+    raise InputError(
+        f"there is no legend {name!r}", f"{hint}there are: {', '.join(names) or 'none'}"
+    )
 
 
 def class_values(land: LandClass) -> dict[str, Any]:
     return {
-        "code": land.code, "name": land.name, "title": land.title, "group": land.group, "color": land.color,
-        "priority": land.priority, "surface": land.surface, "height": land.height, "width": land.width,
+        "code": land.code,
+        "name": land.name,
+        "title": land.title,
+        "group": land.group,
+        "color": land.color,
+        "priority": land.priority,
+        "surface": land.surface,
+        "height": land.height,
+        "width": land.width,
         "material": land.material,
-    }  # fmt: skip
+    }
 
 
 def crosswalk_values(walk: Crosswalk) -> dict[str, Any]:
@@ -93,9 +108,13 @@ def crosswalk_values(walk: Crosswalk) -> dict[str, Any]:
         for rule in walk.rules
     ]
     return {
-        "name": walk.name, "title": walk.title, "source": walk.source, "licence": walk.licence, "rules": rules,
+        "name": walk.name,
+        "title": walk.title,
+        "source": walk.source,
+        "licence": walk.licence,
+        "rules": rules,
         "layers": {pattern: names[code] for pattern, code in walk.layers},
-    }  # fmt: skip
+    }
 
 
 def say_crosswalk(walk: Crosswalk) -> None:

@@ -1,6 +1,6 @@
 """The `earthgen` command: one module a command, and every error a line with an exit code.
 
-Nothing heavy is imported before a command runs; tests/test_cli.py keeps it so.
+Nothing heavy is imported before a command runs; tests/cli/test_cli.py keeps it so.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ EXIT_CODES = {
 }
 """The exit codes of every command; docs/cli.md lists them."""
 
-# Click's base exception, which also prints usage errors. Newer typers bring their own copy of click, older ones
-# import it, so its place in the ancestry of an exception that all of them export is the one stable name for it.
+# Click's base exception, which also prints usage errors. Newer typers bring their own copy of
+# click, older ones import it, so its place in the ancestry of an exception that all of them export
+# is the one stable name for it.
 ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -80,7 +81,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor.doctor,
 }
 
-GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {"dataset": (dataset.HELP, dataset.COMMANDS)}
+GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "dataset": (dataset.HELP, dataset.COMMANDS)
+}
 """Commands of two words: what the first is for, and the second ones."""
 
 
@@ -96,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a name that the terminal cannot show must not end the run
+            stream.reconfigure(
+                errors="replace"
+            )  # a name that the terminal cannot show must not end the run
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = wants_json(words)
     debug = bool(os.environ.get("EARTHGEN_DEBUG"))
@@ -125,7 +130,10 @@ def run(words: list[str]) -> int:
     command = typer.main.get_command(app)
     try:
         code = command.main(
-            [*hoisted, *rest], prog_name="earthgen", standalone_mode=False, obj=State(loaded, tuple(folders))
+            [*hoisted, *rest],
+            prog_name="earthgen",
+            standalone_mode=False,
+            obj=State(loaded, tuple(folders)),
         )
     except typer.Abort:  # how some versions pass Ctrl-C on; the others pass exit code 130
         raise KeyboardInterrupt from None
@@ -136,11 +144,14 @@ def run(words: list[str]) -> int:
 
 def build_app(loaded: Plugins | None = None) -> typer.Typer:
     """The Typer application: the built-in commands, and those of plugins."""
-    # rich_markup_mode None: help without rich, whose import would take longer than all the rest of `--help`.
+    # rich_markup_mode None: help without rich, whose import would take longer than all the rest of
+    # `--help`.
     app = typer.Typer(
         name="earthgen",
         help="Georeferenced 3D worlds from GIS layers.",
-        epilog="Exit codes: " + "; ".join(f"{code} {text.split(';')[0]}" for code, text in EXIT_CODES.items()) + ".",
+        epilog="Exit codes: "
+        + "; ".join(f"{code} {text.split(';')[0]}" for code, text in EXIT_CODES.items())
+        + ".",
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -163,7 +174,8 @@ def root(
     plugin_dir: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="DIR", help="Also load the .py files of this folder as plugins. May stand anywhere, and repeat."
+            metavar="DIR",
+            help="Also load the .py files of this folder as plugins. May stand anywhere, and repeat.",
         ),
     ] = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -199,12 +211,23 @@ def plugin_folders(words: list[str]) -> tuple[list[Path], list[str]]:
 
 
 def wants_json(words: Sequence[str]) -> bool:
-    """Whether errors are to be JSON, from the bare words: the error may be that they cannot be parsed."""
-    return "--json" in words or "--progress=json" in words or ("--progress", "json") in itertools.pairwise(words)
+    """Whether errors are to be JSON, from the bare words: the error may be that they cannot be
+    parsed."""
+    return (
+        "--json" in words
+        or "--progress=json" in words
+        or ("--progress", "json") in itertools.pairwise(words)
+    )
 
 
 def interrupted(as_json: bool) -> int:
-    say_error("interrupted; what is written stays valid, continue with --resume", "", "KeyboardInterrupt", 130, as_json)
+    say_error(
+        "interrupted; what is written stays valid, continue with --resume",
+        "",
+        "KeyboardInterrupt",
+        130,
+        as_json,
+    )
     return 130
 
 
@@ -235,7 +258,11 @@ def other_error(error: Exception, as_json: bool) -> int:
         say_error(problem, "check the URL, your credentials and your rights", kind, 5, as_json)
         return 5
     detail = str(error).strip() or "no message"
-    remedy = "" if os.environ.get("EARTHGEN_DEBUG") else "run again with EARTHGEN_DEBUG=1 for the traceback"
+    remedy = (
+        ""
+        if os.environ.get("EARTHGEN_DEBUG")
+        else "run again with EARTHGEN_DEBUG=1 for the traceback"
+    )
     say_error(f"unexpected {kind}: {detail}", remedy, kind, 1, as_json)
     return 1
 

@@ -9,38 +9,48 @@ import typer
 from earthgen_cli.output import bytes_text, say, say_json, say_table
 
 if TYPE_CHECKING:
-    from earthgen.models.accounting import Account
+    from earthgen.models.cost import Account
 
 
 def models(
     preset: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Of this preset only: tiny, base or paper. May repeat.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Of this preset only: tiny, base or paper. May repeat."),
     ] = None,
     tile: Annotated[
-        int | None, typer.Option(min=64, help="Columns along an edge of the tile, instead of the preset's own.")
+        int | None,
+        typer.Option(
+            min=64, help="Columns along an edge of the tile, instead of the preset's own."
+        ),
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print it as one JSON object.")] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print it as one JSON object.")
+    ] = False,
 ) -> None:
     """List the learned models of each preset: parameters, operations and memory a tile.
 
-    The tile is a town's surface. Operations are those of one step of a flow, or of encoding and decoding; conditions
-    are encoded once a tile. Memory is an estimate, for a forward pass in float32. Nothing is computed.
+    The tile is a town's surface. Operations are those of one step of a flow, or of encoding and
+    decoding; conditions are encoded once a tile. Memory is an estimate, for a forward pass in
+    float32. Nothing is computed.
     """
     from dataclasses import asdict
 
-    from earthgen.models.accounting import account
-    from earthgen.models.errors import PresetError
+    from earthgen.errors import ModelError
+    from earthgen.models.cost import account
     from earthgen.models.presets import PARTS, PRESETS
 
     if tile is not None and tile % 16:
-        raise PresetError(f"a tile of {tile} columns is no whole number of patches", "give a multiple of 16")
+        raise ModelError(
+            f"a tile of {tile} columns is no whole number of patches", "give a multiple of 16"
+        )
     found = [account(name, part, tile) for name in preset or reversed(PRESETS) for part in PARTS]
     if json_output:
         say_json({"models": [asdict(one) for one in found]})
         return
     say_table(
-        ("preset", "model", "parameters", "tile", "voxels", "GFLOP", "conditions", "memory"), map(row, found)
-    )  # fmt: skip
+        ("preset", "model", "parameters", "tile", "voxels", "GFLOP", "conditions", "memory"),
+        map(row, found),
+    )
     for name in dict.fromkeys(one.preset for one in found):
         total = sum(one.parameters for one in found if one.preset == name)
         say(f"{name}: {millions(total)} parameters, {bytes_text(2 * total)} in bfloat16")
@@ -49,10 +59,15 @@ def models(
 def row(one: Account) -> tuple[str, ...]:
     """The cells of one line of the table."""
     return (
-        one.preset, one.part, millions(one.parameters), f"{one.tile} x {one.tile}", f"{one.voxels:,}",
-        f"{one.flops / 1e9:,.1f}", f"{one.condition_flops / 1e9:,.1f}" if one.condition_flops else "",
+        one.preset,
+        one.part,
+        millions(one.parameters),
+        f"{one.tile} x {one.tile}",
+        f"{one.voxels:,}",
+        f"{one.flops / 1e9:,.1f}",
+        f"{one.condition_flops / 1e9:,.1f}" if one.condition_flops else "",
         bytes_text(one.memory),
-    )  # fmt: skip
+    )
 
 
 def millions(count: int) -> str:

@@ -12,17 +12,22 @@ import typer
 
 
 def say(text: str = "", *, err: bool = False) -> None:
-    """Print a line; colour codes reach terminals only, and none if NO_COLOR is set (https://no-color.org)."""
+    """Print a line; colour codes reach terminals only, and none if NO_COLOR is set
+    (https://no-color.org)."""
     typer.echo(text, err=err, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def say_json(value: Any, *, err: bool = False) -> None:
     """Print one JSON object; NaN, which is no JSON, becomes null."""
-    say(json.dumps(plain(value), indent=None if err else 2, ensure_ascii=False, allow_nan=False), err=err)
+    say(
+        json.dumps(plain(value), indent=None if err else 2, ensure_ascii=False, allow_nan=False),
+        err=err,
+    )
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it: tuples as lists, numpy numbers as numbers, paths and the like as text."""
+    """A value as JSON can hold it: tuples as lists, numpy numbers as numbers, paths and the like
+    as text."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, Mapping):
@@ -51,7 +56,9 @@ def say_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = [list(header), *map(list, rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     for number, row in enumerate(table):
-        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        line = "  ".join(
+            f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
         say(typer.style(line, bold=True) if number == 0 else line)
 
 
@@ -98,7 +105,9 @@ def bytes_text(count: float) -> str:
     """A number of bytes in decimal units, such as "1.5 GB"."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+            return (
+                f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+            )
         count /= 1000
     return f"{count:,.1f} TB"
 
@@ -131,12 +140,16 @@ def shell_quoted(path: object) -> str:
 def say_error(problem: str, remedy: str, kind: str, exit_code: int, as_json: bool) -> None:
     """The one line (or JSON object) on stderr that a failed command ends with."""
     if as_json:
-        say_json({"error": problem, "remedy": remedy, "type": kind, "exit_code": exit_code}, err=True)
+        say_json(
+            {"error": problem, "remedy": remedy, "type": kind, "exit_code": exit_code}, err=True
+        )
         return
     line = " ".join(problem.split()).rstrip(".") + "."
     if remedy:
         first, *rest = remedy.split()
-        if first.isalpha() and first.islower() and first != "pip":  # a word, no option, file or command
+        if (
+            first.isalpha() and first.islower() and first != "pip"
+        ):  # a word, no option, file or command
             first = first.capitalize()
         line += " " + " ".join([first, *rest]).rstrip(".") + "."
     sys.stdout.flush()  # where both streams go to one place, the error stands last

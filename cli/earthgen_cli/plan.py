@@ -17,7 +17,7 @@ from earthgen_cli.output import bytes_text, count_text, say, say_json, say_pairs
 from earthgen_cli.progress import WARNING, Mode, display
 
 if TYPE_CHECKING:
-    from earthgen.planning import Forecast
+    from earthgen.jobs.forecast import Forecast
 
 DEFAULT_OUT = "world.zarr"
 """Whose disk is looked at where nothing says where to write."""
@@ -30,7 +30,10 @@ def plan(
     *,
     given: Mapping[str, Any],
     sample: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Make N tiles in a temporary folder, and go by what they take.")
+        int,
+        typer.Option(
+            metavar="N", min=0, help="Make N tiles in a temporary folder, and go by what they take."
+        ),
     ] = 0,
     quiet: Quiet = False,
     json_output: JsonOutput = False,
@@ -38,11 +41,12 @@ def plan(
 ) -> None:
     """Say what generating would take, and write nothing.
 
-    For the options of `earthgen generate`: tasks, disk, memory and time. Inputs and backends are opened and checked.
-    Without --sample, the figures are those of the procedural backends on an ordinary machine.
+    For the options of `earthgen generate`: tasks, disk, memory and time. Inputs and backends are
+    opened and checked. Without --sample, the figures are those of the procedural backends on an
+    ordinary machine.
     """
-    from earthgen import planning
-    from earthgen.job import make_job
+    from earthgen.jobs import forecast as planning
+    from earthgen.jobs.job import make_job
 
     settings = make_job(job_settings(given, job, ctx.obj.plugin_dirs, DEFAULT_OUT))
     with display(progress, quiet=quiet, json_output=json_output) as show:

@@ -11,7 +11,9 @@ from earthgen_cli.output import say, say_json
 
 def plugins(
     ctx: typer.Context,
-    json_output: Annotated[bool, typer.Option("--json", help="Print it as one JSON object.")] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print it as one JSON object.")
+    ] = False,
 ) -> None:
     """List the plugins.
 

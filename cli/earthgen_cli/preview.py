@@ -27,17 +27,29 @@ def preview(
     ctx: typer.Context,
     world: WorldArgument,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The picture to write, .png or .jpg.")],
-    view: Annotated[Kind, typer.Option(help="From above with north up, or at an angle.")] = Kind.TOP,
-    size: Annotated[int, typer.Option(metavar="PIXELS", min=16, max=16384, help="The picture's longer edge.")] = 1600,
-    bbox: Annotated[str | None, typer.Option(metavar="W,S,E,N", callback=checked_bbox, help=BBOX_HELP)] = None,
+    view: Annotated[
+        Kind, typer.Option(help="From above with north up, or at an angle.")
+    ] = Kind.TOP,
+    size: Annotated[
+        int, typer.Option(metavar="PIXELS", min=16, max=16384, help="The picture's longer edge.")
+    ] = 1600,
+    bbox: Annotated[
+        str | None, typer.Option(metavar="W,S,E,N", callback=checked_bbox, help=BBOX_HELP)
+    ] = None,
     bbox_crs: Annotated[str, typer.Option(metavar="CRS", help=BBOX_CRS_HELP)] = LON_LAT,
     azimuth: Annotated[
-        float, typer.Option(metavar="DEG", help="Where an oblique view looks from, clockwise from north.")
+        float,
+        typer.Option(metavar="DEG", help="Where an oblique view looks from, clockwise from north."),
     ] = 200.0,
     elevation: Annotated[
-        float, typer.Option(metavar="DEG", min=5, max=90, help="How high above the horizon it looks from.")
+        float,
+        typer.Option(
+            metavar="DEG", min=5, max=90, help="How high above the horizon it looks from."
+        ),
     ] = 40.0,
-    renderer: Annotated[str, typer.Option(metavar="NAME", help="`earthgen doctor` lists them.")] = DEFAULT_RENDERER,
+    renderer: Annotated[
+        str, typer.Option(metavar="NAME", help="`earthgen doctor` lists them.")
+    ] = DEFAULT_RENDERER,
     quiet: Quiet = False,
     json_output: JsonOutput = False,
     progress: ProgressMode = Mode.AUTO,
@@ -45,10 +57,10 @@ def preview(
     """Draw a picture of a world."""
     from PIL import Image
 
-    from earthgen.backends import View
     from earthgen.errors import JobError
     from earthgen.progress import Progress
-    from earthgen.world import open_world
+    from earthgen.render.interfaces import View
+    from earthgen.world.world import open_world
 
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise JobError(f"--out {out} is not a name for a picture", "end it in .png or .jpg")
@@ -56,11 +68,21 @@ def preview(
     bounds = bounds_on(opened.frame, bbox, bbox_crs)
     chosen = ctx.obj.plugins.create("renderer", renderer)
     with display(progress, quiet=quiet, json_output=json_output) as show:
-        pixels = chosen.render(opened, View(view.value, size, bounds, azimuth, elevation), Progress(show))
+        pixels = chosen.render(
+            opened, View(view.value, size, bounds, azimuth, elevation), Progress(show)
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(out)
     height, width = pixels.shape[:2]
     if json_output:
-        say_json({"picture": out, "width": width, "height": height, "view": view.value, "renderer": renderer})
+        say_json(
+            {
+                "picture": out,
+                "width": width,
+                "height": height,
+                "view": view.value,
+                "renderer": renderer,
+            }
+        )
     elif not quiet:
         say(f"{out}  {width} x {height} pixels")

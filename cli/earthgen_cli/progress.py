@@ -1,4 +1,5 @@
-"""How the progress of long work is shown on stderr: a bar, JSON lines, now and then a line, or not at all."""
+"""How the progress of long work is shown on stderr: a bar, JSON lines, now and then a line, or
+not at all."""
 
 from __future__ import annotations
 
@@ -53,7 +54,9 @@ class Display(Protocol):
 def display(mode: Mode, *, quiet: bool = False, json_output: bool = False) -> Iterator[Display]:
     """The listener for `earthgen.progress` that --progress, --quiet and --json ask for."""
     if mode is Mode.AUTO:
-        mode = Mode.NONE if quiet or json_output else Mode.BAR if sys.stderr.isatty() else Mode.LINES
+        mode = (
+            Mode.NONE if quiet or json_output else Mode.BAR if sys.stderr.isatty() else Mode.LINES
+        )
     if mode is Mode.BAR:
         with _bar() as bar:
             yield bar
@@ -78,7 +81,8 @@ class Silence:
 
 @dataclass
 class JsonLines:
-    """One JSON object a line for each event: {"event": "progress", "warning" or "message", "task": ..., ...}."""
+    """One JSON object a line for each event: {"event": "progress", "warning" or "message",
+    "task": ..., ...}."""
 
     warned: set[str] = field(default_factory=set)
     region: str = ""
@@ -94,10 +98,15 @@ class JsonLines:
             say_json({"event": "message", **about, "message": message}, err=True)
             return
         values = {
-            "event": "progress", **about, "done": event.done, "total": event.total,
-            "seconds": round(event.seconds, 3), "eta": None if event.eta is None else round(event.eta, 3),
-            "rate": rate(event), "note": event.note,
-        }  # fmt: skip
+            "event": "progress",
+            **about,
+            "done": event.done,
+            "total": event.total,
+            "seconds": round(event.seconds, 3),
+            "eta": None if event.eta is None else round(event.eta, 3),
+            "rate": rate(event),
+            "note": event.note,
+        }
         say_json(values, err=True)
 
 
@@ -129,7 +138,14 @@ class Lines:
 def _bar() -> Iterator[Display]:
     """A bar for each task, drawn by rich while the context is open."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+    )
     from rich.text import Text
 
     console = Console(stderr=True)
@@ -164,7 +180,11 @@ def _bar() -> Iterator[Display]:
             elif self.names[event.task] != name:  # the next region of a batch: the bar begins anew
                 bars.reset(self.tasks[event.task], total=event.total, description=name)
             self.names[event.task] = name
-            values: dict[str, Any] = {"completed": event.done, "total": event.total, "speed": speed_text(event)}
+            values: dict[str, Any] = {
+                "completed": event.done,
+                "total": event.total,
+                "speed": speed_text(event),
+            }
             bars.update(self.tasks[event.task], **values)
 
     with bars:
@@ -195,7 +215,8 @@ def task_name(event: Event, region: str) -> str:
 
 
 def rate(event: Event) -> float | None:
-    """Steps a second; None where nothing says it. From the ETA, which leaves out what an earlier run finished."""
+    """Steps a second; None where nothing says it. From the ETA, which leaves out what an earlier
+    run finished."""
     if event.eta:
         return round((event.total - event.done) / event.eta, 3)
     return None

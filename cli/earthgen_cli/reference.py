@@ -1,4 +1,5 @@
-"""docs/cli.md, written from the application itself: `python -m earthgen_cli.reference` prints it."""
+"""docs/cli.md, written from the application itself: `python -m earthgen_cli.reference` prints
+it."""
 
 from __future__ import annotations
 
@@ -78,7 +79,9 @@ Keys are the options' names with `_` for `-`. Besides: `--condition NAME=FILE` i
 
 def reference() -> str:
     """The whole page, in Markdown. Commands of plugins are left out."""
-    group: Any = typer.main.get_command(build_app())  # the classes behind typer differ between its versions
+    group: Any = typer.main.get_command(
+        build_app()
+    )  # the classes behind typer differ between its versions
     top = group.make_context("earthgen", [], resilient_parsing=True)
     parts = [INTRODUCTION, "## Options of all commands\n", options(group, top), "## Commands\n"]
     for name, command, context in each_command(group, top):

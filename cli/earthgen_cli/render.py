@@ -1,4 +1,5 @@
-"""`earthgen render`: the pictures that cameras take of a world, or a georeferenced image from above."""
+"""`earthgen render`: the pictures that cameras take of a world, or a georeferenced image from
+above."""
 
 from __future__ import annotations
 
@@ -14,15 +15,15 @@ from earthgen_cli.output import bytes_text, say, say_json
 from earthgen_cli.progress import Mode, display
 
 if TYPE_CHECKING:
-    from earthgen.splats.cameras import Camera
-    from earthgen.world import World
+    from earthgen.splats.cameras.camera import Camera
+    from earthgen.world.world import World
     from geo_io.frame import Bounds
 
 DEFAULT_RENDERER = "splats"
 
 
 class Layer(StrEnum):
-    """What can be written beside pictures; `earthgen.splats.frames.LAYERS`."""
+    """What can be written beside pictures; `earthgen.render.frames.LAYERS`."""
 
     DEPTH = "depth"
     NORMAL = "normal"
@@ -32,30 +33,55 @@ class Layer(StrEnum):
 def render(
     ctx: typer.Context,
     world: WorldArgument,
-    out: Annotated[Path, typer.Option(metavar="PATH", help="The folder for pictures; with --ortho the GeoTIFF.")],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="PATH", help="The folder for pictures; with --ortho the GeoTIFF."),
+    ],
     camera: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Cameras: JSON of earthgen, or a nerfstudio transforms.json."),
+        typer.Option(
+            metavar="FILE", help="Cameras: JSON of earthgen, or a nerfstudio transforms.json."
+        ),
     ] = None,
     orbit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Instead of a file: N cameras on a turn around the world.")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Instead of a file: N cameras on a turn around the world."
+        ),
     ] = None,
     ortho: Annotated[
         float | None,
-        typer.Option(metavar="METRES", help="Instead of cameras: a GeoTIFF from above with pixels of this size."),
+        typer.Option(
+            metavar="METRES",
+            help="Instead of cameras: a GeoTIFF from above with pixels of this size.",
+        ),
     ] = None,
     frames: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="N pictures along a smooth path through the cameras.")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="N pictures along a smooth path through the cameras."
+        ),
     ] = None,
-    scale: Annotated[float, typer.Option(metavar="FACTOR", help="Times the cameras' pixels.")] = 1.0,
-    layer: Annotated[list[Layer] | None, typer.Option(help="Write this as well; may be given more than once.")] = None,
+    scale: Annotated[
+        float, typer.Option(metavar="FACTOR", help="Times the cameras' pixels.")
+    ] = 1.0,
+    layer: Annotated[
+        list[Layer] | None, typer.Option(help="Write this as well; may be given more than once.")
+    ] = None,
     video: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="An .mp4 of the pictures as well; needs imageio-ffmpeg.")
+        Path | None,
+        typer.Option(metavar="FILE", help="An .mp4 of the pictures as well; needs imageio-ffmpeg."),
     ] = None,
-    fps: Annotated[float, typer.Option(metavar="N", min=1, max=240, help="Pictures a second of the video.")] = 25.0,
-    bbox: Annotated[str | None, typer.Option(metavar="W,S,E,N", callback=checked_bbox, help=BBOX_HELP)] = None,
+    fps: Annotated[
+        float, typer.Option(metavar="N", min=1, max=240, help="Pictures a second of the video.")
+    ] = 25.0,
+    bbox: Annotated[
+        str | None, typer.Option(metavar="W,S,E,N", callback=checked_bbox, help=BBOX_HELP)
+    ] = None,
     bbox_crs: Annotated[str, typer.Option(metavar="CRS", help=BBOX_CRS_HELP)] = LON_LAT,
-    renderer: Annotated[str, typer.Option(metavar="NAME", help="`earthgen doctor` lists them.")] = DEFAULT_RENDERER,
+    renderer: Annotated[
+        str, typer.Option(metavar="NAME", help="`earthgen doctor` lists them.")
+    ] = DEFAULT_RENDERER,
     quiet: Quiet = False,
     json_output: JsonOutput = False,
     progress: ProgressMode = Mode.AUTO,
@@ -63,10 +89,12 @@ def render(
     """Draw what cameras see of a world, or a georeferenced image of it from above."""
     from earthgen.errors import JobError
     from earthgen.progress import Progress
-    from earthgen.world import open_world
+    from earthgen.world.world import open_world
 
     if [camera is None, orbit is None, ortho is None].count(False) != 1:
-        raise JobError("--camera, --orbit and --ortho each say what to draw", "give one of the three")
+        raise JobError(
+            "--camera, --orbit and --ortho each say what to draw", "give one of the three"
+        )
     if video is not None and video.suffix.lower() != ".mp4":
         raise JobError(f"--video {video} is not a name for a video", "end it in .mp4")
     if ortho is not None and out.suffix.lower() not in (".tif", ".tiff"):
@@ -75,18 +103,25 @@ def render(
     bounds = bounds_on(opened.frame, bbox, bbox_crs)
     with display(progress, quiet=quiet, json_output=json_output) as show:
         if ortho is not None:
-            from earthgen.splats.ortho import write_ortho
+            from earthgen.render.ortho import write_ortho
 
             out.parent.mkdir(parents=True, exist_ok=True)
             files = [write_ortho(opened, out, ortho, bounds=bounds, progress=Progress(show))]
         else:
-            from earthgen.splats.frames import write_frames
+            from earthgen.render.frames import write_frames
 
             chosen = ctx.obj.plugins.create("renderer", renderer)
             files = write_frames(
-                opened, _cameras(opened, camera, orbit, frames, scale, bounds), out, chosen, bounds=bounds,
-                layers=[one.value for one in layer or ()], video=video, fps=fps, progress=Progress(show),
-            )  # fmt: skip
+                opened,
+                _cameras(opened, camera, orbit, frames, scale, bounds),
+                out,
+                chosen,
+                bounds=bounds,
+                layers=[one.value for one in layer or ()],
+                video=video,
+                fps=fps,
+                progress=Progress(show),
+            )
     sizes = [file.stat().st_size for file in files]
     if json_output:
         listed = [{"path": file, "bytes": size} for file, size in zip(files, sizes, strict=True)]
@@ -96,10 +131,15 @@ def render(
 
 
 def _cameras(
-    world: World, file: Path | None, turn: int | None, frames: int | None, scale: float, bounds: Bounds | None
+    world: World,
+    file: Path | None,
+    turn: int | None,
+    frames: int | None,
+    scale: float,
+    bounds: Bounds | None,
 ) -> list[Camera]:
-    from earthgen.splats.frames import orbit
-    from earthgen.splats.paths import interpolate, read_cameras
+    from earthgen.render.frames import orbit
+    from earthgen.splats.cameras.paths import interpolate, read_cameras
 
     cameras = read_cameras(file) if file is not None else orbit(world, turn or 1, bounds=bounds)
     if frames is not None:

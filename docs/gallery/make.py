@@ -1,7 +1,8 @@
-"""`make gallery`: the worlds of docs/gallery, made with the commands a user would type, measured and pictured.
+"""`make gallery`: the worlds of docs/gallery, made with the commands a user would type, measured
+and pictured.
 
-Needs the real data beside the checkout (../shared/data). Writes pictures and results.json into this folder; README.md
-tells what was found.
+Needs the real data beside the checkout (../shared/data). Writes pictures and results.json into this
+folder; README.md tells what was found.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from PIL import Image
 from rasterio.features import geometry_mask
 
 import earthgen
-from earthgen.world import World
+from earthgen.world.world import World
 from geo_io.frame import Frame
 from geo_io.legend import codes
 
@@ -35,32 +36,43 @@ OUT = ROOT / "gallery-output"
 
 @dataclass(frozen=True)
 class Place:
-    """A world of the gallery: its command, and the building mask of its input (if any), read without earthgen."""
+    """A world of the gallery: its command, and the building mask of its input (if any), read
+    without earthgen."""
 
     name: str
     arguments: tuple[str, ...]
     truth: Callable[[Frame], NDArray] | None
 
 
-def footprints(path: Path, layer: str | None = None, where: str | None = None) -> Callable[[Frame], NDArray]:
+def footprints(
+    path: Path, layer: str | None = None, where: str | None = None
+) -> Callable[[Frame], NDArray]:
     def mask(frame: Frame) -> NDArray:
         shapes = gpd.read_file(path, layer=layer, where=where).to_crs(frame.crs).make_valid()
-        shapes = shapes[~shapes.is_empty & shapes.geom_type.isin(["Polygon", "MultiPolygon", "GeometryCollection"])]
+        shapes = shapes[
+            ~shapes.is_empty
+            & shapes.geom_type.isin(["Polygon", "MultiPolygon", "GeometryCollection"])
+        ]
         return np.asarray(geometry_mask(shapes, frame.shape, frame.transform, invert=True))
 
     return mask
 
 
-def raster_class(path: Path, value: int, also: Callable[[Frame], NDArray]) -> Callable[[Frame], NDArray]:
+def raster_class(
+    path: Path, value: int, also: Callable[[Frame], NDArray]
+) -> Callable[[Frame], NDArray]:
     def mask(frame: Frame) -> NDArray:
         from rasterio.warp import Resampling, reproject
 
         with rasterio.open(path) as source:
             there = np.zeros(frame.shape, np.float32)
             reproject(
-                rasterio.band(source, 1), there, dst_transform=frame.transform, dst_crs=frame.crs,
+                rasterio.band(source, 1),
+                there,
+                dst_transform=frame.transform,
+                dst_crs=frame.crs,
                 resampling=Resampling.nearest,
-            )  # fmt: skip
+            )
         return (there == value) | also(frame)
 
     return mask
@@ -83,39 +95,91 @@ def places() -> list[Place]:
         "CIMETIERE",
     )
     return [
-        Place("bayreuth-landuse", (*place, "--semantics", str(bayreuth / "landuse_4326.shp"), *srtm), truth),
+        Place(
+            "bayreuth-landuse",
+            (*place, "--semantics", str(bayreuth / "landuse_4326.shp"), *srtm),
+            truth,
+        ),
         Place(
             "bayreuth-buildings",
-            (*place, "--semantics", str(bayreuth / "landuse_4326.shp"), "--semantics", f"{bayreuth / 'osm_4326.gpkg'}:lines",
-             "--semantics", f"{bayreuth / 'osm_4326.gpkg'}:buildings", *srtm),
+            (
+                *place,
+                "--semantics",
+                str(bayreuth / "landuse_4326.shp"),
+                "--semantics",
+                f"{bayreuth / 'osm_4326.gpkg'}:lines",
+                "--semantics",
+                f"{bayreuth / 'osm_4326.gpkg'}:buildings",
+                *srtm,
+            ),
             truth,
         ),
         Place(
             "annedal",
-            ("--region", str(annedal / "dem.tif"), "--semantics", str(annedal / "groundcover.tif"), "--legend", "umep",
-             "--semantics", str(annedal / "buildings.shp"), "--dem", str(annedal / "dem.tif"), "--dsm", str(annedal / "dsm.tif"),
-             "--crs", "EPSG:3006"),
+            (
+                "--region",
+                str(annedal / "dem.tif"),
+                "--semantics",
+                str(annedal / "groundcover.tif"),
+                "--legend",
+                "umep",
+                "--semantics",
+                str(annedal / "buildings.shp"),
+                "--dem",
+                str(annedal / "dem.tif"),
+                "--dsm",
+                str(annedal / "dsm.tif"),
+                "--crs",
+                "EPSG:3006",
+            ),
             raster_class(annedal / "groundcover.tif", 2, footprints(annedal / "buildings.shp")),
         ),
         Place(
             "delft",
-            ("--bbox=84820,447500,85080,447700", "--bbox-crs", "EPSG:28992", "--crs", "EPSG:28992", "--voxel-size", "0.5",
-             "--semantics", f"{delft / 'delft_landuse_merged.gpkg'}:landuse"),
+            (
+                "--bbox=84820,447500,85080,447700",
+                "--bbox-crs",
+                "EPSG:28992",
+                "--crs",
+                "EPSG:28992",
+                "--voxel-size",
+                "0.5",
+                "--semantics",
+                f"{delft / 'delft_landuse_merged.gpkg'}:landuse",
+            ),
             footprints(delft / "delft_landuse_merged.gpkg", "landuse", "layer = 'pand'"),
         ),
         Place(
             "autzen",
-            ("--region", str(autzen / "dsm.tif"), "--dem", str(autzen / "dtm_derived.tif"), "--dsm", str(autzen / "dsm.tif"),
-             "--image", str(autzen / "ortho.tif")),
+            (
+                "--region",
+                str(autzen / "dsm.tif"),
+                "--dem",
+                str(autzen / "dtm_derived.tif"),
+                "--dsm",
+                str(autzen / "dsm.tif"),
+                "--image",
+                str(autzen / "ortho.tif"),
+            ),
             None,
         ),
         Place(
             "olemps",
-            ("--bbox=663900,6359800,665300,6361200", "--bbox-crs", "EPSG:2154", "--crs", "EPSG:2154",
-             *(word for layer in layers for word in ("--semantics", str(olemps / f"{layer}.shp")))),
+            (
+                "--bbox=663900,6359800,665300,6361200",
+                "--bbox-crs",
+                "EPSG:2154",
+                "--crs",
+                "EPSG:2154",
+                *(
+                    word
+                    for layer in layers
+                    for word in ("--semantics", str(olemps / f"{layer}.shp"))
+                ),
+            ),
             footprints(olemps / "BATIMENT.shp"),
         ),
-    ]  # fmt: skip
+    ]
 
 
 def command(*words: str | Path) -> None:
@@ -164,17 +228,33 @@ def main(names: list[str]) -> None:
         }
     if not names:
         results["bayreuth: shapefile and GeoPackage agree"] = same_classes()
-    kept.write_text(json.dumps(results, indent=2, ensure_ascii=False).replace(f"{DATA}/", "") + "\n")
+    kept.write_text(
+        json.dumps(results, indent=2, ensure_ascii=False).replace(f"{DATA}/", "") + "\n"
+    )
 
 
 def same_classes() -> dict[str, float]:
     """The share of cells with the same class, from landuse_4326.shp and from landuse_utm.gpkg."""
     folder = DATA / "osm_bayreuth_srtm"
     covers = []
-    for name, source in (("shp", str(folder / "landuse_4326.shp")), ("gpkg", f"{folder / 'landuse_utm.gpkg'}:landuse")):
+    for name, source in (
+        ("shp", str(folder / "landuse_4326.shp")),
+        ("gpkg", f"{folder / 'landuse_utm.gpkg'}:landuse"),
+    ):
         path = OUT / f"same-{name}.zarr"
-        command("generate", "--bbox=683476,5538883,685476,5540883", "--bbox-crs", "EPSG:32632", "--semantics", source,
-                "--voxel-size", "2", "--out", path, "--overwrite")  # fmt: skip
+        command(
+            "generate",
+            "--bbox=683476,5538883,685476,5540883",
+            "--bbox-crs",
+            "EPSG:32632",
+            "--semantics",
+            source,
+            "--voxel-size",
+            "2",
+            "--out",
+            path,
+            "--overwrite",
+        )
         covers.append(earthgen.open_world(path).layers()["semantics"].values)
     return {"equal_cells": round(float((covers[0] == covers[1]).mean()), 5)}
 

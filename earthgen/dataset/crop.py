@@ -8,24 +8,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.blocks import column_order
-from earthgen.dataset.errors import CropError
+from earthgen.errors import CropError
+from earthgen.stages.block import column_order
 from geo_io.frame import Frame
 
 CELL = 8
-"""Crops begin and end at multiples of this many voxels, so that cells of the latent lie on the world's lattice."""
+"""Crops begin and end at multiples of this many voxels, so that cells of the latent lie on the
+world's lattice."""
 
 
 @dataclass(frozen=True)
 class Crop:
     """A window of a scene.
 
-    Rows of (ny, nx) arrays run from north to south, z counts from the ground of each column (docs/conventions.md).
+    Rows of (ny, nx) arrays run from north to south, z counts from the ground of each column
+    (docs/conventions.md).
 
     Attributes
     ----------
     frame : where it is; x, y and z ranges are multiples of `CELL`
-    xyz : (n, 3) int32, lattice indices of the surface voxels, sorted by (y, x, z); the surface is closed within the
+    xyz : (n, 3) int32, lattice indices of the surface voxels, sorted by (y, x, z); the surface is
+        closed within the
         crop, walls filled
     semantic : (n,) uint8, class codes of `geo_io.legend`
     normal : (n, 3) float32, unit, outward, in ground-relative space, where the ground is level
@@ -79,10 +82,11 @@ def require_cells(frame: Frame) -> None:
 
 
 def transform_crop(crop: Crop, turns: int, flip: bool) -> Crop:
-    """The crop mirrored east to west (`flip`), then turned by `turns` quarter turns counter-clockwise.
+    """The crop mirrored east to west (`flip`), then turned by `turns` quarter turns
+    counter-clockwise.
 
-    It stays on its frame: the place is then no longer the true one, but its cells still lie on the lattice. Heights
-    above the ground are the columns' own and go with them.
+    It stays on its frame: the place is then no longer the true one, but its cells still lie on the
+    lattice. Heights above the ground are the columns' own and go with them.
 
     Raises
     ------
@@ -92,7 +96,10 @@ def transform_crop(crop: Crop, turns: int, flip: bool) -> Crop:
     turns %= 4
     frame = crop.frame
     if turns % 2 and frame.nx != frame.ny:
-        raise CropError(f"a crop of {frame.nx} by {frame.ny} voxels does not fit its frame when turned", "crop squares")
+        raise CropError(
+            f"a crop of {frame.nx} by {frame.ny} voxels does not fit its frame when turned",
+            "crop squares",
+        )
     if not turns and not flip:
         return crop
     east, north = crop.xyz[:, 0] - frame.x[0], crop.xyz[:, 1] - frame.y[0]
@@ -106,7 +113,9 @@ def transform_crop(crop: Crop, turns: int, flip: bool) -> Crop:
         normal = np.stack([-normal[:, 1], normal[:, 0], normal[:, 2]], axis=1)
     xyz = np.stack([east + frame.x[0], north + frame.y[0], crop.xyz[:, 2]], axis=1).astype(np.int32)
     order = column_order(xyz)
-    rows: dict[str, Any] = {name: getattr(crop, name)[order] for name in ("semantic", "rgb", "rgb_known")}
+    rows: dict[str, Any] = {
+        name: getattr(crop, name)[order] for name in ("semantic", "rgb", "rgb_known")
+    }
     columns: dict[str, Any] = {}
     for name in COLUMNS:
         values = getattr(crop, name)
@@ -114,4 +123,6 @@ def transform_crop(crop: Crop, turns: int, flip: bool) -> Crop:
             values = values[:, ::-1]
         # Rows run to the south, so a counter-clockwise turn on the map is one of the array too.
         columns[name] = np.ascontiguousarray(np.rot90(values, turns))
-    return replace(crop, xyz=xyz[order], normal=np.ascontiguousarray(normal[order]), **rows, **columns)
+    return replace(
+        crop, xyz=xyz[order], normal=np.ascontiguousarray(normal[order]), **rows, **columns
+    )

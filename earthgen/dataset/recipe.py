@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from earthgen.dataset.errors import LicenceError, RecipeError
 from earthgen.dataset.scene import GRADES
+from earthgen.errors import JobError
 from geo_io.errors import MissingFileError, nearest_name
 
 BAND = (-16, 112)
@@ -19,7 +19,8 @@ Quad = tuple[float, float, float, float]
 
 
 class SceneRecipe(BaseModel):
-    """One scene. Paths are relative to `folder`, which is relative to the data root; points may be globs."""
+    """One scene. Paths are relative to `folder`, which is relative to the data root; points may
+    be globs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,7 +63,8 @@ class SceneRecipe(BaseModel):
     """Cell value to class name, instead of a legend."""
     class_field: str | None = None
     water_below: float | None = None
-    """Metres: open ground without land cover that is lower than this is water, such as an estuary."""
+    """Metres: open ground without land cover that is lower than this is water, such as an
+    estuary."""
     footprints: str | None = None
     footprint_height: float = Field(8.0, gt=0)
     """Metres, of footprints that say no height."""
@@ -90,8 +92,17 @@ class SceneRecipe(BaseModel):
         kinds = [bool(self.world), bool(self.mesh)]
         if sum(kinds) > 1 or (any(kinds) and (self.points or self.dsm)):
             raise ValueError("a scene is made from one of a world, meshes, or points and rasters")
-        if not (any(kinds) or self.points or self.dsm or self.building_height or self.canopy or self.footprints):
-            raise ValueError("a scene needs heights: points, dsm, building_height, canopy, footprints, mesh or world")
+        if not (
+            any(kinds)
+            or self.points
+            or self.dsm
+            or self.building_height
+            or self.canopy
+            or self.footprints
+        ):
+            raise ValueError(
+                "a scene needs heights: points, dsm, building_height, canopy, footprints, mesh or world"
+            )
         if not (any(kinds) or self.points or self.dtm):
             raise ValueError("rasters and footprints need the ground below them: give a dtm")
         return self
@@ -126,9 +137,9 @@ def read_recipe(path: str | Path) -> Recipe:
     ------
     MissingFileError
         if it is not there
-    RecipeError
+    JobError
         if it is no TOML, or a key or value is wrong
-    LicenceError
+    JobError
         if a scene lacks a licence or its grade
     """
     path = Path(path)
@@ -137,7 +148,9 @@ def read_recipe(path: str | Path) -> Recipe:
     except FileNotFoundError as error:
         raise MissingFileError(f"{path} does not exist", "check the path") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}", "see docs/datasets.md for the format") from error
+        raise JobError(
+            f"{path} cannot be read: {error}", "see docs/datasets.md for the format"
+        ) from error
     return parse_recipe(values, str(path))
 
 
@@ -146,11 +159,17 @@ def parse_recipe(values: dict[str, Any], where: str = "the recipe") -> Recipe:
     try:
         recipe = Recipe(**values)
     except ValidationError as error:
-        raise RecipeError(f"{where}: {_first(error, values)}", "see docs/datasets.md for the keys") from error
+        raise JobError(
+            f"{where}: {_first(error, values)}", "see docs/datasets.md for the keys"
+        ) from error
     for scene in recipe.scene:
         if not scene.licence.strip() or scene.grade not in GRADES:
-            what = "licence" if not scene.licence.strip() else f"licence grade ({', '.join(GRADES)})"
-            raise LicenceError(f"{where}: scene {scene.name} has no {what}", "say it with licence = and grade =")
+            what = (
+                "licence" if not scene.licence.strip() else f"licence grade ({', '.join(GRADES)})"
+            )
+            raise JobError(
+                f"{where}: scene {scene.name} has no {what}", "say it with licence = and grade ="
+            )
     return recipe
 
 
@@ -161,7 +180,11 @@ def _first(error: ValidationError, values: dict[str, Any]) -> str:
     text = str(problem["msg"]).removeprefix("Value error, ")
     if len(place) >= 2 and place[0] == "scene" and isinstance(place[1], int):
         scene = values["scene"][place[1]]
-        name = scene.get("name", f"number {place[1] + 1}") if isinstance(scene, dict) else f"number {place[1] + 1}"
+        name = (
+            scene.get("name", f"number {place[1] + 1}")
+            if isinstance(scene, dict)
+            else f"number {place[1] + 1}"
+        )
         key = ".".join(map(str, place[2:3]))
         if problem["type"] == "extra_forbidden":
             return f"scene {name} has no key {key!r}{nearest_name(key, SceneRecipe.model_fields)}"

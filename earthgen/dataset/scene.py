@@ -1,8 +1,10 @@
-"""A scene on disk: one Zarr v3 group with the columns and the surface voxels of a place. See docs/datasets.md.
+"""A scene on disk: one Zarr v3 group with the columns and the surface voxels of a place. See
+docs/datasets.md.
 
-Columns are dense (ny, nx) arrays. Voxels are rows sorted by blocks of `BLOCK` x `BLOCK` columns (north-west first, row
-by row), and by (y, x, z) within a block; `blocks` says where the rows of each begin. A window reads the rows of the
-blocks that it meets, which lie together. Arrays are sharded: a scene is some dozen files.
+Columns are dense (ny, nx) arrays. Voxels are rows sorted by blocks of `BLOCK` x `BLOCK` columns
+(north-west first, row by row), and by (y, x, z) within a block; `blocks` says where the rows of
+each begin. A window reads the rows of the blocks that it meets, which lie together. Arrays are
+sharded: a scene is some dozen files.
 
 A scene is written beside its place and moved there when it is whole.
 """
@@ -21,10 +23,10 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from earthgen.blocks import column_order, within
 from earthgen.dataset.crop import CELL, Crop, require_cells
-from earthgen.dataset.errors import DatasetError, LicenceError, SceneExistsError
+from earthgen.errors import JobError, StoreError, StoreExistsError
 from earthgen.files import PARTIAL, disk_error
+from earthgen.stages.block import column_order, within
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
@@ -34,7 +36,8 @@ KEY = "earthgen_scene"
 """The attribute of the group that holds `SceneInfo`."""
 
 GRADES = ("A", "B", "C")
-"""Of licences: A stated for the data, B stated for the repository or known of the owner's data, C inferred."""
+"""Of licences: A stated for the data, B stated for the repository or known of the owner's data,
+C inferred."""
 
 READ_ERRORS = (OSError, KeyError, TypeError, ValueError, RuntimeError)
 """What zarr raises for a damaged array or group."""
@@ -77,12 +80,14 @@ class SceneInfo:
     name : of the scene, and of its folder
     frame : where it is; its ranges are multiples of 8 voxels
     place : the name of the place
-    source, licence, grade : where the data come from, under which licence, and how sure that is (`GRADES`)
+    source, licence, grade : where the data come from, under which licence, and how sure that is
+        (`GRADES`)
     inputs : role, name and digest of each file
     kind : "real" or "simulated"
-    held_out : bounds in CRS metres (left, bottom, right, top) of what must not be trained on; whole scene or parts
+    held_out : bounds in CRS metres (left, bottom, right, top) of what must not be trained on; whole
+        scene or parts
     settings : how it was built
-    quality : figures of `earthgen.dataset.quality`
+    quality : figures of `earthgen.dataset.builders.quality`
     """
 
     name: str
@@ -99,28 +104,43 @@ class SceneInfo:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "format_version": FORMAT_VERSION, "name": self.name, "frame": self.frame.to_dict(), "place": self.place,
-            "source": self.source, "licence": self.licence, "grade": self.grade,
-            "inputs": [dict(item) for item in self.inputs], "kind": self.kind,
-            "held_out": [list(bounds) for bounds in self.held_out], "settings": dict(self.settings),
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "frame": self.frame.to_dict(),
+            "place": self.place,
+            "source": self.source,
+            "licence": self.licence,
+            "grade": self.grade,
+            "inputs": [dict(item) for item in self.inputs],
+            "kind": self.kind,
+            "held_out": [list(bounds) for bounds in self.held_out],
+            "settings": dict(self.settings),
             "quality": dict(self.quality),
-        }  # fmt: skip
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SceneInfo:
         return cls(
-            values["name"], Frame.from_dict(values["frame"]), values["place"], values["source"], values["licence"],
-            values["grade"], tuple(values["inputs"]), values["kind"], tuple(map(tuple, values["held_out"])),
-            values["settings"], values["quality"],
-        )  # fmt: skip
+            values["name"],
+            Frame.from_dict(values["frame"]),
+            values["place"],
+            values["source"],
+            values["licence"],
+            values["grade"],
+            tuple(values["inputs"]),
+            values["kind"],
+            tuple(map(tuple, values["held_out"])),
+            values["settings"],
+            values["quality"],
+        )
 
 
 def check_licence(name: str, licence: str, grade: str) -> None:
-    """Raise LicenceError where a scene does not say its licence, or the grade is none."""
+    """Raise JobError where a scene does not say its licence, or the grade is none."""
     if not licence.strip():
-        raise LicenceError(f"scene {name} has no licence", "say it: licence = 'CC0-1.0'")
+        raise JobError(f"scene {name} has no licence", "say it: licence = 'CC0-1.0'")
     if grade not in GRADES:
-        raise LicenceError(
+        raise JobError(
             f"the licence grade {grade!r} of scene {name} is none",
             "give A (stated for the data), B (stated for the repository) or C (inferred)",
         )
@@ -133,8 +153,8 @@ class Scene:
     path: Path
     info: SceneInfo
     blocks: NDArray
-    """(blocks north to south, blocks west to east + 1) int64: the first row of each block; the last column is the end
-    of the row of blocks."""
+    """(blocks north to south, blocks west to east + 1) int64: the first row of each block; the
+    last column is the end of the row of blocks."""
     arrays: Mapping[str, Any] = field(repr=False)
     """Arrays of Zarr, or of numpy."""
 
@@ -152,7 +172,7 @@ class Scene:
 
         Raises
         ------
-        DatasetError
+        StoreError
             if it is damaged
         """
         place = ... if window is None else self.frame.slices(window)
@@ -167,7 +187,7 @@ class Scene:
         ------
         CropError, FrameError
             if the window lies on another lattice, or its ranges are no multiples of 8
-        DatasetError
+        StoreError
             if the scene is damaged
         """
         require_cells(window)
@@ -179,7 +199,11 @@ class Scene:
             if inner is not None:
                 values[window.slices(inner)] = self.layer(name, inner)
             columns[name] = values
-        rows = self._rows(inner) if inner is not None else {name: self._read(name, slice(0, 0)) for name in VOXELS}
+        rows = (
+            self._rows(inner)
+            if inner is not None
+            else {name: self._read(name, slice(0, 0)) for name in VOXELS}
+        )
         keep = within(rows["xyz"], window)
         keep &= (rows["xyz"][:, 2] >= window.z[0]) & (rows["xyz"][:, 2] < window.z[1])
         rows = {name: values[keep] for name, values in rows.items()}
@@ -187,9 +211,14 @@ class Scene:
         normal = rows["normal"][order].astype(np.float32)
         normal /= np.maximum(np.sqrt((normal * normal).sum(axis=1, keepdims=True)), 1.0)
         return Crop(
-            replace(window, vertical_crs=frame.vertical_crs), np.ascontiguousarray(rows["xyz"][order]),
-            rows["semantic"][order], normal, rows["rgb"][order], rows["rgb_known"][order], **columns,
-        )  # fmt: skip
+            replace(window, vertical_crs=frame.vertical_crs),
+            np.ascontiguousarray(rows["xyz"][order]),
+            rows["semantic"][order],
+            normal,
+            rows["rgb"][order],
+            rows["rgb_known"][order],
+            **columns,
+        )
 
     def loaded(self) -> Scene:
         """The scene with all arrays in memory."""
@@ -200,22 +229,26 @@ class Scene:
         first_x, last_x = ((x - self.frame.x[0]) // BLOCK for x in (inner.x[0], inner.x[1] - 1))
         first_y, last_y = ((self.frame.y[1] - 1 - y) // BLOCK for y in (inner.y[1] - 1, inner.y[0]))
         runs = [
-            (int(self.blocks[row, first_x]), int(self.blocks[row, last_x + 1])) for row in range(first_y, last_y + 1)
+            (int(self.blocks[row, first_x]), int(self.blocks[row, last_x + 1]))
+            for row in range(first_y, last_y + 1)
         ]
-        return {name: np.concatenate([self._read(name, slice(*run)) for run in runs]) for name in VOXELS}
+        return {
+            name: np.concatenate([self._read(name, slice(*run)) for run in runs]) for name in VOXELS
+        }
 
     def _read(self, name: str, place: Any) -> NDArray:
         try:
             return np.asarray(self.arrays[name][place])
         except READ_ERRORS as error:
-            raise DatasetError(
+            raise StoreError(
                 f"scene {self.path} is damaged: {name} cannot be read: {error}", "build it again"
             ) from error
 
 
 @dataclass(frozen=True)
 class SceneData:
-    """A scene in memory, before it is written: the columns on a frame, and the voxels of blocks in their order.
+    """A scene in memory, before it is written: the columns on a frame, and the voxels of blocks in
+    their order.
 
     rows : by the names of `VOXELS`; normals float32
     blocks : as of `Scene`
@@ -227,14 +260,16 @@ class SceneData:
     blocks: NDArray
 
 
-def write_scene(folder: str | Path, info: SceneInfo, data: SceneData, *, overwrite: bool = False) -> Scene:
+def write_scene(
+    folder: str | Path, info: SceneInfo, data: SceneData, *, overwrite: bool = False
+) -> Scene:
     """Write a scene as `folder`/NAME.zarr; it appears whole or not at all.
 
     Raises
     ------
-    SceneExistsError
+    StoreExistsError
         if it exists and is not to be overwritten
-    LicenceError
+    JobError
         if it does not say its licence
     StoreError
         if it cannot be written
@@ -244,11 +279,12 @@ def write_scene(folder: str | Path, info: SceneInfo, data: SceneData, *, overwri
         low, high = getattr(info.frame, axis)
         if low % CELL or high % CELL:
             raise FrameError(
-                f"the {axis} range of scene {info.name} is no multiple of {CELL} voxels", "snap it outwards"
+                f"the {axis} range of scene {info.name} is no multiple of {CELL} voxels",
+                "snap it outwards",
             )
     path = Path(folder) / f"{info.name}{SUFFIX}"
     if path.exists() and not overwrite:
-        raise SceneExistsError(f"{path} exists already", "give --overwrite, or another --out")
+        raise StoreExistsError(f"{path} exists already", "give --overwrite, or another --out")
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         part.mkdir(parents=True)
@@ -270,26 +306,48 @@ def write_scene(folder: str | Path, info: SceneInfo, data: SceneData, *, overwri
 def _write(path: Path, info: SceneInfo, data: SceneData) -> None:
     root = zarr.open_group(path, mode="w", zarr_format=3)
     codecs = [BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()]
-    # One edge for all dense arrays of a scene: a small scene is one chunk a file, a large one is sharded.
+    # One edge for all dense arrays of a scene: a small scene is one chunk a file, a large one is
+    # sharded.
     shard = min(SHARD, -(-max(data.frame.shape) // BLOCK) * BLOCK)
     for name, (dtype, extra, unit, title) in DENSE.items():
         array = root.create_array(
-            name, shape=(*data.frame.shape, *extra), chunks=(BLOCK, BLOCK, *extra), shards=(shard, shard, *extra),
-            dtype=dtype, compressors=codecs, fill_value=0, dimension_names=("y", "x", *["band"] * len(extra)),
-        )  # fmt: skip
+            name,
+            shape=(*data.frame.shape, *extra),
+            chunks=(BLOCK, BLOCK, *extra),
+            shards=(shard, shard, *extra),
+            dtype=dtype,
+            compressors=codecs,
+            fill_value=0,
+            dimension_names=("y", "x", *["band"] * len(extra)),
+        )
         array[...] = data.columns[name].astype(dtype)
         array.attrs.update({"units": unit, "long_name": title})
     count = len(data.rows["xyz"])
     group = root.create_group("voxels")
     for name, (dtype, extra) in VOXELS.items():
         array = group.create_array(
-            name, shape=(count, *extra), chunks=(ROW_CHUNK, *extra), shards=(ROW_SHARD, *extra), dtype=dtype,
-            compressors=codecs, fill_value=0,
-        )  # fmt: skip
+            name,
+            shape=(count, *extra),
+            chunks=(ROW_CHUNK, *extra),
+            shards=(ROW_SHARD, *extra),
+            dtype=dtype,
+            compressors=codecs,
+            fill_value=0,
+        )
         values = data.rows[name]
-        array[...] = np.round(values * NORMAL_SCALE).astype(dtype) if name == "normal" else values.astype(dtype)
-    index = group.create_array("blocks", shape=data.blocks.shape, chunks=data.blocks.shape, dtype="int64",
-                               compressors=codecs, fill_value=0)  # fmt: skip
+        array[...] = (
+            np.round(values * NORMAL_SCALE).astype(dtype)
+            if name == "normal"
+            else values.astype(dtype)
+        )
+    index = group.create_array(
+        "blocks",
+        shape=data.blocks.shape,
+        chunks=data.blocks.shape,
+        dtype="int64",
+        compressors=codecs,
+        fill_value=0,
+    )
     index[...] = data.blocks
     root.attrs[KEY] = info.to_dict()
 
@@ -305,23 +363,24 @@ def open_scene(path: str | Path) -> Scene:
 
     Raises
     ------
-    DatasetError
+    StoreError
         if it is not there, is no scene, is damaged, or has another format version
     """
     path = Path(path)
     if not path.exists():
-        raise DatasetError(f"scene {path} does not exist", "make it with `earthgen dataset build`")
+        raise StoreError(f"scene {path} does not exist", "make it with `earthgen dataset build`")
     try:
         root = zarr.open_group(path, mode="r", zarr_format=3)
         values = root.attrs.get(KEY)
     except READ_ERRORS as error:
-        raise DatasetError(f"{path} cannot be read as a scene: {error}", "build it again") from error
+        raise StoreError(f"{path} cannot be read as a scene: {error}", "build it again") from error
     if not isinstance(values, Mapping):
-        raise DatasetError(f"{path} is no scene", "name a folder made by `earthgen dataset build`")
+        raise StoreError(f"{path} is no scene", "name a folder made by `earthgen dataset build`")
     version = values.get("format_version")
     if version != FORMAT_VERSION:
-        raise DatasetError(
-            f"{path} has format version {version}, this earthgen reads {FORMAT_VERSION}", "build the scene again"
+        raise StoreError(
+            f"{path} has format version {version}, this earthgen reads {FORMAT_VERSION}",
+            "build the scene again",
         )
     try:
         info = SceneInfo.from_dict(values)
@@ -329,7 +388,7 @@ def open_scene(path: str | Path) -> Scene:
         arrays |= {name: root[f"voxels/{name}"] for name in VOXELS}
         blocks = np.asarray(_whole(root["voxels/blocks"]))
     except READ_ERRORS as error:
-        raise DatasetError(f"scene {path} is damaged: {error}", "build it again") from error
+        raise StoreError(f"scene {path} is damaged: {error}", "build it again") from error
     return Scene(path, info, blocks, arrays)
 
 
@@ -342,11 +401,13 @@ def scenes_in(folder: str | Path) -> list[Scene]:
 
     Raises
     ------
-    DatasetError
+    StoreError
         if there is none
     """
     folder = Path(folder)
     found = sorted(path for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith("."))
     if not found:
-        raise DatasetError(f"there is no scene in {folder}", "make one with `earthgen dataset build --out`")
+        raise StoreError(
+            f"there is no scene in {folder}", "make one with `earthgen dataset build --out`"
+        )
     return [open_scene(path) for path in found]

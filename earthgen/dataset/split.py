@@ -1,7 +1,8 @@
-"""Parts of a dataset by place: what is trained on, and what is held out, with a strip between them that is neither.
+"""Parts of a dataset by place: what is trained on, and what is held out, with a strip between them
+that is neither.
 
-Two scenes of one place may overlap, also in different CRSs. So what is held out is held out of every scene: its bounds
-are brought into the CRS of each.
+Two scenes of one place may overlap, also in different CRSs. So what is held out is held out of
+every scene: its bounds are brought into the CRS of each.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.dataset.crop import CELL
-from earthgen.dataset.errors import DatasetError, RecipeError
 from earthgen.dataset.scene import Scene
+from earthgen.errors import JobError, StoreError
 from earthgen.files import replace_file
 from geo_io.crs import transform_bounds
 from geo_io.errors import nearest_name
@@ -53,7 +54,8 @@ class Split:
     buffer: float = BUFFER
 
     def cells(self, frame: Frame, part: Part) -> NDArray:
-        """(ny / 8, nx / 8) bool: cells of 8 x 8 columns of a scene that belong to a part, rows from north to south.
+        """(ny / 8, nx / 8) bool: cells of 8 x 8 columns of a scene that belong to a part, rows from
+        north to south.
 
         frame : its x and y ranges are multiples of 8
         """
@@ -70,9 +72,10 @@ class Split:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "rule": self.rule, "buffer": self.buffer,
+            "rule": self.rule,
+            "buffer": self.buffer,
             "held_out": [{"crs": area.crs, "bounds": list(area.bounds)} for area in self.areas],
-        }  # fmt: skip
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Split:
@@ -94,7 +97,8 @@ def _mark(mask: NDArray, frame: Frame, bounds: Bounds, buffer: float, whole: boo
         rows = np.floor(north + slack), np.ceil(south - slack)
         cols = np.floor(west + slack), np.ceil(east - slack)
     (r0, r1), (c0, c1) = (
-        [int(np.clip(v, 0, n)) for v in pair] for pair, n in ((rows, mask.shape[0]), (cols, mask.shape[1]))
+        [int(np.clip(v, 0, n)) for v in pair]
+        for pair, n in ((rows, mask.shape[0]), (cols, mask.shape[1]))
     )
     mask[r0:r1, c0:c1] = True
 
@@ -104,14 +108,15 @@ def by_name(scenes: Sequence[Scene], names: Sequence[str] = (), buffer: float = 
 
     Raises
     ------
-    RecipeError
+    JobError
         if there is no scene of a name
     """
     known = {scene.info.name: scene for scene in scenes}
     for name in names:
         if name not in known:
-            raise RecipeError(
-                f"there is no scene {name!r}{nearest_name(name, known)}", "`earthgen dataset inspect` lists them"
+            raise JobError(
+                f"there is no scene {name!r}{nearest_name(name, known)}",
+                "`earthgen dataset inspect` lists them",
             )
     areas = []
     for scene in scenes:
@@ -121,19 +126,27 @@ def by_name(scenes: Sequence[Scene], names: Sequence[str] = (), buffer: float = 
 
 
 def by_blocks(
-    scenes: Sequence[Scene], share: float, *, block: float = 512.0, seed: int = 0, buffer: float = BUFFER
+    scenes: Sequence[Scene],
+    share: float,
+    *,
+    block: float = 512.0,
+    seed: int = 0,
+    buffer: float = BUFFER,
 ) -> Split:
-    """A share of all blocks of a lattice from each CRS's origin, drawn by place; what recipes hold out stays so.
+    """A share of all blocks of a lattice from each CRS's origin, drawn by place; what recipes hold
+    out stays so.
 
     share : of the blocks, in (0, 1); block : their edge, metres
 
     Raises
     ------
-    RecipeError
+    JobError
         if the share or the block is none
     """
     if not (0 < share < 1 and block > 0):
-        raise RecipeError(f"a share of {share} of blocks of {block} m is none", "give a share between 0 and 1")
+        raise JobError(
+            f"a share of {share} of blocks of {block} m is none", "give a share between 0 and 1"
+        )
     areas = {(area.crs, area.bounds): area for area in by_name(scenes).areas}
     for scene in scenes:
         left, bottom, right, top = scene.frame.bounds
@@ -162,7 +175,7 @@ def read_split(folder: str | Path, scenes: Sequence[Scene]) -> Split:
 
     Raises
     ------
-    DatasetError
+    StoreError
         if it cannot be read
     """
     path = Path(folder) / FILE
@@ -171,7 +184,9 @@ def read_split(folder: str | Path, scenes: Sequence[Scene]) -> Split:
     try:
         return Split.from_dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}", "make it again with `earthgen dataset split`") from error
+        raise StoreError(
+            f"{path} cannot be read: {error}", "make it again with `earthgen dataset split`"
+        ) from error
 
 
 def summary(scenes: Sequence[Scene], split: Split) -> list[dict[str, Any]]:
@@ -183,8 +198,13 @@ def summary(scenes: Sequence[Scene], split: Split) -> list[dict[str, Any]]:
         count = valid.reshape(ny // CELL, CELL, nx // CELL, CELL).sum(axis=(1, 3))
         area = scene.frame.voxel_size**2 / 1e6
         train, held = split.cells(scene.frame, "train"), split.cells(scene.frame, "held_out")
-        rows.append({
-            "scene": scene.info.name, "grade": scene.info.grade, "km2": float(count.sum() * area),
-            "train_km2": float(count[train].sum() * area), "held_out_km2": float(count[held].sum() * area),
-        })  # fmt: skip
+        rows.append(
+            {
+                "scene": scene.info.name,
+                "grade": scene.info.grade,
+                "km2": float(count.sum() * area),
+                "train_km2": float(count[train].sum() * area),
+                "held_out_km2": float(count[held].sum() * area),
+            }
+        )
     return rows

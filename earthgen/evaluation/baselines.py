@@ -1,4 +1,5 @@
-"""What a learned backend has to beat besides `procedural`: the nearest training tile, and classes at mean height."""
+"""What a learned backend has to beat besides `procedural`: the nearest training tile, and
+classes at mean height."""
 
 from __future__ import annotations
 
@@ -8,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgen.dataset.builders.surface import Columns, height_field
 from earthgen.dataset.crop import Crop, transform_crop
-from earthgen.dataset.crops import Crops
+from earthgen.dataset.crop_sampler import Crops
 from earthgen.dataset.scene import Scene
-from earthgen.dataset.shell import Columns, height_field
 from earthgen.evaluation.patch import Patch, patch_of_crop, plain_splats
 from geo_io.frame import Frame
 from geo_io.legend import palette
@@ -31,7 +32,8 @@ BASELINES = {
 class MeanHeights:
     """Mean height, metres, and mean colour of each class code of the training crops.
 
-    height : (256,) float32; colour : (256, 3) uint8, that of the legend where no colour of a class is known
+    height : (256,) float32; colour : (256, 3) uint8, that of the legend where no colour of a class
+        is known
     """
 
     height: NDArray
@@ -40,9 +42,14 @@ class MeanHeights:
     def patch(self, crop: Crop) -> Patch:
         """The columns of a crop's land cover at their mean heights, on its ground."""
         columns = Columns(
-            crop.frame, crop.ground, self.height[crop.cover], crop.cover, self.colour[crop.cover],
-            np.ones(crop.frame.shape, bool), crop.valid,
-        )  # fmt: skip
+            crop.frame,
+            crop.ground,
+            self.height[crop.cover],
+            crop.cover,
+            self.colour[crop.cover],
+            np.ones(crop.frame.shape, bool),
+            crop.valid,
+        )
         data = height_field(columns)
         xyz = data.rows["xyz"]
         order = np.lexsort((xyz[:, 2], xyz[:, 0], xyz[:, 1]))
@@ -66,10 +73,14 @@ def mean_heights(training: Crops) -> MeanHeights:
         used, known = times > 0, (times > 0) & layers["image_known"]
         cover = layers["cover"]
         count += np.bincount(cover[used], times[used], CODES)
-        total += np.bincount(cover[used], times[used] * layers["height"][used].astype(np.float64), CODES)
+        total += np.bincount(
+            cover[used], times[used] * layers["height"][used].astype(np.float64), CODES
+        )
         seen += np.bincount(cover[known], times[known], CODES)
         image = layers["image"][known]
-        colour += np.stack([np.bincount(cover[known], times[known] * image[:, n], CODES) for n in range(3)], axis=1)
+        colour += np.stack(
+            [np.bincount(cover[known], times[known] * image[:, n], CODES) for n in range(3)], axis=1
+        )
     legend = np.full((CODES, 3), 128.0)
     legend[: len(palette())] = palette()
     mean = colour / np.maximum(seen, 1)[:, None]
@@ -90,7 +101,8 @@ class NearestTile:
     covers: NDArray
 
     def find(self, crop: Crop) -> tuple[int, int, bool, float]:
-        """(number, quarter turns, mirrored, share of the crop's columns that agree): the first of the best."""
+        """(number, quarter turns, mirrored, share of the crop's columns that agree): the first
+        of the best."""
         wanted, valid = crop.cover, crop.valid & (crop.cover != 0)
         best = (0, 0, False, -1.0)
         for flip in (False, True):
@@ -108,12 +120,21 @@ class NearestTile:
         """The nearest training crop in the place of a crop, on its ground."""
         number, turns, flip, _ = self.find(crop)
         found = transform_crop(self.training[number], turns, flip)
-        move = np.array([crop.frame.x[0] - found.frame.x[0], crop.frame.y[0] - found.frame.y[0], 0], np.int32)
+        move = np.array(
+            [crop.frame.x[0] - found.frame.x[0], crop.frame.y[0] - found.frame.y[0], 0], np.int32
+        )
         keep = (found.xyz[:, 2] >= crop.frame.z[0]) & (found.xyz[:, 2] < crop.frame.z[1])
         there = replace(
-            found, frame=crop.frame, xyz=found.xyz[keep] + move, semantic=found.semantic[keep], rgb=found.rgb[keep],
-            rgb_known=found.rgb_known[keep], normal=found.normal[keep], ground=crop.ground, valid=crop.valid,
-        )  # fmt: skip
+            found,
+            frame=crop.frame,
+            xyz=found.xyz[keep] + move,
+            semantic=found.semantic[keep],
+            rgb=found.rgb[keep],
+            rgb_known=found.rgb_known[keep],
+            normal=found.normal[keep],
+            ground=crop.ground,
+            valid=crop.valid,
+        )
         return patch_of_crop(there)
 
 

@@ -1,4 +1,5 @@
-"""Distances between distributions of features: Frechet, and the unbiased kernel distance with a confidence interval."""
+"""Distances between distributions of features: Frechet, and the unbiased kernel distance with a
+confidence interval."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.evaluation.errors import TooFewSamplesError
+from geo_io.errors import InputError
 
 Kernel = Callable[[NDArray, NDArray], NDArray]
 """(n, d), (m, d) -> (n, m) float64."""
@@ -17,33 +18,47 @@ NORMAL_95 = 1.959963984540054
 """Standard errors either side of the mean that hold 95 % of a normal distribution."""
 
 
-def frechet_of_normals(mean: NDArray, covariance: NDArray, other_mean: NDArray, other_covariance: NDArray) -> float:
-    """Squared Frechet (Wasserstein-2) distance of two normal distributions (Dowson and Landau 1982).
+def frechet_of_normals(
+    mean: NDArray, covariance: NDArray, other_mean: NDArray, other_covariance: NDArray
+) -> float:
+    """Squared Frechet (Wasserstein-2) distance of two normal distributions (Dowson and Landau
+    1982).
 
     mean : (d,); covariance : (d, d), symmetric, no negative eigenvalues
     """
     difference = mean - other_mean
-    # tr (A B)^(1/2) by the symmetric sqrt(A) B sqrt(A), whose eigenvalues are real and not negative.
+    # tr (A B)^(1/2) by the symmetric sqrt(A) B sqrt(A), whose eigenvalues are real and not
+    # negative.
     values, vectors = np.linalg.eigh(covariance)
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
     inner = np.linalg.eigvalsh(root @ other_covariance @ root)
-    trace = np.trace(covariance) + np.trace(other_covariance) - 2 * np.sqrt(np.clip(inner, 0, None)).sum()
+    trace = (
+        np.trace(covariance)
+        + np.trace(other_covariance)
+        - 2 * np.sqrt(np.clip(inner, 0, None)).sum()
+    )
     return float(difference @ difference + max(trace, 0.0))
 
 
 def frechet(one: NDArray, other: NDArray) -> float:
-    """Squared Frechet distance of normal distributions fitted to (n, d) and (m, d) features (Heusel et al. 2017).
+    """Squared Frechet distance of normal distributions fitted to (n, d) and (m, d) features (Heusel
+    et al. 2017).
 
-    With few samples it is too large: two samples of one distribution are some d / n apart. Compare numbers of one n
-    only, and with what two halves of the truth give.
+    With few samples it is too large: two samples of one distribution are some d / n apart. Compare
+    numbers of one n only, and with what two halves of the truth give.
 
-    Raises TooFewSamplesError for fewer than two samples.
+    Raises InputError for fewer than two samples.
     """
     a, b = _checked(one, 2), _checked(other, 2)
-    if a.shape[1] > len(a) + len(b):  # nothing is lost in the space that the samples span, and it is smaller
+    if a.shape[1] > len(a) + len(
+        b
+    ):  # nothing is lost in the space that the samples span, and it is smaller
         a, b = _in_their_span(a, b)
     return frechet_of_normals(
-        a.mean(0), np.atleast_2d(np.cov(a, rowvar=False)), b.mean(0), np.atleast_2d(np.cov(b, rowvar=False))
+        a.mean(0),
+        np.atleast_2d(np.cov(a, rowvar=False)),
+        b.mean(0),
+        np.atleast_2d(np.cov(b, rowvar=False)),
     )
 
 
@@ -88,13 +103,15 @@ def median_distance(samples: NDArray) -> float:
 
 
 def kernel_distance(one: NDArray, other: NDArray, kernel: Kernel = polynomial) -> Estimate:
-    """Squared maximum mean discrepancy of (n, d) and (m, d) samples (Gretton et al., JMLR 2012), unbiased.
+    """Squared maximum mean discrepancy of (n, d) and (m, d) samples (Gretton et al., JMLR 2012),
+    unbiased.
 
-    Unbiased means: about 0 on average for samples of one distribution, and often a little below it. For n = m the
-    samples may be in pairs, such as a place and the world made for it: the U-statistic of Gretton's lemma 6 leaves the
-    pairs out, which are not independent. The interval is the jackknife's, over pairs, or over samples of both.
+    Unbiased means: about 0 on average for samples of one distribution, and often a little below it.
+    For n = m the samples may be in pairs, such as a place and the world made for it: the
+    U-statistic of Gretton's lemma 6 leaves the pairs out, which are not independent. The interval
+    is the jackknife's, over pairs, or over samples of both.
 
-    Raises TooFewSamplesError for fewer than three samples.
+    Raises InputError for fewer than three samples.
     """
     a, b = _checked(one, 3), _checked(other, 3)
     if len(a) == len(b):
@@ -118,7 +135,8 @@ def kernel_distance(one: NDArray, other: NDArray, kernel: Kernel = polynomial) -
 
 
 def jackknife(value: float, left_out: list[NDArray]) -> Estimate:
-    """A number and its interval, from what it is without each sample, for one or more independent sets of samples."""
+    """A number and its interval, from what it is without each sample, for one or more
+    independent sets of samples."""
     variance = sum((len(v) - 1) / len(v) * float(np.square(v - v.mean()).sum()) for v in left_out)
     reach = NORMAL_95 * float(np.sqrt(variance))
     return Estimate(float(value), float(value) - reach, float(value) + reach)
@@ -126,7 +144,8 @@ def jackknife(value: float, left_out: list[NDArray]) -> Estimate:
 
 def _checked(samples: NDArray, least: int) -> NDArray:
     if samples.ndim != 2 or len(samples) < least:
-        raise TooFewSamplesError(
-            f"{len(samples)} samples tell nothing of a distribution", f"give at least {least}, such as more --crops"
+        raise InputError(
+            f"{len(samples)} samples tell nothing of a distribution",
+            f"give at least {least}, such as more --crops",
         )
     return samples.astype(np.float64)

@@ -1,4 +1,5 @@
-"""Backends and weights, measured on the held-out crops of a dataset. docs/evaluation.md says what is measured."""
+"""Backends and weights, measured on the held-out crops of a dataset. docs/evaluation.md says
+what is measured."""
 
 from __future__ import annotations
 
@@ -12,21 +13,28 @@ import numpy as np
 import earthgen
 from earthgen import plugins as plugin_module
 from earthgen.dataset.crop import Crop
-from earthgen.dataset.crops import Crops, open_crops
-from earthgen.dataset.errors import CropError
+from earthgen.dataset.crop_sampler import Crops, open_crops
 from earthgen.dataset.split import read_split
-from earthgen.evaluation import image_features, reconstruction
-from earthgen.evaluation.baselines import BASELINES, MEAN_HEIGHT, NEAREST, mean_heights, nearest_tile
-from earthgen.evaluation.overlap import Agreement
+from earthgen.errors import CropError
+from earthgen.evaluation import reconstruction
+from earthgen.evaluation.baselines import (
+    BASELINES,
+    MEAN_HEIGHT,
+    NEAREST,
+    mean_heights,
+    nearest_tile,
+)
+from earthgen.evaluation.diversity import Seams, borders, crop_on, diversity
+from earthgen.evaluation.metrics import Agreement
 from earthgen.evaluation.patch import Patch, patch_of_crop
 from earthgen.evaluation.realism import Features, features_of, halves, realism, stacked
 from earthgen.evaluation.settings import SIZE, Settings, backends_of, by_scene, chosen, held_out
-from earthgen.evaluation.variety import Seams, borders, crop_on, diversity
 from earthgen.evaluation.views import clay, picture, views
 from earthgen.evaluation.weights import weights_of
 from earthgen.evaluation.worlds import SceneWorld, choose, create, make_world
-from earthgen.models.card import WeightSet
+from earthgen.models import image_features
 from earthgen.models.presets import preset
+from earthgen.models.weights.card import WeightSet
 from earthgen.progress import Progress
 from geo_io.legend import palette
 
@@ -71,21 +79,24 @@ class _Bench:
 
 
 def evaluate(
-    settings: Settings, plugins: plugin_module.Plugins | None = None, progress: Progress | None = None
+    settings: Settings,
+    plugins: plugin_module.Plugins | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Measure backends, and the parts of a set of weights, on the same held-out crops.
 
-    The figures are a function of data, weights and settings; only "seconds_per_km2" of the report tells of the machine.
+    The figures are a function of data, weights and settings; only "seconds_per_km2" of the report
+    tells of the machine.
 
     Raises
     ------
-    NoHeldOutCropsError
+    CropError
         if nothing is held out
-    EvaluationSettingsError, UnknownBackendError
+    JobError, UnknownNameError
         if a setting is wrong, before anything is computed
-    VoxelSizeError
+    FrameError
         if the dataset has another voxel size than the weights
-    WeightsError, FeatureNetworkError
+    ModelError, ModelError
         if weights cannot be used
     """
     plugins = plugins or plugin_module.load()
@@ -108,17 +119,30 @@ def evaluate(
 
     truth = _truth(bench)
     report: dict[str, Any] = {
-        "earthgen": earthgen.__version__, "settings": _plain(settings), "dataset": _dataset(bench),
-        "weights": _weights(weights), "reconstruction": {}, "paper": reconstruction.PAPER, "worlds": {}, "classes": {},
-        "diversity": {}, "seams": {"truth": {}}, "floor": halves(truth, settings.seed), "seconds_per_km2": {},
+        "earthgen": earthgen.__version__,
+        "settings": _plain(settings),
+        "dataset": _dataset(bench),
+        "weights": _weights(weights),
+        "reconstruction": {},
+        "paper": reconstruction.PAPER,
+        "worlds": {},
+        "classes": {},
+        "diversity": {},
+        "seams": {"truth": {}},
+        "floor": halves(truth, settings.seed),
+        "seconds_per_km2": {},
         "notes": bench.notes,
-    }  # fmt: skip
+    }
     found = Evaluation(report, _first_pictures(bench))
     if weights is not None:
         figures, found.rebuilt, notes = reconstruction.measure(
-            weights, bench.crops, seed=settings.seed, sampling_steps=settings.steps, guidance=settings.guidance,
+            weights,
+            bench.crops,
+            seed=settings.seed,
+            sampling_steps=settings.steps,
+            guidance=settings.guidance,
             step=progress.step,
-        )  # fmt: skip
+        )
         report["reconstruction"] = figures
         bench.notes += notes
     training = _training(bench, size, names)
@@ -135,11 +159,12 @@ def _columns(weights: WeightSet | None) -> int:
     return preset(weights.card["preset"]).columns
 
 
-# ---- before backends ----------------------------------------------------------------------------------------
-
-
 def _bench(
-    settings: Settings, plugins: plugin_module.Plugins, progress: Progress, every: Crops, numbers: list[int]
+    settings: Settings,
+    plugins: plugin_module.Plugins,
+    progress: Progress,
+    every: Crops,
+    numbers: list[int],
 ) -> _Bench:
     crops = [every[number] for number in numbers]
     truths = [patch_of_crop(crop) for crop in crops]
@@ -152,15 +177,26 @@ def _bench(
     if len(crops) < settings.crops:
         notes.append(f"{len(crops)} crops are held out, of {settings.crops} that were asked for")
     return _Bench(
-        settings, plugins, progress, every, numbers, crops, truths, coloured, diverse[: min(DIVERSE, len(places))],
-        places, notes,
-    )  # fmt: skip
+        settings,
+        plugins,
+        progress,
+        every,
+        numbers,
+        crops,
+        truths,
+        coloured,
+        diverse[: min(DIVERSE, len(places))],
+        places,
+        notes,
+    )
 
 
 def _steps(bench: _Bench, names: Sequence[str], weights: WeightSet | None) -> int:
     count = len(bench.crops)
     made = [name for name in names if name not in BASELINES]
-    extra = len(bench.diverse) * (bench.settings.seeds - 1) + 1  # borders are one step: how many there are shows later
+    extra = (
+        len(bench.diverse) * (bench.settings.seeds - 1) + 1
+    )  # borders are one step: how many there are shows later
     total = count * (1 + len(names)) + len(made) * extra
     return total + (reconstruction.steps_of(weights, count) if weights is not None else 0)
 
@@ -180,15 +216,20 @@ def _features(bench: _Bench, place: int, patch: Patch) -> Features:
 
 
 def _training(bench: _Bench, size: int, names: Sequence[str]) -> Crops | None:
-    """The crops that baselines are made of; None, with a note, where there are none and none was asked for by name."""
+    """The crops that baselines are made of; None, with a note, where there are none and none was
+    asked for by name."""
     if not set(names) & set(BASELINES):
         return None
     settings = bench.settings
     try:
         return open_crops(
-            settings.data, size=size, part="train", grades=settings.grades, voxel_size=bench.crops[0].frame.voxel_size,
+            settings.data,
+            size=size,
+            part="train",
+            grades=settings.grades,
+            voxel_size=bench.crops[0].frame.voxel_size,
             band=bench.every.band,
-        )  # fmt: skip
+        )
     except CropError:
         if set(settings.backends) & set(BASELINES):
             raise
@@ -206,32 +247,42 @@ def _dataset(bench: _Bench) -> dict[str, Any]:
         "coloured": sum(bench.coloured),
         "places": [
             {
-                "scene": name, "place": scene.info.place, "crops": len(found), "source": scene.info.source,
-                "licence": scene.info.licence, "grade": scene.info.grade, "kind": scene.info.kind,
+                "scene": name,
+                "place": scene.info.place,
+                "crops": len(found),
+                "source": scene.info.source,
+                "licence": scene.info.licence,
+                "grade": scene.info.grade,
+                "kind": scene.info.kind,
             }
             for name, (scene, found) in bench.places.items()
         ],
-    }  # fmt: skip
+    }
 
 
 def _weights(weights: WeightSet | None) -> dict[str, Any] | None:
     if weights is None:
         return None
     return {
-        "title": weights.card.get("title", ""), "preset": weights.card.get("preset", ""),
-        "licence": weights.card.get("licence", ""), "digests": {name: h.digest for name, h in weights.parts.items()},
-    }  # fmt: skip
+        "title": weights.card.get("title", ""),
+        "preset": weights.card.get("preset", ""),
+        "licence": weights.card.get("licence", ""),
+        "digests": {name: h.digest for name, h in weights.parts.items()},
+    }
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
     values = asdict(settings)
-    return {**values, "data": settings.data.name, "weights": settings.weights.name if settings.weights else None}
+    return {
+        **values,
+        "data": settings.data.name,
+        "weights": settings.weights.name if settings.weights else None,
+    }
 
 
-# ---- a backend ----------------------------------------------------------------------------------------------
-
-
-def _measure(bench: _Bench, name: str, truth: Features, training: Crops | None, found: Evaluation) -> None:
+def _measure(
+    bench: _Bench, name: str, truth: Features, training: Crops | None, found: Evaluation
+) -> None:
     report = found.report
     began = time.perf_counter()
     if name == NEAREST and training is not None:
@@ -308,7 +359,10 @@ def _seams(bench: _Bench, name: str, truths: dict[str, Any]) -> dict[str, Any]:
     if not bench.settings.borders:
         return {}
     split = read_split(bench.settings.data, list(bench.every.scenes))
-    worlds = {place: _world(bench, scene, name, bench.settings.seed) for place, (scene, _) in bench.places.items()}
+    worlds = {
+        place: _world(bench, scene, name, bench.settings.seed)
+        for place, (scene, _) in bench.places.items()
+    }
     pitches = next(iter(worlds.values())).pitches
     found: dict[str, Any] = {}
     for pitch in pitches:
@@ -324,18 +378,25 @@ def _seams(bench: _Bench, name: str, truths: dict[str, Any]) -> dict[str, Any]:
         if count:
             metres = f"{pitch * bench.crops[0].frame.voxel_size:g}"
             for ratios, into in ((made.ratios(), found), (real.ratios(), truths)):
-                into[metres] = {**{key: asdict(ratio) for key, ratio in ratios.items()}, "places": count}
+                into[metres] = {
+                    **{key: asdict(ratio) for key, ratio in ratios.items()},
+                    "places": count,
+                }
     if not found:
-        bench.notes.append(f"{name}: no border of windows lies in what is held out, so nothing is known of seams")
+        bench.notes.append(
+            f"{name}: no border of windows lies in what is held out, so nothing is known of seams"
+        )
     return found
-
-
-# ---- pictures -------------------------------------------------------------------------------------------------
 
 
 def _shown(bench: _Bench) -> list[int]:
     """Crops of which there are pictures: of each place in turn."""
-    order = [found[turn] for turn in range(SHOWN) for _, found in bench.places.values() if turn < len(found)]
+    order = [
+        found[turn]
+        for turn in range(SHOWN)
+        for _, found in bench.places.values()
+        if turn < len(found)
+    ]
     return order[:SHOWN]
 
 
@@ -345,18 +406,32 @@ def _first_pictures(bench: _Bench) -> list[dict[str, Any]]:
         crop, truth = bench.crops[place], bench.truths[place]
         scene, _ = bench.every.where(bench.numbers[place])
         grey = np.full((*crop.frame.shape, 3), 128, np.uint8)
-        cover = np.where((crop.valid & (crop.cover > 0))[..., None], palette()[crop.cover], grey).astype(np.uint8)
+        cover = np.where(
+            (crop.valid & (crop.cover > 0))[..., None], palette()[crop.cover], grey
+        ).astype(np.uint8)
         cover = cover.repeat(-(-128 // cover.shape[0]), 0).repeat(-(-128 // cover.shape[1]), 1)
-        pictures = [("land cover", cover), ("truth", picture(truth, clay(truth), views(truth)["oblique"]))]
+        pictures = [
+            ("land cover", cover),
+            ("truth", picture(truth, clay(truth), views(truth)["oblique"])),
+        ]
         if bench.coloured[place] and truth.splats is not None:
             pictures.append(("truth, colours", picture(truth, truth.splats, views(truth)["above"])))
-        rows.append({"title": f"{scene.info.place}, {crop.frame.x[0]} {crop.frame.y[0]}", "pictures": pictures})
+        rows.append(
+            {
+                "title": f"{scene.info.place}, {crop.frame.x[0]} {crop.frame.y[0]}",
+                "pictures": pictures,
+            }
+        )
     return rows
 
 
-def _add_pictures(shown: list[dict[str, Any]], patches: Sequence[Patch], name: str, bench: _Bench) -> None:
+def _add_pictures(
+    shown: list[dict[str, Any]], patches: Sequence[Patch], name: str, bench: _Bench
+) -> None:
     for row, place in zip(shown, _shown(bench), strict=True):
         patch = patches[place].only(bench.truths[place].valid)
         row["pictures"].append((name, picture(patch, clay(patch), views(patch)["oblique"])))
         if patch.splats is not None and name not in BASELINES:
-            row["pictures"].append((f"{name}, colours", picture(patch, patch.splats, views(patch)["above"])))
+            row["pictures"].append(
+                (f"{name}, colours", picture(patch, patch.splats, views(patch)["above"]))
+            )

@@ -1,7 +1,7 @@
 """Statistics of the geometry of a patch as one vector: what the realism of geometry is measured by.
 
-All are of columns seen from above, and none says which class stands where, which the condition gives. They are brought
-to mean 0 and deviation 1 by those of the truth before distances are taken.
+All are of columns seen from above, and none says which class stands where, which the condition
+gives. They are brought to mean 0 and deviation 1 by those of the truth before distances are taken.
 """
 
 from __future__ import annotations
@@ -23,14 +23,28 @@ LAGS = (1, 4, 16)
 """Voxels apart at which heights are compared."""
 
 NAMES = (
-    *(f"height_{low:g}_{high:g}" for low, high in zip((0.0, *HEIGHTS), (*HEIGHTS, np.inf), strict=True)),
-    *(f"slope_{low:g}_{high:g}" for low, high in zip((0.0, *SLOPES), (*SLOPES, np.inf), strict=True)),
-    "rough_building", "rough_plants", "rough_open",
+    *(
+        f"height_{low:g}_{high:g}"
+        for low, high in zip((0.0, *HEIGHTS), (*HEIGHTS, np.inf), strict=True)
+    ),
+    *(
+        f"slope_{low:g}_{high:g}"
+        for low, high in zip((0.0, *SLOPES), (*SLOPES, np.inf), strict=True)
+    ),
+    "rough_building",
+    "rough_plants",
+    "rough_open",
     *(f"difference_{lag}" for lag in LAGS),
-    "building_height", "building_spread", "building_count", "building_area", "building_largest", "building_edge",
-    "plant_height", "plant_spread",
+    "building_height",
+    "building_spread",
+    "building_count",
+    "building_area",
+    "building_largest",
+    "building_edge",
+    "plant_height",
+    "plant_spread",
     "voxels",
-)  # fmt: skip
+)
 """What each number is; see `geometry_features`."""
 
 
@@ -38,10 +52,13 @@ def geometry_features(patch: Patch) -> NDArray:
     """(len(NAMES),) float64.
 
     height_a_b : share of columns with heights in [a, b) metres; slope_a_b : alike, of slopes
-    rough_... : mean absolute Laplacian of heights, metres, on buildings, on plants (trees, forest, shrub), elsewhere
-    difference_n : mean absolute difference of the heights of columns n voxels apart to the east and to the north
+        rough_... : mean absolute Laplacian of heights, metres, on buildings, on plants (trees,
+        forest, shrub), elsewhere
+    difference_n : mean absolute difference of the heights of columns n voxels apart to the east and
+        to the north
     building_height, building_spread : mean and deviation of heights on buildings, metres
-    building_count : buildings (joined cells, by sides) a hectare; building_area : mean logarithm of their areas in m2
+    building_count : buildings (joined cells, by sides) a hectare; building_area : mean logarithm of
+        their areas in m2
     building_largest : logarithm of the largest area; building_edge : outline over area, 1/m
     plant_height, plant_spread : as of buildings
     voxels : surface voxels a column: walls, steps and crowns
@@ -67,7 +84,8 @@ def geometry_features(patch: Patch) -> NDArray:
 
 
 def standardised(features: NDArray, truth: NDArray) -> NDArray:
-    """(n, d) features by the mean and deviation of (m, d) ones of the truth; what never varies there is only moved."""
+    """(n, d) features by the mean and deviation of (m, d) ones of the truth; what never varies
+    there is only moved."""
     spread = truth.std(0)
     return np.asarray((features - truth.mean(0)) / np.where(spread > 1e-6, spread, 1.0))
 
@@ -80,7 +98,9 @@ def _plants() -> NDArray:
 
 
 def _shares(values: NDArray, edges: tuple[float, ...]) -> NDArray:
-    return np.asarray(np.bincount(np.digitize(values, edges), minlength=len(edges) + 1) / max(values.size, 1))
+    return np.asarray(
+        np.bincount(np.digitize(values, edges), minlength=len(edges) + 1) / max(values.size, 1)
+    )
 
 
 def _mean(values: NDArray) -> float:
@@ -107,4 +127,9 @@ def _sizes(built: NDArray, valid: NDArray, size: float) -> tuple[float, float, f
     areas = np.bincount(number.ravel())[1:] * size**2
     sides = int((built[1:] != built[:-1]).sum() + (built[:, 1:] != built[:, :-1]).sum())
     hectares = float(valid.sum()) * size**2 / 1e4
-    return count / hectares, float(np.log(areas).mean()), float(np.log(areas.max())), sides * size / float(areas.sum())
+    return (
+        count / hectares,
+        float(np.log(areas).mean()),
+        float(np.log(areas.max())),
+        sides * size / float(areas.sum()),
+    )

@@ -1,4 +1,5 @@
-"""Realism: how far the features of made patches are from those of true ones, by geometry and by pictures."""
+"""Realism: how far the features of made patches are from those of true ones, by geometry and by
+pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.evaluation.distances import Kernel, frechet, gaussian, kernel_distance, median_distance, polynomial
+from earthgen.evaluation.distances import (
+    Kernel,
+    frechet,
+    gaussian,
+    kernel_distance,
+    median_distance,
+    polynomial,
+)
 from earthgen.evaluation.geometry_features import geometry_features, standardised
 from earthgen.evaluation.patch import Patch
 
@@ -17,7 +25,8 @@ LEAST = 4
 """Patches from which distances are taken at all; far more make them worth something."""
 
 KINDS = ("geometry", "clay_above", "clay_oblique", "colour_above")
-"""Sets of features: statistics of the geometry; pictures of geometry and classes; pictures in colour."""
+"""Sets of features: statistics of the geometry; pictures of geometry and classes; pictures in
+colour."""
 
 Features = dict[str, NDArray]
 """Of one patch (d,) or of several (n, d), by kind; a kind is left out where it cannot be had."""
@@ -26,12 +35,13 @@ Features = dict[str, NDArray]
 def features_of(patch: Patch, known: NDArray | None, images: bool) -> Features:
     """All features of one patch.
 
-    known : (ny, nx) bool, the columns whose colours are compared, None for none; images : whether pictures are compared
+    known : (ny, nx) bool, the columns whose colours are compared, None for none; images : whether
+        pictures are compared
     """
     found: Features = {"geometry": geometry_features(patch)}
     if images:
-        from earthgen.evaluation.image_features import image_features
         from earthgen.evaluation.views import clay, picture, views
+        from earthgen.models.image_features import image_features
 
         cameras, shaded = views(patch), clay(patch)
         for name, camera in cameras.items():
@@ -49,18 +59,21 @@ def stacked(rows: Sequence[Features]) -> Features:
 
 
 def realism(rows: Sequence[Features], truth: Features) -> dict[str, Any]:
-    """Distances by kind: KIND_frechet, and KIND_kernel with its interval; kinds of which too few are known left out.
+    """Distances by kind: KIND_frechet, and KIND_kernel with its interval; kinds of which too few
+    are known left out.
 
-    Geometry is compared in units of the truth's deviations, by a Gaussian kernel as wide as the median distance of true
-    patches; pictures by the polynomial kernel of KID.
+    Geometry is compared in units of the truth's deviations, by a Gaussian kernel as wide as the
+    median distance of true patches; pictures by the polynomial kernel of KID.
     """
     return _distances(stacked(rows), truth, truth)
 
 
 def halves(truth: Features, seed: int) -> dict[str, Any]:
-    """The same distances between two halves of the truth, drawn from the seed: what no backend can get below.
+    """The same distances between two halves of the truth, drawn from the seed: what no backend can
+    get below.
 
-    The halves are half as many patches, so their Frechet distance is larger than that of as many as backends have.
+    The halves are half as many patches, so their Frechet distance is larger than that of as many as
+    backends have.
     """
     one, other = {}, {}
     for kind, values in truth.items():

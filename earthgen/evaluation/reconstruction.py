@@ -1,4 +1,5 @@
-"""What the parts of a set of weights give back of held-out crops: StructVAE, TexVAE, both stages of StructFM."""
+"""What the parts of a set of weights give back of held-out crops: StructVAE, TexVAE, both stages
+of StructFM."""
 
 from __future__ import annotations
 
@@ -10,28 +11,28 @@ import torch
 from torch import Tensor
 
 from earthgen.dataset.crop import Crop
-from earthgen.evaluation.overlap import Overlap
+from earthgen.evaluation.metrics import Overlap
 from earthgen.evaluation.patch import Patch, patch_of_crop
 from earthgen.evaluation.views import around, clay, draw, picture, to_bytes, views
-from earthgen.models.card import WeightSet
 from earthgen.models.conditions import Conditions
 from earthgen.models.flow import place_noise, sample
 from earthgen.models.occupancy import agreement
 from earthgen.models.struct_flow import StructCoarse, StructFine
 from earthgen.models.struct_vae import StructVAE
 from earthgen.models.tex_vae import TexVAE, voxel_features
-from earthgen.noise import Noise
+from earthgen.models.weights.card import WeightSet
+from earthgen.noise.philox import Noise
 from earthgen.sparse.sites import Place, Sites, make_sites
 from earthgen.splats.metrics import psnr, ssim
-from earthgen.splats.rendering import rasterize
+from earthgen.splats.raster.rendering import rasterize
 
 PAPER = {
     "struct-vae": {"accuracy": 0.971},
     "tex-vae": {"psnr": 19.49, "l1": 0.056},
     "struct-flow, image": {"iou_cells": 0.861, "iou": 0.254},
 }
-"""The paper's figures (arXiv 2507.16535), on other data: accuracy over its training set, views of its held-out scenes,
-mIoU under the image condition on its training data."""
+"""The paper's figures (arXiv 2507.16535), on other data: accuracy over its training set, views
+of its held-out scenes, mIoU under the image condition on its training data."""
 
 KNOWN = 0.5
 """Share of a crop's columns whose colour is known, from which its colours are compared."""
@@ -48,16 +49,18 @@ def sites_of(crop: Crop) -> tuple[Sites, Tensor]:
     return make_sites(torch.from_numpy(rows), place=Place.of(crop.frame))
 
 
-# ---- StructVAE --------------------------------------------------------------------------------------------
-
-
-def struct_vae(model: StructVAE, crops: Sequence[Crop], step: Step) -> tuple[dict[str, float], list[Patch]]:
+def struct_vae(
+    model: StructVAE, crops: Sequence[Crop], step: Step
+) -> tuple[dict[str, float], list[Patch]]:
     """Figures over all crops together, and what is given back of each.
 
-    accuracy : share of candidate voxels, at all levels, that are classified right where the level before is true
-    iou, f1 : of the voxels given back without any help; iou_cells, f1_cells : of the cells of the latent's size that
+    accuracy : share of candidate voxels, at all levels, that are classified right where the level
+        before is true
+    iou, f1 : of the voxels given back without any help; iou_cells, f1_cells : of the cells of the
+        latent's size that
         they lie in
-    class_right : share of the voxels in both that have the right class; holes : share of columns that lost all voxels
+    class_right : share of the voxels in both that have the right class; holes : share of columns
+        that lost all voxels
     """
     right = candidates = holes = columns = named = alike = 0
     fine, cells, made = Overlap(), Overlap(), []
@@ -77,7 +80,11 @@ def struct_vae(model: StructVAE, crops: Sequence[Crop], step: Step) -> tuple[dic
             cells += _overlap(free.sites.parents(stride), sites.parents(stride))
             found = agreement(free.sites, sites)
             holes, columns = holes + found.holes, columns + found.columns
-            codes = free.semantic() if free.classes is not None else torch.zeros(len(free.sites), dtype=torch.uint8)
+            codes = (
+                free.semantic()
+                if free.classes is not None
+                else torch.zeros(len(free.sites), dtype=torch.uint8)
+            )
             if free.classes is not None:
                 rows = sites.rows(free.sites.coordinates)
                 named += int((rows >= 0).sum())
@@ -85,9 +92,14 @@ def struct_vae(model: StructVAE, crops: Sequence[Crop], step: Step) -> tuple[dic
             made.append(patch_of_sites(free.sites, codes, crop))
             step("StructVAE")
     return {
-        "accuracy": right / max(candidates, 1), "iou": fine.iou, "f1": fine.f1, "iou_cells": cells.iou,
-        "f1_cells": cells.f1, "class_right": alike / named if named else float("nan"), "holes": holes / max(columns, 1),
-    }, made  # fmt: skip
+        "accuracy": right / max(candidates, 1),
+        "iou": fine.iou,
+        "f1": fine.f1,
+        "iou_cells": cells.iou,
+        "f1_cells": cells.f1,
+        "class_right": alike / named if named else float("nan"),
+        "holes": holes / max(columns, 1),
+    }, made
 
 
 def _overlap(found: Sites, true: Sites) -> Overlap:
@@ -100,18 +112,27 @@ def patch_of_sites(sites: Sites, semantic: Tensor, crop: Crop) -> Patch:
     origin = np.array([crop.frame.x[0], crop.frame.y[0], crop.frame.z[0]])
     xyz = (sites.coordinates[:, 1:].numpy().astype(np.int64) + origin).astype(np.int32)
     order = np.lexsort((xyz[:, 2], xyz[:, 0], xyz[:, 1]))
-    return Patch(crop.frame, crop.ground, xyz[order], semantic.numpy().astype(np.uint8)[order], None, crop.valid)
+    return Patch(
+        crop.frame,
+        crop.ground,
+        xyz[order],
+        semantic.numpy().astype(np.uint8)[order],
+        None,
+        crop.valid,
+    )
 
 
-# ---- TexVAE -----------------------------------------------------------------------------------------------
+def tex_vae(
+    model: TexVAE, crops: Sequence[Crop], step: Step
+) -> tuple[dict[str, float], list[tuple[Any, Any]]]:
+    """Figures over the crops whose colours are known, and pairs of pictures (truth, given back),
+    both from above.
 
+    The truth is the crop's voxels as plain discs in their own colours. Views are one from above and
+    four around.
 
-def tex_vae(model: TexVAE, crops: Sequence[Crop], step: Step) -> tuple[dict[str, float], list[tuple[Any, Any]]]:
-    """Figures over the crops whose colours are known, and pairs of pictures (truth, given back), both from above.
-
-    The truth is the crop's voxels as plain discs in their own colours. Views are one from above and four around.
-
-    psnr : dB, and l1 : of colours in [0, 1], over pixels where the truth has a surface; means over views
+    psnr : dB, and l1 : of colours in [0, 1], over pixels where the truth has a surface; means over
+        views
     ssim : over whole views; views : how many
     """
     found: dict[str, list[float]] = {"psnr": [], "l1": [], "ssim": []}
@@ -125,7 +146,10 @@ def tex_vae(model: TexVAE, crops: Sequence[Crop], step: Step) -> tuple[dict[str,
                 rgb = torch.from_numpy(crop.rgb)[order].float() / 255
                 latent = model.encode(voxel_features(sites, rgb, normal)).mean
                 splats = model.decode(latent, normal).splats(
-                    torch.from_numpy(crop.xyz)[order], crop.frame, crop.ground, torch.from_numpy(crop.semantic)[order]
+                    torch.from_numpy(crop.xyz)[order],
+                    crop.frame,
+                    crop.ground,
+                    torch.from_numpy(crop.semantic)[order],
                 )
                 assert truth.splats is not None
                 for number, camera in enumerate(around(truth, VIEW_PIXELS)):
@@ -138,11 +162,11 @@ def tex_vae(model: TexVAE, crops: Sequence[Crop], step: Step) -> tuple[dict[str,
                     if number == 0:
                         shown.append((to_bytes(want), to_bytes(made)))
             step("TexVAE")
-    figures = {name: float(np.mean(values)) if values else float("nan") for name, values in found.items()}
+    figures = {
+        name: float(np.mean(values)) if values else float("nan") for name, values in found.items()
+    }
     return {**figures, "views": float(len(found["psnr"]))}, shown
 
-
-# ---- StructFM ---------------------------------------------------------------------------------------------
 
 SETS: dict[str, tuple[str, ...]] = {
     "semantics": ("semantics",),
@@ -150,7 +174,8 @@ SETS: dict[str, tuple[str, ...]] = {
     "image": ("image",),
     "nothing": (),
 }
-"""Conditions that StructFM is measured under. A learned backend gives it a height map, its own or a measured one."""
+"""Conditions that StructFM is measured under. A learned backend gives it a height map, its own
+or a measured one."""
 
 
 def conditions_of(crop: Crop, names: Sequence[str]) -> Conditions:
@@ -166,16 +191,30 @@ def conditions_of(crop: Crop, names: Sequence[str]) -> Conditions:
 
 
 def struct_flow(
-    coarse: StructCoarse, fine: StructFine, vae: StructVAE, crops: Sequence[Crop], names: Sequence[str], *, seed: int,
-    steps: int, guidance: float, step: Step,
-) -> tuple[dict[str, float], list[Patch]]:  # fmt: skip
+    coarse: StructCoarse,
+    fine: StructFine,
+    vae: StructVAE,
+    crops: Sequence[Crop],
+    names: Sequence[str],
+    *,
+    seed: int,
+    steps: int,
+    guidance: float,
+    step: Step,
+) -> tuple[dict[str, float], list[Patch]]:
     """Figures of both stages in a row under some conditions, and what was made of each crop.
 
-    iou_cells : of active cells after the first stage, iou_refined : after the second; iou : of voxels, after the
+    iou_cells : of active cells after the first stage, iou_refined : after the second; iou : of
+        voxels, after the
         decoder of StructVAE. Means over crops, as the paper's mIoU
     right_cells : IoU of voxels where the true cells are given to the second stage
     """
-    found: dict[str, list[float]] = {"iou_cells": [], "iou_refined": [], "iou": [], "right_cells": []}
+    found: dict[str, list[float]] = {
+        "iou_cells": [],
+        "iou_refined": [],
+        "iou": [],
+        "right_cells": [],
+    }
     made = []
     for crop in crops:
         if "image" in names and crop.image_known[crop.valid].mean() < KNOWN:
@@ -201,12 +240,20 @@ def struct_flow(
             )
         made.append(patch_of_sites(voxels, classes, crop))
         step("StructFM")
-    figures = {name: float(np.mean(values)) if values else float("nan") for name, values in found.items()}
+    figures = {
+        name: float(np.mean(values)) if values else float("nan") for name, values in found.items()
+    }
     return {**figures, "crops": float(len(made))}, made
 
 
 def _fine(
-    fine: StructFine, vae: StructVAE, cells: Sites, conditions: Conditions, seed: int, steps: int, guidance: float
+    fine: StructFine,
+    vae: StructVAE,
+    cells: Sites,
+    conditions: Conditions,
+    seed: int,
+    steps: int,
+    guidance: float,
 ) -> tuple[Sites, Sites, Tensor]:
     """(cells that stay, voxels, their classes) of some active cells."""
     from earthgen.sparse import SparseTensor
@@ -220,11 +267,12 @@ def _fine(
     latent = SparseTensor(cells, sample(fine.flow, predict, noise, steps=steps))
     kept = fine.refined(latent)
     decoded = vae.decode(vae.statistics.restored(kept))
-    classes = decoded.semantic() if decoded.classes is not None else torch.zeros(len(decoded.sites), dtype=torch.uint8)
+    classes = (
+        decoded.semantic()
+        if decoded.classes is not None
+        else torch.zeros(len(decoded.sites), dtype=torch.uint8)
+    )
     return kept.sites, decoded.sites, classes
-
-
-# ---- all of a set -----------------------------------------------------------------------------------------
 
 
 def steps_of(weights: WeightSet, crops: int) -> int:
@@ -235,9 +283,16 @@ def steps_of(weights: WeightSet, crops: int) -> int:
 
 
 def measure(
-    weights: WeightSet, crops: Sequence[Crop], *, seed: int, sampling_steps: int, guidance: float, step: Step
+    weights: WeightSet,
+    crops: Sequence[Crop],
+    *,
+    seed: int,
+    sampling_steps: int,
+    guidance: float,
+    step: Step,
 ) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]], list[str]]:
-    """(figures by part, a dict of pictures for each crop shown, notes about what could not be measured)."""
+    """(figures by part, a dict of pictures for each crop shown, notes about what could not be
+    measured)."""
     figures: dict[str, dict[str, float]] = {}
     shown: list[dict[str, Any]] = []
     notes: list[str] = []
@@ -261,10 +316,20 @@ def measure(
         size = coarse.config.stride * coarse.config.patch
         fit = [crop for crop in crops if all(getattr(crop.frame, a)[0] % size == 0 for a in "xyz")]
         if len(fit) < len(crops):
-            notes.append(f"StructFM was measured on the {len(fit)} crops that begin at multiples of {size} voxels")
+            notes.append(
+                f"StructFM was measured on the {len(fit)} crops that begin at multiples of {size} voxels"
+            )
         for name, names in SETS.items():
             found, made = struct_flow(
-                coarse, fine, vae, fit, names, seed=seed, steps=sampling_steps, guidance=guidance, step=step
+                coarse,
+                fine,
+                vae,
+                fit,
+                names,
+                seed=seed,
+                steps=sampling_steps,
+                guidance=guidance,
+                step=step,
             )
             if not made:
                 notes.append(f"StructFM under {name}: no crop has this condition")
@@ -272,7 +337,9 @@ def measure(
             figures[f"struct-flow, {name}"] = found
             if name == "semantics":
                 for crop, patch in list(zip(fit, made, strict=True))[:4]:
-                    shown.append({"truth": _clay(patch_of_crop(crop)), "StructFM, semantics": _clay(patch)})
+                    shown.append(
+                        {"truth": _clay(patch_of_crop(crop)), "StructFM, semantics": _clay(patch)}
+                    )
     return figures, shown, notes
 
 

@@ -1,4 +1,5 @@
-"""An evaluation on disk: report.json for programs, report.html for people, one file without links to anything else."""
+"""An evaluation on disk: report.json for programs, report.html for people, one file without
+links to anything else."""
 
 from __future__ import annotations
 
@@ -26,7 +27,11 @@ AGREEMENT = {
     "building_iou": ("building IoU", "IoU of the building mask", "up"),
     "height_w1": ("height W1, m", "Wasserstein-1 distance of the distributions of heights", "down"),
     "building_w1": ("building W1, m", "the same of heights on buildings", "down"),
-    "height_error": ("height error, m", "mean difference from the true height of the same column", "down"),
+    "height_error": (
+        "height error, m",
+        "mean difference from the true height of the same column",
+        "down",
+    ),
     "voxel_iou": ("voxel IoU", "with what stands there in truth", "up"),
     "cell_iou": ("cell IoU", "the same of cells of 8 voxels", "up"),
     "holes": ("holes", "share of columns without a surface voxel", "down"),
@@ -37,20 +42,31 @@ REALISM = {
     "geometry": ("geometry", "statistics of the geometry"),
     "clay_above": ("clay, above", "pictures of geometry and classes from above"),
     "clay_oblique": ("clay, oblique", "the same seen obliquely"),
-    "colour_above": ("colour, above", "pictures in colour from above, where the true colours are known"),
+    "colour_above": (
+        "colour, above",
+        "pictures in colour from above, where the true colours are known",
+    ),
 }
 
 PARTS = {
     "struct-vae": {
-        "accuracy": "accuracy", "iou": "IoU, L", "f1": "F1, L", "iou_cells": "IoU, L/8", "f1_cells": "F1, L/8",
-        "class_right": "right classes", "holes": "holes",
+        "accuracy": "accuracy",
+        "iou": "IoU, L",
+        "f1": "F1, L",
+        "iou_cells": "IoU, L/8",
+        "f1_cells": "F1, L/8",
+        "class_right": "right classes",
+        "holes": "holes",
     },
     "tex-vae": {"psnr": "PSNR, dB", "l1": "L1", "ssim": "SSIM", "views": "views"},
     "struct-flow": {
-        "iou_cells": "mIoU, L/8", "iou_refined": "mIoU, L/8 refined", "iou": "mIoU, L",
-        "right_cells": "mIoU, L, true cells given", "crops": "crops",
+        "iou_cells": "mIoU, L/8",
+        "iou_refined": "mIoU, L/8 refined",
+        "iou": "mIoU, L",
+        "right_cells": "mIoU, L, true cells given",
+        "crops": "crops",
     },
-}  # fmt: skip
+}
 
 
 def write_report(found: Evaluation, out: str | Path) -> list[Path]:
@@ -79,8 +95,6 @@ def plain(value: Any) -> Any:
         return None
     return value
 
-
-# ---- the page ---------------------------------------------------------------------------------------------
 
 STYLE = """
 :root { color-scheme: light dark;
@@ -124,7 +138,9 @@ def page(found: Evaluation) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Evaluation</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(part for part in parts if part) + "\n</body></html>\n"
+        f"<style>{STYLE}</style></head>\n<body>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</body></html>\n"
     )
 
 
@@ -132,14 +148,17 @@ def _weights(weights: Mapping[str, Any] | None) -> str:
     if weights is None:
         return "<p>No weights: rules and baselines alone.</p>"
     digests = ", ".join(f"{name} {value[:12]}" for name, value in weights["digests"].items())
-    title, size, licence = (html.escape(weights[key] or "not given") for key in ("title", "preset", "licence"))
-    return (
-        f'<p>Weights: {title}, preset {size}, licence {licence}. <span class="soft">{html.escape(digests)}</span></p>'
+    title, size, licence = (
+        html.escape(weights[key] or "not given") for key in ("title", "preset", "licence")
     )
+    return f'<p>Weights: {title}, preset {size}, licence {licence}. <span class="soft">{html.escape(digests)}</span></p>'
 
 
 def _places(places: Sequence[Mapping[str, Any]]) -> str:
-    rows = [[p["place"], p["crops"], p["kind"], f"{p['licence']} ({p['grade']})", p["source"]] for p in places]
+    rows = [
+        [p["place"], p["crops"], p["kind"], f"{p['licence']} ({p['grade']})", p["source"]]
+        for p in places
+    ]
     return table(["place", "crops", "kind", "licence", "source"], rows)
 
 
@@ -153,7 +172,11 @@ def _reconstruction(report: Mapping[str, Any], rebuilt: Sequence[Mapping[str, An
         "for accuracy and mIoU its training data. They say what to aim at, not what is comparable.</p>",
     ]
     for kind, columns in PARTS.items():
-        rows = [[name, *(row.get(key) for key in columns)] for name, row in figures.items() if name.startswith(kind)]
+        rows = [
+            [name, *(row.get(key) for key in columns)]
+            for name, row in figures.items()
+            if name.startswith(kind)
+        ]
         if rows:
             rows += [
                 [f"paper: {name}", *(row.get(key) for key in columns)]
@@ -168,12 +191,14 @@ def _reconstruction(report: Mapping[str, Any], rebuilt: Sequence[Mapping[str, An
 def _worlds(report: Mapping[str, Any]) -> str:
     rows = [[name, *(row.get(key) for key in AGREEMENT)] for name, row in report["worlds"].items()]
     best = {number + 1: way for number, (_, _, way) in enumerate(AGREEMENT.values())}
-    return "\n".join([
-        "<h2>Worlds against their condition</h2>",
-        "<p>All are made of the same land cover and ground.</p>",
-        table(["", *(name for name, _, _ in AGREEMENT.values())], rows, best),
-        _legend((name, text) for name, text, _ in AGREEMENT.values()),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "<h2>Worlds against their condition</h2>",
+            "<p>All are made of the same land cover and ground.</p>",
+            table(["", *(name for name, _, _ in AGREEMENT.values())], rows, best),
+            _legend((name, text) for name, text, _ in AGREEMENT.values()),
+        ]
+    )
 
 
 def _realism(report: Mapping[str, Any]) -> str:
@@ -184,15 +209,17 @@ def _realism(report: Mapping[str, Any]) -> str:
             cells += [row.get(f"{kind}_frechet"), _interval(row.get(f"{kind}_kernel"))]
         rows.append(cells)
     heads = [head for name, _ in REALISM.values() for head in (f"{name}: Fréchet", "kernel (95 %)")]
-    return "\n".join([
-        "<h2>Realism</h2>",
-        "<p>Distances of the distributions of features over crops from those of the truth; smaller is better. The "
-        "kernel distance is unbiased: about 0 where nothing can be told apart, its interval is the jackknife's. The "
-        "Fréchet distance is too large by what few crops leave unknown; compare it within this table alone. The halves "
-        "of the truth have half as many crops, so their Fréchet distance is larger still.</p>",
-        table(["", *heads], rows),
-        _legend(REALISM.values()),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "<h2>Realism</h2>",
+            "<p>Distances of the distributions of features over crops from those of the truth; smaller is better. The "
+            "kernel distance is unbiased: about 0 where nothing can be told apart, its interval is the jackknife's. The "
+            "Fréchet distance is too large by what few crops leave unknown; compare it within this table alone. The halves "
+            "of the truth have half as many crops, so their Fréchet distance is larger still.</p>",
+            table(["", *heads], rows),
+            _legend(REALISM.values()),
+        ]
+    )
 
 
 def _interval(found: Mapping[str, float] | None) -> str:
@@ -204,23 +231,39 @@ def _interval(found: Mapping[str, float] | None) -> str:
 
 def _classes(classes: Mapping[str, Mapping[str, float]]) -> str:
     names = list(dict.fromkeys(name for row in classes.values() for name in row))
-    rows = [[name.replace("_", " "), *(row.get(name) for row in classes.values())] for name in names]
+    rows = [
+        [name.replace("_", " "), *(row.get(name) for row in classes.values())] for name in names
+    ]
     return "<h2>Classes seen from above, IoU</h2>\n" + table(["", *classes], rows)
 
 
 def _variety(report: Mapping[str, Any]) -> str:
     out = []
     if any(report["diversity"].values()):
-        heads = {"voxels": "1 − voxel IoU", "height": "heights, m", "building_height": "on buildings, m",
-                 "colour": "colours, of 255", "crops": "crops"}  # fmt: skip
-        rows = [[name, *(row.get(key) for key in heads)] for name, row in report["diversity"].items() if row]
+        heads = {
+            "voxels": "1 − voxel IoU",
+            "height": "heights, m",
+            "building_height": "on buildings, m",
+            "colour": "colours, of 255",
+            "crops": "crops",
+        }
+        rows = [
+            [name, *(row.get(key) for key in heads)]
+            for name, row in report["diversity"].items()
+            if row
+        ]
         out += [
             "<h2>Diversity</h2>",
             f"<p>Mean difference of the worlds of two of {report['settings']['seeds']} seeds on the same map.</p>",
             table(["", *heads.values()], rows),
         ]
     rows = [
-        [f"{name}, windows of {metres} m", _interval(row["height"]), _interval(row["colour"]), row["places"]]
+        [
+            f"{name}, windows of {metres} m",
+            _interval(row["height"]),
+            _interval(row["colour"]),
+            row["places"],
+        ]
         for name, found in report["seams"].items()
         for metres, row in found.items()
     ]
@@ -259,17 +302,28 @@ def _gallery(pictures: Sequence[tuple[str, NDArray]]) -> str:
 
 
 def _legend(items: Iterable[tuple[str, str]]) -> str:
-    return '<p class="soft">' + "; ".join(f"{html.escape(a)}: {html.escape(b)}" for a, b in items) + ".</p>"
+    return (
+        '<p class="soft">'
+        + "; ".join(f"{html.escape(a)}: {html.escape(b)}" for a, b in items)
+        + ".</p>"
+    )
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], best: Mapping[int, str] | None = None) -> str:
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[Any]], best: Mapping[int, str] | None = None
+) -> str:
     """An HTML table.
 
-    rows : of text, numbers and None; best : "up" or "down" by column: whose largest or smallest number is marked
+    rows : of text, numbers and None; best : "up" or "down" by column: whose largest or smallest
+        number is marked
     """
     marked = {}
     for column, way in (best or {}).items():
-        known = [row[column] for row in rows if isinstance(row[column], float) and math.isfinite(row[column])]
+        known = [
+            row[column]
+            for row in rows
+            if isinstance(row[column], float) and math.isfinite(row[column])
+        ]
         if len(known) > 1:
             marked[column] = max(known) if way == "up" else min(known)
     head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
@@ -304,7 +358,11 @@ def number(value: float | None) -> str:
     if not math.isfinite(value):
         return "–"
     if value == 0 or 0.001 <= abs(value) < 1000:
-        return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}" if abs(value) >= 1 else f"{value:.3f}"
+        return (
+            f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+            if abs(value) >= 1
+            else f"{value:.3f}"
+        )
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1e}"
 
 

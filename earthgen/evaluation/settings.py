@@ -11,11 +11,10 @@ import numpy as np
 
 from earthgen import plugins as plugin_module
 from earthgen.dataset.crop import CELL
-from earthgen.dataset.crops import GRADES, Crops, open_crops
-from earthgen.dataset.errors import CropError
+from earthgen.dataset.crop_sampler import GRADES, Crops, open_crops
 from earthgen.dataset.scene import Scene, scenes_in
+from earthgen.errors import CropError, JobError, UnknownNameError
 from earthgen.evaluation.baselines import BASELINES
-from earthgen.evaluation.errors import EvaluationSettingsError, NoHeldOutCropsError, UnknownBackendError
 from geo_io.errors import nearest_name
 
 RULES = "procedural"
@@ -38,11 +37,13 @@ class Settings:
     learned : whether weights are measured; without, rules and baselines alone
     preset : that the weights have to be of; None takes what they are
     places : names of scenes; empty takes all that have something held out
-    backends : baselines, or geometries of plugins as GEOMETRY or GEOMETRY+TEXTURE; empty takes all that can be measured
+    backends : baselines, or geometries of plugins as GEOMETRY or GEOMETRY+TEXTURE; empty takes all
+        that can be measured
     crops : how many, spread evenly over the places
     size : columns along an edge of a crop; None takes the preset's, or SIZE
     seed : of the choice of crops, and of the worlds; `seeds` of them are compared for diversity
-    borders : places across borders of windows that are looked at, for each distance of windows; 0 for none
+    borders : places across borders of windows that are looked at, for each distance of windows; 0
+        for none
     grades : licence grades of scenes
     images : whether pictures are compared by the image network
     steps, guidance : of sampling StructFM by itself
@@ -68,17 +69,19 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.weights is not None and not self.learned:
-            raise EvaluationSettingsError(
-                f"weights {self.weights} are given, and no weights are to be measured", "leave one of both out"
+            raise JobError(
+                f"weights {self.weights} are given, and no weights are to be measured",
+                "leave one of both out",
             )
         if self.crops < 1 or self.seeds < 1 or self.steps < 1 or self.borders < 0:
-            raise EvaluationSettingsError(
+            raise JobError(
                 f"{self.crops} crops, {self.seeds} seeds and {self.steps} steps measure nothing",
                 "give positive numbers",
             )
         if self.size is not None and (self.size < 2 * CELL or self.size % CELL):
-            raise EvaluationSettingsError(
-                f"crops of {self.size} columns are none", f"give a multiple of {CELL}, at least {2 * CELL}"
+            raise JobError(
+                f"crops of {self.size} columns are none",
+                f"give a multiple of {CELL}, at least {2 * CELL}",
             )
 
 
@@ -89,38 +92,47 @@ def held_out(settings: Settings, size: int, voxel_size: float | None) -> Crops:
 
     Raises
     ------
-    EvaluationSettingsError
+    JobError
         if there is no scene of a place's name
-    NoHeldOutCropsError
+    CropError
         if nothing is held out there
-    DatasetError, VoxelSizeError
+    StoreError, FrameError
         as of `open_crops`
     """
     scenes = scenes_in(settings.data)
     known = {scene.info.name for scene in scenes}
     for name in settings.places:
         if name not in known:
-            raise EvaluationSettingsError(
+            raise JobError(
                 f"there is no scene {name!r} in {settings.data}{nearest_name(name, known)}",
                 "`earthgen dataset inspect` lists them",
             )
     try:
         return open_crops(
-            settings.data, size=size, part="held_out", names=settings.places or None, grades=settings.grades,
-            voxel_size=voxel_size, least_valid=LEAST_VALID,
-        )  # fmt: skip
+            settings.data,
+            size=size,
+            part="held_out",
+            names=settings.places or None,
+            grades=settings.grades,
+            voxel_size=voxel_size,
+            least_valid=LEAST_VALID,
+        )
     except CropError as error:
         where = f"{', '.join(settings.places)} of " if settings.places else ""
-        raise NoHeldOutCropsError(
+        raise CropError(
             f"no crop of {size} columns lies in what is held out of {where}{settings.data}",
             "hold places out with `earthgen dataset split`, or take smaller crops with --size",
         ) from error
 
 
 def chosen(crops: Crops, count: int, seed: int) -> list[int]:
-    """Numbers of `count` crops: one of each scene in turn, in an order drawn from the seed within each; sorted."""
+    """Numbers of `count` crops: one of each scene in turn, in an order drawn from the seed
+    within each; sorted."""
     random = np.random.default_rng([seed, 0x6576616C])
-    queues = [random.permutation(np.flatnonzero(crops.windows[:, 0] == n)) for n in range(len(crops.scenes))]
+    queues = [
+        random.permutation(np.flatnonzero(crops.windows[:, 0] == n))
+        for n in range(len(crops.scenes))
+    ]
     found: list[int] = []
     for turn in range(max(map(len, queues))):
         found += [int(queue[turn]) for queue in queues if turn < len(queue)]
@@ -141,23 +153,30 @@ def backends_of(settings: Settings, plugins: plugin_module.Plugins, parts: set[s
 
     parts : of the weights
 
-    Raises UnknownBackendError for one that is neither a baseline nor offered by a plugin.
+    Raises UnknownNameError for one that is neither a baseline nor offered by a plugin.
     """
     offers = {kind: plugins.offers(kind) for kind in ("geometry", "texture")}
     if not settings.backends:
         learned = []
         if "height-flow" in offers["geometry"] and "height-flow" in parts:
             learned.append("height-flow")
-        if "latent" in offers["geometry"] and {"struct-vae", "struct-coarse", "struct-fine"} <= parts:
+        if (
+            "latent" in offers["geometry"]
+            and {"struct-vae", "struct-coarse", "struct-fine"} <= parts
+        ):
             textured = "latent" in offers["texture"] and {"tex-vae", "tex-flow"} <= parts
             learned.append("latent" if textured else f"latent+{RULES}")
         return [*learned, RULES, *BASELINES]
     for spec in settings.backends:
         geometry, _, texture = spec.partition("+")
         for kind, name in (("geometry", geometry), ("texture", texture)):
-            if name and name not in offers[kind] and not (kind == "geometry" and name in BASELINES and not texture):
+            if (
+                name
+                and name not in offers[kind]
+                and not (kind == "geometry" and name in BASELINES and not texture)
+            ):
                 every = {*offers[kind], *(BASELINES if kind == "geometry" else ())}
-                raise UnknownBackendError(
+                raise UnknownNameError(
                     f"there is no {kind} {name!r} to measure{nearest_name(name, every)}",
                     f"there are {', '.join(sorted(every))}",
                 )

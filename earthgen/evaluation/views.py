@@ -1,4 +1,5 @@
-"""Pictures of patches: the few fixed views by which worlds are compared, drawn from their Gaussians."""
+"""Pictures of patches: the few fixed views by which worlds are compared, drawn from their
+Gaussians."""
 
 from __future__ import annotations
 
@@ -9,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from earthgen.evaluation.patch import Patch, plain_geometry
-from earthgen.splats.cameras import Camera, look_at, map_view
+from earthgen.splats.cameras.camera import Camera, look_at, map_view
 from earthgen.splats.gaussians import from_voxels
-from earthgen.splats.rendering import Rendering, render
-from earthgen.surface import surface_splats
-from earthgen.voxels import Splats, Voxels
+from earthgen.splats.raster.model import Rendering
+from earthgen.splats.raster.rendering import render
+from earthgen.voxels.surface import surface_splats
+from earthgen.voxels.voxels import Splats, Voxels
 from geo_io.frame import Frame
 from geo_io.legend import palette
 
@@ -24,7 +26,8 @@ BACKGROUND = (0.5, 0.5, 0.5)
 """Grey: neither the dark of a shadow nor the light of a roof."""
 
 OBLIQUE = (200.0, 40.0)
-"""Azimuth and elevation of the oblique view, degrees clockwise from north and above the horizon, as in previews."""
+"""Azimuth and elevation of the oblique view, degrees clockwise from north and above the horizon,
+as in previews."""
 
 SUN = (-0.5, 0.5, 0.707)
 """Towards the light of clay: east, north, up."""
@@ -39,26 +42,39 @@ def view_from_above(frame: Frame, middle: float, pixels: int = PIXELS) -> Camera
     middle : height of the ground, metres
     """
     edge = max(frame.nx, frame.ny) * frame.voxel_size
-    return map_view(frame.bounds, edge / pixels, middle + ABOVE, crs=frame.crs, vertical_crs=frame.vertical_crs)
+    return map_view(
+        frame.bounds, edge / pixels, middle + ABOVE, crs=frame.crs, vertical_crs=frame.vertical_crs
+    )
 
 
 def oblique_view(
-    frame: Frame, middle: float, pixels: int = PIXELS, azimuth: float = OBLIQUE[0], elevation: float = OBLIQUE[1]
+    frame: Frame,
+    middle: float,
+    pixels: int = PIXELS,
+    azimuth: float = OBLIQUE[0],
+    elevation: float = OBLIQUE[1],
 ) -> Camera:
-    """Orthographic, with the frame's columns in the picture, those high above the ground cut off in the back."""
+    """Orthographic, with the frame's columns in the picture, those high above the ground cut off
+    in the back."""
     a, e = np.radians([azimuth, elevation])
     left, bottom, right, top = frame.bounds
     centre = np.array([(left + right) / 2, (bottom + top) / 2, middle])
     away = np.array([np.sin(a) * np.cos(e), np.cos(a) * np.cos(e), np.sin(e)])
     across = (right - left) * abs(np.cos(a)) + (top - bottom) * abs(np.sin(a))
     return look_at(
-        (centre + ABOVE * away).tolist(), centre.tolist(), width=pixels, height=pixels,
-        metres_per_pixel=1.04 * across / pixels, crs=frame.crs, vertical_crs=frame.vertical_crs,
-    )  # fmt: skip
+        (centre + ABOVE * away).tolist(),
+        centre.tolist(),
+        width=pixels,
+        height=pixels,
+        metres_per_pixel=1.04 * across / pixels,
+        crs=frame.crs,
+        vertical_crs=frame.vertical_crs,
+    )
 
 
 def views(patch: Patch, pixels: int = PIXELS) -> dict[str, Camera]:
-    """The views that pictures are compared in, by name. They depend on the frame and its ground alone."""
+    """The views that pictures are compared in, by name. They depend on the frame and its ground
+    alone."""
     middle = float(np.median(patch.ground))
     return {
         "above": view_from_above(patch.frame, middle, pixels),
@@ -67,7 +83,8 @@ def views(patch: Patch, pixels: int = PIXELS) -> dict[str, Camera]:
 
 
 def around(patch: Patch, pixels: int, count: int = 4) -> list[Camera]:
-    """From above, and `count` oblique views around: what reconstructed Gaussians are compared in."""
+    """From above, and `count` oblique views around: what reconstructed Gaussians are compared
+    in."""
     middle = float(np.median(patch.ground))
     turns = [OBLIQUE[0] + 360.0 * number / count for number in range(count)]
     return [
@@ -77,7 +94,8 @@ def around(patch: Patch, pixels: int, count: int = 4) -> list[Camera]:
 
 
 def clay(patch: Patch) -> Splats:
-    """Gaussians that show the geometry and the classes alone: colours of the legend, shaded by one rule."""
+    """Gaussians that show the geometry and the classes alone: colours of the legend, shaded by
+    one rule."""
     geometry = plain_geometry(patch)
     light = np.clip(geometry.normal @ np.array(SUN, np.float32), 0, 1)
     colour = palette()[patch.semantic].astype(np.float32)
@@ -89,8 +107,12 @@ def draw(patch: Patch, splats: Splats, camera: Camera) -> Rendering:
     keep = patch.valid[patch.rows]
     rows = np.flatnonzero(keep)
     none = np.zeros(len(rows), np.uint8)
-    voxels = Voxels(patch.frame, patch.xyz[rows], patch.semantic[rows], none, none.astype(np.uint32))
-    return render(from_voxels(voxels, splats.take(rows), patch.ground), camera, background=BACKGROUND)
+    voxels = Voxels(
+        patch.frame, patch.xyz[rows], patch.semantic[rows], none, none.astype(np.uint32)
+    )
+    return render(
+        from_voxels(voxels, splats.take(rows), patch.ground), camera, background=BACKGROUND
+    )
 
 
 def picture(patch: Patch, splats: Splats, camera: Camera) -> NDArray:

@@ -1,4 +1,5 @@
-"""Worlds that backends make of a scene's condition, window by window in memory: what `earthgen generate` would make."""
+"""Worlds that backends make of a scene's condition, window by window in memory: what `earthgen
+generate` would make."""
 
 from __future__ import annotations
 
@@ -13,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen import plugins as plugin_module
-from earthgen.backends import GeometryBackend, TextureBackend
-from earthgen.blocks import Block, join
 from earthgen.dataset.scene import Scene
-from earthgen.engine import Engine
-from earthgen.evaluation.errors import EvaluationSettingsError
+from earthgen.engine.compute import Engine
+from earthgen.engine.graph import TILE, Graph, Task
+from earthgen.errors import JobError
 from earthgen.evaluation.patch import Patch, patch_of_geometry
-from earthgen.graph import TILE, Graph, Task
-from earthgen.noise import Noise
-from earthgen.voxels import Geometry, Splats
+from earthgen.noise.philox import Noise
+from earthgen.stages.backends import GeometryBackend, TextureBackend
+from earthgen.stages.block import Block, join
+from earthgen.voxels.voxels import Geometry, Splats
 from geo_io.frame import Frame
 from geo_io.layers import Raster, Semantics
 
@@ -31,7 +32,8 @@ KEPT_BYTES = 2**29
 
 @dataclass(frozen=True)
 class SceneCover:
-    """A scene's land cover as the condition "semantics": classes seen from above, no footprints, 0 around it."""
+    """A scene's land cover as the condition "semantics": classes seen from above, no footprints,
+    0 around it."""
 
     frame: Frame
     cover: NDArray
@@ -58,14 +60,19 @@ class SceneGround:
         return {}
 
     def read(self, window: Frame) -> Raster:
-        rows = np.clip(np.arange(self.frame.y[1] - window.y[1], self.frame.y[1] - window.y[0]), 0, self.frame.ny - 1)
+        rows = np.clip(
+            np.arange(self.frame.y[1] - window.y[1], self.frame.y[1] - window.y[0]),
+            0,
+            self.frame.ny - 1,
+        )
         cols = np.clip(np.arange(window.x[0], window.x[1]) - self.frame.x[0], 0, self.frame.nx - 1)
         return Raster(window, np.ascontiguousarray(self.ground[np.ix_(rows, cols)], np.float32))
 
 
 @dataclass(frozen=True)
 class SceneImage:
-    """A scene's picture from above as the condition "image": RGBA, alpha 0 where it is not known."""
+    """A scene's picture from above as the condition "image": RGBA, alpha 0 where it is not
+    known."""
 
     frame: Frame
     image: NDArray
@@ -87,7 +94,8 @@ class SceneImage:
 
 
 def conditions_of(scene: Scene, names: tuple[str, ...] = ("semantics", "dem")) -> dict[str, Any]:
-    """Conditions that a scene gives: "semantics" and "dem" as a rule; "image" and "dsm" where they are named."""
+    """Conditions that a scene gives: "semantics" and "dem" as a rule; "image" and "dsm" where
+    they are named."""
     frame = scene.frame
     ground = scene.layer("ground")
     found: dict[str, Any] = {}
@@ -125,20 +133,25 @@ def choose(
     weights: Path | None,
     given: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> BackendChoice:
-    """The backends of GEOMETRY or GEOMETRY+TEXTURE; the texture is that of the same name, else `procedural`.
+    """The backends of GEOMETRY or GEOMETRY+TEXTURE; the texture is that of the same name, else
+    `procedural`.
 
     weights : given to those that take weights
     given : options by "geometry" and "texture", for those that take weights
 
-    Raises EvaluationSettingsError where a texture is named twice; an unknown name raises when it is made.
+    Raises JobError where a texture is named twice; an unknown name raises when it is made.
     """
     geometry, _, texture = spec.partition("+")
     if "+" in texture:
-        raise EvaluationSettingsError(f"{spec!r} names more than a geometry and a texture", "give GEOMETRY+TEXTURE")
+        raise JobError(
+            f"{spec!r} names more than a geometry and a texture", "give GEOMETRY+TEXTURE"
+        )
     texture = texture or (geometry if geometry in plugins.offers("texture") else "procedural")
     options: dict[str, dict[str, Any]] = {}
     for kind, name in (("geometry", geometry), ("texture", texture)):
-        options[kind] = dict((given or {}).get(kind, {})) if takes_weights(plugins, kind, name) else {}
+        options[kind] = (
+            dict((given or {}).get(kind, {})) if takes_weights(plugins, kind, name) else {}
+        )
         if weights is not None and takes_weights(plugins, kind, name):
             options[kind].setdefault("weights", str(weights))
     return BackendChoice(spec, geometry, texture, options)
@@ -150,8 +163,11 @@ def takes_weights(plugins: plugin_module.Plugins, kind: str, name: str) -> bool:
     return offer is not None and "weights" in inspect.signature(offer.create).parameters
 
 
-def create(choice: BackendChoice, plugins: plugin_module.Plugins) -> tuple[GeometryBackend, TextureBackend]:
-    """The backends of a choice. Raises UnknownNameError, PluginError, and what they raise of their weights."""
+def create(
+    choice: BackendChoice, plugins: plugin_module.Plugins
+) -> tuple[GeometryBackend, TextureBackend]:
+    """The backends of a choice. Raises UnknownNameError, PluginError, and what they raise of
+    their weights."""
     return (
         plugins.create("geometry", choice.geometry, **choice.options["geometry"]),
         plugins.create("texture", choice.texture, **choice.options["texture"]),
@@ -160,7 +176,8 @@ def create(choice: BackendChoice, plugins: plugin_module.Plugins) -> tuple[Geome
 
 @dataclass
 class SceneWorld:
-    """The world that backends make of one scene; windows are computed where they are asked for, and the last kept."""
+    """The world that backends make of one scene; windows are computed where they are asked for,
+    and the last kept."""
 
     engine: Engine
     graph: Graph
@@ -186,7 +203,10 @@ class SceneWorld:
     def fetch(self, task: Task) -> Block:
         if task not in self.kept:
             self.kept[task] = self.engine.block(task, self.graph, self.fetch)
-            while len(self.kept) > 1 and sum(block.nbytes for block in self.kept.values()) > KEPT_BYTES:
+            while (
+                len(self.kept) > 1
+                and sum(block.nbytes for block in self.kept.values()) > KEPT_BYTES
+            ):
                 self.kept.popitem(last=False)
         self.kept.move_to_end(task)
         return self.kept[task]
@@ -198,9 +218,13 @@ class SceneWorld:
 
 
 def make_world(
-    scene: Scene, choice: BackendChoice, plugins: plugin_module.Plugins, seed: int, band: tuple[int, int],
+    scene: Scene,
+    choice: BackendChoice,
+    plugins: plugin_module.Plugins,
+    seed: int,
+    band: tuple[int, int],
     names: tuple[str, ...] = ("semantics", "dem"),
-) -> SceneWorld:  # fmt: skip
+) -> SceneWorld:
     """The world that backends make of a scene's conditions.
 
     band : z range of its voxels; names : of the conditions
@@ -209,7 +233,7 @@ def make_world(
     ------
     UnknownNameError
         if no plugin offers the geometry or the texture
-    EvaluationSettingsError
+    JobError
         if a backend needs another condition
     EarthgenError
         what the backends raise, such as of weights that are not there
@@ -219,7 +243,7 @@ def make_world(
     for backend in (geometry, texture):
         lacking = [name for name in backend.requires if name not in conditions]
         if lacking:
-            raise EvaluationSettingsError(
+            raise JobError(
                 f"backend {backend.name!r} needs {', '.join(lacking)}, which scene {scene.info.name} has not",
                 "leave it out",
             )

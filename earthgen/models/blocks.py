@@ -1,7 +1,7 @@
 """The blocks that all networks are chains of: convolution and attention, with or without a time.
 
-Norms are over the channels of a voxel, never over a sample: what a voxel gets must not depend on how large the window
-is that it is computed in.
+Norms are over the channels of a voxel, never over a sample: what a voxel gets must not depend on
+how large the window is that it is computed in.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from earthgen import sparse
+from earthgen.errors import SparseError
 from earthgen.models.presets import BlockConfig
 from earthgen.sparse import SparseTensor
 from earthgen.sparse.kernel_map import kernel_map
@@ -21,7 +22,8 @@ from earthgen.sparse.sites import Sites
 from earthgen.sparse.windows import Partition, whole, windows
 
 TOWER = 2**20
-"""Height of a window of all heights, cells. Its lattice is shifted by half: the ground would be one of its faces."""
+"""Height of a window of all heights, cells. Its lattice is shifted by half: the ground would be
+one of its faces."""
 
 
 def modulated(x: SparseTensor, change: Tensor | None) -> SparseTensor:
@@ -77,11 +79,14 @@ class ConvBlock(nn.Module):
     def flops(self, sites: Sites) -> int:
         kernel = self.convolution.kernel
         pairs = kernel_map(sites, sites, kernel).pairs
-        return 2 * pairs * self.convolution.weight.shape[1] * self.convolution.weight.shape[2] + self.out.flops(sites)
+        return 2 * pairs * self.convolution.weight.shape[1] * self.convolution.weight.shape[
+            2
+        ] + self.out.flops(sites)
 
 
 class AttentionBlock(nn.Module):
-    """A transformer block (Liu et al. 2021, equation 3) with rotary positions, modulated by a time where there is one.
+    """A transformer block (Liu et al. 2021, equation 3) with rotary positions, modulated by a time
+    where there is one.
 
     The modulation is that of DiT's adaLN (Peebles & Xie 2023) without its gates.
 
@@ -90,7 +95,14 @@ class AttentionBlock(nn.Module):
     """
 
     def __init__(
-        self, channels: int, kind: str, shifted: bool, config: BlockConfig, embedding: int, *, flat: bool = False
+        self,
+        channels: int,
+        kind: str,
+        shifted: bool,
+        config: BlockConfig,
+        embedding: int,
+        *,
+        flat: bool = False,
     ) -> None:
         super().__init__()
         side = config.window
@@ -128,7 +140,11 @@ class AttentionBlock(nn.Module):
 
     def flops(self, sites: Sites) -> int:
         channels = self.attention.channels
-        projections = 2 * len(sites) * 4 * channels * channels + self.expand.flops(sites) + self.contract.flops(sites)
+        projections = (
+            2 * len(sites) * 4 * channels * channels
+            + self.expand.flops(sites)
+            + self.contract.flops(sites)
+        )
         return projections + 4 * channels * int(self.partition(sites).counts.square().sum())
 
 
@@ -139,7 +155,13 @@ class Chain(nn.Module):
     """
 
     def __init__(
-        self, kinds: str, channels: int, config: BlockConfig, embedding: int = 0, *, flat: bool = False
+        self,
+        kinds: str,
+        channels: int,
+        config: BlockConfig,
+        embedding: int = 0,
+        *,
+        flat: bool = False,
     ) -> None:
         super().__init__()
         blocks: list[nn.Module] = []
@@ -148,7 +170,9 @@ class Chain(nn.Module):
             if kind == "c":
                 blocks.append(ConvBlock(channels, embedding, flat=flat))
                 continue
-            blocks.append(AttentionBlock(channels, kind, attentions % 2 == 1, config, embedding, flat=flat))
+            blocks.append(
+                AttentionBlock(channels, kind, attentions % 2 == 1, config, embedding, flat=flat)
+            )
             attentions += 1
         self.blocks = nn.ModuleList(blocks)
 
@@ -177,7 +201,8 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """From cells to given children: each child's own linear map of its parent, a pixel shuffle of those alone."""
+    """From cells to given children: each child's own linear map of its parent, a pixel shuffle
+    of those alone."""
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
@@ -194,7 +219,8 @@ class Up(nn.Module):
 class Embedding(nn.Module):
     """A time and a step of a flow as a vector.
 
-    frequencies : of sines and cosines of the time in [0, 1], from half a turn to 2^frequencies of them
+    frequencies : of sines and cosines of the time in [0, 1], from half a turn to 2^frequencies of
+        them
     """
 
     FREQUENCIES = 8
@@ -227,9 +253,11 @@ def changed(layer: nn.Linear | None, embedded: Tensor | None) -> Tensor | None:
 
 
 def heights(sites: Sites, channels: int) -> Tensor:
-    """(n, channels) float32: sines and cosines of the cells' mean height above the ground, in metres.
+    """(n, channels) float32: sines and cosines of the cells' mean height above the ground, in
+    metres.
 
-    The waves are 2^1 to 2^(channels / 2) metres long, so that they say the same at every voxel size and stride.
+    The waves are 2^1 to 2^(channels / 2) metres long, so that they say the same at every voxel size
+    and stride.
     """
     centre = sites.centres()[:, 2]
     lengths = 2.0 ** torch.arange(1, channels // 2 + 1, dtype=torch.float64, device=sites.device)
@@ -241,9 +269,9 @@ def heights(sites: Sites, channels: int) -> Tensor:
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """Draw all weights of a network anew from a generator; no global random numbers are used.
 
-    Weights are uniform within 1 / sqrt(inputs), biases 0, norms 1, embeddings normal. The last layer of a residual
-    branch, and of a modulation, begins ten times smaller, so that a deep chain begins near the identity and yet every
-    weight has a gradient from the first step.
+    Weights are uniform within 1 / sqrt(inputs), biases 0, norms 1, embeddings normal. The last
+    layer of a residual branch, and of a modulation, begins ten times smaller, so that a deep chain
+    begins near the identity and yet every weight has a gradient from the first step.
     """
     with torch.no_grad():
         for part in module.modules():
@@ -279,10 +307,11 @@ def _inputs(part: nn.Module, weight: Tensor) -> int:
 
 
 def check_stride(sites: Sites, stride: int) -> None:
-    """Raise LatticeError unless cells have a stride."""
+    """Raise SparseError unless cells have a stride."""
     if sites.stride != (stride,) * 3:
-        raise sparse.LatticeError(
-            f"voxels have stride {sites.stride}, the model works on {stride}", "give those of that stride"
+        raise SparseError(
+            f"voxels have stride {sites.stride}, the model works on {stride}",
+            "give those of that stride",
         )
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from earthgen.errors import ModelError
 from earthgen.models.blocks import initialise
-from earthgen.models.errors import PresetError
 from earthgen.models.height_flow import HeightFlow
 from earthgen.models.presets import PARTS, Config, preset
 from earthgen.models.struct_flow import StructCoarse, StructFine
@@ -29,28 +29,35 @@ MODELS: dict[str, Callable[[Any], nn.Module]] = {
 
 
 def make(
-    part: str, config: Config | str = "tiny", *, seed: int | torch.Generator = 0, device: torch.device | str = "cpu"
-) -> nn.Module:  # fmt: skip
+    part: str,
+    config: Config | str = "tiny",
+    *,
+    seed: int | torch.Generator = 0,
+    device: torch.device | str = "cpu",
+) -> nn.Module:
     """A network with fresh weights, drawn from a seed alone.
 
     part : of `earthgen.models.presets.PARTS`
     config : of that part, or the name of a preset
 
-    Raises PresetError for another part, preset or configuration.
+    Raises ModelError for another part, preset or configuration.
     """
     model = empty(part, config).to_empty(device="cpu")
-    initialise(model, seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed))
+    initialise(
+        model, seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+    )
     return model.to(device)
 
 
 def empty(part: str, config: Config | str = "tiny") -> nn.Module:
-    """A network whose weights take no memory (torch's meta device): to count, or to be given weights."""
+    """A network whose weights take no memory (torch's meta device): to count, or to be given
+    weights."""
     if part not in PARTS:
-        raise PresetError(f"there is no model {part!r}", f"there are {', '.join(PARTS)}")
+        raise ModelError(f"there is no model {part!r}", f"there are {', '.join(PARTS)}")
     given = preset(config).part(part) if isinstance(config, str) else config
     if not isinstance(given, PARTS[part]):
-        raise PresetError(
+        raise ModelError(
             f"a {type(given).__name__} does not configure {part}", f"give a {PARTS[part].__name__}"
-        )  # fmt: skip
+        )
     with torch.device("meta"):
         return MODELS[part](given)

@@ -1,8 +1,9 @@
 """CondNet: conditions as features of voxels, at every scale of a flow.
 
-The paper places a semantic map on a plane at a dummy depth and repeats it along z with a positional encoding. Here the
-plane is the ground, which every column has, and z is the height above it, in metres. A height map is told each voxel
-as how far it lies below or above the top of its column. An image with depth is voxelised first.
+The paper places a semantic map on a plane at a dummy depth and repeats it along z with a positional
+encoding. Here the plane is the ground, which every column has, and z is the height above it, in
+metres. A height map is told each voxel as how far it lies below or above the top of its column. An
+image with depth is voxelised first.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from earthgen import sparse
+from earthgen.errors import ModelError
 from earthgen.models.blocks import TOWER, Chain, Down, Projection, heights
 from earthgen.models.conditions import CONDITIONS, Conditions
-from earthgen.models.errors import ConditionError
 from earthgen.models.presets import CLASSES, CondConfig
 from earthgen.sparse import SparseTensor
 from earthgen.sparse.kernel_map import Kernel
@@ -41,39 +42,43 @@ class CondNet(nn.Module):
         self.config, self.strides = config, tuple(strides)
         widths, blocks = config.channels, config.blocks
         if strides[-1] > 2 ** (len(widths) - 1):
-            raise ConditionError(
+            raise ModelError(
                 f"CondNet's plane ends at stride {2 ** (len(widths) - 1)}, the flow's levels at {strides[-1]}",
                 "give it more levels",
             )
         self.semantic = nn.Embedding(CLASSES, widths[0])
         self.maps = nn.Linear(6, widths[0])
         self.chains = nn.ModuleList(
-            Chain(kinds, width, blocks, flat=True) for kinds, width in zip(config.plane, widths, strict=True)
+            Chain(kinds, width, blocks, flat=True)
+            for kinds, width in zip(config.plane, widths, strict=True)
         )
         self.halving = nn.ModuleList(Down(a, b) for a, b in pairwise(widths))
         planes = [widths[stride.bit_length() - 1] for stride in strides]
         self.lift = nn.ModuleList(
-            Projection(plane + config.heights + SIGNED, out) for plane, out in zip(planes, outputs, strict=True)
+            Projection(plane + config.heights + SIGNED, out)
+            for plane, out in zip(planes, outputs, strict=True)
         )
         self.out = nn.ModuleList(Projection(out, out) for out in outputs)
         pairs = list(zip(planes, outputs, strict=True))
         tower = {"window": (blocks.window, blocks.window, TOWER), "shift": (0, 0, TOWER // 2)}
         self.cross = nn.ModuleList(
             sparse.CrossAttention(out, plane, max(out // blocks.head, 1), **tower, rotary=True)
-            for plane, out in pairs if config.cross
-        )  # fmt: skip
+            for plane, out in pairs
+            if config.cross
+        )
         self.norms = nn.ModuleList(sparse.LayerNorm(out) for out in outputs if config.cross)
         self.colours = nn.ModuleList(Projection(4, out) for out in outputs if config.voxels)
         self.look = nn.ModuleList(
             sparse.CrossAttention(out, 4, max(out // blocks.head, 1), blocks.window, rotary=True)
-            for out in outputs if config.cross and config.voxels
-        )  # fmt: skip
+            for out in outputs
+            if config.cross and config.voxels
+        )
 
     def forward(self, conditions: Conditions, sites: Sequence[Sites]) -> list[SparseTensor]:
         """Features at the sites of each of the flow's levels.
 
-        Raises ConditionError where the columns are no multiple of the plane's coarsest stride, LatticeError where
-        conditions and sites lie in different places.
+        Raises ModelError where the columns are no multiple of the plane's coarsest stride,
+        SparseError where conditions and sites lie in different places.
         """
         conditions.place.check_same(sites[0].place)
         self._check(conditions)
@@ -86,8 +91,12 @@ class CondNet(nn.Module):
             points[:, 0] -= 0.5
             points[:, 3] = 0.5
             under = sparse.interpolate(plane, points)
-            above = torch.cat([heights(there, self.config.heights), self._signed(conditions, there, stride)], 1)
-            lifted = self.lift[level](SparseTensor(there, torch.cat([under, above.to(under.dtype)], 1)))
+            above = torch.cat(
+                [heights(there, self.config.heights), self._signed(conditions, there, stride)], 1
+            )
+            lifted = self.lift[level](
+                SparseTensor(there, torch.cat([under, above.to(under.dtype)], 1))
+            )
             x = self.out[level](lifted.with_features(nn.functional.gelu(lifted.features)))
             if self.config.cross:
                 x = x + self.cross[level](self.norms[level](x), plane)
@@ -97,14 +106,17 @@ class CondNet(nn.Module):
     def plane(self, conditions: Conditions, device: torch.device) -> list[SparseTensor]:
         """Features of the columns at strides 1, 2, 4, ..., as voxels at z = 0."""
         sites = columns(conditions.place, conditions.shape, device)
-        x = SparseTensor(sites, self.semantic(_codes(conditions, device)) + self.maps(_maps(conditions, device)))
+        x = SparseTensor(
+            sites, self.semantic(_codes(conditions, device)) + self.maps(_maps(conditions, device))
+        )
         planes = [self.chains[0](x)]
         for halve, chain in zip(self.halving, list(self.chains)[1:], strict=True):
             planes.append(chain(halve(planes[-1])))
         return planes
 
     def _signed(self, conditions: Conditions, sites: Sites, stride: int) -> Tensor:
-        """(n, 5) float32: where a voxel lies beside the top of its column, at several scales, and how much is known."""
+        """(n, 5) float32: where a voxel lies beside the top of its column, at several scales,
+        and how much is known."""
         if conditions.height is None or not len(sites):
             return torch.zeros(len(sites), SIGNED, device=sites.device)
         shown = conditions.shown(sites.device)[:, CONDITIONS.index("height"), None, None]
@@ -120,7 +132,9 @@ class CondNet(nn.Module):
         centre = sites.centres()[:, 2].float()
         cell = stride * sites.place.voxel_size
         near, far = (centre - mean) / cell, (centre - mean) / (8 * cell)
-        signed = torch.stack([near.tanh(), far.tanh(), ((centre - top) / cell).tanh(), near.abs().neg().exp()], 1)
+        signed = torch.stack(
+            [near.tanh(), far.tanh(), ((centre - top) / cell).tanh(), near.abs().neg().exp()], 1
+        )
         return torch.cat([signed * (share > 0)[:, None], share[:, None]], 1)
 
     def _coloured(self, conditions: Conditions, found: list[SparseTensor]) -> list[SparseTensor]:
@@ -146,14 +160,15 @@ class CondNet(nn.Module):
     def _check(self, conditions: Conditions) -> None:
         coarsest = 2 ** len(self.halving)
         if conditions.shape[0] % coarsest or conditions.shape[1] % coarsest:
-            raise ConditionError(
+            raise ModelError(
                 f"conditions on {conditions.shape[0]} x {conditions.shape[1]} columns cannot be halved "
                 f"{len(self.halving)} times",
                 f"give multiples of {coarsest} columns",
             )
 
     def flops(self, shape: tuple[int, int], sites: Sequence[Sites]) -> int:
-        """Of products for the columns of one sample and the sites of a flow's levels; cross-attention included."""
+        """Of products for the columns of one sample and the sites of a flow's levels;
+        cross-attention included."""
         there = columns(Place(), shape)
         total, planes = 0, [there]
         for level, chain in enumerate(self.chains):
@@ -176,7 +191,12 @@ class CondNet(nn.Module):
 def columns(place: Place, shape: tuple[int, int], device: torch.device | str = "cpu") -> Sites:
     """All columns of a batch, as voxels at z = 0; row (sample * nx + x) * ny + y."""
     ny, nx = shape
-    ranges = torch.arange(len(place.origins)), torch.arange(nx), torch.arange(ny), torch.zeros(1, dtype=torch.int64)
+    ranges = (
+        torch.arange(len(place.origins)),
+        torch.arange(nx),
+        torch.arange(ny),
+        torch.zeros(1, dtype=torch.int64),
+    )
     return make_sites(torch.cartesian_prod(*ranges).to(device), place=place)[0]
 
 
@@ -193,7 +213,9 @@ def _codes(conditions: Conditions, device: torch.device) -> Tensor:
     shown = conditions.shown(device)[:, CONDITIONS.index("semantics"), None, None]
     codes = conditions.semantics.to(device).long()
     if bool(((codes < 0) | (codes >= CLASSES)).any()):
-        raise ConditionError("the semantic condition has codes that are no classes", "give 0 to 25; 0 is unknown")
+        raise ModelError(
+            "the semantic condition has codes that are no classes", "give 0 to 25; 0 is unknown"
+        )
     return by_column((codes * shown)[:, None])[:, 0]
 
 
@@ -210,6 +232,9 @@ def _maps(conditions: Conditions, device: torch.device) -> Tensor:
     image = torch.zeros(batch, 4, ny, nx, device=device)
     if conditions.image is not None:
         given = conditions.image.to(device).float()
-        known = given.isfinite().all(1, keepdim=True) & shown[:, CONDITIONS.index("image"), None, None, None]
+        known = (
+            given.isfinite().all(1, keepdim=True)
+            & shown[:, CONDITIONS.index("image"), None, None, None]
+        )
         image = torch.cat([torch.where(known, given * 2 - 1, 0), known.float()], 1)
     return by_column(torch.cat([height, image], 1))

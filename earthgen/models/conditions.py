@@ -1,7 +1,8 @@
-"""What is known of the columns of a batch before it is generated, and how training hides parts of it.
+"""What is known of the columns of a batch before it is generated, and how training hides parts of
+it.
 
-Maps are (batch, ny, nx) with the northernmost row first, as everywhere; voxels count from the south. `CondNet` is the
-one place that turns one into the other.
+Maps are (batch, ny, nx) with the northernmost row first, as everywhere; voxels count from the
+south. `CondNet` is the one place that turns one into the other.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from earthgen.models.errors import ConditionError
+from earthgen.errors import ModelError
 from earthgen.sparse import SparseTensor, merged
 from earthgen.sparse.sites import Place
-from earthgen.splats.cameras import Camera
+from earthgen.splats.cameras.camera import Camera
 from geo_io.frame import Frame
 
 CONDITIONS = ("semantics", "height", "image", "voxels")
@@ -27,7 +28,8 @@ CONDITIONS = ("semantics", "height", "image", "voxels")
 
 @dataclass(frozen=True)
 class Conditions:
-    """Conditions on the columns of a batch. Each may be None, and each may be hidden in some of the samples.
+    """Conditions on the columns of a batch. Each may be None, and each may be hidden in some of the
+    samples.
 
     Attributes
     ----------
@@ -36,7 +38,8 @@ class Conditions:
     semantics : (batch, ny, nx) of an integer dtype, class codes seen from above, 0 unknown
     height : (batch, ny, nx) float32, top of the solid above the ground, metres; NaN is unknown
     image : (batch, 3, ny, nx) float32, sRGB in [0, 1] seen from above; NaN is unknown
-    voxels : an image that was un-projected with its depth: colours in [0, 1] as 3 channels, at stride 1
+    voxels : an image that was un-projected with its depth: colours in [0, 1] as 3 channels, at
+        stride 1
     present : (batch, 4) bool, by the order of `CONDITIONS`: False hides a condition from a sample
     """
 
@@ -50,48 +53,78 @@ class Conditions:
 
     def __post_init__(self) -> None:
         batch, (ny, nx) = len(self.place.origins), self.shape
-        shapes = {"semantics": (batch, ny, nx), "height": (batch, ny, nx), "image": (batch, 3, ny, nx)}
+        shapes = {
+            "semantics": (batch, ny, nx),
+            "height": (batch, ny, nx),
+            "image": (batch, 3, ny, nx),
+        }
         for name, shape in shapes.items():
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != shape:
-                raise ConditionError(
+                raise ModelError(
                     f"condition {name} has shape {tuple(value.shape)} on {batch} samples of {ny} x {nx} columns",
                     f"give {shape}",
                 )
         if self.voxels is not None:
             if self.voxels.channels != 3 or self.voxels.stride != (1, 1, 1):
-                raise ConditionError("condition voxels are no colours of voxels", "give 3 channels at stride 1")
+                raise ModelError(
+                    "condition voxels are no colours of voxels", "give 3 channels at stride 1"
+                )
             self.place.check_same(self.voxels.place)
         if self.present is not None and tuple(self.present.shape) != (batch, len(CONDITIONS)):
-            raise ConditionError(f"present has shape {tuple(self.present.shape)}", f"give ({batch}, {len(CONDITIONS)})")
+            raise ModelError(
+                f"present has shape {tuple(self.present.shape)}",
+                f"give ({batch}, {len(CONDITIONS)})",
+            )
 
     @classmethod
     def of(
-        cls, frames: Sequence[Frame], *, semantics: Sequence[NDArray] | None = None,
-        height: Sequence[NDArray] | None = None, image: Sequence[NDArray] | None = None,
-        image_known: Sequence[NDArray] | None = None, voxels: SparseTensor | None = None,
+        cls,
+        frames: Sequence[Frame],
+        *,
+        semantics: Sequence[NDArray] | None = None,
+        height: Sequence[NDArray] | None = None,
+        image: Sequence[NDArray] | None = None,
+        image_known: Sequence[NDArray] | None = None,
+        voxels: SparseTensor | None = None,
         device: torch.device | str = "cpu",
-    ) -> Conditions:  # fmt: skip
+    ) -> Conditions:
         """Conditions from arrays, one a frame, all of one shape.
 
         semantics : (ny, nx) class codes; height : (ny, nx) metres, NaN unknown
         image : (ny, nx, 3) uint8 sRGB; image_known : (ny, nx) bool, by default known everywhere
 
-        Raises ConditionError where frames or arrays are of several shapes, LatticeError for several lattices.
+        Raises ModelError where frames or arrays are of several shapes, SparseError for several
+        lattices.
         """
         shapes = {frame.shape for frame in frames}
         if len(shapes) != 1:
-            raise ConditionError(f"frames of a batch have shapes {sorted(shapes)}", "crop them alike")
+            raise ModelError(f"frames of a batch have shapes {sorted(shapes)}", "crop them alike")
         picture = None
         if image is not None:
-            known = [np.ones(shapes.copy().pop(), bool)] * len(image) if image_known is None else list(image_known)
+            known = (
+                [np.ones(shapes.copy().pop(), bool)] * len(image)
+                if image_known is None
+                else list(image_known)
+            )
             pairs = zip(image, known, strict=True)
-            colours = np.stack([np.where(k[..., None], i / np.float32(255), np.nan) for i, k in pairs])
-            picture = torch.from_numpy(colours.astype(np.float32)).permute(0, 3, 1, 2).contiguous().to(device)
+            colours = np.stack(
+                [np.where(k[..., None], i / np.float32(255), np.nan) for i, k in pairs]
+            )
+            picture = (
+                torch.from_numpy(colours.astype(np.float32))
+                .permute(0, 3, 1, 2)
+                .contiguous()
+                .to(device)
+            )
         return cls(
-            Place.of(*frames), shapes.pop(), _stacked(semantics, np.uint8, device),
-            _stacked(height, np.float32, device), picture, voxels,
-        )  # fmt: skip
+            Place.of(*frames),
+            shapes.pop(),
+            _stacked(semantics, np.uint8, device),
+            _stacked(height, np.float32, device),
+            picture,
+            voxels,
+        )
 
     def shown(self, device: torch.device) -> Tensor:
         """(batch, 4) bool: which conditions there are, and are not hidden."""
@@ -113,45 +146,56 @@ class Conditions:
         return replace(self, **moved)
 
 
-def _stacked(arrays: Sequence[NDArray] | None, dtype: Any, device: torch.device | str) -> Tensor | None:
+def _stacked(
+    arrays: Sequence[NDArray] | None, dtype: Any, device: torch.device | str
+) -> Tensor | None:
     if arrays is None:
         return None
     shapes = {array.shape for array in arrays}
     if len(shapes) != 1:
-        raise ConditionError(f"maps of a batch have shapes {sorted(shapes)}", "crop them alike")
+        raise ModelError(f"maps of a batch have shapes {sorted(shapes)}", "crop them alike")
     return torch.from_numpy(np.stack(list(arrays)).astype(dtype)).to(device)
 
 
-# ---- hiding, for training ---------------------------------------------------------------------------------
-
-
-def dropped(conditions: Conditions, odds: Mapping[str, float] | float, generator: torch.Generator) -> Conditions:
-    """Each condition hidden from each sample with its odds, for classifier-free guidance (Ho & Salimans 2022).
+def dropped(
+    conditions: Conditions, odds: Mapping[str, float] | float, generator: torch.Generator
+) -> Conditions:
+    """Each condition hidden from each sample with its odds, for classifier-free guidance (Ho &
+    Salimans 2022).
 
     odds : by the names of `CONDITIONS`, 0 where one is not named; or one number for all
     """
     given = odds if isinstance(odds, Mapping) else dict.fromkeys(CONDITIONS, odds)
     _check_names(given)
     limit = torch.tensor([float(given.get(name, 0.0)) for name in CONDITIONS])
-    drawn = torch.rand(len(conditions.place.origins), len(CONDITIONS), generator=generator, device=generator.device)
+    drawn = torch.rand(
+        len(conditions.place.origins), len(CONDITIONS), generator=generator, device=generator.device
+    )
     return _hiding(conditions, drawn.cpu() >= limit)
 
 
 def mixed(
-    conditions: Conditions, mixture: Sequence[tuple[Sequence[str], float]], generator: torch.Generator
+    conditions: Conditions,
+    mixture: Sequence[tuple[Sequence[str], float]],
+    generator: torch.Generator,
 ) -> Conditions:
     """One set of conditions for each sample, the others hidden: the paper's mixture of conditions.
 
-    mixture : sets of names of `CONDITIONS` with weights, such as [(["semantics"], 5), (["image"], 3), ([], 2)]
+    mixture : sets of names of `CONDITIONS` with weights, such as [(["semantics"], 5), (["image"],
+        3), ([], 2)]
     """
     if not mixture or sum(weight for _, weight in mixture) <= 0:
-        raise ConditionError("a mixture of no conditions", "name sets of conditions with weights above 0")
+        raise ModelError(
+            "a mixture of no conditions", "name sets of conditions with weights above 0"
+        )
     for names, _ in mixture:
         _check_names(names)
     table = torch.tensor([[name in names for name in CONDITIONS] for names, _ in mixture])
     weights = torch.tensor([float(weight) for _, weight in mixture], device=generator.device)
     count = len(conditions.place.origins)
-    return _hiding(conditions, table[torch.multinomial(weights, count, True, generator=generator).cpu()])
+    return _hiding(
+        conditions, table[torch.multinomial(weights, count, True, generator=generator).cpu()]
+    )
 
 
 def _hiding(conditions: Conditions, present: Tensor) -> Conditions:
@@ -163,18 +207,25 @@ def _hiding(conditions: Conditions, present: Tensor) -> Conditions:
 def _check_names(names: Sequence[str] | Mapping[str, float]) -> None:
     unknown = set(names) - set(CONDITIONS)
     if unknown:
-        raise ConditionError(
-            f"there is no condition {', '.join(sorted(unknown))}", f"there are {', '.join(CONDITIONS)}"
+        raise ModelError(
+            f"there is no condition {', '.join(sorted(unknown))}",
+            f"there are {', '.join(CONDITIONS)}",
         )
 
 
 def drop_voxels(
-    voxels: SparseTensor, normals: Tensor, direction: Tensor, odds: float, generator: torch.Generator
+    voxels: SparseTensor,
+    normals: Tensor,
+    direction: Tensor,
+    odds: float,
+    generator: torch.Generator,
 ) -> SparseTensor:
-    """Voxels of an un-projected image without a random part of those that face away: what one view does not see.
+    """Voxels of an un-projected image without a random part of those that face away: what one view
+    does not see.
 
     normals : (n, 3) of the voxels; direction : (3,) unit, towards the viewer
-    odds : of hiding a voxel whose normal is at right angles to the view; none that face the viewer are hidden, and all
+    odds : of hiding a voxel whose normal is at right angles to the view; none that face the viewer
+        are hidden, and all
         that face away are (the paper hides condition voxels by their normals, for hole filling)
     """
     facing = (normals.float() @ direction.float().to(normals.device)).clamp(-1, 1)
@@ -183,20 +234,20 @@ def drop_voxels(
     return voxels.prune(drawn >= hide)
 
 
-# ---- images with depth ------------------------------------------------------------------------------------
-
-
-def unprojected(image: NDArray, depth: NDArray, camera: Camera, frame: Frame, ground: NDArray) -> SparseTensor:
+def unprojected(
+    image: NDArray, depth: NDArray, camera: Camera, frame: Frame, ground: NDArray
+) -> SparseTensor:
     """An image with depth, measured or estimated, as condition voxels of one sample.
 
-    image : (h, w, 3) uint8 sRGB; depth : (h, w) metres along the camera's axis, 0 or not finite where it is unknown
+    image : (h, w, 3) uint8 sRGB; depth : (h, w) metres along the camera's axis, 0 or not finite
+        where it is unknown
     camera : in the frame's CRS
 
-    Raises ConditionError where image, depth and camera are of several sizes.
+    Raises ModelError where image, depth and camera are of several sizes.
     """
     size = camera.height, camera.width
     if depth.shape != size or image.shape != (*size, 3):
-        raise ConditionError(
+        raise ModelError(
             f"an image {image.shape} with depth {depth.shape} is not what a camera of {size} sees",
             "give all of one size; `Camera.scaled` resizes a camera",
         )
@@ -214,7 +265,8 @@ def unprojected(image: NDArray, depth: NDArray, camera: Camera, frame: Frame, gr
 def voxelised(points: NDArray, colours: NDArray, frame: Frame, ground: NDArray) -> SparseTensor:
     """Coloured points, such as an un-projected image with depth, as condition voxels of one sample.
 
-    points : (m, 3) float64, metres in the frame's CRS, absolute heights; inside of the voxels that they colour
+    points : (m, 3) float64, metres in the frame's CRS, absolute heights; inside of the voxels that
+        they colour
     colours : (m, 3) float32, sRGB in [0, 1]
     ground : (ny, nx) float32 on the frame, metres
 

@@ -1,11 +1,12 @@
 """Rectified flow: from noise to data along straight lines, trained and sampled.
 
-A state at time t in [0, 1] is t * data + (1 - t) * noise (Liu et al. 2022, "Flow Straight and Fast"), so time runs as
-in `earthgen.agreement`. A network predicts the velocity, data - noise, or the data themselves; either is the other by
-arithmetic, and the loss is that of what is predicted. Times are logit-normal (Esser et al., ICML 2024, equation 19).
+A state at time t in [0, 1] is t * data + (1 - t) * noise (Liu et al. 2022, "Flow Straight and
+Fast"), so time runs as in `earthgen.stages.blending`. A network predicts the velocity, data -
+noise, or the data themselves; either is the other by arithmetic, and the loss is that of what is
+predicted. Times are logit-normal (Esser et al., ICML 2024, equation 19).
 
-Functions work on tensors of any shape. A batch of sparse samples is one tensor of rows, whose times are one a row:
-`earthgen.models.blocks.spread`.
+Functions work on tensors of any shape. A batch of sparse samples is one tensor of rows, whose times
+are one a row: `earthgen.models.blocks.spread`.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from earthgen import noise_torch
-from earthgen.models.errors import SamplingError
+from earthgen.errors import ModelError
 from earthgen.models.presets import FlowConfig
-from earthgen.noise import Stream
+from earthgen.noise import torch_philox as noise_torch
+from earthgen.noise.philox import Stream
 from earthgen.sparse.sites import Sites
 from geo_io.frame import Frame
 
@@ -33,7 +34,8 @@ NEAREST = 0.02
 """How near to the data a velocity is told from predicted data: 1 - t is taken as this at least."""
 
 Predict = Callable[[Tensor, float, float], Tensor]
-"""What a network predicts of a state at a time, for a step of a length: (state, time, step) -> of the state's shape."""
+"""What a network predicts of a state at a time, for a step of a length: (state, time, step) ->
+of the state's shape."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ class Flow:
         """What the network is to predict."""
         return data if self.predicts == "data" else data - noise
 
-    def loss(self, found: Tensor, data: Tensor, noise: Tensor, weight: Tensor | None = None) -> Tensor:
+    def loss(
+        self, found: Tensor, data: Tensor, noise: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
         """Mean square error of a prediction.
 
         weight : of each element, broadcast; 0 leaves elements out
@@ -103,21 +107,28 @@ def mean_square(found: Tensor, target: Tensor, weight: Tensor | None = None) -> 
     return (error * spread).sum() / spread.sum().clamp(min=1e-9)
 
 
-# ---- noise ------------------------------------------------------------------------------------------------
+def place_noise(
+    stream: Stream, places: Sites | Frame, channels: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Normal random numbers of places alone, float32: the same in every window that holds the
+    place.
 
-
-def place_noise(stream: Stream, places: Sites | Frame, channels: int, device: torch.device | str = "cpu") -> Tensor:
-    """Normal random numbers of places alone, float32: the same in every window that holds the place.
-
-    places : sites, for (n, channels), of their cells' indices on the lattice of their stride; or a frame, for
+    places : sites, for (n, channels), of their cells' indices on the lattice of their stride; or a
+        frame, for
         (1, channels, ny, nx), the first row northernmost
 
     Levels of several strides want a stream each.
     """
     if isinstance(places, Frame):
-        return noise_torch.normals(stream, places, channels, device).permute(2, 0, 1)[None].contiguous()
+        return (
+            noise_torch.normals(stream, places, channels, device)
+            .permute(2, 0, 1)[None]
+            .contiguous()
+        )
     stride = torch.tensor(places.stride, device=places.device)
-    return noise_torch.normals(stream, places.lattice().div(stride, rounding_mode="floor"), channels)
+    return noise_torch.normals(
+        stream, places.lattice().div(stride, rounding_mode="floor"), channels
+    )
 
 
 def training_noise(data: Tensor, generator: torch.Generator) -> Tensor:
@@ -125,21 +136,20 @@ def training_noise(data: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(data.shape, generator=generator, device=data.device)
 
 
-# ---- sampling ---------------------------------------------------------------------------------------------
-
-
 def schedule(steps: int, shift: float = 1.0, start: float = 0.0, stop: float = 1.0) -> list[float]:
     """Times of `steps` steps from start to stop.
 
     shift : above 1, steps are shorter near the noise (Esser et al., ICML 2024, equation 23)
 
-    Raises SamplingError for fewer than one step, a shift below 0, or times that do not rise within [0, 1].
+    Raises ModelError for fewer than one step, a shift below 0, or times that do not rise within [0,
+    1].
     """
     if steps < 1:
-        raise SamplingError(f"{steps} steps lead nowhere", "give at least one")
+        raise ModelError(f"{steps} steps lead nowhere", "give at least one")
     if shift <= 0 or not 0 <= start < stop <= 1:
-        raise SamplingError(
-            f"times from {start} to {stop} with a shift of {shift} cannot be divided", "give 0 <= start < stop <= 1"
+        raise ModelError(
+            f"times from {start} to {stop} with a shift of {shift} cannot be divided",
+            "give 0 <= start < stop <= 1",
         )
     grid = (n / (shift * steps - (shift - 1.0) * n) for n in range(steps + 1))
     inner = [time for time in grid if start + 1e-6 < time < stop - 1e-6]
@@ -147,24 +157,35 @@ def schedule(steps: int, shift: float = 1.0, start: float = 0.0, stop: float = 1
 
 
 def sample(
-    flow: Flow, predict: Predict, state: Tensor, *, steps: int = 25, method: Method = "euler", shift: float = 1.0,
-    start: float = 0.0, stop: float = 1.0,
-) -> Tensor:  # fmt: skip
+    flow: Flow,
+    predict: Predict,
+    state: Tensor,
+    *,
+    steps: int = 25,
+    method: Method = "euler",
+    shift: float = 1.0,
+    start: float = 0.0,
+    stop: float = 1.0,
+) -> Tensor:
     """From a state at `start`, such as noise at 0, to one at `stop`, such as data at 1.
 
-    method : "euler"; "heun", of second order, for two evaluations a step but for the last; "shortcut", Euler's with
-        the network told how long the step is (Frans et al. 2024), for flows trained so: good with 1 to 4 steps
+    method : "euler"; "heun", of second order, for two evaluations a step but for the last;
+        "shortcut", Euler's with
+        the network told how long the step is (Frans et al. 2024), for flows trained so: good with 1
+        to 4 steps
 
-    Raises SamplingError for another method and as `schedule`.
+    Raises ModelError for another method and as `schedule`.
     """
     if method not in METHODS:
-        raise SamplingError(f"there is no method {method!r}", f"there are {', '.join(METHODS)}")
+        raise ModelError(f"there is no method {method!r}", f"there are {', '.join(METHODS)}")
     for time, after in pairwise(schedule(steps, shift, start, stop)):
         step = after - time
         told = step if method == "shortcut" else 0.0
         velocity = flow.velocity(predict(state, time, told), state, time)
         ahead = state + step * velocity
-        if method == "heun" and after < 1 - 1e-6:  # at time 1 there is no noise left to tell a velocity from
+        if (
+            method == "heun" and after < 1 - 1e-6
+        ):  # at time 1 there is no noise left to tell a velocity from
             velocity = (velocity + flow.velocity(predict(ahead, after, 0.0), ahead, after)) / 2
             ahead = state + step * velocity
         state = ahead

@@ -1,8 +1,8 @@
 """A flow on height maps: land cover and ground to the height of what stands on it, in 2D.
 
-Not in the paper, whose StructFM takes a depth as a condition: this makes that condition where nobody measured it. All
-layers look a bounded way and norms are over the channels of a pixel, so what is trained on 64 columns runs on 256 and a
-pixel far from the edge gets the same in both.
+Not in the paper, whose StructFM takes a depth as a condition: this makes that condition where
+nobody measured it. All layers look a bounded way and norms are over the channels of a pixel, so
+what is trained on 64 columns runs on 256 and a pixel far from the edge gets the same in both.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from earthgen.errors import ModelError
 from earthgen.models.blocks import Embedding
-from earthgen.models.errors import ConditionError, ModelError
 from earthgen.models.flow import Flow, Predict, guided, times_of
-from earthgen.models.objective import flow_loss, over_maps, shortcut_loss
+from earthgen.models.flow_loss import flow_loss, over_maps, shortcut_loss
 from earthgen.models.presets import HeightFlowConfig
 from earthgen.models.sparse_flow import Objective
 
@@ -40,19 +40,26 @@ class HeightFlow(nn.Module):
         self.semantic = nn.Embedding(config.classes, widths[0])
         self.stem = nn.Conv2d(1 + SLOPES, widths[0], 3, padding=1)
         self.down = nn.ModuleList(
-            _chain(width, count, embedding) for width, count in zip(widths, config.blocks, strict=True)
+            _chain(width, count, embedding)
+            for width, count in zip(widths, config.blocks, strict=True)
         )
         self.halving = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
         self.doubling = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs)
         self.skip = nn.ModuleList(nn.Conv2d(a, a, 1) for a, _ in pairs)
         self.up = nn.ModuleList(
-            _chain(width, count, embedding) for width, count in zip(widths[:-1], config.blocks, strict=False)
+            _chain(width, count, embedding)
+            for width, count in zip(widths[:-1], config.blocks, strict=False)
         )
         self.norm = PixelNorm(widths[0])
         self.head = nn.Conv2d(widths[0], 1, 1)
 
     def forward(
-        self, state: Tensor, time: Tensor, semantics: Tensor, slopes: Tensor, step: Tensor | None = None
+        self,
+        state: Tensor,
+        time: Tensor,
+        semantics: Tensor,
+        slopes: Tensor,
+        step: Tensor | None = None,
     ) -> Tensor:
         """What the flow predicts, (batch, 1, ny, nx).
 
@@ -60,7 +67,7 @@ class HeightFlow(nn.Module):
         time, step : (batch,) in [0, 1]
         semantics : (batch, ny, nx) class codes, 0 unknown; slopes : of `ground_slopes`
 
-        Raises ConditionError for maps of other shapes.
+        Raises ModelError for maps of other shapes.
         """
         self._check(state, semantics, slopes)
         embedded = self.embed(time, step)
@@ -87,11 +94,14 @@ class HeightFlow(nn.Module):
 
     @property
     def reach(self) -> int:
-        """How many columns away, at most, an output pixel looks: the halo that a window needs to be exact."""
+        """How many columns away, at most, an output pixel looks: the halo that a window needs to
+        be exact."""
         total = 1
         for level, count in enumerate(self.config.blocks):
             blocks = count if level == len(self.halving) else 2 * count
-            total += 2**level * 2 * blocks + 2**level  # two 3 x 3 convolutions a block, and half a cell of a halving
+            total += (
+                2**level * 2 * blocks + 2**level
+            )  # two 3 x 3 convolutions a block, and half a cell of a halving
         return total
 
     def predictor(self, semantics: Tensor, slopes: Tensor, guidance: float = 1.0) -> Predict:
@@ -110,22 +120,28 @@ class HeightFlow(nn.Module):
 
     def to_state(self, height: Tensor) -> Tensor:
         """(batch, 1, ny, nx) from (batch, ny, nx) metres: one formula everywhere, never by tile."""
-        return ((torch.log1p(height.clamp(min=0)) - self.config.centre) / self.config.spread)[:, None]
+        return ((torch.log1p(height.clamp(min=0)) - self.config.centre) / self.config.spread)[
+            :, None
+        ]
 
     def to_height(self, state: Tensor) -> Tensor:
         """(batch, ny, nx) metres, not negative, from (batch, 1, ny, nx)."""
-        return torch.expm1(state[:, 0].float() * self.config.spread + self.config.centre).clamp(min=0)
+        return torch.expm1(state[:, 0].float() * self.config.spread + self.config.centre).clamp(
+            min=0
+        )
 
     def _check(self, state: Tensor, semantics: Tensor, slopes: Tensor) -> None:
         batch, _, ny, nx = state.shape
         if semantics.shape != (batch, ny, nx) or slopes.shape != (batch, SLOPES, ny, nx):
-            raise ConditionError(
+            raise ModelError(
                 f"semantics {tuple(semantics.shape)} and slopes {tuple(slopes.shape)} do not lie on a state of "
                 f"{tuple(state.shape)}",
                 f"give ({batch}, {ny}, {nx}) and ({batch}, {SLOPES}, {ny}, {nx})",
             )
         if ny % self.multiple or nx % self.multiple:
-            raise ModelError(f"{ny} x {nx} columns cannot be halved", f"give multiples of {self.multiple}")
+            raise ModelError(
+                f"{ny} x {nx} columns cannot be halved", f"give multiples of {self.multiple}"
+            )
 
     def flops(self, ny: int, nx: int) -> int:
         """Of products in one evaluation on one sample, two a multiplication and addition."""
@@ -135,30 +151,43 @@ class HeightFlow(nn.Module):
             pixels = (ny >> level) * (nx >> level)
             chains = 1 if level == len(self.halving) else 2
             total += chains * count * 2 * pixels * 18 * width * width
-            if level < len(self.halving):  # halving and doubling are four products of a quarter of the pixels
+            if level < len(
+                self.halving
+            ):  # halving and doubling are four products of a quarter of the pixels
                 total += 2 * 2 * pixels * width * widths[level + 1] + 2 * pixels * width * width
         return total
 
 
 def ground_slopes(ground: Tensor, voxel_size: float) -> Tensor:
-    """(batch, 3, ny, nx) float32: slope to the east and to the north, metres a metre, and curvature, a metre.
+    """(batch, 3, ny, nx) float32: slope to the east and to the north, metres a metre, and
+    curvature, a metre.
 
     ground : (batch, ny, nx) metres, rows from north to south; may be coarse
 
-    Of the ground nothing but its shape goes in: heights above the sea would tie a world to where it was learned.
+    Of the ground nothing but its shape goes in: heights above the sea would tie a world to where it
+    was learned.
     """
     padded = nn.functional.pad(ground.float()[:, None], (1, 1, 1, 1), mode="replicate")
     east, west = padded[:, :, 1:-1, 2:], padded[:, :, 1:-1, :-2]
     north, south = padded[:, :, :-2, 1:-1], padded[:, :, 2:, 1:-1]
     here = padded[:, :, 1:-1, 1:-1]
     curvature = (east + west + north + south - 4 * here) / voxel_size**2
-    return torch.cat([(east - west) / (2 * voxel_size), (north - south) / (2 * voxel_size), curvature], 1)
+    return torch.cat(
+        [(east - west) / (2 * voxel_size), (north - south) / (2 * voxel_size), curvature], 1
+    )
 
 
 def height_loss(
-    model: HeightFlow, height: Tensor, semantics: Tensor, ground: Tensor, voxel_size: float,
-    generator: torch.Generator, objective: Objective = "flow", *, valid: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+    model: HeightFlow,
+    height: Tensor,
+    semantics: Tensor,
+    ground: Tensor,
+    voxel_size: float,
+    generator: torch.Generator,
+    objective: Objective = "flow",
+    *,
+    valid: Tensor | None = None,
+) -> Tensor:
     """The loss of one batch.
 
     height : (batch, ny, nx) metres above the ground; semantics : class codes; ground : metres
@@ -171,11 +200,14 @@ def height_loss(
 
     lost = flow_loss if objective == "flow" else shortcut_loss
     weight = None if valid is None else valid[:, None].float()
-    return lost(model.flow, network, model.to_state(height), len(height), over_maps, generator, weight)
+    return lost(
+        model.flow, network, model.to_state(height), len(height), over_maps, generator, weight
+    )
 
 
 class PixelNorm(nn.Module):
-    """Mean square 1 over the channels of a pixel, with a weight: nothing depends on the size of the map."""
+    """Mean square 1 over the channels of a pixel, with a weight: nothing depends on the size of
+    the map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -30,7 +30,8 @@ class Latent:
         return cls(moments.with_features(mean), log_variance.clamp(-20, 10))
 
     def sample(self, generator: torch.Generator | None) -> SparseTensor:
-        """A draw with noise of a generator, which has to be on the latent's device; the mean for None."""
+        """A draw with noise of a generator, which has to be on the latent's device; the mean for
+        None."""
         if generator is None:
             return self.mean
         mean = self.mean.features
@@ -38,14 +39,16 @@ class Latent:
         return self.mean.with_features(mean + (0.5 * self.log_variance).exp() * noise)
 
     def divergence(self) -> Tensor:
-        """Kullback-Leibler divergence from the standard normal distribution, mean over voxels and channels."""
+        """Kullback-Leibler divergence from the standard normal distribution, mean over voxels
+        and channels."""
         mean, log_variance = self.mean.features, self.log_variance
         each = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
         return each.sum() / max(each.numel(), 1)
 
 
 class Statistics(nn.Module):
-    """Mean and deviation of latents, by channel, kept with the weights: a flow learns what is normalised by them."""
+    """Mean and deviation of latents, by channel, kept with the weights: a flow learns what is
+    normalised by them."""
 
     mean: Tensor
     deviation: Tensor

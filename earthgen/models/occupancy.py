@@ -19,10 +19,12 @@ def kept(sites: Sites, logits: Tensor, repair: Repair = "columns") -> Tensor:
     """(n,) bool: which children of active cells to keep.
 
     sites : all children of the cells, eight each; logits : (n,) of being active
-    repair : "none" keeps those above 0. A surface that is one voxel thick and at even odds between two heights falls
-        below 0 at both, and leaves a hole. "columns" closes it: every column of children whose parents are active
-        keeps its most likely child, which in a height field is never wrong to have one. "cells" keeps one child a
-        cell, which holds for any scene, since a cell is active because it has an active child
+    repair : "none" keeps those above 0. A surface that is one voxel thick and at even odds between
+        two heights falls
+        below 0 at both, and leaves a hole. "columns" closes it: every column of children whose
+        parents are active keeps its most likely child, which in a height field is never wrong to
+        have one. "cells" keeps one child a cell, which holds for any scene, since a cell is active
+        because it has an active child
 
     Of equal logits the lowest is kept.
     """
@@ -55,7 +57,8 @@ def _numbered(rows: Tensor) -> tuple[Tensor, int]:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well predicted voxels meet true ones, over a whole batch; 1 throughout where both are empty.
+    """How well predicted voxels meet true ones, over a whole batch; 1 throughout where both are
+    empty.
 
     Attributes
     ----------
@@ -93,7 +96,7 @@ def _share(part: int, whole: int) -> float:
 def agreement(found: Sites, true: Sites) -> Agreement:
     """Of predicted sites with the true ones; they have to lie in one place and have one stride.
 
-    Raises LatticeError where they do not.
+    Raises SparseError where they do not.
     """
     found.place.check_same(true.place)
     hits = int((found.rows(true.coordinates) >= 0).sum())
@@ -107,5 +110,6 @@ def _columns(sites: Sites) -> set[tuple[int, ...]]:
 
 
 def accuracy(logits: Tensor, true: Tensor) -> float:
-    """Share of candidates that are classified right, as the paper's accuracy of StructVAE; 1 of none."""
+    """Share of candidates that are classified right, as the paper's accuracy of StructVAE; 1 of
+    none."""
     return float(((logits > 0) == true).float().mean()) if len(true) else 1.0

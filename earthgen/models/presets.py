@@ -1,10 +1,13 @@
-"""The sizes of all models: `paper`, `base` (one consumer GPU) and `tiny` (two CPU cores). Loads no torch.
+"""The sizes of all models: `paper`, `base` (one consumer GPU) and `tiny` (two CPU cores). Loads no
+torch.
 
-The paper (arXiv 2507.16535) gives latent channels, strides, layers a block and the patch; it is silent on widths, heads
-and the depth of the flows, which are chosen here. Presets are values of one set of modules.
+The paper (arXiv 2507.16535) gives latent channels, strides, layers a block and the patch; it is
+silent on widths, heads and the depth of the flows, which are chosen here. Presets are values of one
+set of modules.
 
-A *chain* of blocks is a text with a letter a block: c convolution, s attention in cubes of `window` cells an edge, t
-attention in towers of `window` columns and all heights, f attention over the whole sample. Shifts of windows alternate.
+A *chain* of blocks is a text with a letter a block: c convolution, s attention in cubes of `window`
+cells an edge, t attention in towers of `window` columns and all heights, f attention over the whole
+sample. Shifts of windows alternate.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
-from earthgen.models.errors import PresetError
+from earthgen.errors import ModelError
 
 CLASSES = 26
 """Class codes of geo_io.legend, 0 unknown among them."""
@@ -24,7 +27,9 @@ KINDS = "csft"
 
 def _known(chain: str) -> str:
     if set(chain) - set(KINDS):
-        raise ValueError(f"a chain of blocks is made of the letters {', '.join(KINDS)}, not {chain!r}")
+        raise ValueError(
+            f"a chain of blocks is made of the letters {', '.join(KINDS)}, not {chain!r}"
+        )
     return chain
 
 
@@ -58,7 +63,8 @@ class UNetConfig(Config):
     Attributes
     ----------
     channels : by level, finest first
-    down, up : chains before each halving, and after each doubling, finest first: one fewer than levels
+    down, up : chains before each halving, and after each doubling, finest first: one fewer than
+        levels
     middle : the chain at the coarsest level
     """
 
@@ -71,7 +77,9 @@ class UNetConfig(Config):
     @model_validator(mode="after")
     def _levels(self) -> UNetConfig:
         if not len(self.channels) - 1 == len(self.down) == len(self.up):
-            raise ValueError("a U-Net has one chain down and one up for each level but the coarsest")
+            raise ValueError(
+                "a U-Net has one chain down and one up for each level but the coarsest"
+            )
         return self
 
 
@@ -84,8 +92,10 @@ class StructVaeConfig(Config):
     latent : channels of the structural latent
     encoder : chains at the levels from L on, without the coarsest
     middle : the chain at the coarsest level, once in the encoder and once in the decoder
-    before, after : chains on the children before they are classified and after, at the levels from L on
-    early : classify the eight children from their parent, and run no layer on those that are pruned; `before` is empty
+    before, after : chains on the children before they are classified and after, at the levels from
+        L on
+    early : classify the eight children from their parent, and run no layer on those that are
+        pruned; `before` is empty
     classes : predict a class for each voxel, and take it as an input; 0 leaves it out
     """
 
@@ -101,10 +111,18 @@ class StructVaeConfig(Config):
 
     @model_validator(mode="after")
     def _levels(self) -> StructVaeConfig:
-        if not len(self.channels) - 1 == len(self.encoder) == len(self.before) == len(self.after) > 0:
+        if (
+            not len(self.channels) - 1
+            == len(self.encoder)
+            == len(self.before)
+            == len(self.after)
+            > 0
+        ):
             raise ValueError("StructVAE has a chain of each kind for each level but the coarsest")
         if self.early and any(self.before):
-            raise ValueError("with early classification no block runs before it: leave `before` empty")
+            raise ValueError(
+                "with early classification no block runs before it: leave `before` empty"
+            )
         return self
 
     @property
@@ -118,7 +136,8 @@ class TexVaeConfig(Config):
 
     Attributes
     ----------
-    inputs : channels of a voxel's features: 18 are five RGB pixels and a normal, 66 with three scales of an image
+    inputs : channels of a voxel's features: 18 are five RGB pixels and a normal, 66 with three
+        scales of an image
         autoencoder's
     channels : inside
     latent : channels of the textural latent
@@ -229,7 +248,8 @@ class HeightFlowConfig(Config):
     ----------
     channels : by level, finest first
     blocks : convolution blocks at each level, on the way down and on the way up
-    centre, spread : of log(1 + height in metres), so that heights have about mean 0 and deviation 1 everywhere
+    centre, spread : of log(1 + height in metres), so that heights have about mean 0 and deviation 1
+        everywhere
     """
 
     channels: tuple[int, ...]
@@ -270,16 +290,19 @@ class Preset(Config):
 
     @model_validator(mode="after")
     def _agree(self) -> Preset:
-        if self.struct_fine.latent != self.struct_vae.latent or self.tex_flow.latent != self.tex_vae.latent:
+        if (
+            self.struct_fine.latent != self.struct_vae.latent
+            or self.tex_flow.latent != self.tex_vae.latent
+        ):
             raise ValueError("a flow has as many channels as its autoencoder's latent")
         if not self.struct_coarse.stride == self.struct_fine.stride == self.struct_vae.stride:
             raise ValueError("StructFM's cells are those of StructVAE's latent")
         return self
 
     def part(self, name: str) -> Config:
-        """The configuration of a part. Raises PresetError for another name than those of `PARTS`."""
+        """The configuration of a part. Raises ModelError for another name than those of `PARTS`."""
         if name not in PARTS:
-            raise PresetError(f"a preset has no part {name!r}", f"there are {', '.join(PARTS)}")
+            raise ModelError(f"a preset has no part {name!r}", f"there are {', '.join(PARTS)}")
         found: Config = getattr(self, name.replace("-", "_"))
         return found
 
@@ -304,30 +327,53 @@ def _paper() -> dict[str, Any]:
         "tile": 256,
         "band": (-32, 224),
         "struct_vae": StructVaeConfig(
-            channels=(64, 128, 256, 512), latent=32, encoder=("ssssc",) * 3, middle="ffffc",
-            before=("ss", "ss", "ss"), after=("ssc", "ssc", "ssc"),
+            channels=(64, 128, 256, 512),
+            latent=32,
+            encoder=("ssssc",) * 3,
+            middle="ffffc",
+            before=("ss", "ss", "ss"),
+            after=("ssc", "ssc", "ssc"),
         ),
-        "tex_vae": TexVaeConfig(inputs=66, channels=128, latent=8, encoder="ssssc" * 3, decoder="ssssc" * 3),
+        "tex_vae": TexVaeConfig(
+            inputs=66, channels=128, latent=8, encoder="ssssc" * 3, decoder="ssssc" * 3
+        ),
         "struct_coarse": StructCoarseConfig(
-            patch=2, channels=1024, middle="f" * 24, blocks=large, flow=FlowConfig(predicts="velocity", embedding=512),
-            condition=CondConfig(channels=(32, 64, 128, 256, 512), plane=("s", "s", "s", "s", "s"), cross=True),
+            patch=2,
+            channels=1024,
+            middle="f" * 24,
+            blocks=large,
+            flow=FlowConfig(predicts="velocity", embedding=512),
+            condition=CondConfig(
+                channels=(32, 64, 128, 256, 512), plane=("s", "s", "s", "s", "s"), cross=True
+            ),
         ),
         "struct_fine": StructFineConfig(
-            latent=32, flow=FlowConfig(predicts="velocity", embedding=512),
-            unet=UNetConfig(channels=(512, 1024), down=("ssssc",), middle="f" * 12, up=("ssssc",), blocks=large),
-            condition=CondConfig(channels=(32, 64, 128, 256, 512), plane=("s", "s", "s", "s", "s"), cross=True),
+            latent=32,
+            flow=FlowConfig(predicts="velocity", embedding=512),
+            unet=UNetConfig(
+                channels=(512, 1024), down=("ssssc",), middle="f" * 12, up=("ssssc",), blocks=large
+            ),
+            condition=CondConfig(
+                channels=(32, 64, 128, 256, 512), plane=("s", "s", "s", "s", "s"), cross=True
+            ),
         ),
         "tex_flow": TexFlowConfig(
-            latent=8, flow=FlowConfig(predicts="velocity", embedding=512),
+            latent=8,
+            flow=FlowConfig(predicts="velocity", embedding=512),
             unet=UNetConfig(
-                channels=(128, 256, 512, 768), down=("ssssc",) * 3, middle="ffffffffcc", up=("ssssc",) * 3,
+                channels=(128, 256, 512, 768),
+                down=("ssssc",) * 3,
+                middle="ffffffffcc",
+                up=("ssssc",) * 3,
             ),
-            condition=CondConfig(channels=(64, 128, 256, 512), plane=("ss", "ss", "ss", "ss"), cross=True),
+            condition=CondConfig(
+                channels=(64, 128, 256, 512), plane=("ss", "ss", "ss", "ss"), cross=True
+            ),
         ),
         "height_flow": HeightFlowConfig(
             channels=(128, 256, 384, 512), blocks=(2, 2, 4, 4), flow=FlowConfig(embedding=512)
         ),
-    }  # fmt: skip
+    }
 
 
 def _base() -> dict[str, Any]:
@@ -338,30 +384,43 @@ def _base() -> dict[str, Any]:
         "tile": 256,
         "band": (-16, 112),
         "struct_vae": StructVaeConfig(
-            channels=(48, 96, 192, 256), latent=16, encoder=("cc", "ccs", "ccs"), middle="ctct",
-            before=("", "", ""), after=("cc", "csc", "csc"), early=True,
+            channels=(48, 96, 192, 256),
+            latent=16,
+            encoder=("cc", "ccs", "ccs"),
+            middle="ctct",
+            before=("", "", ""),
+            after=("cc", "csc", "csc"),
+            early=True,
         ),
         "tex_vae": TexVaeConfig(inputs=18, channels=96, latent=8, encoder="cscs", decoder="cscscs"),
         "struct_coarse": StructCoarseConfig(
-            patch=1, channels=384, middle="ctctctctc", flow=FlowConfig(embedding=256),
+            patch=1,
+            channels=384,
+            middle="ctctctctc",
+            flow=FlowConfig(embedding=256),
             condition=CondConfig(channels=(32, 64, 96, 192), plane=("c", "c", "c", "c")),
         ),
         "struct_fine": StructFineConfig(
-            latent=16, flow=FlowConfig(embedding=256),
+            latent=16,
+            flow=FlowConfig(embedding=256),
             unet=UNetConfig(channels=(384,), middle="cctcctcctcct"),
             condition=CondConfig(channels=(32, 64, 96, 192), plane=("c", "c", "c", "c")),
         ),
         "tex_flow": TexFlowConfig(
-            latent=8, flow=FlowConfig(embedding=256),
+            latent=8,
+            flow=FlowConfig(embedding=256),
             unet=UNetConfig(
-                channels=(64, 128, 256, 384), down=("cc", "cc", "ccs"), middle="ctctct", up=("ccc", "ccc", "ccs")
+                channels=(64, 128, 256, 384),
+                down=("cc", "cc", "ccs"),
+                middle="ctctct",
+                up=("ccc", "ccc", "ccs"),
             ),
             condition=CondConfig(channels=(48, 96, 144, 192), plane=("cc", "cc", "cc", "cc")),
         ),
         "height_flow": HeightFlowConfig(
             channels=(64, 128, 256, 384), blocks=(2, 2, 3, 3), flow=FlowConfig(embedding=256)
         ),
-    }  # fmt: skip
+    }
 
 
 def _tiny() -> dict[str, Any]:
@@ -374,27 +433,52 @@ def _tiny() -> dict[str, Any]:
         "tile": 128,
         "band": (-16, 112),
         "struct_vae": StructVaeConfig(
-            channels=(32, 48, 64, 96), latent=16, encoder=("cc", "cc", "cc"), middle="ct",
-            before=("", "", ""), after=("cc", "cc", "cc"), early=True, blocks=small,
+            channels=(32, 48, 64, 96),
+            latent=16,
+            encoder=("cc", "cc", "cc"),
+            middle="ct",
+            before=("", "", ""),
+            after=("cc", "cc", "cc"),
+            early=True,
+            blocks=small,
         ),
-        "tex_vae": TexVaeConfig(inputs=18, channels=48, latent=8, encoder="ccc", decoder="cccc", blocks=small),
+        "tex_vae": TexVaeConfig(
+            inputs=18, channels=48, latent=8, encoder="ccc", decoder="cccc", blocks=small
+        ),
         "struct_coarse": StructCoarseConfig(
-            patch=1, channels=96, middle="ctcc", blocks=small, flow=flow,
-            condition=CondConfig(channels=(16, 24, 32, 64), plane=("", "c", "c", "c"), voxels=False, blocks=small),
+            patch=1,
+            channels=96,
+            middle="ctcc",
+            blocks=small,
+            flow=flow,
+            condition=CondConfig(
+                channels=(16, 24, 32, 64), plane=("", "c", "c", "c"), voxels=False, blocks=small
+            ),
         ),
         "struct_fine": StructFineConfig(
-            latent=16, flow=flow, unet=UNetConfig(channels=(96,), middle="cctcct", blocks=small),
-            condition=CondConfig(channels=(24, 32, 48, 64), plane=("c", "c", "c", "c"), voxels=False, blocks=small),
+            latent=16,
+            flow=flow,
+            unet=UNetConfig(channels=(96,), middle="cctcct", blocks=small),
+            condition=CondConfig(
+                channels=(24, 32, 48, 64), plane=("c", "c", "c", "c"), voxels=False, blocks=small
+            ),
         ),
         "tex_flow": TexFlowConfig(
-            latent=8, flow=flow,
+            latent=8,
+            flow=flow,
             unet=UNetConfig(
-                channels=(32, 64, 96, 96), down=("c", "c", "c"), middle="ct", up=("cc", "cc", "cc"), blocks=small
+                channels=(32, 64, 96, 96),
+                down=("c", "c", "c"),
+                middle="ct",
+                up=("cc", "cc", "cc"),
+                blocks=small,
             ),
-            condition=CondConfig(channels=(24, 32, 48, 64), plane=("c", "c", "c", "c"), voxels=False, blocks=small),
+            condition=CondConfig(
+                channels=(24, 32, 48, 64), plane=("c", "c", "c", "c"), voxels=False, blocks=small
+            ),
         ),
         "height_flow": HeightFlowConfig(channels=(32, 64, 96, 112), blocks=(2, 2, 2, 2), flow=flow),
-    }  # fmt: skip
+    }
 
 
 PRESETS = {"paper": _paper, "base": _base, "tiny": _tiny}
@@ -402,7 +486,7 @@ PRESETS = {"paper": _paper, "base": _base, "tiny": _tiny}
 
 @functools.cache
 def preset(name: str) -> Preset:
-    """The preset of a name. Raises PresetError for another than those of `PRESETS`."""
+    """The preset of a name. Raises ModelError for another than those of `PRESETS`."""
     if name not in PRESETS:
-        raise PresetError(f"there is no preset {name!r}", f"there are {', '.join(PRESETS)}")
+        raise ModelError(f"there is no preset {name!r}", f"there are {', '.join(PRESETS)}")
     return Preset(name=name, **PRESETS[name]())

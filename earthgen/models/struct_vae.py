@@ -1,8 +1,10 @@
-"""StructVAE: voxel coordinates to a latent on cells of L/8, and back (Liu et al., AAAI 2026, section "StructVAE").
+"""StructVAE: voxel coordinates to a latent on cells of L/8, and back (Liu et al., AAAI 2026,
+section "StructVAE").
 
-The decoder's blocks are the paper's PSS blocks (pseudo-sparse to sparse): a sparse pixel shuffle gives all eight
-children of a cell, blocks run on them, a classifier prunes, and blocks run on what is left. With `early` the classifier
-looks at the parent instead, and nothing runs on children that will be pruned.
+The decoder's blocks are the paper's PSS blocks (pseudo-sparse to sparse): a sparse pixel shuffle
+gives all eight children of a cell, blocks run on them, a classifier prunes, and blocks run on what
+is left. With `early` the classifier looks at the parent instead, and nothing runs on children that
+will be pruned.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from earthgen import sparse
+from earthgen.errors import ModelError
 from earthgen.models.blocks import Chain, Down, Projection, Up, check_stride
-from earthgen.models.errors import ModelError
 from earthgen.models.latents import Latent, Statistics
 from earthgen.models.occupancy import Repair, kept
 from earthgen.models.presets import StructVaeConfig
@@ -59,9 +61,12 @@ class Decoded:
         return self.levels[-1].kept
 
     def semantic(self) -> Tensor:
-        """(n,) uint8, the most likely class of each voxel but 0, unknown. Raises ModelError without classes."""
+        """(n,) uint8, the most likely class of each voxel but 0, unknown. Raises ModelError
+        without classes."""
         if self.classes is None:
-            raise ModelError("this StructVAE predicts no classes", "make one whose preset has classes")
+            raise ModelError(
+                "this StructVAE predicts no classes", "make one whose preset has classes"
+            )
         if not len(self.sites):
             return torch.zeros(0, dtype=torch.uint8, device=self.sites.device)
         return (self.classes.features[:, 1:].argmax(1) + 1).to(torch.uint8)
@@ -77,7 +82,9 @@ class StructVAE(nn.Module):
         pairs = list(pairwise(widths))
         self.position = nn.Linear(POSITIONS, widths[0])
         self.semantic = nn.Embedding(config.classes, widths[0]) if config.classes else None
-        self.encoder = nn.ModuleList(Chain(kinds, a, blocks) for kinds, a in zip(config.encoder, widths, strict=False))
+        self.encoder = nn.ModuleList(
+            Chain(kinds, a, blocks) for kinds, a in zip(config.encoder, widths, strict=False)
+        )
         self.halving = nn.ModuleList(Down(fine, coarse) for fine, coarse in pairs)
         self.encoder_middle = Chain(config.middle, widths[-1], blocks)
         self.encoder_norm = sparse.LayerNorm(widths[-1])
@@ -86,13 +93,18 @@ class StructVAE(nn.Module):
         self.latent = Projection(config.latent, widths[-1])
         self.decoder_middle = Chain(config.middle, widths[-1], blocks)
         self.doubling = nn.ModuleList(
-            Up(coarse, fine) if config.early else Projection(coarse, 8 * fine) for fine, coarse in pairs
+            Up(coarse, fine) if config.early else Projection(coarse, 8 * fine)
+            for fine, coarse in pairs
         )
-        self.before = nn.ModuleList(Chain(kinds, a, blocks) for kinds, a in zip(config.before, widths, strict=False))
-        self.after = nn.ModuleList(Chain(kinds, a, blocks) for kinds, a in zip(config.after, widths, strict=False))
+        self.before = nn.ModuleList(
+            Chain(kinds, a, blocks) for kinds, a in zip(config.before, widths, strict=False)
+        )
+        self.after = nn.ModuleList(
+            Chain(kinds, a, blocks) for kinds, a in zip(config.after, widths, strict=False)
+        )
         self.judge_norm = nn.ModuleList(
             sparse.LayerNorm(coarse if config.early else fine) for fine, coarse in pairs
-        )  # fmt: skip
+        )
         self.judge = nn.ModuleList(
             Projection(coarse, 8) if config.early else Projection(fine, 1) for fine, coarse in pairs
         )
@@ -100,33 +112,35 @@ class StructVAE(nn.Module):
         self.classes = Projection(widths[0], config.classes) if config.classes else None
         self.statistics = Statistics(config.latent)
 
-    # ---- encoder ----------------------------------------------------------------------------------------
-
     def encode(self, sites: Sites, semantic: Tensor | None = None) -> Latent:
         """The latent of voxels of stride 1.
 
-        semantic : (n,) class codes of the voxels in their order, of any integer dtype; None for unknown ones
+        semantic : (n,) class codes of the voxels in their order, of any integer dtype; None for
+            unknown ones
 
-        Raises LatticeError where the origin of a sample is no multiple of the latent's stride.
+        Raises SparseError where the origin of a sample is no multiple of the latent's stride.
         """
         check_stride(sites, 1)
         place = sparse.sinusoidal(sites, POSITIONS, within=self.config.stride)
         x = SparseTensor(sites, self.position(place))
         if self.semantic is not None:
             codes = torch.zeros(len(sites), dtype=torch.int64, device=sites.device)
-            x = x.with_features(x.features + self.semantic(codes if semantic is None else semantic.long()))
+            x = x.with_features(
+                x.features + self.semantic(codes if semantic is None else semantic.long())
+            )
         for chain, halve in zip(self.encoder, self.halving, strict=True):
             x = halve(chain(x))
         return Latent.of(self.moments(self.encoder_norm(self.encoder_middle(x))))
 
-    # ---- decoder ----------------------------------------------------------------------------------------
-
-    def decode(self, latent: SparseTensor, teacher: Sites | None = None, repair: Repair = "columns") -> Decoded:
+    def decode(
+        self, latent: SparseTensor, teacher: Sites | None = None, repair: Repair = "columns"
+    ) -> Decoded:
         """Voxels from a latent on cells.
 
-        teacher : the true voxels at L. With them each level goes on with the true children (teacher forcing), so that
-            all candidates have a target; without, with those that the classifier keeps, after `repair`
-            (`earthgen.models.occupancy.kept`)
+        teacher : the true voxels at L. With them each level goes on with the true children (teacher
+            forcing), so that
+            all candidates have a target; without, with those that the classifier keeps, after
+            `repair` (`earthgen.models.occupancy.kept`)
         """
         check_stride(latent.sites, self.config.stride)
         x = self.decoder_middle(self.latent(latent))
@@ -141,7 +155,9 @@ class StructVAE(nn.Module):
             classes = self.classes(self.classes_norm(x))
         return Decoded(levels, classes)
 
-    def _double(self, x: SparseTensor, level: int, true: Sites | None, repair: Repair) -> tuple[SparseTensor, Level]:
+    def _double(
+        self, x: SparseTensor, level: int, true: Sites | None, repair: Repair
+    ) -> tuple[SparseTensor, Level]:
         judge, norm, double = self.judge[level], self.judge_norm[level], self.doubling[level]
         if self.config.early:
             logits = sparse.shuffle_up(judge(norm(x)))
@@ -164,7 +180,8 @@ class StructVAE(nn.Module):
     def forward(
         self, sites: Sites, semantic: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Latent, Decoded]:
-        """What training needs: the latent, and what the decoder says of a draw of it, with the truth as its teacher."""
+        """What training needs: the latent, and what the decoder says of a draw of it, with the
+        truth as its teacher."""
         latent = self.encode(sites, semantic)
         return latent, self.decode(latent.sample(generator), teacher=sites)
 
@@ -184,7 +201,11 @@ class StructVAE(nn.Module):
         for level in range(len(self.doubling)):
             parents = there[level + 1]
             if self.config.early:
-                parts = [(self.judge, parents), (self.doubling, there[level]), (self.after, there[level])]
+                parts = [
+                    (self.judge, parents),
+                    (self.doubling, there[level]),
+                    (self.after, there[level]),
+                ]
             else:
                 children = parents.children(2)[0]
                 parts = [(self.doubling, parents), (self.before, children), (self.judge, children)]
@@ -198,9 +219,6 @@ def _chosen(logits: SparseTensor, true: Sites | None, repair: Repair) -> Sites:
     if true is not None:
         return true
     return logits.sites.select(kept(logits.sites, logits.features[:, 0].float(), repair))
-
-
-# ---- losses -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -221,10 +239,16 @@ class StructLoss:
 
 
 def struct_loss(
-    latent: Latent, decoded: Decoded, true: Sites, semantic: Tensor | None = None, *, divergence_weight: float = 1e-3,
+    latent: Latent,
+    decoded: Decoded,
+    true: Sites,
+    semantic: Tensor | None = None,
+    *,
+    divergence_weight: float = 1e-3,
     class_weight: float = 0.1,
-) -> StructLoss:  # fmt: skip
-    """Occupancy at each level, divergence of the latent and class of each voxel, as in XCube (Ren et al., CVPR 2024).
+) -> StructLoss:
+    """Occupancy at each level, divergence of the latent and class of each voxel, as in XCube (Ren
+    et al., CVPR 2024).
 
     true : the voxels that were encoded, and that were the decoder's teacher
     semantic : (n,) class codes of them; 0, unknown, counts nothing
@@ -235,14 +259,20 @@ def struct_loss(
         sites.append(sites[-1].parents(2))
     for level, there in zip(decoded.levels, reversed(sites), strict=True):
         target = (there.rows(level.candidates.coordinates) >= 0).float()
-        occupancy.append(_mean(nn.functional.binary_cross_entropy_with_logits(
-            level.candidates.features[:, 0], target, reduction="none"
-        )))  # fmt: skip
+        occupancy.append(
+            _mean(
+                nn.functional.binary_cross_entropy_with_logits(
+                    level.candidates.features[:, 0], target, reduction="none"
+                )
+            )
+        )
     divergence = latent.divergence()
     classes = divergence.new_zeros(())
     if decoded.classes is not None and semantic is not None:
         logits = decoded.classes.features.float()
-        losses = nn.functional.cross_entropy(logits, semantic.long(), reduction="none", ignore_index=0)
+        losses = nn.functional.cross_entropy(
+            logits, semantic.long(), reduction="none", ignore_index=0
+        )
         classes = losses.sum() / (semantic != 0).sum().clamp(min=1)
     total = torch.stack(occupancy).sum() + divergence_weight * divergence + class_weight * classes
     return StructLoss(total, occupancy, divergence, classes)

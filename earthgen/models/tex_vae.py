@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from earthgen import sparse
 from earthgen.models.blocks import Chain, Projection, check_stride
-from earthgen.models.discs import NUMBERS, Discs, discs, normals
+from earthgen.models.gaussian_head import NUMBERS, Discs, discs, normals
 from earthgen.models.latents import Latent, Statistics
 from earthgen.models.presets import TexVaeConfig
 from earthgen.sparse import SparseTensor
@@ -45,11 +45,14 @@ class TexVAE(nn.Module):
     def decode(self, latent: SparseTensor, normal: Tensor) -> Discs:
         """One Gaussian a voxel.
 
-        normal : (n, 3) float, unit, of the surface that each voxel stands for: what a Gaussian's rotation begins from
+        normal : (n, 3) float, unit, of the surface that each voxel stands for: what a Gaussian's
+            rotation begins from
         """
         x = self.head(self.decoder_norm(self.decoder(self.latent(latent))))
         size = latent.place.voxel_size
-        return discs(x.features.float(), normal, size, reach=self.config.reach, scales=self.config.scales)
+        return discs(
+            x.features.float(), normal, size, reach=self.config.reach, scales=self.config.scales
+        )
 
     def forward(
         self, features: SparseTensor, normal: Tensor, generator: torch.Generator | None = None
@@ -73,8 +76,9 @@ def voxel_features(sites: Sites, rgb: Tensor, normal: Tensor) -> SparseTensor:
 
     rgb : (n, 3) float in [0, 1]; normal : (n, 3) unit
 
-    The colours are the voxel's own and those of its neighbours to the east, west, north and south, at its height or
-    else one above or below; its own where there is none. (The paper takes five pixels of a view in the same way.)
+    The colours are the voxel's own and those of its neighbours to the east, west, north and south,
+    at its height or else one above or below; its own where there is none. (The paper takes five
+    pixels of a view in the same way.)
     """
     colours = rgb.float() * 2 - 1
     parts = [colours]
@@ -84,7 +88,9 @@ def voxel_features(sites: Sites, rgb: Tensor, normal: Tensor) -> SparseTensor:
             step = torch.tensor([0, east, north, up], dtype=torch.int32, device=sites.device)
             found = sites.rows(sites.coordinates + step)
             row = torch.where(row < 0, found, row)
-        parts.append(colours[torch.where(row < 0, torch.arange(len(sites), device=sites.device), row)])
+        parts.append(
+            colours[torch.where(row < 0, torch.arange(len(sites), device=sites.device), row)]
+        )
     return SparseTensor(sites, torch.cat([*parts, normal.float()], 1))
 
 
@@ -99,17 +105,26 @@ class TexLoss:
 
 
 def tex_loss(
-    latent: Latent, found: Discs, rgb: Tensor, normal: Tensor, *, known: Tensor | None = None,
-    surface: Tensor | None = None, divergence_weight: float = 1e-4, shape_weight: float = 0.1,
-) -> TexLoss:  # fmt: skip
+    latent: Latent,
+    found: Discs,
+    rgb: Tensor,
+    normal: Tensor,
+    *,
+    known: Tensor | None = None,
+    surface: Tensor | None = None,
+    divergence_weight: float = 1e-4,
+    shape_weight: float = 0.1,
+) -> TexLoss:
     """Gaussians against what is known of their voxels, without rendering: colour, place and shape.
 
     rgb : (n, 3) float in [0, 1]; known : (n,) bool, where the colour was seen
     normal : (n, 3) unit
-    surface : (n, 3) metres from the voxel's centre to the surface it stands for; None wants means at the centre
+    surface : (n, 3) metres from the voxel's centre to the surface it stands for; None wants means
+        at the centre
 
-    Opaque discs in the surface, of a deviation of half a voxel, look like a closed surface from all sides. Fine
-    texture, and what views see, comes from a loss on rendered views: `found.splats(...)` gives what they are made of.
+    Opaque discs in the surface, of a deviation of half a voxel, look like a closed surface from all
+    sides. Fine texture, and what views see, comes from a loss on rendered views:
+    `found.splats(...)` gives what they are made of.
     """
     colour = (found.sh[:, 0] * C0 + 0.5 - rgb.float()).abs()
     weight = torch.ones_like(colour) if known is None else known[:, None].float().expand_as(colour)

@@ -27,20 +27,25 @@ class SparseUNet(nn.Module):
         pairs = list(pairwise(widths))
         self.stem = Projection(inputs, widths[0])
         self.down = nn.ModuleList(
-            Chain(kinds, width, blocks, embedding) for kinds, width in zip(config.down, widths, strict=False)
+            Chain(kinds, width, blocks, embedding)
+            for kinds, width in zip(config.down, widths, strict=False)
         )
         self.halving = nn.ModuleList(Down(fine, coarse) for fine, coarse in pairs)
         self.middle = Chain(config.middle, widths[-1], blocks, embedding)
         self.doubling = nn.ModuleList(Up(coarse, fine) for fine, coarse in pairs)
         self.skip = nn.ModuleList(Projection(fine, fine) for fine, _ in pairs)
         self.up = nn.ModuleList(
-            Chain(kinds, width, blocks, embedding) for kinds, width in zip(config.up, widths, strict=False)
+            Chain(kinds, width, blocks, embedding)
+            for kinds, width in zip(config.up, widths, strict=False)
         )
         self.norm = sparse.LayerNorm(widths[0])
         self.head = Projection(widths[0], outputs)
 
     def forward(
-        self, x: SparseTensor, embedded: Tensor | None = None, condition: Sequence[SparseTensor] | None = None
+        self,
+        x: SparseTensor,
+        embedded: Tensor | None = None,
+        condition: Sequence[SparseTensor] | None = None,
     ) -> SparseTensor:
         """(n, outputs) at the sites of `x`.
 
@@ -56,7 +61,9 @@ class SparseUNet(nn.Module):
         x = self.middle(x if condition is None else x + condition[-1], embedded)
         for level in reversed(range(len(skips))):
             skip = skips[level]
-            x = self.up[level](self.doubling[level](x, skip.sites) + self.skip[level](skip), embedded)
+            x = self.up[level](
+                self.doubling[level](x, skip.sites) + self.skip[level](skip), embedded
+            )
         return self.head(self.norm(x))
 
     def levels(self, sites: Sites) -> list[Sites]:

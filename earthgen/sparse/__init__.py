@@ -1,9 +1,11 @@
-"""Sparse tensors: features of active voxels, and differentiable operations on them, on the CPU and CUDA.
+"""Sparse tensors: features of active voxels, and differentiable operations on them, on the CPU and
+CUDA.
 
-docs/sparse.md is the tour. `earthgen.sparse.reference` has the operations once more, in dense torch. Importing this
-loads torch.
+docs/sparse.md is the tour. `tests.helpers.sparse_reference` has the operations once more, in dense
+torch. Importing this loads torch.
 """
 
+from earthgen.errors import OutOfMemoryError, SparseError
 from earthgen.sparse.attention import (
     CrossAttention,
     FullAttention,
@@ -15,17 +17,6 @@ from earthgen.sparse.attention import (
 from earthgen.sparse.backends import pick
 from earthgen.sparse.convolution import convolve, convolve_transposed
 from earthgen.sparse.encoding import rotary, sinusoidal
-from earthgen.sparse.errors import (
-    CoordinateRangeError,
-    DeviceError,
-    DtypeError,
-    DuplicateError,
-    LatticeError,
-    ShapeError,
-    SparseBackendError,
-    SparseError,
-    SparseMemoryError,
-)
 from earthgen.sparse.kernel_map import Kernel
 from earthgen.sparse.layers import Convolution, Linear, Pointwise, TransposedConvolution
 from earthgen.sparse.norm import GroupNorm, LayerNorm, RMSNorm
@@ -36,26 +27,19 @@ from earthgen.sparse.windows import Partition, whole, windows
 
 __all__ = [
     "Convolution",
-    "CoordinateRangeError",
     "CrossAttention",
-    "DeviceError",
-    "DtypeError",
-    "DuplicateError",
     "FullAttention",
     "GroupNorm",
     "Kernel",
-    "LatticeError",
     "LayerNorm",
     "Linear",
+    "OutOfMemoryError",
     "Partition",
     "Place",
     "Pointwise",
     "RMSNorm",
-    "ShapeError",
     "Sites",
-    "SparseBackendError",
     "SparseError",
-    "SparseMemoryError",
     "SparseTensor",
     "SwinBlock",
     "TransposedConvolution",

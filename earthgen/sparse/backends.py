@@ -1,7 +1,8 @@
 """Which sparse backend computes, and whether one gives what torch's does.
 
-Backends come through the hook `earthgen_sparse_backends`. Those that only a GPU can run were never run on one by this
-project, so each is compared with torch's in the process that wants it, on a few voxels, before it is picked unasked.
+Backends come through the hook `earthgen_sparse_backends`. Those that only a GPU can run were never
+run on one by this project, so each is compared with torch's in the process that wants it, on a few
+voxels, before it is picked unasked.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import torch
 from torch import Tensor
 
 from earthgen import plugins
-from earthgen.backends import SparseBackend
+from earthgen.errors import SparseError
 from earthgen.sparse.convolution import TORCH
-from earthgen.sparse.errors import SparseBackendError
+from earthgen.sparse.interface import SparseBackend
 from earthgen.sparse.kernel_map import Kernel
 from earthgen.sparse.sites import Sites, make_sites
 
@@ -27,22 +28,25 @@ FASTER = ("spconv", "torchsparse")
 REMEDY = "leave --sparse-backend away, or give --sparse-backend torch"
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 5e-2}
-"""Largest error by dtype, as a share of the largest value: some 30 roundings of a sum over a kernel's offsets."""
+"""Largest error by dtype, as a share of the largest value: some 30 roundings of a sum over a
+kernel's offsets."""
 
 TF32_TOLERANCE = 5e-3
 """That of float32 on CUDA, where libraries round the factors to 11 bits."""
 
 
-# ---- picking ------------------------------------------------------------------------------------------------
-
-
 def pick(
-    device: torch.device | str, dtype: torch.dtype, *, gradients: bool = False, name: str | None = None
+    device: torch.device | str,
+    dtype: torch.dtype,
+    *,
+    gradients: bool = False,
+    name: str | None = None,
 ) -> SparseBackend:
     """The backend that computes on a device and dtype.
 
     gradients : whether they are wanted
-    name : of the one to use. None picks: on the CPU torch's, on CUDA the first of `FASTER` that is installed, takes
+    name : of the one to use. None picks: on the CPU torch's, on CUDA the first of `FASTER` that is
+        installed, takes
         the dtype, and agrees with torch's on a few voxels; else torch's
 
     The choice is made once for each kind of device, dtype and name in a process.
@@ -51,18 +55,19 @@ def pick(
     ------
     UnknownNameError
         where no installed plugin offers the name; names the nearest
-    SparseBackendError
+    SparseError
         where the one that was named cannot run here, or refuses the device, the dtype or gradients
     """
     return _picked(torch.device(device).type, dtype, gradients, name)
 
 
 def named(name: str) -> SparseBackend:
-    """The backend with this name; raises as `pick` does where there is none, or it cannot run here."""
+    """The backend with this name; raises as `pick` does where there is none, or it cannot run
+    here."""
     backend: SparseBackend = offered().create("sparse", name)
     reason = backend.unavailable()
     if reason:
-        raise SparseBackendError(f"sparse backend {name!r} cannot run here: {reason}", REMEDY)
+        raise SparseError(f"sparse backend {name!r} cannot run here: {reason}", REMEDY)
     return backend
 
 
@@ -80,7 +85,7 @@ def _picked(kind: str, dtype: torch.dtype, gradients: bool, name: str | None) ->
         reason = backend.refuses(device, dtype, gradients)
         if reason:
             wanted = f"{dtype} on {kind}" + (" with gradients" if gradients else "")
-            raise SparseBackendError(f"sparse backend {name!r} refuses {wanted}: {reason}", REMEDY)
+            raise SparseError(f"sparse backend {name!r} refuses {wanted}: {reason}", REMEDY)
         return backend
     for faster in FASTER if kind == "cuda" else ():
         if faster not in offered().offers("sparse"):
@@ -99,7 +104,9 @@ def _picked(kind: str, dtype: torch.dtype, gradients: bool, name: str | None) ->
     return TORCH
 
 
-def self_check(backend: SparseBackend, device: torch.device, dtype: torch.dtype, gradients: bool) -> str:
+def self_check(
+    backend: SparseBackend, device: torch.device, dtype: torch.dtype, gradients: bool
+) -> str:
     """What a backend does other than torch's on a few voxels, "" where nothing."""
     try:
         for case in cases(scattered(60, 4, device)):
@@ -111,12 +118,10 @@ def self_check(backend: SparseBackend, device: torch.device, dtype: torch.dtype,
     return ""
 
 
-# ---- comparing ----------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Case:
-    """A convolution from sites to sites; the fields are the arguments of `SparseBackend.convolve`."""
+    """A convolution from sites to sites; the fields are the arguments of
+    `SparseBackend.convolve`."""
 
     name: str
     source: Sites
@@ -139,7 +144,11 @@ def cases(sites: Sites) -> list[Case]:
 
 
 def difference(
-    backend: SparseBackend, case: Case, dtype: torch.dtype, gradients: bool, channels: Sequence[int] = (8, 16)
+    backend: SparseBackend,
+    case: Case,
+    dtype: torch.dtype,
+    gradients: bool,
+    channels: Sequence[int] = (8, 16),
 ) -> str:
     """What a backend does other than torch's in float64, "" where nothing. Its own errors pass."""
     expected = _computed(TORCH, case, dtype, torch.float64, gradients, channels)
@@ -147,8 +156,12 @@ def difference(
     tolerance = TOLERANCES[dtype]
     if dtype == torch.float32 and case.source.device.type == "cuda":
         tolerance = TF32_TOLERANCE
-    for what, one, other in zip(("the result", "the features' gradient", "the weight's gradient"), expected, found,
-                                strict=False):  # fmt: skip
+    for what, one, other in zip(
+        ("the result", "the features' gradient", "the weight's gradient"),
+        expected,
+        found,
+        strict=False,
+    ):
         where = f"{case.name}: {what}"
         if other.shape != one.shape or other.dtype != dtype or other.device != one.device:
             return (
@@ -164,9 +177,15 @@ def difference(
 
 
 def _computed(
-    backend: SparseBackend, case: Case, drawn: torch.dtype, dtype: torch.dtype, gradients: bool, channels: Sequence[int]
+    backend: SparseBackend,
+    case: Case,
+    drawn: torch.dtype,
+    dtype: torch.dtype,
+    gradients: bool,
+    channels: Sequence[int],
 ) -> list[Tensor]:
-    """The result and, with `gradients`, those of features and weight; of random numbers that `drawn` can hold."""
+    """The result and, with `gradients`, those of features and weight; of random numbers that
+    `drawn` can hold."""
     random, device = torch.Generator().manual_seed(7), case.source.device
 
     def draw(*shape: int) -> Tensor:
@@ -175,14 +194,18 @@ def _computed(
     features = draw(len(case.source), channels[0]).requires_grad_(gradients)
     weight = draw(case.kernel.volume, *channels).requires_grad_(gradients)
     with torch.set_grad_enabled(gradients):
-        result = backend.convolve(features, weight, case.source, case.target, case.kernel, case.transposed)
+        result = backend.convolve(
+            features, weight, case.source, case.target, case.kernel, case.transposed
+        )
     if not gradients:
         return [result]
     pulled = draw(len(case.target), channels[1])
     return [result.detach(), *torch.autograd.grad(result, (features, weight), pulled)]
 
 
-def scattered(count: int, reach: int, device: torch.device | str = "cpu", samples: int = 2) -> Sites:
+def scattered(
+    count: int, reach: int, device: torch.device | str = "cpu", samples: int = 2
+) -> Sites:
     """Up to `count` random voxels in each sample, in a cube of `2 * reach` around the origin."""
     random = torch.Generator().manual_seed(1)
     xyz = torch.randint(-reach, reach, (samples * count, 3), generator=random)

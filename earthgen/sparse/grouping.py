@@ -1,9 +1,10 @@
 """Meetings of a kernel map in groups whose rows need no padding, for matrix products on the CPU.
 
-A row of a kernel map is mostly holes: on a terrain's shell 13 of 27 offsets meet a voxel. Rows that have the same holes
-make one matrix product without any: gather their neighbours side by side, and multiply. There are too many patterns of
-27 holes, but few of 9, so the offsets are taken in slices, and rows are put in groups anew for each. (Sorting rows by
-the pattern of their neighbours is what spconv and TorchSparse++ do on GPUs, where a warp is the unit that pays.)
+A row of a kernel map is mostly holes: on a terrain's shell 13 of 27 offsets meet a voxel. Rows that
+have the same holes make one matrix product without any: gather their neighbours side by side, and
+multiply. There are too many patterns of 27 holes, but few of 9, so the offsets are taken in slices,
+and rows are put in groups anew for each. (Sorting rows by the pattern of their neighbours is what
+spconv and TorchSparse++ do on GPUs, where a warp is the unit that pays.)
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from torch import Tensor
 from earthgen.sparse.kernel_map import KernelMap
 
 SLICE = 9
-"""Offsets that are taken together, one layer of a kernel of 3 x 3 x 3: patterns are numbers below 2^9."""
+"""Offsets that are taken together, one layer of a kernel of 3 x 3 x 3: patterns are numbers
+below 2^9."""
 
 LEAST, MOST = 256, 2048
-"""Rows of a group: fewer patterns than LEAST share one, with some padding; more than MOST are divided."""
+"""Rows of a group: fewer patterns than LEAST share one, with some padding; more than MOST are
+divided."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Group:
     ----------
     rows : (n,) int32, output rows
     offsets : (m,) int64, which of the kernel's offsets they use
-    neighbours : (n * m,) int32, the input row of each row's offset; the number of inputs where there is none
+    neighbours : (n * m,) int32, the input row of each row's offset; the number of inputs where
+        there is none
     """
 
     rows: NDArray
@@ -67,9 +71,11 @@ def _slice(table: NDArray, first: int, count: int, inputs: int) -> list[Group]:
 
 @njit(nogil=True, cache=True)
 def _grouped(table, first, count, inputs, least, most):  # type: ignore[no-untyped-def]
-    """Rows by their pattern in columns [first, first + count) of a table; those that meet nothing are left out.
+    """Rows by their pattern in columns [first, first + count) of a table; those that meet nothing
+    are left out.
 
-    Returns the rows in order, (groups, 3) of begin, end and pattern, and the neighbours of all groups, row by row.
+    Returns the rows in order, (groups, 3) of begin, end and pattern, and the neighbours of all
+    groups, row by row.
     """
     rows = len(table)
     begins = np.zeros((1 << count) + 1, np.int64)
@@ -104,7 +110,11 @@ def _grouped(table, first, count, inputs, least, most):  # type: ignore[no-untyp
         if end - begin >= least:
             parts, length = (end - begin + most - 1) // most, end - begin
             for part in range(parts):
-                chunks[used] = begin + length * part // parts, begin + length * (part + 1) // parts, union
+                chunks[used] = (
+                    begin + length * part // parts,
+                    begin + length * (part + 1) // parts,
+                    union,
+                )
                 used += 1
             begin, union = end, 0
     if end > begin:
@@ -130,7 +140,8 @@ def _grouped(table, first, count, inputs, least, most):  # type: ignore[no-untyp
 
 @njit(nogil=True, cache=True)
 def add_rows(total, rows, part):  # type: ignore[no-untyped-def]
-    """total[rows] += part; (m, c), (n,), (n, c). torch's own index_add_ takes a row at a time on one thread."""
+    """total[rows] += part; (m, c), (n,), (n, c). torch's own index_add_ takes a row at a time on
+    one thread."""
     for i in range(len(rows)):
         row = rows[i]
         for c in range(total.shape[1]):

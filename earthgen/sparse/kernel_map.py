@@ -1,31 +1,102 @@
-"""Kernel maps: which voxel a convolution's kernel meets where.
-
-The map of a kernel from sites to sites is a table: for each output voxel and each offset of the kernel the row of the
-input voxel that lies there, or -1. The same table read the other way, from input to output, serves the gradient and
-the transposed convolution, so that nothing is ever scattered.
-
-Rows are sorted, and so are the places at which a kernel's offset looks: on the CPU two sorted lists are walked side by
-side, without a hash table. On other devices a binary search stands for the walk; both give the same table.
-"""
+"""The walks along sorted voxels that plain torch has no operation for, compiled for the CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
+from numba import njit
 from torch import Tensor
 
-from earthgen.sparse.errors import LatticeError
+from earthgen.errors import SparseError
 from earthgen.sparse.sites import Sites, Triple, check_range, distinct, triple
+
+CHUNK = 1024
+"""Output rows whose part of the table stays in a core's cache while all offsets are looked at."""
+
+
+def spread(count: int, work: Callable[[int, int], Any], least: int = 8192) -> None:
+    """Call `work(first, last)` on ranges that cover `count`, on as many threads as torch uses.
+
+    numba's own threads would have to be switched off wherever threads or forks are used; these end
+    with the call.
+    """
+    threads = min(torch.get_num_threads(), -(-count // least))
+    if threads <= 1:
+        work(0, count)
+        return
+    bounds = [count * number // threads for number in range(threads + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work, a, b) for a, b in pairwise(bounds)]:
+            done.result()
+
+
+@njit(nogil=True, cache=True)
+def fill_table(keys, outputs, low, high, stride, first, step, size, table, begin, end):  # type: ignore[no-untyped-def]
+    """Rows [begin, end) of a kernel map.
+
+    keys : (inputs,) int64, rising: row-major numbers in the box [low, high] of (sample, x, y, z)
+    outputs : (m, 4) int32, sorted
+    stride, first, step, size : of the kernel: stride, lowest offset, dilation, number of offsets
+    table : (m, volume) int32, written
+    """
+    extent_x, extent_y = high[1] - low[1] + 1, high[2] - low[2] + 1
+    extent_z = high[3] - low[3] + 1
+    count = len(keys)
+    for chunk in range(begin, end, CHUNK):
+        last = min(chunk + CHUNK, end)
+        for i in range(size[0]):
+            for j in range(size[1]):
+                column = (i * size[1] + j) * size[2]
+                at = -1
+                for row in range(chunk, last):
+                    sample = outputs[row, 0] - low[0]
+                    x = outputs[row, 1] * stride[0] + first[0] + i * step[0] - low[1]
+                    y = outputs[row, 2] * stride[1] + first[1] + j * step[1] - low[2]
+                    inside = (
+                        0 <= sample <= high[0] - low[0] and 0 <= x < extent_x and 0 <= y < extent_y
+                    )
+                    z = outputs[row, 3] * stride[2] + first[2] - low[3]
+                    if not inside or z >= extent_z:
+                        for k in range(size[2]):
+                            table[row, column + k] = -1
+                        continue
+                    base = ((sample * extent_x + x) * extent_y + y) * extent_z
+                    lowest = base + max(z, 0)
+                    if at < 0:  # the first of the chunk: by bisection; the others follow in order
+                        a, b = 0, count
+                        while a < b:
+                            middle = (a + b) // 2
+                            if keys[middle] < lowest:
+                                a = middle + 1
+                            else:
+                                b = middle
+                        at = a
+                    while at < count and keys[at] < lowest:
+                        at += 1
+                    there = at
+                    for k in range(size[2]):
+                        height = z + k * step[2]
+                        found = -1
+                        if 0 <= height < extent_z:
+                            key = base + height
+                            while there < count and keys[there] < key:
+                                there += 1
+                            if there < count and keys[there] == key:
+                                found = there
+                        table[row, column + k] = found
 
 
 @dataclass(frozen=True)
 class Kernel:
     """A kernel's shape. An output voxel o meets input voxels o * stride + offset * dilation.
 
-    Offsets run from -(size - 1) // 2 to size // 2 on each axis: symmetric for odd sizes, {0, 1} for size 2.
+    Offsets run from -(size - 1) // 2 to size // 2 on each axis: symmetric for odd sizes, {0, 1} for
+    size 2.
 
     Attributes
     ----------
@@ -38,10 +109,16 @@ class Kernel:
 
     @classmethod
     def of(
-        cls, size: int | Sequence[int], stride: int | Sequence[int] = 1, dilation: int | Sequence[int] = 1
+        cls,
+        size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        dilation: int | Sequence[int] = 1,
     ) -> Kernel:
-        """A kernel from numbers for all axes, or three for each; ShapeError where they are neither."""
-        return cls(triple(size, "kernel size"), triple(stride, "stride"), triple(dilation, "dilation"))
+        """A kernel from numbers for all axes, or three for each; SparseError where they are
+        neither."""
+        return cls(
+            triple(size, "kernel size"), triple(stride, "stride"), triple(dilation, "dilation")
+        )
 
     @property
     def volume(self) -> int:
@@ -107,11 +184,12 @@ class KernelMap:
 
 
 def check_strides(fine: Sites, coarse: Sites, kernel: Kernel) -> None:
-    """Raise LatticeError where sites lie in other places, or their strides are not those that a kernel joins."""
+    """Raise SparseError where sites lie in other places, or their strides are not those that a
+    kernel joins."""
     fine.place.check_same(coarse.place)
     expected = tuple(a * b for a, b in zip(fine.stride, kernel.stride, strict=True))
     if coarse.stride != expected:
-        raise LatticeError(
+        raise SparseError(
             f"a kernel of stride {kernel.stride} joins strides {fine.stride} and {expected}, not {coarse.stride}",
             "give output sites of that stride",
         )
@@ -120,21 +198,25 @@ def check_strides(fine: Sites, coarse: Sites, kernel: Kernel) -> None:
 def kernel_map(source: Sites, target: Sites, kernel: Kernel) -> KernelMap:
     """The map of a kernel from input to output sites, made once for the two.
 
-    Raises LatticeError where the output's stride is not the input's times the kernel's.
+    Raises SparseError where the output's stride is not the input's times the kernel's.
     """
     check_strides(source, target, kernel)
 
     def make() -> KernelMap:
         find = _walked if source.device.type == "cpu" else searched
-        return KernelMap(find(source, target, kernel), len(source), source is target and kernel.symmetric)
+        return KernelMap(
+            find(source, target, kernel), len(source), source is target and kernel.symmetric
+        )
 
-    # The output's sites are named by an object of their own. Their id may be another's once they are gone, and if they
-    # were kept here, they and sites that keep these would stay in memory until Python looks for cycles.
+    # The output's sites are named by an object of their own. Their id may be another's once they
+    # are gone, and if they were kept here, they and sites that keep these would stay in memory
+    # until Python looks for cycles.
     return source.cached(("kernel map", kernel, target.cached("name", object)), make)
 
 
 def searched(source: Sites, target: Sites, kernel: Kernel) -> Tensor:
-    """The table by binary search: (outputs, volume) int32. For any device; the reference for `_walked`."""
+    """The table by binary search: (outputs, volume) int32. For any device; the reference for
+    `_walked`."""
     table = torch.full((len(target), kernel.volume), -1, dtype=torch.int32, device=source.device)
     stride = torch.tensor(kernel.stride, device=source.device)
     at = target.coordinates.long()
@@ -148,7 +230,6 @@ def searched(source: Sites, target: Sites, kernel: Kernel) -> Tensor:
 
 def _walked(source: Sites, target: Sites, kernel: Kernel) -> Tensor:
     """The table by walking along both sorted lists."""
-    from earthgen.sparse.walk import fill_table, spread
 
     table = torch.empty((len(target), kernel.volume), dtype=torch.int32)
     if not len(source):
@@ -158,18 +239,25 @@ def _walked(source: Sites, target: Sites, kernel: Kernel) -> Tensor:
     spread(
         len(target),
         lambda first, last: fill_table(
-            keys, outputs, tuple(low), tuple(high), kernel.stride, kernel.first, kernel.dilation, kernel.size,
-            filled, first, last,
+            keys,
+            outputs,
+            tuple(low),
+            tuple(high),
+            kernel.stride,
+            kernel.first,
+            kernel.dilation,
+            kernel.size,
+            filled,
+            first,
+            last,
         ),
-    )  # fmt: skip
+    )
     return table
 
 
-# ---- output sites -----------------------------------------------------------------------------------------
-
-
 def reached(source: Sites, kernel: Kernel) -> Sites:
-    """All coarser cells whose kernel meets an input voxel, after which a strided convolution can be other than 0."""
+    """All coarser cells whose kernel meets an input voxel, after which a strided convolution can
+    be other than 0."""
 
     def make() -> Sites:
         stride = torch.tensor(kernel.stride, device=source.device)
@@ -190,13 +278,15 @@ def reached(source: Sites, kernel: Kernel) -> Sites:
 
 
 def grown(source: Sites, kernel: Kernel) -> Sites:
-    """All finer voxels that the kernel of a coarse one meets: what a generative transposed convolution makes.
+    """All finer voxels that the kernel of a coarse one meets: what a generative transposed
+    convolution makes.
 
-    Raises LatticeError where the stride is not divisible by the kernel's.
+    Raises SparseError where the stride is not divisible by the kernel's.
     """
     if any(a % b for a, b in zip(source.stride, kernel.stride, strict=True)):
-        raise LatticeError(
-            f"stride {source.stride} is not divisible by {kernel.stride}", "only coarser voxels have finer ones"
+        raise SparseError(
+            f"stride {source.stride} is not divisible by {kernel.stride}",
+            "only coarser voxels have finer ones",
         )
 
     def make() -> Sites:

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from earthgen.backends import SparseBackend
 from earthgen.sparse.convolution import convolve, convolve_transposed
+from earthgen.sparse.interface import SparseBackend
 from earthgen.sparse.kernel_map import Kernel
 from earthgen.sparse.sites import Sites
 from earthgen.sparse.tensor import SparseTensor
 
 
 class Convolution(nn.Module):
-    """A sparse convolution: submanifold for stride 1, else to the cells that hold voxels. See `convolve`.
+    """A sparse convolution: submanifold for stride 1, else to the cells that hold voxels. See
+    `convolve`.
 
     Attributes
     ----------
@@ -26,17 +27,32 @@ class Convolution(nn.Module):
     bias: nn.Parameter | None
 
     def __init__(
-        self, channels: int, out: int, size: int | Sequence[int] = 3, stride: int | Sequence[int] = 1,
-        dilation: int | Sequence[int] = 1, *, bias: bool = True, reach: bool = False,
+        self,
+        channels: int,
+        out: int,
+        size: int | Sequence[int] = 3,
+        stride: int | Sequence[int] = 1,
+        dilation: int | Sequence[int] = 1,
+        *,
+        bias: bool = True,
+        reach: bool = False,
         backend: SparseBackend | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.kernel = Kernel.of(size, stride, dilation)
         self.reach, self.backend = reach, backend
         self.weight, self.bias = _parameters(self.kernel.volume, channels, out, bias)
 
     def forward(self, x: SparseTensor, sites: Sites | None = None) -> SparseTensor:
-        return convolve(x, self.weight, self.kernel, self.bias, sites=sites, reach=self.reach, backend=self.backend)
+        return convolve(
+            x,
+            self.weight,
+            self.kernel,
+            self.bias,
+            sites=sites,
+            reach=self.reach,
+            backend=self.backend,
+        )
 
     def extra_repr(self) -> str:
         return _described(self.weight, self.kernel)
@@ -53,16 +69,25 @@ class TransposedConvolution(nn.Module):
     bias: nn.Parameter | None
 
     def __init__(
-        self, channels: int, out: int, size: int | Sequence[int] = 2, stride: int | Sequence[int] = 2,
-        dilation: int | Sequence[int] = 1, *, bias: bool = True, backend: SparseBackend | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        channels: int,
+        out: int,
+        size: int | Sequence[int] = 2,
+        stride: int | Sequence[int] = 2,
+        dilation: int | Sequence[int] = 1,
+        *,
+        bias: bool = True,
+        backend: SparseBackend | None = None,
+    ) -> None:
         super().__init__()
         self.kernel = Kernel.of(size, stride, dilation)
         self.backend = backend
         self.weight, self.bias = _parameters(self.kernel.volume, channels, out, bias)
 
     def forward(self, x: SparseTensor, sites: Sites | None = None) -> SparseTensor:
-        return convolve_transposed(x, self.weight, self.kernel, self.bias, sites=sites, backend=self.backend)
+        return convolve_transposed(
+            x, self.weight, self.kernel, self.bias, sites=sites, backend=self.backend
+        )
 
     def extra_repr(self) -> str:
         return _described(self.weight, self.kernel)
@@ -97,11 +122,15 @@ class Pointwise(nn.Module):
         return x.with_features(self.function(x.features))
 
 
-def _parameters(volume: int, channels: int, out: int, bias: bool) -> tuple[nn.Parameter, nn.Parameter | None]:
+def _parameters(
+    volume: int, channels: int, out: int, bias: bool
+) -> tuple[nn.Parameter, nn.Parameter | None]:
     """Uniform in +-1 / sqrt(inputs of an output), as torch's own convolutions begin."""
     bound = 1 / math.sqrt(volume * channels)
     weight = torch.empty(volume, channels, out).uniform_(-bound, bound)
-    return nn.Parameter(weight), nn.Parameter(torch.empty(out).uniform_(-bound, bound)) if bias else None
+    return nn.Parameter(weight), nn.Parameter(
+        torch.empty(out).uniform_(-bound, bound)
+    ) if bias else None
 
 
 def _described(weight: Tensor, kernel: Kernel) -> str:

@@ -7,25 +7,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from earthgen.errors import SparseError
 from earthgen.sparse import products
-from earthgen.sparse.errors import DtypeError
 
 
 def linear(features: Tensor, layer: nn.Linear) -> Tensor:
-    """A linear layer on (n, in) features, multiplied in `product_dtype`; under autocast in its dtype.
+    """A linear layer on (n, in) features, multiplied in `product_dtype`; under autocast in its
+    dtype.
 
-    Raises DtypeError where features and weight are of several dtypes.
+    Raises SparseError where features and weight are of several dtypes.
     """
     kind, dtype = features.device.type, features.dtype
     if torch.is_autocast_enabled(kind) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(kind)
     elif layer.weight.dtype != dtype:
-        raise DtypeError(
-            f"weight is {layer.weight.dtype}, features are {dtype}", "cast one of them, or use torch.autocast"
+        raise SparseError(
+            f"weight is {layer.weight.dtype}, features are {dtype}",
+            "cast one of them, or use torch.autocast",
         )
     product = products.product_dtype(dtype, features.device)
     bias = None if layer.bias is None else layer.bias.to(dtype).to(product)
-    return multiplied(features.to(dtype).to(product), layer.weight.to(dtype).to(product), bias).to(dtype)
+    return multiplied(features.to(dtype).to(product), layer.weight.to(dtype).to(product), bias).to(
+        dtype
+    )
 
 
 def multiplied(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -52,7 +56,11 @@ class _ByRungs(torch.autograd.Function):
         want_features, want_weight, want_bias = ctx.needs_input_grad
         with torch.autocast(gradient.device.type, enabled=False):
             gradient = gradient.contiguous()
-            found, total = products.linear_backward(features, weight, gradient, want_features, want_weight)
+            found, total = products.linear_backward(
+                features, weight, gradient, want_features, want_weight
+            )
             summed = products.sum_dtype(weight.dtype)
-            bias = gradient.sum(0, dtype=summed).to(weight.dtype) if ctx.biased and want_bias else None
+            bias = (
+                gradient.sum(0, dtype=summed).to(weight.dtype) if ctx.biased and want_bias else None
+            )
         return found, None if total is None else total.to(weight.dtype), bias

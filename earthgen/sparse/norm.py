@@ -1,7 +1,8 @@
-"""Normalisation of features: over the voxels of a sample and a group of channels, or over the channels of a voxel.
+"""Normalisation of features: over the voxels of a sample and a group of channels, or over the
+channels of a voxel.
 
-Statistics are taken in float32 for half dtypes, else in the dtype of the features, and the result has that dtype again.
-Weights may be of another dtype: they are cast.
+Statistics are taken in float32 for half dtypes, else in the dtype of the features, and the result
+has that dtype again. Weights may be of another dtype: they are cast.
 """
 
 from __future__ import annotations
@@ -11,26 +12,34 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from earthgen.sparse.errors import DeviceError, ShapeError
+from earthgen.errors import SparseError
 from earthgen.sparse.products import sum_dtype
 from earthgen.sparse.tensor import SparseTensor
 
 
 def group_norm(
-    x: SparseTensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-) -> SparseTensor:  # fmt: skip
-    """Group normalisation (Wu & He 2018): mean 0 and variance 1 over the voxels of a sample and a group of channels.
+    x: SparseTensor,
+    groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> SparseTensor:
+    """Group normalisation (Wu & He 2018): mean 0 and variance 1 over the voxels of a sample and a
+    group of channels.
 
     weight, bias : (channels,), by default 1 and 0
 
-    Samples do not see each other; one without voxels takes no part. Raises ShapeError, DeviceError.
+    Samples do not see each other; one without voxels takes no part. Raises SparseError,
+    SparseError.
     """
     _check_groups(groups, x.channels)
     scale, offset = _cast(x, weight), _cast(x, bias)
     bounds = x.sites.bounds
     sizes = [last - first for first, last in pairwise(bounds)]
     done = []
-    for rows in torch.split(x.features, sizes):  # split and cat: the gradient is put together once, not once a sample
+    for rows in torch.split(
+        x.features, sizes
+    ):  # split and cat: the gradient is put together once, not once a sample
         if not len(rows):
             continue
         grouped = rows.to(sum_dtype(rows.dtype)).reshape(len(rows), groups, -1)
@@ -44,12 +53,12 @@ def group_norm(
 
 def layer_norm(
     x: SparseTensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-) -> SparseTensor:  # fmt: skip
+) -> SparseTensor:
     """Layer normalisation (Ba et al. 2016): mean 0 and variance 1 over the channels of each voxel.
 
     weight, bias : (channels,), by default 1 and 0
 
-    Raises ShapeError, DeviceError.
+    Raises SparseError, SparseError.
     """
     scale, offset = _cast(x, weight), _cast(x, bias)
     features = x.features.to(sum_dtype(x.features.dtype))
@@ -58,11 +67,12 @@ def layer_norm(
 
 
 def rms_norm(x: SparseTensor, weight: Tensor | None = None, eps: float = 1e-6) -> SparseTensor:
-    """Root mean square normalisation (Zhang & Sennrich 2019): mean square 1 over the channels of each voxel.
+    """Root mean square normalisation (Zhang & Sennrich 2019): mean square 1 over the channels of
+    each voxel.
 
     weight : (channels,), by default 1
 
-    Raises ShapeError, DeviceError.
+    Raises SparseError, SparseError.
     """
     scale = _cast(x, weight)
     features = x.features.to(sum_dtype(x.features.dtype))
@@ -71,7 +81,8 @@ def rms_norm(x: SparseTensor, weight: Tensor | None = None, eps: float = 1e-6) -
 
 
 class GroupNorm(nn.Module):
-    """`group_norm` with weight and bias. Raises ShapeError where the groups do not divide the channels."""
+    """`group_norm` with weight and bias. Raises SparseError where the groups do not divide the
+    channels."""
 
     def __init__(self, groups: int, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -111,8 +122,9 @@ class RMSNorm(nn.Module):
 
 def _check_groups(groups: int, channels: int) -> None:
     if groups < 1 or channels % groups:
-        raise ShapeError(
-            f"{channels} channels are not divisible into {groups} groups", "give a number of groups that divides them"
+        raise SparseError(
+            f"{channels} channels are not divisible into {groups} groups",
+            "give a number of groups that divides them",
         )
 
 
@@ -121,13 +133,14 @@ def _cast(x: SparseTensor, weight: Tensor | None) -> Tensor | None:
     if weight is None:
         return None
     if weight.shape != (x.channels,):
-        raise ShapeError(
+        raise SparseError(
             f"a norm's weight has shape {tuple(weight.shape)}, features {tuple(x.features.shape)}",
             f"make the norm for {x.channels} channels",
         )
     if weight.device != x.features.device:
-        raise DeviceError(
-            f"a norm's weight is on {weight.device}, features are on {x.features.device}", "bring them to one device"
+        raise SparseError(
+            f"a norm's weight is on {weight.device}, features are on {x.features.device}",
+            "bring them to one device",
         )
     return weight.to(sum_dtype(x.features.dtype))
 

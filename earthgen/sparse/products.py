@@ -1,9 +1,11 @@
-"""The arithmetic of a sparse convolution: gather neighbours, multiply by the weight, and nothing else.
+"""The arithmetic of a sparse convolution: gather neighbours, multiply by the weight, and nothing
+else.
 
-output[o] = sum over offsets k of input[table[o, k]] @ weight[k], where the table has a row there. Both directions of
-the gradient are the same kind of product over the map of the other direction. It is written twice: `plain_*` lays all
-neighbours side by side, zeros for those that are not there, and is for any device; `grouped_*` multiplies no zeros,
-which pays where products are slow against memory: on a CPU in float32 and float64.
+output[o] = sum over offsets k of input[table[o, k]] @ weight[k], where the table has a row there.
+Both directions of the gradient are the same kind of product over the map of the other direction. It
+is written twice: `plain_*` lays all neighbours side by side, zeros for those that are not there,
+and is for any device; `grouped_*` multiplies no zeros, which pays where products are slow against
+memory: on a CPU in float32 and float64.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from earthgen.sparse.kernel_map import KernelMap
 
 
 def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype in which products of `dtype` are taken: that, or float32 on CPUs that have no instructions for it.
+    """The dtype in which products of `dtype` are taken: that, or float32 on CPUs that have no
+    instructions for it.
 
     Without them bfloat16 and float16 take 70 times as long as float32 on the CPU.
     """
@@ -36,11 +39,12 @@ def sum_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def rung(rows: int, dtype: torch.dtype, device: torch.device) -> int:
-    """How many rows a product of `rows` is to take, zeros after them: a count of which there are few.
+    """How many rows a product of `rows` is to take, zeros after them: a count of which there are
+    few.
 
-    On the CPU the product library compiles a kernel for each new shape in bfloat16 and float16, some 0.5 ms each, and
-    every scene has other numbers of voxels: most of a small network's time. There counts are rounded up to four an
-    octave, elsewhere they are what they are.
+    On the CPU the product library compiles a kernel for each new shape in bfloat16 and float16,
+    some 0.5 ms each, and every scene has other numbers of voxels: most of a small network's time.
+    There counts are rounded up to four an octave, elsewhere they are what they are.
     """
     if device.type != "cpu" or dtype.itemsize > 2 or not rows:
         return rows
@@ -66,9 +70,15 @@ def forward(features: Tensor, weight: Tensor, found: KernelMap) -> Tensor:
 
 
 def backward(
-    features: Tensor, weight: Tensor, gradient: Tensor, back: KernelMap, want_features: bool, want_weight: bool
+    features: Tensor,
+    weight: Tensor,
+    gradient: Tensor,
+    back: KernelMap,
+    want_features: bool,
+    want_weight: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of the input, (inputs, in), and of the weight, (volume, in, out) in the dtype of sums.
+    """Gradients of the input, (inputs, in), and of the weight, (volume, in, out) in the dtype of
+    sums.
 
     back : the map of the other direction
     """
@@ -79,20 +89,25 @@ def backward(
 def _by_groups(features: Tensor) -> bool:
     """Whether leaving zeros out pays: not on GPUs, and not in a CPU's own bfloat16 and float16.
 
-    Products in those take a quarter of the time, but each new shape of one some 0.5 ms for a kernel to be compiled, and
-    groups of each new scene have new shapes. (131 k voxels, 64 channels, bfloat16: 40 ms, by groups 60, at first 150.)
+    Products in those take a quarter of the time, but each new shape of one some 0.5 ms for a kernel
+    to be compiled, and groups of each new scene have new shapes. (131 k voxels, 64 channels,
+    bfloat16: 40 ms, by groups 60, at first 150.)
     """
-    return features.device.type == "cpu" and product_dtype(features.dtype, features.device).itemsize >= 4
+    return (
+        features.device.type == "cpu"
+        and product_dtype(features.dtype, features.device).itemsize >= 4
+    )
 
-
-# ---- for any device ---------------------------------------------------------------------------------------
 
 CHUNK = {"cpu": 2**22}
-"""Elements that `plain_*` gather at once: on the CPU so many that they are multiplied from its cache."""
+"""Elements that `plain_*` gather at once: on the CPU so many that they are multiplied from its
+cache."""
 
 
 def _chunks(found: KernelMap, channels: int) -> list[tuple[int, int]]:
-    rows = max(128, CHUNK.get(found.table.device.type, 2**24) // max(channels * found.table.shape[1], 1))
+    rows = max(
+        128, CHUNK.get(found.table.device.type, 2**24) // max(channels * found.table.shape[1], 1)
+    )
     return _ranges(len(found.table), 1 << rows.bit_length() - 1)  # a rung of its own
 
 
@@ -101,12 +116,18 @@ def _ranges(count: int, step: int) -> list[tuple[int, int]]:
     return [(first, min(first + step, count)) for first in range(0, count, step)]
 
 
-def _side_by_side(rows: Tensor, found: KernelMap, dtype: torch.dtype) -> Callable[[int, int], Tensor]:
-    """What gives the neighbours of output rows [first, last), side by side: (rung of last - first, volume * channels).
+def _side_by_side(
+    rows: Tensor, found: KernelMap, dtype: torch.dtype
+) -> Callable[[int, int], Tensor]:
+    """What gives the neighbours of output rows [first, last), side by side: (rung of last - first,
+    volume * channels).
 
     It writes to the same memory at each call.
     """
-    padded, volume = rows.new_empty((len(rows) + 1, rows.shape[1]), dtype=dtype), found.table.shape[1]
+    padded, volume = (
+        rows.new_empty((len(rows) + 1, rows.shape[1]), dtype=dtype),
+        found.table.shape[1],
+    )
     padded[0], padded[1:] = 0, rows
     most = max((last - first for first, last in _chunks(found, rows.shape[1])), default=0)
     taken = padded.new_empty((rung(most, dtype, rows.device) * volume, rows.shape[1]))
@@ -132,9 +153,15 @@ def plain_forward(features: Tensor, weight: Tensor, found: KernelMap) -> Tensor:
 
 
 def plain_backward(
-    features: Tensor, weight: Tensor, gradient: Tensor, back: KernelMap, want_features: bool, want_weight: bool
+    features: Tensor,
+    weight: Tensor,
+    gradient: Tensor,
+    back: KernelMap,
+    want_features: bool,
+    want_weight: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of the input, (inputs, in), and of the weight, (volume, in, out) in the dtype of sums.
+    """Gradients of the input, (inputs, in), and of the weight, (volume, in, out) in the dtype of
+    sums.
 
     Both come from one gather: of the output's gradient, by `back`, the map of the other direction.
     """
@@ -143,7 +170,11 @@ def plain_backward(
     gather = _side_by_side(gradient, back, dtype)
     turned = weight.to(dtype).transpose(1, 2).flatten(0, 1)  # (volume * out, in)
     result = features.new_empty(features.shape) if want_features else None
-    total = features.new_zeros((volume * out, channels), dtype=sum_dtype(features.dtype)) if want_weight else None
+    total = (
+        features.new_zeros((volume * out, channels), dtype=sum_dtype(features.dtype))
+        if want_weight
+        else None
+    )
     for first, last in _chunks(back, out):
         taken = gather(first, last)
         if result is not None:
@@ -155,10 +186,10 @@ def plain_backward(
 
 def lengthened(rows: Tensor, count: int) -> Tensor:
     """Rows with zeros after them, `count` in all; the rows themselves where they are as many."""
-    return rows if len(rows) == count else torch.nn.functional.pad(rows, (0, 0, 0, count - len(rows)))
+    return (
+        rows if len(rows) == count else torch.nn.functional.pad(rows, (0, 0, 0, count - len(rows)))
+    )
 
-
-# ---- linear maps ------------------------------------------------------------------------------------------
 
 PIECE = 2**12
 """Rows of a linear map that are multiplied at once where counts go by rungs."""
@@ -176,7 +207,8 @@ def linear_forward(features: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
 def linear_backward(
     features: Tensor, weight: Tensor, gradient: Tensor, want_features: bool, want_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of (n, in) features and of the (out, in) weight, that in the dtype of sums, by rungs."""
+    """Gradients of (n, in) features and of the (out, in) weight, that in the dtype of sums, by
+    rungs."""
     result = torch.empty_like(features) if want_features else None
     total = torch.zeros_like(weight, dtype=sum_dtype(weight.dtype)) if want_weight else None
     for first, last in _ranges(len(features), PIECE):
@@ -189,10 +221,9 @@ def linear_backward(
     return result, total
 
 
-# ---- for the CPU, where products take most of the time ----------------------------------------------------
-
 CACHE = 2**20
-"""Elements that are gathered for one product: they are to be in a core's cache when they are multiplied."""
+"""Elements that are gathered for one product: they are to be in a core's cache when they are
+multiplied."""
 
 
 def _parts(found: KernelMap, channels: int) -> Iterator[tuple[NDArray, Tensor, Tensor]]:
@@ -202,14 +233,20 @@ def _parts(found: KernelMap, channels: int) -> Iterator[tuple[NDArray, Tensor, T
         step = max(CACHE // max(width * channels, 1), 128)
         for first in range(0, len(group.rows), step):
             rows = group.rows[first : first + step]
-            yield rows, group.offsets, group.neighbours[first * width : first * width + len(rows) * width]
+            yield (
+                rows,
+                group.offsets,
+                group.neighbours[first * width : first * width + len(rows) * width],
+            )
 
 
 def _gatherer(rows: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """What gives rows by their numbers, (m,) to (m, channels) of a dtype, at most as many as a product takes.
+    """What gives rows by their numbers, (m,) to (m, channels) of a dtype, at most as many as a
+    product takes.
 
-    It writes to the same memory at each call. Rows are kept in their own dtype until they are gathered, since a wider
-    copy of all of them would be much of what a convolution in bfloat16 allocates.
+    It writes to the same memory at each call. Rows are kept in their own dtype until they are
+    gathered, since a wider copy of all of them would be much of what a convolution in bfloat16
+    allocates.
     """
     channels = rows.shape[1]
     size = (min(max(CACHE // max(channels, 1), 128 * SLICE), MOST * SLICE), channels)
@@ -240,9 +277,15 @@ def grouped_forward(features: Tensor, weight: Tensor, found: KernelMap) -> Tenso
 
 
 def grouped_backward(
-    features: Tensor, weight: Tensor, gradient: Tensor, back: KernelMap, want_features: bool, want_weight: bool
+    features: Tensor,
+    weight: Tensor,
+    gradient: Tensor,
+    back: KernelMap,
+    want_features: bool,
+    want_weight: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of the input, (inputs, in), and of the weight, (volume, in, out) in the dtype of sums.
+    """Gradients of the input, (inputs, in), and of the weight, (volume, in, out) in the dtype of
+    sums.
 
     Both come from one gather: of the output's gradient, by `back`, the map of the other direction.
     """
@@ -253,7 +296,11 @@ def grouped_backward(
     turned = weight.to(dtype).transpose(1, 2).contiguous()  # (volume, out, in)
     total = features.new_zeros(features.shape, dtype=sum_dtype(features.dtype))
     weights = features.new_zeros((volume, out * channels), dtype=total.dtype)
-    product, summed, summed_weights = turned.new_empty((MOST, channels)), total.numpy(), weights.numpy()
+    product, summed, summed_weights = (
+        turned.new_empty((MOST, channels)),
+        total.numpy(),
+        weights.numpy(),
+    )
     for rows, offsets, neighbours in _parts(back, out):
         taken = gather(neighbours).view(len(rows), -1)
         if want_features:

@@ -1,8 +1,9 @@
 """From one resolution to another: pixel shuffle to children, pooling, un-pooling, interpolation.
 
-Sums never depend on the order in which threads come: where voxels meet in a kernel map, the gradient is gathered over
-the map of the other direction; where they do not, rows are sorted and summed one after the other. A generative decoder
-alternates `shuffle_up` with `SparseTensor.prune` by what a classifier says of the children.
+Sums never depend on the order in which threads come: where voxels meet in a kernel map, the
+gradient is gathered over the map of the other direction; where they do not, rows are sorted and
+summed one after the other. A generative decoder alternates `shuffle_up` with `SparseTensor.prune`
+by what a classifier says of the children.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from earthgen.sparse.errors import CoordinateRangeError, DeviceError, DtypeError, LatticeError, ShapeError
+from earthgen.errors import SparseError
+from earthgen.memory import require
 from earthgen.sparse.kernel_map import Kernel, KernelMap, kernel_map
-from earthgen.sparse.memory import require
 from earthgen.sparse.products import sum_dtype
 from earthgen.sparse.sites import HIGH, LOW, Sites, Triple, coarsened, triple
 from earthgen.sparse.tensor import SparseTensor, taken
 
 
 def shuffle_up(x: SparseTensor, factor: int | Sequence[int] = 2) -> SparseTensor:
-    """All children of every voxel, each with its part of the channels: a sparse pixel shuffle (Shi et al. 2016).
+    """All children of every voxel, each with its part of the channels: a sparse pixel shuffle (Shi
+    et al. 2016).
 
-    x : (n, children of one * C) features, 8 C for factor 2: those of child (i, j, k) are the channels from
+    x : (n, children of one * C) features, 8 C for factor 2: those of child (i, j, k) are the
+        channels from
         `((i * factor_y + j) * factor_z + k) * C` on
     factor : by how much the stride shrinks, one number or one an axis
 
@@ -33,35 +36,41 @@ def shuffle_up(x: SparseTensor, factor: int | Sequence[int] = 2) -> SparseTensor
 
     Raises
     ------
-    ShapeError
+    SparseError
         where the channels are not divisible by the number of children
-    LatticeError, CoordinateRangeError
+    SparseError, SparseError
         where the stride is not divisible by the factor, or children's coordinates do not fit int32
-    SparseMemoryError
+    OutOfMemoryError
         before memory is taken that is not there
     """
     by = triple(factor, "factor")
     count = by[0] * by[1] * by[2]
     if x.channels % count:
-        raise ShapeError(
+        raise SparseError(
             f"features have shape {tuple(x.features.shape)}, a voxel has {count} children",
             f"give a number of channels that {count} divides",
         )
-    size = x.channels * x.features.element_size() + count * 64  # 64: coordinates, keys and order of a child
+    size = (
+        x.channels * x.features.element_size() + count * 64
+    )  # 64: coordinates, keys and order of a child
     require(size * len(x), x.features.device, f"{count} children of each voxel", len(x) * count)
     sites, number = x.sites.children(by)
     split = x.features.reshape(len(x) * count, x.channels // count)
-    return SparseTensor(sites, split.index_select(0, number))  # each row is taken once, so its gradient is no sum
+    return SparseTensor(
+        sites, split.index_select(0, number)
+    )  # each row is taken once, so its gradient is no sum
 
 
 def up(x: SparseTensor, sites: Sites) -> SparseTensor:
-    """Un-pooling: each of the finer `sites` gets the features of the voxel that it lies in; 0 where that is not active.
+    """Un-pooling: each of the finer `sites` gets the features of the voxel that it lies in; 0 where
+    that is not active.
 
-    Raises LatticeError where the sites lie in another place, or their stride does not divide that of `x`.
+    Raises SparseError where the sites lie in another place, or their stride does not divide that of
+    `x`.
     """
     x.place.check_same(sites.place)
     if any(a % b for a, b in zip(x.stride, sites.stride, strict=True)):
-        raise LatticeError(
+        raise SparseError(
             f"stride {x.stride} is not divisible by that of the finer sites, {sites.stride}",
             "give sites whose stride divides it",
         )
@@ -70,29 +79,35 @@ def up(x: SparseTensor, sites: Sites) -> SparseTensor:
         return x.at(sites)
     _require_rows(x, len(sites), "un-pooling")
     parents = sites.parents((a, b, c))
-    return SparseTensor(sites, _Gather.apply(x.at(parents).features, _parent_rows(sites, (a, b, c))))  # type: ignore[no-untyped-call]
+    rows = _parent_rows(sites, (a, b, c))
+    features = _Gather.apply(x.at(parents).features, rows)  # type: ignore[no-untyped-call]
+    return SparseTensor(sites, features)
 
 
-def pool(x: SparseTensor, kernel: Kernel, how: str = "max", sites: Sites | None = None) -> SparseTensor:
+def pool(
+    x: SparseTensor, kernel: Kernel, how: str = "max", sites: Sites | None = None
+) -> SparseTensor:
     """What a kernel meets, by channel: the largest, the mean or the sum.
 
-    how : "max", "mean" or "sum" of the voxels that are there. Of several that are the largest, the gradient goes to the
+    how : "max", "mean" or "sum" of the voxels that are there. Of several that are the largest, the
+        gradient goes to the
         first in the order of the kernel's offsets
-    sites : of the output. By default those of `x` for stride 1, else the cells that hold voxels of `x`
+    sites : of the output. By default those of `x` for stride 1, else the cells that hold voxels of
+        `x`
 
     A cell that meets no voxel gets 0. bfloat16 and float16 are summed in float32.
 
     Raises
     ------
-    ShapeError
+    SparseError
         for another `how`
-    LatticeError
+    SparseError
         for sites of another place or stride
-    SparseMemoryError
+    OutOfMemoryError
         before memory is taken that is not there
     """
     if how not in ("max", "mean", "sum"):
-        raise ShapeError(f"how={how!r} is no way to pool", "give max, mean or sum")
+        raise SparseError(f"how={how!r} is no way to pool", "give max, mean or sum")
     if sites is None:
         sites = x.sites if kernel.stride == (1, 1, 1) else x.sites.parents(kernel.stride)
     size = 4 * kernel.volume + 3 * x.channels * sum_dtype(x.features.dtype).itemsize
@@ -103,31 +118,36 @@ def pool(x: SparseTensor, kernel: Kernel, how: str = "max", sites: Sites | None 
     return SparseTensor(sites, _Sum.apply(x.features, found, how == "mean"))  # type: ignore[no-untyped-call]
 
 
-def interpolate(x: SparseTensor, points: Tensor, how: str = "nearest", missing: str = "zero") -> Tensor:
+def interpolate(
+    x: SparseTensor, points: Tensor, how: str = "nearest", missing: str = "zero"
+) -> Tensor:
     """Features at points between voxels, (m, channels) in the dtype of the features.
 
-    points : (m, 4) float32 or float64, rows (sample, x, y, z): positions in cells of the stride of `x`, from the origin
+    points : (m, 4) float32 or float64, rows (sample, x, y, z): positions in cells of the stride of
+        `x`, from the origin
         of the sample. Voxel i covers [i, i + 1), its centre is at i + 0.5
     how : "nearest" for the voxel that a point lies in, "linear" between the 8 nearest centres
-    missing : what a voxel that is not active counts. "zero": as features of 0; "renormalise": not at all, weights are
+    missing : what a voxel that is not active counts. "zero": as features of 0; "renormalise": not
+        at all, weights are
         divided by their sum over those that are. Where no active voxel has a weight, both give 0
 
-    There are gradients for the features, and of "linear" for the positions. float32 tells positions beyond 2^23 apart
-    only by whole cells: take float64 there.
+    There are gradients for the features, and of "linear" for the positions. float32 tells positions
+    beyond 2^23 apart only by whole cells: take float64 there.
 
     Raises
     ------
-    ShapeError
-        for points of another shape, a sample that the batch does not have, or another `how` or `missing`
-    DtypeError, DeviceError
+    SparseError
+        for points of another shape, a sample that the batch does not have, or another `how` or
+        `missing`
+    SparseError, SparseError
         for points of another dtype or device
-    CoordinateRangeError
+    SparseError
         for positions that are not finite, or beyond int32
-    SparseMemoryError
+    OutOfMemoryError
         before memory is taken that is not there
     """
     if how not in ("nearest", "linear") or missing not in ("zero", "renormalise"):
-        raise ShapeError(
+        raise SparseError(
             f"how={how!r}, missing={missing!r} is no way to interpolate",
             "give nearest or linear, and zero or renormalise",
         )
@@ -144,7 +164,9 @@ def interpolate(x: SparseTensor, points: Tensor, how: str = "nearest", missing: 
     sides = (1 - part, part)
     rows, weights = [], []
     for i, j, k in itertools.product((0, 1), repeat=3):
-        cells = torch.cat([sample, lowest.long() + torch.tensor([i, j, k], device=points.device)], 1)
+        cells = torch.cat(
+            [sample, lowest.long() + torch.tensor([i, j, k], device=points.device)], 1
+        )
         rows.append(x.sites.rows(cells))
         weights.append(sides[i][:, 0] * sides[j][:, 1] * sides[k][:, 2])
     corners, weight = torch.stack(rows), torch.stack(weights)
@@ -157,19 +179,25 @@ def interpolate(x: SparseTensor, points: Tensor, how: str = "nearest", missing: 
 
 def _check_points(x: SparseTensor, points: Tensor) -> None:
     if points.ndim != 2 or points.shape[1] != 4:
-        raise ShapeError(f"points have shape {tuple(points.shape)}", "give (m, 4) rows (sample, x, y, z)")
+        raise SparseError(
+            f"points have shape {tuple(points.shape)}", "give (m, 4) rows (sample, x, y, z)"
+        )
     if points.dtype not in (torch.float32, torch.float64):
-        raise DtypeError(f"points are {points.dtype}", "give float64 or float32")
+        raise SparseError(f"points are {points.dtype}", "give float64 or float32")
     if points.device != x.features.device:
-        raise DeviceError(
-            f"points are on {points.device}, features are on {x.features.device}", "bring them to one device"
+        raise SparseError(
+            f"points are on {points.device}, features are on {x.features.device}",
+            "bring them to one device",
         )
     position, sample = points[:, 1:].detach(), points[:, 0].detach()
     if not bool(((position >= LOW) & (position < HIGH + 1)).all()):  # NaN is neither
-        raise CoordinateRangeError("points lie at positions that are not finite or do not fit 32 bits", "drop these")
+        raise SparseError(
+            "points lie at positions that are not finite or do not fit 32 bits", "drop these"
+        )
     if not bool(((sample >= 0) & (sample < x.batch_size) & (sample == sample.floor())).all()):
-        raise ShapeError(
-            f"points name samples that are none of the {x.batch_size} of the batch", "number the samples from 0"
+        raise SparseError(
+            f"points name samples that are none of the {x.batch_size} of the batch",
+            "number the samples from 0",
         )
 
 
@@ -188,11 +216,9 @@ def _parent_rows(sites: Sites, by: Triple) -> Tensor:
     return sites.cached(("earthgen.sparse.sampling", "parent rows", by), make)
 
 
-# ---- gathers, and their gradients -----------------------------------------------------------------------------
-
-
 def _summed(values: Tensor, number: Tensor, count: int) -> Tensor:
-    """(count, c): the sums of (m, c) values that have one number, in their order; negative numbers are left out."""
+    """(count, c): the sums of (m, c) values that have one number, in their order; negative
+    numbers are left out."""
     number = torch.where(number < 0, count, number)
     order = torch.argsort(number, stable=True)
     lengths = torch.bincount(number, minlength=count + 1)
@@ -212,11 +238,14 @@ class _Gather(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (number,) = ctx.saved_tensors
-        return _summed(gradient.to(sum_dtype(gradient.dtype)), number, ctx.count).to(gradient.dtype), None
+        return _summed(gradient.to(sum_dtype(gradient.dtype)), number, ctx.count).to(
+            gradient.dtype
+        ), None
 
 
 class _Blend(torch.autograd.Function):
-    """Sums of (n, c) features by (corners, m) weights and row numbers; a corner without a row counts 0."""
+    """Sums of (n, c) features by (corners, m) weights and row numbers; a corner without a row
+    counts 0."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weights: Tensor, numbers: Tensor) -> Tensor:
@@ -238,12 +267,15 @@ class _Blend(torch.autograd.Function):
                 total += _summed(weight[:, None] * gradient, number, len(features))
             of_features = total.to(features.dtype)
         if ctx.needs_input_grad[1]:
-            of_weights = torch.stack([(gradient * taken(features, number)).sum(1) for number in numbers])
+            of_weights = torch.stack(
+                [(gradient * taken(features, number)).sum(1) for number in numbers]
+            )
         return of_features, of_weights, None
 
 
 def _summed_over(rows: Tensor, found: KernelMap) -> Tensor:
-    """(outputs, c): sums of the (inputs, c) rows that a kernel meets, in the order of its offsets."""
+    """(outputs, c): sums of the (inputs, c) rows that a kernel meets, in the order of its
+    offsets."""
     total = rows.new_zeros((len(found.table), rows.shape[1]))
     for number in found.table.unbind(1):
         total += taken(rows, number)
@@ -282,7 +314,8 @@ class _Max(torch.autograd.Function):
         winner = torch.full(best.shape, -1, dtype=torch.int32, device=features.device)
         for offset, number in enumerate(found.table.unbind(1)):
             value = taken(features, number)
-            # NaN wins, as in torch's pooling, and the first voxel that is there wins even with minus infinity.
+            # NaN wins, as in torch's pooling, and the first voxel that is there wins even with
+            # minus infinity.
             wins = (number >= 0)[:, None] & ((winner < 0) | (value > best) | value.isnan())
             best = torch.where(wins, value, best)
             winner.masked_fill_(wins, offset)
@@ -295,7 +328,9 @@ class _Max(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (winner,) = ctx.saved_tensors
         back = ctx.found.transposed
-        total = gradient.new_zeros((ctx.found.inputs, gradient.shape[1]), dtype=sum_dtype(gradient.dtype))
+        total = gradient.new_zeros(
+            (ctx.found.inputs, gradient.shape[1]), dtype=sum_dtype(gradient.dtype)
+        )
         for offset, number in enumerate(back.table.unbind(1)):
             total += taken(gradient.masked_fill(winner != offset, 0), number)
         return total.to(gradient.dtype), None

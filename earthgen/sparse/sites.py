@@ -1,9 +1,10 @@
 """Sites: which voxels of a batch are active, and where the batch lies.
 
-Coordinates are int32 rows (sample, x, y, z), x east, y north, z up, counted in strides from the origin of their
-sample, which is a voxel of the frame's lattice. So the voxel of lattice index `origin + coordinate * stride` begins a
-cell of `stride` voxels an edge. Rows are sorted and none is there twice: what is computed from sites does not depend
-on the order in which their voxels were given.
+Coordinates are int32 rows (sample, x, y, z), x east, y north, z up, counted in strides from the
+origin of their sample, which is a voxel of the frame's lattice. So the voxel of lattice index
+`origin + coordinate * stride` begins a cell of `stride` voxels an edge. Rows are sorted and none is
+there twice: what is computed from sites does not depend on the order in which their voxels were
+given.
 """
 
 from __future__ import annotations
@@ -15,14 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from earthgen.sparse.errors import (
-    CoordinateRangeError,
-    DeviceError,
-    DtypeError,
-    DuplicateError,
-    LatticeError,
-    ShapeError,
-)
+from earthgen.errors import SparseError
 
 if TYPE_CHECKING:
     from geo_io.frame import Frame
@@ -34,10 +28,14 @@ LOW, HIGH = -(2**31), 2**31 - 1
 
 
 def triple(value: int | Sequence[int], name: str, least: int = 1) -> Triple:
-    """One number for all axes, or three, as three; ShapeError where it is neither or below `least`."""
+    """One number for all axes, or three, as three; SparseError where it is neither or below
+    `least`."""
     values = tuple(value) if isinstance(value, Sequence) else (value,) * 3
     if len(values) != 3 or any(not isinstance(one, int) or one < least for one in values):
-        raise ShapeError(f"{name} {value!r} is not one integer or three of at least {least}", "give one for each axis")
+        raise SparseError(
+            f"{name} {value!r} is not one integer or three of at least {least}",
+            "give one for each axis",
+        )
     return values[0], values[1], values[2]
 
 
@@ -60,25 +58,33 @@ class Place:
     def of(cls, *frames: Frame) -> Place:
         """A sample for each frame, whose voxel (0, 0, 0) is the frame's south-west-bottom corner.
 
-        Raises LatticeError for frames of several CRSs or voxel sizes.
+        Raises SparseError for frames of several CRSs or voxel sizes.
         """
         kinds = {(frame.crs, frame.voxel_size) for frame in frames}
         if len(kinds) != 1:
-            raise LatticeError(f"samples of a batch lie on several lattices: {sorted(kinds)}", "batch those of one")
+            raise SparseError(
+                f"samples of a batch lie on several lattices: {sorted(kinds)}", "batch those of one"
+            )
         first = frames[0]
-        return cls(tuple((frame.x[0], frame.y[0], frame.z[0]) for frame in frames), first.voxel_size, first.crs)
+        return cls(
+            tuple((frame.x[0], frame.y[0], frame.z[0]) for frame in frames),
+            first.voxel_size,
+            first.crs,
+        )
 
     def check_same(self, other: Place) -> None:
-        """Raise LatticeError where two batches do not lie in the same place."""
+        """Raise SparseError where two batches do not lie in the same place."""
         if self != other:
-            raise LatticeError(
-                f"sparse tensors lie in different places: {self} and {other}", "crop or batch them alike first"
+            raise SparseError(
+                f"sparse tensors lie in different places: {self} and {other}",
+                "crop or batch them alike first",
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Sites:
-    """Active voxels. Make them with `make_sites`, which checks and sorts; the same object means the same voxels.
+    """Active voxels. Make them with `make_sites`, which checks and sorts; the same object means the
+    same voxels.
 
     Attributes
     ----------
@@ -96,7 +102,11 @@ class Sites:
         return self.coordinates.shape[0]
 
     def __reduce__(self) -> tuple[type[Sites], tuple[Tensor, Triple, Place]]:
-        return Sites, (self.coordinates, self.stride, self.place)  # copies begin with nothing cached
+        return Sites, (
+            self.coordinates,
+            self.stride,
+            self.place,
+        )  # copies begin with nothing cached
 
     @property
     def batch_size(self) -> int:
@@ -118,8 +128,6 @@ class Sites:
             return self
         return Sites(self.coordinates.to(device), self.stride, self.place)
 
-    # ---- looking up -------------------------------------------------------------------------------------
-
     @property
     def box(self) -> tuple[list[int], list[int]]:
         """The lowest and the highest coordinates, by column; of no sites, zeros and minus ones."""
@@ -136,19 +144,24 @@ class Sites:
     def keys(self) -> Tensor:
         """(n,) int64: the rows as numbers of their place in the box, rising.
 
-        Raises CoordinateRangeError where the box has more than 2^62 cells.
+        Raises SparseError where the box has more than 2^62 cells.
         """
         return self.cached("keys", lambda: _keys(self.coordinates, *self.box))
 
     def rows(self, coordinates: Tensor) -> Tensor:
-        """Which row a voxel has: (m, 4) coordinates of any integer dtype to (m,) int64, -1 where it is not active."""
+        """Which row a voxel has: (m, 4) coordinates of any integer dtype to (m,) int64, -1 where
+        it is not active."""
         if coordinates.device != self.device:
-            raise DeviceError(f"coordinates are on {coordinates.device}, sites on {self.device}", "bring them to one")
+            raise SparseError(
+                f"coordinates are on {coordinates.device}, sites on {self.device}",
+                "bring them to one",
+            )
         if not len(self):
             return torch.full((len(coordinates),), -1, dtype=torch.int64, device=coordinates.device)
         low, high = (torch.tensor(bound, device=coordinates.device) for bound in self.box)
         inside = ((coordinates >= low) & (coordinates <= high)).all(1)
-        # What lies outside is looked up as the first row, so that its key cannot be taken for another's.
+        # What lies outside is looked up as the first row, so that its key cannot be taken for
+        # another's.
         keys = _keys(torch.where(inside[:, None], coordinates, self.coordinates[:1]), *self.box)
         found = torch.searchsorted(self.keys, keys).clamp_(max=len(self) - 1)
         return torch.where(inside & (self.keys[found] == keys), found, -1)
@@ -163,11 +176,11 @@ class Sites:
 
         return self.cached("bounds", make)
 
-    # ---- where they are ---------------------------------------------------------------------------------
-
     def lattice(self) -> Tensor:
         """(n, 3) int64: lattice indices of the first voxels of the cells."""
-        origins = torch.tensor(self.place.origins, dtype=torch.int64, device=self.device).reshape(-1, 3)
+        origins = torch.tensor(self.place.origins, dtype=torch.int64, device=self.device).reshape(
+            -1, 3
+        )
         stride = torch.tensor(self.stride, device=self.device)
         return origins[self.coordinates[:, 0].long()] + self.coordinates[:, 1:].long() * stride
 
@@ -177,37 +190,39 @@ class Sites:
         return (self.lattice().double() + half) * self.place.voxel_size
 
     def check_same(self, other: Sites) -> None:
-        """Raise LatticeError where these are other voxels, or lie elsewhere."""
+        """Raise SparseError where these are other voxels, or lie elsewhere."""
         if self is other:
             return
         self.place.check_same(other.place)
         if self.stride != other.stride:
-            raise LatticeError(
-                f"sparse tensors have strides {self.stride} and {other.stride}", "bring them to one stride first"
+            raise SparseError(
+                f"sparse tensors have strides {self.stride} and {other.stride}",
+                "bring them to one stride first",
             )
         if len(self) != len(other) or not torch.equal(self.coordinates, other.coordinates):
-            raise LatticeError(
+            raise SparseError(
                 f"sparse tensors have other voxels ({len(self):,} and {len(other):,})",
                 "use `union`, or prune both to the same sites",
             )
-
-    # ---- other sites ------------------------------------------------------------------------------------
 
     def select(self, keep: Tensor) -> Sites:
         """The sites where `keep`, (n,) bool, holds."""
         return Sites(self.coordinates[keep], self.stride, self.place)
 
     def parents(self, factor: int | Sequence[int] = 2) -> Sites:
-        """The cells of `factor` times the stride that hold sites. The same call gives the same object.
+        """The cells of `factor` times the stride that hold sites. The same call gives the same
+        object.
 
-        Raises LatticeError where an origin is no multiple of the new stride: the coarser cells would then depend on
-        where a crop begins.
+        Raises SparseError where an origin is no multiple of the new stride: the coarser cells would
+        then depend on where a crop begins.
         """
         by = triple(factor, "factor")
 
         def make() -> Sites:
             stride = tuple(a * b for a, b in zip(self.stride, by, strict=True))
-            coordinates = torch.cat([self.coordinates[:, :1], coarsened(self.coordinates[:, 1:], by)], 1)
+            coordinates = torch.cat(
+                [self.coordinates[:, :1], coarsened(self.coordinates[:, 1:], by)], 1
+            )
             return distinct(coordinates, _strided(self.place, stride), self.place)
 
         return self.cached(("parents", by), make)
@@ -215,18 +230,22 @@ class Sites:
     def children(self, factor: int | Sequence[int] = 2) -> tuple[Sites, Tensor]:
         """All cells of the stride divided by `factor`, and (children,) int64: which one each is.
 
-        The number is `parent row * children of one + (i * factor_y + j) * factor_z + k`, so it indexes rows of a
-        (n * children of one, channels) tensor.
+        The number is `parent row * children of one + (i * factor_y + j) * factor_z + k`, so it
+        indexes rows of a (n * children of one, channels) tensor.
 
-        Raises LatticeError where the stride is not divisible; CoordinateRangeError where int32 would wrap.
+        Raises SparseError where the stride is not divisible; SparseError where int32 would wrap.
         """
         by = triple(factor, "factor")
         if any(a % b for a, b in zip(self.stride, by, strict=True)):
-            raise LatticeError(f"stride {self.stride} is not divisible by {by}", "only coarser cells have children")
+            raise SparseError(
+                f"stride {self.stride} is not divisible by {by}", "only coarser cells have children"
+            )
 
         def make() -> tuple[Sites, Tensor]:
             stride = tuple(a // b for a, b in zip(self.stride, by, strict=True))
-            steps = torch.cartesian_prod(*(torch.arange(n, device=self.device) for n in by)).reshape(-1, 3)
+            steps = torch.cartesian_prod(
+                *(torch.arange(n, device=self.device) for n in by)
+            ).reshape(-1, 3)
             factors = torch.tensor(by, device=self.device)
             fine = self.coordinates[:, None, 1:].long() * factors + steps
             sample = self.coordinates[:, None, :1].long().expand(-1, len(steps), 1)
@@ -249,13 +268,13 @@ def make_sites(
 
     Raises
     ------
-    ShapeError, DtypeError
+    SparseError, SparseError
         for anything but (n, 4) integers, or a sample that the place does not have
-    DuplicateError
+    SparseError
         where a voxel is named twice
-    CoordinateRangeError
+    SparseError
         where coordinates do not fit int32, or the box around them has more than 2^62 cells
-    LatticeError
+    SparseError
         where an origin is no multiple of the stride
     """
     check_coordinates(coordinates)
@@ -265,18 +284,20 @@ def make_sites(
     if len(coordinates):
         low, high = (int(value) for value in torch.aminmax(coordinates[:, 0]))
         if low < 0 or high >= len(place.origins):
-            raise ShapeError(
+            raise SparseError(
                 f"samples {low} to {high} are named, the batch has {len(place.origins)}",
                 "number the samples from 0, and give an origin for each",
             )
     keys = _keys(coordinates, *_box(coordinates))
     rising = bool((keys[1:] > keys[:-1]).all())
-    order = torch.arange(len(keys), device=keys.device) if rising else torch.argsort(keys, stable=True)
+    order = (
+        torch.arange(len(keys), device=keys.device) if rising else torch.argsort(keys, stable=True)
+    )
     if not rising:
         same = torch.nonzero(keys[order][1:] == keys[order][:-1])
         if len(same):
             first = tuple(coordinates[order[same[0, 0]]].tolist())
-            raise DuplicateError(
+            raise SparseError(
                 f"{len(same):,} of {len(keys):,} voxels are named twice, first {first}",
                 "merge them first, for instance with `merged`",
             )
@@ -285,7 +306,8 @@ def make_sites(
 
 
 def distinct(coordinates: Tensor, stride: Triple, place: Place) -> Sites:
-    """Sites of voxels that may be named many times; `coordinates` (n, 4) of an integer dtype, within int32."""
+    """Sites of voxels that may be named many times; `coordinates` (n, 4) of an integer dtype,
+    within int32."""
     if not len(coordinates):
         return Sites(coordinates.reshape(0, 4).int(), stride, place)
     low, high = _box(coordinates)
@@ -309,33 +331,40 @@ def joined(sites: Iterable[Sites]) -> Sites:
     for other in several[1:]:
         first.place.check_same(other.place)
         if first.stride != other.stride:
-            raise LatticeError(f"sites have strides {first.stride} and {other.stride}", "bring them to one first")
+            raise SparseError(
+                f"sites have strides {first.stride} and {other.stride}", "bring them to one first"
+            )
     return distinct(torch.cat([one.coordinates for one in several]), first.stride, first.place)
 
 
 def check_coordinates(coordinates: Tensor) -> None:
-    """Raise DtypeError, ShapeError or CoordinateRangeError where these are not (n, 4) integers within int32."""
+    """Raise SparseError, SparseError or SparseError where these are not (n, 4) integers within
+    int32."""
     if coordinates.dtype not in (torch.int8, torch.int16, torch.int32, torch.int64):
-        raise DtypeError(f"coordinates are {coordinates.dtype}", "give int32 voxel indices")
+        raise SparseError(f"coordinates are {coordinates.dtype}", "give int32 voxel indices")
     if coordinates.ndim != 2 or coordinates.shape[1] != 4:
-        raise ShapeError(f"coordinates have shape {tuple(coordinates.shape)}", "give (n, 4) rows (sample, x, y, z)")
+        raise SparseError(
+            f"coordinates have shape {tuple(coordinates.shape)}",
+            "give (n, 4) rows (sample, x, y, z)",
+        )
     check_range(coordinates)
 
 
 def check_range(coordinates: Tensor) -> None:
-    """Raise CoordinateRangeError where integer coordinates do not fit int32."""
+    """Raise SparseError where integer coordinates do not fit int32."""
     if coordinates.dtype == torch.int64 and coordinates.numel():
         low, high = (int(value) for value in torch.aminmax(coordinates))
         if low < LOW or high > HIGH:
-            raise CoordinateRangeError(
-                f"coordinates from {low:,} to {high:,} do not fit 32 bits", "count them from an origin that is nearer"
+            raise SparseError(
+                f"coordinates from {low:,} to {high:,} do not fit 32 bits",
+                "count them from an origin that is nearer",
             )
 
 
 def _strided(place: Place, stride: Sequence[int]) -> Triple:
     for origin in place.origins:
         if any(a % b for a, b in zip(origin, stride, strict=True)):
-            raise LatticeError(
+            raise SparseError(
                 f"origin {origin} is no multiple of stride {tuple(stride)}: cells would depend on where a crop begins",
                 "begin crops at multiples of the coarsest stride",
             )
@@ -356,7 +385,7 @@ def _keys(coordinates: Tensor, low: list[int], high: list[int]) -> Tensor:
         cells *= max(b - a + 1, 1)
     if cells > 2**62:
         size = " x ".join(f"{b - a + 1:,}" for a, b in zip(low, high, strict=True))
-        raise CoordinateRangeError(
+        raise SparseError(
             f"voxels lie in a box of {size} cells (samples, x, y, z), more than 64-bit keys can number",
             "crop, or count from an origin in each sample",
         )

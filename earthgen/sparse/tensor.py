@@ -8,14 +8,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from earthgen.sparse.errors import DeviceError, DuplicateError, LatticeError, ShapeError
-from earthgen.sparse.memory import require
-from earthgen.sparse.sites import Place, Sites, Triple, check_coordinates, distinct, joined, make_sites
+from earthgen.errors import SparseError
+from earthgen.memory import require
+from earthgen.sparse.sites import (
+    Place,
+    Sites,
+    Triple,
+    check_coordinates,
+    distinct,
+    joined,
+    make_sites,
+)
 
 
 @dataclass(frozen=True, eq=False)
 class SparseTensor:
-    """Features of sites. Make it with `sparse_tensor`; operations give new ones, and share sites that stay the same.
+    """Features of sites. Make it with `sparse_tensor`; operations give new ones, and share sites
+    that stay the same.
 
     Attributes
     ----------
@@ -28,13 +37,14 @@ class SparseTensor:
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or len(self.features) != len(self.sites):
-            raise ShapeError(
+            raise SparseError(
                 f"features have shape {tuple(self.features.shape)}, there are {len(self.sites):,} voxels",
                 f"give ({len(self.sites)}, channels)",
             )
         if self.features.device != self.sites.device:
-            raise DeviceError(
-                f"features are on {self.features.device}, coordinates on {self.sites.device}", "bring them to one"
+            raise SparseError(
+                f"features are on {self.features.device}, coordinates on {self.sites.device}",
+                "bring them to one",
             )
 
     def __len__(self) -> int:
@@ -72,7 +82,7 @@ class SparseTensor:
         return SparseTensor(self.sites.to(target), self.features.to(target))
 
     def __add__(self, other: SparseTensor) -> SparseTensor:
-        """The sum at the same sites; LatticeError where they are others, see `union`."""
+        """The sum at the same sites; SparseError where they are others, see `union`."""
         _same_channels(self, other)  # and devices, before coordinates are compared
         self.sites.check_same(other.sites)
         return self.with_features(self.features + other.features)
@@ -90,7 +100,8 @@ class SparseTensor:
         return parts
 
     def crop(self, low: Sequence[int], high: Sequence[int]) -> SparseTensor:
-        """The voxels of a box in every sample, [low, high) in coordinates (x, y, z). The origin stays."""
+        """The voxels of a box in every sample, [low, high) in coordinates (x, y, z). The origin
+        stays."""
         xyz = self.coordinates[:, 1:]
         _check_corners(low, high)
         bounds = torch.tensor([list(low), list(high)], device=xyz.device)
@@ -99,34 +110,50 @@ class SparseTensor:
     def prune(self, keep: Tensor) -> SparseTensor:
         """The voxels where `keep`, (n,) bool, holds."""
         if keep.dtype != torch.bool or keep.shape != (len(self),):
-            raise ShapeError(
-                f"the mask to prune by is {keep.dtype} {tuple(keep.shape)}", f"give ({len(self)},) of torch.bool"
+            raise SparseError(
+                f"the mask to prune by is {keep.dtype} {tuple(keep.shape)}",
+                f"give ({len(self)},) of torch.bool",
             )
         return SparseTensor(self.sites.select(keep), self.features[keep])
 
     def at(self, sites: Sites) -> SparseTensor:
-        """These features at other sites of the same place and stride; 0 where there was no voxel."""
+        """These features at other sites of the same place and stride; 0 where there was no
+        voxel."""
         if sites is self.sites:
             return self
         self.place.check_same(sites.place)
         if self.stride != sites.stride:
-            raise LatticeError(f"strides differ: {self.stride} and {sites.stride}", "bring them to one first")
+            raise SparseError(
+                f"strides differ: {self.stride} and {sites.stride}", "bring them to one first"
+            )
         return SparseTensor(sites, taken(self.features, self.sites.rows(sites.coordinates)))
 
-    def dense(self, low: Sequence[int] | None = None, high: Sequence[int] | None = None, fill: float = 0.0) -> Tensor:
-        """(batch, channels, x, y, z): the box [low, high) of coordinates, by default that around all voxels."""
+    def dense(
+        self, low: Sequence[int] | None = None, high: Sequence[int] | None = None, fill: float = 0.0
+    ) -> Tensor:
+        """(batch, channels, x, y, z): the box [low, high) of coordinates, by default that around
+        all voxels."""
         box = self.sites.box
         low = box[0][1:] if low is None else list(low)
         high = [value + 1 for value in box[1][1:]] if high is None else list(high)
         _check_corners(low, high)
         shape = [b - a for a, b in zip(low, high, strict=True)]
         if min(shape) < 0:
-            raise ShapeError(f"the box {tuple(low)} to {tuple(high)} ends before it begins", "give low before high")
+            raise SparseError(
+                f"the box {tuple(low)} to {tuple(high)} ends before it begins",
+                "give low before high",
+            )
         cells = self.batch_size * shape[0] * shape[1] * shape[2]
         what = f"a dense box of {' x '.join(map(str, shape))} voxels with {self.channels} channels"
-        require(cells * self.channels * self.features.element_size(), self.features.device, what, cells)
+        require(
+            cells * self.channels * self.features.element_size(), self.features.device, what, cells
+        )
         part = self.crop(low, high)
-        sample, x, y, z = (part.coordinates - torch.tensor([0, *low], device=self.features.device)).long().unbind(1)
+        sample, x, y, z = (
+            (part.coordinates - torch.tensor([0, *low], device=self.features.device))
+            .long()
+            .unbind(1)
+        )
         dense = self.features.new_full((self.batch_size, *shape, self.channels), fill)
         return dense.index_put((sample, x, y, z), part.features).permute(0, 4, 1, 2, 3)
 
@@ -139,29 +166,41 @@ def taken(rows: Tensor, number: Tensor) -> Tensor:
 
 
 def sparse_tensor(
-    coordinates: Tensor, features: Tensor, *, stride: int | Sequence[int] = 1, place: Place | None = None
+    coordinates: Tensor,
+    features: Tensor,
+    *,
+    stride: int | Sequence[int] = 1,
+    place: Place | None = None,
 ) -> SparseTensor:
     """A sparse tensor of voxels in any order.
 
-    coordinates : (n, 4) of an integer dtype, rows (sample, x, y, z), in strides from the origin of the sample
+    coordinates : (n, 4) of an integer dtype, rows (sample, x, y, z), in strides from the origin of
+        the sample
     features : (n, channels)
     stride, place : see `earthgen.sparse.sites`
 
-    Raises ShapeError, DtypeError, DeviceError, DuplicateError, CoordinateRangeError, LatticeError.
+    Raises SparseError, SparseError, SparseError, SparseError, SparseError, SparseError.
     """
     _check_rows(coordinates, features)
     sites, order = make_sites(coordinates, stride=stride, place=place)
     return SparseTensor(sites, features[order])
 
 
-def from_dense(dense: Tensor, active: Tensor, *, low: Sequence[int] = (0, 0, 0), place: Place | None = None,
-               stride: int | Sequence[int] = 1) -> SparseTensor:  # fmt: skip
+def from_dense(
+    dense: Tensor,
+    active: Tensor,
+    *,
+    low: Sequence[int] = (0, 0, 0),
+    place: Place | None = None,
+    stride: int | Sequence[int] = 1,
+) -> SparseTensor:
     """The active voxels of a dense tensor.
 
-    dense : (batch, channels, x, y, z); active : (batch, x, y, z) bool; low : coordinates of its first voxel
+    dense : (batch, channels, x, y, z); active : (batch, x, y, z) bool; low : coordinates of its
+        first voxel
     """
     if dense.ndim != 5 or active.shape != (dense.shape[0], *dense.shape[2:]):
-        raise ShapeError(
+        raise SparseError(
             f"dense tensor {tuple(dense.shape)} and mask {tuple(active.shape)} do not fit",
             "give (batch, channels, x, y, z) and (batch, x, y, z)",
         )
@@ -169,18 +208,25 @@ def from_dense(dense: Tensor, active: Tensor, *, low: Sequence[int] = (0, 0, 0),
     found = torch.nonzero(active)
     features = dense.permute(0, 2, 3, 4, 1)[tuple(found.unbind(1))]
     coordinates = found + torch.tensor([0, *low], device=found.device)
-    return sparse_tensor(coordinates, features, stride=stride, place=place or Place(((0, 0, 0),) * dense.shape[0]))
+    return sparse_tensor(
+        coordinates, features, stride=stride, place=place or Place(((0, 0, 0),) * dense.shape[0])
+    )
 
 
 def batch(tensors: Sequence[SparseTensor]) -> SparseTensor:
-    """One batch of the samples of several; their CRS, voxel size, stride and channels must agree."""
+    """One batch of the samples of several; their CRS, voxel size, stride and channels must
+    agree."""
     if not tensors:
-        raise ShapeError("a batch of no sparse tensors", "give one or more")
+        raise SparseError("a batch of no sparse tensors", "give one or more")
     first = tensors[0]
     coordinates, number = [], 0
     for one in tensors:
-        if (one.place.crs, one.place.voxel_size, one.stride) != (first.place.crs, first.place.voxel_size, first.stride):
-            raise LatticeError(
+        if (one.place.crs, one.place.voxel_size, one.stride) != (
+            first.place.crs,
+            first.place.voxel_size,
+            first.stride,
+        ):
+            raise SparseError(
                 f"samples lie on lattices of {first.place.crs!r}, {first.place.voxel_size} m, stride {first.stride} "
                 f"and {one.place.crs!r}, {one.place.voxel_size} m, stride {one.stride}",
                 "batch those of one lattice",
@@ -206,21 +252,26 @@ def union(a: SparseTensor, b: SparseTensor) -> SparseTensor:
 
 
 def merged(
-    coordinates: Tensor, features: Tensor, *, how: str = "mean", stride: int | Sequence[int] = 1,
+    coordinates: Tensor,
+    features: Tensor,
+    *,
+    how: str = "mean",
+    stride: int | Sequence[int] = 1,
     place: Place | None = None,
-) -> SparseTensor:  # fmt: skip
+) -> SparseTensor:
     """A sparse tensor of rows that may name a voxel several times, such as points.
 
     how : "mean" or "sum" of a voxel's rows, or "refuse"
 
-    The sum runs in the order of the rows, so that the bits stay, and in float32 for bfloat16 and float16.
+    The sum runs in the order of the rows, so that the bits stay, and in float32 for bfloat16 and
+    float16.
 
-    Raises the errors of `sparse_tensor`; DuplicateError also for another `how`.
+    Raises the errors of `sparse_tensor`; SparseError also for another `how`.
     """
     if how == "refuse":
         return sparse_tensor(coordinates, features, stride=stride, place=place)
     if how not in ("mean", "sum"):
-        raise DuplicateError(f"how={how!r} is no way to merge voxels", "give mean, sum or refuse")
+        raise SparseError(f"how={how!r} is no way to merge voxels", "give mean, sum or refuse")
     _check_rows(coordinates, features)
     check_coordinates(coordinates)
     samples = int(coordinates[:, 0].max()) + 1 if len(coordinates) else 1
@@ -230,7 +281,9 @@ def merged(
     if not len(sites):
         return SparseTensor(sites, features)
     rows = sites.rows(coordinates)
-    order = torch.argsort(rows, stable=True)  # a voxel's rows in their order: index_add has none on CUDA
+    order = torch.argsort(
+        rows, stable=True
+    )  # a voxel's rows in their order: index_add has none on CUDA
     count = torch.bincount(rows, minlength=len(sites))
     wide = features[order].to(torch.promote_types(features.dtype, torch.float32))
     return SparseTensor(sites, torch.segment_reduce(wide, how, lengths=count).to(features.dtype))
@@ -238,11 +291,12 @@ def merged(
 
 def _check_rows(coordinates: Tensor, features: Tensor) -> None:
     if coordinates.device != features.device:
-        raise DeviceError(
-            f"features are on {features.device}, coordinates on {coordinates.device}", "bring them to one device"
+        raise SparseError(
+            f"features are on {features.device}, coordinates on {coordinates.device}",
+            "bring them to one device",
         )
     if coordinates.ndim != 2 or features.ndim != 2 or len(features) != len(coordinates):
-        raise ShapeError(
+        raise SparseError(
             f"coordinates have shape {tuple(coordinates.shape)}, features {tuple(features.shape)}",
             "give (n, 4) and (n, channels)",
         )
@@ -251,13 +305,19 @@ def _check_rows(coordinates: Tensor, features: Tensor) -> None:
 def _check_corners(*corners: Sequence[int]) -> None:
     for corner in corners:
         if len(corner) != 3:
-            raise ShapeError(f"corner {tuple(corner)} of a box is not of three axes", "give (x, y, z)")
+            raise SparseError(
+                f"corner {tuple(corner)} of a box is not of three axes", "give (x, y, z)"
+            )
 
 
 def _same_channels(a: SparseTensor, b: SparseTensor) -> None:
     if a.channels != b.channels:
-        raise ShapeError(f"sparse tensors have {a.channels} and {b.channels} channels", "project one of them first")
+        raise SparseError(
+            f"sparse tensors have {a.channels} and {b.channels} channels",
+            "project one of them first",
+        )
     if a.features.device != b.features.device:
-        raise DeviceError(
-            f"sparse tensors are on {a.features.device} and {b.features.device}", "bring them to one device"
+        raise SparseError(
+            f"sparse tensors are on {a.features.device} and {b.features.device}",
+            "bring them to one device",
         )

@@ -1,7 +1,8 @@
 """Which voxels attend to each other: those of a window, or those of a sample.
 
-Windows are boxes on the lattice, as in Swin3D (Yang et al. 2023), whose empty cells take no part. They are counted from
-the lattice and not from where a sample begins, so that crops of one place are cut along the same faces.
+Windows are boxes on the lattice, as in Swin3D (Yang et al. 2023), whose empty cells take no part.
+They are counted from the lattice and not from where a sample begins, so that crops of one place are
+cut along the same faces.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ class Partition:
     ----------
     order : (n,) int64: rows sorted by window, those of one window in the order of the sites
     counts : (windows,) int64: how many rows each window has, none of them 0
-    boxes : the windows themselves, as cells: sorted as `counts`. `boxes.stride` is a window's edge in voxels, and
-        `boxes.lattice()` its first voxel. Partitions of the same place and stride of boxes are of the same windows
+    boxes : the windows themselves, as cells: sorted as `counts`. `boxes.stride` is a window's edge
+        in voxels, and
+        `boxes.lattice()` its first voxel. Partitions of the same place and stride of boxes are of
+        the same windows
     """
 
     order: Tensor
     counts: Tensor
     boxes: Sites
-    # By the partition that it meets, which it must not keep alive: two that meet both ways would never be let go.
+    # By the partition that it meets, which it must not keep alive: two that meet both ways would
+    # never be let go.
     _cache: WeakKeyDictionary[Partition, Any] = field(default_factory=WeakKeyDictionary, repr=False)
 
     def __len__(self) -> int:
@@ -48,16 +52,21 @@ class Partition:
 
 
 def windows(sites: Sites, size: int | Sequence[int], shift: int | Sequence[int] = 0) -> Partition:
-    """Windows of `size` cells whose lowest cells are at shift + whole multiples of size on the lattice.
+    """Windows of `size` cells whose lowest cells are at shift + whole multiples of size on the
+    lattice.
 
     A window is never of two samples. The same call gives the same object.
 
     size, shift : in cells of the sites' stride, one number or (x, y, z)
 
-    Raises ShapeError for sizes below 1 and shifts below 0.
+    Raises SparseError for sizes below 1 and shifts below 0.
     """
     by, moved = triple(size, "window size"), triple(shift, "shift", least=0)
-    moved = moved[0] % by[0], moved[1] % by[1], moved[2] % by[2]  # the same windows are to be the same object
+    moved = (
+        moved[0] % by[0],
+        moved[1] % by[1],
+        moved[2] % by[2],
+    )  # the same windows are to be the same object
     return sites.cached(("earthgen.sparse.windows", by, moved), lambda: _windows(sites, by, moved))
 
 
@@ -69,7 +78,9 @@ def whole(sites: Sites) -> Partition:
         counts = bounds[1:] - bounds[:-1]
         sample = torch.nonzero(counts)
         coordinates = torch.nn.functional.pad(sample, (0, 3)).int()
-        boxes = Sites(coordinates, (0, 0, 0), sites.place)  # of no size: so they are no windows' equals
+        boxes = Sites(
+            coordinates, (0, 0, 0), sites.place
+        )  # of no size: so they are no windows' equals
         return Partition(torch.arange(len(sites), device=sites.device), counts[sample[:, 0]], boxes)
 
     return sites.cached("earthgen.sparse.windows.whole", make)
@@ -81,7 +92,10 @@ def cells(sites: Sites, size: Triple, shift: Triple = (0, 0, 0)) -> Tensor:
     Divided by the size and rounded down they say which window; the remainder says where in it.
     """
     offsets = [
-        [(a // stride - moved) % by for a, stride, moved, by in zip(origin, sites.stride, shift, size, strict=True)]
+        [
+            (a // stride - moved) % by
+            for a, stride, moved, by in zip(origin, sites.stride, shift, size, strict=True)
+        ]
         for origin in sites.place.origins
     ]
     table = torch.tensor(offsets, dtype=torch.int64, device=sites.device).reshape(-1, 3)
@@ -95,11 +109,14 @@ def _windows(sites: Sites, size: Triple, shift: Triple) -> Partition:
     edge = sites.stride[0] * size[0], sites.stride[1] * size[1], sites.stride[2] * size[2]
     boxes = distinct(named, edge, _corners(sites, size, shift))
     number = boxes.rows(named)
-    return Partition(torch.argsort(number, stable=True), torch.bincount(number, minlength=len(boxes)), boxes)
+    return Partition(
+        torch.argsort(number, stable=True), torch.bincount(number, minlength=len(boxes)), boxes
+    )
 
 
 def _corners(sites: Sites, size: Triple, shift: Triple) -> Place:
-    """The place of the windows: a sample's origin is the first voxel of the window that holds the sites' origin."""
+    """The place of the windows: a sample's origin is the first voxel of the window that holds
+    the sites' origin."""
 
     def corner(origin: Triple) -> Triple:
         x, y, z = (

@@ -1,7 +1,8 @@
 """Real spherical harmonics to degree 3, as 3D Gaussian Splatting and gsplat order and sign them.
 
-Colour in the direction d, a unit vector from the eye to the Gaussian, world axes: 0.5 + sum_k basis(d)_k sh_k, and not
-below 0. Order and signs are those of Sloan, "Stupid Spherical Harmonics (SH) Tricks" (2008), appendix A2.
+Colour in the direction d, a unit vector from the eye to the Gaussian, world axes: 0.5 + sum_k
+basis(d)_k sh_k, and not below 0. Order and signs are those of Sloan, "Stupid Spherical Harmonics
+(SH) Tricks" (2008), appendix A2.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.splats.errors import GaussiansError
+from earthgen.errors import SplatError
 
 MOST_DEGREE = 3
 
@@ -26,23 +27,32 @@ def basis(directions: NDArray, degree: int) -> NDArray:
 
     Raises
     ------
-    GaussiansError
+    SplatError
         if the degree is not 0 to 3
     """
     if degree not in range(MOST_DEGREE + 1):
-        raise GaussiansError(f"spherical harmonics of degree {degree} are not known", "use degrees 0 to 3")
+        raise SplatError(
+            f"spherical harmonics of degree {degree} are not known", "use degrees 0 to 3"
+        )
     x, y, z = np.asarray(directions, np.float64).T
     return np.stack([np.full_like(x, C0), *terms(x, y, z, degree)], axis=1)
 
 
 def terms(x: Any, y: Any, z: Any, degree: int) -> list[Any]:
-    """The basis functions above degree 0, in order, of the parts of unit directions: numpy arrays or torch tensors."""
+    """The basis functions above degree 0, in order, of the parts of unit directions: numpy
+    arrays or torch tensors."""
     values = []
     if degree >= 1:
         values += [-C1 * y, C1 * z, -C1 * x]
     if degree >= 2:
         xx, yy, zz = x * x, y * y, z * z
-        values += [C2 * x * y, -C2 * y * z, C2 / math.sqrt(12) * (2 * zz - xx - yy), -C2 * x * z, C2 / 2 * (xx - yy)]
+        values += [
+            C2 * x * y,
+            -C2 * y * z,
+            C2 / math.sqrt(12) * (2 * zz - xx - yy),
+            -C2 * x * z,
+            C2 / 2 * (xx - yy),
+        ]
     if degree >= 3:
         a, b = math.sqrt(35 / (32 * math.pi)), math.sqrt(21 / (32 * math.pi))
         c = math.sqrt(105 / (4 * math.pi))
@@ -59,9 +69,12 @@ def terms(x: Any, y: Any, z: Any, degree: int) -> list[Any]:
 
 
 def colours(sh: NDArray, directions: NDArray) -> NDArray:
-    """(n, 3) float64 sRGB, not below 0: coefficients (n, k, 3) seen along unit directions (n, 3), eye to Gaussian."""
+    """(n, 3) float64 sRGB, not below 0: coefficients (n, k, 3) seen along unit directions (n,
+    3), eye to Gaussian."""
     degree = round(sh.shape[1] ** 0.5) - 1
-    return np.maximum(0.5 + np.einsum("nk,nkc->nc", basis(directions, degree), sh.astype(np.float64)), 0)
+    return np.maximum(
+        0.5 + np.einsum("nk,nkc->nc", basis(directions, degree), sh.astype(np.float64)), 0
+    )
 
 
 def rotation_matrix(turn: NDArray, degree: int) -> NDArray:
@@ -69,13 +82,16 @@ def rotation_matrix(turn: NDArray, degree: int) -> NDArray:
 
     turn : (3, 3) rotation
 
-    Harmonics of one degree stay among themselves under a rotation, so each block is the solution of a linear system:
-    the rotated functions, evaluated in more directions than there are functions. It is exact up to rounding.
+    Harmonics of one degree stay among themselves under a rotation, so each block is the solution of
+    a linear system: the rotated functions, evaluated in more directions than there are functions.
+    It is exact up to rounding.
     """
     turn = np.asarray(turn, np.float64)
     n = np.arange(24) + 0.5
     angle, z = n * (math.pi * (3 - math.sqrt(5))), 1 - n / 12  # spread evenly over the sphere
-    directions = np.stack([np.cos(angle) * np.sqrt(1 - z * z), np.sin(angle) * np.sqrt(1 - z * z), z], axis=1)
+    directions = np.stack(
+        [np.cos(angle) * np.sqrt(1 - z * z), np.sin(angle) * np.sqrt(1 - z * z), z], axis=1
+    )
     here, there = basis(directions, degree), basis(directions @ turn.T, degree)
     matrix = np.zeros((here.shape[1], here.shape[1]))
     for band in range(degree + 1):
@@ -85,7 +101,8 @@ def rotation_matrix(turn: NDArray, degree: int) -> NDArray:
 
 
 def rotate(sh: NDArray, turn: NDArray) -> NDArray:
-    """(n, k, 3) float32 coefficients of the same colours, turned with the Gaussians by `turn`, (3, 3)."""
+    """(n, k, 3) float32 coefficients of the same colours, turned with the Gaussians by `turn`,
+    (3, 3)."""
     if sh.shape[1] == 1:
         return sh.astype(np.float32, copy=False)
     matrix = rotation_matrix(turn, round(sh.shape[1] ** 0.5) - 1)

@@ -8,37 +8,43 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from earthgen.splats.errors import GaussiansError, SplatCrsError
+from earthgen.errors import SplatError
 from earthgen.splats.gaussians import Anchor, Gaussians
 from earthgen.splats.spherical_harmonics import rotate
 from geo_io.frame import Bounds, Frame
 
 
-def crop(gaussians: Gaussians, bounds: Bounds | Frame, heights: tuple[float, float] | None = None) -> Gaussians:
+def crop(
+    gaussians: Gaussians, bounds: Bounds | Frame, heights: tuple[float, float] | None = None
+) -> Gaussians:
     """The Gaussians whose means lie within bounds, in their order.
 
-    bounds : left, bottom, right, top in metres of the CRS, half-open: left <= east < right, bottom <= north < top, so
-        that neighbouring boxes share none. Or a frame, which must have the Gaussians' CRS; its heights, counted from
-        the ground, do not cut.
+    bounds : left, bottom, right, top in metres of the CRS, half-open: left <= east < right, bottom
+        <= north < top, so
+        that neighbouring boxes share none. Or a frame, which must have the Gaussians' CRS; its
+        heights, counted from the ground, do not cut.
     heights : low <= up < high, metres
 
     Raises
     ------
-    SplatCrsError
+    SplatError
         if the frame has another CRS
-    GaussiansError
+    SplatError
         if low > high in a direction
     """
     if isinstance(bounds, Frame):
         if bounds.crs != gaussians.crs:
-            raise SplatCrsError(
-                f"Gaussians in {gaussians.crs or 'no CRS'} cannot be cropped to {bounds}", "give bounds in their CRS"
+            raise SplatError(
+                f"Gaussians in {gaussians.crs or 'no CRS'} cannot be cropped to {bounds}",
+                "give bounds in their CRS",
             )
         bounds = bounds.bounds
     left, bottom, right, top = bounds
     low, high = heights if heights is not None else (-np.inf, np.inf)
     if not (left <= right and bottom <= top and low <= high):
-        raise GaussiansError(f"bounds {bounds} and heights {heights} hold nothing", "give left, bottom, right, top")
+        raise SplatError(
+            f"bounds {bounds} and heights {heights} hold nothing", "give left, bottom, right, top"
+        )
     inside = np.ones(len(gaussians), bool)
     for axis, (least, most) in enumerate(((left, right), (bottom, top), (low, high))):
         place = gaussians.means[:, axis].astype(np.float64) + gaussians.anchor[axis]
@@ -49,35 +55,39 @@ def crop(gaussians: Gaussians, bounds: Bounds | Frame, heights: tuple[float, flo
 def reanchor(gaussians: Gaussians, anchor: Anchor) -> Gaussians:
     """The same Gaussians with means relative to another anchor; summed in float64, rounded once.
 
-    float32 is good to 4 mm at 50 km from the anchor, and the rounding stays when the anchor comes back.
+    float32 is good to 4 mm at 50 km from the anchor, and the rounding stays when the anchor comes
+    back.
     """
     if tuple(anchor) == tuple(gaussians.anchor):
         return gaussians
     shift = np.asarray(gaussians.anchor, np.float64) - np.asarray(anchor, np.float64)
     if not np.isfinite(shift).all():
-        raise GaussiansError(f"{anchor} is no anchor", "give three finite numbers: east, north, up")
+        raise SplatError(f"{anchor} is no anchor", "give three finite numbers: east, north, up")
     means = (gaussians.means.astype(np.float64) + shift).astype(np.float32)
-    return replace(gaussians, anchor=(float(anchor[0]), float(anchor[1]), float(anchor[2])), means=means)
+    return replace(
+        gaussians, anchor=(float(anchor[0]), float(anchor[1]), float(anchor[2])), means=means
+    )
 
 
 def merge(parts: Sequence[Gaussians], anchor: Anchor | None = None) -> Gaussians:
     """All parts in their order, on one anchor: the first part's unless given.
 
-    Colours of a lower degree get zeros for the coefficients that they lack, which changes no colour.
+    Colours of a lower degree get zeros for the coefficients that they lack, which changes no
+    colour.
 
     Raises
     ------
-    GaussiansError
+    SplatError
         if there is no part
-    SplatCrsError
+    SplatError
         if two differ in CRS or vertical CRS
     """
     if not parts:
-        raise GaussiansError("no Gaussians to put together", "give at least one part")
+        raise SplatError("no Gaussians to put together", "give at least one part")
     first = parts[0]
     for part in parts[1:]:
         if (part.crs, part.vertical_crs) != (first.crs, first.vertical_crs):
-            raise SplatCrsError(
+            raise SplatError(
                 f"Gaussians in {part.crs} with heights in {part.vertical_crs} cannot join those in {first.crs} with "
                 f"heights in {first.vertical_crs}",
                 "make them in one CRS",
@@ -88,7 +98,8 @@ def merge(parts: Sequence[Gaussians], anchor: Anchor | None = None) -> Gaussians
 
 
 def with_degree(gaussians: Gaussians, degree: int) -> Gaussians:
-    """Colours of another degree: zeros for coefficients that are lacking, what is above the degree dropped."""
+    """Colours of another degree: zeros for coefficients that are lacking, what is above the
+    degree dropped."""
     k, have = (degree + 1) ** 2, gaussians.sh.shape[1]
     if k == have:
         return gaussians
@@ -105,24 +116,27 @@ def transform(
     translation: ArrayLike = (0.0, 0.0, 0.0),
     about: Anchor | None = None,
 ) -> Gaussians:
-    """Gaussians turned and scaled about a point, and moved: p -> about + scale * rotation @ (p - about) + translation.
+    """Gaussians turned and scaled about a point, and moved: p -> about + scale * rotation @ (p -
+    about) + translation.
 
     rotation : (3, 3) matrix, or a unit quaternion (w, x, y, z)
     translation : metres east, north, up
     about : metres of the CRS, the anchor unless given
 
-    Discs are turned and scaled with their means, and so are the colours of degree 1 to 3, which are seen in the turned
-    directions. The translation moves the anchor and not the means: it costs no digits.
+    Discs are turned and scaled with their means, and so are the colours of degree 1 to 3, which are
+    seen in the turned directions. The translation moves the anchor and not the means: it costs no
+    digits.
 
     Raises
     ------
-    GaussiansError
-        if the rotation is none (a mirror is none either), the scale not positive, or a number not finite
+    SplatError
+        if the rotation is none (a mirror is none either), the scale not positive, or a number not
+        finite
     """
     turn = np.eye(3) if rotation is None else _matrix(rotation)
     move = np.asarray(translation, np.float64)
     if move.shape != (3,) or not np.isfinite(move).all() or not (scale > 0 and np.isfinite(scale)):
-        raise GaussiansError(
+        raise SplatError(
             f"a scale of {scale} and a translation of {move.tolist()} are no similarity",
             "give a positive scale, and three finite metres",
         )
@@ -150,9 +164,14 @@ def _matrix(rotation: ArrayLike) -> NDArray:
         from scipy.spatial.transform import Rotation
 
         return Rotation.from_quat(value[[1, 2, 3, 0]]).as_matrix()
-    if value.shape != (3, 3) or not np.abs(value @ value.T - np.eye(3)).max() < 1e-5 or np.linalg.det(value) < 0:
-        raise GaussiansError(
-            f"{value.tolist()} is no rotation", "give a right-handed orthogonal 3 x 3 matrix or a unit quaternion"
+    if (
+        value.shape != (3, 3)
+        or not np.abs(value @ value.T - np.eye(3)).max() < 1e-5
+        or np.linalg.det(value) < 0
+    ):
+        raise SplatError(
+            f"{value.tolist()} is no rotation",
+            "give a right-handed orthogonal 3 x 3 matrix or a unit quaternion",
         )
     return value
 

@@ -1,4 +1,5 @@
-"""Sets of land classes by what the rules build on them, from the `surface` field of geo_io/legends/classes.yaml."""
+"""Sets of land classes by what the rules build on them, from the `surface` field of
+geo_io/legends/classes.yaml."""
 
 from __future__ import annotations
 

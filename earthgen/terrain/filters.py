@@ -1,7 +1,8 @@
 """Filters with a bounded reach that give the same bits whatever window they run on.
 
-Sums of floats depend on where they start; sums of integers do not. Heights are therefore summed in fixed point.
-A filter's reach is its `radius` in cells: cells farther from the array's edge than that are exact.
+Sums of floats depend on where they start; sums of integers do not. Heights are therefore summed in
+fixed point. A filter's reach is its `radius` in cells: cells farther from the array's edge than
+that are exact.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 FIXED = 4096.0
-"""Steps a metre of the fixed-point sums; the largest sum, 1e4 m over 1e6 cells, stays far below 2^63."""
+"""Steps a metre of the fixed-point sums; the largest sum, 1e4 m over 1e6 cells, stays far below
+2^63."""
 
 
 def cells_of(metres: float, voxel_size: float) -> int:
@@ -21,7 +23,8 @@ def cells_of(metres: float, voxel_size: float) -> int:
 
 
 def box_mean(values: NDArray, mask: NDArray, radius: int) -> NDArray:
-    """(ny, nx) float32: mean of `values` where `mask`, over squares of 2 * radius + 1 cells; NaN for none."""
+    """(ny, nx) float32: mean of `values` where `mask`, over squares of 2 * radius + 1 cells; NaN
+    for none."""
     fixed = np.where(mask, np.rint(np.where(mask, values, 0.0) * FIXED), 0.0).astype(np.int64)
     total = _box_sum(fixed, radius)
     count = _box_sum(mask.astype(np.int64), radius)
@@ -30,11 +33,14 @@ def box_mean(values: NDArray, mask: NDArray, radius: int) -> NDArray:
 
 
 def box_share(mask: NDArray, radius: int) -> NDArray:
-    """(ny, nx) float32 in [0, 1]: share of cells of the square of 2 * radius + 1 cells where `mask`.
+    """(ny, nx) float32 in [0, 1]: share of cells of the square of 2 * radius + 1 cells where
+    `mask`.
 
     Cells outside the array count as not masked.
     """
-    return (_box_sum(mask.astype(np.int64), radius) / float((2 * radius + 1) ** 2)).astype(np.float32)
+    return (_box_sum(mask.astype(np.int64), radius) / float((2 * radius + 1) ** 2)).astype(
+        np.float32
+    )
 
 
 @numba.njit(cache=True, nogil=True)
@@ -68,7 +74,8 @@ def _box_sum(values, radius):  # type: ignore[no-untyped-def]
 
 
 def masked_min(values: NDArray, mask: NDArray, radius: int) -> NDArray:
-    """(ny, nx) float32: least of `values` where `mask`, over squares of 2 * radius + 1 cells; inf for none."""
+    """(ny, nx) float32: least of `values` where `mask`, over squares of 2 * radius + 1 cells;
+    inf for none."""
     filled = np.where(mask, values, np.float32(np.inf)).astype(np.float32)
     return np.asarray(ndimage.minimum_filter(filled, 2 * radius + 1, mode="constant", cval=np.inf))
 
@@ -79,8 +86,8 @@ def masked_max(values: NDArray, mask: NDArray, radius: int) -> NDArray:
 
 
 def fill_gaps(values: NDArray, trusted: NDArray, radii: tuple[int, ...]) -> NDArray:
-    """(ny, nx) float32: `values` where `trusted`; elsewhere the mean of trusted cells in the smallest square of
-    `radii` that has any, NaN where none has."""
+    """(ny, nx) float32: `values` where `trusted`; elsewhere the mean of trusted cells in the
+    smallest square of `radii` that has any, NaN where none has."""
     out = np.where(trusted, values, np.float32(np.nan)).astype(np.float32)
     for radius in radii:
         missing = np.isnan(out)
@@ -93,8 +100,8 @@ def fill_gaps(values: NDArray, trusted: NDArray, radii: tuple[int, ...]) -> NDAr
 def nearest(mask: NDArray, radius: int) -> tuple[NDArray, NDArray]:
     """Distance in cells to, and flat index of, the nearest cell of `mask` within `radius` cells.
 
-    Returns (ny, nx) float32, inf beyond the radius, and (ny, nx) int32, -1 there. Of cells equally near the one
-    with the nearest column, then the western, then the northern counts.
+    Returns (ny, nx) float32, inf beyond the radius, and (ny, nx) int32, -1 there. Of cells equally
+    near the one with the nearest column, then the western, then the northern counts.
     """
     if not mask.any():
         return np.full(mask.shape, np.inf, np.float32), np.full(mask.shape, -1, np.int32)
@@ -105,7 +112,9 @@ def nearest(mask: NDArray, radius: int) -> tuple[NDArray, NDArray]:
 @numba.njit(cache=True, nogil=True)
 def _nearest(mask, radius):  # type: ignore[no-untyped-def]
     rows, cols = mask.shape
-    vertical = np.full((rows, cols), -1, np.int32)  # row of the nearest masked cell in the same column
+    vertical = np.full(
+        (rows, cols), -1, np.int32
+    )  # row of the nearest masked cell in the same column
     last = np.full(cols, -1, np.int32)
     for row in range(rows):
         for col in range(cols):
@@ -124,7 +133,9 @@ def _nearest(mask, radius):  # type: ignore[no-untyped-def]
                 vertical[row, col] = last[col]
     distance = np.full((rows, cols), np.inf, np.float32)
     index = np.full((rows, cols), -1, np.int32)
-    ahead = np.empty(cols, np.int64)  # columns to the nearest one eastwards that has a masked cell within reach
+    ahead = np.empty(
+        cols, np.int64
+    )  # columns to the nearest one eastwards that has a masked cell within reach
     for row in range(rows):
         steps = radius + 1
         for col in range(cols - 1, -1, -1):
@@ -152,6 +163,7 @@ def _nearest(mask, radius):  # type: ignore[no-untyped-def]
 
 
 def slopes(height: NDArray, voxel_size: float) -> tuple[NDArray, NDArray]:
-    """(ny, nx) float32 slope towards east and towards north of a height field, by central differences."""
+    """(ny, nx) float32 slope towards east and towards north of a height field, by central
+    differences."""
     north, east = np.gradient(height.astype(np.float32), voxel_size)
     return np.asarray(east), np.asarray(-north)

@@ -1,4 +1,5 @@
-"""The ground: terrain from a DEM, a DSM or noise, with level water, banks, and roads that follow it."""
+"""The ground: terrain from a DEM, a DSM or noise, with level water, banks, and roads that follow
+it."""
 
 from __future__ import annotations
 
@@ -7,16 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.noise import Noise
+from earthgen.noise.fields import fractal
+from earthgen.noise.philox import Noise
 from earthgen.terrain.cover import is_class, on_surface
 from earthgen.terrain.filters import box_mean, cells_of, fill_gaps, masked_max, masked_min, nearest
-from earthgen.terrain.noise_fields import fractal
 from earthgen.terrain.reach import Reach
 from geo_io.frame import Frame
 
 # Reaches of the filters, metres. Their sums tell what is read around a window (land.HALO).
 OPENING = 8.0  # half the width of the widest tree or shed that opening takes off a DSM
-FILL = (4.0, 12.0, 24.0)  # gaps of the terrain, and ground below buildings, come from trusted cells this near
+FILL = (
+    4.0,
+    12.0,
+    24.0,
+)  # gaps of the terrain, and ground below buildings, come from trusted cells this near
 SMOOTH = 4.0  # the terrain got from a DSM is smoothed this much
 TERRAIN_REACH = Reach(2 * OPENING + max(FILL) + SMOOTH)
 LAKE_MIN, LAKE_MEAN = 32.0, 12.0  # a lake's level is the mean of the lowest ground near it
@@ -32,7 +37,9 @@ WATER_DROP = 0.4  # metres from the ground to the water
 BANK_SLOPE = 0.7  # the steepest bank
 RELIEF_WAVES = (2048.0, 1024.0, 512.0, 256.0, 128.0, 64.0)
 RELIEF_GAIN = 0.48
-RELIEF_AMPLITUDE = 20.0  # metres, of the longest wave; the sum has a standard deviation of about 9 m
+RELIEF_AMPLITUDE = (
+    20.0  # metres, of the longest wave; the sum has a standard deviation of about 9 m
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,8 @@ class Ground:
     ----------
     terrain : (ny, nx) float32, metres: before water and roads, what buildings stand on
     height : (ny, nx) float32, metres: the ground of the world
-    surface : (ny, nx) float32, metres: the DSM where there is one, NaN elsewhere; None without a DSM
+    surface : (ny, nx) float32, metres: the DSM where there is one, NaN elsewhere; None without a
+        DSM
     """
 
     terrain: NDArray
@@ -51,7 +59,9 @@ class Ground:
     surface: NDArray | None
 
 
-def make_ground(frame: Frame, cover: NDArray, dem: NDArray | None, dsm: NDArray | None, noise: Noise) -> Ground:
+def make_ground(
+    frame: Frame, cover: NDArray, dem: NDArray | None, dsm: NDArray | None, noise: Noise
+) -> Ground:
     """The ground on `frame`; cells nearer than GROUND_REACH to its edge are not to be used.
 
     cover : (ny, nx) uint8; dem, dsm : (ny, nx) float32 metres, NaN for nodata, or None
@@ -78,24 +88,32 @@ def relief(frame: Frame, noise: Noise) -> NDArray:
 def _fill(heights: NDArray, size: float) -> NDArray:
     heights = heights.astype(np.float32)
     known = np.isfinite(heights)
-    return heights if known.all() else fill_gaps(heights, known, tuple(cells_of(r, size) for r in FILL))
+    return (
+        heights
+        if known.all()
+        else fill_gaps(heights, known, tuple(cells_of(r, size) for r in FILL))
+    )
 
 
 def _terrain_of_surface(dsm: NDArray, cover: NDArray, size: float) -> NDArray:
-    """Bare ground from a surface model: open cells as they are, others from the morphological opening around them."""
+    """Bare ground from a surface model: open cells as they are, others from the morphological
+    opening around them."""
     known = np.isfinite(dsm)
     radius = cells_of(OPENING, size)
     building = is_class(cover, "building")
     eroded = masked_min(dsm, known & ~building, radius)
     opened = masked_max(eroded, np.isfinite(eroded), radius)
-    # Land use does not list every tree and car, so that an open cell counts only where the opening agrees.
+    # Land use does not list every tree and car, so that an open cell counts only where the opening
+    # agrees.
     open_ground = on_surface(cover, "flat", "crop", "meadow", "road", "water")
     trusted = known & open_ground & (dsm - opened < 1.0)
     usable = known & ~building & np.isfinite(opened)
     merged = np.where(trusted, dsm, np.where(usable, opened, np.float32(np.nan)))
     filled = fill_gaps(merged, np.isfinite(merged), tuple(cells_of(r, size) for r in FILL))
     smooth = box_mean(filled, np.isfinite(filled), cells_of(SMOOTH, size))
-    return np.where(trusted, merged, np.where(np.isfinite(filled), smooth, np.float32(np.nan))).astype(np.float32)
+    return np.where(
+        trusted, merged, np.where(np.isfinite(filled), smooth, np.float32(np.nan))
+    ).astype(np.float32)
 
 
 def _water_level(terrain: NDArray, cover: NDArray, size: float) -> NDArray:
@@ -109,14 +127,16 @@ def _water_level(terrain: NDArray, cover: NDArray, size: float) -> NDArray:
         lowest = masked_min(terrain, kind, cells_of(low, size))
         flat = box_mean(np.where(kind, lowest, 0.0), kind, cells_of(wide, size))
         level = np.where(kind, flat, level)
-    level = np.where(water, box_mean(level, water, cells_of(JOIN, size)) - WATER_DROP, np.nan).astype(np.float32)
+    level = np.where(
+        water, box_mean(level, water, cells_of(JOIN, size)) - WATER_DROP, np.nan
+    ).astype(np.float32)
 
     distance, index = nearest(water, max(cells_of(BANK, size), 1))
     metres = np.where(np.isfinite(distance), distance * size, 0.0).astype(np.float32)
     shore = level.ravel()[np.maximum(index, 0)]
     near = (index >= 0) & ~water
-    # A voxel's width of bank is cut off steeply; beyond it the bank rises no faster than BANK_SLOPE. Ground that
-    # lies lower than the water is raised to a dam that falls away again.
+    # A voxel's width of bank is cut off steeply; beyond it the bank rises no faster than
+    # BANK_SLOPE. Ground that lies lower than the water is raised to a dam that falls away again.
     high = shore + 0.3 + BANK_SLOPE * metres
     low = shore + 0.25 - 0.3 * np.maximum(metres - 4.0, 0.0)
     banked = np.clip(terrain, low, np.maximum(high, low))

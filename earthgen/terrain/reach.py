@@ -1,4 +1,5 @@
-"""How far rules look: what a stage must read around its window, so that a cell comes out the same in any window."""
+"""How far rules look: what a stage must read around its window, so that a cell comes out the
+same in any window."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from earthgen.stages import Read
+from earthgen.stages.stage import Read
 from geo_io.errors import FrameError
 
 
@@ -14,8 +15,9 @@ from geo_io.errors import FrameError
 class Reach:
     """A distance of `metres` and `cells`, whatever the size of a cell.
 
-    Filters take whole cells, and round metres down to them. The cells count the steps that look at least one cell
-    far, however large cells are, and the places that are looked up in the cell that holds them.
+    Filters take whole cells, and round metres down to them. The cells count the steps that look at
+    least one cell far, however large cells are, and the places that are looked up in the cell that
+    holds them.
     """
 
     metres: float

@@ -16,7 +16,8 @@ from earthgen.models.conditions import Conditions
 from earthgen.sparse.sites import Place, Sites, make_sites
 
 GUESSED = 0.1
-"""Trust in a colour that was not seen itself: it must not teach much, but walls have to be drawn somehow."""
+"""Trust in a colour that was not seen itself: it must not teach much, but walls have to be drawn
+somehow."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Batch:
     crops : what it was made of
     sites : all surface voxels, n
     semantic : (n,) uint8; normal : (n, 3) float32; rgb : (n, 3) float32 in [0, 1]
-    trust : (n,) float32, how much a colour says: 1 where it was seen, `GUESSED` where it is the colour seen from above
+    trust : (n,) float32, how much a colour says: 1 where it was seen, `GUESSED` where it is the
+        colour seen from above
         of its column, such as a wall's, and 0 where nothing was seen
     ground, height : (batch, ny, nx) float32, metres; cover : uint8; valid : bool
     image : (batch, 3, ny, nx) float32 in [0, 1], NaN where it is unknown
@@ -67,22 +69,37 @@ class Batch:
 
     @property
     def conditions(self) -> Conditions:
-        """All that is known of the columns: class and height where the scene has data, the image where it was seen."""
+        """All that is known of the columns: class and height where the scene has data, the image
+        where it was seen."""
         height = torch.where(self.valid, self.height, torch.nan)
         nx, ny, _ = self.shape
-        return Conditions(self.sites.place, (ny, nx), semantics=self.classes, height=height, image=self.image)
+        return Conditions(
+            self.sites.place, (ny, nx), semantics=self.classes, height=height, image=self.image
+        )
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
         if torch.device(device) == self.sites.device:
             return self
-        names = ("sites", "semantic", "normal", "rgb", "trust", "ground", "height", "cover", "valid", "image")
+        names = (
+            "sites",
+            "semantic",
+            "normal",
+            "rgb",
+            "trust",
+            "ground",
+            "height",
+            "cover",
+            "valid",
+            "image",
+        )
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
         return replace(self, **moved)
 
 
 def make_batch(crops: Sequence[Crop], max_voxels: int | None = None) -> Batch:
-    """Crops of one shape as a batch; those beyond `max_voxels` in all are left out, but for the first."""
+    """Crops of one shape as a batch; those beyond `max_voxels` in all are left out, but for the
+    first."""
     taken, total = [crops[0]], len(crops[0])
     for crop in crops[1:]:
         if max_voxels is None or total + len(crop) <= max_voxels:
@@ -101,12 +118,24 @@ def make_batch(crops: Sequence[Crop], max_voxels: int | None = None) -> Batch:
 
     trust = torch.from_numpy(np.concatenate([_trust(crop) for crop in taken]))[order]
     seen = columns("image_known")
-    image = torch.where(seen[..., None], columns("image").float() / 255, torch.nan).permute(0, 3, 1, 2).contiguous()
+    image = (
+        torch.where(seen[..., None], columns("image").float() / 255, torch.nan)
+        .permute(0, 3, 1, 2)
+        .contiguous()
+    )
     return Batch(
-        tuple(taken), sites, voxels("semantic"), voxels("normal").float(), voxels("rgb").float() / 255,
-        trust, columns("ground").float(), columns("height").float(), columns("cover"), columns("valid"),
+        tuple(taken),
+        sites,
+        voxels("semantic"),
+        voxels("normal").float(),
+        voxels("rgb").float() / 255,
+        trust,
+        columns("ground").float(),
+        columns("height").float(),
+        columns("cover"),
+        columns("valid"),
         image,
-    )  # fmt: skip
+    )
 
 
 def _trust(crop: Crop) -> NDArray:

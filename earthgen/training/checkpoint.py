@@ -1,7 +1,7 @@
 """Checkpoints: a folder with tensors.safetensors and state.json, which appears whole or not at all.
 
-A checkpoint is written beside its place, brought to the disk, and moved there in one step; older ones are removed only
-after that. Its name is the step. Nothing of it is unpickled.
+A checkpoint is written beside its place, brought to the disk, and moved there in one step; older
+ones are removed only after that. Its name is the step. Nothing of it is unpickled.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from earthgen.errors import TrainingError
 from earthgen.files import PARTIAL, disk_error
-from earthgen.training.errors import CheckpointError
 
 VERSION = 1
 PREFIX = "step-"
@@ -31,7 +31,8 @@ TENSORS, STATE = "tensors.safetensors", "state.json"
 
 @dataclass
 class State:
-    """All that a training goes on from, but for its settings and data. Random numbers have no state: `randomness`.
+    """All that a training goes on from, but for its settings and data. Random numbers have no
+    state: `randomness`.
 
     Attributes
     ----------
@@ -64,9 +65,14 @@ def save_checkpoint(folder: Path, state: State, identity: Mapping[str, Any], kee
     part = folder / f".{name}.{uuid.uuid4().hex}{PARTIAL}"
     tensors = _tensors(state)
     about = {
-        "version": VERSION, "step": state.step, "seconds": state.seconds, "sums": state.sums,
-        "torch": torch.__version__, "identity": dict(identity), "digest": _digest(tensors),
-    }  # fmt: skip
+        "version": VERSION,
+        "step": state.step,
+        "seconds": state.seconds,
+        "sums": state.sums,
+        "torch": torch.__version__,
+        "identity": dict(identity),
+        "digest": _digest(tensors),
+    }
     try:
         part.mkdir(parents=True)
         save_file(tensors, part / TENSORS)
@@ -99,7 +105,8 @@ def clear_partial(folder: Path) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What a checkpoint's state.json says. Raises CheckpointError where it is damaged or of another version."""
+    """What a checkpoint's state.json says. Raises TrainingError where it is damaged or of
+    another version."""
     try:
         about: dict[str, Any] = json.loads((path / STATE).read_text("utf-8"))
         version = about["version"]
@@ -107,7 +114,9 @@ def read_state(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path) from error
     if version != VERSION:
-        raise CheckpointError(f"{path} is a checkpoint of version {version}, this is {VERSION}", "train again")
+        raise TrainingError(
+            f"{path} is a checkpoint of version {version}, this is {VERSION}", "train again"
+        )
     if not complete:
         raise _damaged(path)
     return about
@@ -116,7 +125,7 @@ def read_state(path: Path) -> dict[str, Any]:
 def load_checkpoint(path: Path, state: State) -> None:
     """Bring a state to a checkpoint, in place.
 
-    Raises CheckpointError where it is damaged, of another version, or of another model.
+    Raises TrainingError where it is damaged, of another version, or of another model.
     """
     about = read_state(path)
     try:
@@ -128,16 +137,23 @@ def load_checkpoint(path: Path, state: State) -> None:
     state.optimizer.state.clear()
     wanted = {name: tuple(value.shape) for name, value in _tensors(state).items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if wanted != {name: shape for name, shape in found.items() if not name.startswith("optimizer.")}:
-        raise CheckpointError(
-            f"{path} holds the tensors of another model", "continue with the preset it was begun with"
+    if wanted != {
+        name: shape for name, shape in found.items() if not name.startswith("optimizer.")
+    }:
+        raise TrainingError(
+            f"{path} holds the tensors of another model",
+            "continue with the preset it was begun with",
         )
-    state.model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})
+    state.model.load_state_dict(
+        {n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")}
+    )
     for name, value in state.average.items():
         value.copy_(tensors[f"average.{name}"])
     _restore_optimizer(state, tensors)
     state.step, state.seconds = int(about["step"]), float(about["seconds"])
-    state.sums = {name: (float(total), int(count)) for name, (total, count) in about["sums"].items()}
+    state.sums = {
+        name: (float(total), int(count)) for name, (total, count) in about["sums"].items()
+    }
 
 
 def _tensors(state: State) -> dict[str, Tensor]:
@@ -150,13 +166,16 @@ def _tensors(state: State) -> dict[str, Tensor]:
 
 
 def _restore_optimizer(state: State, tensors: Mapping[str, Tensor]) -> None:
-    """Set the moments of each parameter by its name; `Optimizer.load_state_dict` would go by its position."""
+    """Set the moments of each parameter by its name; `Optimizer.load_state_dict` would go by its
+    position."""
     parameters = dict(state.model.named_parameters())
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, kind, name = key.split(".", 2)
             mine = state.optimizer.state.setdefault(parameters[name], {})
-            mine[kind] = value.clone() if kind == "step" else value.to(parameters[name].device).clone()
+            mine[kind] = (
+                value.clone() if kind == "step" else value.to(parameters[name].device).clone()
+            )
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
@@ -169,8 +188,10 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def _damaged(path: Path) -> CheckpointError:
-    return CheckpointError(f"checkpoint {path} is damaged", "remove its folder: the run goes on from the one before")
+def _damaged(path: Path) -> TrainingError:
+    return TrainingError(
+        f"checkpoint {path} is damaged", "remove its folder: the run goes on from the one before"
+    )
 
 
 def _sync(path: Path) -> None:

@@ -1,4 +1,5 @@
-"""The crops of a training: by number, a function of the seed, so that a continued run sees the same ones."""
+"""The crops of a training: by number, a function of the seed, so that a continued run sees the
+same ones."""
 
 from __future__ import annotations
 
@@ -13,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.dataset.crop import Crop
-from earthgen.dataset.crops import Crops, open_crops
-from earthgen.dataset.errors import CropError
+from earthgen.dataset.crop_sampler import Crops, open_crops
 from earthgen.dataset.scene import Scene, scenes_in
 from earthgen.dataset.split import read_split
+from earthgen.errors import CropError, TrainingError
 from earthgen.models.presets import Preset
-from earthgen.training.errors import EmptyDatasetError
 from earthgen.training.randomness import numpy_generator
 from geo_io.legend import classes
 
@@ -40,7 +40,8 @@ class Data:
     ----------
     train : crops that are drawn from
     chances : (m,) float64, running sums of the windows' odds
-    held : crops that are measured, from places that are not trained on; empty where the dataset holds none out
+    held : crops that are measured, from places that are not trained on; empty where the dataset
+        holds none out
     digest : of the scenes and their split
     sources : name, source and licence of each scene that is trained on
     """
@@ -52,52 +53,70 @@ class Data:
     sources: tuple[dict[str, str], ...]
 
     def crop(self, seed: int, drawn: int) -> Crop:
-        """The crop of a number. Raises EmptyDatasetError where crop after crop has no voxels."""
+        """The crop of a number. Raises TrainingError where crop after crop has no voxels."""
         for attempt in range(ATTEMPTS):
             random = numpy_generator(seed, "crop", drawn, attempt)
-            index = int(np.searchsorted(self.chances, random.random() * self.chances[-1], side="right"))
+            index = int(
+                np.searchsorted(self.chances, random.random() * self.chances[-1], side="right")
+            )
             # The epoch seeds the shift and the turn of a window: a new one for each draw.
             epoch = int(random.integers(2**31))
             crop = self.train.at_epoch(epoch)[min(index, len(self.train) - 1)]
             if len(crop):
                 return crop
-        raise EmptyDatasetError(
-            f"{ATTEMPTS} crops in a row have no voxels", "look at the scenes: `earthgen dataset inspect`"
+        raise TrainingError(
+            f"{ATTEMPTS} crops in a row have no voxels",
+            "look at the scenes: `earthgen dataset inspect`",
         )
 
 
 def open_data(
-    folder: Path | str, preset: Preset, *, columns: int | None = None, overlap: float = 0.5,
-    grades: Sequence[str] = ("A", "B"), names: Sequence[str] = (), held_out: int = 6, coloured: bool = False,
-    seed: int = 0, scenes: Sequence[Scene] | None = None,
-) -> Data:  # fmt: skip
+    folder: Path | str,
+    preset: Preset,
+    *,
+    columns: int | None = None,
+    overlap: float = 0.5,
+    grades: Sequence[str] = ("A", "B"),
+    names: Sequence[str] = (),
+    held_out: int = 6,
+    coloured: bool = False,
+    seed: int = 0,
+    scenes: Sequence[Scene] | None = None,
+) -> Data:
     """The crops of a dataset for a preset.
 
     coloured : only crops of which the colour is known, for texture
     scenes : those of the folder, as `load_scenes` gives them, if they are at hand
 
-    A scene's odds are the root of the number of its windows: large scenes are seen more often, and do not drown the
-    small ones.
+    A scene's odds are the root of the number of its windows: large scenes are seen more often, and
+    do not drown the small ones.
 
     Raises
     ------
-    DatasetError, VoxelSizeError
+    StoreError, FrameError
         where there is no scene of these grades and names, or one has not the preset's voxel size
-    EmptyDatasetError
+    TrainingError
         where no crop of the preset's size can be had
     """
     every = load_scenes(folder, grades, names) if scenes is None else scenes
     size = columns or preset.columns
     options: dict[str, Any] = {
-        "size": size, "grades": tuple(grades), "names": tuple(names) or None, "band": preset.band,
-        "voxel_size": preset.voxel_size, "least_coloured": COLOURED if coloured else 0.0, "seed": seed,
+        "size": size,
+        "grades": tuple(grades),
+        "names": tuple(names) or None,
+        "band": preset.band,
+        "voxel_size": preset.voxel_size,
+        "least_coloured": COLOURED if coloured else 0.0,
+        "seed": seed,
         "split": read_split(folder, every),
-    }  # fmt: skip
+    }
     what = "coloured crop" if coloured else "crop"
     try:
-        train = open_crops(every, part="train", overlap=overlap, jitter=True, augment=True, **options)
+        train = open_crops(
+            every, part="train", overlap=overlap, jitter=True, augment=True, **options
+        )
     except CropError as error:
-        raise EmptyDatasetError(
+        raise TrainingError(
             f"{folder} has no {what} of {size} x {size} voxels to train on",
             "add scenes, hold out less, or take smaller crops with --columns",
         ) from error
@@ -112,7 +131,11 @@ def open_data(
     chances = np.cumsum(1 / np.sqrt(count[scene]))
     used = [train.scenes[number] for number in np.unique(scene)]
     sources = tuple(
-        {"name": each.info.place or each.info.name, "source": each.info.source, "licence": each.info.licence}
+        {
+            "name": each.info.place or each.info.name,
+            "source": each.info.source,
+            "licence": each.info.licence,
+        }
         for each in used
     )
     return Data(train, chances, held, digest(every, folder), sources)
@@ -121,7 +144,8 @@ def open_data(
 def seen_classes(data: Data, coloured: bool, crops: int = CLASSES_CROPS) -> list[str]:
     """Names of the land classes that the training shows, in known colour where texture is learned.
 
-    A class counts from 1 in 2,000 columns of `crops` crops, or of voxels where it is seen from the side alone.
+    A class counts from 1 in 2,000 columns of `crops` crops, or of voxels where it is seen from the
+    side alone.
     """
     columns, voxels = np.zeros(256), np.zeros(256)
     for drawn in range(crops):
@@ -134,16 +158,22 @@ def seen_classes(data: Data, coloured: bool, crops: int = CLASSES_CROPS) -> list
     return [land.name for land in classes() if share[land.code] >= LEAST_SHARE]
 
 
-def load_scenes(folder: Path | str, grades: Sequence[str] = ("A", "B"), names: Sequence[str] = ()) -> list[Scene]:
-    """The scenes of a dataset, those that are trained on in memory. Raises DatasetError where there is none."""
+def load_scenes(
+    folder: Path | str, grades: Sequence[str] = ("A", "B"), names: Sequence[str] = ()
+) -> list[Scene]:
+    """The scenes of a dataset, those that are trained on in memory. Raises StoreError where
+    there is none."""
     return [
-        scene.loaded() if scene.info.grade in grades and (not names or scene.info.name in names) else scene
+        scene.loaded()
+        if scene.info.grade in grades and (not names or scene.info.name in names)
+        else scene
         for scene in scenes_in(folder)
     ]
 
 
 def digest(scenes: Sequence[Scene], folder: Path | str) -> str:
-    """SHA-256 of what the scenes say of themselves, their inputs' digests among it, and of the split."""
+    """SHA-256 of what the scenes say of themselves, their inputs' digests among it, and of the
+    split."""
     values = [scene.info.to_dict() for scene in scenes]
     for value in values:
         value["quality"] = {}  # figures such as seconds, which are no content

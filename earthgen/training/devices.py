@@ -1,7 +1,7 @@
 """One device, or a team of processes with one each, through Lightning Fabric.
 
-Fabric is imported for more than one device alone; it is the extra `train`. A team has been run with two processes on a
-CPU, never on GPUs.
+Fabric is imported for more than one device alone; it is the extra `train`. A team has been run with
+two processes on a CPU, never on GPUs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from earthgen.training.errors import TrainingSettingsError
+from earthgen.errors import JobError
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Team:
     def average_gradients(self, model: nn.Module) -> None:
         """Gradients become their means over the processes, in one message.
 
-        Parameters without a gradient in any process count as 0: which ones have one depends on the voxels of a batch.
+        Parameters without a gradient in any process count as 0: which ones have one depends on the
+        voxels of a batch.
         """
         if self.fabric is None:
             return
@@ -48,8 +49,12 @@ class Team:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = gradient
             gradients.append(gradient)
-        flat = self.fabric.all_reduce(torch.cat([each.flatten() for each in gradients]), reduce_op="mean")
-        for each, part in zip(gradients, flat.split([each.numel() for each in gradients]), strict=True):
+        flat = self.fabric.all_reduce(
+            torch.cat([each.flatten() for each in gradients]), reduce_op="mean"
+        )
+        for each, part in zip(
+            gradients, flat.split([each.numel() for each in gradients]), strict=True
+        ):
             each.copy_(part.view_as(each))
 
     def agree(self, decision: bool) -> bool:
@@ -65,14 +70,14 @@ class Team:
 
 
 def alone(device: str) -> Team:
-    """One process on a device. Raises TrainingSettingsError for one that is not there."""
+    """One process on a device. Raises JobError for one that is not there."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         found = torch.device(device)
         torch.zeros(1, device=found)
     except (RuntimeError, AssertionError) as error:
-        raise TrainingSettingsError(
+        raise JobError(
             f"device {device!r} cannot be used: {str(error).splitlines()[0]}", "give --device cpu"
         ) from error
     return Team(found)
@@ -81,15 +86,16 @@ def alone(device: str) -> Team:
 def launch(work: Callable[[Team], Any], device: str, devices: int) -> Any:
     """Do work in one process, or in a team of them; returns what the first one's gives.
 
-    Raises TrainingSettingsError where Fabric is wanted and not installed.
+    Raises JobError where Fabric is wanted and not installed.
     """
     if devices == 1:
         return work(alone(device))
     try:
         fabric = importlib.import_module("lightning_fabric")
     except ImportError as error:
-        raise TrainingSettingsError(
-            f"{devices} devices need the package lightning-fabric", "install earthgen[train], or give --devices 1"
+        raise JobError(
+            f"{devices} devices need the package lightning-fabric",
+            "install earthgen[train], or give --devices 1",
         ) from error
     strategy = "ddp_fork" if device == "cpu" else "ddp"
     kind = "gpu" if device.startswith("cuda") else device

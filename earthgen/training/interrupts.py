@@ -1,4 +1,5 @@
-"""Ctrl-C while training: the step that runs is ended first, so that a checkpoint of it can be kept."""
+"""Ctrl-C while training: the step that runs is ended first, so that a checkpoint of it can be
+kept."""
 
 from __future__ import annotations
 
@@ -11,9 +12,11 @@ from types import FrameType
 
 @contextmanager
 def interrupts(wanted: bool = True) -> Iterator[Callable[[], bool]]:
-    """A function that says whether Ctrl-C was pressed; pressed twice, it ends at once, by KeyboardInterrupt.
+    """A function that says whether Ctrl-C was pressed; pressed twice, it ends at once, by
+    KeyboardInterrupt.
 
-    wanted : False leaves Ctrl-C as it is. So does any thread but the main one, which alone hears signals.
+    wanted : False leaves Ctrl-C as it is. So does any thread but the main one, which alone hears
+        signals.
     """
     if not wanted or threading.current_thread() is not threading.main_thread():
         yield lambda: False

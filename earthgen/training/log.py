@@ -15,7 +15,8 @@ CSV = "metrics.csv"
 
 
 class Log:
-    """Rows of figures by step. Columns that appear later are added, and rows after the step of a continuation go."""
+    """Rows of figures by step. Columns that appear later are added, and rows after the step of a
+    continuation go."""
 
     def __init__(self, folder: Path, step: int = 0, tensorboard: bool = True) -> None:
         """
@@ -39,7 +40,9 @@ class Log:
             self.columns += [name for name in row if name not in self.columns]
             self._rewrite(rows)
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.columns, restval="").writerow({k: _text(v) for k, v in row.items()})
+            csv.DictWriter(file, self.columns, restval="").writerow(
+                {k: _text(v) for k, v in row.items()}
+            )
         if self.board is not None:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)

@@ -1,8 +1,9 @@
-"""The training loop: AdamW, a learning rate by schedule, clipped gradients, averaged weights, checkpoints.
+"""The training loop: AdamW, a learning rate by schedule, clipped gradients, averaged weights,
+checkpoints.
 
-Everything that is drawn is a function of the seed, the part and the step, so a run that was killed goes on from its
-last checkpoint along the same curve; on one thread of the CPU with the same bits. The path for CUDA, and that for
-several devices, have not been run on a GPU.
+Everything that is drawn is a function of the seed, the part and the step, so a run that was killed
+goes on from its last checkpoint along the same curve; on one thread of the CPU with the same bits.
+The path for CUDA, and that for several devices, have not been run on a GPU.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from earthgen.errors import TrainingError
 from earthgen.progress import Progress
 from earthgen.training import checkpoint as saved
 from earthgen.training.checkpoint import State
 from earthgen.training.devices import Team
-from earthgen.training.errors import NotFiniteLossError, RunMismatchError
 from earthgen.training.interrupts import interrupts
 from earthgen.training.log import Log, read_log
 from earthgen.training.plot import draw_curves
@@ -46,7 +47,8 @@ class Fitted:
     model : with averaged weights, in evaluation mode
     step, seconds : of the training, all continuations together
     metrics : of held-out crops, measured with exactly these weights
-    speed : crops, voxels and FLOPs a second of this process's steps, and `share` of what a matrix product reaches
+    speed : crops, voxels and FLOPs a second of this process's steps, and `share` of what a matrix
+        product reaches
     """
 
     model: nn.Module
@@ -57,9 +59,14 @@ class Fitted:
 
 
 def fit(
-    task: Task, settings: Settings, part: PartSettings, folder: Path, identity: Mapping[str, Any], team: Team,
+    task: Task,
+    settings: Settings,
+    part: PartSettings,
+    folder: Path,
+    identity: Mapping[str, Any],
+    team: Team,
     progress: Progress,
-) -> Fitted:  # fmt: skip
+) -> Fitted:
     """Train a part to its end, from its newest checkpoint where there is one.
 
     folder : of the part in the run
@@ -67,11 +74,11 @@ def fit(
 
     Raises
     ------
-    NotFiniteLossError
+    TrainingError
         where the loss or its gradient is NaN or infinite; the last checkpoint stays
-    RunMismatchError
+    TrainingError
         where the checkpoint is of other settings or data
-    CheckpointError
+    TrainingError
         where it is damaged
     KeyboardInterrupt
         after Ctrl-C, with a checkpoint of the last step
@@ -86,17 +93,24 @@ def fit(
         check_identity(folder, saved.read_state(newest[0])["identity"], identity)
         saved.load_checkpoint(newest[0], state)
     log = Log(folder, state.step, settings.tensorboard) if team.first else None
-    watch = Watch(schedule, state, progress, f"train {task.part}", measured_flops(settings, team.device))
+    watch = Watch(
+        schedule, state, progress, f"train {task.part}", measured_flops(settings, team.device)
+    )
     metrics: dict[str, float] = {}
     last = state.seconds
     kept = -1
     # In a team each process hears Ctrl-C at its own step: there it ends them at once.
     alone = team.fabric is None
-    with batches(task, state.step, settings.prefetch, team.rank) as stream, interrupts(alone) as interrupted:
+    with (
+        batches(task, state.step, settings.prefetch, team.rank) as stream,
+        interrupts(alone) as interrupted,
+    ):
         while not team.agree(schedule.share(state.step, state.seconds) >= 1):
             began = time.monotonic()
             share = schedule.share(state.step, state.seconds)
-            values = step(task, settings, part, state, next(stream), share, schedule.rate(share), team, watch)
+            values = step(
+                task, settings, part, state, next(stream), share, schedule.rate(share), team, watch
+            )
             state.seconds += time.monotonic() - began
             watch.tell(values["loss"])
             note(state, values)
@@ -140,11 +154,20 @@ def begin(task: Task, part: PartSettings, device: torch.device) -> State:
 
 
 def step(
-    task: Task, settings: Settings, part: PartSettings, state: State, batch: Any, share: float, rate: float,
-    team: Team, watch: Watch,
-) -> dict[str, float]:  # fmt: skip
+    task: Task,
+    settings: Settings,
+    part: PartSettings,
+    state: State,
+    batch: Any,
+    share: float,
+    rate: float,
+    team: Team,
+    watch: Watch,
+) -> dict[str, float]:
     """One step of training. Returns the figures of the log."""
-    generator = torch_generator(settings.seed, task.part, "loss", state.step, team.rank, device=team.device)
+    generator = torch_generator(
+        settings.seed, task.part, "loss", state.step, team.rank, device=team.device
+    )
     batch = batch.to(team.device)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
@@ -166,7 +189,8 @@ def step(
 
 
 def note(state: State, values: Mapping[str, float]) -> None:
-    """Add figures to the sums that the next row of the log is the means of; a figure may be of some steps alone."""
+    """Add figures to the sums that the next row of the log is the means of; a figure may be of
+    some steps alone."""
     for name, value in values.items():
         total, count = state.sums.get(name, (0.0, 0))
         state.sums[name] = total + value, count + 1
@@ -175,7 +199,7 @@ def note(state: State, values: Mapping[str, float]) -> None:
 def _check_finite(values: Mapping[str, float], part: str, step: int) -> None:
     wrong = [name for name, value in values.items() if not math.isfinite(value)]
     if wrong:
-        raise NotFiniteLossError(
+        raise TrainingError(
             f"training {part}: {wrong[0]} is {values[wrong[0]]} at step {step + 1}; the last checkpoint stays as it is",
             "continue with --resume after lowering learning_rate or clip, or with precision fp32",
         )
@@ -190,9 +214,15 @@ def _average(state: State, decay: float) -> None:
 
 @torch.no_grad()
 def keep(
-    task: Task, settings: Settings, state: State, folder: Path, identity: Mapping[str, Any], log: Log | None
+    task: Task,
+    settings: Settings,
+    state: State,
+    folder: Path,
+    identity: Mapping[str, Any],
+    log: Log | None,
 ) -> dict[str, float]:
-    """A checkpoint, then figures, pictures and curves of the averaged weights. Only the first of a team does so."""
+    """A checkpoint, then figures, pictures and curves of the averaged weights. Only the first of
+    a team does so."""
     if log is None:
         return {}
     saved.save_checkpoint(folder, state, identity, settings.keep)
@@ -200,7 +230,9 @@ def keep(
     state.model.load_state_dict(saved.averaged(state))
     state.model.eval()
     try:
-        with torch.autocast(_device(state.model).type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        with torch.autocast(
+            _device(state.model).type, torch.bfloat16, enabled=settings.precision == "bf16"
+        ):
             metrics = task.measure(state.model)
             sheet = task.picture(state.model) if settings.pictures else None
     finally:
@@ -218,10 +250,10 @@ def keep(
 
 
 def check_identity(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise RunMismatchError, naming the first setting that is another one than in the checkpoint."""
+    """Raise TrainingError, naming the first setting that is another one than in the checkpoint."""
     for name in sorted(set(before) | set(now)):
         if before.get(name) != now.get(name):
-            raise RunMismatchError(
+            raise TrainingError(
                 f"{folder} was trained with {name} = {before.get(name)!r}, now it is {now.get(name)!r}",
                 "continue with the settings and data it was begun with, or give another --out",
             )
@@ -251,7 +283,9 @@ def batches(task: Task, first: int, ahead: int, rank: int) -> Iterator[Iterator[
 class Watch:
     """Progress and speed of the steps of this process."""
 
-    def __init__(self, schedule: Schedule, state: State, progress: Progress, name: str, peak: float) -> None:
+    def __init__(
+        self, schedule: Schedule, state: State, progress: Progress, name: str, peak: float
+    ) -> None:
         self.schedule, self.state, self.progress, self.peak = schedule, state, progress, peak
         self.total = schedule.steps if schedule.seconds is None else round(schedule.seconds)
         self.work = Work(0, 0, 0)
@@ -264,7 +298,9 @@ class Watch:
 
     def add(self, work: Work) -> None:
         before = self.work
-        self.work = Work(before.crops + work.crops, before.voxels + work.voxels, before.flops + work.flops)
+        self.work = Work(
+            before.crops + work.crops, before.voxels + work.voxels, before.flops + work.flops
+        )
 
     def tell(self, loss: float) -> None:
         """An event when the count has moved, and so at most one a second where it is of seconds."""
@@ -273,13 +309,16 @@ class Watch:
             self.progress.step(f"step {self.state.step}, loss {loss:.4g}")
 
     def speed(self) -> dict[str, float]:
-        """A second: crops, voxels and floating-point operations, a backward pass counted as two forward ones."""
+        """A second: crops, voxels and floating-point operations, a backward pass counted as two
+        forward ones."""
         spent = max(self.state.seconds - self.before, 1e-9)
         rate = 3 * self.work.flops / spent
         return {
-            "crops_per_s": round(self.work.crops / spent, 4), "voxels_per_s": round(self.work.voxels / spent, 1),
-            "gflops": round(rate / 1e9, 3), "flop_share": round(rate / self.peak, 4) if self.peak else 0.0,
-        }  # fmt: skip
+            "crops_per_s": round(self.work.crops / spent, 4),
+            "voxels_per_s": round(self.work.voxels / spent, 1),
+            "gflops": round(rate / 1e9, 3),
+            "flop_share": round(rate / self.peak, 4) if self.peak else 0.0,
+        }
 
 
 def measured_flops(settings: Settings, device: torch.device) -> float:

@@ -1,7 +1,9 @@
-"""How alike two pictures look: distances of features of the small network of `earthgen.evaluation.image_features`.
+"""How alike two pictures look: distances of features of the small network of
+`earthgen.models.image_features`.
 
-The measure is that of Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric",
-equation 1, without its learned weights of channels. Nothing is downloaded: the weights come with a package.
+The measure is that of Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a
+Perceptual Metric", equation 1, without its learned weights of channels. Nothing is downloaded: the
+weights come with a package.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from earthgen.evaluation.image_features import feature_network, missing
+from earthgen.models.image_features import feature_network, missing
 
 __all__ = ["missing", "perceptual"]
 
@@ -18,11 +20,12 @@ GROUPS = (0, 1, 2, 4)
 
 
 def perceptual(picture: Tensor, truth: Tensor) -> Tensor:
-    """Mean over groups of the squared distance between features of unit length, a pixel; 0 for equal pictures.
+    """Mean over groups of the squared distance between features of unit length, a pixel; 0 for
+    equal pictures.
 
     picture, truth : (h, w, 3) sRGB in [0, 1]
 
-    Raises FeatureNetworkError where the package of the weights is not installed; `missing` tells beforehand.
+    Raises ModelError where the package of the weights is not installed; `missing` tells beforehand.
     """
     network = feature_network().to(picture.device)
     maps = network.maps(torch.stack([picture, truth]).permute(0, 3, 1, 2).float())

@@ -1,4 +1,5 @@
-"""Small pictures of crops: voxels as cubes seen from above at a slant, and sheets of several side by side."""
+"""Small pictures of crops: voxels as cubes seen from above at a slant, and sheets of several
+side by side."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from earthgen.models.discs import upright
-from earthgen.splats.cameras import Camera, look_at
-from earthgen.splats.rendering import rasterize
+from earthgen.models.gaussian_head import upright
+from earthgen.splats.cameras.camera import Camera, look_at
+from earthgen.splats.raster.rendering import rasterize
 from earthgen.splats.spherical_harmonics import C0
 from earthgen.splats.tensors import SplatTensors
 from geo_io.frame import Frame
@@ -25,8 +26,12 @@ SIDE = 220
 SKY = (0.93, 0.95, 0.98)
 
 FACES = (
-    ((0, 0, 1), 1.0), ((1, 0, 0), 0.82), ((-1, 0, 0), 0.66), ((0, -1, 0), 0.76), ((0, 1, 0), 0.6),
-)  # fmt: skip
+    ((0, 0, 1), 1.0),
+    ((1, 0, 0), 0.82),
+    ((-1, 0, 0), 0.66),
+    ((0, -1, 0), 0.76),
+    ((0, 1, 0), 0.6),
+)
 """Normals of a cube's sides but the lower one, and how bright each is drawn."""
 
 
@@ -51,27 +56,48 @@ def cubes(xyz: NDArray, rgb: NDArray, frame: Frame, ground: NDArray) -> SplatTen
     mean, colour = (np.concatenate(parts).astype(np.float32) for parts in (means, colours))
     count = len(mean)
     return SplatTensors(
-        torch.from_numpy(mean), torch.full((count, 2), 0.5 * size), upright(torch.from_numpy(np.concatenate(normals))),
-        torch.full((count,), 0.98), torch.from_numpy((colour - 0.5) / C0)[:, None], None, tuple(middle), frame.crs,
+        torch.from_numpy(mean),
+        torch.full((count, 2), 0.5 * size),
+        upright(torch.from_numpy(np.concatenate(normals))),
+        torch.full((count,), 0.98),
+        torch.from_numpy((colour - 0.5) / C0)[:, None],
+        None,
+        tuple(middle),
+        frame.crs,
         frame.vertical_crs,
-    )  # fmt: skip
+    )
 
 
 def centre_of(frame: Frame, ground: NDArray) -> tuple[float, float, float]:
     """East, north and up of the middle of a crop's ground, metres."""
     size = frame.voxel_size
-    return (frame.x[0] + frame.x[1]) / 2 * size, (frame.y[0] + frame.y[1]) / 2 * size, float(ground.mean())
+    return (
+        (frame.x[0] + frame.x[1]) / 2 * size,
+        (frame.y[0] + frame.y[1]) / 2 * size,
+        float(ground.mean()),
+    )
 
 
 def oblique(frame: Frame, ground: NDArray, side: int = SIDE, azimuth: float = 205.0) -> Camera:
-    """A slanted view of a whole crop from a side, degrees clockwise from north that it looks from."""
+    """A slanted view of a whole crop from a side, degrees clockwise from north that it looks
+    from."""
     edge = max(frame.nx, frame.ny) * frame.voxel_size
     angle = math.radians(azimuth)
     east, north, up = centre_of(frame, ground)
     target = (east, north, up + 0.08 * edge)
-    eye = (east + 1.2 * edge * math.sin(angle), north + 1.2 * edge * math.cos(angle), target[2] + edge)
+    eye = (
+        east + 1.2 * edge * math.sin(angle),
+        north + 1.2 * edge * math.cos(angle),
+        target[2] + edge,
+    )
     return look_at(
-        eye, target, width=side, height=side, field_of_view=50.0, crs=frame.crs, vertical_crs=frame.vertical_crs
+        eye,
+        target,
+        width=side,
+        height=side,
+        field_of_view=50.0,
+        crs=frame.crs,
+        vertical_crs=frame.vertical_crs,
     )
 
 
@@ -81,7 +107,9 @@ def view(splats: SplatTensors, frame: Frame, ground: NDArray, side: int = SIDE) 
         return as_image(rasterize(splats, oblique(frame, ground, side), background=SKY).rgb)
 
 
-def voxel_view(xyz: NDArray, rgb: NDArray, frame: Frame, ground: NDArray, side: int = SIDE) -> Image.Image:
+def voxel_view(
+    xyz: NDArray, rgb: NDArray, frame: Frame, ground: NDArray, side: int = SIDE
+) -> Image.Image:
     """A slanted picture of coloured voxels; the sky alone where there are none."""
     if not len(xyz):
         return Image.new("RGB", (side, side), tuple(int(255 * value) for value in SKY))
@@ -97,14 +125,20 @@ def class_colours(codes: NDArray) -> NDArray:
 
 def map_view(values: NDArray, side: int = SIDE) -> Image.Image:
     """(ny, nx, 3) uint8 colours, or (ny, nx) numbers in [0, 1], as a picture with whole pixels."""
-    colours = values if values.ndim == 3 else np.repeat((np.clip(values, 0, 1) * 255).astype(np.uint8)[..., None], 3, 2)
+    colours = (
+        values
+        if values.ndim == 3
+        else np.repeat((np.clip(values, 0, 1) * 255).astype(np.uint8)[..., None], 3, 2)
+    )
     return Image.fromarray(colours).resize((side, side), Image.Resampling.NEAREST)
 
 
 def heat(height: NDArray, top: float = 30.0) -> NDArray:
     """(ny, nx, 3) uint8: heights in metres from white over green and blue to dark."""
     share = np.clip(np.nan_to_num(height) / top, 0, 1) ** 0.6
-    stops = np.array([[250, 250, 240], [190, 220, 170], [90, 170, 170], [50, 90, 150], [30, 20, 60]], np.float64)
+    stops = np.array(
+        [[250, 250, 240], [190, 220, 170], [90, 170, 170], [50, 90, 150], [30, 20, 60]], np.float64
+    )
     at = share * (len(stops) - 1)
     low = np.minimum(at.astype(int), len(stops) - 2)
     mix = (at - low)[..., None]

@@ -1,4 +1,5 @@
-"""Curves of a training as a picture, drawn with Pillow: a panel a figure, steps along, values up."""
+"""Curves of a training as a picture, drawn with Pillow: a panel a figure, steps along, values
+up."""
 
 from __future__ import annotations
 
@@ -14,15 +15,23 @@ from earthgen.training.log import series
 
 WIDTH, HEIGHT, EDGE = 420, 240, 14
 LEFT, RIGHT, TOP, BOTTOM = 62, 12, 30, 26
-INK, GRID, PALE, STRONG, HELD = (40, 40, 40), (224, 224, 224), (186, 206, 228), (31, 98, 168), (200, 84, 20)
+INK, GRID, PALE, STRONG, HELD = (
+    (40, 40, 40),
+    (224, 224, 224),
+    (186, 206, 228),
+    (31, 98, 168),
+    (200, 84, 20),
+)
 TICKS = 5
 SKIPPED = ("step", "seconds", "crops_per_s", "voxels_per_s", "gflops", "flop_share")
 
 
 def draw_curves(rows: list[dict[str, str]], title: str, path: Path) -> None:
-    """Write curves of all columns of a metrics.csv as a PNG, in one step; nothing where there are no rows.
+    """Write curves of all columns of a metrics.csv as a PNG, in one step; nothing where there are
+    no rows.
 
-    A figure of held-out crops stands in the panel of the training figure of its name, where there is one.
+    A figure of held-out crops stands in the panel of the training figure of its name, where there
+    is one.
     """
     names = list(dict.fromkeys(name for row in rows for name in row if name not in SKIPPED))
     held = [name for name in names if name.startswith("held_out.")]
@@ -33,23 +42,34 @@ def draw_curves(rows: list[dict[str, str]], title: str, path: Path) -> None:
         return
     across = min(3, len(panels))
     down = -(-len(panels) // across)
-    picture = Image.new("RGB", (across * (WIDTH + EDGE) + EDGE, down * (HEIGHT + EDGE) + EDGE + 24), "white")
+    picture = Image.new(
+        "RGB", (across * (WIDTH + EDGE) + EDGE, down * (HEIGHT + EDGE) + EDGE + 24), "white"
+    )
     draw = ImageDraw.Draw(picture)
     draw.text((EDGE, 8), title, INK, _font(16))
     for number, name in enumerate(panels):
         x = EDGE + number % across * (WIDTH + EDGE)
         y = 24 + EDGE + number // across * (HEIGHT + EDGE)
         beside = f"held_out.{name}"
-        _panel(draw, (x, y), name, series(rows, name), series(rows, beside) if beside in held else ([], []))
+        _panel(
+            draw,
+            (x, y),
+            name,
+            series(rows, name),
+            series(rows, beside) if beside in held else ([], []),
+        )
     file = io.BytesIO()
     picture.save(file, "PNG")
     replace_file(path.parent, path.name, file.getvalue())
 
 
 def _panel(
-    draw: ImageDraw.ImageDraw, corner: tuple[int, int], name: str, own: tuple[list[float], list[float]],
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    name: str,
+    own: tuple[list[float], list[float]],
     held: tuple[list[float], list[float]],
-) -> None:  # fmt: skip
+) -> None:
     x0, y0 = corner[0] + LEFT, corner[1] + TOP
     x1, y1 = corner[0] + WIDTH - RIGHT, corner[1] + HEIGHT - BOTTOM
     values = sorted([*own[1], *held[1]])
@@ -68,7 +88,12 @@ def _panel(
         return x0 + step / last * (x1 - x0), y1 - up * (y1 - y0)
 
     only_held = name.startswith("held_out.")
-    draw.text((corner[0] + LEFT, corner[1] + 8), name.removeprefix("held_out."), HELD if only_held else INK, _font(13))
+    draw.text(
+        (corner[0] + LEFT, corner[1] + 8),
+        name.removeprefix("held_out."),
+        HELD if only_held else INK,
+        _font(13),
+    )
     if held[0]:
         draw.text((x1 - 92, corner[1] + 8), "held-out crops", HELD, _font(11))
     for value in log_ticks(low, high) if log else ticks(low, high):
@@ -79,7 +104,10 @@ def _panel(
         x, _ = place(value, low)
         draw.line([(x, y0), (x, y1)], GRID)
         draw.text((x, y1 + 6), f"{value:,.0f}", INK, _font(11), anchor="ma")
-    for (steps, found), colour, smooth in ((own, HELD if only_held else STRONG, True), (held, HELD, False)):
+    for (steps, found), colour, smooth in (
+        (own, HELD if only_held else STRONG, True),
+        (held, HELD, False),
+    ):
         points = [place(*pair) for pair in zip(steps, found, strict=True)]
         if smooth and len(points) > 40:
             draw.line(points, PALE, 1)

@@ -1,4 +1,5 @@
-"""Random numbers of a training: functions of the seed, the part, the step and the use, with no state to be kept.
+"""Random numbers of a training: functions of the seed, the part, the step and the use, with no
+state to be kept.
 
 A resumed run draws what the interrupted one would have drawn, because nothing is drawn in an order.
 """
@@ -17,7 +18,9 @@ def number(seed: int, *names: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
-def torch_generator(seed: int, *names: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+def torch_generator(
+    seed: int, *names: int | str, device: torch.device | str = "cpu"
+) -> torch.Generator:
     return torch.Generator(device=device).manual_seed(number(seed, *names))
 
 

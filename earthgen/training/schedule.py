@@ -11,8 +11,9 @@ from earthgen.training.settings import PartSettings
 class Schedule:
     """A training by steps, by time, or by what ends first.
 
-    By time, the learning rate follows the clock: it reaches 0 when the time is over, however fast the machine is, and
-    two runs differ by as much as their clocks do. By steps, a run is a function of its settings alone.
+    By time, the learning rate follows the clock: it reaches 0 when the time is over, however fast
+    the machine is, and two runs differ by as much as their clocks do. By steps, a run is a function
+    of its settings alone.
 
     Attributes
     ----------
@@ -28,10 +29,13 @@ class Schedule:
     @classmethod
     def of(cls, settings: PartSettings) -> Schedule:
         seconds = None if settings.minutes is None else 60 * settings.minutes
-        return cls(settings.learning_rate, settings.warm_up, settings.power, settings.steps, seconds)
+        return cls(
+            settings.learning_rate, settings.warm_up, settings.power, settings.steps, seconds
+        )
 
     def share(self, step: int, seconds: float) -> float:
-        """How much of the training is done after so many steps and seconds; 1 or more at the end."""
+        """How much of the training is done after so many steps and seconds; 1 or more at the
+        end."""
         by_steps = 0.0 if self.steps is None else step / self.steps
         by_time = 0.0 if self.seconds is None else seconds / self.seconds
         return max(by_steps, by_time)

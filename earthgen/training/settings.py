@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from earthgen.errors import JobError
 from earthgen.models.presets import PARTS
-from earthgen.training.errors import TrainingSettingsError
 
 TASKS: dict[str, tuple[str, ...]] = {
     "struct-vae": ("struct-vae",),
@@ -25,18 +25,31 @@ TASKS: dict[str, tuple[str, ...]] = {
 """What `earthgen train` can be asked for, and the parts that it then trains, in order."""
 
 SHARES = {
-    "struct-vae": 0.24, "struct-coarse": 0.08, "struct-fine": 0.22, "tex-vae": 0.12, "tex-flow": 0.22,
+    "struct-vae": 0.24,
+    "struct-coarse": 0.08,
+    "struct-fine": 0.22,
+    "tex-vae": 0.12,
+    "tex-flow": 0.22,
     "height-flow": 0.12,
-}  # fmt: skip
+}
 """How `all` divides --minutes or --steps among the parts, unless their own settings say."""
 
 Mixture = tuple[tuple[tuple[str, ...], float], ...]
 
 STRUCTURE: Mixture = (
-    (("semantics",), 4.0), (("semantics", "height"), 4.0), (("height",), 1.0), (("image",), 0.5),
-    (("semantics", "image"), 0.5), ((), 1.0),
-)  # fmt: skip
-TEXTURE: Mixture = ((("semantics",), 5.0), (("semantics", "image"), 2.0), (("image",), 1.0), ((), 1.0))
+    (("semantics",), 4.0),
+    (("semantics", "height"), 4.0),
+    (("height",), 1.0),
+    (("image",), 0.5),
+    (("semantics", "image"), 0.5),
+    ((), 1.0),
+)
+TEXTURE: Mixture = (
+    (("semantics",), 5.0),
+    (("semantics", "image"), 2.0),
+    (("image",), 1.0),
+    ((), 1.0),
+)
 
 
 class PartSettings(BaseModel):
@@ -44,7 +57,8 @@ class PartSettings(BaseModel):
 
     Attributes
     ----------
-    steps, minutes : how long, whichever ends first; at least one of them. Minutes are those spent on steps,
+    steps, minutes : how long, whichever ends first; at least one of them. Minutes are those spent
+        on steps,
         measurements and pictures, over all continuations together
     batch : crops a step
     max_voxels : of a batch; crops beyond it are left out (paper: 250,000 a sample)
@@ -56,10 +70,12 @@ class PartSettings(BaseModel):
     average : decay of the exponential moving average of the weights, which is what is kept
     mixture : sets of conditions with weights, one drawn for each sample (flows)
     drop : odds that land cover is hidden from a sample (height-flow)
-    shortcut, shortcut_from : share of steps that teach few-step sampling, after this share of the training (flows)
+    shortcut, shortcut_from : share of steps that teach few-step sampling, after this share of the
+        training (flows)
     dilation : odds of a neighbour of an active cell to be added (struct-fine)
     pool : how many crops' latents are kept and drawn from (struct-fine)
-    render_from, render_every : share of the training after which, and every how many steps, views are rendered; 1
+    render_from, render_every : share of the training after which, and every how many steps, views
+        are rendered; 1
         renders none (tex-vae)
     render_size : pixels an edge of a view
     l1, ssim, perceptual : weights of the errors of views
@@ -123,7 +139,8 @@ class Settings(BaseModel):
     device, devices : "cpu" or "cuda", and how many of them; more than one needs Lightning Fabric
     threads : of the CPU; torch's own number unless given
     prefetch : batches that are prepared ahead in threads of their own
-    checkpoint_minutes, checkpoint_steps : between checkpoints; each comes with measurements and pictures
+    checkpoint_minutes, checkpoint_steps : between checkpoints; each comes with measurements and
+        pictures
     keep : checkpoints that stay
     log_steps : between rows of metrics.csv
     held_out : crops that are measured
@@ -176,12 +193,32 @@ class Settings(BaseModel):
         return self
 
 
-FREE = frozenset({
-    "out", "steps", "minutes", "threads", "device", "devices", "prefetch", "checkpoint_minutes", "checkpoint_steps",
-    "keep", "log_steps", "held_out", "pictures", "tensorboard", "weights_dtype", "licence", "title", "notes", "parts",
-    "data",
-})  # fmt: skip
-"""Settings of a run that a continuation may change: of `data` the digest counts, not where it lies."""
+FREE = frozenset(
+    {
+        "out",
+        "steps",
+        "minutes",
+        "threads",
+        "device",
+        "devices",
+        "prefetch",
+        "checkpoint_minutes",
+        "checkpoint_steps",
+        "keep",
+        "log_steps",
+        "held_out",
+        "pictures",
+        "tensorboard",
+        "weights_dtype",
+        "licence",
+        "title",
+        "notes",
+        "parts",
+        "data",
+    }
+)
+"""Settings of a run that a continuation may change: of `data` the digest counts, not where it
+lies."""
 
 FREE_OF_PART = frozenset({"steps", "minutes"})
 
@@ -191,7 +228,7 @@ def of_part(settings: Settings, part: str, of: tuple[str, ...]) -> PartSettings:
 
     of : the parts of the run
 
-    Raises TrainingSettingsError where a setting is wrong, or nothing says how long to train.
+    Raises JobError where a setting is wrong, or nothing says how long to train.
     """
     given = {
         **DEFAULTS[part],
@@ -206,27 +243,29 @@ def of_part(settings: Settings, part: str, of: tuple[str, ...]) -> PartSettings:
             given["minutes"] = settings.minutes * share
     found: PartSettings = _checked(PartSettings, given, f"parts.{part}.")
     if found.steps is None and found.minutes is None:
-        raise TrainingSettingsError(f"nothing says how long to train {part}", "give --minutes or --steps")
+        raise JobError(f"nothing says how long to train {part}", "give --minutes or --steps")
     return found
 
 
 def make_settings(values: Mapping[str, Any]) -> Settings:
-    """Checked settings from values by name. Raises TrainingSettingsError, naming the first that is wrong."""
+    """Checked settings from values by name. Raises JobError, naming the first that is wrong."""
     return _checked(Settings, values, "")
 
 
 def load_settings(path: Path | str) -> dict[str, Any]:
     """The values of a TOML file, `data` and `out` relative to it.
 
-    Raises TrainingSettingsError where it is not there, or no TOML.
+    Raises JobError where it is not there, or no TOML.
     """
     where = Path(path)
     try:
         values = tomllib.loads(where.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise TrainingSettingsError(f"{where} does not exist", "write one as docs/training.md shows") from error
+        raise JobError(f"{where} does not exist", "write one as docs/training.md shows") from error
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TrainingSettingsError(f"{where} is not TOML: {error}", "see docs/training.md for an example") from error
+        raise JobError(
+            f"{where} is not TOML: {error}", "see docs/training.md for an example"
+        ) from error
     for name in ("data", "out"):
         if isinstance(values.get(name), str):
             values[name] = str(where.resolve().parent / values[name])
@@ -240,6 +279,6 @@ def _checked(kind: Any, values: Mapping[str, Any], prefix: str) -> Any:
         first = error.errors()[0]
         name = prefix + ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        raise TrainingSettingsError(
+        raise JobError(
             f"setting {name!r}: {message}", "docs/training.md describes the settings"
         ) from error

@@ -12,7 +12,8 @@ from earthgen.sparse.products import product_dtype
 
 @functools.cache
 def peak_flops(device: torch.device, dtype: torch.dtype, size: int = 768) -> float:
-    """Floating-point operations a second of a matrix product, the best of some, on as many threads as torch has now."""
+    """Floating-point operations a second of a matrix product, the best of some, on as many
+    threads as torch has now."""
     kind = product_dtype(dtype, device)
     a = torch.ones(size, size, dtype=kind, device=device)
     best = float("inf")

@@ -1,6 +1,7 @@
 """Cut the demo's data from the full extracts. Run once; the results are committed.
 
-python examples/data/make.py FOLDER    # the folder with landuse_4326.shp, osm_4326.gpkg and srtm3_4326.tif
+python examples/data/make.py FOLDER    # the folder with landuse_4326.shp, osm_4326.gpkg and
+srtm3_4326.tif
 """
 
 from __future__ import annotations
@@ -18,17 +19,24 @@ DEM_BOX = (11.55, 49.975, 11.637, 50.04)
 
 
 def main(source: Path) -> None:
-    landuse = gpd.read_file(source / "landuse_4326.shp", bbox=BOX)[["osm_id", "osm_way_id", "class", "geometry"]]
+    landuse = gpd.read_file(source / "landuse_4326.shp", bbox=BOX)[
+        ["osm_id", "osm_way_id", "class", "geometry"]
+    ]
     landuse.to_file(HERE / "landuse.shp", encoding="utf-8")
     for layer in ("buildings", "lines"):
-        features = gpd.read_file(source / "osm_4326.gpkg", layer=layer, bbox=BOX).drop(columns="name")
+        features = gpd.read_file(source / "osm_4326.gpkg", layer=layer, bbox=BOX).drop(
+            columns="name"
+        )
         features.to_file(HERE / "osm.gpkg", layer=layer)
     with rasterio.open(source / "srtm3_4326.tif") as dem:
         window = from_bounds(*DEM_BOX, dem.transform).round_offsets().round_lengths()
         profile = dem.profile | {
-            "width": int(window.width), "height": int(window.height), "transform": dem.window_transform(window),
-            "compress": "deflate", "tiled": False,
-        }  # fmt: skip
+            "width": int(window.width),
+            "height": int(window.height),
+            "transform": dem.window_transform(window),
+            "compress": "deflate",
+            "tiled": False,
+        }
         for key in ("blockxsize", "blockysize"):
             profile.pop(key, None)
         with rasterio.open(HERE / "srtm3.tif", "w", **profile) as out:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import earthgen
-from earthgen.backends import Offer, PluginInfo
-from earthgen.hooks import hookimpl
+from earthgen.hookspecs import Offer, PluginInfo, hookimpl
 
 if TYPE_CHECKING:
     from earthgen_cog.exporter import CogExporter
@@ -14,12 +13,20 @@ if TYPE_CHECKING:
 
 @hookimpl
 def earthgen_info() -> PluginInfo:
-    return PluginInfo("cog", earthgen.__version__, "Apache-2.0", "exports rasters as cloud-optimised GeoTIFF")
+    return PluginInfo(
+        "cog", earthgen.__version__, "Apache-2.0", "exports rasters as cloud-optimised GeoTIFF"
+    )
 
 
 @hookimpl
 def earthgen_exporters() -> list[Offer[CogExporter]]:
-    return [Offer("cog", _exporter, "ground, surface, height, classes and colours as cloud-optimised GeoTIFF")]
+    return [
+        Offer(
+            "cog",
+            _exporter,
+            "ground, surface, height, classes and colours as cloud-optimised GeoTIFF",
+        )
+    ]
 
 
 def _exporter() -> CogExporter:

@@ -11,28 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.progress import Progress
-from earthgen.selection import Selection, origin, select
-from earthgen.world import World
+from earthgen.world.selection import Selection, origin, select
+from earthgen.world.world import World
 from geo_io.frame import UNKNOWN_DATUM, Bounds
-from geo_io.geotiff import CogWriter
 from geo_io.layers import Raster
 from geo_io.legend import classes
+from geo_io.raster.geotiff import CogWriter
 
 
 class CogExporter:
-    """Writes ground.tif, surface.tif, height.tif, semantics.tif (with semantics.tif.aux.xml) and rgb.tif.
+    """Writes ground.tif, surface.tif, height.tif, semantics.tif (with semantics.tif.aux.xml) and
+    rgb.tif.
 
     ground, surface : float32, heights in metres of the vertical CRS; NaN is no data
     height : float32, metres of the surface above the ground; NaN is no data
-    semantics : uint8, class codes with a colour table; 0 is no data. GDAL and QGIS find the classes' names in the
+    semantics : uint8, class codes with a colour table; 0 is no data. GDAL and QGIS find the
+        classes' names in the
         .aux.xml, and they stand in the tag CLASSES
     rgb : uint8 red, green, blue, alpha; alpha 0 is no data
     """
 
     name = "cog"
 
-    def export(self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress) -> list[Path]:
-        """Write into the folder `out`; see `earthgen.backends.Exporter`.
+    def export(
+        self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress
+    ) -> list[Path]:
+        """Write into the folder `out`; see `earthgen.render.interfaces.Exporter`.
 
         Raises
         ------
@@ -45,13 +49,18 @@ class CogExporter:
         out.mkdir(parents=True, exist_ok=True)
         progress.start("export cog", len(selection.tiles) + 1)
         with contextlib.ExitStack() as stack:
-            writers = {name: stack.enter_context(writer) for name, writer in _writers(world, selection, out).items()}
+            writers = {
+                name: stack.enter_context(writer)
+                for name, writer in _writers(world, selection, out).items()
+            }
             for tx, ty in selection.tiles:
                 part = selection.tile(world, tx, ty)
                 if part is None:
                     continue
                 inside = world.tile_frame(tx, ty, level).slices(part)
-                layers = {name: data[inside] for name, data in world.tile_layers(tx, ty, level).items()}
+                layers = {
+                    name: data[inside] for name, data in world.tile_layers(tx, ty, level).items()
+                }
                 for name, writer in writers.items():
                     writer.write(Raster(part, _layer(name, layers)))
                 progress.step(f"tile {tx}, {ty}")
@@ -65,7 +74,9 @@ def _writers(world: World, selection: Selection, out: Path) -> dict[str, CogWrit
     frame = selection.frame
     known = origin(world)
     tags = {"GENERATOR": known["generator"], "SEED": str(known["seed"])}
-    tags |= {name.upper(): _text(known[name]) for name in known if name not in ("generator", "seed")}
+    tags |= {
+        name.upper(): _text(known[name]) for name in known if name not in ("generator", "seed")
+    }
     if known.get("ground") == "generated, not measured":
         tags["GROUND"] = "ground: generated, not measured"
     heights = tags | {"VERTICAL_CRS": frame.vertical_crs, "UNIT": "metre"}
@@ -75,25 +86,50 @@ def _writers(world: World, selection: Selection, out: Path) -> dict[str, CogWrit
     legend = ";".join(f"{land.code}={land.name}" for land in classes())
     return {
         "ground": CogWriter(
-            out / "ground.tif", frame, np.float32, nodata=nan, band_names=["terrain height"],
-            vertical_crs=vertical, tags=heights,
+            out / "ground.tif",
+            frame,
+            np.float32,
+            nodata=nan,
+            band_names=["terrain height"],
+            vertical_crs=vertical,
+            tags=heights,
         ),
         "surface": CogWriter(
-            out / "surface.tif", frame, np.float32, nodata=nan, band_names=["surface height"],
-            vertical_crs=vertical, tags=heights,
+            out / "surface.tif",
+            frame,
+            np.float32,
+            nodata=nan,
+            band_names=["surface height"],
+            vertical_crs=vertical,
+            tags=heights,
         ),
         "height": CogWriter(
-            out / "height.tif", frame, np.float32, nodata=nan, band_names=["height above ground"],
+            out / "height.tif",
+            frame,
+            np.float32,
+            nodata=nan,
+            band_names=["height above ground"],
             tags=tags | {"UNIT": "metre"},
         ),
         "semantics": CogWriter(
-            out / "semantics.tif", frame, np.uint8, nodata=0, band_names=["land class"], colormap=colours,
-            tags=tags | {"CLASSES": legend}, overview_resampling="mode",
+            out / "semantics.tif",
+            frame,
+            np.uint8,
+            nodata=0,
+            band_names=["land class"],
+            colormap=colours,
+            tags=tags | {"CLASSES": legend},
+            overview_resampling="mode",
         ),
         "rgb": CogWriter(
-            out / "rgb.tif", frame, np.uint8, 4, band_names=["red", "green", "blue", "alpha"], tags=tags,
+            out / "rgb.tif",
+            frame,
+            np.uint8,
+            4,
+            band_names=["red", "green", "blue", "alpha"],
+            tags=tags,
         ),
-    }  # fmt: skip
+    }
 
 
 def _layer(name: str, layers: dict[str, NDArray]) -> NDArray:

@@ -1,4 +1,5 @@
-"""The built-in conditions: semantics, dem, dsm and image, read by geo_io; and the crosswalks that ship with it."""
+"""The built-in conditions: semantics, dem, dsm and image, read by geo_io; and the crosswalks
+that ship with it."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from earthgen import __version__, hookimpl
-from earthgen.backends import ConditionEncoder, Offer, PluginInfo
+from earthgen.hookspecs import Offer, PluginInfo
+from earthgen.stages.backends import ConditionEncoder
 
 if TYPE_CHECKING:
     from geo_io.legend import Crosswalk
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
 
 @hookimpl
 def earthgen_info() -> PluginInfo:
-    return PluginInfo("conditions", __version__, "Apache-2.0", "reads land cover, heights and images")
+    return PluginInfo(
+        "conditions", __version__, "Apache-2.0", "reads land cover, heights and images"
+    )
 
 
 @hookimpl
@@ -26,7 +30,9 @@ def earthgen_condition_encoders() -> Iterable[Offer[ConditionEncoder]]:
 
     return [
         Offer(
-            "semantics", lambda: create("semantics"), "land cover, buildings and trees from vector and raster layers"
+            "semantics",
+            lambda: create("semantics"),
+            "land cover, buildings and trees from vector and raster layers",
         ),
         Offer("dem", lambda: create("dem"), "height of the ground, metres"),
         Offer("dsm", lambda: create("dsm"), "height of the topmost surface, metres"),

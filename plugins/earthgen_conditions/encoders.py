@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from earthgen.backends import Condition, ConditionEncoder
+from earthgen.stages.backends import Condition, ConditionEncoder
 from geo_io.elevation import ElevationReader, open_elevation
-from geo_io.errors import InputError, LegendError
+from geo_io.errors import InputError
 from geo_io.frame import Frame
 from geo_io.image import ImageReader, open_image
 from geo_io.layers import Raster, Semantics
 from geo_io.legend import Crosswalk, load_crosswalk
-from geo_io.semantics import SemanticsReader, open_semantics
-from geo_io.semantics_options import SemanticsOptions
+from geo_io.semantics.options import SemanticsOptions
+from geo_io.semantics.reader import SemanticsReader, open_semantics
 
 UNMAPPED_SHOWN = 20
 """Unmapped values that are listed one by one."""
@@ -58,7 +58,9 @@ class SemanticsCondition:
         ]
         rest = found.unmapped[UNMAPPED_SHOWN:]
         if rest:
-            warnings.append(f"{len(rest)} more values map to no class ({sum(v.area for v in rest):,.0f} m2)")
+            warnings.append(
+                f"{len(rest)} more values map to no class ({sum(v.area for v in rest):,.0f} m2)"
+            )
         for source in found.sources:
             counts = {
                 "geometries were repaired": source.repaired,
@@ -68,7 +70,9 @@ class SemanticsCondition:
                 "lines of a class without a width were left out": source.no_width,
                 "points are no trees and were left out": source.points,
             }
-            warnings += [f"{source.source}: {count:,} {what}" for what, count in counts.items() if count]
+            warnings += [
+                f"{source.source}: {count:,} {what}" for what, count in counts.items() if count
+            ]
             if not source.meets:
                 warnings.append(f"{source.source} does not meet the region")
         return {**self.reader.summary(), **found.to_dict(), "warnings": warnings}
@@ -89,9 +93,13 @@ class RasterCondition:
         found = self.reader.survey(frame)
         warnings = []
         if found["coverage"] < 0.999:
-            warnings.append(f"the {self.name} covers {found['coverage']:.1%} of the region; {self.elsewhere}")
+            warnings.append(
+                f"the {self.name} covers {found['coverage']:.1%} of the region; {self.elsewhere}"
+            )
         if found["voids"] > 0:
-            warnings.append(f"{found['voids']:.1%} of the {self.name} in the region is nodata; {self.elsewhere}")
+            warnings.append(
+                f"{found['voids']:.1%} of the {self.name} in the region is nodata; {self.elsewhere}"
+            )
         return {**self.reader.summary(), **found, "warnings": warnings}
 
 
@@ -119,14 +127,18 @@ class DemEncoder:
 
     def open(self, sources: Sequence[Any], frame: Frame, options: Mapping[str, Any]) -> Condition:
         unit, crs = options[f"{self.name}_unit"], options["assume_crs"]
-        reader = open_elevation(_only(sources, self.name), unit=unit, assume_crs=crs, what=self.name.upper())
+        reader = open_elevation(
+            _only(sources, self.name), unit=unit, assume_crs=crs, what=self.name.upper()
+        )
         return RasterCondition(self.name.upper(), reader, self.elsewhere)
 
 
 class DsmEncoder(DemEncoder):
-    """Height of the topmost surface; layers as of DemEncoder, with NaN where the file holds no height.
+    """Height of the topmost surface; layers as of DemEncoder, with NaN where the file holds no
+    height.
 
-    A filled ground is a fair guess; a filled surface would stand above it as a building that nobody measured.
+    A filled ground is a fair guess; a filled surface would stand above it as a building that nobody
+    measured.
     """
 
     name = "dsm"
@@ -159,19 +171,23 @@ def find_legend(name: str, known: Sequence[Crosswalk]) -> Crosswalk:
 
     Raises
     ------
-    LegendError, MissingFileError
+    InputError, MissingFileError
     """
     for crosswalk in known:
         if crosswalk.name == name:
             return crosswalk
     if "." in name or "/" in name:
         return load_crosswalk(name)
-    raise LegendError(
-        f"there is no legend {name!r}", f"name a .yaml file or one of {', '.join(sorted(c.name for c in known))}"
+    raise InputError(
+        f"there is no legend {name!r}",
+        f"name a .yaml file or one of {', '.join(sorted(c.name for c in known))}",
     )
 
 
 def _only(sources: Sequence[Any], name: str) -> Any:
     if len(sources) != 1:
-        raise InputError(f"{len(sources)} sources were given for {name}", "give one; mosaic several into a VRT first")
+        raise InputError(
+            f"{len(sources)} sources were given for {name}",
+            "give one; mosaic several into a VRT first",
+        )
     return sources[0]

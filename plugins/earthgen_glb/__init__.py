@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import earthgen
-from earthgen.backends import Offer, PluginInfo
-from earthgen.hooks import hookimpl
+from earthgen.hookspecs import Offer, PluginInfo, hookimpl
 
 if TYPE_CHECKING:
     from earthgen_glb.exporter import GlbExporter
@@ -14,7 +13,9 @@ if TYPE_CHECKING:
 
 @hookimpl
 def earthgen_info() -> PluginInfo:
-    return PluginInfo("glb", earthgen.__version__, "Apache-2.0", "exports the surface as a coloured glTF mesh")
+    return PluginInfo(
+        "glb", earthgen.__version__, "Apache-2.0", "exports the surface as a coloured glTF mesh"
+    )
 
 
 @hookimpl

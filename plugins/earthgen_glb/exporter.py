@@ -1,8 +1,9 @@
 """The surface of a world as binary glTF 2.0.
 
-One node and mesh a tile. Axes are glTF's: x east, y up, z south, relative to the anchor in the scene's extras.
-Colours are linear RGB, as the specification wants them in COLOR_0, in 16 bits, because 8 would show steps in dark
-woods. There are no normals: a viewer then shades each face flat, which the specification demands of it.
+One node and mesh a tile. Axes are glTF's: x east, y up, z south, relative to the anchor in the
+scene's extras. Colours are linear RGB, as the specification wants them in COLOR_0, in 16 bits,
+because 8 would show steps in dark woods. There are no normals: a viewer then shades each face flat,
+which the specification demands of it.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from numpy.typing import NDArray
 
 import earthgen
 from earthgen.errors import StoreError
-from earthgen.levels import colours
-from earthgen.mesh import Mesh, pieces, surface_mesh
 from earthgen.progress import Progress
-from earthgen.selection import anchor_of, extent, origin, select
-from earthgen.world import World
-from geo_io.frame import Bounds
+from earthgen.render.mesh import Mesh, pieces, surface_mesh
+from earthgen.voxels.tile import colours
+from earthgen.world.selection import anchor_of, origin, select
+from earthgen.world.world import World
+from geo_io.frame import Bounds, extent
 
 FACES_LIMIT = 4_000_000
-"""A mesh of more quads is written as one file a tile: single ones get too large for most viewers."""
+"""A mesh of more quads is written as one file a tile: single ones get too large for most
+viewers."""
 
 
 def _linear() -> NDArray:
@@ -57,10 +59,11 @@ class Part:
 
 
 class GlbExporter:
-    """Writes world.glb, or world_TX_TY.glb for each tile of a world of more than `FACES_LIMIT` faces.
+    """Writes world.glb, or world_TX_TY.glb for each tile of a world of more than `FACES_LIMIT`
+    faces.
 
-    All files of one export share their anchor, so that they fit together as they are. A coarser `level` makes
-    smaller files.
+    All files of one export share their anchor, so that they fit together as they are. A coarser
+    `level` makes smaller files.
     """
 
     name = "glb"
@@ -68,8 +71,10 @@ class GlbExporter:
     def __init__(self, faces_limit: int = FACES_LIMIT) -> None:
         self.faces_limit = faces_limit
 
-    def export(self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress) -> list[Path]:
-        """Write into the folder `out`; see `earthgen.backends.Exporter`.
+    def export(
+        self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress
+    ) -> list[Path]:
+        """Write into the folder `out`; see `earthgen.render.interfaces.Exporter`.
 
         Raises
         ------
@@ -103,12 +108,16 @@ class GlbExporter:
                 name = "tile_{}_{}".format(*piece.tile)
                 held.append((piece.tile, make_part(name, mesh, colours(piece.splats.sh))))
             if faces > self.faces_limit:
-                written += [write_glb(out / "world_{}_{}.glb".format(*tile), [part], extras) for tile, part in held]
+                written += [
+                    write_glb(out / "world_{}_{}.glb".format(*tile), [part], extras)
+                    for tile, part in held
+                ]
                 held = []
             progress.step("tile {}, {}".format(*piece.tile))
         if faces == 0:
             raise StoreError(
-                f"world {world.path} has no voxels within {extent(frame.bounds)}", "give bounds where it has data"
+                f"world {world.path} has no voxels within {extent(frame.bounds)}",
+                "give bounds where it has data",
             )
         if faces <= self.faces_limit:
             written.append(write_glb(out / "world.glb", [part for _, part in held], extras))
@@ -144,12 +153,15 @@ def write_glb(path: Path, parts: list[Part], extras: dict[str, Any]) -> Path:
     size = 0
 
     def add(data: NDArray, component: int, kind: str, target: int, **more: Any) -> int:
-        """Append an array, whose rows are multiples of four bytes, as an accessor. Returns its index."""
+        """Append an array, whose rows are multiples of four bytes, as an accessor. Returns its
+        index."""
         nonlocal size
         raw = data.tobytes()
         stride = data.itemsize * data.shape[1] if target == gltf.ARRAY_BUFFER else None
         document.bufferViews.append(
-            gltf.BufferView(buffer=0, byteOffset=size, byteLength=len(raw), byteStride=stride, target=target)
+            gltf.BufferView(
+                buffer=0, byteOffset=size, byteLength=len(raw), byteStride=stride, target=target
+            )
         )
         count = len(data) if target == gltf.ARRAY_BUFFER else data.size
         document.accessors.append(
@@ -169,13 +181,21 @@ def write_glb(path: Path, parts: list[Part], extras: dict[str, Any]) -> Path:
     for number, part in enumerate(parts):
         low, high = part.position.min(axis=0), part.position.max(axis=0)
         position = add(
-            part.position, gltf.FLOAT, gltf.VEC3, gltf.ARRAY_BUFFER,
-            min=[float(value) for value in low], max=[float(value) for value in high],
-        )  # fmt: skip
-        colour = add(part.colour, gltf.UNSIGNED_SHORT, gltf.VEC4, gltf.ARRAY_BUFFER, normalized=True)
+            part.position,
+            gltf.FLOAT,
+            gltf.VEC3,
+            gltf.ARRAY_BUFFER,
+            min=[float(value) for value in low],
+            max=[float(value) for value in high],
+        )
+        colour = add(
+            part.colour, gltf.UNSIGNED_SHORT, gltf.VEC4, gltf.ARRAY_BUFFER, normalized=True
+        )
         index = add(part.triangle, gltf.UNSIGNED_INT, gltf.SCALAR, gltf.ELEMENT_ARRAY_BUFFER)
         attributes = gltf.Attributes(POSITION=position, COLOR_0=colour)
-        primitive = gltf.Primitive(attributes=attributes, indices=index, material=0, mode=gltf.TRIANGLES)
+        primitive = gltf.Primitive(
+            attributes=attributes, indices=index, material=0, mode=gltf.TRIANGLES
+        )
         document.meshes.append(gltf.Mesh(name=part.name, primitives=[primitive]))
         document.nodes.append(gltf.Node(name=part.name, mesh=number))
     document.buffers = [gltf.Buffer(byteLength=size)]

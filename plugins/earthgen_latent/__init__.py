@@ -1,7 +1,7 @@
 """The learned backends: geometry and texture from a set of weights (docs/latent.md).
 
-`height-flow` makes a height map and raises it to voxels; `latent` makes voxels and Gaussians by the chain of
-EarthCrafter. Nothing here loads torch before a backend is created.
+`height-flow` makes a height map and raises it to voxels; `latent` makes voxels and Gaussians by the
+chain of EarthCrafter. Nothing here loads torch before a backend is created.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earthgen.backends import GeometryBackend, Offer, PluginInfo, TextureBackend
-from earthgen.hooks import hookimpl
+from earthgen.hookspecs import Offer, PluginInfo, hookimpl
+from earthgen.stages.backends import GeometryBackend, TextureBackend
 
 if TYPE_CHECKING:
     from earthgen_latent.geometry import LatentGeometry
@@ -30,7 +30,7 @@ def _height_flow(weights: str | Path | None = None, **options: Any) -> HeightFlo
 
 def _geometry(
     weights: str | Path | None = None, sparse_backend: str | None = None, **options: Any
-) -> LatentGeometry:  # fmt: skip
+) -> LatentGeometry:
     from earthgen_latent.geometry import LatentGeometry
 
     return LatentGeometry(weights, sparse_backend=sparse_backend, **options)
@@ -38,7 +38,7 @@ def _geometry(
 
 def _texture(
     weights: str | Path | None = None, sparse_backend: str | None = None, **options: Any
-) -> LatentTexture:  # fmt: skip
+) -> LatentTexture:
     from earthgen_latent.texture import LatentTexture
 
     return LatentTexture(weights, sparse_backend=sparse_backend, **options)

@@ -1,6 +1,8 @@
-"""Land classes that a network was not trained on: a relative that it knows stands in, or a rule paints them.
+"""Land classes that a network was not trained on: a relative that it knows stands in, or a rule
+paints them.
 
-A class that training never showed has an embedding of random numbers, and what a network makes of it is anything.
+A class that training never showed has an embedding of random numbers, and what a network makes of
+it is anything.
 """
 
 from __future__ import annotations
@@ -41,14 +43,18 @@ RELATIVES: Mapping[str, tuple[str, ...]] = {
 """What comes next to a class, the nearest first. Snow, ice and buildings are like nothing else."""
 
 PAINTED: Mapping[str, tuple[int, int, int]] = {
-    "river": (74, 86, 78), "lake": (58, 76, 80), "sea": (46, 72, 88), "snow_ice": (232, 236, 240),
-}  # fmt: skip
+    "river": (74, 86, 78),
+    "lake": (58, 76, 80),
+    "sea": (46, 72, 88),
+    "snow_ice": (232, 236, 240),
+}
 """sRGB of classes without a known relative, where the network was never shown their colour."""
 
 
 @functools.lru_cache(maxsize=8)
 def stand_ins(known: tuple[str, ...]) -> NDArray:
-    """(256,) uint8: what a network is told of each class code; 0, unknown, of classes without a known relative.
+    """(256,) uint8: what a network is told of each class code; 0, unknown, of classes without a
+    known relative.
 
     known : names of the classes that it was trained on; empty for all
     """
@@ -62,7 +68,8 @@ def stand_ins(known: tuple[str, ...]) -> NDArray:
 
 @functools.lru_cache(maxsize=8)
 def paints(known: tuple[str, ...]) -> tuple[NDArray, NDArray]:
-    """(256,) bool, which class codes a rule paints; and (256, 3) uint8, their colours. known : as of `stand_ins`"""
+    """(256,) bool, which class codes a rule paints; and (256, 3) uint8, their colours. known :
+    as of `stand_ins`"""
     table, colours = np.zeros(256, bool), np.zeros((256, 3), np.uint8)
     for name, colour in PAINTED.items():
         code = codes()[name]

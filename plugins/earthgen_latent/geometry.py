@@ -1,4 +1,5 @@
-"""The geometry backend `latent`: cells, latents and voxels by StructFM and StructVAE, along a height map or without."""
+"""The geometry backend `latent`: cells, latents and voxels by StructFM and StructVAE, along a
+height map or without."""
 
 from __future__ import annotations
 
@@ -10,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.agreement import raised_cosine
-from earthgen.blocks import Block
 from earthgen.errors import PluginError
-from earthgen.estimates import Cost
-from earthgen.noise import Noise
-from earthgen.stages import Read, Stage
+from earthgen.noise.philox import Noise
+from earthgen.stages.backends import Cost
+from earthgen.stages.blending import raised_cosine
+from earthgen.stages.block import Block
+from earthgen.stages.stage import Read, Stage
+from earthgen.stages.voxel_blending import blend_voxels
 from earthgen.terrain.cover import code, is_class, known_cover, on_surface, semantics_on
-from earthgen.voxel_agreement import blend_voxels
-from earthgen.voxels import GEOMETRY_FIELDS
+from earthgen.voxels.voxels import GEOMETRY_FIELDS
 from earthgen_latent.costs import cost_of
 from earthgen_latent.height_map import MARGIN, STRIDE
 from earthgen_latent.heights import PART as HEIGHT_FLOW
@@ -26,7 +27,15 @@ from earthgen_latent.heights import HeightSampler, height_of
 from earthgen_latent.known import COLUMNS, columns_stage
 from earthgen_latent.networks import Learned, open_networks
 from earthgen_latent.sampling import USE, Sampling, lattice, names
-from earthgen_latent.solid import HOUSE, SOLID, Columns, building_objects, crown_objects, raised, standing_classes
+from earthgen_latent.solid import (
+    HOUSE,
+    SOLID,
+    Columns,
+    building_objects,
+    crown_objects,
+    raised,
+    standing_classes,
+)
 from earthgen_latent.structure import (
     ABSENT,
     COARSE,
@@ -42,7 +51,7 @@ from earthgen_latent.structure import (
 from geo_io.frame import Frame
 
 if TYPE_CHECKING:
-    from earthgen.stages import Inputs
+    from earthgen.stages.block import Inputs
 
 VOXELS = "latent.voxels"
 
@@ -51,21 +60,34 @@ class LatentGeometry(Learned):
     """Voxels decoded from latents.
 
     weights : folder of a set; None for the one that the package comes with
-    height_map : whether heights are generated first, as a condition of what follows; a surface model goes before them
-    steps, method, guidance, shift, use, rule, phases : as of `Sampling`; `use` is what structure is told
+    height_map : whether heights are generated first, as a condition of what follows; a surface
+        model goes before them
+    steps, method, guidance, shift, use, rule, phases : as of `Sampling`; `use` is what structure is
+        told
     window, stride : of the flows' windows, voxels; None for what suits the weights
     surface : stride of the windows of voxels
     variant : other structures for the same heights
-    device : of torch; sparse_backend : as --sparse-backend; precision : of products, "fp32" or "bf16"
+    device : of torch; sparse_backend : as --sparse-backend; precision : of products, "fp32" or
+        "bf16"
     """
 
     name = "latent"
 
     def __init__(
-        self, weights: str | Path | None = None, *, height_map: bool = True, window: int | None = None,
-        stride: int | None = None, surface: int = STRIDE, variant: int = 0, device: str = "cpu",
-        sparse_backend: str | None = None, precision: str = "fp32", use: str | Sequence[str] = USE, **sampling: Any,
-    ) -> None:  # fmt: skip
+        self,
+        weights: str | Path | None = None,
+        *,
+        height_map: bool = True,
+        window: int | None = None,
+        stride: int | None = None,
+        surface: int = STRIDE,
+        variant: int = 0,
+        device: str = "cpu",
+        sparse_backend: str | None = None,
+        precision: str = "fp32",
+        use: str | Sequence[str] = USE,
+        **sampling: Any,
+    ) -> None:
         settings = Sampling(use=names(use), **sampling)
         made = height_map and "height" in settings.use
         parts = (COARSE, FINE, VAE, *((HEIGHT_FLOW,) if made else ()))
@@ -73,8 +95,10 @@ class LatentGeometry(Learned):
         cell = networks.config(VAE).stride
         unit = cell * networks.config(COARSE).patch
         if any(edge % unit for edge in networks.band):
-            raise PluginError(f"the band {networks.band} of the weights is no multiple of {unit} voxels",
-                              "report it to the plugin's author")  # fmt: skip
+            raise PluginError(
+                f"the band {networks.band} of the weights is no multiple of {unit} voxels",
+                "report it to the plugin's author",
+            )
         wide, step = lattice(window, stride, networks.window, unit)
         self.networks = networks
         self.structure = Structure(networks, settings, wide, step, made, variant)
@@ -84,7 +108,9 @@ class LatentGeometry(Learned):
         """What a column of voxels takes."""
         structure = self.structure
         flows = (COARSE, FINE, *((HEIGHT_FLOW,) if structure.heights else ()))
-        return cost_of(self.networks, structure.sampling, structure.window, structure.stride, flows, (VAE,))
+        return cost_of(
+            self.networks, structure.sampling, structure.window, structure.stride, flows, (VAE,)
+        )
 
     def stages(self) -> Sequence[Stage]:
         """Columns, heights, cells, latents, voxels' logits, surface."""
@@ -92,30 +118,48 @@ class LatentGeometry(Learned):
         agreed = structure.sampling.stages
         stages = [columns_stage()]
         if structure.heights:
-            heights = HeightSampler(self.networks, structure.sampling, structure.window, structure.stride, HEIGHTS)
+            heights = HeightSampler(
+                self.networks, structure.sampling, structure.window, structure.stride, HEIGHTS
+            )
             stages += agreed(heights)
         coarse, fine = CoarseSampler(structure), FineSampler(structure)
         stages += agreed(coarse)
         stages += agreed(fine)
         around = tuple(Read(stage.name, cells=structure.cell) for stage in (coarse, fine))
         merge = partial(
-            blend_voxels, structure.window, structure.stride, raised_cosine, {"logit": ABSENT}, ("semantic",)
+            blend_voxels,
+            structure.window,
+            structure.stride,
+            raised_cosine,
+            {"logit": ABSENT},
+            ("semantic",),
         )
         stages.append(
             Stage(
-                VOXELS, structure.window, OCCUPANCY, partial(decode, structure), around, structure.stride, merge=merge
+                VOXELS,
+                structure.window,
+                OCCUPANCY,
+                partial(decode, structure),
+                around,
+                structure.stride,
+                merge=merge,
             )
         )
         reads = (*structure.sources, VOXELS, "semantics")
         last = Stage(
-            "latent.surface", self.surface + 2 * MARGIN, GEOMETRY_FIELDS, partial(make_surface, structure),
-            tuple(Read(source, cells=SOLID) for source in reads), self.surface,
-        )  # fmt: skip
+            "latent.surface",
+            self.surface + 2 * MARGIN,
+            GEOMETRY_FIELDS,
+            partial(make_surface, structure),
+            tuple(Read(source, cells=SOLID) for source in reads),
+            self.surface,
+        )
         return [*stages, last]
 
 
 def make_surface(structure: Structure, window: Frame, inputs: Inputs, noise: Noise) -> Block:
-    """The surface of `window`, from candidates whose logits are blended: they are thresholded here, once."""
+    """The surface of `window`, from candidates whose logits are blended: they are thresholded
+    here, once."""
     inner = window.pad(SOLID)
     known: Block = inputs[COLUMNS].crop(inner)
     voxels: Block = inputs[VOXELS].crop(inner)
@@ -141,24 +185,34 @@ def make_surface(structure: Structure, window: Frame, inputs: Inputs, noise: Noi
     right = (thing == semantic)[inner.y[1] - 1 - voxels.xyz[:, 1], voxels.xyz[:, 0] - inner.x[0]]
     above = kept & right & (voxels.xyz[:, 2] >= 0) & (voxels.sparse["semantic"] != 0)
     ground = np.ascontiguousarray(known["ground"])
-    return raised(window, inner, ground, columns, voxels.xyz[above], voxels.sparse["semantic"][above]).block()
+    return raised(
+        window, inner, ground, columns, voxels.xyz[above], voxels.sparse["semantic"][above]
+    ).block()
 
 
-def _heights(structure: Structure, inputs: Mapping[str, Any], inner: Frame, known: Block) -> NDArray:
+def _heights(
+    structure: Structure, inputs: Mapping[str, Any], inner: Frame, known: Block
+) -> NDArray:
     """(ny, nx) float32 metres above the ground as the condition has them, NaN where it has none."""
     height = known["above"]
     if HEIGHTS in inputs:
-        height = np.where(np.isfinite(height), height, height_of(inputs[HEIGHTS].crop(inner), structure.networks))
-    return np.asarray(height if "height" in structure.sampling.use else np.full_like(height, np.nan))
+        height = np.where(
+            np.isfinite(height), height, height_of(inputs[HEIGHTS].crop(inner), structure.networks)
+        )
+    return np.asarray(
+        height if "height" in structure.sampling.use else np.full_like(height, np.nan)
+    )
 
 
 def tops_of(frame: Frame, voxels: Block) -> tuple[NDArray, NDArray, NDArray]:
-    """The highest voxel of each column, (ny, nx) int32, its class, uint8, and (n,) bool, which candidates stay.
+    """The highest voxel of each column, (ny, nx) int32, its class, uint8, and (n,) bool, which
+    candidates stay.
 
     voxels : candidates in the columns of `frame`, sorted by (y, x, z)
 
-    Candidates stay where their logit is above 0. A column that has candidates and none above 0 keeps the likeliest, of
-    equals the lowest: a surface at even odds between two heights is no hole. A column without any is bare ground.
+    Candidates stay where their logit is above 0. A column that has candidates and none above 0
+    keeps the likeliest, of equals the lowest: a surface at even odds between two heights is no
+    hole. A column without any is bare ground.
     """
     level, semantic = np.full(frame.shape, -1, np.int32), np.zeros(frame.shape, np.uint8)
     xyz, logit = voxels.xyz, voxels.sparse["logit"]
@@ -179,9 +233,11 @@ def tops_of(frame: Frame, voxels: Block) -> tuple[NDArray, NDArray, NDArray]:
 
 
 def exact_tops(frame: Frame, level: NDArray, height: NDArray) -> NDArray:
-    """(ny, nx) float32 metres: heights where the voxels are within one of them, else the voxels' upper faces.
+    """(ny, nx) float32 metres: heights where the voxels are within one of them, else the voxels'
+    upper faces.
 
-    The voxels stay what they are: `earthgen.columns.top_level` of a top is its level. Ground level is 0.
+    The voxels stay what they are: `earthgen.voxels.heightfield.top_level` of a top is its level.
+    Ground level is 0.
     """
     size = np.float32(frame.voxel_size)
     face = (level + 1).astype(np.float32) * size

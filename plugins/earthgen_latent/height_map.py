@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from earthgen.blocks import Block
-from earthgen.estimates import Cost
-from earthgen.noise import Noise
-from earthgen.stages import Read, Stage
+from earthgen.noise.philox import Noise
+from earthgen.stages.backends import Cost
+from earthgen.stages.block import Block
+from earthgen.stages.stage import Read, Stage
 from earthgen.terrain.cover import semantics_on
-from earthgen.voxels import GEOMETRY_FIELDS
+from earthgen.voxels.voxels import GEOMETRY_FIELDS
 from earthgen_latent.costs import cost_of
 from earthgen_latent.heights import PART, HeightSampler, height_of
 from earthgen_latent.known import COLUMNS, columns_stage
@@ -24,7 +24,7 @@ from earthgen_latent.solid import SOLID, columns_of, raised
 from geo_io.frame import Frame
 
 if TYPE_CHECKING:
-    from earthgen.stages import Inputs
+    from earthgen.stages.block import Inputs
 
 STRIDE, MARGIN = 256, 16
 """Voxels: the core of a window of geometry, and what levels of detail want around it."""
@@ -43,10 +43,17 @@ class HeightFlowGeometry(Learned):
     name = "height-flow"
 
     def __init__(
-        self, weights: str | Path | None = None, *, window: int | None = None, stride: int | None = None,
-        surface: int = STRIDE, device: str = "cpu", precision: str = "fp32", use: str | Sequence[str] = USE,
+        self,
+        weights: str | Path | None = None,
+        *,
+        window: int | None = None,
+        stride: int | None = None,
+        surface: int = STRIDE,
+        device: str = "cpu",
+        precision: str = "fp32",
+        use: str | Sequence[str] = USE,
         **sampling: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.sampling = Sampling(use=names(use), **sampling)
         self.networks = open_networks(weights, (PART,), device, precision=precision)
         unit = 2 ** (len(self.networks.config(PART).channels) - 1)
@@ -60,18 +67,27 @@ class HeightFlowGeometry(Learned):
     def stages(self) -> Sequence[Stage]:
         """What is known of the columns, their heights under the rule, and the surface."""
         heights = HeightSampler(self.networks, self.sampling, self.window, self.stride)
-        reads = (Read(COLUMNS, cells=SOLID), Read(heights.name, cells=SOLID), Read("semantics", cells=SOLID))
+        reads = (
+            Read(COLUMNS, cells=SOLID),
+            Read(heights.name, cells=SOLID),
+            Read("semantics", cells=SOLID),
+        )
         last = Stage(
-            "height-flow.surface", self.surface + 2 * MARGIN, GEOMETRY_FIELDS,
-            partial(make_surface, self.networks, heights.name, "height" in self.sampling.use), reads, self.surface,
-        )  # fmt: skip
+            "height-flow.surface",
+            self.surface + 2 * MARGIN,
+            GEOMETRY_FIELDS,
+            partial(make_surface, self.networks, heights.name, "height" in self.sampling.use),
+            reads,
+            self.surface,
+        )
         return [columns_stage(), *self.sampling.stages(heights), last]
 
 
 def make_surface(
     networks: Networks, heights: str, measured: bool, window: Frame, inputs: Inputs, noise: Noise
-) -> Block:  # fmt: skip
-    """The surface of `window`. measured : whether a surface model's heights count where it has data"""
+) -> Block:
+    """The surface of `window`. measured : whether a surface model's heights count where it has
+    data"""
     inner = window.pad(SOLID)
     known: Block = inputs[COLUMNS].crop(inner)
     height = height_of(inputs[heights].crop(inner), networks)

@@ -1,4 +1,4 @@
-"""Heights above the ground by the flow on height maps: a sampler for `earthgen.agreement`."""
+"""Heights above the ground by the flow on height maps: a sampler for `earthgen.stages.blending`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from earthgen.agreement import STATE, Known
-from earthgen.blocks import Block
 from earthgen.models.height_flow import HeightFlow, ground_slopes
-from earthgen.stages import Read
+from earthgen.stages.blending import STATE, InpaintingMask
+from earthgen.stages.block import Block
+from earthgen.stages.stage import Read
 from earthgen_latent.known import COLUMNS
 from earthgen_latent.networks import Networks, inference
 from earthgen_latent.sampling import Sampling, pinned
@@ -24,7 +24,8 @@ PART = "height-flow"
 
 @dataclass(frozen=True)
 class HeightSampler:
-    """A `earthgen.agreement.Sampler` of height maps; where a surface model is known, it goes straight to that."""
+    """A `earthgen.stages.blending.Sampler` of height maps; where a surface model is known, it
+    goes straight to that."""
 
     networks: Networks
     sampling: Sampling
@@ -36,7 +37,13 @@ class HeightSampler:
     reads: tuple[Read, ...] = (Read(COLUMNS, cells=1),)  # a cell around, for slopes
 
     def advance(
-        self, state: NDArray, window: Frame, inputs: Mapping[str, Any], start: float, stop: float, known: Known | None
+        self,
+        state: NDArray,
+        window: Frame,
+        inputs: Mapping[str, Any],
+        start: float,
+        stop: float,
+        known: InpaintingMask | None,
     ) -> NDArray:
         """(ny, nx, 1) float32 at time `stop`."""
         self.networks.check(window)
@@ -45,7 +52,9 @@ class HeightSampler:
         with inference(self.networks):
             model: HeightFlow = self.networks(PART)
             device = self.networks.device
-            slopes = ground_slopes(_tensor(around["ground"], device), window.voxel_size)[:, :, inside[0], inside[1]]
+            slopes = ground_slopes(_tensor(around["ground"], device), window.voxel_size)[
+                :, :, inside[0], inside[1]
+            ]
             cover = _tensor(self.networks.told(PART, around["cover"][inside]), device)
             if "semantics" not in self.sampling.use:
                 cover = torch.zeros_like(cover)
@@ -58,7 +67,9 @@ class HeightSampler:
                 mask = mask | known.mask
             predict = pinned(predict, model.flow, _map(mask, device), _map(data, device))
             few = PART in self.networks.few_steps
-            found = self.sampling.follow(model.flow, predict, _map(state[..., 0], device), start, stop, few)
+            found = self.sampling.follow(
+                model.flow, predict, _map(state[..., 0], device), start, stop, few
+            )
             return found[0, 0, :, :, None].float().cpu().numpy()
 
 

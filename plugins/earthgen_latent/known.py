@@ -1,7 +1,7 @@
 """The stage `latent.columns`: the ground, and what is known of each column, a value a column.
 
-Networks run on cells of several sizes. They read what is known from here and not from the conditions, which the engine
-would average to their cells.
+Networks run on cells of several sizes. They read what is known from here and not from the
+conditions, which the engine would average to their cells.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.blocks import Block
-from earthgen.noise import Noise
-from earthgen.stages import Field, Read, Stage
+from earthgen.noise.philox import Noise
+from earthgen.stages.block import Block, Field
+from earthgen.stages.stage import Read, Stage
 from earthgen.terrain.cover import known_cover, on_surface, raster_on, semantics_on
 from earthgen.terrain.ground import GROUND_REACH, make_ground
 from geo_io.frame import Frame
 
 if TYPE_CHECKING:
-    from earthgen.stages import Inputs
+    from earthgen.stages.block import Inputs
 
 COLUMNS = "latent.columns"
 
@@ -29,7 +29,9 @@ WINDOW = 512
 FIELDS = {
     "ground": Field("float32"),  # metres, absolute
     "cover": Field("uint8"),  # class codes, 0 unknown
-    "above": Field("float32"),  # metres of a surface model above the ground, NaN unknown; 0 on water
+    "above": Field(
+        "float32"
+    ),  # metres of a surface model above the ground, NaN unknown; 0 on water
     "image": Field("uint8", (4,)),  # RGBA, alpha 0 unknown
 }
 
@@ -45,15 +47,21 @@ def make_columns(window: Frame, inputs: Inputs, noise: Noise) -> Block:
     inside = outer.slices(window)
     cover = semantics_on(inputs, outer).cover
     land = make_ground(
-        outer, known_cover(cover), raster_on(inputs, "dem", outer), raster_on(inputs, "dsm", outer), noise
-    )  # fmt: skip
+        outer,
+        known_cover(cover),
+        raster_on(inputs, "dem", outer),
+        raster_on(inputs, "dsm", outer),
+        noise,
+    )
     ground, cover = np.ascontiguousarray(land.height[inside]), np.ascontiguousarray(cover[inside])
     above = np.full(window.shape, np.nan, np.float32)
     if land.surface is not None:
         above = np.maximum(land.surface[inside] - ground, np.float32(0))
         above[on_surface(cover, "water")] = 0
     image = raster_on(inputs, "image", window)
-    return Block(window, {"ground": ground, "cover": cover, "above": above, "image": _rgba(image, window)})
+    return Block(
+        window, {"ground": ground, "cover": cover, "above": above, "image": _rgba(image, window)}
+    )
 
 
 def _rgba(image: NDArray | None, window: Frame) -> NDArray:

@@ -1,4 +1,5 @@
-"""Networks from a set of weights: named where a backend is created, loaded once in each process that computes."""
+"""Networks from a set of weights: named where a backend is created, loaded once in each process
+that computes."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from earthgen.models.card import WeightSet, open_weights
-from earthgen.models.errors import MissingWeightsError, PrecisionError, WeightsDigestError, WeightsPresetError
+from earthgen.errors import MissingWeightsError, ModelError
 from earthgen.models.presets import PRESETS, Config, Preset, preset
-from earthgen.models.shipped import shipped_weights
-from earthgen.models.weights import VERSION, Header, load_weights, part_path
+from earthgen.models.weights.bundled import shipped_weights
+from earthgen.models.weights.card import WeightSet, open_weights
+from earthgen.models.weights.format import VERSION, Header, load_weights, part_path
 from earthgen.sparse.backends import pick
 from earthgen.sparse.layers import Convolution, TransposedConvolution
 from earthgen.sparse.products import product_dtype
@@ -28,7 +29,8 @@ from earthgen_latent.classes import stand_ins
 from geo_io.frame import Frame
 
 PRECISIONS = ("fp32", "bf16")
-"""Of products. bf16 takes half the time where a CPU has instructions for it, and makes slightly another world."""
+"""Of products. bf16 takes half the time where a CPU has instructions for it, and makes slightly
+another world."""
 
 BAND = (-16, 112)
 """Voxels above and below the ground that weights of no named preset were trained on."""
@@ -50,7 +52,8 @@ class Networks:
     device : of torch
     sparse_backend : what computes sparse convolutions, by name; None for what suits the device
     precision : of products, of `PRECISIONS`
-    classes : names of the land classes that parts were trained on, by "structure" and "texture"; none where unknown
+    classes : names of the land classes that parts were trained on, by "structure" and "texture";
+        none where unknown
     """
 
     folder: str
@@ -69,10 +72,15 @@ class Networks:
     def __call__(self, part: str) -> Any:
         """The network of a part, in evaluation mode: loaded the first time in a process.
 
-        Raises WeightsDigestError where the file changed since the backend was created, else as `load_weights`.
+        Raises ModelError where the file changed since the backend was created, else as
+        `load_weights`.
         """
         return _loaded(
-            str(part_path(self.folder, part)), part, dict(self.digests)[part], self.device, self.sparse_backend
+            str(part_path(self.folder, part)),
+            part,
+            dict(self.digests)[part],
+            self.device,
+            self.sparse_backend,
         )
 
     def config(self, part: str) -> Any:
@@ -80,7 +88,8 @@ class Networks:
 
     @property
     def digest(self) -> str:
-        """Of all parts that are used, and of what they are told of classes: what enters a world's identity."""
+        """Of all parts that are used, and of what they are told of classes: what enters a
+        world's identity."""
         parts = [f"{part}=sha256:{digest}" for part, digest in self.digests]
         if self.classes:
             text = json.dumps(self.classes)
@@ -92,16 +101,22 @@ class Networks:
         return dict(self.classes).get(_kind(part), ())
 
     def told(self, part: str, codes: NDArray) -> NDArray:
-        """What a part is told of class codes: a relative in place of a class that it does not know."""
+        """What a part is told of class codes: a relative in place of a class that it does not
+        know."""
         return stand_ins(self.known(part))[codes]
 
     @property
     def card(self) -> dict[str, Any]:
         """What enters a world's provenance."""
         return {
-            "title": self.title, "licence": self.licence, "preset": self.preset, "version": VERSION,
-            "voxel_size": self.voxel_size, "parts": dict(self.digests), "folder": self.folder,
-        }  # fmt: skip
+            "title": self.title,
+            "licence": self.licence,
+            "preset": self.preset,
+            "version": VERSION,
+            "voxel_size": self.voxel_size,
+            "parts": dict(self.digests),
+            "folder": self.folder,
+        }
 
     @property
     def band(self) -> tuple[int, int]:
@@ -119,9 +134,9 @@ class Networks:
         return preset(self.preset) if self.preset in PRESETS else None
 
     def check(self, frame: Frame) -> None:
-        """Raise WeightsPresetError where a world has other voxels than the weights were trained at."""
+        """Raise ModelError where a world has other voxels than the weights were trained at."""
         if frame.voxel_size != self.voxel_size:
-            raise WeightsPresetError(
+            raise ModelError(
                 f"{self.folder}: the weights are for voxels of {self.voxel_size:g} m, not of {frame.voxel_size:g} m",
                 f"give --voxel-size {self.voxel_size:g}, or weights that were trained at {frame.voxel_size:g} m",
             )
@@ -150,15 +165,18 @@ class Learned:
 
 
 def open_networks(
-    weights: str | Path | None, parts: tuple[str, ...], device: str = "cpu", sparse_backend: str | None = None,
+    weights: str | Path | None,
+    parts: tuple[str, ...],
+    device: str = "cpu",
+    sparse_backend: str | None = None,
     precision: str = "fp32",
-) -> Networks:  # fmt: skip
+) -> Networks:
     """The parts of a set of weights that a backend uses; no tensor is read.
 
     weights : the folder of the set; None for the one that the package comes with
 
-    Raises MissingWeightsError where there is no set, or a part is not in it, PrecisionError for a precision that this
-    machine has no instructions for, else as `open_weights`.
+    Raises MissingWeightsError where there is no set, or a part is not in it, ModelError for a
+    precision that this machine has no instructions for, else as `open_weights`.
     """
     folder = shipped_weights() if weights is None else Path(weights)
     if folder is None:
@@ -174,14 +192,23 @@ def open_networks(
                 f"train it (`earthgen train {part}`), or give a set that has it",
             )
     _check_precision(precision, device)
-    return replace(_described(found, parts), device=device, sparse_backend=sparse_backend, precision=precision)
+    return replace(
+        _described(found, parts), device=device, sparse_backend=sparse_backend, precision=precision
+    )
 
 
 def _check_precision(precision: str, device: str) -> None:
     if precision not in PRECISIONS:
-        raise PrecisionError(f"there is no precision {precision!r}", f"choose of {', '.join(PRECISIONS)}")
-    if precision == "bf16" and product_dtype(torch.bfloat16, torch.device(device)) != torch.bfloat16:
-        raise PrecisionError("this CPU has no instructions for bfloat16, in which it would be slower", "take fp32")
+        raise ModelError(
+            f"there is no precision {precision!r}", f"choose of {', '.join(PRECISIONS)}"
+        )
+    if (
+        precision == "bf16"
+        and product_dtype(torch.bfloat16, torch.device(device)) != torch.bfloat16
+    ):
+        raise ModelError(
+            "this CPU has no instructions for bfloat16, in which it would be slower", "take fp32"
+        )
 
 
 def _described(found: WeightSet, parts: tuple[str, ...]) -> Networks:
@@ -192,13 +219,17 @@ def _described(found: WeightSet, parts: tuple[str, ...]) -> Networks:
     return Networks(
         folder=str(found.folder),
         digests=tuple((part, found.parts[part].digest) for part in parts),
-        configs=tuple((part, PARTS[part].model_validate(found.parts[part].config)) for part in parts),
+        configs=tuple(
+            (part, PARTS[part].model_validate(found.parts[part].config)) for part in parts
+        ),
         title=str(found.card.get("title", "")),
         licence=str(found.card.get("licence") or "not given"),
         preset=headers[0].preset,
         voxel_size=headers[0].voxel_size,
         classes=tuple(
-            (kind, tuple(names)) for kind, names in sorted(found.card.get("classes", {}).items()) if kind in kinds
+            (kind, tuple(names))
+            for kind, names in sorted(found.card.get("classes", {}).items())
+            if kind in kinds
         ),
         few_steps=tuple(part for part in parts if _takes_long_steps(found.parts[part])),
     )
@@ -210,16 +241,21 @@ def _kind(part: str) -> str:
 
 
 def _takes_long_steps(header: Header) -> bool:
-    """Whether a flow was trained to take long steps, by the settings that `earthgen train` keeps."""
+    """Whether a flow was trained to take long steps, by the settings that `earthgen train`
+    keeps."""
     settings = header.settings.get("settings", {})
     return isinstance(settings, dict) and bool(settings.get("shortcut"))
 
 
 @functools.lru_cache(maxsize=16)
-def _loaded(path: str, part: str, digest: str, device: str, sparse_backend: str | None) -> torch.nn.Module:
+def _loaded(
+    path: str, part: str, digest: str, device: str, sparse_backend: str | None
+) -> torch.nn.Module:
     model, header = load_weights(path, part, device=device)
     if header.digest != digest:
-        raise WeightsDigestError(f"{path}: the weights changed while a world was made of them", "start again")
+        raise ModelError(
+            f"{path}: the weights changed while a world was made of them", "start again"
+        )
     if sparse_backend is not None or torch.device(device).type != "cpu":
         backend = pick(device, torch.float32, name=sparse_backend)
         for layer in model.modules():
@@ -244,7 +280,10 @@ def inference(networks: Networks) -> Iterator[None]:
         torch.set_num_threads(1)
         try:
             half = networks.precision == "bf16"
-            with torch.no_grad(), torch.autocast(torch.device(networks.device).type, torch.bfloat16, enabled=half):
+            with (
+                torch.no_grad(),
+                torch.autocast(torch.device(networks.device).type, torch.bfloat16, enabled=half),
+            ):
                 yield
         finally:
             torch.set_num_threads(before)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from earthgen.agreement import DEFAULT_RULE, RULES, Sampler, agree, blended
-from earthgen.errors import UnknownNameError
-from earthgen.models.errors import SamplingError
+from earthgen.errors import ModelError, UnknownNameError
 from earthgen.models.flow import METHODS, Flow, Method, Predict, sample
-from earthgen.stages import Stage
+from earthgen.stages.blending import DEFAULT_RULE, RULES, Sampler, agree, blended
+from earthgen.stages.stage import Stage
 
 USE = ("semantics", "height", "image")
 """Conditions that networks can be told."""
@@ -25,12 +24,14 @@ class Sampling:
     Attributes
     ----------
     steps : evaluations from noise to data
-    method : of `earthgen.models.flow.METHODS`; "" for shortcuts where the weights were trained to take them. Euler's is
+    method : of `earthgen.models.flow.METHODS`; "" for shortcuts where the weights were trained to
+        take them. Euler's is
         the default since it measured best in few steps (docs/models.md)
-    guidance : what the conditions change, times this (classifier-free guidance); 1 is the network as it is
+    guidance : what the conditions change, times this (classifier-free guidance); 1 is the network
+        as it is
     shift : above 1, steps are shorter near the noise
     use : conditions that the network is told, of those that the job has
-    rule : how neighbouring windows agree, of `earthgen.agreement.RULES`
+    rule : how neighbouring windows agree, of `earthgen.stages.blending.RULES`
     phases : of the rule "blended": more agree better on what reaches far, and read further
     """
 
@@ -44,25 +45,38 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or not 1 <= self.steps <= 1000:
-            raise SamplingError(f"{self.steps!r} steps cannot be taken", "give a whole number from 1 to 1000")
+            raise ModelError(
+                f"{self.steps!r} steps cannot be taken", "give a whole number from 1 to 1000"
+            )
         if self.method and self.method not in METHODS:
-            raise SamplingError(f"there is no method {self.method!r}", f"there are {', '.join(METHODS)}")
+            raise ModelError(
+                f"there is no method {self.method!r}", f"there are {', '.join(METHODS)}"
+            )
         if not self.guidance >= 0 or not self.shift > 0:
-            raise SamplingError(f"a guidance of {self.guidance} with a shift of {self.shift} leads nowhere",
-                                "give a guidance of at least 0 and a shift above 0")  # fmt: skip
+            raise ModelError(
+                f"a guidance of {self.guidance} with a shift of {self.shift} leads nowhere",
+                "give a guidance of at least 0 and a shift above 0",
+            )
         unknown = sorted(set(self.use) - set(USE))
         if unknown:
-            raise SamplingError(f"there is no condition {unknown[0]!r} to use", f"there are {', '.join(USE)}")
+            raise ModelError(
+                f"there is no condition {unknown[0]!r} to use", f"there are {', '.join(USE)}"
+            )
         if not isinstance(self.phases, int) or not 1 <= self.phases <= 8:
-            raise SamplingError(f"windows cannot be blended in {self.phases!r} phases", "give 1 to 8, such as 2")
+            raise ModelError(
+                f"windows cannot be blended in {self.phases!r} phases", "give 1 to 8, such as 2"
+            )
         if self.rule not in RULES:
             raise UnknownNameError(
-                f"there is no rule {self.rule!r} for neighbouring windows", f"choose of {', '.join(RULES)}"
+                f"there is no rule {self.rule!r} for neighbouring windows",
+                f"choose of {', '.join(RULES)}",
             )
 
     def stages(self, sampler: Sampler) -> list[Stage]:
         """The stages of a sampler under the rule."""
-        return blended(sampler, self.phases) if self.rule == "blended" else agree(sampler, self.rule)
+        return (
+            blended(sampler, self.phases) if self.rule == "blended" else agree(sampler, self.rule)
+        )
 
     def method_of(self, few_steps: bool) -> Method:
         """The method for a network that was trained for few steps, or was not."""
@@ -70,16 +84,31 @@ class Sampling:
             return self.method  # type: ignore[return-value]
         return "shortcut" if few_steps else "euler"
 
-    def follow(self, flow: Flow, predict: Predict, state: Tensor, start: float, stop: float, few_steps: bool) -> Tensor:
+    def follow(
+        self,
+        flow: Flow,
+        predict: Predict,
+        state: Tensor,
+        start: float,
+        stop: float,
+        few_steps: bool,
+    ) -> Tensor:
         """The state at time `stop`, from that at `start`."""
         return sample(
-            flow, predict, state, steps=self.steps, method=self.method_of(few_steps), shift=self.shift, start=start,
+            flow,
+            predict,
+            state,
+            steps=self.steps,
+            method=self.method_of(few_steps),
+            shift=self.shift,
+            start=start,
             stop=stop,
-        )  # fmt: skip
+        )
 
 
 def names(use: str | Sequence[str]) -> tuple[str, ...]:
-    """Names of conditions from a list or a text such as "semantics,image"; "" and "none" are no names."""
+    """Names of conditions from a list or a text such as "semantics,image"; "" and "none" are no
+    names."""
     given = use.split(",") if isinstance(use, str) else list(use)
     return tuple(name.strip() for name in given if name.strip() not in ("", "none"))
 
@@ -94,7 +123,9 @@ def pinned(predict: Predict, flow: Flow, mask: Tensor | None, data: Tensor) -> P
 
     def known(state: Tensor, time: float, step: float) -> Tensor:
         truth = (
-            data if flow.predicts == "data" else flow.as_prediction((data - state) / max(1 - time, 1e-6), state, time)
+            data
+            if flow.predicts == "data"
+            else flow.as_prediction((data - state) / max(1 - time, 1e-6), state, time)
         )
         return torch.where(mask, truth, predict(state, time, step))
 
@@ -104,14 +135,15 @@ def pinned(predict: Predict, flow: Flow, mask: Tensor | None, data: Tensor) -> P
 def lattice(window: int | None, stride: int | None, default: int, unit: int) -> tuple[int, int]:
     """Window and stride of a sampler, voxels; three quarters of the window by default.
 
-    unit : windows have to begin and end at multiples of this many voxels, so that cells lie on the world's lattice
+    unit : windows have to begin and end at multiples of this many voxels, so that cells lie on the
+        world's lattice
 
-    Raises SamplingError where they do not.
+    Raises ModelError where they do not.
     """
     wide = default if window is None else window
     step = wide * 3 // 4 if stride is None else stride
     if step < 1 or wide <= step or wide % unit or step % unit or (wide - step) // 2 % unit:
-        raise SamplingError(
+        raise ModelError(
             f"windows of {wide} voxels at a stride of {step} do not lie on cells of {unit}",
             f"give a window and a smaller stride that are multiples of {unit}, as is half of their difference",
         )

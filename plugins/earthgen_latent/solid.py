@@ -1,4 +1,5 @@
-"""From what a network says of columns to solid columns: classes, objects, and rules where the network has no say."""
+"""From what a network says of columns to solid columns: classes, objects, and rules where the
+network has no say."""
 
 from __future__ import annotations
 
@@ -8,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.columns import make_tops, surface_of_columns, top_level
-from earthgen.noise import Noise
-from earthgen.surface import NORMAL_RADIUS
+from earthgen.noise.fields import cells, seeds
+from earthgen.noise.philox import Noise
 from earthgen.terrain.cover import CODES, code, is_class, known_cover, on_surface, surface_table
-from earthgen.terrain.noise_fields import cells, seeds
-from earthgen.voxels import Geometry
+from earthgen.voxels.heightfield import column_tops, surface_of_columns, top_level
+from earthgen.voxels.surface import NORMAL_RADIUS
+from earthgen.voxels.voxels import Geometry
 from geo_io.frame import Frame
 from geo_io.layers import Semantics
-from geo_io.rasterize import paint
+from geo_io.semantics.rasterize import paint
 
 SOLID = NORMAL_RADIUS + 1
 """Cells around a window that are made solid, for normals, and for slopes at those cells."""
@@ -26,7 +27,10 @@ LOW = -2
 
 HOUSE = 2.0  # metres: no building is lower, and a lower one is a yard
 GROWTH = 0.5  # metres: what is lower is the ground's roughness
-PLOT, CROWN = 26.0, 6.0  # metres: tall things that no map lists are divided into objects about this wide
+PLOT, CROWN = (
+    26.0,
+    6.0,
+)  # metres: tall things that no map lists are divided into objects about this wide
 
 
 @dataclass(frozen=True)
@@ -46,17 +50,23 @@ class Columns:
     object: NDArray
 
 
-def columns_of(frame: Frame, layer: Semantics, cover: NDArray, height: NDArray, noise: Noise) -> Columns:
+def columns_of(
+    frame: Frame, layer: Semantics, cover: NDArray, height: NDArray, noise: Noise
+) -> Columns:
     """Columns from heights.
 
     layer : the semantics condition on the frame, all unknown where the job has none
-    cover : (ny, nx) uint8, class seen from above, 0 unknown; height : (ny, nx) float32 metres above the ground
+    cover : (ny, nx) uint8, class seen from above, 0 unknown; height : (ny, nx) float32 metres above
+        the ground
 
-    Water is level, a building that would be no higher than a man is a yard, and what is tall elsewhere is a plant.
+    Water is level, a building that would be no higher than a man is a yard, and what is tall
+    elsewhere is a plant.
     """
     land = known_cover(cover)
     building = is_class(land, "building")
-    top = np.where(on_surface(land, "water") | (height < GROWTH), np.float32(0), height).astype(np.float32)
+    top = np.where(on_surface(land, "water") | (height < GROWTH), np.float32(0), height).astype(
+        np.float32
+    )
     yard = building & (top < HOUSE)
     top[yard] = 0
     built = building & ~yard
@@ -71,12 +81,15 @@ def columns_of(frame: Frame, layer: Semantics, cover: NDArray, height: NDArray, 
 
 
 def standing_classes(cover: NDArray, decoded: NDArray) -> NDArray:
-    """(ny, nx) uint8: classes of what stands in columns, those that a network decoded where the map does not say more.
+    """(ny, nx) uint8: classes of what stands in columns, those that a network decoded where the map
+    does not say more.
 
-    cover : class seen from above as the map has it, 0 unknown; decoded : class of the column's highest voxel
+    cover : class seen from above as the map has it, 0 unknown; decoded : class of the column's
+        highest voxel
 
-    On a mapped building a building stands, and none where a map knows the land to be neither a building nor built up.
-    Anything else that stands is a plant: networks that are unsure give things the class of the ground beside.
+    On a mapped building a building stands, and none where a map knows the land to be neither a
+    building nor built up. Anything else that stands is a plant: networks that are unsure give
+    things the class of the ground beside.
     """
     land = known_cover(cover)
     mapped = is_class(land, "building")
@@ -115,18 +128,25 @@ def crown_objects(frame: Frame, noise: Noise) -> NDArray:
 
 
 def raised(
-    window: Frame, inner: Frame, ground: NDArray, columns: Columns, xyz: NDArray | None = None,
+    window: Frame,
+    inner: Frame,
+    ground: NDArray,
+    columns: Columns,
+    xyz: NDArray | None = None,
     semantic: NDArray | None = None,
-) -> Geometry:  # fmt: skip
+) -> Geometry:
     """The surface of solid columns in `window`.
 
-    inner : `window` and SOLID cells around, on which ground (float32, absolute metres) and columns lie
-    xyz, semantic : (n, 3) voxels in it whose class is known better than the column's, and (n,) uint8 their classes
+    inner : `window` and SOLID cells around, on which ground (float32, absolute metres) and columns
+        lie
+    xyz, semantic : (n, 3) voxels in it whose class is known better than the column's, and (n,)
+        uint8 their classes
     """
-    tops = make_tops(inner, ground, columns.top, columns.object, columns.semantic, window.z[1])
+    tops = column_tops(inner, ground, columns.top, columns.object, columns.semantic, window.z[1])
     level = tops.level
     z = np.arange(LOW, max(int(level.max()), 0) + 2)
-    # The classes of voxels by column and level, in layers so that no whole volume of wider numbers is made.
+    # The classes of voxels by column and level, in layers so that no whole volume of wider numbers
+    # is made.
     volume = np.where(z < 0, columns.ground_class[..., None], columns.semantic[..., None])
     if xyz is not None and semantic is not None:
         row, col, layer = inner.y[1] - 1 - xyz[:, 1], xyz[:, 0] - inner.x[0], xyz[:, 2] - LOW
@@ -138,4 +158,6 @@ def raised(
     edge = SOLID - NORMAL_RADIUS
     trimmed = tuple(np.ascontiguousarray(a[edge:-edge, edge:-edge]) for a in (volume, objects))
     voxels, normal, offset = surface_of_columns(window, trimmed[0], trimmed[1], LOW, tops)
-    return Geometry(window, np.ascontiguousarray(ground[inner.slices(window)]), voxels, offset, normal)
+    return Geometry(
+        window, np.ascontiguousarray(ground[inner.slices(window)]), voxels, offset, normal
+    )

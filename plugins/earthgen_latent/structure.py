@@ -1,7 +1,8 @@
 """Structure by StructFM and StructVAE: cells, their latents, and the logits of voxels.
 
-The state of a window is dense: a value, or a latent, for each cell of the band in each column of cells. So windows
-agree by the rules of `earthgen.agreement`, and which cells are active is decided once, from what they agreed on.
+The state of a window is dense: a value, or a latent, for each cell of the band in each column of
+cells. So windows agree by the rules of `earthgen.stages.blending`, and which cells are active is
+decided once, from what they agreed on.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from earthgen.agreement import STATE, Known
-from earthgen.blocks import Block, column_order
 from earthgen.models.conditions import Conditions
 from earthgen.models.struct_flow import StructCoarse, StructFine
 from earthgen.models.struct_vae import StructVAE
 from earthgen.sparse import SparseTensor
 from earthgen.sparse.sites import Place, Sites, make_sites
-from earthgen.stages import Field, Read, rescale
+from earthgen.stages.blending import STATE, InpaintingMask
+from earthgen.stages.block import Block, Field, column_order
+from earthgen.stages.stage import Read, rescale
 from earthgen_latent.heights import height_of
 from earthgen_latent.known import COLUMNS
 from earthgen_latent.networks import Networks, inference
@@ -48,7 +49,8 @@ class Structure:
     networks, sampling : see there
     window, stride : of all windows, voxels
     heights : whether there is a stage of generated heights to take as a condition
-    variant : of the noise of cells and latents: another gives another structure for the same heights
+    variant : of the noise of cells and latents: another gives another structure for the same
+        heights
     """
 
     networks: Networks
@@ -95,12 +97,19 @@ class Structure:
         known: Block = inputs[COLUMNS]
         height = known["above"]
         if HEIGHTS in inputs:
-            height = np.where(np.isfinite(height), height, height_of(inputs[HEIGHTS], self.networks))
+            height = np.where(
+                np.isfinite(height), height, height_of(inputs[HEIGHTS], self.networks)
+            )
         cover = self.networks.told(FINE, known["cover"])
-        return conditions_of(frame, self.sampling, self.networks.device, cover, height, known["image"])
+        return conditions_of(
+            frame, self.sampling, self.networks.device, cover, height, known["image"]
+        )
 
-    def sites(self, active: NDArray, window: Frame) -> tuple[Sites, tuple[NDArray, NDArray, NDArray]]:
-        """Active cells of (ny, nx, layers) bool on a frame of cells, and the index of each in such an array."""
+    def sites(
+        self, active: NDArray, window: Frame
+    ) -> tuple[Sites, tuple[NDArray, NDArray, NDArray]]:
+        """Active cells of (ny, nx, layers) bool on a frame of cells, and the index of each in
+        such an array."""
         row, column, layer = np.nonzero(active)
         south = active.shape[0] - 1 - row
         rows = np.stack([np.zeros_like(row), column, south, layer], 1).astype(np.int32)
@@ -111,11 +120,17 @@ class Structure:
 
 
 def conditions_of(
-    frame: Frame, sampling: Sampling, device: str, cover: NDArray, height: NDArray | None, image: NDArray | None
-) -> Conditions:  # fmt: skip
+    frame: Frame,
+    sampling: Sampling,
+    device: str,
+    cover: NDArray,
+    height: NDArray | None,
+    image: NDArray | None,
+) -> Conditions:
     """Conditions of one sample, without those that are not used, or known nowhere.
 
-    cover : (ny, nx) class codes, 0 unknown; height : (ny, nx) metres, NaN unknown; image : (ny, nx, 4) RGBA
+    cover : (ny, nx) class codes, 0 unknown; height : (ny, nx) metres, NaN unknown; image : (ny, nx,
+        4) RGBA
     """
     maps: dict[str, Any] = {}
     if "semantics" in sampling.use and cover.any():
@@ -128,7 +143,8 @@ def conditions_of(
 
 
 def active_cells(state: NDArray) -> NDArray:
-    """(ny, nx, layers) bool of (ny, nx, layers) float32, about -1 or 1: above 0, and one in every column of cells."""
+    """(ny, nx, layers) bool of (ny, nx, layers) float32, about -1 or 1: above 0, and one in
+    every column of cells."""
     active = state > 0
     best = np.argmax(state, axis=2)
     active |= (np.arange(state.shape[2]) == best[..., None]) & ~active.any(axis=2, keepdims=True)
@@ -156,7 +172,8 @@ class CellSampler:
 
 @dataclass(frozen=True)
 class CoarseSampler(CellSampler):
-    """A `earthgen.agreement.Sampler` of which cells are active: a channel a layer of the band."""
+    """A `earthgen.stages.blending.Sampler` of which cells are active: a channel a layer of the
+    band."""
 
     @property
     def name(self) -> str:
@@ -171,7 +188,13 @@ class CoarseSampler(CellSampler):
         return tuple(Read(source) for source in self.structure.sources)
 
     def advance(
-        self, state: NDArray, window: Frame, inputs: Mapping[str, Any], start: float, stop: float, known: Known | None
+        self,
+        state: NDArray,
+        window: Frame,
+        inputs: Mapping[str, Any],
+        start: float,
+        stop: float,
+        known: InpaintingMask | None,
     ) -> NDArray:
         structure = self.structure
         networks, sampling = structure.networks, structure.sampling
@@ -187,23 +210,40 @@ class CoarseSampler(CellSampler):
             if known is not None:
                 mask = np.broadcast_to(known.mask[..., None], known.values.shape)
                 predict = pinned(
-                    predict, model.flow, _rows(mask, networks.device), _rows(known.values, networks.device)
+                    predict,
+                    model.flow,
+                    _rows(mask, networks.device),
+                    _rows(known.values, networks.device),
                 )
             few = COARSE in networks.few_steps
-            found = sampling.follow(model.flow, predict, _rows(state, networks.device), start, stop, few)
+            found = sampling.follow(
+                model.flow, predict, _rows(state, networks.device), start, stop, few
+            )
             # Rows of a grid are sorted by (x, y, z), y from the south.
-            back = found[:, 0].float().cpu().numpy().reshape(window.nx, window.ny, -1).transpose(1, 0, 2)[::-1]
+            back = (
+                found[:, 0]
+                .float()
+                .cpu()
+                .numpy()
+                .reshape(window.nx, window.ny, -1)
+                .transpose(1, 0, 2)[::-1]
+            )
             return np.ascontiguousarray(back)
 
 
 def _rows(values: NDArray, device: str) -> torch.Tensor:
     """(n, 1) in the order of a grid, of (ny, nx, layers)."""
-    return torch.from_numpy(np.ascontiguousarray(values[::-1].transpose(1, 0, 2))).reshape(-1, 1).to(device)
+    return (
+        torch.from_numpy(np.ascontiguousarray(values[::-1].transpose(1, 0, 2)))
+        .reshape(-1, 1)
+        .to(device)
+    )
 
 
 @dataclass(frozen=True)
 class FineSampler(CellSampler):
-    """A `earthgen.agreement.Sampler` of latents, those of all layers; of cells that are not active they are unused."""
+    """A `earthgen.stages.blending.Sampler` of latents, those of all layers; of cells that are
+    not active they are unused."""
 
     @property
     def name(self) -> str:
@@ -218,7 +258,13 @@ class FineSampler(CellSampler):
         return (*(Read(source) for source in self.structure.sources), Read(self.structure.cells))
 
     def advance(
-        self, state: NDArray, window: Frame, inputs: Mapping[str, Any], start: float, stop: float, known: Known | None
+        self,
+        state: NDArray,
+        window: Frame,
+        inputs: Mapping[str, Any],
+        start: float,
+        stop: float,
+        known: InpaintingMask | None,
     ) -> NDArray:
         structure = self.structure
         networks, sampling = structure.networks, structure.sampling
@@ -233,16 +279,23 @@ class FineSampler(CellSampler):
             features = torch.from_numpy(state.reshape(shape)[index]).to(networks.device)
             if known is not None:
                 data = torch.from_numpy(known.values.reshape(shape)[index]).to(networks.device)
-                mask = torch.from_numpy(known.mask[index[:2]][:, None]).to(networks.device).expand_as(data)
+                mask = (
+                    torch.from_numpy(known.mask[index[:2]][:, None])
+                    .to(networks.device)
+                    .expand_as(data)
+                )
                 predict = pinned(predict, model.flow, mask, data)
-            found = sampling.follow(model.flow, predict, features, start, stop, FINE in networks.few_steps)
+            found = sampling.follow(
+                model.flow, predict, features, start, stop, FINE in networks.few_steps
+            )
         out = state.reshape(shape).copy()
         out[index] = found.float().cpu().numpy()
         return out.reshape(state.shape)
 
 
 def decode(structure: Structure, window: Frame, inputs: Mapping[str, Any], noise: Any) -> Block:
-    """Candidates of voxels in `window` (a frame of voxels), from latents on it and a cell around."""
+    """Candidates of voxels in `window` (a frame of voxels), from latents on it and a cell
+    around."""
     latents, cells = inputs[structure.latents], inputs[structure.cells]
     networks = structure.networks
     sites, index = structure.sites(active_cells(cells.dense[STATE]), cells.frame)
@@ -257,7 +310,11 @@ def decode(structure: Structure, window: Frame, inputs: Mapping[str, Any], noise
         logit = candidates.features[:, 0].float().cpu().numpy()
         semantic = np.zeros(len(xyz), np.uint8)
         if found.classes is not None and len(found.sites):
-            semantic[candidates.sites.rows(found.sites.coordinates).cpu().numpy()] = found.semantic().cpu().numpy()
+            semantic[candidates.sites.rows(found.sites.coordinates).cpu().numpy()] = (
+                found.semantic().cpu().numpy()
+            )
     order = column_order(xyz)
     sparse = {"logit": logit[order], "semantic": semantic[order]}
-    return replace(Block(structure.fine(cells.frame), {}, xyz[order], sparse).crop(window), frame=window)
+    return replace(
+        Block(structure.fine(cells.frame), {}, xyz[order], sparse).crop(window), frame=window
+    )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import earthgen
-from earthgen.backends import Offer, PluginInfo
-from earthgen.hooks import hookimpl
+from earthgen.hookspecs import Offer, PluginInfo, hookimpl
 
 if TYPE_CHECKING:
     from earthgen_ply.exporter import PlyExporter
@@ -14,12 +13,20 @@ if TYPE_CHECKING:
 
 @hookimpl
 def earthgen_info() -> PluginInfo:
-    return PluginInfo("ply", earthgen.__version__, "Apache-2.0", "exports Gaussians for splat viewers")
+    return PluginInfo(
+        "ply", earthgen.__version__, "Apache-2.0", "exports Gaussians for splat viewers"
+    )
 
 
 @hookimpl
 def earthgen_exporters() -> list[Offer[PlyExporter]]:
-    return [Offer("ply", _exporter, "Gaussians as splat viewers read them, and a sidecar with anchor and CRS")]
+    return [
+        Offer(
+            "ply",
+            _exporter,
+            "Gaussians as splat viewers read them, and a sidecar with anchor and CRS",
+        )
+    ]
 
 
 def _exporter() -> PlyExporter:

@@ -5,27 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 
 from earthgen.progress import Progress
-from earthgen.selection import anchor_of, origin, select
 from earthgen.splats.gaussians import Gaussians, from_voxels
 from earthgen.splats.ply import PlyWriter, sidecar
-from earthgen.world import World
+from earthgen.world.selection import anchor_of, origin, select
+from earthgen.world.world import World
 from geo_io.frame import Bounds
 
 THICKNESS = 1e-3
-"""Of a disc, as its third standard deviation in voxels: thin, and still a Gaussian to a viewer of 3D ones."""
+"""Of a disc, as its third standard deviation in voxels: thin, and still a Gaussian to a viewer
+of 3D ones."""
 
 
 class PlyExporter:
     """Writes world.ply and world.ply.json.
 
-    Gaussians stand in the order of the tiles (row by row from the south-west) and in a tile in that of its voxels
-    (by y, x, z). Positions are relative to an anchor in the middle of the region, east, north and up.
+    Gaussians stand in the order of the tiles (row by row from the south-west) and in a tile in that
+    of its voxels (by y, x, z). Positions are relative to an anchor in the middle of the region,
+    east, north and up.
     """
 
     name = "ply"
 
-    def export(self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress) -> list[Path]:
-        """Write into the folder `out`; see `earthgen.backends.Exporter`.
+    def export(
+        self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress
+    ) -> list[Path]:
+        """Write into the folder `out`; see `earthgen.render.interfaces.Exporter`.
 
         Raises
         ------
@@ -53,9 +57,12 @@ class PlyExporter:
                 writer.write(gaussians)
                 progress.step(f"tile {tx}, {ty}")
         extra = {
-            "bounds": list(frame.bounds), "voxel_size": frame.voxel_size, "level": level, "count": writer.count,
+            "bounds": list(frame.bounds),
+            "voxel_size": frame.voxel_size,
+            "level": level,
+            "count": writer.count,
             **origin(world),
-        }  # fmt: skip
+        }
         empty = Gaussians.empty(anchor, frame.crs, frame.vertical_crs, degree)
         return [path, sidecar(path, empty, extra)]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.backends import View
 from earthgen.errors import JobError
-from earthgen.selection import Selection, select
-from earthgen.world import World
+from earthgen.render.interfaces import View
+from earthgen.world.selection import Selection, select
+from earthgen.world.world import World
 
 MARGIN = 0.03
 """Of an oblique picture, as a share of its longer edge, on each side."""
@@ -23,7 +23,8 @@ class Camera:
 
     Attributes
     ----------
-    right, up, toward : (3,) float64 unit vectors east, north, up: of the picture's axes, and of the view
+    right, up, toward : (3,) float64 unit vectors east, north, up: of the picture's axes, and of the
+        view
     anchor : (3,) float64, CRS metres, that projected points are relative to
     left, top : place of the picture's upper left corner along right and up, metres from the anchor
     metres_per_pixel : float
@@ -80,7 +81,10 @@ def camera(world: World, view: View) -> Camera:
     upward = np.array([-math.sin(a) * math.sin(e), -math.cos(a) * math.sin(e), math.cos(e)])
     toward = -np.array([math.sin(a) * math.cos(e), math.cos(a) * math.cos(e), math.sin(e)])
     base = low - plinth(frame.bounds)
-    corners = np.array([(x, y, z) for x in (left, right) for y in (bottom, top) for z in (base, high)]) - anchor
+    corners = (
+        np.array([(x, y, z) for x in (left, right) for y in (bottom, top) for z in (base, high)])
+        - anchor
+    )
     u, v = corners @ across, corners @ upward
     extent = max(np.ptp(u), np.ptp(v))
     mpp = extent * (1 + 2 * MARGIN) / view.size
@@ -89,7 +93,16 @@ def camera(world: World, view: View) -> Camera:
     # Rounding may add a pixel to the longer edge; the picture keeps the size asked for.
     shape = (min(shape[0], view.size), min(shape[1], view.size))
     return Camera(
-        across, upward, toward, anchor, float(u.min() - border), float(v.max() + border), float(mpp), shape, low, high
+        across,
+        upward,
+        toward,
+        anchor,
+        float(u.min() - border),
+        float(v.max() + border),
+        float(mpp),
+        shape,
+        low,
+        high,
     )
 
 

@@ -1,6 +1,8 @@
-"""Light for pictures: a low sun, a wide sky, shadows cast by the surface, and dimness between things.
+"""Light for pictures: a low sun, a wide sky, shadows cast by the surface, and dimness between
+things.
 
-All colours here are linear; `to_srgb` ends the work. Heights come as grids with rows from north to south.
+All colours here are linear; `to_srgb` ends the work. Heights come as grids with rows from north to
+south.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ FAR_BELOW = -1e9
 
 
 def sun_vector(azimuth: float, elevation: float) -> NDArray:
-    """(3,) float32 unit vector east, north, up towards the sun; degrees clockwise from north, above the horizon."""
+    """(3,) float32 unit vector east, north, up towards the sun; degrees clockwise from north,
+    above the horizon."""
     a, e = math.radians(azimuth), math.radians(elevation)
     return np.array([math.sin(a) * math.cos(e), math.cos(a) * math.cos(e), math.sin(e)], np.float32)
 
@@ -64,8 +67,8 @@ def shadow_heights(surface: NDArray, cell: float, azimuth: float, elevation: flo
 
     surface : (ny, nx) float32 metres, NaN where nothing stands; cell : metres
 
-    One sweep from the sun's side: the shadow over a cell is what the next cell towards the sun throws, less what
-    the sunbeam drops on the way.
+    One sweep from the sun's side: the shadow over a cell is what the next cell towards the sun
+    throws, less what the sunbeam drops on the way.
     """
     a = math.radians(azimuth)
     east, south = math.sin(a), -math.cos(a)
@@ -102,7 +105,8 @@ def _sweep(surface, shift, drop):  # type: ignore[no-untyped-def]
 
 
 def surroundings(surface: NDArray, cell: float, radius: float) -> NDArray:
-    """(ny, nx) float32 mean height of the surface within `radius` metres; what lies below it is dim."""
+    """(ny, nx) float32 mean height of the surface within `radius` metres; what lies below it is
+    dim."""
     from scipy.ndimage import uniform_filter
 
     size = max(round(2 * radius / cell) | 1, 3)

@@ -21,7 +21,8 @@ DETAIL = 4
 
 
 def save_png(path: Path, image: NDArray, eye: Camera | None = None, caption: str = "") -> Path:
-    """Write (height, width, 3) uint8 sRGB as PNG; with a camera, with a scale bar and an arrow to the north.
+    """Write (height, width, 3) uint8 sRGB as PNG; with a camera, with a scale bar and an arrow to
+    the north.
 
     The scale holds along the picture's lower edge; an oblique view is shorter in depth.
 
@@ -37,7 +38,9 @@ def save_png(path: Path, image: NDArray, eye: Camera | None = None, caption: str
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path, format="PNG", optimize=False)
     except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror or error}", "choose another --out") from error
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror or error}", "choose another --out"
+        ) from error
     return path
 
 
@@ -48,7 +51,8 @@ def bar_length(metres: float) -> float:
 
 
 def with_marks(pixels: NDArray, eye: Camera, caption: str = "") -> NDArray:
-    """The picture, (height, width, 3) uint8, with a panel in its lower left corner; a tiny one is left as it is."""
+    """The picture, (height, width, 3) uint8, with a panel in its lower left corner; a tiny one
+    is left as it is."""
     height, width = pixels.shape[:2]
     if min(width, height) < 200:
         return pixels
@@ -81,7 +85,14 @@ def with_marks(pixels: NDArray, eye: Camera, caption: str = "") -> NDArray:
     return np.asarray(out.convert("RGB"))
 
 
-def _arrow(draw: ImageDraw.ImageDraw, x: float, y: float, unit: float, north: tuple[float, float], font: Font) -> None:
+def _arrow(
+    draw: ImageDraw.ImageDraw,
+    x: float,
+    y: float,
+    unit: float,
+    north: tuple[float, float],
+    font: Font,
+) -> None:
     """A needle towards `north` (right, up) with an N at its tip."""
     norm = math.hypot(*north) or 1.0
     dx, dy = north[0] / norm, -north[1] / norm
@@ -89,5 +100,7 @@ def _arrow(draw: ImageDraw.ImageDraw, x: float, y: float, unit: float, north: tu
     tip, tail = (x + dx * long * 0.55, y + dy * long * 0.55), (x - dx * long, y - dy * long)
     notch = (x - dx * long * 0.62, y - dy * long * 0.62)
     for turn, colour in ((1, INK), (-1, (140, 144, 150, 255))):
-        draw.polygon([tip, (tail[0] - dy * wide * turn, tail[1] + dx * wide * turn), notch], fill=colour)
+        draw.polygon(
+            [tip, (tail[0] - dy * wide * turn, tail[1] + dx * wide * turn), notch], fill=colour
+        )
     draw.text((x + dx * long * 1.1, y + dy * long * 1.1), "N", font=font, fill=INK, anchor="mm")

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.mesh import NORMALS
+from earthgen.render.mesh import NORMALS
 from earthgen_preview.camera import Camera
 from earthgen_preview.light import SHOULDER, SKY, SKY_STRENGTH, SUN, SUN_STRENGTH
 
@@ -42,7 +42,9 @@ class Canvas:
         h, w = eye.shape[0] * samples, eye.shape[1] * samples
         dimmed = np.repeat(np.repeat(lit, samples, axis=0), samples, axis=1)
         colour = sky[:, None, :] * dimmed[..., None]
-        return cls(eye, samples, np.ascontiguousarray(colour), np.full((h, w), np.inf, np.float32), sky)
+        return cls(
+            eye, samples, np.ascontiguousarray(colour), np.full((h, w), np.inf, np.float32), sky
+        )
 
     def resolve(self) -> NDArray:
         """(height, width, 3) float32: the mean of each pixel's samples."""
@@ -73,10 +75,19 @@ class Scene:
 
 
 def draw(
-    canvas: Canvas, scene: Scene, vertices: NDArray, quads: NDArray, voxel: NDArray, side: NDArray,
-    colour: NDArray, normal: NDArray, water: NDArray, *, two_sided: bool,
-) -> None:  # fmt: skip
-    """Draw quads; see `earthgen.mesh.Mesh` for the geometry.
+    canvas: Canvas,
+    scene: Scene,
+    vertices: NDArray,
+    quads: NDArray,
+    voxel: NDArray,
+    side: NDArray,
+    colour: NDArray,
+    normal: NDArray,
+    water: NDArray,
+    *,
+    two_sided: bool,
+) -> None:
+    """Draw quads; see `earthgen.render.mesh.Mesh` for the geometry.
 
     colour : (n, 3) float32 linear; normal : (n, 3) float32; water : (n,) bool, by voxel
     two_sided : draw the inner sides as well, which are seen only where the world is cut open
@@ -86,11 +97,35 @@ def draw(
     # The deepest and the nearest thing of the whole scene bound the haze.
     reach = eye.shape[0] * eye.metres_per_pixel
     _draw(
-        vertices, quads, voxel, side, colour, normal.astype(np.float32), water, two_sided,
-        eye.right, eye.up, eye.toward, eye.left, eye.top, pixel, reach, NORMALS,
-        scene.left, scene.top, scene.cell, scene.shadow, scene.around, scene.sun, scene.softness, SUN, SKY,
-        canvas.colour, canvas.depth, canvas.sky,
-    )  # fmt: skip
+        vertices,
+        quads,
+        voxel,
+        side,
+        colour,
+        normal.astype(np.float32),
+        water,
+        two_sided,
+        eye.right,
+        eye.up,
+        eye.toward,
+        eye.left,
+        eye.top,
+        pixel,
+        reach,
+        NORMALS,
+        scene.left,
+        scene.top,
+        scene.cell,
+        scene.shadow,
+        scene.around,
+        scene.sun,
+        scene.softness,
+        SUN,
+        SKY,
+        canvas.colour,
+        canvas.depth,
+        canvas.sky,
+    )
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -110,15 +145,42 @@ def _sample(grid, x, y):  # type: ignore[no-untyped-def]
     i, j = min(int(y), max(ny - 2, 0)), min(int(x), max(nx - 2, 0))
     t, u = y - i, x - j
     i1, j1 = min(i + 1, ny - 1), min(j + 1, nx - 1)
-    return (grid[i, j] * (1 - u) + grid[i, j1] * u) * (1 - t) + (grid[i1, j] * (1 - u) + grid[i1, j1] * u) * t
+    return (grid[i, j] * (1 - u) + grid[i, j1] * u) * (1 - t) + (
+        grid[i1, j] * (1 - u) + grid[i1, j1] * u
+    ) * t
 
 
 @numba.njit(cache=True, nogil=True, fastmath=False)
 def _draw(  # type: ignore[no-untyped-def]
-    vertices, quads, voxel, side, colour, normal, water, two_sided, right, up, toward, left, top, pixel, reach,
-    side_normals, grid_left, grid_top, cell, shadow, around, sun, softness, sun_colour, sky_colour,
-    out, depth, sky,
-):  # fmt: skip
+    vertices,
+    quads,
+    voxel,
+    side,
+    colour,
+    normal,
+    water,
+    two_sided,
+    right,
+    up,
+    toward,
+    left,
+    top,
+    pixel,
+    reach,
+    side_normals,
+    grid_left,
+    grid_top,
+    cell,
+    shadow,
+    around,
+    sun,
+    softness,
+    sun_colour,
+    sky_colour,
+    out,
+    depth,
+    sky,
+):
     h, w = depth.shape
     px = np.empty(4, np.float64)
     py = np.empty(4, np.float64)
@@ -165,10 +227,24 @@ def _draw(  # type: ignore[no-untyped-def]
                         continue
                     if not lit:
                         light_one(
-                            mx / 4, my / 4, mz / 4, colour[voxel[q]], normal[voxel[q]], water[voxel[q]],
-                            side_normals[side[q]], grid_left, grid_top, cell, shadow, around, sun, softness,
-                            sun_colour, sky_colour, shade,
-                        )  # fmt: skip
+                            mx / 4,
+                            my / 4,
+                            mz / 4,
+                            colour[voxel[q]],
+                            normal[voxel[q]],
+                            water[voxel[q]],
+                            side_normals[side[q]],
+                            grid_left,
+                            grid_top,
+                            cell,
+                            shadow,
+                            around,
+                            sun,
+                            softness,
+                            sun_colour,
+                            sky_colour,
+                            shade,
+                        )
                         lit = True
                     depth[r, col] = d
                     haze = min(max(d / reach + 0.5, 0.0), 1.0) * HAZE
@@ -179,11 +255,28 @@ def _draw(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def light_one(  # type: ignore[no-untyped-def]
-    x, y, z, colour, normal, water, outward, grid_left, grid_top, cell, shadow, around, sun, softness,
-    sun_colour, sky_colour, shade,
-):  # fmt: skip
-    """Writes to `shade` (3,) the linear light of one place; x, y, z, and the grids, as in `Scene`."""
-    # The splat's normal is smoother than the voxel's side, but tells nothing of a side that faces elsewhere.
+    x,
+    y,
+    z,
+    colour,
+    normal,
+    water,
+    outward,
+    grid_left,
+    grid_top,
+    cell,
+    shadow,
+    around,
+    sun,
+    softness,
+    sun_colour,
+    sky_colour,
+    shade,
+):
+    """Writes to `shade` (3,) the linear light of one place; x, y, z, and the grids, as in
+    `Scene`."""
+    # The splat's normal is smoother than the voxel's side, but tells nothing of a side that faces
+    # elsewhere.
     nx, ny, nz = normal[0], normal[1], normal[2]
     if nx * outward[0] + ny * outward[1] + nz * outward[2] < 0.25:
         nx, ny, nz = 0.5 * nx + outward[0], 0.5 * ny + outward[1], 0.5 * nz + outward[2]

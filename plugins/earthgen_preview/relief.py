@@ -8,12 +8,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.selection import Selection
-from earthgen.world import World
+from earthgen.world.selection import Selection
+from earthgen.world.world import World
 from earthgen_preview.light import LINEAR
 from geo_io.legend import classes
 
-WATER = np.array([False] + [land.group == "water" for land in classes()] + [False] * (255 - len(classes())))
+WATER = np.array(
+    [False] + [land.group == "water" for land in classes()] + [False] * (255 - len(classes()))
+)
 """(256,) which class codes are water."""
 
 
@@ -38,8 +40,11 @@ class Relief:
     water: NDArray
 
 
-def read_relief(world: World, selection: Selection, metres_per_pixel: float, colours: bool = True) -> Relief:
-    """Read the dense layers tile by tile, merging cells where even the coarsest level is finer than a pixel.
+def read_relief(
+    world: World, selection: Selection, metres_per_pixel: float, colours: bool = True
+) -> Relief:
+    """Read the dense layers tile by tile, merging cells where even the coarsest level is finer than
+    a pixel.
 
     Without `colours`, rgb and water are empty.
     """
@@ -51,7 +56,10 @@ def read_relief(world: World, selection: Selection, metres_per_pixel: float, col
     height = np.zeros(shape, np.float32)
     rgb = np.zeros((*shape, 3) if colours else (0, 0, 3), np.float32)
     water = np.zeros(shape if colours else (0, 0), np.float32)
-    whole, layers = world.level_frame(selection.level), world.layers(selection.level)  # lazy: only what is used is read
+    whole, layers = (
+        world.level_frame(selection.level),
+        world.layers(selection.level),
+    )  # lazy: only what is used is read
     no_rgb, no_water = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), bool)
     for tx, ty in selection.tiles:
         part = selection.tile(world, tx, ty)
@@ -62,9 +70,17 @@ def read_relief(world: World, selection: Selection, metres_per_pixel: float, col
         _add(
             np.asarray(layers["surface"][inside].values),
             np.asarray(layers["rgb"][inside].values) if colours else no_rgb,
-            WATER[layers["semantics"][inside].values] if colours else no_water, LINEAR,
-            rows.start, columns.start, merge, number, height, rgb, water, colours,
-        )  # fmt: skip
+            WATER[layers["semantics"][inside].values] if colours else no_water,
+            LINEAR,
+            rows.start,
+            columns.start,
+            merge,
+            number,
+            height,
+            rgb,
+            water,
+            colours,
+        )
     known = np.maximum(number, 1)
     surface = np.where(number > 0, height / known, np.nan).astype(np.float32)
     if colours:
@@ -74,7 +90,9 @@ def read_relief(world: World, selection: Selection, metres_per_pixel: float, col
 
 
 @numba.njit(cache=True, nogil=True)
-def _add(surface, colour, is_water, linear, row, column, merge, number, height, rgb, water, colours):  # type: ignore[no-untyped-def]
+def _add(  # type: ignore[no-untyped-def]
+    surface, colour, is_water, linear, row, column, merge, number, height, rgb, water, colours
+):
     for r in range(surface.shape[0]):
         for c in range(surface.shape[1]):
             if not np.isfinite(surface[r, c]):

@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from earthgen.backends import View
-from earthgen.levels import colours, normals
-from earthgen.mesh import NORMALS, Piece, corner_heights, pieces, surface_mesh
 from earthgen.progress import Progress
-from earthgen.selection import Selection, select
-from earthgen.world import World
+from earthgen.render.interfaces import View
+from earthgen.render.mesh import NORMALS, Piece, corner_heights, pieces, surface_mesh
+from earthgen.voxels.splat_math import normals
+from earthgen.voxels.tile import colours
+from earthgen.world.selection import Selection, select
+from earthgen.world.world import World
 from earthgen_preview import light
 from earthgen_preview.camera import Camera, camera, plinth
 from earthgen_preview.picture import with_marks
@@ -37,11 +38,13 @@ SECTION = (150, 142, 136)
 
 
 class ZBuffer:
-    """Draws on the CPU. Memory: some tiles, the picture, and a grid of heights as fine as the picture.
+    """Draws on the CPU. Memory: some tiles, the picture, and a grid of heights as fine as the
+    picture.
 
     Parameters
     ----------
-    marks : put a scale bar and an arrow to the north into the lower left corner of pictures of 200 pixels or more
+    marks : put a scale bar and an arrow to the north into the lower left corner of pictures of 200
+        pixels or more
     """
 
     name = "zbuffer"
@@ -50,7 +53,7 @@ class ZBuffer:
         self.marks = marks
 
     def render(self, world: World, view: View, progress: Progress) -> NDArray:
-        """(height, width, 3) uint8 sRGB; see `earthgen.backends.View`.
+        """(height, width, 3) uint8 sRGB; see `earthgen.render.interfaces.View`.
 
         Raises
         ------
@@ -70,11 +73,10 @@ class ZBuffer:
 
 def level_for(world: World, metres_per_pixel: float) -> int:
     """The coarsest level whose voxels are no larger than a pixel, else the finest."""
-    fitting = [level for level in world.levels if level * world.frame.voxel_size <= metres_per_pixel]
+    fitting = [
+        level for level in world.levels if level * world.frame.voxel_size <= metres_per_pixel
+    ]
     return max(fitting, default=min(world.levels))
-
-
-# ---- map ------------------------------------------------------------------------------------------------
 
 
 def _top(world: World, selection: Selection, eye: Camera, progress: Progress) -> NDArray:
@@ -89,7 +91,12 @@ def _top(world: World, selection: Selection, eye: Camera, progress: Progress) ->
     left = max((eye.anchor[0] + eye.left - relief.left) / relief.cell, 0.0)
     top = max((relief.top - eye.anchor[1] - eye.top) / relief.cell, 0.0)
     scale = eye.metres_per_pixel / relief.cell
-    box = (left, top, min(left + width * scale, picture.width), min(top + height * scale, picture.height))
+    box = (
+        left,
+        top,
+        min(left + width * scale, picture.width),
+        min(top + height * scale, picture.height),
+    )
     image = np.asarray(picture.resize((width, height), smooth, box=box))
     progress.step("shading")
     return image
@@ -101,14 +108,22 @@ def _shade_map(relief: Relief) -> NDArray:
     known = np.isfinite(surface)
     sun = light.sun_vector(*MAP_SUN)
     flat = np.where(known, surface, np.nanmin(surface) if known.any() else 0).astype(np.float32)
-    south, east = np.gradient(flat, cell) if min(flat.shape) > 1 else (np.zeros_like(flat), np.zeros_like(flat))
+    south, east = (
+        np.gradient(flat, cell)
+        if min(flat.shape) > 1
+        else (np.zeros_like(flat), np.zeros_like(flat))
+    )
     edge = ~known
     edge[1:], edge[:-1] = edge[1:] | ~known[:-1], edge[:-1] | ~known[1:]
     edge[:, 1:], edge[:, :-1] = edge[:, 1:] | ~known[:, :-1], edge[:, :-1] | ~known[:, 1:]
-    steep = 0.6 / np.maximum(np.hypot(east, south) * 0.6, 1)  # walls and crowns would drown the hills
+    steep = 0.6 / np.maximum(
+        np.hypot(east, south) * 0.6, 1
+    )  # walls and crowns would drown the hills
     east, south = np.where(edge, 0, east * steep), np.where(edge, 0, south * steep)
     facing = (-east * sun[0] + south * sun[1] + sun[2]) / np.sqrt(east**2 + south**2 + 1)
-    shadow = np.clip((light.shadow_heights(surface, cell, *MAP_SUN) - flat) / (1.5 * cell + 0.5), 0, 1)
+    shadow = np.clip(
+        (light.shadow_heights(surface, cell, *MAP_SUN) - flat) / (1.5 * cell + 0.5), 0, 1
+    )
     dim = 1 - 0.35 * np.clip((light.surroundings(surface, cell, 6.0) - flat) / 9, 0, 1)
     direct = np.maximum(facing, 0) / sun[2] * (1 - 0.5 * shadow)
     # Water lies level, shines a little of the sky, and takes shadows more faintly.
@@ -117,13 +132,14 @@ def _shade_map(relief: Relief) -> NDArray:
     lit = 0.70 * direct[..., None] * light.SUN + 0.40 * dim[..., None] * light.SKY
     colour = relief.rgb * lit.astype(np.float32)
     colour += (0.06 * water)[..., None] * light.SKY
-    return np.where(known[..., None], light.roll_off(colour), light.to_linear(PAPER)).astype(np.float32)
+    return np.where(known[..., None], light.roll_off(colour), light.to_linear(PAPER)).astype(
+        np.float32
+    )
 
 
-# ---- oblique view ---------------------------------------------------------------------------------------
-
-
-def paint(world: World, selection: Selection, eye: Camera, azimuth: float, progress: Progress) -> Canvas:
+def paint(
+    world: World, selection: Selection, eye: Camera, azimuth: float, progress: Progress
+) -> Canvas:
     """An oblique view of a selection; `azimuth` of the view places the sun."""
     relief = read_relief(world, selection, eye.metres_per_pixel, colours=False)
     scene = sunlit(relief, side_sun(azimuth), tuple(eye.anchor))
@@ -136,16 +152,25 @@ def paint(world: World, selection: Selection, eye: Camera, azimuth: float, progr
         colour = light.to_linear(colours(piece.splats.sh))
         water = WATER[piece.voxels.semantic]
         draw(
-            canvas, scene, mesh.vertices, mesh.quads, mesh.voxel, mesh.side, colour,
-            normals(piece.splats.rotation), water, two_sided=any(side.any() for side in rim),
-        )  # fmt: skip
+            canvas,
+            scene,
+            mesh.vertices,
+            mesh.quads,
+            mesh.voxel,
+            mesh.side,
+            colour,
+            normals(piece.splats.rotation),
+            water,
+            two_sided=any(side.any() for side in rim),
+        )
         _draw_block(canvas, open_sky, piece, rim, eye, base)
         progress.step("tile {}, {}".format(*piece.tile))
     return canvas
 
 
 def paint_block(world: World, selection: Selection, eye: Camera, azimuth: float) -> Canvas:
-    """The block of earth that an oblique view shows where the world ends, and nothing of the world on it."""
+    """The block of earth that an oblique view shows where the world ends, and nothing of the
+    world on it."""
     canvas, base = _table(world, selection, eye)
     scene = _open_sky(azimuth)
     for piece in pieces(world, selection):
@@ -161,8 +186,11 @@ def side_sun(azimuth: float) -> tuple[float, float]:
     return azimuth + 48.0, 40.0
 
 
-def sunlit(relief: Relief, sun: tuple[float, float], anchor: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Scene:
-    """Where the light of a sun (azimuth and elevation) and of the sky reaches, relative to an anchor."""
+def sunlit(
+    relief: Relief, sun: tuple[float, float], anchor: tuple[float, float, float] = (0.0, 0.0, 0.0)
+) -> Scene:
+    """Where the light of a sun (azimuth and elevation) and of the sky reaches, relative to an
+    anchor."""
     return Scene(
         left=relief.left - anchor[0],
         top=relief.top - anchor[1],
@@ -175,7 +203,8 @@ def sunlit(relief: Relief, sun: tuple[float, float], anchor: tuple[float, float,
 
 
 def _open_sky(azimuth: float) -> Scene:
-    """The sun of a view from `azimuth`, and nothing that keeps it off: grids of one cell, which is everywhere."""
+    """The sun of a view from `azimuth`, and nothing that keeps it off: grids of one cell, which
+    is everywhere."""
     nothing = np.full((1, 1), light.FAR_BELOW, np.float32)
     return Scene(0.0, 0.0, 1.0, nothing, nothing, light.sun_vector(*side_sun(azimuth)), 1.0)
 
@@ -203,7 +232,9 @@ def _table_shadow(world: World, selection: Selection, eye: Camera, base: float) 
         if part is None:
             continue
         left, bottom, right, top = part.bounds
-        corners = np.array([(x, y, base) for x, y in ((left, bottom), (right, bottom), (right, top), (left, top))])
+        corners = np.array(
+            [(x, y, base) for x, y in ((left, bottom), (right, bottom), (right, top), (left, top))]
+        )
         across = ((corners - eye.anchor) @ eye.right - eye.left) / eye.metres_per_pixel
         down = (eye.top - (corners - eye.anchor) @ eye.up) / eye.metres_per_pixel
         # The light comes from the left: the shadow lies a little to the right.
@@ -213,7 +244,8 @@ def _table_shadow(world: World, selection: Selection, eye: Camera, base: float) 
 
 
 def _rim(piece: Piece, selection: Selection) -> list[NDArray]:
-    """For the four sides in the order of `NORMALS`: (ny, nx) bool, columns beside which the picture's world ends.
+    """For the four sides in the order of `NORMALS`: (ny, nx) bool, columns beside which the
+    picture's world ends.
 
     Rows run from the south, as in the piece's ground.
     """
@@ -221,14 +253,21 @@ def _rim(piece: Piece, selection: Selection) -> list[NDArray]:
     whole, frame = selection.frame, piece.frame
     x = np.arange(frame.x[0] - 1, frame.x[1] + 1)
     y = np.arange(frame.y[0] - 1, frame.y[1] + 1)
-    known &= ((x >= whole.x[0]) & (x < whole.x[1]))[None, :] & ((y >= whole.y[0]) & (y < whole.y[1]))[:, None]
+    known &= ((x >= whole.x[0]) & (x < whole.x[1]))[None, :] & (
+        (y >= whole.y[0]) & (y < whole.y[1])
+    )[:, None]
     here = known[1:-1, 1:-1]
     return [
-        here & ~known[1:-1, :-2], here & ~known[1:-1, 2:], here & ~known[:-2, 1:-1], here & ~known[2:, 1:-1],
-    ]  # fmt: skip
+        here & ~known[1:-1, :-2],
+        here & ~known[1:-1, 2:],
+        here & ~known[:-2, 1:-1],
+        here & ~known[2:, 1:-1],
+    ]
 
 
-def _draw_block(canvas: Canvas, scene: Scene, piece: Piece, rim: list[NDArray], eye: Camera, base: float) -> None:
+def _draw_block(
+    canvas: Canvas, scene: Scene, piece: Piece, rim: list[NDArray], eye: Camera, base: float
+) -> None:
     """Draw the earth, and the cut buildings, that the edge of the world lays open."""
     frame = piece.frame
     s = frame.voxel_size
@@ -237,7 +276,8 @@ def _draw_block(canvas: Canvas, scene: Scene, piece: Piece, rim: list[NDArray], 
     vertices: list[NDArray] = []
     colour: list[NDArray] = []
     sides: list[NDArray] = []
-    # Of each side, the two corners of a column that bound it, the left one first as seen from outside.
+    # Of each side, the two corners of a column that bound it, the left one first as seen from
+    # outside.
     ends = [((0, 1), (0, 0)), ((1, 0), (1, 1)), ((0, 0), (1, 0)), ((1, 1), (0, 1))]
     for side, (left, right) in enumerate(ends):
         if float(NORMALS[side] @ eye.toward) >= 0:
@@ -247,10 +287,17 @@ def _draw_block(canvas: Canvas, scene: Scene, piece: Piece, rim: list[NDArray], 
             continue
 
         def wall(
-            low: NDArray, high: NDArray, rgb: tuple[int, int, int], chosen: NDArray, inset: float = 0.0,
-            rows: NDArray = rows, columns: NDArray = columns, left: tuple[int, int] = left,
-            right: tuple[int, int] = right, side: int = side,
-        ) -> None:  # fmt: skip
+            low: NDArray,
+            high: NDArray,
+            rgb: tuple[int, int, int],
+            chosen: NDArray,
+            inset: float = 0.0,
+            rows: NDArray = rows,
+            columns: NDArray = columns,
+            left: tuple[int, int] = left,
+            right: tuple[int, int] = right,
+            side: int = side,
+        ) -> None:
             quad = np.empty((len(chosen), 4, 3))
             for n, (end, z) in enumerate(((left, low), (right, low), (right, high), (left, high))):
                 quad[:, n, 0] = (frame.x[0] + columns[chosen] + end[0]) * s - eye.anchor[0]
@@ -261,7 +308,9 @@ def _draw_block(canvas: Canvas, scene: Scene, piece: Piece, rim: list[NDArray], 
             colour.append(np.tile(light.to_linear(np.array(rgb, np.uint8)), (len(chosen), 1)))
             sides.append(np.full(len(chosen), side, np.uint8))
 
-        ground = np.stack([corner[rows + end[1], columns + end[0]] for end in (left, right)], axis=1)
+        ground = np.stack(
+            [corner[rows + end[1], columns + end[0]] for end in (left, right)], axis=1
+        )
         every = np.arange(len(rows))
         above = 0.0
         for share, rgb in STRATA:
@@ -277,13 +326,22 @@ def _draw_block(canvas: Canvas, scene: Scene, piece: Piece, rim: list[NDArray], 
         own = np.arange(count, dtype=np.int32)
         outward = np.concatenate(sides)
         draw(
-            canvas, scene, points, np.arange(4 * count, dtype=np.int32).reshape(-1, 4), own, outward,
-            np.concatenate(colour), NORMALS[outward], np.zeros(count, bool), two_sided=False,
-        )  # fmt: skip
+            canvas,
+            scene,
+            points,
+            np.arange(4 * count, dtype=np.int32).reshape(-1, 4),
+            own,
+            outward,
+            np.concatenate(colour),
+            NORMALS[outward],
+            np.zeros(count, bool),
+            two_sided=False,
+        )
 
 
 def _building_tops(piece: Piece) -> NDArray:
-    """(ny, nx) float32, rows from the south: height above ground of columns with a building on top, else 0."""
+    """(ny, nx) float32, rows from the south: height above ground of columns with a building on
+    top, else 0."""
     frame, voxels = piece.frame, piece.voxels
     out = np.zeros(frame.shape, np.float32)
     x, y, z = voxels.xyz.T

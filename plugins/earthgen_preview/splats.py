@@ -1,7 +1,8 @@
 """Pictures of a world's Gaussians: what they are, in the light of the other previews.
 
-The Gaussians are drawn window by window (`earthgen.splats.scene`), and the light is laid over what each pixel shows:
-its colour, normal, depth and class. So a picture of any size takes the memory of a window and of the picture itself.
+The Gaussians are drawn window by window (`earthgen.render.pictures`), and the light is laid over
+what each pixel shows: its colour, normal, depth and class. So a picture of any size takes the
+memory of a window and of the picture itself.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.backends import View
 from earthgen.errors import JobError
 from earthgen.progress import Progress
-from earthgen.selection import select
-from earthgen.splats.cameras import Camera
-from earthgen.splats.scene import Tiles, Window, draw
-from earthgen.world import World
+from earthgen.render.interfaces import View
+from earthgen.render.pictures import Tiles, Window, draw
+from earthgen.splats.cameras.camera import Camera
+from earthgen.world.selection import select
+from earthgen.world.world import World
 from earthgen_preview import light
 from earthgen_preview.camera import Camera as Eye
 from earthgen_preview.camera import camera
@@ -53,9 +54,10 @@ class SplatRenderer:
 
     Parameters
     ----------
-    marks : put a scale bar and an arrow to the north into maps and oblique views of 200 pixels or more
+    marks : put a scale bar and an arrow to the north into maps and oblique views of 200 pixels or
+        more
     lit : in the light of a low sun, with shadows; otherwise in the colours that the world stores
-    rasterizer : the name of one, see `earthgen.splats.rendering.rasterize`
+    rasterizer : the name of one, see `earthgen.splats.raster.rendering.rasterize`
     """
 
     name = "splats"
@@ -68,7 +70,7 @@ class SplatRenderer:
         self._tiles: Tiles | None = None
 
     def render(self, world: World, view: View, progress: Progress) -> NDArray:
-        """(height, width, 3) uint8 sRGB; see `earthgen.backends.View`.
+        """(height, width, 3) uint8 sRGB; see `earthgen.render.interfaces.View`.
 
         Raises
         ------
@@ -80,7 +82,9 @@ class SplatRenderer:
         eye: Eye | None = None
         if view.kind == "camera":
             if view.camera is None:
-                raise JobError("a view of kind 'camera' needs a camera", "give View(kind='camera', camera=...)")
+                raise JobError(
+                    "a view of kind 'camera' needs a camera", "give View(kind='camera', camera=...)"
+                )
             seen = view.camera
         else:
             eye = camera(world, view)
@@ -88,7 +92,9 @@ class SplatRenderer:
         image = self._draw(world, view, seen, eye, progress)
         return with_marks(image, eye) if self.marks and eye is not None else image
 
-    def _draw(self, world: World, view: View, seen: Camera, eye: Eye | None, progress: Progress) -> NDArray:
+    def _draw(
+        self, world: World, view: View, seen: Camera, eye: Eye | None, progress: Progress
+    ) -> NDArray:
         samples = SAMPLES if view.kind == "oblique" else 1
         fine = seen.scaled(samples) if samples > 1 else seen
         scene = self._scene(world, view) if self.lit else None
@@ -96,11 +102,19 @@ class SplatRenderer:
         haze = _haze(world, view, seen)
         image = np.empty((seen.height, seen.width, 3), np.uint8)
         for window in draw(
-            world, fine, bounds=view.bounds, detail=float(samples), window=512 * samples, progress=progress,
-            rasterizer=self.rasterizer, tiles=self._read(world, view),
-        ):  # fmt: skip
+            world,
+            fine,
+            bounds=view.bounds,
+            detail=float(samples),
+            window=512 * samples,
+            progress=progress,
+            rasterizer=self.rasterizer,
+            tiles=self._read(world, view),
+        ):
             rows, columns = window.place
-            colours = _shown(window, scene, behind[rows, columns if behind.shape[1] > 1 else slice(None)], haze)
+            colours = _shown(
+                window, scene, behind[rows, columns if behind.shape[1] > 1 else slice(None)], haze
+            )
             row, column = rows.start // samples, columns.start // samples
             h, w = colours.shape[0] // samples, colours.shape[1] // samples
             mean = colours.reshape(h, samples, w, samples, 3).mean(axis=(1, 3))
@@ -131,13 +145,25 @@ def orthographic(eye: Eye, world: World) -> Camera:
     x, y, z = (float(value) for value in eye.anchor)
     rows = [(float(a), float(b), float(c)) for a, b, c in turn]
     return Camera(
-        "orthographic", width, height, pixel, pixel, -eye.left * pixel, eye.top * pixel, (x, y, z),
-        (rows[0], rows[1], rows[2]), world.frame.crs, world.frame.vertical_crs, near=-FAR, far=FAR,
-    )  # fmt: skip
+        "orthographic",
+        width,
+        height,
+        pixel,
+        pixel,
+        -eye.left * pixel,
+        eye.top * pixel,
+        (x, y, z),
+        (rows[0], rows[1], rows[2]),
+        world.frame.crs,
+        world.frame.vertical_crs,
+        near=-FAR,
+        far=FAR,
+    )
 
 
 def sunlight(world: World, view: View, sun: tuple[float, float]) -> Scene:
-    """Where the sun's light and the sky's reach, in metres of the CRS. sun : azimuth and elevation, degrees."""
+    """Where the sun's light and the sky's reach, in metres of the CRS. sun : azimuth and
+    elevation, degrees."""
     whole = select(world, view.bounds, 1)
     left, bottom, right, top = whole.frame.bounds
     pixel = max(max(right - left, top - bottom) / RELIEF, world.frame.voxel_size)
@@ -147,7 +173,8 @@ def sunlight(world: World, view: View, sun: tuple[float, float]) -> Scene:
 
 @dataclass(frozen=True)
 class Haze:
-    """How far away things fade: none of it nearer than `near`, all of it beyond `far`, metres along the view."""
+    """How far away things fade: none of it nearer than `near`, all of it beyond `far`, metres
+    along the view."""
 
     near: float
     far: float
@@ -174,10 +201,13 @@ def _backdrop(world: World, view: View, eye: Eye | None, height: int) -> NDArray
 
 
 def _shown(window: Window, scene: Scene | None, behind: NDArray, haze: Haze | None) -> NDArray:
-    """(h, w, 3) float32 linear light of a window; `behind`, (h, w or 1, 3), is what stands behind the world there."""
+    """(h, w, 3) float32 linear light of a window; `behind`, (h, w or 1, 3), is what stands
+    behind the world there."""
     made = window.rendering
     alpha, rgb = made.alpha.numpy(), made.rgb.numpy()
-    colour = light.decode(np.clip(rgb / np.maximum(alpha, LEAST)[..., None], 0, 1)).astype(np.float32)
+    colour = light.decode(np.clip(rgb / np.maximum(alpha, LEAST)[..., None], 0, 1)).astype(
+        np.float32
+    )
     depth = np.where(made.median_depth.numpy() != 0, made.median_depth.numpy(), made.depth.numpy())
     if scene is not None:
         seen = made.camera
@@ -188,12 +218,28 @@ def _shown(window: Window, scene: Scene | None, behind: NDArray, haze: Haze | No
         points[:, 0] -= seen.position[0]
         points[:, 1] -= seen.position[1]
         _light_pixels(
-            points, colour.reshape(-1, 3), made.normal.numpy().reshape(-1, 3), WATER[made.semantics.numpy().ravel()],
-            alpha.ravel() >= LEAST, near.left, near.top, near.cell, near.shadow, near.around, near.sun, near.softness,
-            light.SUN, light.SKY,
-        )  # fmt: skip
+            points,
+            colour.reshape(-1, 3),
+            made.normal.numpy().reshape(-1, 3),
+            WATER[made.semantics.numpy().ravel()],
+            alpha.ravel() >= LEAST,
+            near.left,
+            near.top,
+            near.cell,
+            near.shadow,
+            near.around,
+            near.sun,
+            near.softness,
+            light.SUN,
+            light.SKY,
+        )
     if haze is not None:
-        share = HAZE * np.clip((depth - haze.near) / (haze.far - haze.near), 0, 1).astype(np.float32)[..., None]
+        share = (
+            HAZE
+            * np.clip((depth - haze.near) / (haze.far - haze.near), 0, 1).astype(np.float32)[
+                ..., None
+            ]
+        )
         colour = colour * (1 - share) + light.to_linear(HORIZON) * share
     cover = alpha[..., None]
     return np.where(cover >= LEAST, colour * cover + behind * (1 - cover), behind)
@@ -201,7 +247,20 @@ def _shown(window: Window, scene: Scene | None, behind: NDArray, haze: Haze | No
 
 @numba.njit(cache=True, nogil=True)
 def _light_pixels(  # type: ignore[no-untyped-def]
-    points, colour, normal, water, there, left, top, cell, shadow, around, sun, softness, sun_colour, sky_colour
+    points,
+    colour,
+    normal,
+    water,
+    there,
+    left,
+    top,
+    cell,
+    shadow,
+    around,
+    sun,
+    softness,
+    sun_colour,
+    sky_colour,
 ):
     shade = np.empty(3, np.float32)
     unit = np.empty(3, np.float32)
@@ -212,8 +271,23 @@ def _light_pixels(  # type: ignore[no-untyped-def]
         for axis in range(3):
             unit[axis] = normal[k, axis] / length if length > 1e-6 else (1.0 if axis == 2 else 0.0)
         light_one(
-            points[k, 0], points[k, 1], points[k, 2], colour[k], unit, water[k], unit, left, top, cell, shadow,
-            around, sun, softness, sun_colour, sky_colour, shade,
-        )  # fmt: skip
+            points[k, 0],
+            points[k, 1],
+            points[k, 2],
+            colour[k],
+            unit,
+            water[k],
+            unit,
+            left,
+            top,
+            cell,
+            shadow,
+            around,
+            sun,
+            softness,
+            sun_colour,
+            sky_colour,
+            shade,
+        )
         for band in range(3):
             colour[k, band] = shade[band]

@@ -1,7 +1,9 @@
-"""The `procedural` backends: geometry and texture by rules, from land cover, heights and an image where given.
+"""The `procedural` backends: geometry and texture by rules, from land cover, heights and an image
+where given.
 
-They are the baseline that learned backends are measured against, a source of simulated scenes, and what runs where
-there are no weights. All random draws are keyed by seed and place; docs/architecture.md says how windows agree.
+They are the baseline that learned backends are measured against, a source of simulated scenes, and
+what runs where there are no weights. All random draws are keyed by seed and place;
+docs/architecture.md says how windows agree.
 """
 
 from __future__ import annotations
@@ -9,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from earthgen.backends import GeometryBackend, Offer, PluginInfo, TextureBackend
-from earthgen.hooks import hookimpl
+from earthgen.hookspecs import Offer, PluginInfo, hookimpl
+from earthgen.stages.backends import GeometryBackend, TextureBackend
 
 if TYPE_CHECKING:
     from earthgen_procedural.geometry import ProceduralGeometry
@@ -49,4 +51,10 @@ def earthgen_geometry_backends() -> Iterable[Offer[GeometryBackend]]:
 
 @hookimpl
 def earthgen_texture_backends() -> Iterable[Offer[TextureBackend]]:
-    return [Offer("procedural", _texture, "colours by class, object and place; drapes an image where there is one")]
+    return [
+        Offer(
+            "procedural",
+            _texture,
+            "colours by class, object and place; drapes an image where there is one",
+        )
+    ]

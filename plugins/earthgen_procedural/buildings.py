@@ -8,11 +8,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.noise import Noise, Stream
+from earthgen.noise.fields import cells, seeds
+from earthgen.noise.philox import Noise, Stream
 from earthgen.terrain.cover import is_class
 from earthgen.terrain.filters import FIXED, box_mean, box_share, cells_of, nearest
 from earthgen.terrain.ground import TERRAIN_REACH, Ground
-from earthgen.terrain.noise_fields import cells, seeds
 from earthgen.terrain.reach import Reach, widest
 from earthgen_procedural.footprints import (
     Outlines,
@@ -25,7 +25,13 @@ from earthgen_procedural.footprints import (
 )
 from earthgen_procedural.lots import HOUSE_REACH, grow
 from earthgen_procedural.measured import measured_roofs
-from earthgen_procedural.objects import FLAT_ROOF, HALL_ROOF, PITCHED_ROOF, PLAIN_ROOF, object_number
+from earthgen_procedural.objects import (
+    FLAT_ROOF,
+    HALL_ROOF,
+    PITCHED_ROOF,
+    PLAIN_ROOF,
+    object_number,
+)
 from geo_io.frame import Frame
 from geo_io.layers import Buildings
 
@@ -34,9 +40,14 @@ WHOLE = 60.0  # a footprint up to this diagonal is wholly seen from every window
 BASE_MEAN = 16.0  # the ground under larger ones is levelled over this
 SURROUNDINGS = 20.0  # what counts as the surroundings of a building
 PLOT = 26.0  # land cover that only says "building" is divided into houses about this wide
-SLOPE_REACH, SLOPE_RUN = 7.0, 5.0  # walls of such houses are looked for this far; roofs rise over this way
+SLOPE_REACH, SLOPE_RUN = (
+    7.0,
+    5.0,
+)  # walls of such houses are looked for this far; roofs rise over this way
 FOOTPRINT_REACH = Reach(WHOLE, 4) + widest(TERRAIN_REACH, Reach(SURROUNDINGS))
-PLOT_REACH = Reach(1.5 * PLOT, 1) + widest(Reach(BASE_MEAN) + TERRAIN_REACH, Reach(2 * SURROUNDINGS))
+PLOT_REACH = Reach(1.5 * PLOT, 1) + widest(
+    Reach(BASE_MEAN) + TERRAIN_REACH, Reach(2 * SURROUNDINGS)
+)
 GROWN_REACH = Reach(2 * HOUSE_REACH, 2) + TERRAIN_REACH
 
 LOWEST = 2.0  # metres, of any building
@@ -92,7 +103,8 @@ class Shapes:
     roof, kind : int, the shape of the roof, and the kind in the object number
     eaves, rise : metres from the base to the eaves, and from there to the ridge
     span : metres from the wall over which the roof rises; it is level farther in
-    bump_at, bump_half, bump_up : a chimney or a box on the roof: where along the long side (-1 to 1), its half
+    bump_at, bump_half, bump_up : a chimney or a box on the roof: where along the long side (-1 to
+        1), its half
         width and its height above the eaves, metres; half width 0 for none
     """
 
@@ -106,14 +118,19 @@ class Shapes:
     bump_up: NDArray
 
 
-def make_buildings(frame: Frame, cover: NDArray, buildings: Buildings, ground: Ground, noise: Noise) -> Roofs:
+def make_buildings(
+    frame: Frame, cover: NDArray, buildings: Buildings, ground: Ground, noise: Noise
+) -> Roofs:
     """All buildings on `frame`: those of the source where its cover says building, and grown ones.
 
-    cover : (ny, nx) uint8. Cells nearer to the edge than the rules reach (land.HALO) are not to be used.
+    cover : (ny, nx) uint8. Cells nearer to the edge than the rules reach (land.HALO) are not to be
+        used.
     """
     size = frame.voxel_size
     built = is_class(cover, "building")
-    measured = np.zeros(frame.shape, bool) if ground.surface is None else np.isfinite(ground.surface)
+    measured = (
+        np.zeros(frame.shape, bool) if ground.surface is None else np.isfinite(ground.surface)
+    )
     local = box_mean(ground.terrain, np.ones(frame.shape, bool), cells_of(BASE_MEAN, size))
     roofs = Roofs(np.full(frame.shape, np.nan, np.float32), np.zeros(frame.shape, np.uint32))
 
@@ -121,18 +138,29 @@ def make_buildings(frame: Frame, cover: NDArray, buildings: Buildings, ground: G
         owner = np.full(frame.shape, -1, np.int32)
         near = touching(buildings, frame)
         if len(near):
-            stock = Stock(outlines(buildings.footprint[near]), buildings.height[near], buildings.key[near])
+            stock = Stock(
+                outlines(buildings.footprint[near]), buildings.height[near], buildings.key[near]
+            )
             owner = rasterise(stock.lines, frame)
-            # The reader may rasterise by another rule: a building cell beside a footprint belongs to it.
+            # The reader may rasterise by another rule: a building cell beside a footprint belongs
+            # to it.
             distance, index = nearest(owner >= 0, 2)
-            owner = np.where(built & (distance < 1.9), owner.ravel()[np.maximum(index, 0)], -1).astype(np.int32)
+            owner = np.where(
+                built & (distance < 1.9), owner.ravel()[np.maximum(index, 0)], -1
+            ).astype(np.int32)
             roofs = raise_roofs(frame, cover, stock, owner, ground.terrain, local, noise)
         rest = built & (owner < 0)
         if rest.any():
             plots = _roofs_of_cells(frame, cover, built, local, noise)
-            roofs = Roofs(np.where(rest, plots.top, roofs.top), np.where(rest, plots.object, roofs.object))
+            roofs = Roofs(
+                np.where(rest, plots.top, roofs.top), np.where(rest, plots.object, roofs.object)
+            )
         if ground.surface is not None:
-            roofs = Roofs(*measured_roofs(frame, cover, ground.terrain, ground.surface, roofs.top, roofs.object))
+            roofs = Roofs(
+                *measured_roofs(
+                    frame, cover, ground.terrain, ground.surface, roofs.top, roofs.object
+                )
+            )
 
     lots = grow(frame, cover, measured, noise)
     for annex in (False, True):
@@ -140,27 +168,44 @@ def make_buildings(frame: Frame, cover: NDArray, buildings: Buildings, ground: G
         if len(part):
             stock = Stock(part.outlines(), np.full(len(part), np.nan), part.key, part.trade)
             owner = np.where(built, -1, rasterise(stock.lines, frame)).astype(np.int32)
-            roofs = roofs.over(raise_roofs(frame, cover, stock, owner, ground.terrain, local, noise))
-    top = np.where(np.isnan(roofs.top), roofs.top, np.maximum(roofs.top, ground.height + np.float32(LOWEST)))
-    number = np.where(np.isnan(top), np.uint32(0), roofs.object)  # yards of what the surface model has not
+            roofs = roofs.over(
+                raise_roofs(frame, cover, stock, owner, ground.terrain, local, noise)
+            )
+    top = np.where(
+        np.isnan(roofs.top), roofs.top, np.maximum(roofs.top, ground.height + np.float32(LOWEST))
+    )
+    number = np.where(
+        np.isnan(top), np.uint32(0), roofs.object
+    )  # yards of what the surface model has not
     return Roofs(top.astype(np.float32), number.astype(np.uint32))
 
 
 def raise_roofs(
-    frame: Frame, cover: NDArray, stock: Stock, owner: NDArray, terrain: NDArray, local: NDArray, noise: Noise
+    frame: Frame,
+    cover: NDArray,
+    stock: Stock,
+    owner: NDArray,
+    terrain: NDArray,
+    local: NDArray,
+    noise: Noise,
 ) -> Roofs:
     """The roofs of `stock`, whose cells are told by `owner`, (ny, nx) int32, -1 for none.
 
-    terrain : (ny, nx) float32 metres; local : the same, smoothed, for buildings too large to be seen as a whole
+    terrain : (ny, nx) float32 metres; local : the same, smoothed, for buildings too large to be
+        seen as a whole
     """
     n = len(stock.lines)
     box = rectangles(stock.lines)
     whole = 2.0 * np.hypot(box.length, box.width) <= WHOLE
     walls = wall_distance(stock.lines, frame, owner, np.ones(n, bool))
     radius = cells_of(SURROUNDINGS, frame.voxel_size)
-    shops = box_share(is_class(cover, "commercial"), radius) - box_share(is_class(cover, "residential"), radius)
+    shops = box_share(is_class(cover, "commercial"), radius) - box_share(
+        is_class(cover, "residential"), radius
+    )
     fixed = np.rint(terrain * FIXED).astype(np.int64)
-    foot, shop_sum, count, inside = _sums(owner, fixed, np.rint(shops * FIXED).astype(np.int64), walls, n)
+    foot, shop_sum, count, inside = _sums(
+        owner, fixed, np.rint(shops * FIXED).astype(np.int64), walls, n
+    )
     known = whole & (count > 0)
     base = np.where(known, foot / np.maximum(count, 1) / FIXED, np.nan)
     trade = stock.trade
@@ -169,11 +214,29 @@ def raise_roofs(
     stream = noise.stream("buildings")
     shapes = shape_roofs(stream, stock.key, box, stock.height, trade, np.where(whole, inside, 4.0))
     top = _raise(
-        owner, walls, local, base, frame.voxel_size, frame.x[0], frame.y[1],
-        box.x, box.y, box.angle, box.length, box.width, shapes.roof, shapes.eaves, shapes.rise, shapes.span,
-        shapes.bump_at, shapes.bump_half, shapes.bump_up,
-    )  # fmt: skip
-    number = np.where(owner >= 0, object_number(stock.key, shapes.kind)[np.maximum(owner, 0)], np.uint32(0))
+        owner,
+        walls,
+        local,
+        base,
+        frame.voxel_size,
+        frame.x[0],
+        frame.y[1],
+        box.x,
+        box.y,
+        box.angle,
+        box.length,
+        box.width,
+        shapes.roof,
+        shapes.eaves,
+        shapes.rise,
+        shapes.span,
+        shapes.bump_at,
+        shapes.bump_half,
+        shapes.bump_up,
+    )
+    number = np.where(
+        owner >= 0, object_number(stock.key, shapes.kind)[np.maximum(owner, 0)], np.uint32(0)
+    )
     return Roofs(top, number)
 
 
@@ -198,8 +261,14 @@ def draw_heights(draw: NDArray, area: NDArray, trade: NDArray) -> NDArray:
     draw : (n,) uniform in [0, 1); area : (n,) m2; trade : (n,) bool, shops and works
     """
     step = np.searchsorted([25.0, 60.0, 250.0, 800.0], area, side="right")
-    low = np.where(trade, np.array([2.5, 3.5, 5.0, 6.0, 7.0])[step], np.array([2.4, 2.8, 6.0, 6.5, 6.5])[step])
-    high = np.where(trade, np.array([3.2, 5.0, 8.0, 11.0, 13.0])[step], np.array([3.2, 5.0, 9.5, 11.5, 11.0])[step])
+    low = np.where(
+        trade, np.array([2.5, 3.5, 5.0, 6.0, 7.0])[step], np.array([2.4, 2.8, 6.0, 6.5, 6.5])[step]
+    )
+    high = np.where(
+        trade,
+        np.array([3.2, 5.0, 8.0, 11.0, 13.0])[step],
+        np.array([3.2, 5.0, 9.5, 11.5, 11.0])[step],
+    )
     return np.asarray(low + draw * (high - low))
 
 
@@ -208,10 +277,12 @@ def shape_roofs(
 ) -> Shapes:
     """Choose the roof of each building.
 
-    key : (n,) uint64; height : (n,) metres to the ridge, NaN where it is to be drawn; trade : (n,) bool, shops and
-    works; inside : (n,) metres from the innermost cell to the walls
+    key : (n,) uint64; height : (n,) metres to the ridge, NaN where it is to be drawn; trade : (n,)
+        bool, shops and works; inside : (n,) metres from the innermost cell to the walls
     """
-    height_draw, flat_draw, form_draw, pitch_draw, bump_draw = (stream.of_objects(key, c) for c in range(5))
+    height_draw, flat_draw, form_draw, pitch_draw, bump_draw = (
+        stream.of_objects(key, c) for c in range(5)
+    )
     drawn = ~np.isfinite(height)
     height = np.maximum(np.where(drawn, draw_heights(height_draw, box.area, trade), height), LOWEST)
 
@@ -227,22 +298,45 @@ def shape_roofs(
 
     span = np.maximum(np.where(roof == SKELETON, np.minimum(inside, 6.0), box.width), 0.1)
     pitch = np.where(box.width > 8.0, 27.0 + 10.0 * pitch_draw, 33.0 + 12.0 * pitch_draw)
-    rise = np.where(flat, 0.0, np.minimum(np.tan(np.radians(pitch)) * span, np.minimum(0.5 * height, 7.0)))
+    rise = np.where(
+        flat, 0.0, np.minimum(np.tan(np.radians(pitch)) * span, np.minimum(0.5 * height, 7.0))
+    )
 
-    # Chimneys end at the ridge, so that a height that was given holds; boxes stand only where it was not.
+    # Chimneys end at the ridge, so that a height that was given holds; boxes stand only where it
+    # was not.
     chimney = ((roof == GABLED) | (roof == HIPPED)) & (box.area > 45.0) & (bump_draw < 0.75)
     boxed = flat & drawn & (box.area > 150.0) & (bump_draw < 0.8)
     half = np.where(chimney, 0.6, np.where(boxed, 1.2 + 1.3 * form_draw, 0.0))
     up = np.where(chimney, rise, 1.2 + 0.6 * pitch_draw)
-    return Shapes(roof, kind, height - rise, rise, span, np.where(bump_draw < 0.38, 0.45, -0.45), half, up)
+    return Shapes(
+        roof, kind, height - rise, rise, span, np.where(bump_draw < 0.38, 0.45, -0.45), half, up
+    )
 
 
 @numba.njit(cache=True, nogil=True)
 def _raise(  # type: ignore[no-untyped-def]
-    owner, walls, local, base, size, x0, y1, cx, cy, angle, length, width, roof, eaves, rise, span,
-    bump_at, bump_half, bump_up,
-):  # fmt: skip
-    """Absolute roof heights of the cells of each building; `base` is NaN where the smoothed ground `local` serves."""
+    owner,
+    walls,
+    local,
+    base,
+    size,
+    x0,
+    y1,
+    cx,
+    cy,
+    angle,
+    length,
+    width,
+    roof,
+    eaves,
+    rise,
+    span,
+    bump_at,
+    bump_half,
+    bump_up,
+):
+    """Absolute roof heights of the cells of each building; `base` is NaN where the smoothed
+    ground `local` serves."""
     rows, cols = owner.shape
     out = np.full((rows, cols), np.nan, np.float32)
     for row in range(rows):
@@ -268,15 +362,20 @@ def _raise(  # type: ignore[no-untyped-def]
     return out
 
 
-def _roofs_of_cells(frame: Frame, cover: NDArray, built: NDArray, local: NDArray, noise: Noise) -> Roofs:
-    """Roofs of building cells that no footprint explains: houses on a jittered lattice, keyed by place."""
+def _roofs_of_cells(
+    frame: Frame, cover: NDArray, built: NDArray, local: NDArray, noise: Noise
+) -> Roofs:
+    """Roofs of building cells that no footprint explains: houses on a jittered lattice, keyed by
+    place."""
     size = frame.voxel_size
     points = seeds(noise.stream("plots"), frame, max(PLOT, 3.0 * size), 0.8)
     plot = cells(points, frame)
     draws = noise.stream("plots.roofs").bits(points.key.ravel(), 0) * 2.0**-32
     # What a whole house has in common is looked up where its plot's seed lies.
     middle = (
-        np.clip(frame.y[1] - 1 - np.floor(points.y / size).astype(np.int64), 0, frame.ny - 1).ravel(),
+        np.clip(
+            frame.y[1] - 1 - np.floor(points.y / size).astype(np.int64), 0, frame.ny - 1
+        ).ravel(),
         np.clip(np.floor(points.x / size).astype(np.int64) - frame.x[0], 0, frame.nx - 1).ravel(),
     )
     crowd = box_share(built, cells_of(2.0 * SURROUNDINGS, size))[middle]
@@ -289,6 +388,8 @@ def _roofs_of_cells(frame: Frame, cover: NDArray, built: NDArray, local: NDArray
     kind = np.where(flat, np.where(trade, HALL_ROOF, FLAT_ROOF), PITCHED_ROOF)
 
     distance, _ = nearest(~built, max(cells_of(SLOPE_REACH, size), 1))
-    inward = np.minimum(np.where(np.isfinite(distance), distance * size, SLOPE_REACH) - 0.5 * size, SLOPE_RUN)
+    inward = np.minimum(
+        np.where(np.isfinite(distance), distance * size, SLOPE_REACH) - 0.5 * size, SLOPE_RUN
+    )
     top = eaves[plot] + slope[plot] * np.maximum(inward, 0.0)
     return Roofs(top.astype(np.float32), object_number(points.key.ravel(), kind)[plot])

@@ -1,8 +1,8 @@
 """Fields: how farmland is divided, what grows where, and in which direction it is tilled.
 
-One polygon of land use is often many fields, and raster land cover has no polygons at all. So every parcel is cut
-by a pattern of strips that depends on the place: blocks of a Voronoi diagram, each with its own direction.
-Geometry and texture both call `make_fields`, and get the same fields.
+One polygon of land use is often many fields, and raster land cover has no polygons at all. So every
+parcel is cut by a pattern of strips that depends on the place: blocks of a Voronoi diagram, each
+with its own direction. Geometry and texture both call `make_fields`, and get the same fields.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.noise import Noise
+from earthgen.noise.fields import Seeds, cell_centres, cells, seeds
+from earthgen.noise.philox import Noise
 from earthgen.terrain.cover import is_class, on_surface
-from earthgen.terrain.noise_fields import Seeds, cell_centres, cells, seeds
 from geo_io.frame import Frame
 
 BLOCK = 420.0  # metres between the middles of blocks of one direction
@@ -24,9 +24,18 @@ WHEAT, BARLEY, MAIZE, RAPESEED, PLOUGHED, ROOTS, LEY, STUBBLE = range(8)
 """Crops."""
 
 CROP_SHARE = np.array([0.27, 0.14, 0.18, 0.06, 0.10, 0.10, 0.10, 0.05])
-CROP_HEIGHT = np.array([
-    [0.6, 0.9], [0.6, 0.85], [0.9, 1.6], [1.0, 1.4], [0.0, 0.0], [0.3, 0.5], [0.15, 0.3], [0.1, 0.15],
-])  # fmt: skip
+CROP_HEIGHT = np.array(
+    [
+        [0.6, 0.9],
+        [0.6, 0.85],
+        [0.9, 1.6],
+        [1.0, 1.4],
+        [0.0, 0.0],
+        [0.3, 0.5],
+        [0.15, 0.3],
+        [0.1, 0.15],
+    ]
+)
 """Metres, (crops, 2)."""
 
 HEDGED_PARCEL, HEDGED_FIELD = 0.42, 0.06
@@ -61,12 +70,14 @@ class Fields:
     def part(self, part: tuple[slice, slice]) -> Fields:
         """The fields of a part of the frame, given as slices of its arrays."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Fields(**{name: values if name == "draws" else values[part] for name, values in arrays.items()})
+        return Fields(
+            **{name: values if name == "draws" else values[part] for name, values in arrays.items()}
+        )
 
 
 def field_blocks(frame: Frame, noise: Noise) -> tuple[Seeds, NDArray]:
-    """The middles of the blocks around `frame`, and (n, 4) float64 uniform draws of each: the first is its angle over
-    pi. Stages agree on them: they come from shared noise."""
+    """The middles of the blocks around `frame`, and (n, 4) float64 uniform draws of each: the
+    first is its angle over pi. Stages agree on them: they come from shared noise."""
     shared = noise.shared()
     blocks = seeds(shared.stream("procedural.fields.blocks"), frame, BLOCK, 0.7)
     return blocks, shared.stream("procedural.fields.strips").bits(blocks.key.ravel(), 0) * 2.0**-32
@@ -85,16 +96,27 @@ def make_fields(frame: Frame, cover: NDArray, parcel: NDArray, noise: Noise) -> 
     tilled = farmed | is_class(cover, "grass", "sports", "orchard")
     x, y = cell_centres(frame)
     key, across = _strips(
-        x, y, block, blocks.x.ravel(), blocks.y.ravel(), blocks.key.ravel(), angle, width, length,
-        tilled, np.ascontiguousarray(parcel),
-    )  # fmt: skip
+        x,
+        y,
+        block,
+        blocks.x.ravel(),
+        blocks.y.ravel(),
+        blocks.key.ravel(),
+        angle,
+        width,
+        length,
+        tilled,
+        np.ascontiguousarray(parcel),
+    )
 
     stream = noise.shared().stream("procedural.fields")
     names, index = np.unique(key[tilled], return_inverse=True)
     where = np.full(frame.shape, -1, np.int32)
     where[tilled] = index
     draws = np.stack([stream.of_objects(names, c) for c in range(4)], axis=1).reshape(-1, 4)
-    crop_of = np.searchsorted(np.cumsum(CROP_SHARE)[:-1], draws[:, 0], side="right").astype(np.uint8)
+    crop_of = np.searchsorted(np.cumsum(CROP_SHARE)[:-1], draws[:, 0], side="right").astype(
+        np.uint8
+    )
     low, high = CROP_HEIGHT[crop_of].T
     height_of = low + draws[:, 1] * (high - low)
     crop, height = np.zeros(frame.shape, np.uint8), np.zeros(frame.shape, np.float32)
@@ -136,7 +158,8 @@ def _strips(x, y, block, bx, by, bkey, angle, width, length, wanted, parcel):  #
 
 @numba.njit(cache=True, nogil=True)
 def _borders(key, parcel, farmed):  # type: ignore[no-untyped-def]
-    """Cells beside a farmed cell of another field: a key of the pair of fields, and whether their parcels differ."""
+    """Cells beside a farmed cell of another field: a key of the pair of fields, and whether
+    their parcels differ."""
     rows, cols = key.shape
     edge, parted = np.zeros((rows, cols), np.bool_), np.zeros((rows, cols), np.bool_)
     pair = np.zeros((rows, cols), np.uint64)

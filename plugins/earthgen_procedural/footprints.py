@@ -1,6 +1,8 @@
-"""Building footprints on the lattice: which cell is whose, how each lies, and how far a cell is from its walls.
+"""Building footprints on the lattice: which cell is whose, how each lies, and how far a cell is
+from its walls.
 
-Everything is computed from absolute coordinates in float64, so that two windows that share a cell agree on it.
+Everything is computed from absolute coordinates in float64, so that two windows that share a cell
+agree on it.
 """
 
 from __future__ import annotations
@@ -70,11 +72,14 @@ def outlines(footprints: NDArray) -> Outlines:
     if len(footprints) == 0:
         return Outlines(np.empty((0, 2)), np.zeros(1, np.int64), np.zeros(1, np.int64))
     _, xy, (ring, polygon) = shapely.to_ragged_array(shapely.force_2d(footprints))
-    return Outlines(np.ascontiguousarray(xy[:, :2]), ring.astype(np.int64), polygon.astype(np.int64))
+    return Outlines(
+        np.ascontiguousarray(xy[:, :2]), ring.astype(np.int64), polygon.astype(np.int64)
+    )
 
 
 def rectangles(lines: Outlines) -> Rectangles:
-    """The rectangle of least area around each polygon: one of its sides lies along a side of the polygon's hull."""
+    """The rectangle of least area around each polygon: one of its sides lies along a side of the
+    polygon's hull."""
     return Rectangles(*np.asarray(_rectangles(lines.xy, lines.ring, lines.polygon)))
 
 
@@ -84,7 +89,10 @@ def _rectangles(xy, ring, polygon):  # type: ignore[no-untyped-def]
     out = np.zeros((6, n))
     for k in range(n):
         first, last = ring[polygon[k]], ring[polygon[k] + 1]
-        x0, y0 = xy[first, 0], xy[first, 1]  # relative to a corner: squares of coordinates would lose millimetres
+        x0, y0 = (
+            xy[first, 0],
+            xy[first, 1],
+        )  # relative to a corner: squares of coordinates would lose millimetres
         best = np.inf
         for a in range(first, last - 1):
             dx, dy = xy[a + 1, 0] - xy[a, 0], xy[a + 1, 1] - xy[a, 1]
@@ -112,19 +120,30 @@ def _rectangles(xy, ring, polygon):  # type: ignore[no-untyped-def]
         for r in range(polygon[k], polygon[k + 1]):
             part = 0.0
             for a in range(ring[r], ring[r + 1] - 1):
-                part += (xy[a, 0] - x0) * (xy[a + 1, 1] - y0) - (xy[a + 1, 0] - x0) * (xy[a, 1] - y0)
+                part += (xy[a, 0] - x0) * (xy[a + 1, 1] - y0) - (xy[a + 1, 0] - x0) * (
+                    xy[a, 1] - y0
+                )
             total += abs(part) * 0.5 if r == polygon[k] else -abs(part) * 0.5
         out[5, k] = total
     return out
 
 
 def rasterise(lines: Outlines, frame: Frame) -> NDArray:
-    """(ny, nx) int32: index of the polygon that holds the cell's centre, -1 where none does; the later one wins.
+    """(ny, nx) int32: index of the polygon that holds the cell's centre, -1 where none does; the
+    later one wins.
 
     A polygon so small that it holds no centre gets the cell in which its first ring's middle lies.
     """
     return np.asarray(
-        _rasterise(lines.xy, lines.ring, lines.polygon, frame.voxel_size, frame.x[0], frame.y[1], *frame.shape)
+        _rasterise(
+            lines.xy,
+            lines.ring,
+            lines.polygon,
+            frame.voxel_size,
+            frame.x[0],
+            frame.y[1],
+            *frame.shape,
+        )
     )
 
 
@@ -138,7 +157,8 @@ def _rasterise(xy, ring, polygon, size, x0, y1, rows, cols):  # type: ignore[no-
         for a in range(first, last):
             bottom, top = min(bottom, xy[a, 1]), max(top, xy[a, 1])
         filled = False
-        # Rows outside the array are walked too: whether a polygon holds a centre must not depend on the window.
+        # Rows outside the array are walked too: whether a polygon holds a centre must not depend on
+        # the window.
         row0, row1 = int(np.floor(y1 - 0.5 - top / size)), int(np.ceil(y1 - 0.5 - bottom / size))
         for row in range(row0, row1 + 1):
             y = (y1 - 1 - row + 0.5) * size
@@ -147,7 +167,9 @@ def _rasterise(xy, ring, polygon, size, x0, y1, rows, cols):  # type: ignore[no-
                 for a in range(ring[r], ring[r + 1] - 1):
                     ya, yb = xy[a, 1], xy[a + 1, 1]
                     if (ya <= y) != (yb <= y):
-                        crossings[count] = xy[a, 0] + (y - ya) / (yb - ya) * (xy[a + 1, 0] - xy[a, 0])
+                        crossings[count] = xy[a, 0] + (y - ya) / (yb - ya) * (
+                            xy[a + 1, 0] - xy[a, 0]
+                        )
                         count += 1
             for i in range(1, count):  # insertion sort: a row crosses few edges
                 value, j = crossings[i], i - 1
@@ -173,12 +195,22 @@ def _rasterise(xy, ring, polygon, size, x0, y1, rows, cols):  # type: ignore[no-
 
 
 def wall_distance(lines: Outlines, frame: Frame, owner: NDArray, wanted: NDArray) -> NDArray:
-    """(ny, nx) float32: metres from each cell's centre to the outline of the polygon it belongs to; 0 elsewhere.
+    """(ny, nx) float32: metres from each cell's centre to the outline of the polygon it belongs to;
+    0 elsewhere.
 
     owner : (ny, nx) int32 as of `rasterise`; wanted : (n,) bool, polygons to measure in
     """
     return np.asarray(
-        _wall_distance(lines.xy, lines.ring, lines.polygon, frame.voxel_size, frame.x[0], frame.y[1], owner, wanted)
+        _wall_distance(
+            lines.xy,
+            lines.ring,
+            lines.polygon,
+            frame.voxel_size,
+            frame.x[0],
+            frame.y[1],
+            owner,
+            wanted,
+        )
     )
 
 

@@ -9,26 +9,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.blocks import Block
-from earthgen.columns import make_tops, surface_of_columns
-from earthgen.noise import Noise
-from earthgen.stages import Stage
-from earthgen.surface import NORMAL_RADIUS
+from earthgen.noise.philox import Noise
+from earthgen.stages.block import Block
+from earthgen.stages.stage import Stage
 from earthgen.terrain.cover import code, semantics_on
 from earthgen.terrain.reach import Reach, require_fit
-from earthgen.voxels import GEOMETRY_FIELDS, Geometry, Voxels, concatenate_voxels
+from earthgen.voxels.heightfield import column_tops, surface_of_columns
+from earthgen.voxels.surface import NORMAL_RADIUS
+from earthgen.voxels.voxels import GEOMETRY_FIELDS, Geometry, Voxels, concatenate_voxels
 from earthgen_procedural import PROCEDURAL_VERSION, land, measured, vegetation
 from earthgen_procedural.fields import Fields, make_fields
 from earthgen_procedural.volume import LOW, Columns, fill
 from geo_io.frame import Frame
 
 if TYPE_CHECKING:
-    from earthgen.stages import Inputs
+    from earthgen.stages.block import Inputs
 
 SURFACE = "procedural.surface"
 
 STRIDE, MARGIN = 512, 16
-"""Voxels: the core of a window, and what is added around it so that levels of detail need no neighbour."""
+"""Voxels: the core of a window, and what is added around it so that levels of detail need no
+neighbour."""
 
 SOLID = NORMAL_RADIUS + 1
 """Cells around a window that must be made solid, for normals, and for slopes at those cells."""
@@ -65,13 +66,16 @@ class ProceduralGeometry:
 
 
 def make_surface(window: Frame, inputs: Inputs, noise: Noise) -> Block:
-    """The surface of `window`, from the land around; the condition "semantics", if given, has parcels and trees."""
+    """The surface of `window`, from the land around; the condition "semantics", if given, has
+    parcels and trees."""
     size = window.voxel_size
     wide = window.pad(HALO.voxels(size))
     block: Block = inputs[land.LAND]
     layer = semantics_on(inputs, wide)
     cover, sight = block["cover"], block["sight"]
-    site = vegetation.Site(wide, cover, ~np.isnan(block["roof"]), sight & land.SEEN != 0, sight & land.KNOWN != 0)
+    site = vegetation.Site(
+        wide, cover, ~np.isnan(block["roof"]), sight & land.SEEN != 0, sight & land.KNOWN != 0
+    )
     field = make_fields(wide, cover, layer.parcel, noise)
     plants = vegetation.plant(site, field, layer.trees, noise)
     foot = site.at(block["ground"], plants.x, plants.y)
@@ -79,14 +83,20 @@ def make_surface(window: Frame, inputs: Inputs, noise: Noise) -> Block:
     return _surface(window, inner, _columns(inner, block, site, field, noise), plants, foot).block()
 
 
-def _columns(inner: Frame, block: Block, site: vegetation.Site, field: Fields, noise: Noise) -> Columns:
+def _columns(
+    inner: Frame, block: Block, site: vegetation.Site, field: Fields, noise: Noise
+) -> Columns:
     """What stands on `inner`, but plants."""
     around = inner.pad(vegetation.LOW_REACH.voxels(inner.voxel_size))
     low = vegetation.low_growth(site.crop(around), field.part(site.frame.slices(around)), noise)
     part = around.slices(inner)
-    height, semantic, number = (np.ascontiguousarray(getattr(low, f.name)[part]) for f in fields(low))
+    height, semantic, number = (
+        np.ascontiguousarray(getattr(low, f.name)[part]) for f in fields(low)
+    )
     land_here = block.crop(inner)
-    cover, roof, canopy = (np.ascontiguousarray(land_here[name]) for name in ("cover", "roof", "canopy"))
+    cover, roof, canopy = (
+        np.ascontiguousarray(land_here[name]) for name in ("cover", "roof", "canopy")
+    )
     ground = np.ascontiguousarray(land_here["ground"])
     built = ~np.isnan(roof)
     semantic = np.where(built, np.uint8(code("building")), semantic)
@@ -98,15 +108,23 @@ def _columns(inner: Frame, block: Block, site: vegetation.Site, field: Fields, n
         semantic=semantic,
         object=np.where(built, land_here["object"], number),
         canopy=canopy,
-        canopy_base=np.where(canopy > 0, np.maximum(0.35 * canopy, canopy - 9.0), 0.0).astype(np.float32),
+        canopy_base=np.where(canopy > 0, np.maximum(0.35 * canopy, canopy - 9.0), 0.0).astype(
+            np.float32
+        ),
         canopy_class=measured.canopy_class(cover),
-        canopy_object=measured.crown_objects(inner, cover, noise) if canopied else np.zeros(inner.shape, np.uint32),
+        canopy_object=measured.crown_objects(inner, cover, noise)
+        if canopied
+        else np.zeros(inner.shape, np.uint32),
     )
 
 
-def _surface(window: Frame, inner: Frame, columns: Columns, plants: vegetation.Plants, foot: NDArray) -> Geometry:
+def _surface(
+    window: Frame, inner: Frame, columns: Columns, plants: vegetation.Plants, foot: NDArray
+) -> Geometry:
     """The surface of the columns, which lie on `inner`, and of the plants, in `window`."""
-    tops = make_tops(inner, columns.ground, columns.top, columns.object, columns.semantic, window.z[1])
+    tops = column_tops(
+        inner, columns.ground, columns.top, columns.object, columns.semantic, window.z[1]
+    )
     pad = NORMAL_RADIUS
     edge = inner.y[1] - window.y[1]
     parts: list[tuple[Voxels, NDArray, NDArray]] = []

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.noise import Noise
+from earthgen.noise.fields import cells, gradient_noise, seeds, white
+from earthgen.noise.philox import Noise
 from earthgen.terrain.cover import is_class, on_surface
 from earthgen.terrain.filters import box_share, cells_of, nearest
-from earthgen.terrain.noise_fields import cells, gradient_noise, seeds, white
 from earthgen.terrain.reach import Reach
 from earthgen_procedural.fields import Fields, make_fields
 from earthgen_procedural.palette import (
@@ -29,10 +29,11 @@ TWO_PI = 2.0 * np.pi
 
 
 def row_share(position: NDArray, voxel_size: float, period: NDArray, width: NDArray) -> NDArray:
-    """Share of each cell that lies in one of the stripes [0, width) of every `period`, all in metres.
+    """Share of each cell that lies in one of the stripes [0, width) of every `period`, all in
+    metres.
 
-    position : across the stripes, of the cell's middle. Exact for a cell of width voxel_size: thin rows fade out at
-    large voxels and do not flicker.
+    position : across the stripes, of the cell's middle. Exact for a cell of width voxel_size: thin
+        rows fade out at large voxels and do not flicker.
     """
     low, high = position - 0.5 * voxel_size, position + 0.5 * voxel_size
 
@@ -44,7 +45,8 @@ def row_share(position: NDArray, voxel_size: float, period: NDArray, width: NDAr
 
 
 def colour_ground(frame: Frame, cover: NDArray, parcel: NDArray, noise: Noise) -> NDArray:
-    """(ny, nx, 3) float32 sRGB, 0 to 255; cells nearer than GROUND_REACH to the frame's edge are not to be used.
+    """(ny, nx, 3) float32 sRGB, 0 to 255; cells nearer than GROUND_REACH to the frame's edge are
+    not to be used.
 
     cover : (ny, nx) uint8; parcel : (ny, nx) uint32
     """
@@ -63,8 +65,9 @@ def colour_ground(frame: Frame, cover: NDArray, parcel: NDArray, noise: Noise) -
     _crops(colour, cover, field, blend, coarse, size)
     _grass(colour, cover, field, size)
     for name, colours, share, spacing in (
-        ("residential", GARDEN, GARDEN_SHARE, 9.0), ("commercial", YARD, YARD_SHARE, 26.0),
-    ):  # fmt: skip
+        ("residential", GARDEN, GARDEN_SHARE, 9.0),
+        ("commercial", YARD, YARD_SHARE, 26.0),
+    ):
         _mosaic(colour, is_class(cover, name), frame, noise, name, colours, share, spacing, blend)
     _slabs(colour, cover, frame, noise)
     _roads(colour, cover, size)
@@ -75,7 +78,9 @@ def colour_ground(frame: Frame, cover: NDArray, parcel: NDArray, noise: Noise) -
     return np.asarray(colour * variation[..., None], np.float32)
 
 
-def _crops(colour: NDArray, cover: NDArray, field: Fields, blend: NDArray, coarse: NDArray, size: float) -> None:
+def _crops(
+    colour: NDArray, cover: NDArray, field: Fields, blend: NDArray, coarse: NDArray, size: float
+) -> None:
     crop = on_surface(cover, "crop") & (field.index >= 0)
     if not crop.any():
         return
@@ -98,21 +103,34 @@ def _grass(colour: NDArray, cover: NDArray, field: Fields, size: float) -> None:
     if meadow.any():
         draw = field.draws[field.index[meadow]]
         tone = 0.14 * (draw[:, 3] - 0.5)
-        swath = row_share(field.across[meadow].astype(np.float64), size, np.array(7.0), np.array(3.5)) - 0.5
+        swath = (
+            row_share(field.across[meadow].astype(np.float64), size, np.array(7.0), np.array(3.5))
+            - 0.5
+        )
         tone = tone + np.where(draw[:, 0] < 0.3, 0.09, 0.0) * swath
         hay = np.where(draw[:, 0:1] < 0.3, 0.35, 0.12 * draw[:, 1:2])
         mixed = colour[meadow] + hay * (np.array([164.0, 164.0, 96.0]) - colour[meadow])
         colour[meadow] = mixed * (1.0 + tone[:, None])
     turf = is_class(cover, "sports") & (field.index >= 0)
     if turf.any():
-        stripe = row_share(field.across[turf].astype(np.float64), size, np.array(10.0), np.array(5.0)) - 0.5
+        stripe = (
+            row_share(field.across[turf].astype(np.float64), size, np.array(10.0), np.array(5.0))
+            - 0.5
+        )
         colour[turf] *= (1.0 + 0.10 * stripe)[:, None]
 
 
 def _mosaic(
-    colour: NDArray, mask: NDArray, frame: Frame, noise: Noise, name: str, colours: NDArray, share: NDArray,
-    spacing: float, blend: NDArray,
-) -> None:  # fmt: skip
+    colour: NDArray,
+    mask: NDArray,
+    frame: Frame,
+    noise: Noise,
+    name: str,
+    colours: NDArray,
+    share: NDArray,
+    spacing: float,
+    blend: NDArray,
+) -> None:
     """Gardens or yards: a mosaic of surfaces keyed by place."""
     if not mask.any():
         return

@@ -1,4 +1,5 @@
-"""The stage `procedural.land`: the ground, and what stands on it besides plants, one value a cell."""
+"""The stage `procedural.land`: the ground, and what stands on it besides plants, one value a
+cell."""
 
 from __future__ import annotations
 
@@ -7,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.blocks import Block
-from earthgen.noise import Noise
-from earthgen.stages import Field, Stage
+from earthgen.noise.philox import Noise
+from earthgen.stages.block import Block, Field
+from earthgen.stages.stage import Stage
 from earthgen.terrain import ground
 from earthgen.terrain.cover import code, is_class, known_cover, raster_on, semantics_on
 from earthgen.terrain.reach import Reach
@@ -18,13 +19,13 @@ from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
 if TYPE_CHECKING:
-    from earthgen.stages import Inputs
+    from earthgen.stages.block import Inputs
 
 LAND = "procedural.land"
 
 WINDOW = 1024
-"""Cells. The rules look far, so that large windows save more of what is computed around them than they waste on
-small worlds."""
+"""Cells. The rules look far, so that large windows save more of what is computed around them
+than they waste on small worlds."""
 
 COARSEST = 10.0
 """Metres: the rules are made for voxels up to this size."""
@@ -68,14 +69,21 @@ def make_land(window: Frame, inputs: Inputs, noise: Noise) -> Block:
     """
     size = window.voxel_size
     if size > COARSEST:
-        raise FrameError(f"voxels of {size:g} m are too coarse for the procedural rules", f"use {COARSEST:g} m or less")
+        raise FrameError(
+            f"voxels of {size:g} m are too coarse for the procedural rules",
+            f"use {COARSEST:g} m or less",
+        )
     outer = window.pad(HALO.voxels(size))
     inside = outer.slices(window)
     layer = semantics_on(inputs, outer)
     cover = known_cover(layer.cover)
-    land = ground.make_ground(outer, cover, raster_on(inputs, "dem", outer), raster_on(inputs, "dsm", outer), noise)
+    land = ground.make_ground(
+        outer, cover, raster_on(inputs, "dem", outer), raster_on(inputs, "dsm", outer), noise
+    )
     roofs = buildings.make_buildings(outer, cover, layer.buildings, land, noise)
-    height, top, number = (np.ascontiguousarray(a[inside]) for a in (land.height, roofs.top, roofs.object))
+    height, top, number = (
+        np.ascontiguousarray(a[inside]) for a in (land.height, roofs.top, roofs.object)
+    )
     canopy, sight = np.zeros(window.shape, np.float32), np.zeros(window.shape, np.uint8)
     if land.surface is not None:
         built = ~np.isnan(roofs.top)
@@ -86,11 +94,17 @@ def make_land(window: Frame, inputs: Inputs, noise: Noise) -> Block:
         number[block] = found.block_object[inside][block]
         tree = found.canopy[inside] & np.isnan(top) & (surface - height > measured.TALL)
         canopy[tree] = (surface - height)[tree]
-        sight = (found.known[inside] * np.uint8(KNOWN) | found.seen[inside] * np.uint8(SEEN)).astype(np.uint8)
+        sight = (
+            found.known[inside] * np.uint8(KNOWN) | found.seen[inside] * np.uint8(SEEN)
+        ).astype(np.uint8)
     fields = {
-        "ground": height, "cover": _yards(cover[inside], top), "roof": top, "object": number,
-        "canopy": canopy, "sight": sight,
-    }  # fmt: skip
+        "ground": height,
+        "cover": _yards(cover[inside], top),
+        "roof": top,
+        "object": number,
+        "canopy": canopy,
+        "sight": sight,
+    }
     return Block(window, fields)
 
 

@@ -1,8 +1,9 @@
 """Buildings grown where the land cover only says that people live or work there.
 
-Houses stand on jittered lattices that are keyed by place: each block of a Voronoi diagram has its own, turned by
-its own angle. Houses near a road turn to it and move up to it. Which of two houses that would touch may stay is
-decided by their priorities in two rounds, so that a house depends on nothing farther than REACH.
+Houses stand on jittered lattices that are keyed by place: each block of a Voronoi diagram has its
+own, turned by its own angle. Houses near a road turn to it and move up to it. Which of two houses
+that would touch may stay is decided by their priorities in two rounds, so that a house depends on
+nothing farther than REACH.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from earthgen.noise import Noise
+from earthgen.noise.fields import Seeds, nearest_seed, seeds
+from earthgen.noise.philox import Noise
 from earthgen.terrain.cover import is_class, on_surface
 from earthgen.terrain.filters import box_mean, cells_of, nearest, slopes
-from earthgen.terrain.noise_fields import Seeds, nearest_seed, seeds
 from earthgen.terrain.reach import Reach, widest
 from earthgen_procedural.footprints import Outlines
 from geo_io.frame import Frame
 
 # Lengths in metres.
-EXCLUSION = 48.0  # no building is grown this near to one of the source: the source has mapped the place
+EXCLUSION = (
+    48.0  # no building is grown this near to one of the source: the source has mapped the place
+)
 ROAD = 36.0  # houses this near to a road turn to it
 ROAD_SMOOTH = 3.0
 MOVE = 8.0  # how far a house may move up to its road
@@ -35,8 +38,9 @@ REACH = (
     + widest(Reach(EXCLUSION, 1), Reach(MOVE + ROAD + ROAD_SMOOTH, 2))
     + Reach(0, 2)  # a house's middle and corners are looked up in the cells that hold them
 )
-"""From a cell to what decides whether a building is grown there. Whether a house stays in the second round depends on
-neighbours of neighbours of its neighbours: on those that the first round left, and on what those had lost to."""
+"""From a cell to what decides whether a building is grown there. Whether a house stays in the
+second round depends on neighbours of neighbours of its neighbours: on those that the first round
+left, and on what those had lost to."""
 
 HOUSE_BLOCK, HOUSE_LOT = 160.0, (16.5, 22.0)
 HALL_BLOCK, HALL_LOT = 320.0, (46.0, 46.0)
@@ -66,7 +70,9 @@ class Lots:
     def outlines(self) -> Outlines:
         closed = np.concatenate([self.corner, self.corner[:, :1]], axis=1).reshape(-1, 2)
         n = len(self)
-        return Outlines(np.ascontiguousarray(closed), np.arange(n + 1, dtype=np.int64) * 5, np.arange(n + 1))
+        return Outlines(
+            np.ascontiguousarray(closed), np.arange(n + 1, dtype=np.int64) * 5, np.arange(n + 1)
+        )
 
     def take(self, mask: NDArray) -> Lots:
         return Lots(self.corner[mask], self.key[mask], self.trade[mask], self.annex[mask])
@@ -94,7 +100,8 @@ class _Site:
 
 
 def grow(frame: Frame, cover: NDArray, measured: NDArray, noise: Noise) -> Lots:
-    """The grown buildings whose middles lie on `frame`; those nearer than REACH to its edge are not to be used.
+    """The grown buildings whose middles lie on `frame`; those nearer than REACH to its edge are not
+    to be used.
 
     cover : (ny, nx) uint8; measured : (ny, nx) bool, where a surface model says what stands there
     """
@@ -117,28 +124,53 @@ def grow(frame: Frame, cover: NDArray, measured: NDArray, noise: Noise) -> Lots:
 
 def _join(parts: list[Lots]) -> Lots:
     if not parts:
-        return Lots(np.empty((0, 4, 2)), np.empty(0, np.uint64), np.empty(0, bool), np.empty(0, bool))
-    return Lots(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("corner", "key", "trade", "annex")))
+        return Lots(
+            np.empty((0, 4, 2)), np.empty(0, np.uint64), np.empty(0, bool), np.empty(0, bool)
+        )
+    return Lots(
+        *(
+            np.concatenate([getattr(p, f) for p in parts])
+            for f in ("corner", "key", "trade", "annex")
+        )
+    )
 
 
 def _lattice(
-    points: Seeds, lot: tuple[float, float], block: float, jitter: float, words: NDArray, i: NDArray, j: NDArray
+    points: Seeds,
+    lot: tuple[float, float],
+    block: float,
+    jitter: float,
+    words: NDArray,
+    i: NDArray,
+    j: NDArray,
 ) -> tuple[NDArray, NDArray, NDArray]:
     """x, y and angle of the lots of all blocks, each (blocks, lots)."""
     angle = np.broadcast_to((points.key.ravel() * (2.0**-32 * np.pi))[:, None], words.shape[:2])
     u = (i + 0.5 + jitter * (words[..., 0] * 2.0**-32 - 0.5)) * lot[0]
     v = (j + 0.5 + jitter * (words[..., 1] * 2.0**-32 - 0.5)) * lot[1]
     cos, sin = np.cos(angle), np.sin(angle)
-    return points.x.ravel()[:, None] + u * cos - v * sin, points.y.ravel()[:, None] + u * sin + v * cos, angle
+    return (
+        points.x.ravel()[:, None] + u * cos - v * sin,
+        points.y.ravel()[:, None] + u * sin + v * cos,
+        angle,
+    )
 
 
 def _candidates(
-    site: _Site, noise: Noise, kind: str, block: float, lot: tuple[float, float], jitter: float, name: str
+    site: _Site,
+    noise: Noise,
+    kind: str,
+    block: float,
+    lot: tuple[float, float],
+    jitter: float,
+    name: str,
 ) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray, Seeds]:
     """Lots of one class: x, y, angle, block, (n, 8) random words, and the blocks."""
     points = seeds(noise.stream(f"{kind}.blocks"), site.frame, block, 0.7)
     half = [int(np.ceil(block / edge)) for edge in lot]
-    i, j = (a.ravel() for a in np.meshgrid(np.arange(-half[0], half[0]), np.arange(-half[1], half[1])))
+    i, j = (
+        a.ravel() for a in np.meshgrid(np.arange(-half[0], half[0]), np.arange(-half[1], half[1]))
+    )
     stream = noise.stream(kind)
     key = points.key.ravel()[:, None]
     words = np.concatenate([stream.bits(key, i, j, channel) for channel in (0, 1)], axis=-1)
@@ -159,7 +191,9 @@ def _corners(x: NDArray, y: NDArray, angle: NDArray, length: NDArray, width: NDA
     return np.stack([x[:, None] + u * cos - v * sin, y[:, None] + u * sin + v * cos], axis=-1)
 
 
-def _fits(site: _Site, x: NDArray, y: NDArray, angle: NDArray, length: NDArray, width: NDArray) -> NDArray:
+def _fits(
+    site: _Site, x: NDArray, y: NDArray, angle: NDArray, length: NDArray, width: NDArray
+) -> NDArray:
     """(n,) bool: the rectangle and a margin stand on free ground."""
     ok = np.ones(len(x), bool)
     cos, sin = np.cos(angle), np.sin(angle)
@@ -176,7 +210,9 @@ def _key(words: NDArray) -> NDArray:
 
 
 def _houses(site: _Site, noise: Noise) -> Lots:
-    x, y, angle, _, words, _ = _candidates(site, noise, "houses", HOUSE_BLOCK, HOUSE_LOT, 0.16, "residential")
+    x, y, angle, _, words, _ = _candidates(
+        site, noise, "houses", HOUSE_BLOCK, HOUSE_LOT, 0.16, "residential"
+    )
     draw = words * 2.0**-32
     length, width = 9.0 + 3.5 * draw[:, 2], 8.0 + 2.0 * draw[:, 3]
     row, col, _ = site.index(x, y)
@@ -184,9 +220,14 @@ def _houses(site: _Site, noise: Noise) -> Lots:
     norm = np.hypot(*away)
     roadside = (site.road[row, col] < ROAD - 1.0) & (norm > 0.2)
     away = away / np.maximum(norm, 1e-6)
-    # The first row of houses stands at its setback; those behind stay where they are, but turn to the road too.
+    # The first row of houses stands at its setback; those behind stay where they are, but turn to
+    # the road too.
     want = 0.5 * width + 4.0 + 2.5 * draw[:, 4]
-    move = np.where(roadside & (site.road[row, col] < 22.0), np.clip(want - site.road[row, col], -MOVE, MOVE), 0.0)
+    move = np.where(
+        roadside & (site.road[row, col] < 22.0),
+        np.clip(want - site.road[row, col], -MOVE, MOVE),
+        0.0,
+    )
     x, y = x + away[0] * move, y + away[1] * move
     angle = np.where(roadside, np.arctan2(away[1], away[0]) + 0.5 * np.pi, angle)
     angle = angle + np.where(draw[:, 5] < 0.25, 0.5 * np.pi, 0.0)
@@ -195,7 +236,12 @@ def _houses(site: _Site, noise: Noise) -> Lots:
     alive = on & ~site.mapped[row, col] & _fits(site, x, y, angle, length, width)
     stay = _thin(x, y, words[:, 6].astype(np.int64) << 32 | words[:, 7], alive)
     x, y, angle, length, width, words = (a[stay] for a in (x, y, angle, length, width, words))
-    homes = Lots(_corners(x, y, angle, length, width), _key(words), np.zeros(len(x), bool), np.zeros(len(x), bool))
+    homes = Lots(
+        _corners(x, y, angle, length, width),
+        _key(words),
+        np.zeros(len(x), bool),
+        np.zeros(len(x), bool),
+    )
 
     # Beside some houses stands a garage, before others a wing.
     draw = noise.stream("houses.annexes").bits(words[:, 6], words[:, 7]) * 2.0**-32
@@ -211,18 +257,23 @@ def _houses(site: _Site, noise: Noise) -> Lots:
     # A wing belongs to its house, and has its key; a garage is a building of its own.
     keys = np.where(wing, _key(words), _key(words) ^ np.uint64(0x9E3779B97F4A7C15))
     n = len(keys)
-    beside = Lots(_corners(ax, ay, turned, along, across), keys, np.zeros(n, bool), np.ones(n, bool))
+    beside = Lots(
+        _corners(ax, ay, turned, along, across), keys, np.zeros(n, bool), np.ones(n, bool)
+    )
     return _join([homes, beside.take(stands)])
 
 
 def _thin(x: NDArray, y: NDArray, priority: NDArray, alive: NDArray) -> NDArray:
-    """(n,) bool: a set of `alive` places no two of which are nearer than APART, chosen by priority in ROUNDS rounds."""
+    """(n,) bool: a set of `alive` places no two of which are nearer than APART, chosen by
+    priority in ROUNDS rounds."""
     chosen = np.zeros(len(x), bool)
     index = np.flatnonzero(alive)
     if len(index) == 0:
         return chosen
     # The tree only finds candidates: its sums are rounded as it happens to be built.
-    pairs = cKDTree(np.stack([x[index], y[index]], axis=1)).query_pairs(APART + 0.01, output_type="ndarray")
+    pairs = cKDTree(np.stack([x[index], y[index]], axis=1)).query_pairs(
+        APART + 0.01, output_type="ndarray"
+    )
     a, b = index[pairs[:, 0]], index[pairs[:, 1]]
     near = (x[a] - x[b]) ** 2 + (y[a] - y[b]) ** 2 < APART**2
     a, b = a[near], b[near]
@@ -240,8 +291,11 @@ def _thin(x: NDArray, y: NDArray, priority: NDArray, alive: NDArray) -> NDArray:
 
 
 def _halls(site: _Site, noise: Noise) -> Lots:
-    """Halls and shops. Each keeps to its lattice cell at any angle, and to its block, so that no two can overlap."""
-    x, y, angle, block, words, points = _candidates(site, noise, "halls", HALL_BLOCK, HALL_LOT, 0.0, "commercial")
+    """Halls and shops. Each keeps to its lattice cell at any angle, and to its block, so that no
+    two can overlap."""
+    x, y, angle, block, words, points = _candidates(
+        site, noise, "halls", HALL_BLOCK, HALL_LOT, 0.0, "commercial"
+    )
     draw = words * 2.0**-32
     row, col, _ = site.index(x, y)
     away_x, away_y = site.away_x[row, col], site.away_y[row, col]
@@ -251,9 +305,14 @@ def _halls(site: _Site, noise: Noise) -> Lots:
     stands = np.zeros(len(x), bool)
     for shrink in (1.0, 0.6):
         smaller = ~stands
-        length, width = np.where(smaller, length * shrink, length), np.where(smaller, width * shrink, width)
+        length, width = (
+            np.where(smaller, length * shrink, length),
+            np.where(smaller, width * shrink, width),
+        )
         corner = _corners(x, y, angle, length, width)
-        inside = (nearest_seed(points, corner[..., 0], corner[..., 1]) == block[:, None]).all(axis=1)
+        inside = (nearest_seed(points, corner[..., 0], corner[..., 1]) == block[:, None]).all(
+            axis=1
+        )
         stands |= inside & _fits(site, x, y, angle, length, width)
     stands &= ~site.mapped[row, col] & (draw[:, 4] < 0.85)
     n = len(x)

@@ -1,7 +1,8 @@
 """What a surface model shows above ground: roofs, unmapped buildings, and canopies.
 
-A surface model is often coarser than the voxels, or was smoothed on the way: its walls are ramps some cells wide. A
-cell is taken for a ramp where the surface is steep both above and below it; roofs end in ramps, not in crisp steps.
+A surface model is often coarser than the voxels, or was smoothed on the way: its walls are ramps
+some cells wide. A cell is taken for a ramp where the surface is steep both above and below it;
+roofs end in ramps, not in crisp steps.
 """
 
 from __future__ import annotations
@@ -11,30 +12,43 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.noise import Noise
+from earthgen.noise.fields import cells, seeds
+from earthgen.noise.philox import Noise
 from earthgen.terrain.cover import CODES, code, is_class, on_surface, surface_table
 from earthgen.terrain.filters import box_mean, box_share, cells_of, nearest
-from earthgen.terrain.noise_fields import cells, seeds
 from earthgen.terrain.reach import Reach
 from earthgen_procedural.objects import BROADLEAF, FLAT_ROOF, NEEDLELEAF, object_number
 from geo_io.frame import Frame
 
 TALL = 2.0  # metres above ground that count as a thing and not as rough ground
-STEEP = 1.4  # rise over run: no roof but a spire is steeper, and no tree is steep above and below for long
+# Rise over run: no roof but a spire is steeper, and no tree is steep above and below for long
+STEEP = 1.4
 SHARPEN = 4.0  # metres: a ramp takes the height of the nearest roof this near
 BESIDE = 2.5  # metres: what is tall this near to a building is its wall's ramp
-JOIN, LEVEL = 4.0, 3.0  # metres: what is this near to a roof, and differs this little, belongs to it
-PRESENT = 10.0  # metres: where this near there is no measured roof, the surface model is older than the building
-ROUGH = 0.28  # a canopy's surface departs this much from its neighbours' mean, a roof's less; per metre of voxel
-CROWN, PLOT = 6.0, 26.0  # metres: measured canopies and blocks are divided into objects about this wide
-SEEN, SEEN_SHARE = 32.0, 0.1  # a surface model sees trees where this share of the woods around is tall
+JOIN, LEVEL = (
+    4.0,
+    3.0,
+)  # metres: what is this near to a roof, and differs this little, belongs to it
+# Metres: where this near there is no measured roof, the surface model is older than the building
+PRESENT = 10.0
+# A canopy's surface departs this much from its neighbours' mean, a roof's less; per metre of voxel
+ROUGH = 0.28
+CROWN, PLOT = (
+    6.0,
+    26.0,
+)  # metres: measured canopies and blocks are divided into objects about this wide
+SEEN, SEEN_SHARE = (
+    32.0,
+    0.1,
+)  # a surface model sees trees where this share of the woods around is tall
 ROOFS_REACH = Reach(max(JOIN, SHARPEN, PRESENT), 3)
 THINGS_REACH = Reach(BESIDE + 2.0 + 2.0, 4)
 SEEN_REACH = Reach(SEEN)
 
 
 def ramps(surface: NDArray, voxel_size: float) -> NDArray:
-    """(ny, nx) bool: cells on a slope steeper than STEEP that goes on below and above, and the cells at its foot.
+    """(ny, nx) bool: cells on a slope steeper than STEEP that goes on below and above, and the
+    cells at its foot.
 
     The outermost cells are never ramps.
     """
@@ -42,7 +56,12 @@ def ramps(surface: NDArray, voxel_size: float) -> NDArray:
     step = np.float32(STEEP * voxel_size)
     inner = (slice(1, -1), slice(1, -1))
     here = filled[inner]
-    neighbours = [filled[1:-1, 2:], filled[1:-1, :-2], filled[:-2, 1:-1], filled[2:, 1:-1]]  # east, west, north, south
+    neighbours = [
+        filled[1:-1, 2:],
+        filled[1:-1, :-2],
+        filled[:-2, 1:-1],
+        filled[2:, 1:-1],
+    ]  # east, west, north, south
     up = [side - here > step for side in neighbours]
     down = [here - side > step for side in neighbours]
     slope = np.zeros(filled.shape, bool)
@@ -50,17 +69,20 @@ def ramps(surface: NDArray, voxel_size: float) -> NDArray:
     slope[inner] = (up[0] & down[1]) | (up[1] & down[0]) | (up[2] & down[3]) | (up[3] & down[2])
     beside = [slope[1:-1, 2:], slope[1:-1, :-2], slope[:-2, 1:-1], slope[2:, 1:-1]]
     foot = np.zeros(filled.shape, bool)
-    foot[inner] = np.logical_or.reduce([rises & ramp for rises, ramp in zip(up, beside, strict=True)])
+    foot[inner] = np.logical_or.reduce(
+        [rises & ramp for rises, ramp in zip(up, beside, strict=True)]
+    )
     return slope | foot
 
 
 def measured_roofs(
     frame: Frame, cover: NDArray, terrain: NDArray, surface: NDArray, top: NDArray, number: NDArray
 ) -> tuple[NDArray, NDArray]:
-    """Absolute roof heights (NaN: no building) and object numbers, both (ny, nx), after a surface model.
+    """Absolute roof heights (NaN: no building) and object numbers, both (ny, nx), after a surface
+    model.
 
-    terrain, surface : (ny, nx) float32 metres, surface NaN where unknown; top, number : roofs by the rules, which
-    hold where the surface model has none
+    terrain, surface : (ny, nx) float32 metres, surface NaN where unknown; top, number : roofs by
+        the rules, which hold where the surface model has none
     """
     size = frame.voxel_size
     known = np.isfinite(surface)
@@ -83,7 +105,8 @@ def measured_roofs(
     out = np.where(missing & (index >= 0), surface.ravel()[np.maximum(index, 0)], out)
     spire = built & np.isnan(out) & (above > TALL)
     out = np.where(spire, surface, out)
-    # A building that the surface model does not show at all is built by the rules; a yard of one that it shows is open.
+    # A building that the surface model does not show at all is built by the rules; a yard of one
+    # that it shows is open.
     shown, _ = nearest(sound, max(cells_of(PRESENT, size), 1))
     absent = built & np.isnan(out) & (np.isinf(shown) | ~known)
     return np.where(absent, top, out).astype(np.float32), number
@@ -91,7 +114,8 @@ def measured_roofs(
 
 @dataclass(frozen=True)
 class Measured:
-    """Things that a surface model shows on a window besides the roofs of mapped buildings, all (ny, nx).
+    """Things that a surface model shows on a window besides the roofs of mapped buildings, all (ny,
+    nx).
 
     Attributes
     ----------
@@ -109,14 +133,16 @@ class Measured:
     known: NDArray
 
 
-def measure(frame: Frame, cover: NDArray, terrain: NDArray, surface: NDArray, built: NDArray, noise: Noise) -> Measured:
+def measure(
+    frame: Frame, cover: NDArray, terrain: NDArray, surface: NDArray, built: NDArray, noise: Noise
+) -> Measured:
     """Tell trees from buildings in a surface model.
 
-    cover : (ny, nx) uint8; terrain, surface : (ny, nx) float32 metres, surface NaN where unknown; built : (ny, nx)
-    bool, where a building stands already
+    cover : (ny, nx) uint8; terrain, surface : (ny, nx) float32 metres, surface NaN where unknown;
+        built : (ny, nx) bool, where a building stands already
 
-    What is tall is tall above the terrain, and not above the ground, which water and roads have shaped: their rules
-    reach far.
+    What is tall is tall above the terrain, and not above the ground, which water and roads have
+    shaped: their rules reach far.
     """
     size = frame.voxel_size
     known = np.isfinite(surface)
@@ -125,7 +151,9 @@ def measure(frame: Frame, cover: NDArray, terrain: NDArray, surface: NDArray, bu
     # Beside a wall, what is tall is the wall's ramp, unless the land cover says tree.
     distance, _ = nearest(built, max(cells_of(BESIDE, size), 1))
     wall = np.isfinite(distance) & ~wood
-    tall = (above > TALL) & ~built & ~wall & ~is_class(cover, "building") & ~on_surface(cover, "water")
+    tall = (
+        (above > TALL) & ~built & ~wall & ~is_class(cover, "building") & ~on_surface(cover, "water")
+    )
 
     around = box_mean(above, tall, 1)
     departure = np.abs(above - np.where(tall, around, above))
@@ -156,7 +184,8 @@ def crown_objects(frame: Frame, cover: NDArray, noise: Noise) -> NDArray:
 
 
 def canopy_class(cover: NDArray) -> NDArray:
-    """Class of the voxels of a measured canopy over `cover`: the wood it stands in, else single trees."""
+    """Class of the voxels of a measured canopy over `cover`: the wood it stands in, else single
+    trees."""
     table = np.full(CODES, code("tree"), np.uint8)
     wood = surface_table("wood", "tree", "shrub")
     table[wood] = np.flatnonzero(wood)

@@ -1,7 +1,8 @@
 """Object numbers: 30 bits that tell objects apart, and two that say what kind of object it is.
 
-The kind is how the texture knows that a roof is tiled or flat without seeing the whole building, which may stand
-in two windows. Numbers of other geometry backends work too: their kinds are then random.
+The kind is how the texture knows that a roof is tiled or flat without seeing the whole building,
+which may stand in two windows. Numbers of other geometry backends work too: their kinds are then
+random.
 """
 
 from __future__ import annotations

@@ -9,15 +9,15 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.blocks import Block
-from earthgen.graph import GEOMETRY
-from earthgen.noise import Noise
-from earthgen.stages import Read, Stage
-from earthgen.surface import surface_splats
+from earthgen.engine.graph import GEOMETRY
+from earthgen.noise.fields import gradient_noise
+from earthgen.noise.philox import Noise
+from earthgen.stages.block import Block
+from earthgen.stages.stage import Read, Stage
 from earthgen.terrain.cover import CODES, code, known_cover, raster_on, semantics_on, surface_table
-from earthgen.terrain.noise_fields import gradient_noise
 from earthgen.terrain.reach import Reach
-from earthgen.voxels import FACES, TOP, Geometry, Voxels, texture_fields
+from earthgen.voxels.surface import surface_splats
+from earthgen.voxels.voxels import FACES, TOP, Geometry, Voxels, texture_fields
 from earthgen_procedural import PROCEDURAL_VERSION
 from earthgen_procedural.ground_colour import GROUND_REACH, colour_ground
 from earthgen_procedural.objects import BROADLEAF, HALL_ROOF, PLAIN_ROOF
@@ -25,7 +25,7 @@ from earthgen_procedural.palette import BARK, CLADDING, GLASS, PLASTER, leaf_tab
 from geo_io.frame import Frame
 
 if TYPE_CHECKING:
-    from earthgen.stages import Inputs
+    from earthgen.stages.block import Inputs
 
 TEXTURE = "procedural.texture"
 
@@ -44,7 +44,8 @@ _OTHER, _BUILDING, _PLANT = 0, 1, 2
 
 
 class ProceduralTexture:
-    """Colours by class, object and place; takes those of an image where there is one and the sky sees the voxel."""
+    """Colours by class, object and place; takes those of an image where there is one and the sky
+    sees the voxel."""
 
     name = "procedural"
     version = PROCEDURAL_VERSION
@@ -52,21 +53,27 @@ class ProceduralTexture:
     sh_degree = 0
 
     def stages(self, geometry: Stage) -> Sequence[Stage]:
-        """One stage. It reads a cell more than its window, for the ground's slope at the window's edge."""
+        """One stage. It reads a cell more than its window, for the ground's slope at the
+        window's edge."""
         reads = (
-            Read(GEOMETRY, cells=EDGE), (Reach(0, EDGE) + GROUND_REACH).read("semantics"), Read("image", cells=EDGE)
-        )  # fmt: skip
+            Read(GEOMETRY, cells=EDGE),
+            (Reach(0, EDGE) + GROUND_REACH).read("semantics"),
+            Read("image", cells=EDGE),
+        )
         return (Stage(TEXTURE, geometry.step, texture_fields(self.sh_degree), colour, reads),)
 
 
 def colour(window: Frame, inputs: Inputs, noise: Noise) -> Block:
-    """One disc a voxel of "geometry" in `window`. Conditions, none of which it must have: "semantics" and "image"."""
+    """One disc a voxel of "geometry" in `window`. Conditions, none of which it must have:
+    "semantics" and "image"."""
     frame = window.pad(EDGE)
     geometry = Geometry.of(inputs[GEOMETRY])
     voxels = geometry.voxels
     outer = frame.pad(GROUND_REACH.voxels(frame.voxel_size))
     layer = semantics_on(inputs, outer)
-    ground = colour_ground(outer, known_cover(layer.cover), layer.parcel, noise)[outer.slices(frame)]
+    ground = colour_ground(outer, known_cover(layer.cover), layer.parcel, noise)[
+        outer.slices(frame)
+    ]
     rgb = _colour(frame, voxels, geometry.normal, ground, noise)
     image = raster_on(inputs, "image", frame)
     if image is not None:
@@ -85,7 +92,9 @@ def _group() -> NDArray:
     return table
 
 
-def _colour(frame: Frame, voxels: Voxels, normal: NDArray, ground: NDArray, noise: Noise) -> NDArray:
+def _colour(
+    frame: Frame, voxels: Voxels, normal: NDArray, ground: NDArray, noise: Noise
+) -> NDArray:
     """(n, 3) float32 sRGB of each voxel."""
     xyz = voxels.xyz
     row, col = frame.y[1] - 1 - xyz[:, 1], xyz[:, 0] - frame.x[0]
@@ -100,10 +109,27 @@ def _colour(frame: Frame, voxels: Voxels, normal: NDArray, ground: NDArray, nois
     sides = (voxels.faces & SIDES != 0) & (voxels.faces & TOP == 0)
     rgb[sides] *= np.float32(0.86)
     _paint(
-        rgb, thing, group, voxels.object, voxels.faces, xyz, normal.astype(np.float32), row, col, weather, stand,
-        of_object, of_voxel, frame.voxel_size, roof_table(), leaf_table(), PLASTER, CLADDING,
-        np.array(GLASS, np.float32), np.array(BARK, np.float32),
-    )  # fmt: skip
+        rgb,
+        thing,
+        group,
+        voxels.object,
+        voxels.faces,
+        xyz,
+        normal.astype(np.float32),
+        row,
+        col,
+        weather,
+        stand,
+        of_object,
+        of_voxel,
+        frame.voxel_size,
+        roof_table(),
+        leaf_table(),
+        PLASTER,
+        CLADDING,
+        np.array(GLASS, np.float32),
+        np.array(BARK, np.float32),
+    )
     return rgb
 
 
@@ -116,14 +142,34 @@ def _covered(x, period, low, high):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True, inline="always")
 def _share(x, size, period, low, high):  # type: ignore[no-untyped-def]
     """Share of [x - size / 2, x + size / 2] in the bands [low, high) of each period."""
-    return (_covered(x + 0.5 * size, period, low, high) - _covered(x - 0.5 * size, period, low, high)) / size
+    return (
+        _covered(x + 0.5 * size, period, low, high) - _covered(x - 0.5 * size, period, low, high)
+    ) / size
 
 
 @numba.njit(cache=True, nogil=True)
 def _paint(  # type: ignore[no-untyped-def]
-    rgb, thing, group, number, faces, xyz, normal, row, col, weather, stand, of_object, of_voxel, size,
-    roofs, leaves, plaster, cladding, glass, bark,
-):  # fmt: skip
+    rgb,
+    thing,
+    group,
+    number,
+    faces,
+    xyz,
+    normal,
+    row,
+    col,
+    weather,
+    stand,
+    of_object,
+    of_voxel,
+    size,
+    roofs,
+    leaves,
+    plaster,
+    cladding,
+    glass,
+    bark,
+):
     unit = 2.0**-32
     for m in range(thing.size):
         n = thing[m]
@@ -135,7 +181,11 @@ def _paint(  # type: ignore[no-untyped-def]
         worn = weather[row[n], col[n]]
         if group[n] == _PLANT:
             # A voxel open on its four sides alone is a trunk, or the tip of a conifer.
-            if faces[n] == SIDES and size < TRUNK_VOXEL and (kind == BROADLEAF or xyz[n, 2] * size < 2.5):
+            if (
+                faces[n] == SIDES
+                and size < TRUNK_VOXEL
+                and (kind == BROADLEAF or xyz[n, 2] * size < 2.5)
+            ):
                 for c in range(3):
                     rgb[n, c] = bark[c] * (1.0 + 0.2 * grain)
                 continue
@@ -176,7 +226,8 @@ def _paint(  # type: ignore[no-untyped-def]
 
 
 def _drape(rgb: NDArray, frame: Frame, voxels: Voxels, image: NDArray) -> None:
-    """Give voxels that are seen from above the image's colour; the lower leaves of a crown take it a little darker.
+    """Give voxels that are seen from above the image's colour; the lower leaves of a crown take it
+    a little darker.
 
     image : (ny, nx, 4) uint8 RGBA
     """
@@ -186,7 +237,11 @@ def _drape(rgb: NDArray, frame: Frame, voxels: Voxels, image: NDArray) -> None:
     last[:-1] = (xyz[1:, 0] != xyz[:-1, 0]) | (xyz[1:, 1] != xyz[:-1, 1])
     highest = np.zeros(frame.shape, np.uint32)
     highest[row[last], col[last]] = voxels.object[last]
-    leaf = (_group()[voxels.semantic] == _PLANT) & (voxels.object != 0) & (voxels.object == highest[row, col])
+    leaf = (
+        (_group()[voxels.semantic] == _PLANT)
+        & (voxels.object != 0)
+        & (voxels.object == highest[row, col])
+    )
     seen = image[row, col, 3] > 0
     for mask, factor in ((leaf & ~last, 0.85), (last, 1.0)):
         take = mask & seen

@@ -1,7 +1,7 @@
 """Plants: single trees of the source, woods, gardens, orchards, shrubs, hedges, crops and grass.
 
-Trees stand on jittered lattices. Each is drawn from its own key, and looks only at the land cover and the buildings
-near it.
+Trees stand on jittered lattices. Each is drawn from its own key, and looks only at the land cover
+and the buildings near it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.noise import Noise, Stream
+from earthgen.noise.fields import cells, gradient_noise, gradient_noise_at, nearest_seed, seeds
+from earthgen.noise.philox import Noise, Stream
 from earthgen.terrain.cover import CODES, code, is_class, on_surface
 from earthgen.terrain.filters import cells_of, nearest
-from earthgen.terrain.noise_fields import cells, gradient_noise, gradient_noise_at, nearest_seed, seeds
 from earthgen.terrain.reach import Reach, widest
 from earthgen_procedural.fields import BLOCK, LEY, Fields, field_blocks
 from earthgen_procedural.objects import BROADLEAF, BUSH, HEDGE, NEEDLELEAF, object_number
@@ -31,7 +31,8 @@ EDGE = 6.0  # trees this near to a wood's edge are lower, with branches down to 
 CROWN_REACH = Reach(BULGE * CROWN_RADIUS, 1)
 """From a voxel to the trunk of a crown that it may belong to."""
 TRUNK_REACH = widest(Reach(max(MAPPED, WALL, KERB, EDGE), 2), Reach(1.5, 3))
-"""From a trunk to what decides whether it stands there: mapped trees, walls, roads, the wood's edge, hedges."""
+"""From a trunk to what decides whether it stands there: mapped trees, walls, roads, the wood's
+edge, hedges."""
 LOW_REACH = Reach(1.5, 2)
 """From a cell to what decides what grows there: the borders of fields and gardens."""
 HEDGE_VOXEL = 2.5  # hedges are narrower than voxels larger than this
@@ -43,13 +44,22 @@ GARDEN_SPACING = 7.0
 SHRUB_SPACING = 2.4
 
 GARDEN_CHANCE = {
-    "residential": 0.30, "commercial": 0.05, "grass": 0.10, "grassland": 0.02, "wetland": 0.06, "paved": 0.012,
-    "sports": 0.015, "bare_ground": 0.015, "extraction": 0.01, "rock": 0.01,
-}  # fmt: skip
+    "residential": 0.30,
+    "commercial": 0.05,
+    "grass": 0.10,
+    "grassland": 0.02,
+    "wetland": 0.06,
+    "paved": 0.012,
+    "sports": 0.015,
+    "bare_ground": 0.015,
+    "extraction": 0.01,
+    "rock": 0.01,
+}
 """Chance of a tree or bush at a point of the garden lattice, by the class it stands in."""
 
 GARDEN_LOT, GARDEN_HEDGE, GARDEN_HEDGE_VOXEL = 21.0, 0.28, 1.3
-"""Gardens: metres across, chance of a hedge between two, and the largest voxels in which they are planted."""
+"""Gardens: metres across, chance of a hedge between two, and the largest voxels in which they
+are planted."""
 
 ELLIPSOID, CONE, DOME = 0, 1, 2
 """Shapes of crowns."""
@@ -62,7 +72,8 @@ class Plants:
     Attributes
     ----------
     x, y : (n,) float64 CRS metres of the trunk
-    height, radius, base : (n,) float64 metres: top, half width of the crown, and where the crown begins
+    height, radius, base : (n,) float64 metres: top, half width of the crown, and where the crown
+        begins
     shape : (n,) int64, of the crown
     phase : (n, 3) float64 radians, of the crown's bulges
     semantic : (n,) uint8
@@ -127,7 +138,12 @@ def plant(site: Site, field: Fields, trees: Trees, noise: Noise) -> Plants:
     size = site.frame.voxel_size
     wall, _ = nearest(site.built, max(cells_of(WALL, size), 1))
     kerb, _ = nearest(on_surface(site.cover, "road"), max(cells_of(KERB, size), 1))
-    clear = (wall * size > WALL) & (kerb * size > KERB) & ~on_surface(site.cover, "water", "road") & ~site.built
+    clear = (
+        (wall * size > WALL)
+        & (kerb * size > KERB)
+        & ~on_surface(site.cover, "water", "road")
+        & ~site.built
+    )
     parts = [_source_trees(site, trees, noise)]
     parts += [_wood(site, noise, kind, clear) for kind in (BROADLEAF, NEEDLELEAF)]
     parts += [_orchard(site, noise, clear), _rows(site, noise, clear), _shrubs(site, noise, clear)]
@@ -139,15 +155,26 @@ def _sorted(parts: list[Plants]) -> Plants:
     if not parts:
         none = np.empty(0)
         return Plants(
-            none, none, none, none, none, none.astype(np.int64), np.empty((0, 3)),
-            none.astype(np.uint8), none.astype(np.uint32),
-        )  # fmt: skip
-    joined = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Plants)}
+            none,
+            none,
+            none,
+            none,
+            none,
+            none.astype(np.int64),
+            np.empty((0, 3)),
+            none.astype(np.uint8),
+            none.astype(np.uint32),
+        )
+    joined = {
+        f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Plants)
+    }
     order = np.lexsort((joined["object"], joined["x"], joined["y"], -joined["height"]))
     return Plants(**{name: values[order] for name, values in joined.items()})
 
 
-def _lattice(site: Site, stream: Stream, spacing: float, wanted: NDArray, jitter: float = 0.75) -> tuple[NDArray, ...]:
+def _lattice(
+    site: Site, stream: Stream, spacing: float, wanted: NDArray, jitter: float = 0.75
+) -> tuple[NDArray, ...]:
     """x, y, key and (n, 8) uniform draws of the lattice points that stand on `wanted` cells."""
     if not wanted.any():
         return np.empty(0), np.empty(0), np.empty(0, np.uint32), np.empty((0, 8))
@@ -160,14 +187,26 @@ def _lattice(site: Site, stream: Stream, spacing: float, wanted: NDArray, jitter
 
 def _draws(stream: Stream, key: NDArray) -> NDArray:
     """(n, 8) float64 uniform in [0, 1) by key."""
-    return np.concatenate([stream.bits(key, 0, 1, channel) for channel in (8, 9)], axis=-1) * 2.0**-32
+    return (
+        np.concatenate([stream.bits(key, 0, 1, channel) for channel in (8, 9)], axis=-1) * 2.0**-32
+    )
 
 
 def _make(
-    size: float, x: NDArray, y: NDArray, height: NDArray, radius: NDArray, base: NDArray, shape: NDArray | int,
-    semantic: NDArray | int, key: NDArray, kind: NDArray | int, draw: NDArray,
-) -> Plants:  # fmt: skip
-    """Plants; a crown is at least as wide as its voxel, so that it does not fall between the centres of voxels."""
+    size: float,
+    x: NDArray,
+    y: NDArray,
+    height: NDArray,
+    radius: NDArray,
+    base: NDArray,
+    shape: NDArray | int,
+    semantic: NDArray | int,
+    key: NDArray,
+    kind: NDArray | int,
+    draw: NDArray,
+) -> Plants:
+    """Plants; a crown is at least as wide as its voxel, so that it does not fall between the
+    centres of voxels."""
     n = len(x)
     radius = np.clip(radius, 0.55 * size, max(CROWN_RADIUS, 0.55 * size))
     phase = draw[:, [0, 3, 6]] * (2.0 * np.pi)
@@ -183,21 +222,34 @@ def _source_trees(site: Site, trees: Trees, noise: Noise) -> Plants:
     stream = noise.stream("trees")
     draw = np.stack([stream.of_objects(key, c) for c in range(8)], axis=1).reshape(-1, 8)
     cover = site.at(site.cover, xy[:, 0], xy[:, 1])
-    needle = is_class(cover, "needleleaf_forest") | (is_class(cover, "mixed_forest") & (draw[:, 4] < 0.5))
+    needle = is_class(cover, "needleleaf_forest") | (
+        is_class(cover, "mixed_forest") & (draw[:, 4] < 0.5)
+    )
     height = np.where(np.isfinite(trees.height[keep]), trees.height[keep], 6.0 + 9.0 * draw[:, 1])
     height = np.maximum(height, 1.0)
     width = np.where(needle, 0.3, 0.45 + 0.15 * draw[:, 2]) * height
-    radius = 0.5 * np.where(np.isfinite(trees.crown[keep]), trees.crown[keep], np.clip(width, 1.5, 11.0))
+    radius = 0.5 * np.where(
+        np.isfinite(trees.crown[keep]), trees.crown[keep], np.clip(width, 1.5, 11.0)
+    )
     wood = on_surface(cover, "wood", "tree", "shrub")
     return _make(
-        site.frame.voxel_size, xy[:, 0], xy[:, 1], height, radius, height * np.where(needle, 0.15, 0.3),
-        np.where(needle, CONE, ELLIPSOID), np.where(wood, cover, code("tree")), key,
-        np.where(needle, NEEDLELEAF, BROADLEAF), draw,
-    )  # fmt: skip
+        site.frame.voxel_size,
+        xy[:, 0],
+        xy[:, 1],
+        height,
+        radius,
+        height * np.where(needle, 0.15, 0.3),
+        np.where(needle, CONE, ELLIPSOID),
+        np.where(wood, cover, code("tree")),
+        key,
+        np.where(needle, NEEDLELEAF, BROADLEAF),
+        draw,
+    )
 
 
 def _wood(site: Site, noise: Noise, kind: int, clear: NDArray) -> Plants:
-    """The broadleaf or the needleleaf trees of all woods. In mixed woods they grow in patches, with strays."""
+    """The broadleaf or the needleleaf trees of all woods. In mixed woods they grow in patches,
+    with strays."""
     name = ("broadleaf", "needleleaf")[kind]
     spacing = (BROADLEAF_SPACING, NEEDLELEAF_SPACING)[kind]
     mixed = is_class(site.cover, "mixed_forest")
@@ -213,7 +265,11 @@ def _wood(site: Site, noise: Noise, kind: int, clear: NDArray) -> Plants:
     gap = gradient_noise_at(stands, site.frame, x, y, 38.0, 2)
     is_mixed = site.at(mixed, x, y)
     own = (patch > 0.05) == (kind == NEEDLELEAF)
-    keep = (gap > -0.72) & (draw[:, 0] < 0.97) & np.where(is_mixed, np.where(own, True, draw[:, 5] < 0.1), True)
+    keep = (
+        (gap > -0.72)
+        & (draw[:, 0] < 0.97)
+        & np.where(is_mixed, np.where(own, True, draw[:, 5] < 0.1), True)
+    )
     rim, _ = nearest(~on_surface(site.cover, "wood"), max(cells_of(EDGE, size), 1))
     edge = site.at(rim, x, y) * size < EDGE
 
@@ -226,7 +282,9 @@ def _wood(site: Site, noise: Noise, kind: int, clear: NDArray) -> Plants:
     else:
         radius, base = spacing * (0.52 + 0.2 * draw[:, 2]), height * np.where(edge, 0.05, 0.25)
     shape = CONE if kind == NEEDLELEAF else ELLIPSOID
-    made = _make(size, x, y, height, radius * max(1.0, size / spacing), base, shape, cover, key, kind, draw)
+    made = _make(
+        size, x, y, height, radius * max(1.0, size / spacing), base, shape, cover, key, kind, draw
+    )
     return _some(made, keep)
 
 
@@ -255,11 +313,15 @@ def _orchard(site: Site, noise: Noise, clear: NDArray) -> Plants:
     left, bottom, right, top = site.frame.bounds
     parts = []
     for b in range(len(turn)):
-        # Lattice points of this block's rows within the frame, by the corners of the frame seen from the block.
+        # Lattice points of this block's rows within the frame, by the corners of the frame seen
+        # from the block.
         dx = np.array([left, right, left, right]) - blocks.x.flat[b]
         dy = np.array([bottom, bottom, top, top]) - blocks.y.flat[b]
         cos, sin = np.cos(turn[b]), np.sin(turn[b])
-        u, v = np.clip(dx * cos + dy * sin, -BLOCK, BLOCK), np.clip(dy * cos - dx * sin, -BLOCK, BLOCK)
+        u, v = (
+            np.clip(dx * cos + dy * sin, -BLOCK, BLOCK),
+            np.clip(dy * cos - dx * sin, -BLOCK, BLOCK),
+        )
         i = np.arange(int(np.floor(u.min() / step_u)), int(np.ceil(u.max() / step_u)) + 1)
         j = np.arange(int(np.floor(v.min() / step_v)), int(np.ceil(v.max() / step_v)) + 1)
         i, j = (a.ravel() for a in np.meshgrid(i, j))
@@ -274,12 +336,15 @@ def _orchard(site: Site, noise: Noise, clear: NDArray) -> Plants:
     draw = words * 2.0**-32
     height = 2.6 + 1.8 * draw[:, 1]
     radius, base = 1.2 + 0.4 * draw[:, 2], height * 0.28
-    made = _make(size, x, y, height, radius, base, ELLIPSOID, code("orchard"), words[:, 7], BROADLEAF, draw)
+    made = _make(
+        size, x, y, height, radius, base, ELLIPSOID, code("orchard"), words[:, 7], BROADLEAF, draw
+    )
     return _some(made, draw[:, 4] < 0.94)
 
 
 def _rows(site: Site, noise: Noise, clear: NDArray) -> Plants:
-    """Cover that says trees and hedges: bushes where it is narrow, trees among them and where it is wide."""
+    """Cover that says trees and hedges: bushes where it is narrow, trees among them and where it
+    is wide."""
     wanted = is_class(site.cover, "tree") & ~site.seen & ~site.built
     x, y, key, draw = _lattice(site, noise.stream("rows"), ROW_SPACING, wanted, 0.5)
     size = site.frame.voxel_size
@@ -290,7 +355,19 @@ def _rows(site: Site, noise: Noise, clear: NDArray) -> Plants:
     radius = np.where(tall, 0.24 * height + 0.6 * draw[:, 2], 1.5 + 0.7 * draw[:, 2])
     base = np.where(tall, 0.22 * height, 0.0)
     shape = np.where(tall, ELLIPSOID, DOME)
-    return _make(size, x, y, height, radius, base, shape, code("tree"), key, np.where(tall, BROADLEAF, BUSH), draw)
+    return _make(
+        size,
+        x,
+        y,
+        height,
+        radius,
+        base,
+        shape,
+        code("tree"),
+        key,
+        np.where(tall, BROADLEAF, BUSH),
+        draw,
+    )
 
 
 def _shrubs(site: Site, noise: Noise, clear: NDArray) -> Plants:
@@ -313,7 +390,8 @@ def _shrubs(site: Site, noise: Noise, clear: NDArray) -> Plants:
 
 
 def _gardens(site: Site, trees: Trees, noise: Noise, clear: NDArray) -> Plants:
-    """Sparse trees and bushes of gardens, parks and pastures, where the source has not mapped trees itself."""
+    """Sparse trees and bushes of gardens, parks and pastures, where the source has not mapped
+    trees itself."""
     size = site.frame.voxel_size
     chance = np.zeros(CODES)
     for name, share in GARDEN_CHANCE.items():
@@ -333,11 +411,15 @@ def _gardens(site: Site, trees: Trees, noise: Noise, clear: NDArray) -> Plants:
     bush = draw[:, 5] < np.where(is_class(cover, "grass", "paved", "commercial"), 0.15, 0.45)
     needle = ~bush & (draw[:, 6] < 0.18)
     height = np.where(bush, 1.2 + 1.3 * draw[:, 1], 4.5 + 6.5 * draw[:, 1] ** 1.4)
-    radius = np.where(bush, 0.7 + 0.7 * draw[:, 2], np.where(needle, 0.18, 0.25 + 0.1 * draw[:, 2]) * height)
+    radius = np.where(
+        bush, 0.7 + 0.7 * draw[:, 2], np.where(needle, 0.18, 0.25 + 0.1 * draw[:, 2]) * height
+    )
     base = np.where(bush, 0.0, height * np.where(needle, 0.1, 0.27))
     shape = np.where(bush, DOME, np.where(needle, CONE, ELLIPSOID))
     kind = np.where(bush, BUSH, np.where(needle, NEEDLELEAF, BROADLEAF))
-    return _some(_make(size, x, y, height, radius, base, shape, code("tree"), key, kind, draw), keep)
+    return _some(
+        _make(size, x, y, height, radius, base, shape, code("tree"), key, kind, draw), keep
+    )
 
 
 def _hedge_trees(site: Site, field: Fields, noise: Noise, clear: NDArray) -> Plants:
@@ -351,7 +433,9 @@ def _hedge_trees(site: Site, field: Fields, noise: Noise, clear: NDArray) -> Pla
     x, y, key, draw = _lattice(site, noise.stream("hedges.trees"), 5.0, wanted, 0.9)
     height = 5.0 + 6.0 * draw[:, 1] ** 1.5
     radius = height * (0.25 + 0.1 * draw[:, 2])
-    made = _make(size, x, y, height, radius, 0.25 * height, ELLIPSOID, code("tree"), key, BROADLEAF, draw)
+    made = _make(
+        size, x, y, height, radius, 0.25 * height, ELLIPSOID, code("tree"), key, BROADLEAF, draw
+    )
     return _some(made, draw[:, 4] < 0.4)
 
 
@@ -385,7 +469,9 @@ def low_growth(site: Site, field: Fields, noise: Noise) -> LowGrowth:
     grown = field.height * (0.92 + 0.16 * coarse)
     height = np.where(crop, np.where(margin, np.minimum(grown, 0.2), grown), height)
     ley = crop & (field.crop == LEY)
-    height = np.where(is_class(cover, "grassland") | ley, 0.1 + 0.35 * coarse * (0.5 + 0.5 * fine), height)
+    height = np.where(
+        is_class(cover, "grassland") | ley, 0.1 + 0.35 * coarse * (0.5 + 0.5 * fine), height
+    )
     height = np.where(is_class(cover, "grass"), 0.06, height)
     reed = np.clip((coarse - 0.35) * 4.0, 0.0, 1.0)
     height = np.where(is_class(cover, "wetland"), 0.2 + 1.2 * reed * (0.6 + 0.4 * fine), height)
@@ -400,7 +486,9 @@ def low_growth(site: Site, field: Fields, noise: Noise) -> LowGrowth:
         bushes = seeds(stream, frame, max(5.0, size), 0.8)
         key = object_number(bushes.key.ravel(), HEDGE)[cells(bushes, frame)]
         low = is_class(cover, "residential")
-        height = np.where(hedge, np.where(low, 1.1 + 0.4 * fine, 1.3 + 1.3 * fine), height).astype(np.float32)
+        height = np.where(hedge, np.where(low, 1.1 + 0.4 * fine, 1.3 + 1.3 * fine), height).astype(
+            np.float32
+        )
         semantic = np.where(hedge, np.uint8(code("tree")), semantic)
         number = np.where(hedge, key, number)
     return LowGrowth(height, semantic, number)
@@ -429,7 +517,12 @@ def _garden_hedges(site: Site, noise: Noise) -> NDArray:
     wall, _ = nearest(site.built, max(cells_of(1.5, size), 1))
     hedge = np.zeros(frame.shape, bool)
     stream = noise.stream("gardens.hedges")
-    for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):  # both cells of a border; the outermost are not used
+    for axis, step in (
+        (0, 1),
+        (0, -1),
+        (1, 1),
+        (1, -1),
+    ):  # both cells of a border; the outermost are not used
         other = np.roll(plot, step, axis)
         between = garden & (other != plot) & np.isinf(wall)
         low, high = np.minimum(plot, other)[between], np.maximum(plot, other)[between]

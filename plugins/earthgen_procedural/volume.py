@@ -1,4 +1,5 @@
-"""Columns and plants to a dense volume of solid voxels, a strip of rows at a time so that memory stays small."""
+"""Columns and plants to a dense volume of solid voxels, a strip of rows at a time so that memory
+stays small."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.columns import top_level
+from earthgen.voxels.heightfield import top_level
 from earthgen_procedural.vegetation import BULGE, CONE, DOME, Plants
 from geo_io.frame import Frame
 
@@ -17,12 +18,14 @@ LOW = -2
 
 
 MOST_LIFT = 10.0
-"""Metres: the most by which the ground under a crown is taken to differ from the ground at its trunk."""
+"""Metres: the most by which the ground under a crown is taken to differ from the ground at its
+trunk."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What stands in each column of a frame, all (ny, nx); heights in metres above the column's ground.
+    """What stands in each column of a frame, all (ny, nx); heights in metres above the column's
+    ground.
 
     Attributes
     ----------
@@ -47,13 +50,20 @@ class Columns:
 
 
 def fill(
-    frame: Frame, rows: tuple[int, int], columns: Columns, level: NDArray, plants: Plants, foot: NDArray
+    frame: Frame,
+    rows: tuple[int, int],
+    columns: Columns,
+    level: NDArray,
+    plants: Plants,
+    foot: NDArray,
 ) -> tuple[NDArray, NDArray]:
-    """Class volume uint8 and object volume uint32, (rows, nx, nz), of the rows [rows[0], rows[1]) of `frame`.
+    """Class volume uint8 and object volume uint32, (rows, nx, nz), of the rows [rows[0], rows[1])
+    of `frame`.
 
-    frame : that of the columns; level : (ny, nx) int32 of `top_level`; foot : (n,) metres, the ground at the plants'
-    trunks, which may stand beside the frame. Level 0 of the volume is z = LOW. The solid
-    columns come first, then the plants in their order: each takes what is still empty.
+    frame : that of the columns; level : (ny, nx) int32 of `top_level`; foot : (n,) metres, the
+        ground at the plants' trunks, which may stand beside the frame. Level 0 of the volume is z =
+        LOW. The solid columns come first, then the plants in their order: each takes what is still
+        empty.
     """
     strip = slice(*rows)
     size = frame.voxel_size
@@ -73,20 +83,43 @@ def fill(
     canopy_level = top_level(columns.canopy, size, frame.z[1])
     base_level = np.ceil(columns.canopy_base / size).astype(np.int32)
     _fill_columns(
-        volume, objects, level[strip], columns.ground_class[strip], columns.semantic[strip], columns.object[strip],
-        np.where(columns.canopy > 0, canopy_level, -9)[strip], base_level[strip],
-        columns.canopy_class[strip], columns.canopy_object[strip],
-    )  # fmt: skip
+        volume,
+        objects,
+        level[strip],
+        columns.ground_class[strip],
+        columns.semantic[strip],
+        columns.object[strip],
+        np.where(columns.canopy > 0, canopy_level, -9)[strip],
+        base_level[strip],
+        columns.canopy_class[strip],
+        columns.canopy_object[strip],
+    )
     _fill_plants(
-        volume, objects, columns.ground, rows[0], size, frame.x[0], frame.y[1],
-        foot[near], plants.x[near], plants.y[near], plants.height[near], plants.radius[near], plants.base[near],
-        plants.shape[near], plants.phase[near], plants.semantic[near], plants.object[near],
-    )  # fmt: skip
+        volume,
+        objects,
+        columns.ground,
+        rows[0],
+        size,
+        frame.x[0],
+        frame.y[1],
+        foot[near],
+        plants.x[near],
+        plants.y[near],
+        plants.height[near],
+        plants.radius[near],
+        plants.base[near],
+        plants.shape[near],
+        plants.phase[near],
+        plants.semantic[near],
+        plants.object[near],
+    )
     return volume, objects
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_columns(volume, objects, level, below, semantic, number, canopy, base, canopy_class, canopy_number):  # type: ignore[no-untyped-def]
+def _fill_columns(  # type: ignore[no-untyped-def]
+    volume, objects, level, below, semantic, number, canopy, base, canopy_class, canopy_number
+):
     rows, cols, levels = volume.shape
     for row in range(rows):
         for col in range(cols):
@@ -106,11 +139,30 @@ def _fill_columns(volume, objects, level, below, semantic, number, canopy, base,
 
 @numba.njit(cache=True, nogil=True)
 def _fill_plants(  # type: ignore[no-untyped-def]
-    volume, objects, ground, row0, size, x0, y1, feet, px, py, height, radius, base, shape, phase, semantic, number
+    volume,
+    objects,
+    ground,
+    row0,
+    size,
+    x0,
+    y1,
+    feet,
+    px,
+    py,
+    height,
+    radius,
+    base,
+    shape,
+    phase,
+    semantic,
+    number,
 ):
     rows, cols, levels = volume.shape
     for n in range(px.size):
-        trunk_row, trunk_col = y1 - 1 - int(np.floor(py[n] / size)), int(np.floor(px[n] / size)) - x0
+        trunk_row, trunk_col = (
+            y1 - 1 - int(np.floor(py[n] / size)),
+            int(np.floor(px[n] / size)) - x0,
+        )
         foot = feet[n]
         reach = radius[n] * BULGE
         first_row = max(int(np.floor(y1 - 0.5 - (py[n] + reach) / size)), row0)
@@ -142,10 +194,14 @@ def _fill_plants(  # type: ignore[no-untyped-def]
                         # Whorls: the cone widens in steps.
                         whorl = np.sin(phase[n, 2] + 5.0 * share * height[n] / (radius[n] + 1.0))
                         edge = share**0.75 * (1.0 + 0.08 * whorl)
-                        inside = flat <= max(edge, 0.25 * size / radius[n]) * (0.97 + 0.5 * (bulge - 1.0))
+                        inside = flat <= max(edge, 0.25 * size / radius[n]) * (
+                            0.97 + 0.5 * (bulge - 1.0)
+                        )
                     else:
                         tall = (up - middle) / half
-                        lobe = bulge + 0.09 * np.sin(3.0 * tall + phase[n, 2] + 2.0 * dx / radius[n])
+                        lobe = bulge + 0.09 * np.sin(
+                            3.0 * tall + phase[n, 2] + 2.0 * dx / radius[n]
+                        )
                         inside = flat * flat + tall * tall <= lobe * lobe
                     if inside and volume[row - row0, col, z + 2] == 0:
                         volume[row - row0, col, z + 2] = semantic[n]

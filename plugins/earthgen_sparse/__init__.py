@@ -1,15 +1,15 @@
-"""Sparse convolution in torch, and by two libraries that may be installed beside it: spconv and TorchSparse."""
+"""Sparse convolution in torch, and by two libraries that may be installed beside it: spconv and
+TorchSparse."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import earthgen
-from earthgen.backends import Offer, PluginInfo
-from earthgen.hooks import hookimpl
+from earthgen.hookspecs import Offer, PluginInfo, hookimpl
 
 if TYPE_CHECKING:
-    from earthgen.backends import SparseBackend
+    from earthgen.sparse.interface import SparseBackend
 
 
 @hookimpl
@@ -26,8 +26,14 @@ def earthgen_info() -> PluginInfo:
 def earthgen_sparse_backends() -> list[Offer[SparseBackend]]:
     return [
         Offer("torch", _torch, "on any device, with gradients"),
-        Offer("spconv", _spconv, "spconv 2.3 (Apache-2.0): forward on the CPU; CUDA never run by this project"),
-        Offer("torchsparse", _torchsparse, "TorchSparse 2.1 (MIT): CUDA, never run by this project"),
+        Offer(
+            "spconv",
+            _spconv,
+            "spconv 2.3 (Apache-2.0): forward on the CPU; CUDA never run by this project",
+        ),
+        Offer(
+            "torchsparse", _torchsparse, "TorchSparse 2.1 (MIT): CUDA, never run by this project"
+        ),
     ]
 
 

@@ -1,7 +1,8 @@
-"""Sites as the libraries want them: coordinates from 0 on, in a box of known size, on which coarser cells fit.
+"""Sites as the libraries want them: coordinates from 0 on, in a box of known size, on which coarser
+cells fit.
 
-Our lattice has no bounds, theirs has: what would lie outside is left out. So voxels are moved by a multiple of the
-stride, with room on all sides for whatever a kernel can reach.
+Our lattice has no bounds, theirs has: what would lie outside is left out. So voxels are moved by a
+multiple of the stride, with room on all sides for whatever a kernel can reach.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from earthgen.sparse.errors import SparseBackendError
+from earthgen.errors import SparseError
 from earthgen.sparse.kernel_map import Kernel
 from earthgen.sparse.sites import Sites, Triple
 
@@ -43,8 +44,11 @@ class Box:
         return (fine.coordinates.long() - base).int().contiguous()
 
     def rows(self, coordinates: Tensor, coarse: Sites) -> Tensor:
-        """Which rows of `coarse` the coarse cells of a library are: (m, 4) from 0 on to (m,) int64, -1 for none."""
-        return coarse.rows(coordinates.long() + torch.tensor((0, *self.coarse_base), device=coarse.device))
+        """Which rows of `coarse` the coarse cells of a library are: (m, 4) from 0 on to (m,)
+        int64, -1 for none."""
+        return coarse.rows(
+            coordinates.long() + torch.tensor((0, *self.coarse_base), device=coarse.device)
+        )
 
 
 def around(fine: Sites, kernel: Kernel) -> Box:
@@ -57,12 +61,17 @@ def around(fine: Sites, kernel: Kernel) -> Box:
         base.append(cell * kernel.stride[axis])
         coarse.append(cell)
         shape.append(high[axis + 1] - base[axis] + 1 + reach)
-    return Box((base[0], base[1], base[2]), (coarse[0], coarse[1], coarse[2]), (shape[0], shape[1], shape[2]),
-               fine.batch_size)  # fmt: skip
+    return Box(
+        (base[0], base[1], base[2]),
+        (coarse[0], coarse[1], coarse[2]),
+        (shape[0], shape[1], shape[2]),
+        fine.batch_size,
+    )
 
 
 def inverted(rows: Tensor, count: int) -> Tensor:
-    """Where each of `count` numbers stands: (m,) without repeats but for -1 to (count,) int64, -1 for nowhere."""
+    """Where each of `count` numbers stands: (m,) without repeats but for -1 to (count,) int64,
+    -1 for nowhere."""
     at = torch.full((count,), -1, dtype=torch.int64, device=rows.device)
     there = torch.nonzero(rows >= 0)[:, 0]
     at[rows[there]] = there
@@ -70,10 +79,10 @@ def inverted(rows: Tensor, count: int) -> Tensor:
 
 
 def check_cells(box: Box, most: int, library: str) -> None:
-    """Raise SparseBackendError where a library's numbers for the cells of a box would wrap."""
+    """Raise SparseError where a library's numbers for the cells of a box would wrap."""
     if box.cells >= most or max(box.shape) >= 2**31:
         size = " x ".join(f"{edge:,}" for edge in box.shape)
-        raise SparseBackendError(
+        raise SparseError(
             f"voxels lie in a box of {size} cells in {box.samples:,} samples, more than {library} can number",
             "crop, or use --sparse-backend torch",
         )

@@ -1,15 +1,18 @@
 """Sparse convolution by spconv 2.3 (https://github.com/traveller59/spconv, Apache-2.0).
 
-On the CPU it gives the same as torch's, forward only, which is tested. On CUDA this is written against its API and was
-never run on a GPU by this project; `earthgen.sparse.backends.pick` compares it with torch's before it uses it unasked.
+On the CPU it gives the same as torch's, forward only, which is tested. On CUDA this is written
+against its API and was never run on a GPU by this project; `earthgen.sparse.backends.pick` compares
+it with torch's before it uses it unasked.
 
-spconv's own functions find which voxels meet, and multiply: on CUDA by masked implicit GEMM, else by gathering and
-scattering. Its weights are (out, x, y, z, in). All but submanifold convolution is its "regular" one from the fine
-sites, whose output cells are all that the kernel reaches; what was asked for is taken from these. The way back to
-finer sites is its "inverse" one over the same meetings, whatever the sites are.
+spconv's own functions find which voxels meet, and multiply: on CUDA by masked implicit GEMM, else
+by gathering and scattering. Its weights are (out, x, y, z, in). All but submanifold convolution is
+its "regular" one from the fine sites, whose output cells are all that the kernel reaches; what was
+asked for is taken from these. The way back to finer sites is its "inverse" one over the same
+meetings, whatever the sites are.
 
-On the CPU its product runs on one thread. With more, 2.3.8 gives wrong sums now and then, one call in fifty on a few
-hundred voxels: the threads of its `scatter_add` share the pointers that they walk along.
+On the CPU its product runs on one thread. With more, 2.3.8 gives wrong sums now and then, one call
+in fifty on a few hundred voxels: the threads of its `scatter_add` share the pointers that they walk
+along.
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from earthgen.errors import SparseError
 from earthgen.sparse.convolution import TORCH
-from earthgen.sparse.errors import SparseBackendError
 from earthgen.sparse.kernel_map import Kernel, reached
 from earthgen.sparse.sites import Sites
 from earthgen.sparse.tensor import taken
@@ -45,7 +48,8 @@ class Meetings:
     masked : whether it is for masked implicit GEMM
     submanifold : whether outputs are the inputs
     fine, cells : number of its inputs and outputs
-    rows : (cells,) int64, the row of each of its outputs in our coarse sites, -1 where that was not asked for
+    rows : (cells,) int64, the row of each of its outputs in our coarse sites, -1 where that was not
+        asked for
     at : (coarse sites,) int64, the other way round
     """
 
@@ -59,7 +63,8 @@ class Meetings:
 
 
 class SpconvBackend:
-    """spconv's convolution: float32 without gradients on the CPU; float32 and float16, with gradients, on CUDA."""
+    """spconv's convolution: float32 without gradients on the CPU; float32 and float16, with
+    gradients, on CUDA."""
 
     name = "spconv"
     devices: tuple[str, ...] = ("cpu", "cuda")
@@ -74,7 +79,10 @@ class SpconvBackend:
                 return f"spconv is not installed; {INSTALL}"
             return f"spconv's import fails: {error}; {INSTALL}"
         except (ImportError, OSError, RuntimeError, AttributeError) as error:
-            return f"spconv's import fails: {type(error).__name__}: {error}".splitlines()[0] + f"; {INSTALL}"
+            return (
+                f"spconv's import fails: {type(error).__name__}: {error}".splitlines()[0]
+                + f"; {INSTALL}"
+            )
         return ""
 
     def refuses(self, device: torch.device, dtype: torch.dtype, gradients: bool) -> str:
@@ -91,23 +99,41 @@ class SpconvBackend:
         return "this spconv was built for the CPU" if CPU_ONLY_BUILD else ""
 
     def convolve(
-        self, features: Tensor, weight: Tensor, source: Sites, target: Sites, kernel: Kernel, transposed: bool = False
+        self,
+        features: Tensor,
+        weight: Tensor,
+        source: Sites,
+        target: Sites,
+        kernel: Kernel,
+        transposed: bool = False,
     ) -> Tensor:
         wanted = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
         reason = self.refuses(features.device, features.dtype, wanted)
         if reason:
-            raise SparseBackendError(reason, "use --sparse-backend torch")
+            raise SparseError(reason, "use --sparse-backend torch")
         same = source is target and kernel.symmetric
         fine, coarse = (target, source) if transposed and not same else (source, target)
         nothing = not len(source) or not len(target)
-        if nothing or (same and kernel.volume == 1) or (not same and not len(reached(fine, kernel))):
-            return TORCH.convolve(features, weight, source, target, kernel, transposed)  # spconv refuses these
+        if (
+            nothing
+            or (same and kernel.volume == 1)
+            or (not same and not len(reached(fine, kernel)))
+        ):
+            return TORCH.convolve(
+                features, weight, source, target, kernel, transposed
+            )  # spconv refuses these
         back = transposed and not same
         if transposed and same:
-            weight = weight.flip(0)  # the opposite of an offset is the one as far from the other end
+            weight = weight.flip(
+                0
+            )  # the opposite of an offset is the one as far from the other end
         found = _meetings(fine, coarse, kernel)
-        filters = weight.reshape(*kernel.size, *weight.shape[1:]).permute(4, 0, 1, 2, 3).contiguous()
-        with torch.autocast(features.device.type, enabled=False):  # else its functions cast to float16
+        filters = (
+            weight.reshape(*kernel.size, *weight.shape[1:]).permute(4, 0, 1, 2, 3).contiguous()
+        )
+        with torch.autocast(
+            features.device.type, enabled=False
+        ):  # else its functions cast to float16
             if found.rows is None or found.at is None:
                 return _product(features.contiguous(), filters, found, False)
             if back:
@@ -129,10 +155,14 @@ def _found(fine: Sites, coarse: Sites, kernel: Kernel) -> Meetings:
 
     box = around(fine, kernel)
     cuda = fine.device.type == "cuda"
-    check_cells(box, 2**62 if cuda else 2**31, "spconv")  # on CUDA its keys are 64 bits where they must be
+    check_cells(
+        box, 2**62 if cuda else 2**31, "spconv"
+    )  # on CUDA its keys are 64 bits where they must be
     submanifold = fine is coarse and kernel.symmetric
     masked = cuda and kernel.volume <= MASK_BITS
-    padding = [(size - 1) // 2 * step for size, step in zip(kernel.size, kernel.dilation, strict=True)]
+    padding = [
+        (size - 1) // 2 * step for size, step in zip(kernel.size, kernel.dilation, strict=True)
+    ]
     geometry = (list(kernel.size), list(kernel.stride), padding, list(kernel.dilation), [0, 0, 0])
     moved, shape = box.moved(fine), list(box.shape)
     if masked:
@@ -141,11 +171,15 @@ def _found(fine: Sites, coarse: Sites, kernel: Kernel) -> Meetings:
             moved, box.samples, shape, algorithm, *geometry, subm=submanifold, is_train=True
         )
     else:
-        cells, *data = ops.get_indice_pairs(moved, box.samples, shape, ConvAlgo.Native, *geometry, submanifold)
+        cells, *data = ops.get_indice_pairs(
+            moved, box.samples, shape, ConvAlgo.Native, *geometry, submanifold
+        )
     if submanifold:
         return Meetings(tuple(data), masked, True, len(fine), len(fine))
     rows = box.rows(cells, coarse)
-    return Meetings(tuple(data), masked, False, len(fine), len(cells), rows, inverted(rows, len(coarse)))
+    return Meetings(
+        tuple(data), masked, False, len(fine), len(cells), rows, inverted(rows, len(coarse))
+    )
 
 
 @contextmanager
@@ -176,12 +210,24 @@ def _product(features: Tensor, filters: Tensor, found: Meetings, back: bool) -> 
             product = functional.indice_inverse_conv if back else functional.indice_conv
         with _one_thread(features.device):
             return product(features, filters, pairs, counts, outputs, ConvAlgo.Native)
-    forward, backward, forward_masks, backward_masks, forward_order, backward_order, masks = found.data
+    forward, backward, forward_masks, backward_masks, forward_order, backward_order, masks = (
+        found.data
+    )
     if back:
         forward, backward = backward, forward
         forward_masks, backward_masks = backward_masks, forward_masks
         forward_order, backward_order = backward_order, forward_order
     return functional.implicit_gemm(
-        features, filters, forward, backward, forward_masks, backward_masks, forward_order, backward_order, outputs,
-        masks, True, found.submanifold,
-    )  # fmt: skip
+        features,
+        filters,
+        forward,
+        backward,
+        forward_masks,
+        backward_masks,
+        forward_order,
+        backward_order,
+        outputs,
+        masks,
+        True,
+        found.submanifold,
+    )

@@ -1,13 +1,14 @@
 """Sparse convolution by TorchSparse 2.1 (https://github.com/mit-han-lab/torchsparse, MIT).
 
-It imports only where there is CUDA. This is written against its API and was never run on a GPU by this project: the
-tests run it with a stand-in of the library. `earthgen.sparse.backends.pick` compares it with torch's before it uses it
-unasked.
+It imports only where there is CUDA. This is written against its API and was never run on a GPU by
+this project: the tests run it with a stand-in of the library. `earthgen.sparse.backends.pick`
+compares it with torch's before it uses it unasked.
 
-How its conventions differ from ours: coordinates (sample, x, y, z) count strides and begin at 0; weights have shape
-(volume, in, out) with x fastest where the volume is odd, z fastest where it is even; strided output cells are either
-those that hold voxels ("minkowski") or all that the kernel reaches ("spconv"); the way back goes over the map of the
-way there. Dilation is taken as an argument and left out of its maps, so it is refused.
+How its conventions differ from ours: coordinates (sample, x, y, z) count strides and begin at 0;
+weights have shape (volume, in, out) with x fastest where the volume is odd, z fastest where it is
+even; strided output cells are either those that hold voxels ("minkowski") or all that the kernel
+reaches ("spconv"); the way back goes over the map of the way there. Dilation is taken as an
+argument and left out of its maps, so it is refused.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from earthgen.errors import SparseError
 from earthgen.sparse.convolution import TORCH
-from earthgen.sparse.errors import SparseBackendError
 from earthgen.sparse.kernel_map import Kernel
 from earthgen.sparse.sites import Sites, Triple
 from earthgen.sparse.tensor import taken
@@ -46,7 +47,8 @@ class Meetings:
     cells : (m, 4) int32, its output cells
     spatial_range : (samples, x, y, z), the box of the fine sites
     cache : the TensorCache that has its kernel map
-    rows : (m,) int64, the row of each of its outputs in our coarse sites, -1 where that was not asked for
+    rows : (m,) int64, the row of each of its outputs in our coarse sites, -1 where that was not
+        asked for
     at : (coarse sites,) int64, the other way round
     """
 
@@ -73,8 +75,17 @@ class TorchsparseBackend:
             if error.name == "torchsparse":
                 return f"torchsparse is not installed; {INSTALL}"
             return f"torchsparse's import fails: {error}; {INSTALL}"
-        except (ImportError, OSError, RuntimeError, AssertionError, AttributeError) as error:  # torch without CUDA
-            return f"torchsparse's import fails: {type(error).__name__}: {error}".splitlines()[0] + f"; {INSTALL}"
+        except (
+            ImportError,
+            OSError,
+            RuntimeError,
+            AssertionError,
+            AttributeError,
+        ) as error:  # torch without CUDA
+            return (
+                f"torchsparse's import fails: {type(error).__name__}: {error}".splitlines()[0]
+                + f"; {INSTALL}"
+            )
         return ""
 
     def refuses(self, device: torch.device, dtype: torch.dtype, gradients: bool) -> str:
@@ -83,7 +94,13 @@ class TorchsparseBackend:
         return "" if dtype in (torch.float32, torch.float16) else f"TorchSparse has no {dtype}"
 
     def convolve(
-        self, features: Tensor, weight: Tensor, source: Sites, target: Sites, kernel: Kernel, transposed: bool = False
+        self,
+        features: Tensor,
+        weight: Tensor,
+        source: Sites,
+        target: Sites,
+        kernel: Kernel,
+        transposed: bool = False,
     ) -> Tensor:
         training = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
         same = source is target and kernel.stride == ONE
@@ -91,11 +108,13 @@ class TorchsparseBackend:
             kernel, same, same and transposed, training
         )
         if reason:
-            raise SparseBackendError(reason, "use --sparse-backend torch")
+            raise SparseError(reason, "use --sparse-backend torch")
         if not len(source) or not len(target) or (same and kernel.volume == 1):
             return TORCH.convolve(features, weight, source, target, kernel, transposed)
         if transposed and same:
-            weight = weight.flip(0)  # the opposite of an offset is the one as far from the other end
+            weight = weight.flip(
+                0
+            )  # the opposite of an offset is the one as far from the other end
         back = transposed and not same
         fine, coarse = (target, source) if back else (source, target)
 
@@ -106,7 +125,9 @@ class TorchsparseBackend:
         with torch.autocast(features.device.type, enabled=False):
             if back:
                 return _product(taken(features, found.rows), filters, found, kernel, training, True)
-            return taken(_product(features.contiguous(), filters, found, kernel, training, False), found.at)
+            return taken(
+                _product(features.contiguous(), filters, found, kernel, training, False), found.at
+            )
 
 
 def _unknown(kernel: Kernel, same: bool, turned: bool, training: bool) -> str:
@@ -126,7 +147,12 @@ def _filters(weight: Tensor, kernel: Kernel) -> Tensor:
     """(volume, in, out) with our order of offsets, z fastest, in that of TorchSparse."""
     if kernel.volume % 2 == 0:
         return weight.contiguous()
-    return weight.reshape(*kernel.size, *weight.shape[1:]).permute(2, 1, 0, 3, 4).reshape(weight.shape).contiguous()
+    return (
+        weight.reshape(*kernel.size, *weight.shape[1:])
+        .permute(2, 1, 0, 3, 4)
+        .reshape(weight.shape)
+        .contiguous()
+    )
 
 
 def _padding(kernel: Kernel) -> Triple:
@@ -135,9 +161,11 @@ def _padding(kernel: Kernel) -> Triple:
 
 
 def _config(training: bool) -> Any:
-    """Its default settings, but for how maps are made: with a table of hashes of the coordinates themselves.
+    """Its default settings, but for how maps are made: with a table of hashes of the coordinates
+    themselves.
 
-    The default, "hashmap_on_the_fly", numbers the cells of the box with 32 bits, and centres no even kernel.
+    The default, "hashmap_on_the_fly", numbers the cells of the box with 32 bits, and centres no
+    even kernel.
     """
     from torchsparse.nn import functional
 
@@ -160,18 +188,32 @@ def _found(fine: Sites, coarse: Sites, kernel: Kernel, training: bool) -> Meetin
     config.downsample_mode = "minkowski" if only_held else "spconv"
     moved, spatial_range = box.moved(fine), (box.samples, *box.shape)
     made = functional.build_kernel_map(
-        moved, len(fine), kernel.size, kernel.stride, _padding(kernel), None, None, spatial_range, config.kmap_mode,
-        config.dataflow, downsample_mode=config.downsample_mode, training=training, ifsort=config.ifsort,
-        split_mask_num=config.split_mask_num, split_mask_num_bwd=config.split_mask_num_bwd,
-    )  # fmt: skip
+        moved,
+        len(fine),
+        kernel.size,
+        kernel.stride,
+        _padding(kernel),
+        None,
+        None,
+        spatial_range,
+        config.kmap_mode,
+        config.dataflow,
+        downsample_mode=config.downsample_mode,
+        training=training,
+        ifsort=config.ifsort,
+        split_mask_num=config.split_mask_num,
+        split_mask_num_bwd=config.split_mask_num_bwd,
+    )
     cache = TensorCache()
-    cache.kmaps[ONE, kernel.size, kernel.stride, ONE] = made  # where `conv3d` looks for it, both ways
+    cache.kmaps[ONE, kernel.size, kernel.stride, ONE] = (
+        made  # where `conv3d` looks for it, both ways
+    )
     cache.cmaps[ONE] = (moved, spatial_range)
     rows = box.rows(made["coords"], coarse)
     at = inverted(rows, len(coarse))
     short = all(step in (1, size) for step, size in zip(kernel.stride, kernel.size, strict=True))
     if short and not only_held and bool((at < 0).any()):
-        raise SparseBackendError(
+        raise SparseError(
             f"TorchSparse gives only cells that hold voxels for kernel {kernel.size} and stride {kernel.stride}, "
             "others are wanted",
             "use --sparse-backend torch",
@@ -183,13 +225,15 @@ def _check_edges(box: Box) -> None:
     check_cells(box, 2**62, "TorchSparse")
     if max(box.shape) > MOST_EDGE:
         size = " x ".join(f"{edge:,}" for edge in box.shape)
-        raise SparseBackendError(
+        raise SparseError(
             f"voxels lie in a box of {size} cells, TorchSparse takes {MOST_EDGE:,} along an axis",
             "crop, or use --sparse-backend torch",
         )
 
 
-def _product(features: Tensor, filters: Tensor, found: Meetings, kernel: Kernel, training: bool, back: bool) -> Tensor:
+def _product(
+    features: Tensor, filters: Tensor, found: Meetings, kernel: Kernel, training: bool, back: bool
+) -> Tensor:
     """TorchSparse's product over meetings, from fine voxels to its output cells or `back`."""
     import torchsparse
     from torchsparse.nn import functional
@@ -202,7 +246,16 @@ def _product(features: Tensor, filters: Tensor, found: Meetings, kernel: Kernel,
     )
     given._caches = found.cache
     made = functional.conv3d(
-        given, filters, kernel.size, None, kernel.stride, _padding(kernel), ONE, _config(training), back, False,
+        given,
+        filters,
+        kernel.size,
+        None,
+        kernel.stride,
+        _padding(kernel),
+        ONE,
+        _config(training),
+        back,
+        False,
         training,
-    )  # fmt: skip
+    )
     return made.feats[: len(found.coordinates if back else found.cells)]

@@ -1,15 +1,15 @@
-"""What draws 2D Gaussians: earthgen's own rasteriser for CPUs, and gsplat, which is installed apart."""
+"""What draws 2D Gaussians: earthgen's own rasteriser for CPUs, and gsplat, which is installed
+apart."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import earthgen
-from earthgen.backends import Offer, PluginInfo
-from earthgen.hooks import hookimpl
+from earthgen.hookspecs import Offer, PluginInfo, hookimpl
 
 if TYPE_CHECKING:
-    from earthgen.backends import Rasterizer
+    from earthgen.splats.raster.model import Rasterizer
 
 
 @hookimpl

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from earthgen.splats.cameras import Camera
-from earthgen.splats.rasterizer import rasterize_on_cpu
-from earthgen.splats.rendering import Rendering
+from earthgen.splats.cameras.camera import Camera
+from earthgen.splats.raster.cpu import rasterize_on_cpu
+from earthgen.splats.raster.model import Rendering
 from earthgen.splats.tensors import SplatTensors
 
 
 class CpuRasterizer:
-    """Compiled rows of tiles: float32 on the CPU, with gradients, the same bits for any number of threads."""
+    """Compiled rows of tiles: float32 on the CPU, with gradients, the same bits for any number
+    of threads."""
 
     name = "cpu"
     devices: tuple[str, ...] = ("cpu",)

@@ -1,18 +1,22 @@
-"""Pictures of 2D Gaussians by gsplat 1.5 (https://github.com/nerfstudio-project/gsplat, Apache-2.0).
+"""Pictures of 2D Gaussians by gsplat 1.5 (https://github.com/nerfstudio-project/gsplat,
+Apache-2.0).
 
-Its kernels are compiled for CUDA alone. This is written against its API and was never run on a GPU by this project: the
-tests run it with a stand-in of the three functions it calls.
+Its kernels are compiled for CUDA alone. This is written against its API and was never run on a GPU
+by this project: the tests run it with a stand-in of the three functions it calls.
 
-How its results differ from the contract of `earthgen.splats.rendering.Rendering`:
+How its results differ from the contract of `earthgen.splats.raster.model.Rendering`:
 
-- depth is that of the disc's mean, not of where the ray meets the disc; so are median depth and distortion, and nothing
+- depth is that of the disc's mean, not of where the ray meets the disc; so are median depth and
+  distortion, and nothing
   of a disc is cut off that is nearer than the camera's near;
 - a disc seen exactly edge-on is not drawn (here its low-pass is);
-- a disc ends at the box of 3.33 standard deviations around it, of which the perspective is taken at one.
+- a disc ends at the box of 3.33 standard deviations around it, of which the perspective is taken at
+  one.
 
-What is bridged: orthographic cameras (gsplat has none for discs: the projection is `earthgen.splats.reference.project`,
-whose matrices its kernels take), the median depth where more than half of the light is left, classes, and a distortion
-of squared distances (its own is of distances).
+What is bridged: orthographic cameras (gsplat has none for discs: the projection is
+`earthgen.splats.raster.reference.project`, whose matrices its kernels take), the median depth where
+more than half of the light is left, classes, and a distortion of squared distances (its own is of
+distances).
 """
 
 from __future__ import annotations
@@ -22,11 +26,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from earthgen.splats.cameras import Camera
-from earthgen.splats.colour import colours
-from earthgen.splats.errors import RasterizerError, SplatDeviceError, SplatDtypeError
-from earthgen.splats.reference import Projection, project
-from earthgen.splats.rendering import LEAST_ALPHA, PIXEL_WEIGHT, Rendering
+from earthgen.errors import SplatError
+from earthgen.splats.cameras.camera import Camera
+from earthgen.splats.raster.colour import colours
+from earthgen.splats.raster.model import LEAST_ALPHA, PIXEL_WEIGHT, Rendering
+from earthgen.splats.raster.reference import Projection, project
 from earthgen.splats.tensors import SplatTensors
 
 INSTALL = "install it with `pip install 'earthgen[gpu]'` beside a CUDA build of torch and a CUDA toolkit, or use 'cpu'"
@@ -34,7 +38,8 @@ INSTALL = "install it with `pip install 'earthgen[gpu]'` beside a CUDA build of 
 TILE = 16
 
 REACH = 3.33
-"""Standard deviations at which gsplat's boxes end: there an opaque Gaussian has fallen to 1 / 255."""
+"""Standard deviations at which gsplat's boxes end: there an opaque Gaussian has fallen to 1 /
+255."""
 
 
 class GsplatRasterizer:
@@ -54,18 +59,25 @@ class GsplatRasterizer:
             if error.name == "gsplat":
                 return f"gsplat is not installed; {INSTALL}"
             return f"gsplat's import fails: {error}; {INSTALL}"
-        except (ImportError, OSError, RuntimeError) as error:  # what compiling its kernels can end with
-            return f"gsplat's import fails: {type(error).__name__}: {error}".splitlines()[0] + f"; {INSTALL}"
+        except (
+            ImportError,
+            OSError,
+            RuntimeError,
+        ) as error:  # what compiling its kernels can end with
+            return (
+                f"gsplat's import fails: {type(error).__name__}: {error}".splitlines()[0]
+                + f"; {INSTALL}"
+            )
         return "" if _backend._C is not None else f"gsplat's kernels are not compiled; {INSTALL}"
 
     def rasterize(self, splats: SplatTensors, camera: Camera, background: Tensor) -> Rendering:
         reason = self.unavailable()
         if reason:
-            raise RasterizerError(f"gsplat cannot run here: {reason}", "use the rasterizer 'cpu'")
+            raise SplatError(f"gsplat cannot run here: {reason}", "use the rasterizer 'cpu'")
         if splats.device.type not in self.devices:
-            raise SplatDeviceError(f"gsplat does not draw on {splats.device}", "move the tensors to CUDA")
+            raise SplatError(f"gsplat does not draw on {splats.device}", "move the tensors to CUDA")
         if splats.dtype != torch.float32:
-            raise SplatDtypeError(f"gsplat draws float32, not {splats.dtype}", "convert the tensors")
+            raise SplatError(f"gsplat draws float32, not {splats.dtype}", "convert the tensors")
         projection = project(splats, camera)
         with torch.no_grad():
             lists = _lists(splats, camera, projection)
@@ -74,7 +86,9 @@ class GsplatRasterizer:
         # Squares of distances from the middle of the depths there are, so that float32 keeps them.
         middle = depth.detach().mean() if len(splats) else torch.zeros((), device=splats.device)
         square = (depth - middle).square()
-        channels = torch.cat([colours(splats, camera), square[:, None], depth.new_zeros(len(splats), 3)], 1)
+        channels = torch.cat(
+            [colours(splats, camera), square[:, None], depth.new_zeros(len(splats), 3)], 1
+        )
         sums, alpha, normal, median = _drawn(splats, camera, projection, lists, channels)
         covered = alpha > 0
         mean = sums[..., -1]
@@ -108,31 +122,46 @@ def _lists(splats: SplatTensors, camera: Camera, projection: Projection) -> tupl
 
 
 def _drawn(
-    splats: SplatTensors, camera: Camera, projection: Projection, lists: tuple[Tensor, Tensor], channels: Tensor
+    splats: SplatTensors,
+    camera: Camera,
+    projection: Projection,
+    lists: tuple[Tensor, Tensor],
+    channels: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Sums (h, w, k + 1) of channels (n, k) and of the depth, alpha, normal and median depth.
 
-    gsplat takes the last channel for the depth, and numbers of channels of a power of 2: others it fills with whatever
-    is in memory.
+    gsplat takes the last channel for the depth, and numbers of channels of a power of 2: others it
+    fills with whatever is in memory.
     """
     from gsplat import rasterize_to_pixels_2dgs
 
     depth = projection.depths[:, None]
     sums, alpha, normal, _, median = rasterize_to_pixels_2dgs(
-        projection.centres[None], projection.transforms[None], torch.cat([channels, depth], 1)[None],
-        splats.opacities[None], projection.normals[None], torch.zeros_like(projection.centres)[None], camera.width,
-        camera.height, TILE, *lists,
-    )  # fmt: skip
+        projection.centres[None],
+        projection.transforms[None],
+        torch.cat([channels, depth], 1)[None],
+        splats.opacities[None],
+        projection.normals[None],
+        torch.zeros_like(projection.centres)[None],
+        camera.width,
+        camera.height,
+        TILE,
+        *lists,
+    )
     return sums[0], alpha[0, ..., 0], normal[0], median[0, ..., 0]
 
 
-def _classes(splats: SplatTensors, camera: Camera, projection: Projection, lists: tuple[Tensor, Tensor]) -> Tensor:
+def _classes(
+    splats: SplatTensors, camera: Camera, projection: Projection, lists: tuple[Tensor, Tensor]
+) -> Tensor:
     """(h, w) uint8, the class with the largest sum of weights."""
     if splats.semantics is None or not len(splats):
         return torch.zeros(camera.height, camera.width, dtype=torch.uint8, device=splats.device)
     with torch.no_grad():
         codes, number = torch.unique(splats.semantics, return_inverse=True)
-        channels = max(1 << len(codes).bit_length(), 2) - 1  # one more for the depth makes a power of 2
+        channels = (
+            max(1 << len(codes).bit_length(), 2) - 1
+        )  # one more for the depth makes a power of 2
         ones: Any = torch.nn.functional.one_hot(number, channels).to(splats.dtype)
         sums, alpha, _, _ = _drawn(splats, camera, projection, lists, ones)
         return torch.where(alpha > 0, codes[sums[..., : len(codes)].argmax(-1)], 0).to(torch.uint8)

@@ -1,7 +1,9 @@
-"""Writes village.copc.laz: 64 m x 64 m of the village of tests/dataset_places.py, a point a square metre, as COPC.
+"""Writes village.copc.laz: 64 m x 64 m of the village of tests/helpers/dataset_places.py, a point a
+square metre, as COPC.
 
-The file is kept beside this script so that no test needs a writer of COPC. To write it anew, with copclib
-(BSD-3-Clause) in an environment of its own: PYTHONPATH=tests python tests/data/write_copc.py
+The file is kept beside this script so that no test needs a writer of COPC. To write it anew, with
+copclib (BSD-3-Clause) in an environment of its own: PYTHONPATH=tests python
+tests/data/write_copc.py
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import copclib
 import numpy as np
 import pyproj
 
-from dataset_places import CRS, EAST, NORTH, village_points
+from tests.helpers.dataset_places import CRS, EAST, NORTH, village_points
 
 DEPTH = 2
-"""Levels of the octree: the coarser ones hold one point in 16 and one in 4 of what is left, as thinned clouds do."""
+"""Levels of the octree: the coarser ones hold one point in 16 and one in 4 of what is left, as
+thinned clouds do."""
 
 
 def main() -> None:
@@ -30,8 +33,13 @@ def main() -> None:
         7, copclib.Vector3(0.001, 0.001, 0.001), copclib.Vector3(*map(float, offset)), wkt
     )
     header = config.las_header
-    header.min, header.max = copclib.Vector3(*map(float, low)), copclib.Vector3(*map(float, xyz.max(axis=0)))
-    config.copc_info.center_x, config.copc_info.center_y, config.copc_info.center_z = (low + half).tolist()
+    header.min, header.max = (
+        copclib.Vector3(*map(float, low)),
+        copclib.Vector3(*map(float, xyz.max(axis=0))),
+    )
+    config.copc_info.center_x, config.copc_info.center_y, config.copc_info.center_z = (
+        low + half
+    ).tolist()
     config.copc_info.halfsize, config.copc_info.spacing = half, 4.0
     writer = copclib.FileWriter(str(Path(__file__).with_name("village.copc.laz")), config)
     number = np.arange(len(xyz))

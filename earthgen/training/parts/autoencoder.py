@@ -1,4 +1,5 @@
-"""What both autoencoders share: how they are measured and drawn, and the statistics of their latents for the flows."""
+"""What both autoencoders share: how they are measured and drawn, and the statistics of their
+latents for the flows."""
 
 from __future__ import annotations
 

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from earthgen.dataset.crop import Crop
+from earthgen.errors import TrainingError
 from earthgen.models.build import make
 from earthgen.models.conditions import Conditions, mixed
 from earthgen.models.presets import Preset
 from earthgen.models.sparse_flow import Objective
-from earthgen.models.weights import Header, load_weights, part_path
+from earthgen.models.weights.format import Header, load_weights, part_path
 from earthgen.sparse.sites import Sites
 from earthgen.training.batches import Batch, make_batch
 from earthgen.training.data import Data
-from earthgen.training.errors import MissingPartError
 from earthgen.training.randomness import number
 from earthgen.training.settings import Mixture, PartSettings
 
@@ -52,8 +52,11 @@ class Context:
 
     @property
     def examples(self) -> Sequence[Crop]:
-        """Crops to draw: held out ones, or where the dataset holds none out, some of the training."""
-        return self.data.held or tuple(self.data.crop(number(self.seed, "shown"), drawn) for drawn in range(SHOWN))
+        """Crops to draw: held out ones, or where the dataset holds none out, some of the
+        training."""
+        return self.data.held or tuple(
+            self.data.crop(number(self.seed, "shown"), drawn) for drawn in range(SHOWN)
+        )
 
 
 def numbers(context: Context, step: int, rank: int) -> range:
@@ -76,12 +79,19 @@ def fresh(context: Context, part: str) -> nn.Module:
 
 
 def trained(context: Context, part: str) -> tuple[nn.Module, Header]:
-    """A part that was trained before, frozen. Raises MissingPartError, and what `load_weights` does."""
+    """A part that was trained before, frozen. Raises TrainingError, and what `load_weights`
+    does."""
     path = part_path(context.weights, part)
     if not path.is_file():
-        raise MissingPartError(f"there are no weights of {part} in {context.weights}", f"train it first: {part}")
+        raise TrainingError(
+            f"there are no weights of {part} in {context.weights}", f"train it first: {part}"
+        )
     model, header = load_weights(
-        path, part, preset_name=context.preset.name, voxel_size=context.preset.voxel_size, device=context.device
+        path,
+        part,
+        preset_name=context.preset.name,
+        voxel_size=context.preset.voxel_size,
+        device=context.device,
     )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -106,11 +116,9 @@ def only(conditions: Conditions, *names: str) -> Conditions:
     return mixed(conditions, ((names, 1.0),), torch.Generator())
 
 
-# ---- figures of columns -----------------------------------------------------------------------------------
-
-
 def tops(sites: Sites, shape: tuple[int, int, int], low: int) -> Tensor:
-    """(batch, ny, nx) float32 metres above the ground of the highest voxels' upper sides; 0 where there is none.
+    """(batch, ny, nx) float32 metres above the ground of the highest voxels' upper sides; 0 where
+    there is none.
 
     shape : (nx, ny, nz) voxels; low : lattice index of coordinate z = 0
     """
@@ -124,7 +132,8 @@ def tops(sites: Sites, shape: tuple[int, int, int], low: int) -> Tensor:
 
 
 def column_figures(found: NDArray, true: NDArray, valid: NDArray) -> dict[str, float]:
-    """Of heights (ny, nx) in metres against true ones: who stands out, and the distance between distributions."""
+    """Of heights (ny, nx) in metres against true ones: who stands out, and the distance between
+    distributions."""
     if not valid.any():
         return {}
     a, b = found[valid], true[valid]

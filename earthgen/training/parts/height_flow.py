@@ -37,7 +37,9 @@ def height_flow_task(context: Context) -> Task:
     seed = number(context.seed, PART, "data")
 
     def batch(step: int, rank: int) -> Batch:
-        return make_batch([without_voxels(context.data.crop(seed, each)) for each in numbers(context, step, rank)])
+        return make_batch(
+            [without_voxels(context.data.crop(seed, each)) for each in numbers(context, step, rank)]
+        )
 
     def loss(model: Any, given: Batch, generator: torch.Generator, share: float) -> Losses:
         drawn = torch.rand(2, len(given), 1, 1, generator=generator, device=generator.device)
@@ -45,7 +47,14 @@ def height_flow_task(context: Context) -> Task:
         ground = torch.where(drawn[1] >= FLAT, given.ground, 0.0)
         kind = objective(settings, share, generator)
         lost = height_loss(
-            model, given.height, semantics, ground, context.preset.voxel_size, generator, kind, valid=given.valid
+            model,
+            given.height,
+            semantics,
+            ground,
+            context.preset.voxel_size,
+            generator,
+            kind,
+            valid=given.valid,
         )
         return lost, {kind: lost}
 
@@ -83,9 +92,14 @@ def height_flow_task(context: Context) -> Task:
         return sheet(rows, ["land cover", "true height", "sampled height"])
 
     return Task(
-        part=PART, make=lambda: fresh(context, PART), batch=batch, loss=loss, work=work, measure=measure,
+        part=PART,
+        make=lambda: fresh(context, PART),
+        batch=batch,
+        loss=loss,
+        work=work,
+        measure=measure,
         picture=picture,
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()
@@ -94,6 +108,10 @@ def sampled(model: Any, given: Batch, context: Context) -> Tensor:
     semantics = given.classes
     slopes = ground_slopes(given.ground, context.preset.voxel_size)
     generator = torch_generator(context.seed, PART, "sample", device=context.device)
-    noise = torch.randn(len(given), 1, *semantics.shape[1:], generator=generator, device=context.device)
-    found: Tensor = model.to_height(sample(model.flow, model.predictor(semantics, slopes), noise, steps=SAMPLING_STEPS))
+    noise = torch.randn(
+        len(given), 1, *semantics.shape[1:], generator=generator, device=context.device
+    )
+    found: Tensor = model.to_height(
+        sample(model.flow, model.predictor(semantics, slopes), noise, steps=SAMPLING_STEPS)
+    )
     return found

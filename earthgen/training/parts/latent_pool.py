@@ -1,6 +1,7 @@
 """Latents of crops by a frozen StructVAE, computed when they are first drawn and kept in memory.
 
-The latent of a crop is a function of its number, so what is kept or not changes nothing but the time.
+The latent of a crop is a function of its number, so what is kept or not changes nothing but the
+time.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class LatentBatch:
 
 @dataclass(frozen=True)
 class Kept:
-    """One crop's: columns, (m, 3) int32 cells, and (m, 2 channels) float32 means and logarithms of variances."""
+    """One crop's: columns, (m, 3) int32 cells, and (m, 2 channels) float32 means and logarithms
+    of variances."""
 
     crop: Crop
     cells: Tensor
@@ -64,7 +66,8 @@ class LatentPool:
     kept: dict[int, Kept] = field(default_factory=dict)
 
     def get(self, number: int) -> Kept:
-        """The latent of a crop of the pool; (another thread may compute the same at once, to the same end)"""
+        """The latent of a crop of the pool; (another thread may compute the same at once, to the
+        same end)"""
         number %= self.size
         if number not in self.kept:
             self.kept[number] = encoded(self.vae, self.data.crop(self.seed, number), self.device)

@@ -42,8 +42,6 @@ COARSE, FINE = "struct-coarse", "struct-fine"
 WAYS = {"": ("semantics",), "by_height_": ("semantics", "height")}
 """Conditions that held-out crops are sampled under, by the prefix of their figures."""
 
-# ---- coarse -----------------------------------------------------------------------------------------------
-
 
 def struct_coarse_task(context: Context) -> Task:
     settings, levels = context.settings, _halvings(context.preset.struct_coarse.stride)
@@ -70,13 +68,17 @@ def struct_coarse_task(context: Context) -> Task:
             true = _parents(batch.sites, levels)
             row: dict[str, float] = {}
             for prefix, names in WAYS.items():
-                found = active_cells(sampled_cells(model, batch, only(batch.conditions, *names), context.seed))
+                found = active_cells(
+                    sampled_cells(model, batch, only(batch.conditions, *names), context.seed)
+                )
                 match = agreement(found, true)
                 row |= {f"{prefix}iou": match.iou, f"{prefix}cells": len(found) / max(len(true), 1)}
             generator = torch_generator(context.seed, COARSE, "measure", device=context.device)
             grid = model.grid(batch.sites.place, batch.shape, batch.sites.device)
             features = model.condition(only(batch.conditions, "semantics"), grid)
-            rows.append({**row, "flow": float(model.loss(grid_state(grid, true), features, generator))})
+            rows.append(
+                {**row, "flow": float(model.loss(grid_state(grid, true), features, generator))}
+            )
         return mean_figures(rows)
 
     @torch.no_grad()
@@ -84,20 +86,27 @@ def struct_coarse_task(context: Context) -> Task:
         rows = []
         for crop in context.examples[:SHOWN]:
             batch = make_batch([crop]).to(context.device)
-            found = active_cells(sampled_cells(model, batch, only(batch.conditions, "semantics"), context.seed))
+            found = active_cells(
+                sampled_cells(model, batch, only(batch.conditions, "semantics"), context.seed)
+            )
             low = crop.frame.z[0]
-            pictures = [tops(_as_voxels(each), batch.shape, low)[0].cpu().numpy() for each in (
-                _parents(batch.sites, levels), found
-            )]  # fmt: skip
+            pictures = [
+                tops(_as_voxels(each), batch.shape, low)[0].cpu().numpy()
+                for each in (_parents(batch.sites, levels), found)
+            ]
             cover = (class_colours(crop.cover) * 255).astype("uint8")
             rows.append([map_view(cover), *(map_view(heat(each)) for each in pictures)])
         return sheet(rows, ["land cover", "true cells' tops", "sampled cells' tops"])
 
     return Task(
-        part=COARSE, make=lambda: fresh(context, COARSE),
-        batch=lambda step, rank: drawn_batch(context, COARSE, step, rank), loss=loss, work=work, measure=measure,
+        part=COARSE,
+        make=lambda: fresh(context, COARSE),
+        batch=lambda step, rank: drawn_batch(context, COARSE, step, rank),
+        loss=loss,
+        work=work,
+        measure=measure,
         picture=picture,
-    )  # fmt: skip
+    )
 
 
 def _halvings(stride: int) -> int:
@@ -118,7 +127,8 @@ def _as_voxels(cells: Sites) -> Sites:
 
 
 def cells_with_data(valid: Tensor, grid: Sites) -> Tensor:
-    """(n, 1) float32: 1 for cells all of whose columns have data; in others an empty cell means nothing.
+    """(n, 1) float32: 1 for cells all of whose columns have data; in others an empty cell means
+    nothing.
 
     valid : (batch, ny, nx) bool
     """
@@ -133,28 +143,34 @@ def sampled_cells(model: Any, batch: Batch, conditions: Conditions, seed: int) -
     """A sampled grid of a batch, (n, 1) about -1 or 1."""
     grid = model.grid(batch.sites.place, batch.shape, batch.sites.device)
     noise = torch.randn(
-        len(grid), 1, generator=torch_generator(seed, COARSE, "sample", device=grid.device), device=grid.device
+        len(grid),
+        1,
+        generator=torch_generator(seed, COARSE, "sample", device=grid.device),
+        device=grid.device,
     )
     predict = model.predictor(grid, model.condition(conditions, grid))
     return SparseTensor(grid, sample(model.flow, predict, noise, steps=SAMPLING_STEPS))
 
 
-# ---- fine -------------------------------------------------------------------------------------------------
-
-
 def struct_fine_task(context: Context) -> Task:
-    """Raises MissingPartError where StructVAE was not trained."""
+    """Raises TrainingError where StructVAE was not trained."""
     settings = context.settings
     vae: Any
     vae, header = trained(context, "struct-vae")
     stride = vae.config.stride
-    pool = LatentPool(vae, context.data, number(context.seed, FINE, "data"), settings.pool, context.device)
+    pool = LatentPool(
+        vae, context.data, number(context.seed, FINE, "data"), settings.pool, context.device
+    )
 
     def batch(step: int, rank: int) -> LatentBatch:
         random = numpy_generator(context.seed, FINE, "draw", step, rank)
         # The first round goes through the pool in order, so that it fills while it is learned from.
         first = numbers(context, step, rank)
-        drawn = first if first.stop <= settings.pool else random.integers(settings.pool, size=settings.batch).tolist()
+        drawn = (
+            first
+            if first.stop <= settings.pool
+            else random.integers(settings.pool, size=settings.batch).tolist()
+        )
         return latent_batch([pool.get(each) for each in drawn], stride)
 
     def loss(model: Any, given: LatentBatch, generator: torch.Generator, share: float) -> Losses:
@@ -180,9 +196,14 @@ def struct_fine_task(context: Context) -> Task:
             latent = vae.statistics.normalised(vae.encode(true.sites, true.semantic).mean)
             row: dict[str, float] = {}
             for prefix, names in WAYS.items():
-                voxels = decoded_sample(model, vae, latent, only(true.conditions, *names), context.seed).sites
+                voxels = decoded_sample(
+                    model, vae, latent, only(true.conditions, *names), context.seed
+                ).sites
                 high = tops(voxels, true.shape, crop.frame.z[0])[0].cpu().numpy()
-                mine = {"iou": agreement(voxels, true.sites).iou, **column_figures(high, crop.height, crop.valid)}
+                mine = {
+                    "iou": agreement(voxels, true.sites).iou,
+                    **column_figures(high, crop.height, crop.valid),
+                }
                 row |= {prefix + name: value for name, value in mine.items()}
             generator = torch_generator(context.seed, FINE, "measure", device=context.device)
             lost = fine_loss(model, latent, only(true.conditions, "semantics"), generator)
@@ -190,13 +211,21 @@ def struct_fine_task(context: Context) -> Task:
         return mean_figures(rows)
 
     return Task(
-        part=FINE, make=lambda: fresh(context, FINE), batch=batch, loss=loss, work=work, measure=measure,
-        picture=lambda model: fine_picture(model, vae, context.examples, context), latents=header.digest,
-    )  # fmt: skip
+        part=FINE,
+        make=lambda: fresh(context, FINE),
+        batch=batch,
+        loss=loss,
+        work=work,
+        measure=measure,
+        picture=lambda model: fine_picture(model, vae, context.examples, context),
+        latents=header.digest,
+    )
 
 
 @torch.no_grad()
-def decoded_sample(model: Any, vae: Any, cells: SparseTensor, conditions: Conditions, seed: int) -> Any:
+def decoded_sample(
+    model: Any, vae: Any, cells: SparseTensor, conditions: Conditions, seed: int
+) -> Any:
     """Voxels of a latent that was sampled on given cells."""
     sites = cells.sites
     generator = torch_generator(seed, FINE, "sample", device=sites.device)
@@ -207,8 +236,11 @@ def decoded_sample(model: Any, vae: Any, cells: SparseTensor, conditions: Condit
 
 
 @torch.no_grad()
-def fine_picture(model: Any, vae: Any, crops: Sequence[Crop], context: Context) -> Image.Image | None:
-    """True voxels, and those sampled on the true cells by land cover alone, and by land cover and heights."""
+def fine_picture(
+    model: Any, vae: Any, crops: Sequence[Crop], context: Context
+) -> Image.Image | None:
+    """True voxels, and those sampled on the true cells by land cover alone, and by land cover
+    and heights."""
     rows = []
     for crop in crops[:SHOWN]:
         batch = make_batch([crop]).to(context.device)

@@ -32,7 +32,10 @@ def struct_vae_task(context: Context) -> Task:
     def loss(model: nn.Module, batch: Batch, generator: torch.Generator, share: float) -> Losses:
         latent, decoded = model(batch.sites, batch.semantic, generator)
         lost = struct_loss(latent, decoded, batch.sites, batch.semantic, divergence_weight=weight)
-        parts = {f"occupancy_{2 ** (len(lost.occupancy) - 1 - n)}": each for n, each in enumerate(lost.occupancy)}
+        parts = {
+            f"occupancy_{2 ** (len(lost.occupancy) - 1 - n)}": each
+            for n, each in enumerate(lost.occupancy)
+        }
         return lost.total, {**parts, "divergence": lost.divergence, "classes": lost.classes}
 
     def latents(model: Any, batch: Batch) -> Tensor:
@@ -44,7 +47,8 @@ def struct_vae_task(context: Context) -> Task:
 
 @torch.no_grad()
 def figures(model: Any, crop: Crop, device: torch.device | str = "cpu") -> dict[str, float]:
-    """Of one crop: how well its voxels come back, and how well children of true cells are classified."""
+    """Of one crop: how well its voxels come back, and how well children of true cells are
+    classified."""
     batch = make_batch([crop]).to(device)
     latent, decoded = model(batch.sites, batch.semantic)
     lost = struct_loss(latent, decoded, batch.sites, batch.semantic)
@@ -55,7 +59,9 @@ def figures(model: Any, crop: Crop, device: torch.device | str = "cpu") -> dict[
         found[f"accuracy_{sites.stride[0]}"] = accuracy(level.candidates.features[:, 0], true)
     known = batch.semantic > 0
     if decoded.classes is not None and bool(known.any()):
-        found["class_accuracy"] = float((decoded.semantic() == batch.semantic)[known].float().mean())
+        found["class_accuracy"] = float(
+            (decoded.semantic() == batch.semantic)[known].float().mean()
+        )
     free = model.decode(latent.mean)
     match = agreement(free.sites, batch.sites)
     holes = match.holes / max(match.columns, 1)
@@ -69,10 +75,16 @@ def picture(model: Any, crops: Sequence[Crop], device: torch.device | str) -> Im
     for crop in crops[:SHOWN]:
         batch = make_batch([crop]).to(device)
         decoded = model.decode(model.encode(batch.sites, batch.semantic).mean)
-        classes = decoded.semantic().cpu().numpy() if decoded.classes is not None else np.zeros(len(decoded.sites))
+        classes = (
+            decoded.semantic().cpu().numpy()
+            if decoded.classes is not None
+            else np.zeros(len(decoded.sites))
+        )
         xyz = decoded.sites.lattice().cpu().numpy()
-        rows.append([
-            voxel_view(crop.xyz, class_colours(crop.semantic), crop.frame, crop.ground),
-            voxel_view(xyz, class_colours(classes), crop.frame, crop.ground),
-        ])  # fmt: skip
+        rows.append(
+            [
+                voxel_view(crop.xyz, class_colours(crop.semantic), crop.frame, crop.ground),
+                voxel_view(xyz, class_colours(classes), crop.frame, crop.ground),
+            ]
+        )
     return sheet(rows, ["true voxels", "through the latent"])

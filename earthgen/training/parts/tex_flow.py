@@ -12,8 +12,8 @@ from torch import Tensor
 
 from earthgen.dataset.crop import Crop
 from earthgen.models.conditions import CONDITIONS, Conditions
-from earthgen.models.discs import Discs
 from earthgen.models.flow import sample
+from earthgen.models.gaussian_head import Discs
 from earthgen.models.tex_flow import tex_flow_loss
 from earthgen.sparse import SparseTensor
 from earthgen.splats.spherical_harmonics import C0
@@ -42,7 +42,7 @@ WAYS = {"": ("semantics",), "by_image_": ("semantics", "image")}
 
 
 def tex_flow_task(context: Context) -> Task:
-    """Raises MissingPartError where TexVAE was not trained."""
+    """Raises TrainingError where TexVAE was not trained."""
     settings = context.settings
     vae: Any
     vae, header = trained(context, "tex-vae")
@@ -53,16 +53,25 @@ def tex_flow_task(context: Context) -> Task:
         with torch.no_grad():
             latent = vae.statistics.normalised(vae.encode(features(batch)).sample(generator))
         lost = tex_flow_loss(
-            model, latent, conditions, generator, kind, semantic=told(batch, conditions), normal=batch.normal,
+            model,
+            latent,
+            conditions,
+            generator,
+            kind,
+            semantic=told(batch, conditions),
+            normal=batch.normal,
             weight=batch.trust,
-        )  # fmt: skip
+        )
         return lost, {kind: lost}
 
     def work(model: Any, batch: Batch) -> Work:
         maps = model.cond_net.flops(batch.shape[1::-1], model.unet.levels(batch.sites))
-        # The frozen encoder has no backward pass: a third of what a forward pass of the model counts for.
+        # The frozen encoder has no backward pass: a third of what a forward pass of the model
+        # counts for.
         frozen = vae.encoder.flops(batch.sites) // 3
-        return Work(len(batch), len(batch.sites), model.flops(batch.sites) + len(batch) * maps + frozen)
+        return Work(
+            len(batch), len(batch.sites), model.flops(batch.sites) + len(batch) * maps + frozen
+        )
 
     @torch.no_grad()
     def measure(model: Any) -> dict[str, float]:
@@ -72,21 +81,35 @@ def tex_flow_task(context: Context) -> Task:
             row: dict[str, float] = {}
             for prefix, names in WAYS.items():
                 found = sampled(model, vae, batch, only(batch.conditions, *names), context.seed)
-                row |= {prefix + name: value for name, value in colour_figures(found, batch).items()}
+                row |= {
+                    prefix + name: value for name, value in colour_figures(found, batch).items()
+                }
             conditions = only(batch.conditions, "semantics")
             latent = vae.statistics.normalised(vae.encode(features(batch)).mean)
             generator = torch_generator(context.seed, PART, "measure", device=context.device)
-            row["flow"] = float(tex_flow_loss(
-                model, latent, conditions, generator, semantic=told(batch, conditions), normal=batch.normal
-            ))  # fmt: skip
+            row["flow"] = float(
+                tex_flow_loss(
+                    model,
+                    latent,
+                    conditions,
+                    generator,
+                    semantic=told(batch, conditions),
+                    normal=batch.normal,
+                )
+            )
             rows.append(row)
         return mean_figures(rows)
 
     return Task(
-        part=PART, make=lambda: fresh(context, PART),
-        batch=lambda step, rank: drawn_batch(context, PART, step, rank), loss=loss, work=work, measure=measure,
-        picture=lambda model: picture(model, vae, context.examples, context), latents=header.digest,
-    )  # fmt: skip
+        part=PART,
+        make=lambda: fresh(context, PART),
+        batch=lambda step, rank: drawn_batch(context, PART, step, rank),
+        loss=loss,
+        work=work,
+        measure=measure,
+        picture=lambda model: picture(model, vae, context.examples, context),
+        latents=header.digest,
+    )
 
 
 def told(batch: Batch, conditions: Conditions) -> Tensor:
@@ -107,12 +130,15 @@ def sampled(model: Any, vae: Any, batch: Batch, conditions: Conditions, seed: in
 
 
 def colour_figures(found: Discs, batch: Batch) -> dict[str, float]:
-    """Of sampled colours of voxels against seen ones; and how much they vary beside the true ones, 1 being as much."""
+    """Of sampled colours of voxels against seen ones; and how much they vary beside the true
+    ones, 1 being as much."""
     if not bool(batch.seen.any()):
         return {}
     colour, true = (found.sh[:, 0] * C0 + 0.5).clamp(0, 1)[batch.seen], batch.rgb[batch.seen]
     error = float((colour - true).square().mean())
-    spread = float(colour.std(0).mean() / true.std(0).mean().clamp(min=1e-3)) if len(true) > 1 else 1.0
+    spread = (
+        float(colour.std(0).mean() / true.std(0).mean().clamp(min=1e-3)) if len(true) > 1 else 1.0
+    )
     return {"colour_psnr": -10 * math.log10(error + 1e-9), "colour_spread": spread}
 
 

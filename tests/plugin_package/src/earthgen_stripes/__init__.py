@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from earthgen import hookimpl
-from earthgen.backends import Offer, PluginInfo
+from earthgen.hookspecs import Offer, PluginInfo
 
 
 @hookimpl
 def earthgen_info():
-    return PluginInfo("stripes", "0.3.0", "MIT", "terraced ground with stripes", weights_licence="CC0-1.0")
+    return PluginInfo(
+        "stripes", "0.3.0", "MIT", "terraced ground with stripes", weights_licence="CC0-1.0"
+    )
 
 
 @hookimpl
@@ -86,7 +88,10 @@ def earthgen_legends():
     from geo_io.legend import parse_crosswalk
 
     return [
-        parse_crosswalk({"name": "stripes", "rules": [{"field": "zone", "values": {"w": "lake"}}]}, "earthgen_stripes")
+        parse_crosswalk(
+            {"name": "stripes", "rules": [{"field": "zone", "values": {"w": "lake"}}]},
+            "earthgen_stripes",
+        )
     ]
 
 

@@ -6,9 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from earthgen.levels import SH_C0
-from earthgen.stages import Read, Stage
-from earthgen.voxels import GEOMETRY_FIELDS, TOP, Geometry, Splats, Voxels, texture_fields
+from earthgen.stages.stage import Read, Stage
+from earthgen.voxels.splat_math import SH_C0
+from earthgen.voxels.voxels import (
+    GEOMETRY_FIELDS,
+    TOP,
+    Geometry,
+    Splats,
+    Voxels,
+    texture_fields,
+)
 from geo_io.legend import palette
 
 
@@ -23,7 +30,9 @@ class Terraces:
         self.step = float(step)
 
     def stages(self):
-        return [Stage("terraces", window=128, stride=96, fields=GEOMETRY_FIELDS, compute=self.terraces)]
+        return [
+            Stage("terraces", window=128, stride=96, fields=GEOMETRY_FIELDS, compute=self.terraces)
+        ]
 
     def terraces(self, window, inputs, noise):
         x, y = np.meshgrid(np.arange(*window.x), np.arange(window.y[1] - 1, window.y[0] - 1, -1))
@@ -31,10 +40,14 @@ class Terraces:
         order = np.lexsort((x.ravel(), y.ravel()))
         xyz = np.stack([x.ravel(), y.ravel(), np.full(x.size, -1)], axis=1)[order].astype(np.int32)
         n = len(xyz)
-        voxels = Voxels(window, xyz, np.ones(n, np.uint8), np.full(n, TOP, np.uint8), np.zeros(n, np.uint32))
+        voxels = Voxels(
+            window, xyz, np.ones(n, np.uint8), np.full(n, TOP, np.uint8), np.zeros(n, np.uint32)
+        )
         offset = np.tile(np.array([0, 0, 0.5 * window.voxel_size], np.float32), (n, 1))
         normal = np.tile(np.array([0, 0, 1], np.float32), (n, 1))
-        return Geometry(window, (level * self.step).astype(np.float32), voxels, offset, normal).block()
+        return Geometry(
+            window, (level * self.step).astype(np.float32), voxels, offset, normal
+        ).block()
 
 
 class Stripes:
@@ -50,7 +63,13 @@ class Stripes:
 
     def stages(self, geometry):
         return [
-            Stage("stripes", geometry.step, texture_fields(self.sh_degree), self.stripes, reads=(Read("geometry"),))
+            Stage(
+                "stripes",
+                geometry.step,
+                texture_fields(self.sh_degree),
+                self.stripes,
+                reads=(Read("geometry"),),
+            )
         ]
 
     def stripes(self, window, inputs, noise):
@@ -60,7 +79,9 @@ class Stripes:
         sh = np.repeat(((grey - 0.5) / SH_C0).astype(np.float32), 3).reshape(n, 1, 3)
         rotation = np.tile(np.array([1, 0, 0, 0], np.float32), (n, 1))
         scale = np.full((n, 2), 0.6 * s, np.float32)
-        return Splats(geometry.offset, scale, rotation, np.ones(n, np.float32), sh).block(geometry.voxels)
+        return Splats(geometry.offset, scale, rotation, np.ones(n, np.float32), sh).block(
+            geometry.voxels
+        )
 
 
 class ConstantEncoder:
@@ -114,9 +135,9 @@ class NoSparse:
         return self.unavailable()
 
     def convolve(self, features, weight, source, target, kernel, transposed=False):
-        from earthgen.sparse.errors import SparseBackendError
+        from earthgen.errors import SparseError
 
-        raise SparseBackendError(self.unavailable(), "use --sparse-backend torch")
+        raise SparseError(self.unavailable(), "use --sparse-backend torch")
 
 
 class Nothing:
@@ -130,7 +151,7 @@ class Nothing:
     def rasterize(self, splats, camera, background):
         import torch
 
-        from earthgen.splats.rendering import Rendering
+        from earthgen.splats.raster.model import Rendering
 
         none = torch.zeros(camera.height, camera.width)
         rgb = background.expand(camera.height, camera.width, 3)

@@ -1,0 +1,336 @@
+"""A scene from points, rasters and vectors: heights, land cover and colours, combined column by
+column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen.dataset.builders.binning import PointColumns, bin_points
+from earthgen.dataset.builders.ground import fill_nearest
+from earthgen.dataset.builders.land_cover import LOW, TALL, Given, combine
+from earthgen.dataset.builders.quality import Evidence
+from earthgen.dataset.builders.registration import Shift, image_shift, mask_shift
+from earthgen.dataset.builders.sources import Sources, find_frame
+from earthgen.dataset.builders.surface import Columns, height_field
+from earthgen.dataset.readers import rasters as layers
+from earthgen.dataset.readers.points import NO_SURFACE, Points, read_points
+from earthgen.dataset.recipe import SceneRecipe
+from earthgen.dataset.scene import SceneData
+from earthgen.errors import JobError
+from geo_io.errors import RegionError
+from geo_io.frame import UNKNOWN_DATUM, Frame
+from geo_io.legend import builtin_crosswalks, codes
+from geo_io.semantics.rasterize import paint
+
+AUTO_LEAST = 0.5
+"""Voxels that a measured shift has at least to be worth correcting."""
+
+Report = Callable[[str], None]
+
+
+def from_layers(
+    recipe: SceneRecipe, sources: Sources, size: float, z: tuple[int, int], say: Report
+) -> tuple[SceneData, Evidence, str]:
+    """(scene, what it is judged by, vertical CRS) from points, rasters and vectors."""
+    cloud = None
+    if sources.all("points"):
+        cloud = read_points(
+            sources.all("points"),
+            crs=recipe.crs,
+            target=recipe.target,
+            unit=recipe.unit,
+            bounds=None,
+            colour_bits=recipe.colour_bits,
+            colours=recipe.point_colours,
+        )
+    frame = find_frame(recipe, sources, cloud, size, z)
+    say("heights")
+    dtm, dsm = sources.one("dtm"), sources.one("dsm")
+    heights = layers.ground_and_height(dtm, dsm, frame, recipe.unit, recipe.crs) if dtm else None
+    points = (
+        _bin(recipe, frame, cloud, heights.ground if heights else None, (0.0, 0.0))
+        if cloud is not None
+        else None
+    )
+    ground, built, valid, vertical = _solid(heights, dsm is not None, points, cloud)
+    canopy = None
+    if path := sources.one("building_height"):
+        built = np.fmax(
+            built, layers.above_ground(path, frame, recipe.unit, recipe.crs, "building heights")
+        )
+    if path := sources.one("canopy"):
+        canopy = layers.above_ground(path, frame, recipe.unit, recipe.crs, "canopy")
+
+    say("land cover")
+    options = layers.semantics_options(
+        recipe.legend, recipe.legend_values, recipe.class_field, recipe.crs
+    )
+    base, cover_found = None, None
+    if sources.all("cover"):
+        base, cover_found, cover_moved = _cover(recipe, sources, frame, options, built, valid)
+    else:
+        cover_moved = (0, 0)
+    if path := sources.one("footprints"):
+        base, built = _footprints(
+            recipe, path, frame, options, base, built, dsm is not None or points is not None
+        )
+    if recipe.building_height and base is None:
+        base = np.where(built > 0, np.uint8(codes()["building"]), np.uint8(0))
+
+    if recipe.water_below is not None:
+        open_ground = (ground < recipe.water_below) & (np.nan_to_num(built, nan=0.0) < LOW)
+        base = np.zeros(frame.shape, np.uint8) if base is None else base
+        base = np.where(open_ground & (base == 0), np.uint8(codes()["river"]), base)
+    if base is not None:
+        # A laser sees no water: where land cover has some, a hole is none.
+        wet = np.isin(base, [codes()[name] for name in ("river", "lake", "sea")]) & ~valid
+        valid, built = valid | wet, np.where(wet, np.float32(0), built)
+    say("colours")
+    reference = built if canopy is None else np.fmax(np.nan_to_num(built), canopy)
+    picture = _picture(
+        recipe, sources, frame, cloud, points, reference, valid, heights.ground if heights else None
+    )
+    given = Given(
+        built,
+        canopy,
+        base,
+        points.code if points else None,
+        picture.image,
+        picture.known,
+        points.intensity if points is not None else None,
+    )
+    result = combine(
+        given, size, recipe.dsm_holds if points is None or dsm is not None else "all", ground, valid
+    )
+    limit = frame.z[1] * size
+    columns = Columns(
+        frame,
+        ground.astype(np.float32),
+        np.minimum(result.height, np.float32(limit)),
+        result.cover,
+        picture.image,
+        picture.known & valid,
+        valid,
+    )
+    say("surface")
+    by_points = points is not None and (dsm is None or heights is None)
+    evidence = Evidence(
+        measured=points.measured
+        if by_points and points is not None
+        else heights.measured
+        if heights
+        else valid,
+        solid=np.nan_to_num(built, nan=0.0),
+        building=_building_mask(
+            base if sources.all("cover") or recipe.footprints else None, points
+        ),
+        over_band=float((result.height > limit).mean()),
+        changed=result.changed,
+        image_shift=picture.shift,
+        image_moved=picture.moved,
+        cover_shift=cover_found,
+        cover_moved=(cover_moved[0] * size, cover_moved[1] * size),
+        intensity=points.intensity if points is not None else None,
+        spacing=points.spacing if points is not None else None,
+    )
+    return height_field(columns), evidence, vertical
+
+
+def _bin(
+    recipe: SceneRecipe,
+    frame: Frame,
+    cloud: Points,
+    ground: NDArray | None,
+    shift: tuple[float, float],
+) -> PointColumns:
+    asprs = next(crosswalk for crosswalk in builtin_crosswalks() if crosswalk.name == "asprs")
+    table = {int(value): code for value, code in asprs.raster_table().items()}
+    for value, name in recipe.point_classes.items():
+        if not value.isdigit() or name not in {"unknown", *codes()}:
+            raise JobError(
+                f"scene {recipe.name}: point_classes maps {value!r} to {name!r}",
+                "map point classes to class names",
+            )
+        table[int(value)] = 0 if name == "unknown" else codes()[name]
+    return bin_points(
+        cloud,
+        frame,
+        table,
+        ground=recipe.ground if ground is None else ground,
+        dropped=NO_SURFACE if recipe.dropped_points is None else tuple(recipe.dropped_points),
+        colour_shift=shift,
+        largest=recipe.largest_thing,
+    )
+
+
+def _solid(
+    heights: layers.Heights | None, has_dsm: bool, points: PointColumns | None, cloud: Points | None
+) -> tuple[NDArray, NDArray, NDArray, str]:
+    """Ground, height above it (NaN for none), where there is data, vertical CRS."""
+    if heights is not None and (has_dsm or points is None):
+        valid = heights.measured & np.isfinite(heights.above)
+        return heights.ground, heights.above, valid, heights.vertical_crs
+    assert points is not None  # a recipe has heights
+    ground = points.ground
+    vertical = (
+        heights.vertical_crs
+        if heights is not None
+        else cloud.vertical_crs
+        if cloud is not None
+        else UNKNOWN_DATUM
+    )
+    valid = points.valid & (heights.measured if heights is not None else True)
+    return ground, np.where(valid, points.top - ground, np.nan).astype(np.float32), valid, vertical
+
+
+def _cover(
+    recipe: SceneRecipe,
+    sources: Sources,
+    frame: Frame,
+    options: Any,
+    built: NDArray,
+    valid: NDArray,
+) -> tuple[NDArray, Shift | None, tuple[int, int]]:
+    """Land cover, how far it lies from the heights as given, and by what it was moved."""
+    paths = sources.all("cover")
+    fixed = (0, 0) if recipe.cover_shift == "auto" else recipe.cover_shift
+    base, _ = layers.read_cover(paths, frame, options, fixed)
+    if not base.any():
+        raise RegionError(
+            f"the land cover of scene {recipe.name} says nothing on {frame}",
+            "check its CRS, its legend and the bounds",
+        )
+    mask, tall = base == codes()["building"], np.nan_to_num(built, nan=0.0) > TALL
+    found = mask_shift(mask, tall, valid, frame.voxel_size)
+    if recipe.cover_shift == "auto" and found is not None and found.sure:
+        back = (-round(found.east / frame.voxel_size), -round(found.north / frame.voxel_size))
+        if back != (0, 0):
+            return layers.read_cover(paths, frame, options, back)[0], found, back
+    return base, found, fixed
+
+
+def _footprints(
+    recipe: SceneRecipe,
+    path: Path,
+    frame: Frame,
+    options: Any,
+    base: NDArray | None,
+    built: NDArray,
+    has_surface: bool,
+) -> tuple[NDArray, NDArray]:
+    """Land cover and heights with the buildings of footprints: their heights count where no
+    surface model is."""
+    cover, buildings = layers.read_cover([path], frame, options)
+    if not len(buildings) or not (cover == codes()["building"]).any():
+        raise RegionError(
+            f"no footprint of scene {recipe.name} lies on {frame}",
+            "check the CRS of the footprints and their legend",
+        )
+    mask = cover == codes()["building"]
+    merged = np.where(mask, cover, 0 if base is None else base).astype(np.uint8)
+    if has_surface:
+        return merged, built
+    tops = np.where(np.isfinite(buildings.height), buildings.height, recipe.footprint_height)
+    order = np.argsort(tops, kind="stable")  # the higher over the lower
+    centimetres = np.clip(np.round(tops[order] * 100), 1, 2**31 - 1).astype(np.int32)
+    painted = paint(frame, buildings.footprint[order], centimetres, 1) / np.float32(100)
+    return merged, np.fmax(built, painted.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class _Picture:
+    image: NDArray
+    known: NDArray
+    shift: Shift | None = None
+    moved: tuple[float, float] = (0.0, 0.0)
+
+
+def _picture(
+    recipe: SceneRecipe,
+    sources: Sources,
+    frame: Frame,
+    cloud: Points | None,
+    points: PointColumns | None,
+    height: NDArray,
+    valid: NDArray,
+    ground: NDArray | None,
+) -> _Picture:
+    """The colours seen from above, how far they lie from the heights as given, and by what they
+    were moved."""
+    path = sources.one("image")
+    fixed = (0.0, 0.0) if recipe.image_shift == "auto" else recipe.image_shift
+
+    def read(shift: tuple[float, float]) -> tuple[NDArray, NDArray]:
+        if path is not None:
+            return layers.read_image(path, frame, recipe.crs, shift)
+        if cloud is None or cloud.rgb is None or points is None:
+            return np.zeros((*frame.shape, 3), np.uint8), np.zeros(frame.shape, bool)
+        if shift == (0.0, 0.0):
+            return points.image, points.image_known
+        moved = _bin(recipe, frame, cloud, points.ground, shift)
+        return moved.image, moved.image_known
+
+    image, known = read(fixed)
+    if path is not None and not (known & valid).any():
+        raise RegionError(
+            f"the image of scene {recipe.name} shows nothing of {frame}", "check its CRS and extent"
+        )
+    if not known.any():
+        return _Picture(image, known)
+    shift = measure_image(
+        image,
+        known,
+        height,
+        valid,
+        points.intensity if points is not None else None,
+        frame.voxel_size,
+    )
+    if (
+        recipe.image_shift == "auto"
+        and shift is not None
+        and shift.sure
+        and shift.length > AUTO_LEAST * frame.voxel_size
+    ):
+        back = (-round(shift.east, 2), -round(shift.north, 2))
+        image, known = read(back)
+        return _Picture(image, known, shift, back)
+    return _Picture(image, known, shift, fixed)
+
+
+def measure_image(
+    image: NDArray,
+    known: NDArray,
+    height: NDArray,
+    valid: NDArray,
+    intensity: NDArray | None,
+    voxel_size: float,
+) -> Shift | None:
+    """How far a picture lies from the geometry: by the laser's intensity where there is one, else
+    by edges of heights.
+
+    Intensity is a picture taken from straight above in the geometry's own place: no leaning roofs
+    and no shadows, so it is the better witness.
+    """
+    both = known & valid
+    if intensity is not None and np.nanstd(intensity) > 0:
+        seen = np.isfinite(intensity)
+        if seen.mean() > 0.3:
+            return image_shift(image, fill_nearest(intensity, seen), both, voxel_size, limit=None)
+    return image_shift(image, np.nan_to_num(height, nan=0.0), both, voxel_size)
+
+
+def _building_mask(base: NDArray | None, points: PointColumns | None) -> NDArray | None:
+    """Where land cover or classes of points have a building; None where neither has any."""
+    building = codes()["building"]
+    masks = [
+        layer == building
+        for layer in (base, points.code if points is not None else None)
+        if layer is not None
+    ]
+    return np.logical_or.reduce(masks) if any(mask.any() for mask in masks) else None

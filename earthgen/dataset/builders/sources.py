@@ -1,0 +1,133 @@
+"""The files of a scene, and the frame that they cover together."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from earthgen.dataset.crop import CELL
+from earthgen.dataset.readers.points import Points
+from earthgen.dataset.recipe import SceneRecipe
+from geo_io.errors import MissingFileError, RegionError
+from geo_io.frame import UNKNOWN_DATUM, Bounds, Frame, projected_crs, snap
+from geo_io.raster.source import open_raster
+from geo_io.region.region import describe
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files of a scene by role, as paths that exist."""
+
+    files: Mapping[str, tuple[Path, ...]]
+
+    def all(self, role: str) -> tuple[Path, ...]:
+        return self.files.get(role, ())
+
+    def one(self, role: str) -> Path | None:
+        found = self.files.get(role, ())
+        return found[0] if found else None
+
+
+def find_sources(recipe: SceneRecipe, root: str | Path) -> Sources:
+    """The files that a recipe names; globs are sorted. Raises MissingFileError where one is not
+    there."""
+    folder = Path(root) / recipe.folder
+    files: dict[str, tuple[Path, ...]] = {}
+    for role in ("points", "cover", "mesh"):
+        found: list[Path] = []
+        for pattern in getattr(recipe, role):
+            matches = (
+                sorted(folder.glob(pattern)) if glob.has_magic(pattern) else [folder / pattern]
+            )
+            if not matches:
+                raise MissingFileError(
+                    f"no file matches {folder / pattern}", "check the pattern, and --data-root"
+                )
+            found += matches
+        files[role] = tuple(found)
+    for role in ("dsm", "dtm", "canopy", "building_height", "footprints", "image", "world"):
+        value = getattr(recipe, role)
+        files[role] = (folder / value,) if value else ()
+    for role, paths in files.items():
+        for path in paths:
+            plain = Path(str(path).split(":", 1)[0]) if not path.exists() else path
+            if not plain.exists():
+                raise MissingFileError(
+                    f"{role} {path} does not exist", "check the path, and --data-root"
+                )
+    return Sources(files)
+
+
+def find_frame(
+    recipe: SceneRecipe, sources: Sources, cloud: Points | None, size: float, z: tuple[int, int]
+) -> Frame:
+    """The frame of what all height sources cover, snapped outwards to multiples of `CELL` voxels.
+
+    Raises RegionError where two sources do not meet, or none meets the bounds of the recipe.
+    """
+    rasters = {
+        role: open_raster(path, assume_crs=recipe.crs)
+        for role in ("dsm", "dtm", "building_height", "canopy")
+        if (path := sources.one(role))
+    }
+    if recipe.target:
+        crs = projected_crs(recipe.target)
+    elif cloud is not None:
+        crs = cloud.crs
+    else:
+        crs = projected_crs(next(iter(rasters.values())).crs)
+    extents: list[tuple[str, Bounds]] = []
+    if cloud is not None:
+        (left, bottom), (right, top) = cloud.xyz[:, :2].min(axis=0), cloud.xyz[:, :2].max(axis=0)
+        extents.append(("points", (float(left), float(bottom), float(right), float(top))))
+    extents += [
+        (role, raster.bounds_in(crs)) for role, raster in rasters.items() if role != "canopy"
+    ]
+    extents = extents or [(role, raster.bounds_in(crs)) for role, raster in rasters.items()]
+    if recipe.bounds:
+        extents.append(("the bounds of the recipe", recipe.bounds))
+    common = extents[0][1]
+    for role, extent in extents[1:]:
+        met = _meet(common, extent)
+        if met is None:
+            raise _apart(recipe, extents[0], (role, extent), crs)
+        common = met
+    for role in ("image", "canopy"):
+        if path := sources.one(role):
+            extent = open_raster(path, assume_crs=recipe.crs).bounds_in(crs)
+            if _meet(common, extent) is None:
+                raise _apart(recipe, extents[0], (role, extent), crs)
+    return find_bounds(crs, size, common, z)
+
+
+def find_bounds(crs: str, size: float, bounds: Bounds, z: tuple[int, int]) -> Frame:
+    """The frame of voxels that meet bounds in metres, snapped outwards to multiples of `CELL`
+    voxels."""
+    ranges = snap(bounds, size, tolerance=1e-3)
+    (x0, x1), (y0, y1) = ranges["x"], ranges["y"]
+    return Frame(
+        crs,
+        size,
+        (x0 // CELL * CELL, -(-x1 // CELL) * CELL),
+        (y0 // CELL * CELL, -(-y1 // CELL) * CELL),
+        z,
+        UNKNOWN_DATUM,
+    )
+
+
+def _meet(one: Bounds, other: Bounds) -> Bounds | None:
+    left, bottom = max(one[0], other[0]), max(one[1], other[1])
+    right, top = min(one[2], other[2]), min(one[3], other[3])
+    return (left, bottom, right, top) if left < right and bottom < top else None
+
+
+def _apart(
+    recipe: SceneRecipe, one: tuple[str, Bounds], other: tuple[str, Bounds], crs: str
+) -> RegionError:
+    return RegionError(
+        f"the sources of scene {recipe.name} do not meet: {one[0]} covers {describe(one[1], crs)}, {other[0]} "
+        f"{describe(other[1], crs)}",
+        "check their CRSs and the bounds",
+    )

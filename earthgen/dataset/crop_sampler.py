@@ -1,0 +1,257 @@
+"""Sliding crops of the scenes of a dataset, as a training loop asks for them: by number, always
+the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen.dataset.crop import CELL, Crop, transform_crop
+from earthgen.dataset.scene import Scene, scenes_in
+from earthgen.dataset.split import Part, Split, by_name, read_split
+from earthgen.errors import CropError, StoreError
+from geo_io.errors import FrameError
+from geo_io.frame import Frame
+
+GRADES = ("A", "B")
+"""Licence grades that may be trained on for weights that are passed on."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Crops of scenes, a sequence that torch's DataLoader takes as it is; itself it needs numpy
+    alone.
+
+    Crop i of an epoch is a function of (i, seed, epoch): the window with number i, moved by whole
+    cells within half a stride where `jitter` is on and the moved window belongs to the part too,
+    then flipped and turned where `augment` is on. Made by `open_crops`.
+
+    Attributes
+    ----------
+    scenes : in the order of their names
+    windows : (m, 3) int64: scene, x and y of the south-west corner, voxels
+    size, stride : voxels, multiples of 8
+    band : z range of the crops
+    allowed : for each scene (ny / 8 + 1, nx / 8 + 1) sums of the cells that a window may cover,
+        from the north-west
+    seed, epoch : of the draws
+    """
+
+    scenes: tuple[Scene, ...]
+    windows: NDArray
+    size: int
+    stride: int
+    band: tuple[int, int]
+    allowed: tuple[NDArray, ...]
+    seed: int = 0
+    epoch: int = 0
+    jitter: bool = False
+    augment: bool = False
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> Crop:
+        """Raises IndexError outside [-len, len), so that a loop over it ends."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"crop {index} of {len(self)}")
+        index %= len(self)
+        number, x, y = (int(value) for value in self.windows[index])
+        random = np.random.default_rng([self.seed, self.epoch, index])
+        steps = max(self.stride // CELL // 2, 0)
+        move = random.integers(-steps, steps + 1, 2)
+        turns, flip = int(random.integers(4)), bool(random.integers(2))
+        scene = self.scenes[number]
+        if self.jitter:
+            moved = x + CELL * int(move[0]), y + CELL * int(move[1])
+            if _covered(self.allowed[number], scene.frame, *moved, self.size):
+                x, y = moved
+        crop = scene.crop(window_at(scene.frame, x, y, self.size, self.band))
+        return transform_crop(crop, turns, flip) if self.augment else crop
+
+    def __iter__(self) -> Iterator[Crop]:
+        return (self[index] for index in range(len(self)))
+
+    def at_epoch(self, epoch: int) -> Crops:
+        """The same windows with the draws of another epoch."""
+        return replace(self, epoch=epoch)
+
+    def where(self, index: int) -> tuple[Scene, Frame]:
+        """The scene of a crop, and its window before it is moved or turned."""
+        number, x, y = (int(value) for value in self.windows[index])
+        return self.scenes[number], window_at(self.scenes[number].frame, x, y, self.size, self.band)
+
+
+def window_at(frame: Frame, x: int, y: int, size: int, band: tuple[int, int]) -> Frame:
+    """The square window of `size` voxels whose south-west corner is at lattice index (x, y)."""
+    return replace(frame, x=(x, x + size), y=(y, y + size), z=band)
+
+
+def open_crops(
+    dataset: str | Path | Sequence[Scene],
+    *,
+    size: int = 64,
+    overlap: float = 0.0,
+    part: Part | None = "train",
+    split: Split | None = None,
+    grades: Sequence[str] = GRADES,
+    names: Sequence[str] | None = None,
+    band: tuple[int, int] | None = None,
+    voxel_size: float | None = None,
+    least_valid: float = 0.9,
+    least_coloured: float = 0.0,
+    seed: int = 0,
+    jitter: bool = False,
+    augment: bool = False,
+    in_memory: bool = False,
+) -> Crops:
+    """The crops of a part of a dataset.
+
+    Parameters
+    ----------
+    dataset : a folder of scenes, or scenes
+    size : voxels along an edge, a multiple of 8
+    overlap : of neighbouring windows, share of their edge in [0, 1); the stride is rounded to a
+        multiple of 8
+    part : "train", "held_out", or None for everywhere; by `split`, else by the dataset's own
+    grades : licence grades that are taken
+    names : scenes that are taken, all unless given
+    band : z range, that of the first scene unless given
+    voxel_size : metres that the scenes must have, those of the first unless given
+    least_valid, least_coloured : share of a window's columns with data, with known colour
+    in_memory : read all scenes now: some hundred bytes a column less disk, and quicker
+
+    Raises
+    ------
+    StoreError
+        if there is no scene, or none of these grades and names
+    FrameError
+        if a scene has another voxel size
+    CropError
+        if the size or the overlap is none, or no window fits
+    """
+    every: list[Scene] = scenes_in(dataset) if isinstance(dataset, str | Path) else list(dataset)
+    if split is None:
+        split = read_split(dataset, every) if isinstance(dataset, str | Path) else by_name(every)
+    chosen = [
+        s for s in every if s.info.grade in grades and (names is None or s.info.name in names)
+    ]
+    if not chosen:
+        raise StoreError(
+            f"none of {len(every)} scenes has grade {' or '.join(grades)}"
+            + (f" and is one of {', '.join(names)}" if names else ""),
+            "name other grades or scenes",
+        )
+    if size < CELL or size % CELL or not 0 <= overlap < 1:
+        raise CropError(
+            f"crops of {size} voxels with an overlap of {overlap} are none",
+            f"give a multiple of {CELL}, and an overlap in [0, 1)",
+        )
+    metres = voxel_size if voxel_size is not None else chosen[0].frame.voxel_size
+    other = [s for s in chosen if s.frame.voxel_size != metres]
+    if other:
+        raise FrameError(
+            f"scene {other[0].info.name} has voxels of {other[0].frame.voxel_size:g} m, not {metres:g} m",
+            f"build it with --voxel-size {metres:g}, or keep the sizes in datasets of their own",
+        )
+    stride = max(round(size * (1 - overlap) / CELL), 1) * CELL
+    z = band or chosen[0].frame.z
+    windows, allowed = [], []
+    for number, scene in enumerate(chosen):
+        cells = _allowed_cells(scene, split, part, size, least_valid, least_coloured)
+        allowed.append(cells)
+        frame = scene.frame
+        # Windows lie on a lattice from the CRS's origin, and the last of a row also ends with the
+        # scene.
+        for y in _starts(frame.y, size, stride):
+            for x in _starts(frame.x, size, stride):
+                if _covered(cells, frame, x, y, size):
+                    windows.append((number, x, y))
+    if not windows:
+        raise CropError(
+            f"no window of {size} voxels lies in the part {part!r} of {len(chosen)} scenes",
+            "take smaller crops, a smaller buffer or a lower least_valid",
+        )
+    scenes = tuple(scene.loaded() for scene in chosen) if in_memory else tuple(chosen)
+    return Crops(
+        scenes,
+        np.array(windows, np.int64),
+        size,
+        stride,
+        z,
+        tuple(allowed),
+        seed,
+        0,
+        jitter,
+        augment,
+    )
+
+
+def _starts(ends: tuple[int, int], size: int, stride: int) -> list[int]:
+    first = -(-ends[0] // stride) * stride
+    if ends[1] - ends[0] < size:
+        return [ends[0]]  # a scene smaller than a crop: the rest of the crop is not valid
+    found = list(range(first, ends[1] - size + 1, stride))
+    return sorted({ends[0], *found, ends[1] - size})
+
+
+def _allowed_cells(
+    scene: Scene,
+    split: Split,
+    part: Part | None,
+    size: int,
+    least_valid: float,
+    least_coloured: float,
+) -> NDArray:
+    """(3, ny / 8 + 1, nx / 8 + 1) int64 running sums of: cells of the part, needed; columns with
+    data, of colour.
+
+    The last two are scaled so that a window is good if each sum reaches the window's number of
+    columns.
+    """
+    frame = scene.frame
+    mine = (
+        np.ones((frame.ny // CELL, frame.nx // CELL), bool)
+        if part is None
+        else split.cells(frame, part)
+    )
+    layers = [mine.astype(np.float64) * CELL * CELL]
+    for name, least in (("valid", least_valid), ("image_known", least_coloured)):
+        if least <= 0:
+            layers.append(np.full(mine.shape, float(size * size)))
+            continue
+        count = (
+            scene.layer(name)
+            .reshape(frame.ny // CELL, CELL, frame.nx // CELL, CELL)
+            .sum(axis=(1, 3))
+        )
+        layers.append(count / least)
+    sums = np.zeros((3, frame.ny // CELL + 1, frame.nx // CELL + 1))
+    sums[:, 1:, 1:] = np.stack(layers).cumsum(axis=1).cumsum(axis=2)
+    return sums
+
+
+def _covered(sums: NDArray, frame: Frame, x: int, y: int, size: int) -> bool:
+    """Whether a window belongs to the part with all its cells inside the scene, and has data and
+    colour enough."""
+    r0, r1 = (frame.y[1] - y - size) // CELL, (frame.y[1] - y) // CELL
+    c0, c1 = (x - frame.x[0]) // CELL, (x - frame.x[0] + size) // CELL
+    rows, cols = sums.shape[1] - 1, sums.shape[2] - 1
+    inner = max(r0, 0), min(r1, rows), max(c0, 0), min(c1, cols)
+    if inner[0] >= inner[1] or inner[2] >= inner[3]:
+        return False
+    total = (
+        sums[:, inner[1], inner[3]]
+        - sums[:, inner[0], inner[3]]
+        - sums[:, inner[1], inner[2]]
+        + sums[:, inner[0], inner[2]]
+    )
+    in_scene = (inner[1] - inner[0]) * (inner[3] - inner[2]) * CELL * CELL
+    needed = size * size
+    return bool(
+        total[0] >= in_scene - 0.5 and total[1] >= needed - 1e-6 and total[2] >= needed - 1e-6
+    )

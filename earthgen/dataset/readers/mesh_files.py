@@ -1,0 +1,224 @@
+"""Meshes as files of other programs: OBJ, glTF and what else trimesh (MIT) reads, as patches."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen.dataset.readers.points import INSTALL
+from earthgen.dataset.readers.triangles import Patch, plain_patch
+from geo_io.errors import InputError
+
+SUFFIXES = (".obj", ".gltf", ".glb", ".ply", ".stl", ".off")
+GLTF = (".gltf", ".glb")
+"""Formats whose y axis points up (the glTF specification says so); others are taken as z up
+unless told."""
+
+REFUSED = {
+    ".gml": ("CityGML is not read", "convert it to CityJSON, for example with citygml-tools"),
+    ".fbx": ("FBX is not read", "convert it to glTF"),
+    ".b3dm": (
+        "it is one tile of 3D Tiles, and does not say where it lies",
+        "name the tileset.json that it belongs to",
+    ),
+}
+
+GLB = b"glTF"
+
+UNDERSTOOD = (
+    "CESIUM_RTC",
+    "EXT_mesh_features",
+    "EXT_structural_metadata",
+    "EXT_texture_webp",
+    "KHR_materials_unlit",
+    "KHR_materials_specular",
+    "KHR_materials_ior",
+    "KHR_materials_pbrSpecularGlossiness",
+)
+"""Extensions of glTF that a file may require: they change nothing but looks, or trimesh reads
+them."""
+
+COMPRESSED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
+
+
+def read_mesh_file(path: Path, up: str | None) -> list[Patch]:
+    """The triangles of a file in its own coordinates, z up.
+
+    up : "y" or "z"; y of glTF and z of others unless given
+
+    Raises
+    ------
+    InputError
+        if it is of another format, cannot be read, or holds no triangles
+    """
+    suffix = path.suffix.casefold()
+    if suffix not in SUFFIXES:
+        said, remedy = REFUSED.get(
+            suffix,
+            (
+                f"meshes of the format {suffix or 'without a suffix'} are not read",
+                "convert it to OBJ or glTF",
+            ),
+        )
+        raise InputError(
+            f"{path}: {said}",
+            f"{remedy}; {', '.join(SUFFIXES)}, CityJSON and tileset.json are read",
+        )
+    if suffix in GLTF:
+        check_extensions(_gltf_header(path.read_bytes(), str(path)), str(path))
+    return _patches(_load(str(path), str(path)), up or ("y" if suffix in GLTF else "z"), str(path))
+
+
+def read_gltf(data: bytes, where: str, up: str, fetch: Callable[[str], bytes]) -> list[Patch]:
+    """The triangles of a glTF document, .glb or .gltf, in its own coordinates, z up.
+
+    fetch : gives what the document names: buffers, pictures
+
+    Raises as `read_mesh_file`, and what `fetch` raises; `where` names the document in errors.
+    """
+    header = _gltf_header(data, where)
+    check_extensions(header, where)
+    kind = "glb" if data[:4] == GLB else "gltf"
+    # Fetched here, for trimesh takes a picture that cannot be had for none.
+    entries = [
+        entry
+        for role in ("buffers", "images")
+        for entry in header.get(role, [])
+        if isinstance(entry, dict)
+    ]
+    named = [
+        uri
+        for entry in entries
+        if (uri := entry.get("uri")) is not None and not str(uri).startswith("data:")
+    ]
+    parts = _patches(
+        _load(io.BytesIO(data), where, kind, {str(uri): fetch(uri) for uri in named}), up, where
+    )
+    centre = header.get("extensions", {}).get("CESIUM_RTC", {}).get("center")
+    if centre is None:
+        return parts
+    moved = turn(np.asarray(centre, np.float64).reshape(1, 1, 3), up)
+    return [part.moved(part.corners + moved) for part in parts]
+
+
+def check_extensions(header: dict[str, Any], where: str) -> None:
+    """InputError where a glTF document needs what is not read."""
+    for name in header.get("extensionsRequired", []):
+        if name in COMPRESSED:
+            raise InputError(
+                f"{where} is compressed ({name}), which is not read",
+                "write it without compression, for example with `gltf-transform copy IN OUT`",
+            )
+        if name not in UNDERSTOOD:
+            raise InputError(
+                f"{where} needs the glTF extension {name}, which is not read", "write it without"
+            )
+
+
+def turn(vectors: NDArray, up: str) -> NDArray:
+    """(..., 3) with z up, of vectors whose y or z is up."""
+    return (
+        np.stack([vectors[..., 0], -vectors[..., 2], vectors[..., 1]], axis=-1)
+        if up == "y"
+        else vectors
+    )
+
+
+def _gltf_header(data: bytes, where: str) -> dict[str, Any]:
+    """The JSON of a .glb or .gltf document."""
+    try:
+        if data[:4] == GLB:
+            version, _, length, kind = struct.unpack("<IIII", data[4:20])
+            if version != 2 or kind != 0x4E4F534A:
+                raise InputError(
+                    f"{where} is glTF {version}, not 2.0",
+                    "convert it, for example with gltf-pipeline",
+                )
+            data = data[20 : 20 + length]
+        header = json.loads(data)
+    except (ValueError, struct.error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{where} is no glTF, or is damaged: {error}", "check it, or fetch it again"
+        ) from error
+    if not isinstance(header, dict) or not isinstance(header.get("asset"), dict):
+        raise InputError(f"{where} is no glTF: it has no `asset`", "give another file")
+    return header
+
+
+def _load(source: Any, where: str, kind: str | None = None, resolver: Any = None) -> Any:
+    try:
+        import trimesh
+    except ImportError as error:
+        raise InputError(
+            f"{where} is read with trimesh, which is not installed", INSTALL
+        ) from error
+    try:
+        # Its readers check little: a damaged file ends in whatever their parsing meets.
+        return trimesh.load(source, file_type=kind, resolver=resolver, process=False)
+    except (
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        OSError,
+        AttributeError,
+        NotImplementedError,
+    ) as error:
+        raise InputError(
+            f"{where} cannot be read as a mesh: {error}", "check it, and the files that it names"
+        ) from error
+
+
+def _patches(loaded: Any, up: str, where: str) -> list[Patch]:
+    if hasattr(loaded, "dump"):
+        meshes = [mesh for mesh in loaded.dump() if hasattr(mesh, "faces")]
+    else:
+        meshes = [loaded] if hasattr(loaded, "faces") else []
+    meshes = [mesh for mesh in meshes if len(mesh.faces)]
+    if not meshes:
+        raise InputError(f"{where} holds no triangles", "give a mesh with faces")
+    return [_patch(mesh, up) for mesh in meshes]
+
+
+def _patch(mesh: Any, up: str) -> Patch:
+    faces = np.asarray(mesh.faces)
+    part = plain_patch(turn(np.asarray(mesh.vertices, np.float64)[faces], up))
+    every = np.ones(len(faces), bool)
+    visual = mesh.visual
+    uv, image = getattr(visual, "uv", None), _image(getattr(visual, "material", None))
+    kind = getattr(visual, "kind", None)
+    if uv is not None and image is not None:
+        texels = np.asarray(image.convert("RGB"))
+        return Patch(
+            part.corners,
+            part.rgb,
+            every,
+            part.code,
+            part.role,
+            np.asarray(uv, np.float64)[faces],
+            texels,
+        )
+    if kind == "vertex":
+        rgb = np.asarray(visual.vertex_colors, np.float64)[:, :3][faces]
+    elif kind == "face":
+        rgb = np.repeat(np.asarray(visual.face_colors, np.float64)[:, None, :3], 3, axis=1)
+    else:
+        return part
+    return Patch(part.corners, rgb, every, part.code, part.role)
+
+
+def _image(material: Any) -> Any:
+    for name in ("baseColorTexture", "image"):
+        image = getattr(material, name, None)
+        if image is not None:
+            return image
+    return None

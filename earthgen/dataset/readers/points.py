@@ -1,0 +1,344 @@
+"""Point clouds: LAS, LAZ and COPC files as arrays in a projected CRS in metres.
+
+Read with laspy (BSD-2-Clause) and lazrs (MIT). A COPC file is a LAZ file, and is read whole.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyproj
+from numpy.typing import NDArray
+
+from geo_io.crs import transformer
+from geo_io.elevation import METRES
+from geo_io.errors import EarthgenError, InputError, MissingCrsError, MissingFileError
+from geo_io.frame import Bounds, horizontal_crs, projected_crs, short_name, vertical_crs
+from geo_io.region.region import lonlat_bounds, utm_crs
+
+INSTALL = "pip install 'earthgen[dataset]'"
+
+CHUNK = 2_000_000
+"""Points that are decoded at a time."""
+
+NO_SURFACE = (7, 13, 14, 15, 16, 18, 65, 66)
+"""ASPRS classes that are no surface: low and high noise, wires and their pylons; IGN's artefacts
+and virtual points."""
+
+GROUND = (2, 8, 20)
+"""ASPRS classes of the ground."""
+
+STRETCH = (2.0, 98.0)
+"""Percentiles of colours of unusual depth that become 0 and 255."""
+
+_LINEAR_UNITS = {9001: "m", 9002: "ft", 9003: "us-ft"}
+_PROJ_UNITS, _VERTICAL_UNITS = 3076, 4099  # GeoTIFF keys
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points of one or more files.
+
+    Attributes
+    ----------
+    crs : projected CRS in metres; vertical_crs : or "unknown"
+    xyz : (n, 3) float64, metres
+    classification : (n,) uint8, ASPRS codes
+    intensity : (n,) float32, of the laser's return, in no unit; 0 where a file has none
+    rgb : (n, 3) uint8, None where no file has colours
+    """
+
+    crs: str
+    vertical_crs: str
+    xyz: NDArray
+    classification: NDArray
+    intensity: NDArray
+    rgb: NDArray | None
+
+    def __len__(self) -> int:
+        return len(self.xyz)
+
+
+def read_points(
+    paths: Sequence[str | Path],
+    *,
+    crs: str | None = None,
+    target: str | None = None,
+    unit: str | None = None,
+    bounds: Bounds | None = None,
+    colour_bits: int | None = None,
+    colours: bool = True,
+) -> Points:
+    """Read point clouds into one CRS.
+
+    Parameters
+    ----------
+    crs : CRS of files that carry none; one that they carry wins
+    target : projected CRS in metres to give the points in; that of the first file unless given
+    unit : "m", "ft" or "us-ft", of heights; by default what the file says: its vertical CRS or
+        GeoTIFF key, else
+        metres, unless its horizontal CRS is in feet
+    bounds : left, bottom, right, top in `target`: others are left out
+    colour_bits : 8 or 16; told from the values of all files unless given, see `scale_colours`
+    colours : False where those of the files are none (ids of trees, say)
+
+    Raises
+    ------
+    MissingFileError, MissingCrsError, InputError
+    FrameError
+        if the target CRS is not projected in metres
+    InputError
+        if a file ends before its last point
+    InputError
+        if a file is none, or is empty
+    """
+    parts = [_read(Path(path), crs, unit) for path in paths]
+    if not parts:
+        raise InputError("no point cloud was given", "name a .laz file")
+    chosen = projected_crs(target or _metric(parts[0].crs, parts[0].xyz))
+    xyz, kept = [], []
+    for part in parts:
+        points = part.xyz
+        if short_name(part.crs) != chosen:
+            east, north = transformer(part.crs, pyproj.CRS(chosen)).transform(
+                points[:, 0], points[:, 1]
+            )
+            points = np.column_stack([east, north, points[:, 2]])
+        keep = np.isfinite(points).all(axis=1)
+        if bounds is not None:
+            keep &= (points[:, 0] >= bounds[0]) & (points[:, 0] < bounds[2])
+            keep &= (points[:, 1] >= bounds[1]) & (points[:, 1] < bounds[3])
+        xyz.append(points[keep])
+        kept.append(keep)
+    rgb = None
+    if colours and all(part.rgb is not None for part in parts):
+        raw = np.concatenate([part.rgb for part in parts if part.rgb is not None])
+        if raw.any():
+            scaled = scale_colours(raw, colour_bits, ", ".join(Path(path).name for path in paths))
+            rgb = scaled[np.concatenate(kept)]
+    return Points(
+        chosen,
+        parts[0].vertical,
+        np.concatenate(xyz),
+        np.concatenate([part.classification[keep] for part, keep in zip(parts, kept, strict=True)]),
+        np.concatenate([part.intensity[keep] for part, keep in zip(parts, kept, strict=True)]),
+        rgb,
+    )
+
+
+def scale_colours(
+    values: NDArray, bits: int | None = None, name: str = "the point cloud"
+) -> NDArray:
+    """(n, 3) uint8 from (n, 3) uint16 as stored.
+
+    LAS asks for 16 bits, and files hold anything. Without `bits` the values say it: up to 255 they
+    are 8 bits; if all are multiples of 256 or of 257 they are 8 bits moved up; if their 98th
+    percentile lies in the upper half they are 16 bits; anything else is stretched, its 2nd
+    percentile to 0 and its 98th to 255, all bands alike.
+
+    Raises
+    ------
+    InputError
+        if `bits` is 8 and a value is larger, or `bits` is neither 8 nor 16
+    """
+    if bits not in (None, 8, 16):
+        raise InputError(f"colours of {bits} bits are not known", "give 8 or 16, or leave it away")
+    top = int(values.max(initial=0))
+    if bits == 8 or (bits is None and top <= 255):
+        if top > 255:
+            raise InputError(
+                f"the colours of {name} go up to {top}, which is no 8-bit colour",
+                "give colour_bits = 16, or leave it away",
+            )
+        return values.astype(np.uint8)
+    if bits == 16 or not (values % 256).any():
+        return (values // 256).astype(np.uint8)
+    if not (values % 257).any():
+        return (values // 257).astype(np.uint8)
+    low, high = np.percentile(values, STRETCH)
+    if high > 32767:
+        return (values // 256).astype(np.uint8)
+    stretched = (values.astype(np.float32) - low) * (255 / max(high - low, 1.0))
+    return np.clip(np.round(stretched), 0, 255).astype(np.uint8)
+
+
+def _laspy(path: Path) -> Any:
+    try:
+        import laspy
+    except ImportError as error:
+        raise InputError(f"{path} is read with laspy, which is not installed", INSTALL) from error
+    if path.suffix.casefold() == ".laz" and not laspy.LazBackend.detect_available():
+        raise InputError(
+            f"{path} is compressed: laspy reads it with lazrs, which is not installed", INSTALL
+        )
+    return laspy
+
+
+@dataclass(frozen=True)
+class _File:
+    crs: pyproj.CRS
+    vertical: str
+    xyz: NDArray
+    classification: NDArray
+    intensity: NDArray
+    rgb: NDArray | None
+
+
+def _read(path: Path, crs: str | None, unit: str | None) -> _File:
+    if not path.exists():
+        raise MissingFileError(f"{path} does not exist", "check the path")
+    laspy = _laspy(path)
+    try:
+        with laspy.open(path) as reader:
+            header = reader.header
+            if path.stat().st_size <= header.offset_to_point_data:
+                raise InputError(f"{path} ends within its header", "fetch it again")
+            _check_records(path, header)
+            horizontal, metres, vertical = _reference(path, header, crs, unit)
+            parts = [_arrays(points) for points in reader.chunk_iterator(CHUNK)]
+    except laspy.errors.LaspyException as error:
+        raise _unreadable(path, error) from error
+    except (OSError, EOFError, struct.error, RuntimeError, ValueError) as error:
+        if isinstance(error, EarthgenError):
+            raise
+        raise _unreadable(path, error) from error
+    except BaseException as error:
+        # lazrs' own error derives from no common base but Exception, and Rust panics from
+        # BaseException.
+        if type(error).__module__.startswith(("lazrs", "pyo3_runtime")):
+            raise _unreadable(path, error) from error
+        raise
+    count = sum(len(part[0]) for part in parts)
+    if count < header.point_count:
+        raise InputError(
+            f"{path} holds {count:,} of the {header.point_count:,} points that its header promises",
+            "fetch it again",
+        )
+    if count == 0:
+        raise InputError(f"{path} holds no points", "give another file")
+    xyz = np.concatenate([part[0] for part in parts])
+    xyz[:, 2] *= metres
+    rgb = [part[3] for part in parts]
+    return _File(
+        horizontal,
+        vertical,
+        xyz,
+        np.concatenate([part[1] for part in parts]),
+        np.concatenate([part[2] for part in parts]),
+        None if rgb[0] is None else np.concatenate(rgb),  # type: ignore[arg-type]
+    )
+
+
+def _check_records(path: Path, header: Any) -> None:
+    """InputError where the records behind the points are cut off.
+
+    COPC keeps its index there, and often the CRS, so that a file without its end would seem to have
+    none.
+    """
+    place, size = header.start_of_first_evlr, path.stat().st_size
+    with path.open("rb") as file:
+        for _ in range(header.number_of_evlrs):
+            file.seek(place + 20)  # reserved 2, user 16, record 2; LAS 1.4 R15, section 2.7
+            length = file.read(8)
+            place += 60 + int.from_bytes(length, "little")
+            if len(length) < 8 or place > size:
+                raise InputError(
+                    f"{path} ends before the records behind its points", "fetch it again"
+                )
+
+
+def _unreadable(path: Path, error: BaseException) -> InputError:
+    text = " ".join(str(error).split())[:200] or type(error).__name__
+    if path.stat().st_size and path.open("rb").read(4) == b"LASF":
+        return InputError(f"{path} is cut off or damaged: {text}", "fetch it again")
+    return InputError(
+        f"{path} is no LAS or LAZ file: {text}", "give a .las, .laz or .copc.laz file"
+    )
+
+
+def _arrays(points: Any) -> tuple[NDArray, NDArray, NDArray, NDArray | None]:
+    xyz = np.column_stack(
+        [np.asarray(points.x), np.asarray(points.y), np.asarray(points.z)]
+    ).astype(np.float64)
+    names = set(points.point_format.dimension_names)
+    rgb = None
+    if {"red", "green", "blue"} <= names:
+        rgb = np.column_stack(
+            [np.asarray(points[name]) for name in ("red", "green", "blue")]
+        ).astype(np.uint16)
+    intensity = (
+        np.asarray(points.intensity).astype(np.float32)
+        if "intensity" in names
+        else np.zeros(len(xyz), np.float32)
+    )
+    return xyz, np.asarray(points.classification).astype(np.uint8), intensity, rgb
+
+
+def _reference(
+    path: Path, header: Any, crs: str | None, unit: str | None
+) -> tuple[pyproj.CRS, float, str]:
+    """(horizontal CRS, metres in a unit of height, vertical CRS)."""
+    if unit is not None and unit not in METRES:
+        raise InputError(
+            f"the unit {unit!r} of {path} is not known", f"give one of {', '.join(METRES)}"
+        )
+    try:
+        parsed = header.parse_crs()
+        parsed = (
+            parsed if parsed is not None else (pyproj.CRS.from_user_input(crs) if crs else None)
+        )
+    except pyproj.exceptions.CRSError as error:
+        raise MissingCrsError(
+            f"the CRS of {path} is not understood: {error}", "give --crs EPSG:..."
+        ) from error
+    keys = _geo_keys(header)
+    if parsed is None:
+        raise MissingCrsError(
+            f"{path} has no CRS record", "say which it is with --crs, for example --crs EPSG:2154"
+        )
+    horizontal = horizontal_crs(parsed)
+    vertical = vertical_crs(parsed)
+    if unit is None:
+        unit = _vertical_unit(parsed) or _LINEAR_UNITS.get(keys.get(_VERTICAL_UNITS, 0))
+    if unit is None:
+        factor = horizontal.axis_info[0].unit_conversion_factor
+        if (horizontal.is_projected and factor != 1) or keys.get(_PROJ_UNITS, 9001) != 9001:
+            raise InputError(
+                f"{path} lies in {short_name(horizontal)}, in {horizontal.axis_info[0].unit_name}, and does not say "
+                "whether its heights are in feet too",
+                "say which with --unit m, ft or us-ft",
+            )
+        unit = "m"
+    return horizontal, METRES[unit], vertical
+
+
+def _vertical_unit(crs: pyproj.CRS) -> str | None:
+    if not crs.is_compound and len(crs.axis_info) < 3:
+        return None
+    factor = crs.axis_info[-1].unit_conversion_factor
+    return next((name for name, metres in METRES.items() if abs(metres - factor) < 1e-9), None)
+
+
+def _geo_keys(header: Any) -> dict[int, int]:
+    """The GeoTIFF keys of a header whose value stands in the directory itself."""
+    for record in header.vlrs:
+        if record.record_id == 34735:
+            try:
+                raw = np.frombuffer(record.record_data_bytes(), "<u2").reshape(-1, 4)
+            except (AttributeError, ValueError):
+                return {}
+            return {int(key): int(value) for key, place, _, value in raw[1:] if place == 0}
+    return {}
+
+
+def _metric(crs: pyproj.CRS, xyz: NDArray) -> str:
+    """The CRS of the points if it is projected in metres, else the UTM zone of the place."""
+    if crs.is_projected and {axis.unit_conversion_factor for axis in crs.axis_info[:2]} == {1.0}:
+        return short_name(crs)
+    (left, bottom), (right, top) = xyz[:, :2].min(axis=0), xyz[:, :2].max(axis=0)
+    return utm_crs(lonlat_bounds((left, bottom, right, top), crs))

@@ -1,0 +1,163 @@
+"""Rasters and vectors of a scene on its frame, through geo_io's readers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+
+from geo_io.elevation import METRES, ElevationReader, open_elevation
+from geo_io.errors import InputError, nearest_name
+from geo_io.frame import Frame
+from geo_io.image import open_image
+from geo_io.layers import Buildings
+from geo_io.legend import Crosswalk, builtin_crosswalks, load_crosswalk, parse_crosswalk
+from geo_io.raster.resample import read_on
+from geo_io.semantics.options import SemanticsOptions
+from geo_io.semantics.reader import open_semantics
+
+FINEST = 4
+"""Samples along each edge of a voxel that are taken of a finer height raster at most."""
+
+
+def read_heights(reader: ElevationReader, frame: Frame) -> NDArray:
+    """(ny, nx) float32 metres as the file has them, NaN for none: no smoothing, so that walls stay
+    steep.
+
+    Of a raster finer than the voxels the upper median of the samples in a voxel.
+    """
+    k = min(max(math.ceil(frame.voxel_size / max(reader.source.pixel_metres) - 0.25), 1), FINEST)
+    fine = replace(
+        frame, voxel_size=frame.voxel_size / k, x=_times(frame.x, k), y=_times(frame.y, k)
+    )
+    stored, valid = read_on(reader.source, fine, resampling="nearest")
+    metres = (
+        stored[0].astype(np.float64) * reader.source.scales[0] + reader.source.offsets[0]
+    ) * METRES[reader.unit]
+    good = valid & reader.measured(fine).data
+    values = np.where(good, metres, np.nan).astype(np.float32)
+    if k == 1:
+        return values
+    blocks = (
+        values.reshape(frame.ny, k, frame.nx, k).transpose(0, 2, 1, 3).reshape(*frame.shape, k * k)
+    )
+    ordered = np.sort(blocks, axis=2)  # NaN last
+    count = np.isfinite(ordered).sum(axis=2)
+    middle = np.take_along_axis(
+        ordered, np.maximum(count // 2, 0)[..., None].clip(0, k * k - 1), axis=2
+    )[..., 0]
+    return np.where(2 * count >= k * k, middle, np.float32(np.nan)).astype(np.float32)
+
+
+def _times(ends: tuple[int, int], k: int) -> tuple[int, int]:
+    return ends[0] * k, ends[1] * k
+
+
+@dataclass(frozen=True)
+class Heights:
+    """(ny, nx) float32. ground : metres, without gaps; above : metres above the ground, NaN for
+    none; vertical_crs."""
+
+    ground: NDArray
+    above: NDArray
+    measured: NDArray
+    vertical_crs: str
+
+
+def ground_and_height(
+    dtm: str | Path, dsm: str | Path | None, frame: Frame, unit: str | None, crs: str | None
+) -> Heights:
+    """The ground, smooth, and what stands on it by a surface model: differences of pixels where
+    both have one grid."""
+    terrain = open_elevation(dtm, unit=unit, assume_crs=crs, what="DTM")
+    ground = terrain.read(frame).data.astype(np.float32)
+    bare = read_heights(terrain, frame)
+    measured = np.isfinite(bare)
+    if dsm is None:
+        return Heights(ground, np.zeros(frame.shape, np.float32), measured, terrain.vertical_crs)
+    surface = open_elevation(dsm, unit=unit, assume_crs=crs, what="DSM")
+    top = read_heights(surface, frame)
+    alike = max(terrain.source.pixel_metres) < 1.5 * max(surface.source.pixel_metres)
+    below = np.where(measured, bare, ground) if alike else ground
+    return Heights(ground, top - below, measured, terrain.vertical_crs)
+
+
+def above_ground(
+    path: str | Path, frame: Frame, unit: str | None, crs: str | None, what: str
+) -> NDArray:
+    """(ny, nx) float32 metres above the ground by a raster of such heights; 0 where it has none."""
+    values = read_heights(open_elevation(path, unit=unit, assume_crs=crs, what=what), frame)
+    return np.maximum(np.nan_to_num(values, nan=0.0), 0.0).astype(np.float32)
+
+
+def semantics_options(
+    legend: str | None, values: Mapping[str, str], class_field: str | None, crs: str | None
+) -> Any:
+    """Options of `geo_io.semantics.reader.open_semantics` from a recipe's keys.
+
+    Raises
+    ------
+    InputError
+        if there is no such legend, or it names a class that does not exist
+    """
+    known = builtin_crosswalks()
+    legends: tuple[Crosswalk, ...] = ()
+    if values:
+        rules = [{"field": "value", "values": dict(values)}]
+        legends = (parse_crosswalk({"name": "recipe", "rules": rules}, "legend_values"),)
+    elif legend is not None:
+        by_name = {crosswalk.name: crosswalk for crosswalk in known}
+        if legend in by_name:
+            legends = (by_name[legend],)
+        elif legend.endswith((".yaml", ".yml")):
+            legends = (load_crosswalk(legend),)
+        else:
+            raise InputError(
+                f"there is no legend {legend!r}{nearest_name(legend, by_name)}",
+                "`earthgen legend` lists them",
+            )
+    return SemanticsOptions(
+        class_field=class_field,
+        legends=legends,
+        crosswalks=known,
+        assume_crs=crs,
+        allow_unmapped=True,
+    )
+
+
+def read_cover(
+    sources: Sequence[str | Path],
+    frame: Frame,
+    options: SemanticsOptions,
+    shift: tuple[int, int] = (0, 0),
+) -> tuple[NDArray, Buildings]:
+    """(ny, nx) uint8 classes, moved by whole voxels east and north, and the footprints among the
+    sources."""
+    moved = replace(
+        frame,
+        x=(frame.x[0] - shift[0], frame.x[1] - shift[0]),
+        y=(frame.y[0] - shift[1], frame.y[1] - shift[1]),
+    )
+    found = open_semantics([str(source) for source in sources], moved, options).read(moved)
+    return found.cover, found.buildings
+
+
+def read_image(
+    path: str | Path, frame: Frame, crs: str | None, shift: tuple[float, float] = (0.0, 0.0)
+) -> tuple[NDArray, NDArray]:
+    """(ny, nx, 3) uint8 and (ny, nx) bool: a picture, moved by metres east and north, and where
+    it is."""
+    reader = open_image(path, assume_crs=crs)
+    if shift != (0.0, 0.0):
+        moved = replace(
+            reader.source, transform=Affine.translation(*shift) * reader.source.transform
+        )
+        reader = replace(reader, source=moved)
+    rgba = reader.read(frame).data
+    return np.ascontiguousarray(rgba[..., :3]), rgba[..., 3] > 0

@@ -1,0 +1,150 @@
+"""Overlaps and distributions in plain numpy: voxels, classes seen from above, heights. Docs:
+docs/evaluation.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen.evaluation.patch import Patch, buildings
+from geo_io.legend import classes
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Numbers of things that are in both, in the found alone, and in the true alone. Overlaps
+    can be added."""
+
+    both: int = 0
+    found: int = 0
+    true: int = 0
+
+    def __add__(self, other: Overlap) -> Overlap:
+        return Overlap(self.both + other.both, self.found + other.found, self.true + other.true)
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union; 1 where both are empty."""
+        return _share(self.both, self.both + self.found + self.true)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; 1 where both are empty."""
+        return _share(2 * self.both, 2 * self.both + self.found + self.true)
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 1.0
+
+
+def overlap_of_masks(found: NDArray, true: NDArray) -> Overlap:
+    """Of two bool arrays of one shape."""
+    both = int((found & true).sum())
+    return Overlap(both, int(found.sum()) - both, int(true.sum()) - both)
+
+
+def overlap_of_voxels(found: NDArray, true: NDArray, stride: int = 1) -> Overlap:
+    """Of (n, 3) and (m, 3) int voxels without repetitions, or of the cells of `stride` voxels
+    that they lie in."""
+    a, b = (np.unique(np.floor_divide(rows, stride), axis=0) for rows in (found, true))
+    together = np.concatenate([a, b])
+    both = len(together) - len(np.unique(together, axis=0)) if len(together) else 0
+    return Overlap(both, len(a) - both, len(b) - both)
+
+
+def wasserstein(one: NDArray, other: NDArray) -> float:
+    """Wasserstein-1 distance of two samples of numbers, in their unit; NaN where one is empty."""
+    if not one.size or not other.size:
+        return float("nan")
+    from scipy.stats import wasserstein_distance
+
+    return float(wasserstein_distance(one.ravel(), other.ravel()))
+
+
+@dataclass
+class Agreement:
+    """How worlds agree with their condition and with what stands there in truth, over the patches
+    that were added.
+
+    What is compared are columns that are valid in the truth. `table` gives the numbers.
+    """
+
+    by_class: dict[int, Overlap] = field(default_factory=dict)
+    building: Overlap = field(default_factory=Overlap)
+    voxels: Overlap = field(default_factory=Overlap)
+    cells: Overlap = field(default_factory=Overlap)
+    columns: int = 0
+    right: int = 0
+    holes: int = 0
+    heights: list[NDArray] = field(default_factory=list)
+    true_heights: list[NDArray] = field(default_factory=list)
+    built: list[NDArray] = field(default_factory=list)
+    true_built: list[NDArray] = field(default_factory=list)
+    errors: list[NDArray] = field(default_factory=list)
+
+    def add(self, made: Patch, truth: Patch, cover: NDArray) -> None:
+        """Add one place.
+
+        cover : (ny, nx) uint8, the condition: the class seen from above, 0 where none was given
+        """
+        made.frame.require_lattice(truth.frame)
+        valid = truth.valid
+        here = valid & (cover != 0)
+        for code in np.union1d(np.unique(cover[here]), np.unique(made.cover[here])):
+            if code:
+                found = overlap_of_masks((made.cover == code) & here, (cover == code) & here)
+                self.by_class[int(code)] = self.by_class.get(int(code), Overlap()) + found
+        self.building += overlap_of_masks(buildings(made.cover) & here, buildings(cover) & here)
+        seen, true = made.only(valid).seen(), truth.seen()
+        self.voxels += overlap_of_voxels(seen.xyz, true.xyz)
+        self.cells += overlap_of_voxels(seen.xyz, true.xyz, 8)
+        self.columns += int(valid.sum())
+        self.right += int(((made.cover == cover) & here).sum())
+        self.holes += int((valid & ~made.covered).sum())
+        there = valid & made.covered
+        self.heights.append(made.height[there])
+        self.true_heights.append(truth.height[valid])
+        self.built.append(made.height[there & buildings(made.cover)])
+        self.true_built.append(truth.height[valid & buildings(truth.cover)])
+        self.errors.append(np.abs(made.height - truth.height)[there])
+
+    def table(self) -> dict[str, float]:
+        """The numbers by name.
+
+        class_iou : mean over the classes of the condition, each over all places together
+        building_iou : of the building mask
+        class_right : share of columns that show the class of the condition
+        voxel_iou, cell_iou : of voxels, and of cells of 8 voxels, with what stands there in truth
+        height_w1, building_w1 : Wasserstein-1 distance of the distributions of heights, metres
+        height_error : mean difference of heights in the same column, metres
+        holes : share of columns without a surface voxel
+        """
+        asked = [found for found in self.by_class.values() if found.both + found.true]
+        errors = _joined(self.errors)
+        return {
+            "class_iou": float(np.mean([found.iou for found in asked])) if asked else float("nan"),
+            "building_iou": self.building.iou,
+            "class_right": _share(self.right, self.columns),
+            "voxel_iou": self.voxels.iou,
+            "cell_iou": self.cells.iou,
+            "height_w1": wasserstein(_joined(self.heights), _joined(self.true_heights)),
+            "building_w1": wasserstein(_joined(self.built), _joined(self.true_built)),
+            "height_error": float(errors.mean()) if errors.size else float("nan"),
+            "holes": _share(self.holes, self.columns) if self.columns else 0.0,
+        }
+
+    def class_table(self) -> dict[str, float]:
+        """IoU of each class that the condition has, by the class's name."""
+        names = {land.code: land.name for land in classes()}
+        return {
+            names[code]: found.iou
+            for code, found in sorted(self.by_class.items())
+            if found.both + found.true
+        }
+
+
+def _joined(parts: Sequence[NDArray]) -> NDArray:
+    return np.concatenate(parts).astype(np.float64) if parts else np.zeros(0)

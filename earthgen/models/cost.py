@@ -1,0 +1,191 @@
+"""What a model costs on one tile: parameters, operations and memory, by counting voxels and
+products.
+
+Nothing is computed and no weights are made: networks are built on torch's meta device, and the tile
+is a formula. The tests compare the counts with what torch's own counter sees in a real forward
+pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from earthgen.models.build import empty
+from earthgen.models.presets import PARTS, preset
+from earthgen.sparse.sites import Place, Sites, make_sites
+
+LIVE = 16
+"""Tensors of a level's voxels and channels that a block holds at once. A transformer's second
+half has 4 + 4 hidden ones, its input and norm; attention packs its heads, and memory that was
+freed is not all used again. With 16 the estimate is within a third of what was measured at the
+paper's sizes (docs/models.md)."""
+
+LIVE_MAP = 8
+"""The same of a dense map, whose blocks have nothing to gather."""
+
+TABLE = 220
+"""Bytes a voxel for kernel maps, see docs/sparse.md."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """The cost of one part on one tile.
+
+    Attributes
+    ----------
+    preset, part : names
+    parameters : numbers that are learned
+    tile : columns along an edge
+    voxels : that the part computes on, at its finest level
+    flops : of products, two a multiplication and addition: of encoding and decoding for an
+        autoencoder, of one step for
+        a flow
+    condition_flops : of a flow's conditions, once a tile
+    memory : bytes for the weights in float32 and the activations of a forward pass without
+        gradients, an estimate
+    """
+
+    preset: str
+    part: str
+    parameters: int
+    tile: int
+    voxels: int
+    flops: int
+    condition_flops: int
+    memory: int
+
+
+def accounts(names: Iterable[str]) -> list[Account]:
+    """The cost of every part of presets."""
+    return [account(name, part) for name in names for part in PARTS]
+
+
+def account(preset_name: str, part: str, tile: int | None = None) -> Account:
+    """The cost of a part of a preset.
+
+    tile : columns along an edge, by default the preset's own
+
+    Raises ModelError for another preset or part.
+    """
+    sizes = preset(preset_name)
+    columns = sizes.tile if tile is None else tile
+    model: Any = empty(part, preset_name)
+    parameters = sum(value.numel() for value in model.parameters())
+    if part == "height-flow":
+        flops, conditions = model.flops(columns, columns), 0
+        extents = [
+            ((columns >> level) ** 2, width) for level, width in enumerate(model.config.channels)
+        ]
+        voxels, tables = columns**2, 0
+    else:
+        sites, levels = _sites(part, model, columns, sizes.band)
+        flops = model.flops(sites)
+        conditions = 0
+        if hasattr(model, "cond_net"):
+            conditions = model.cond_net.flops((columns, columns), levels)
+        extents = _extents(part, model, levels)
+        if conditions:
+            extents += [
+                ((columns >> level) ** 2, width)
+                for level, width in enumerate(model.cond_net.config.channels)
+            ]
+        voxels, tables = len(sites), TABLE * max(count for count, _ in extents)
+    numbers = [count * width for count, width in extents]
+    live = 4 * ((LIVE_MAP if part == "height-flow" else LIVE) * max(numbers) + sum(numbers))
+    return Account(
+        preset_name,
+        part,
+        parameters,
+        columns,
+        voxels,
+        flops,
+        conditions,
+        4 * parameters + live + tables,
+    )
+
+
+def _sites(part: str, model: Any, columns: int, band: tuple[int, int]) -> tuple[Sites, list[Sites]]:
+    """What a part computes on: its finest sites, and those of all levels."""
+    shell = terrain_shell(columns, band)
+    if part == "struct-coarse":
+        grid = model.grid(shell.place, (columns, columns, band[1] - band[0]))
+        return grid, [grid if model.config.patch == 1 else grid.parents(2)]
+    if part == "struct-fine":
+        for _ in range(model.config.stride.bit_length() - 1):
+            shell = shell.parents(2)
+    if part == "tex-vae":
+        return shell, [shell]
+    return shell, model.levels(shell) if part == "struct-vae" else model.unet.levels(shell)
+
+
+def _extents(part: str, model: nn.Module, levels: list[Sites]) -> list[tuple[int, int]]:
+    """(voxels, channels) of each level."""
+    config: Any = model.config
+    if part == "struct-vae":
+        found = [(len(there), width) for there, width in zip(levels, config.channels, strict=True)]
+        if not config.early:
+            found += [
+                (8 * len(there), width)
+                for there, width in zip(levels[1:], config.channels, strict=False)
+            ]
+        return found
+    if part == "tex-vae":
+        return [(len(levels[0]), config.channels)]
+    widths = (config.channels,) if part == "struct-coarse" else config.unet.channels
+    return [(len(there), width) for there, width in zip(levels, widths, strict=True)]
+
+
+def terrain_shell(columns: int, band: tuple[int, int]) -> Sites:
+    """The surface voxels of a town on its ground, which in ground-relative space is level: what a
+    tile is like.
+
+    Every 32 voxels stands a block of 14 x 14 columns, 6 to 15 voxels high: 1.5 voxels a column,
+    near the 1.7 of the paper's scenes (220,000 of 360 x 360 columns).
+    """
+    x, y = np.meshgrid(np.arange(columns), np.arange(columns), indexing="ij")
+    inside = (x % 32 < 14) & (y % 32 < 14)
+    top = np.where(inside, 6 + 3 * ((x // 32 + 2 * (y // 32)) % 4), 0)
+    around = np.pad(top, 1, mode="edge")
+    low = np.minimum.reduce(
+        [around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:], top - 1]
+    )
+    count = (top - low).ravel()
+    first = np.repeat(low.ravel(), count)
+    step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    rows = np.column_stack(
+        [
+            np.zeros(len(first), np.int64),
+            np.repeat(x.ravel(), count),
+            np.repeat(y.ravel(), count),
+            first + step - band[0],
+        ]
+    )
+    return make_sites(torch.from_numpy(rows), place=Place(((0, 0, band[0]),)))[0]
+
+
+def markdown(found: Iterable[Account]) -> str:
+    """A table of accounts for docs/models.md."""
+    columns = (
+        "preset",
+        "model",
+        "parameters",
+        "tile",
+        "voxels",
+        "GFLOP",
+        "of conditions",
+        "memory",
+    )
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for one in found:
+        of_conditions = f"{one.condition_flops / 1e9:,.1f}" if one.condition_flops else ""
+        lines.append(
+            f"| {one.preset} | {one.part} | {one.parameters / 1e6:,.2f} M | {one.tile}² | {one.voxels:,} | "
+            f"{one.flops / 1e9:,.1f} | {of_conditions} | {one.memory / 1e6:,.0f} MB |"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,203 @@
+"""A path of cameras as a folder of pictures, with the cameras beside them as nerfstudio's
+transforms.json."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from earthgen.errors import JobError, SplatError, StoreError
+from earthgen.progress import Progress
+from earthgen.render.interfaces import Renderer
+from earthgen.render.interfaces import View as Look
+from earthgen.render.pictures import Tiles, draw
+from earthgen.splats.cameras.camera import Camera
+from earthgen.splats.cameras.poses import Lens, ring
+from earthgen.splats.cameras.transforms_json import View, write_transforms
+from earthgen.world.world import World
+from geo_io.frame import Bounds
+
+LAYERS = ("depth", "normal", "semantics")
+"""What can be written beside the pictures."""
+
+
+def orbit(
+    world: World, count: int, *, width: int = 1280, height: int = 720, bounds: Bounds | None = None
+) -> list[Camera]:
+    """`count` cameras on one turn around a world, or a part of it, that look at its middle from
+    above all of it.
+
+    Raises
+    ------
+    SplatError
+        if there is no camera
+    RegionError
+        if the bounds are empty or do not meet the world
+    """
+    frame = world.part(1, bounds)
+    left, bottom, right, top = frame.bounds
+    layers = world.layers(max(world.levels), bounds)
+    ground, surface = (np.asarray(layers[name].values) for name in ("ground", "surface"))
+    known = np.isfinite(ground).any()
+    middle, highest = (
+        (float(np.nanmedian(ground)), float(np.nanmax(surface))) if known else (0.0, 0.0)
+    )
+    size = max(right - left, top - bottom)
+    lens = Lens(width, height, field_of_view=50.0, crs=frame.crs, vertical_crs=frame.vertical_crs)
+    centre = ((left + right) / 2, (bottom + top) / 2, middle)
+    return ring(
+        centre, 0.85 * size, max(0.5 * size, highest - middle + 10), count, lens, start=200.0
+    )
+
+
+def write_frames(
+    world: World,
+    cameras: Sequence[Camera],
+    out: Path,
+    renderer: Renderer,
+    *,
+    bounds: Bounds | None = None,
+    layers: Sequence[str] = (),
+    video: Path | None = None,
+    fps: float = 25.0,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Draw a picture for each camera, `out`/00000.png and on, and write `out`/transforms.json.
+    Returns the files.
+
+    renderer : draws views of kind "camera"
+    layers : of `LAYERS`; written into folders of their names: depth as TIFF of float32 metres along
+        the view (0 where
+        nothing is), normal as PNG of 0.5 + 0.5 n, semantics as PNG of class codes
+    video : an MP4 to write as well, which needs the package imageio-ffmpeg
+    progress : told of each picture, as task "render"
+
+    Raises
+    ------
+    JobError
+        if a layer is unknown, or a video is wanted without imageio-ffmpeg
+    SplatError, SplatError
+        if there is no camera, they do not fit one file, or they are in another CRS than the world
+    StoreError
+        if a file cannot be written
+    """
+    unknown = [name for name in layers if name not in LAYERS]
+    if unknown:
+        raise JobError(
+            f"there is no layer {unknown[0]!r} of a picture", f"choose of {', '.join(LAYERS)}"
+        )
+    if not cameras:
+        raise SplatError("there is no camera", "give at least one")
+    for camera in cameras:
+        if camera.crs and camera.crs != world.frame.crs:
+            raise SplatError(
+                f"a camera is in {camera.crs}, world {world.path} is in {world.frame.crs}",
+                "give cameras in the world's CRS",
+            )
+    progress = progress or Progress()
+    progress.start("render", len(cameras))
+    files: list[Path] = []
+    views: list[View] = []
+    tiles: Tiles | None = None
+    size = (cameras[0].width, cameras[0].height)
+    with written(out), film(video, size, fps) as show:
+        out.mkdir(parents=True, exist_ok=True)
+        for number, camera in enumerate(cameras):
+            name = f"{number:05d}"
+            pixels = renderer.render(
+                world, Look("camera", bounds=bounds, camera=camera), Progress()
+            )
+            files.append(out / f"{name}.png")
+            Image.fromarray(pixels).save(files[-1])
+            show(pixels)
+            if layers:
+                tiles = tiles or Tiles(world, bounds)
+                files += _layers(tiles, camera, out, name, layers)
+            depth = f"depth/{name}.tif" if "depth" in layers else ""
+            views.append(View(camera, file_path=f"{name}.png", depth_file_path=depth))
+            progress.step(f"{name}.png")
+        files.append(write_transforms(out / "transforms.json", views))
+    return [*files, *([video] if video is not None else [])]
+
+
+def _layers(
+    tiles: Tiles, camera: Camera, out: Path, name: str, layers: Sequence[str]
+) -> list[Path]:
+    """Write what the Gaussians show of one camera beside their colour."""
+    shape = (camera.height, camera.width)
+    arrays: dict[str, NDArray] = {
+        "depth": np.zeros(shape, np.float32),
+        "normal": np.zeros((*shape, 3), np.uint8),
+        "semantics": np.zeros(shape, np.uint8),
+    }
+    for window in draw(tiles.world, camera, tiles=tiles):
+        made, place = window.rendering, window.place
+        arrays["depth"][place] = made.depth.numpy()
+        arrays["semantics"][place] = made.semantics.numpy()
+        normal = made.normal.numpy()
+        length = np.linalg.norm(normal, axis=2, keepdims=True)
+        arrays["normal"][place] = np.rint(127.5 + 127.5 * normal / np.maximum(length, 1e-6))
+    files = []
+    for layer in layers:
+        folder = out / layer
+        folder.mkdir(exist_ok=True)
+        files.append(folder / f"{name}.{'tif' if layer == 'depth' else 'png'}")
+        Image.fromarray(arrays[layer]).save(files[-1])
+    return files
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Where what is below `path` cannot be written: a StoreError."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror or error}", "choose another --out"
+        ) from error
+
+
+@contextmanager
+def film(
+    path: Path | None, size: tuple[int, int], fps: float
+) -> Iterator[Callable[[NDArray], Any]]:
+    """What takes pictures (height, width, 3) uint8 of one size and makes an MP4 of them; of no
+    path, nothing.
+
+    Raises
+    ------
+    JobError
+        if imageio-ffmpeg is not installed
+    """
+    if path is None:
+        yield lambda pixels: None
+        return
+    if importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise JobError(
+            "a video needs the package imageio-ffmpeg",
+            "`pip install imageio-ffmpeg`, or leave --video away",
+        )
+    import imageio_ffmpeg
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.part.mp4")
+    # Pictures with an odd edge lose a line: the common pixel format of MP4 has colours by twos.
+    width, height = size[0] // 2 * 2, size[1] // 2 * 2
+    writer = imageio_ffmpeg.write_frames(
+        str(part), (width, height), fps=fps, quality=8, macro_block_size=2, ffmpeg_log_level="error"
+    )
+    writer.send(None)
+    try:
+        yield lambda pixels: writer.send(np.ascontiguousarray(pixels[:height, :width]))
+        writer.close()
+        part.replace(path)
+    finally:
+        writer.close()
+        part.unlink(missing_ok=True)

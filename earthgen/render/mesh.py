@@ -1,0 +1,446 @@
+"""The surface of a world as quads: the open sides of its voxels, lifted by the terrain.
+
+The sides of voxels that look into the open bound a solid on the voxel lattice, so they close up:
+along every edge run as many sides one way as the other. Each lattice corner is then moved by a
+function of that corner alone: up by the terrain, and by how far the surface that the voxels below
+it stand for lies from their tops. The mesh therefore stays closed, slopes are smooth and roofs keep
+their pitch. Corners take the columns around them into account, those of neighbouring tiles too, so
+that tiles fit to the bit. The mesh is open where the world ends, and has no bottom.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen.voxels.voxels import Splats, Voxels
+from earthgen.world.selection import Selection
+from geo_io.frame import Frame
+
+if TYPE_CHECKING:
+    from earthgen.world.world import World
+
+CACHED_VOXELS = 4_000_000
+"""Whole tiles are kept for their neighbours' sake up to this many voxels in all (about 100 bytes
+each)."""
+
+CORNERS = np.array([[(c >> axis) & 1 for axis in range(3)] for c in range(8)], np.int64)
+"""(8, 3) the corners of a voxel: bit 0 east, bit 1 north, bit 2 up."""
+
+QUADS = np.array(
+    [[0, 4, 6, 2], [1, 3, 7, 5], [0, 1, 5, 4], [2, 6, 7, 3], [0, 2, 3, 1], [4, 5, 7, 6]],
+    np.int64,
+)
+"""(6, 4) the corners of each side, counter-clockwise from outside, in the order of the bits of
+`FACES`."""
+
+NORMALS = np.array(
+    [[-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0], [0, 0, -1], [0, 0, 1]], np.float32
+)
+"""(6, 3) outward normals of the sides, before the terrain lifts them."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a selection has of one tile, and the columns next to it.
+
+    Attributes
+    ----------
+    tile : (tx, ty)
+    frame : of the piece
+    voxels, splats : in the piece, sorted by (y, x, z)
+    ground : (ny + 2, nx + 2) float32 metres on the piece's frame padded by one column, NaN where
+        the world has none
+    start : ((nx + 2) * (ny + 2) + 1,) int64, where each padded column begins in `z`, row by row
+        from the south-west
+    z, faces, lift : (m,) of all voxels of the padded columns: lattice height, sides, and how far
+        above the voxel's
+        top the surface lies that it stands for, metres
+    """
+
+    tile: tuple[int, int]
+    frame: Frame
+    voxels: Voxels
+    splats: Splats
+    ground: NDArray
+    start: NDArray
+    z: NDArray
+    faces: NDArray
+    lift: NDArray
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """The surface of one piece.
+
+    Attributes
+    ----------
+    vertices : (v, 3) float32, east, north, up in metres relative to an anchor; each voxel has its
+        own, so that it
+        can have a colour, and those at one lattice corner are equal to the bit
+    quads : (q, 4) int32, vertices counter-clockwise from outside; they are to be split from the
+        first to the third
+    voxel : (q,) int32, the voxel of each quad
+    side : (q,) uint8, 0 to 5: which of `NORMALS`
+    owner : (v,) int32, the voxel of each vertex
+    """
+
+    vertices: NDArray
+    quads: NDArray
+    voxel: NDArray
+    side: NDArray
+    owner: NDArray
+
+
+def pieces(world: World, selection: Selection) -> Iterator[Piece]:
+    """The pieces of a selection, tile by tile. Memory: a few tiles, and the borders of three rows
+    of them.
+
+    One piece is read ahead in a thread while the caller works on the one before.
+    """
+    reader = _Reader(world, selection.level)
+    with ThreadPoolExecutor(1) as pool:
+        ahead: Future[Piece] | None = None
+        for tx, ty in selection.tiles:
+            frame = selection.tile(world, tx, ty)
+            if frame is None:
+                continue
+            following = pool.submit(reader.piece, tx, ty, frame)
+            if ahead is not None:
+                yield ahead.result()
+            ahead = following
+        if ahead is not None:
+            yield ahead.result()
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Columns of one tile: their ground, and their voxels sorted by (y, x, z)."""
+
+    frame: Frame
+    ground: NDArray
+    xyz: NDArray
+    faces: NDArray
+    lift: NDArray
+
+
+class _Reader:
+    """Reads tiles, and remembers their borders until their neighbours have been served."""
+
+    def __init__(self, world: World, level: int) -> None:
+        self.world = world
+        self.level = level
+        self.finished = set(world.tiles())
+        self.frame = world.level_frame(level)
+        self.ground = world.layers(level)["ground"]  # lazy, and spares reading the other layers
+        self.borders: dict[tuple[int, int], _Columns] = {}
+        self.whole: OrderedDict[tuple[int, int], tuple[Voxels, Splats, NDArray]] = OrderedDict()
+
+    def read(self, tile: tuple[int, int]) -> tuple[Voxels, Splats, NDArray]:
+        """A whole tile: voxels, splats, ground."""
+        if tile not in self.whole:
+            rows, columns = self.frame.slices(self.world.tile_frame(*tile, self.level))
+            ground = np.asarray(self.ground[rows, columns].values)
+            self.whole[tile] = (*self.world.tile_voxels(*tile, self.level), ground)
+            while (
+                len(self.whole) > 1
+                and sum(len(part[0]) for part in self.whole.values()) > CACHED_VOXELS
+            ):
+                self.whole.popitem(last=False)
+        return self.whole[tile]
+
+    def border(self, tile: tuple[int, int]) -> _Columns:
+        """The outermost columns of a tile."""
+        if tile not in self.borders:
+            voxels, splats, ground = self.read(tile)
+            f = voxels.frame
+            x, y = voxels.xyz[:, 0], voxels.xyz[:, 1]
+            rim = (x == f.x[0]) | (x == f.x[1] - 1) | (y == f.y[0]) | (y == f.y[1] - 1)
+            self.borders[tile] = _columns(voxels.take(rim), splats.take(rim), ground)
+        return self.borders[tile]
+
+    def piece(self, tx: int, ty: int, frame: Frame) -> Piece:
+        """What a frame has of a tile. Tiles are to be asked for row by row from the south."""
+        self.borders = {
+            tile: columns for tile, columns in self.borders.items() if tile[1] >= ty - 1
+        }
+        padded = frame.pad(1)
+        size = self.world.tile_size // self.level
+        around = [tile for tile in padded.tiles(size) if tile in self.finished and tile != (tx, ty)]
+        parts = [self.border(tile) for tile in around]
+        voxels, splats, ground = self.read((tx, ty))
+        parts.append(_columns(voxels, splats, ground))
+        # The halo keeps the whole tile's columns too: a crop does not change where the corners are.
+        columns = padded.nx * padded.ny
+        count = np.zeros(columns + 1, np.int64)
+        for part in parts:
+            _count(part.xyz, padded.x[0], padded.y[0], padded.nx, padded.ny, count)
+        start = np.cumsum(count)
+        z = np.empty(start[-1], np.int32)
+        faces = np.empty(start[-1], np.uint8)
+        lift = np.empty(start[-1], np.float32)
+        at = start[:-1].copy()
+        heights = np.full(padded.shape, np.nan, np.float32)
+        for part in parts:
+            _scatter(
+                part.xyz,
+                part.faces,
+                part.lift,
+                padded.x[0],
+                padded.y[0],
+                padded.nx,
+                padded.ny,
+                at,
+                z,
+                faces,
+                lift,
+            )
+            shared = padded.intersection(part.frame)
+            if shared is not None:
+                heights[padded.slices(shared)] = part.ground[part.frame.slices(shared)]
+        if frame != voxels.frame:
+            inside = voxels.inside(frame)
+            voxels, splats = voxels.take(inside, frame), splats.take(inside)
+        return Piece((tx, ty), frame, voxels, splats, heights[::-1], start, z, faces, lift)
+
+
+def _columns(voxels: Voxels, splats: Splats, ground: NDArray) -> _Columns:
+    lift = splats.offset[:, 2] - np.float32(0.5 * voxels.frame.voxel_size)
+    return _Columns(voxels.frame, ground, voxels.xyz, voxels.faces, lift)
+
+
+def surface_mesh(piece: Piece, anchor: tuple[float, float, float]) -> Mesh:
+    """The open sides of a piece's voxels, relative to `anchor` (CRS metres)."""
+    frame = piece.frame
+    xyz = piece.voxels.xyz
+    faces = _open_sides(
+        xyz,
+        piece.voxels.faces,
+        piece.start,
+        piece.z,
+        piece.faces,
+        frame.x[0],
+        frame.y[0],
+        frame.nx,
+        frame.ny,
+    )
+    vertices, quads = _sizes(faces, QUADS)
+    out = Mesh(
+        np.empty((vertices, 3), np.float32),
+        np.empty((quads, 4), np.int32),
+        np.empty(quads, np.int32),
+        np.empty(quads, np.uint8),
+        np.empty(vertices, np.int32),
+    )
+    _build(
+        xyz,
+        faces,
+        corner_heights(piece.ground),
+        piece.start,
+        piece.z,
+        piece.faces,
+        piece.lift,
+        frame.x[0],
+        frame.y[0],
+        frame.nx,
+        frame.voxel_size,
+        np.asarray(anchor, np.float64),
+        CORNERS,
+        QUADS,
+        out.vertices,
+        out.quads,
+        out.voxel,
+        out.side,
+        out.owner,
+    )
+    return out
+
+
+def corner_heights(ground: NDArray) -> NDArray:
+    """(ny + 1, nx + 1) float64 heights of the corners between (ny + 2, nx + 2) columns, rows from
+    the south.
+
+    A corner is as high as the mean of the columns around it that have a height.
+    """
+    values = ground.astype(np.float64)
+    around = (values[:-1, :-1], values[:-1, 1:], values[1:, :-1], values[1:, 1:])
+    total = np.zeros(around[0].shape)
+    number = np.zeros(around[0].shape)
+    for part in around:  # always in this order, so that neighbouring tiles get the same sum
+        known = np.isfinite(part)
+        total += np.where(known, part, 0.0)
+        number += known
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+
+
+@numba.njit(cache=True, nogil=True)
+def _count(xyz, x0, y0, nx, ny, count):  # type: ignore[no-untyped-def]
+    """Count voxels by padded column, into count[column + 1]."""
+    for i in range(xyz.shape[0]):
+        c, r = xyz[i, 0] - x0, xyz[i, 1] - y0
+        if 0 <= c < nx and 0 <= r < ny:
+            count[r * nx + c + 1] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _scatter(xyz, faces, lift, x0, y0, nx, ny, at, z_out, faces_out, lift_out):  # type: ignore[no-untyped-def]
+    """Sort voxels into their columns; each column comes whole from one part, sorted by z."""
+    for i in range(xyz.shape[0]):
+        c, r = xyz[i, 0] - x0, xyz[i, 1] - y0
+        if 0 <= c < nx and 0 <= r < ny:
+            k = at[r * nx + c]
+            at[r * nx + c] = k + 1
+            z_out[k] = xyz[i, 2]
+            faces_out[k] = faces[i]
+            lift_out[k] = lift[i]
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _find(z, low, high, wanted):  # type: ignore[no-untyped-def]
+    """Index of `wanted` in the sorted z[low:high], -1 where it is not."""
+    while high - low > 8:
+        middle = (low + high) >> 1
+        if z[middle] <= wanted:
+            low = middle
+        else:
+            high = middle
+    for k in range(low, high):
+        if z[k] == wanted:
+            return k
+    return -1
+
+
+@numba.njit(cache=True, nogil=True)
+def _solid(z, faces, low, high, wanted):  # type: ignore[no-untyped-def]
+    """Whether height `wanted` of a column is solid, whose surface voxels are z[low:high].
+
+    Between two surface voxels of a column it is solid where they are not open to each other.
+    """
+    for k in range(low, high):
+        if z[k] == wanted:
+            return True
+        if z[k] > wanted:
+            return not faces[k] & 16
+    return high > low and not faces[high - 1] & 32
+
+
+@numba.njit(cache=True, nogil=True)
+def _open_sides(xyz, faces, start, z, all_faces, x0, y0, nx, ny):  # type: ignore[no-untyped-def]
+    """The sides less those on the piece's rim that the neighbouring tile's solid covers.
+
+    Coarse levels are made tile by tile and do not know their neighbours.
+    """
+    out = faces.copy()
+    pitch = nx + 2
+    for i in range(xyz.shape[0]):
+        c, r = xyz[i, 0] - x0, xyz[i, 1] - y0
+        if c > 0 and c < nx - 1 and r > 0 and r < ny - 1:
+            continue
+        for side in range(4):
+            if not faces[i] & (1 << side):
+                continue
+            step = 1 if side & 1 else -1
+            column = (r + 1) * pitch + c + 1 + (step if side < 2 else step * pitch)
+            if _solid(z, all_faces, start[column], start[column + 1], xyz[i, 2]):
+                out[i] &= ~np.uint8(1 << side)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _sizes(faces, quads):  # type: ignore[no-untyped-def]
+    """Numbers of vertices and of quads."""
+    by_faces = np.zeros(64, np.int64)
+    sides = np.zeros(64, np.int64)
+    for f in range(64):
+        used = 0
+        for side in range(6):
+            if f & (1 << side):
+                sides[f] += 1
+                for n in range(4):
+                    used |= 1 << quads[side, n]
+        for c in range(8):
+            by_faces[f] += (used >> c) & 1
+    vertices, total = 0, 0
+    for i in range(faces.shape[0]):
+        vertices += by_faces[faces[i] & 63]
+        total += sides[faces[i] & 63]
+    return vertices, total
+
+
+@numba.njit(cache=True, nogil=True)
+def _build(  # type: ignore[no-untyped-def]
+    xyz,
+    faces,
+    corner,
+    start,
+    z,
+    all_faces,
+    lift,
+    x0,
+    y0,
+    nx,
+    s,
+    anchor,
+    corners,
+    sides,
+    vertices,
+    quads,
+    quad_voxel,
+    quad_side,
+    owner,
+):
+    pitch = nx + 2
+    v, q = 0, 0
+    number = np.empty(8, np.int64)
+    height = np.empty(8, np.float64)
+    for i in range(xyz.shape[0]):
+        used = 0
+        for side in range(6):
+            if faces[i] & (1 << side):
+                for n in range(4):
+                    used |= 1 << sides[side, n]
+        if used == 0:
+            continue
+        for c in range(8):
+            if not used & (1 << c):
+                continue
+            # The corner (cx, cy) of the piece lies between padded columns (cx, cy) and (cx + 1, cy
+            # + 1).
+            cx = xyz[i, 0] - x0 + corners[c, 0]
+            cy = xyz[i, 1] - y0 + corners[c, 1]
+            k = xyz[i, 2] + corners[c, 2]
+            moved, tops = 0.0, 0
+            for around in range(4):
+                column = (cy + (around >> 1)) * pitch + cx + (around & 1)
+                below = _find(z, start[column], start[column + 1], k - 1)
+                if below >= 0 and all_faces[below] & 32:
+                    # A surface that leaves its voxel would fold the mesh; half precision may do
+                    # that.
+                    moved += min(max(lift[below], -s), s)
+                    tops += 1
+            height[c] = corner[cy, cx] + k * s + (moved / tops if tops else 0.0)
+            number[c] = v
+            vertices[v, 0] = (xyz[i, 0] + corners[c, 0]) * s - anchor[0]
+            vertices[v, 1] = (xyz[i, 1] + corners[c, 1]) * s - anchor[1]
+            vertices[v, 2] = height[c] - anchor[2]
+            owner[v] = i
+            v += 1
+        for side in range(6):
+            if not faces[i] & (1 << side):
+                continue
+            # Split along the flatter diagonal: ridges and valleys then run along edges.
+            a, b = sides[side, 0], sides[side, 2]
+            c, d = sides[side, 1], sides[side, 3]
+            turn = 1 if abs(height[c] - height[d]) < abs(height[a] - height[b]) else 0
+            for n in range(4):
+                quads[q, n] = number[sides[side, (n + turn) % 4]]
+            quad_voxel[q] = i
+            quad_side[q] = side
+            q += 1

@@ -1,1 +1,0 @@
-"""Obviously right versions of the sparse operations, in dense torch. Tests compare the fast ones with them."""

@@ -1,0 +1,343 @@
+"""A conformance kit for plugin authors: subclass a class below in your tests, and run pytest.
+
+    from earthgen.testing.backends import GeometryConformance
+
+    class TestMine(GeometryConformance):
+        def backend(self):
+            return MyGeometry()
+
+The checks are those of docs/architecture.md: a world is a function of the place. They run the
+backend's stages in memory, as `Engine.reference` does. pytest is needed only to run them. Sparse
+backends and rasterisers have a function instead, `check_sparse_backend` and `check_rasterizer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from earthgen.engine.compute import Engine
+from earthgen.engine.graph import TILE, Graph, Task
+from earthgen.engine.worker import packed, unpacked
+from earthgen.noise.philox import Noise, Stream
+from earthgen.stages.backends import GeometryBackend, TextureBackend
+from earthgen.stages.block import Block, Inputs
+from earthgen.stages.stage import Read, Stage
+from earthgen.voxels.tile import LEVELS, Tile, crop_tile, join_tiles
+from earthgen.voxels.voxels import (
+    FACES,
+    GEOMETRY_FIELDS,
+    Geometry,
+    Splats,
+    texture_fields,
+)
+from geo_io.frame import Frame
+
+if TYPE_CHECKING:  # the rest of the kit needs no torch
+    pass
+from earthgen.testing.worlds import (
+    CRS,
+    SMALL,
+    open_sides,
+    same_splats,
+    same_tiles,
+    same_voxels,
+    sample_conditions,
+)
+
+
+@dataclass(frozen=True)
+class Recorder(Noise):
+    """Noise that notes which stage draws from which stream, but for what is shared on purpose."""
+
+    owner: str = ""  # the stage that the engine handed this to, whatever it asks for then
+    drawn: dict[tuple[int, int], set[str]] = field(default_factory=dict, compare=False)
+
+    def of_stage(self, stage: str) -> Noise:
+        return replace(self, stage=stage, owner=self.owner or stage)
+
+    def stream(self, name: str) -> Stream:
+        stream = super().stream(name)
+        if self.stage:
+            self.drawn.setdefault(stream.key, set()).add(self.owner)
+        return stream
+
+
+def _once(kit: object, name: str, make: Callable[[], Any]) -> Any:
+    """What `make` gives, kept on the kit's class; pytest makes an object for each check."""
+    attribute = f"_{name}_made"
+    if attribute not in type(kit).__dict__:  # not that of a parent: its backend is another
+        setattr(type(kit), attribute, make())
+    return getattr(type(kit), attribute)
+
+
+class GeometryConformance:
+    """Checks of a geometry backend. Override `backend`, and `conditions` where it needs others."""
+
+    frame = Frame(CRS, 2.0, (341_700, 342_020), (2_769_400, 2_769_640))
+    """Where the checks run: not square, and across a border of most lattices."""
+
+    def backend(self) -> GeometryBackend:
+        """A fresh backend."""
+        raise TypeError("override `backend` to return the backend under test")
+
+    def conditions(self) -> Mapping[str, Any]:
+        """Conditions by name, each with `read(frame)`."""
+        return sample_conditions()
+
+    def texture(self) -> TextureBackend:
+        return PlainTexture()
+
+    def engine(self, frame: Frame, seed: int = 0, noise: Noise | None = None) -> Engine:
+        return Engine(
+            frame, self.backend(), self.texture(), self.conditions(), noise or Noise(seed)
+        )
+
+    def whole(
+        self, frame: Frame, seed: int = 0, size: int = 256, backwards: bool = False
+    ) -> list[Tile]:
+        """The world on `frame` at all levels, put together from tiles of one size."""
+        make = self.engine(frame, seed).reference(size)
+        tiles = [
+            make(tx, ty)
+            for tx, ty in (reversed(list(frame.tiles(size))) if backwards else frame.tiles(size))
+        ]
+        return [
+            join_tiles(
+                frame.coarsen(level) if level > 1 else frame, [levels[n] for levels in tiles]
+            )
+            for n, level in enumerate(LEVELS)
+        ]
+
+    def usual(self) -> list[Tile]:
+        """The world on `frame` in the usual way, made once for all checks."""
+        return _once(self, "usual", lambda: self.whole(self.frame))
+
+    def windows(self, seed: int = 0, noise: Noise | None = None) -> Blocks:
+        """The windows of every stage, near the corner of `frame`, made anew."""
+        return Blocks(self.engine(self.frame, seed, noise), self.frame)
+
+    def known(self) -> Blocks:
+        """The windows of seed 0, made once for all checks."""
+        return _once(self, "known", self.windows)
+
+    def window(self, seed: int | None = None) -> Geometry:
+        """A window of the geometry's last stage: the known one, or one made anew."""
+        blocks = self.known() if seed is None else self.windows(seed)
+        return Geometry.of(blocks.of(blocks.engine.chain.geometry))
+
+    def test_attributes(self) -> None:
+        backend = self.backend()
+        assert backend.name and backend.version, "name and version enter the identity of worlds"
+        stages = backend.stages()
+        assert stages, "a backend is made of stages"
+        assert dict(stages[-1].fields) == GEOMETRY_FIELDS, "the last stage gives GEOMETRY_FIELDS"
+
+    def test_it_travels_to_workers(self) -> None:
+        """A worker process gets the backend pickled."""
+        backend = unpacked(packed(self.backend()))
+        assert [stage.name for stage in backend.stages()] == [
+            stage.name for stage in self.backend().stages()
+        ]
+
+    def test_voxels_lie_in_their_window_once_and_sorted(self) -> None:
+        geometry = self.window()
+        voxels = geometry.voxels
+        assert len(voxels) and voxels.inside(geometry.frame).all()
+        assert np.array_equal(voxels.order(), np.arange(len(voxels))), "sort by (y, x, z)"
+        assert (np.diff(voxels.xyz[:, [1, 0, 2]], axis=0) != 0).any(axis=1).all(), (
+            "a voxel stands twice"
+        )
+        assert (voxels.faces > 0).all(), "a surface voxel has an open side"
+        assert voxels.semantic.max() <= 25 and voxels.semantic.min() >= 1
+
+    def test_every_column_has_a_top(self) -> None:
+        geometry = self.window()
+        x, y, _ = geometry.voxels.xyz[(geometry.voxels.faces & FACES["+z"]) > 0].T
+        frame = geometry.frame
+        seen = np.zeros(frame.shape, bool)
+        seen[frame.y[1] - 1 - y, x - frame.x[0]] = True
+        assert seen.all(), f"{(~seen).sum()} columns have no voxel that is open above"
+        assert np.isfinite(geometry.ground).all()
+
+    def test_surface_is_closed(self) -> None:
+        """No holes: where a voxel is closed sideways, the neighbouring column has a voxel or is
+        solid there."""
+        geometry = self.window()
+        assert open_sides(geometry.voxels) == 0
+
+    def test_normals_are_unit_and_offsets_small(self) -> None:
+        geometry = self.window()
+        assert np.allclose(np.linalg.norm(geometry.normal, axis=1), 1, atol=1e-3)
+        assert (np.abs(geometry.offset[:, :2]) <= 0.501 * geometry.frame.voxel_size).all()
+
+    def test_same_seed_same_bits(self) -> None:
+        left, right = self.window(), self.window(seed=0)
+        assert same_voxels(left.voxels, right.voxels)
+        for name in ("ground", "offset", "normal"):
+            assert np.array_equal(getattr(left, name), getattr(right, name))
+
+    def test_seed_zero_is_a_seed_and_the_next_is_another_world(self) -> None:
+        assert same_geometry(self.window(), self.window(seed=0))
+        assert not same_geometry(self.window(), self.window(seed=1))
+
+    def test_stages_share_no_noise(self) -> None:
+        """What one stage draws no other does, but for what it takes from `noise.shared()`."""
+        noise = Recorder(0)
+        blocks = self.windows(noise=noise)
+        for stage in blocks.engine.chain.stages:
+            blocks.of(stage.name)
+        twice = {key: sorted(stages) for key, stages in noise.drawn.items() if len(stages) > 1}
+        assert not twice, f"stages draw from the same streams: {twice}"
+
+    def test_any_tile_size_gives_the_same_world(self) -> None:
+        for size in (SMALL, 512):
+            assert same_levels(self.usual(), self.whole(self.frame, size=size)), (
+                f"tiles of {size} differ"
+            )
+
+    def test_any_order_gives_the_same_world(self) -> None:
+        assert same_levels(self.usual(), self.whole(self.frame, backwards=True))
+
+    def test_crop_equals_whole(self) -> None:
+        whole = self.usual()
+        (x, nx), (y, ny) = (self.frame.x[0], self.frame.nx), (self.frame.y[0], self.frame.ny)
+        inner = replace(
+            self.frame,
+            x=(x + min(37, nx // 3), x + min(90, nx - 5)),
+            y=(y + min(11, ny // 3), y + min(171, ny - 3)),
+        )
+        parts = self.whole(inner)
+        for level, tile, part in zip(LEVELS, whole, parts, strict=True):
+            assert same_tiles(crop_tile(tile, part.frame), part), f"level {level} of a crop differs"
+
+    def test_negative_lattice(self) -> None:
+        frame = replace(self.frame, x=(-40, 24), y=(-30, 18))
+        assert same_levels(self.whole(frame, size=SMALL), self.whole(frame, size=256))
+
+    def test_windows_agree_where_they_overlap(self) -> None:
+        """Margins and cores are the same place: a voxel stands in both or in none."""
+        blocks = self.known()
+        stage = blocks.engine.chain[blocks.engine.chain.geometry]
+        left, right = Geometry.of(blocks.of(stage.name)), Geometry.of(blocks.of(stage.name, 1))
+        meet = left.frame.intersection(right.frame)
+        if meet is None:
+            assert stage.margin == 0
+            return
+        one, other = (g.voxels.take(g.voxels.inside(meet), meet) for g in (left, right))
+        assert np.array_equal(one.xyz, other.xyz) and np.array_equal(one.semantic, other.semantic)
+
+
+class TextureConformance(GeometryConformance):
+    """Checks of a texture backend. Override `texture`; `backend` is then the geometry it is
+    tried on."""
+
+    def splats(self, seed: int | None = None) -> tuple[Geometry, Splats]:
+        """A window of the texture's last stage, and the geometry in it: the known one, or one
+        made anew."""
+        blocks = self.known() if seed is None else self.windows(seed)
+        chain = blocks.engine.chain
+        block = blocks.of(chain.texture)
+        return Geometry.of(blocks.of(chain.geometry).crop(block.frame)), Splats.of(block)
+
+    def test_texture_fields(self) -> None:
+        texture = self.texture()
+        stages = texture.stages(self.backend().stages()[-1])
+        assert (
+            texture.name
+            and texture.version
+            and dict(stages[-1].fields) == texture_fields(texture.sh_degree)
+        )
+
+    def test_one_sound_gaussian_a_voxel(self) -> None:
+        geometry, splats = self.splats()
+        n, k = len(geometry.voxels), (self.texture().sh_degree + 1) ** 2
+        shapes = {
+            "offset": (n, 3),
+            "scale": (n, 2),
+            "rotation": (n, 4),
+            "opacity": (n,),
+            "sh": (n, k, 3),
+        }
+        for name, shape in shapes.items():
+            values = getattr(splats, name)
+            assert values.shape == shape and values.dtype == np.float32, name
+            assert np.isfinite(values).all(), name
+        assert (
+            (splats.scale > 0).all() and (splats.opacity > 0).all() and (splats.opacity <= 1).all()
+        )
+        assert np.allclose(np.linalg.norm(splats.rotation, axis=1), 1, atol=1e-3)
+
+    def test_texture_same_seed_same_bits(self) -> None:
+        assert same_splats(self.splats()[1], self.splats(seed=0)[1])
+
+
+@dataclass
+class Blocks:
+    """Windows of the stages of an engine, made in memory where they are asked for."""
+
+    engine: Engine
+    corner: Frame
+    known: dict[Task, Block] = field(default_factory=dict)
+
+    def of(self, stage: str, east: int = 0) -> Block:
+        """The window of a stage that holds the corner's south-west voxel, or one `east` of it."""
+        found = self.engine.chain[stage]
+        return self.fetch(
+            Task(
+                found.name, self.corner.x[0] // found.pitch + east, self.corner.y[0] // found.pitch
+            )
+        )
+
+    def fetch(self, task: Task) -> Block:
+        if task not in self.known:
+            self.known[task] = self.engine.block(task, self.graph(task), self.fetch)
+        return self.known[task]
+
+    def graph(self, task: Task) -> Graph:
+        """A graph that has a task for every window: nothing is fused into a tile."""
+        graph = self.engine.graph(SMALL)
+        graph.groups = {
+            TILE: (),
+            **{stage.name: (stage.name,) for stage in self.engine.chain.stages},
+        }
+        return graph
+
+
+def same_geometry(left: Geometry, right: Geometry) -> bool:
+    dense = all(
+        np.array_equal(getattr(left, name), getattr(right, name))
+        for name in ("ground", "offset", "normal")
+    )
+    return dense and same_voxels(left.voxels, right.voxels)
+
+
+def same_levels(left: list[Tile], right: list[Tile]) -> bool:
+    return all(same_tiles(one, other) for one, other in zip(left, right, strict=True))
+
+
+class PlainTexture:
+    """The least a texture can be: every voxel in one grey. For tests of geometry."""
+
+    name = "plain"
+    version = "2"
+    requires: tuple[str, ...] = ()
+    sh_degree = 0
+
+    def stages(self, geometry: Stage) -> list[Stage]:
+        return [Stage("plain", geometry.step, texture_fields(0), self.grey, (Read("geometry"),))]
+
+    def grey(self, window: Frame, inputs: Inputs, noise: Noise) -> Block:
+        geometry = Geometry.of(inputs["geometry"])
+        n, s = len(geometry.voxels), window.voxel_size
+        rotation = np.tile(np.array([1, 0, 0, 0], np.float32), (n, 1))
+        return Splats(
+            geometry.offset,
+            np.full((n, 2), 0.6 * s, np.float32),
+            rotation,
+            np.ones(n, np.float32),
+            np.zeros((n, 1, 3), np.float32),
+        ).block(geometry.voxels)

@@ -1,0 +1,117 @@
+"""TODO docstring of earthgen.testing.backends.rasterizer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from earthgen.splats.raster.model import Rasterizer
+
+if TYPE_CHECKING:  # the rest of the kit needs no torch
+    import torch
+
+    from earthgen.splats.cameras.camera import Camera
+    from earthgen.splats.tensors import SplatTensors
+
+
+def check_rasterizer(rasterizer: Rasterizer, device: str = "cpu") -> None:
+    """Compare a rasteriser with the reference: pictures and gradients, but for what it says it does
+    differently.
+
+        def test_mine():
+            check_rasterizer(MyRasterizer())
+
+    device : torch device to draw on. A rasteriser that is not for this machine or device has to say
+        so, and nothing
+        else is asked of it.
+
+    Raises AssertionError with what differs, and where.
+    """
+    import torch
+
+    from earthgen.splats.raster.reference import rasterize_reference
+
+    assert rasterizer.name and all(isinstance(name, str) for name in rasterizer.devices), (
+        "name and devices are texts"
+    )
+    assert isinstance(rasterizer.unavailable(), str), "`unavailable` gives a text that says why"
+    if rasterizer.unavailable() or torch.device(device).type not in rasterizer.devices:
+        return
+    for name, splats, camera in _splat_scenes(device):
+        background = torch.tensor((0.1, 0.2, 0.3), device=device)
+        made = rasterizer.rasterize(splats, camera, background)
+        expected = rasterize_reference(splats, camera, background=background)
+        assert made.camera == camera, f"{name}: it names another camera"
+        for output in (
+            "rgb",
+            "alpha",
+            "depth",
+            "median_depth",
+            "normal",
+            "distortion",
+            "semantics",
+        ):
+            found, wanted = getattr(made, output), getattr(expected, output)
+            assert found.shape == wanted.shape, f"{name}: {output} has shape {tuple(found.shape)}"
+            assert found.dtype == wanted.dtype, f"{name}: {output} is {found.dtype}"
+            if output in rasterizer.differs:
+                continue
+            # Some roundings of float32; at a few pixels they decide whether a Gaussian is drawn.
+            off = ((found.double() - wanted.double()).abs() > 1e-3).double().mean()
+            assert off <= 0.01, f"{name}: {output} differs at {off:.1%} of the pixels"
+            if not len(splats) or output == "semantics":
+                continue
+            assert found.requires_grad, f"{name}: {output} has no gradient"
+            inputs = [splats.means, splats.scales, splats.rotations, splats.opacities, splats.sh]
+            one, other = (
+                torch.autograd.grad(
+                    given.square().sum(), inputs, retain_graph=True, allow_unused=True
+                )
+                for given in (found, wanted)
+            )
+            for what, ours, theirs in zip(
+                ("means", "scales", "rotations", "opacities", "sh"), one, other, strict=True
+            ):
+                if theirs is None or not theirs.any():
+                    continue
+                assert ours is not None, f"{name}: {output} gives {what} no gradient"
+                error = (ours - theirs).norm() / theirs.norm()
+                # Depths do not depend on scales but for roundings.
+                small = theirs.norm() < 1e-4
+                assert error < 0.02 or small, (
+                    f"{name}: the gradient of {output} to {what} is {error:.1%} off"
+                )
+
+
+def _splat_scenes(device: str) -> list[tuple[str, SplatTensors, Camera]]:
+    """Small Gaussians before a pinhole and an orthographic camera, and none."""
+    import torch
+
+    from earthgen.splats.cameras.camera import look_at
+    from earthgen.splats.tensors import SplatTensors
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=random).to(device)
+
+    scenes = []
+    for count in (150, 0):
+        random = torch.Generator().manual_seed(count)
+        turns = torch.nn.functional.normalize(torch.randn((count, 4), generator=random), dim=1).to(
+            device
+        )
+        splats = SplatTensors(
+            means=((draw(count, 3) - 0.5) * 4).requires_grad_(),
+            scales=(draw(count, 2) * 0.1 + 0.05).requires_grad_(),
+            rotations=turns.requires_grad_(),
+            opacities=(draw(count) * 0.8 + 0.1).requires_grad_(),
+            sh=(draw(count, 4, 3) - 0.5).requires_grad_(),
+            semantics=(draw(count) * 5).to(torch.uint8) + 1,
+            anchor=(500_000.0, 5_500_000.0, 100.0),
+        )
+        eye, target = (500_001.0, 5_499_993.0, 104.0), splats.anchor
+        pinhole = look_at(eye, target, width=50, height=35, field_of_view=45)
+        orthographic = look_at(eye, target, width=50, height=35, metres_per_pixel=0.1)
+        scenes += [
+            (f"{count} Gaussians, {camera.kind}", splats, camera)
+            for camera in (pinhole, orthographic)
+        ]
+    return scenes

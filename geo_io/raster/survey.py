@@ -1,0 +1,33 @@
+"""The places of a region at which a raster is surveyed, part by part so that memory does not
+grow with the region."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from geo_io.frame import Frame
+from geo_io.raster.grid import grid_for
+from geo_io.raster.source import RasterSource
+
+PART_PIXELS = 1024
+"""About as many pixels of the raster are read along each edge of a part."""
+
+PART_CELLS = (16, 1024)
+"""Parts have at least and at most so many places along each edge."""
+
+
+def survey_parts(
+    source: RasterSource, frame: Frame, places: int, pixels: int = PART_PIXELS
+) -> Iterator[Frame]:
+    """Frames that together cover a region with no more than `places` coarse cells along its
+    longer side."""
+    coarse = frame.coarsen(max(1, math.ceil(max(frame.shape) / places)))
+    scale = grid_for(source, coarse.voxel_size, average=False).stride * min(source.pixel_metres)
+    size = PART_CELLS[1]
+    while size * coarse.voxel_size / scale > pixels and size > PART_CELLS[0]:
+        size //= 2
+    for tx, ty in coarse.tiles(size):
+        part = coarse.intersection(coarse.tile(tx, ty, size))
+        assert part is not None  # tiles() only gives tiles that meet the frame
+        yield part

@@ -1,0 +1,66 @@
+"""Regions that come from files: polygons of a vector layer, or the extent of a raster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import shapely
+from numpy.typing import NDArray
+from rasterio.features import geometry_mask
+
+from geo_io.errors import InputError, RegionError
+from geo_io.frame import Frame
+from geo_io.raster.source import open_raster
+from geo_io.region.region import frame_from_polygons, frame_from_raster
+from geo_io.vector.source import open_vector, split_layer
+
+
+def is_raster(source: Any) -> bool:
+    """Whether a source is a raster: an xarray.DataArray, or a file that GDAL opens as one."""
+    if not isinstance(source, str | Path):
+        return hasattr(source, "rio") or type(source).__name__ == "DataArray"
+    path, layer = split_layer(source)
+    if layer is not None or not Path(path).exists():
+        return False
+    try:
+        with rasterio.open(path) as dataset:
+            return bool(dataset.count > 0)
+    except rasterio.errors.RasterioIOError:
+        return False
+
+
+def frame_from_file(
+    source: Any, *, assume_crs: str | None = None, **kind: Any
+) -> tuple[Frame, shapely.Geometry | None]:
+    """The frame of a region file, and the union of its polygons in the frame's CRS (None for a
+    raster's extent).
+
+    kind : crs, voxel_size, band and vertical_crs as of `geo_io.region.region.frame_from_bbox`
+
+    Raises
+    ------
+    InputError, RegionError
+        if the file cannot be read, or has no polygons
+    """
+    if is_raster(source):
+        return frame_from_raster(open_raster(source, assume_crs=assume_crs), **kind), None
+    layer = open_vector(source, assume_crs=assume_crs)
+    if layer.bounds is None:
+        raise RegionError(f"{layer.name} holds no features", "give a file with polygons")
+    left, bottom, right, top = layer.bounds
+    if not all(np.isfinite(layer.bounds)):
+        raise InputError(f"{layer.name} has no finite extent", "repair the file")
+    features = layer.read(layer.crs, (left - 1, bottom - 1, right + 1, top + 1), columns=())
+    return frame_from_polygons(
+        features.geometry.to_numpy(), layer.crs, name=f"region {layer.name}", **kind
+    )
+
+
+def inside(frame: Frame, region: shapely.Geometry) -> NDArray:
+    """(ny, nx) bool: the cells of `frame` whose centre lies in `region` (in the frame's CRS)."""
+    if not shapely.intersects(region, shapely.box(*frame.bounds)):
+        return np.zeros(frame.shape, bool)
+    return np.asarray(geometry_mask([region], frame.shape, frame.transform, invert=True))

@@ -1,0 +1,71 @@
+"""The classes of vector features, by a legend and their attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from geo_io.legend import ABSENT, UNKNOWN, UNMAPPED, Crosswalk, Rule, normalise
+from geo_io.semantics.attributes import values_of
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the features of a layer are classified: a crosswalk, and the layer name that it goes
+    by."""
+
+    crosswalk: Crosswalk
+    layer: str
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Class code (n,) uint8, line width (n,) float64 (NaN: none said) and value (n,) text of
+    features."""
+
+    code: NDArray
+    width: NDArray
+    value: NDArray
+
+
+def classify(table: pd.DataFrame, choice: Choice) -> Classified:
+    """Apply a crosswalk to attributes, once for each combination of values that occurs."""
+    rules = choice.crosswalk.matching_rules([str(name) for name in table.columns])
+    fields = list(dict.fromkeys(field for field, _ in rules))
+    rows = (
+        list(zip(*(values_of(table[field]) for field in fields), strict=True))
+        if fields
+        else [()] * len(table)
+    )
+    place: dict[tuple[Any, ...], int] = {}
+    inverse = np.array([place.setdefault(row, len(place)) for row in rows], np.int64)
+    columns = {field: [row[k] for row in place] for k, field in enumerate(fields)}
+    code, width = choice.crosswalk.classify(columns, choice.layer, len(place))
+    value = np.array(
+        [_value_text(dict(zip(fields, row, strict=True)), rules, choice) for row in place], object
+    )
+    return Classified(code[inverse], width[inverse], value[inverse])
+
+
+def _value_text(row: Mapping[str, Any], rules: list[tuple[str, Rule]], choice: Choice) -> str:
+    """The value that decides: of the rule that maps it, else the first that is there; "" if there
+    is none.
+
+    Rules that map to nothing but "unknown" only sort out (features under construction and the
+    like): their fields do not say what a feature is.
+    """
+    deciding = next((field for field, rule in rules if rule.lookup(row[field]) != UNMAPPED), None)
+    if deciding is None and choice.crosswalk.layer_class(choice.layer) != UNMAPPED:
+        return f"layer {choice.layer}"
+    naming = (
+        field for field, rule in rules if any(code != UNKNOWN for code in rule.values.values())
+    )
+    deciding = deciding or next(
+        (field for field in naming if normalise(row[field]) not in ABSENT), None
+    )
+    return "" if deciding is None else f"{deciding}={normalise(row[deciding])}"

@@ -1,0 +1,160 @@
+"""Vector features made ready for reading windows: classified, simple, lines made wide, in the
+order of painting."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import shapely
+from numpy.typing import NDArray
+
+from geo_io.frame import Bounds, Frame
+from geo_io.legend import UNKNOWN, UNMAPPED, classes, codes
+from geo_io.semantics.attributes import (
+    CROWN_FIELDS,
+    HEIGHT_FIELDS,
+    WIDEST,
+    expand_tags,
+    first_metres,
+    heights,
+    line_widths,
+    underground,
+)
+from geo_io.semantics.classify import Choice, Classified, classify
+from geo_io.semantics.packed_features import Packed, Seen, pack, painting_order
+from geo_io.vector.repair import simple_parts
+from geo_io.vector.source import VectorSource
+
+TALLEST_TREE = 130.0
+"""Metres; tree heights above this are errors of the source. The tallest living tree has 116 m."""
+
+WIDEST_CROWN = 60.0
+"""Metres; likewise for crowns."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """All features that meet an area, prepared.
+
+    `packed` is what windows see, its trees those within the area (half-open, so that areas side by
+    side share none). All else is for a survey: `width`, metres, is that of lines; `dropped_bounds`
+    (m, 4) are in the source's CRS.
+    """
+
+    fid: NDArray
+    geometry: NDArray
+    classified: Classified
+    width: NDArray
+    hidden: NDArray
+    repaired: NDArray
+    dropped: NDArray
+    dropped_bounds: NDArray
+    packed: Packed
+
+
+def prepare(source: VectorSource, choice: Choice, columns: list[str], area: Frame) -> Block:
+    """Read, classify and prepare all features that meet an area."""
+    features = source.features(area.crs, area.bounds, columns)
+    table = expand_tags(features.table)
+    geometry = np.asarray(features.table.geometry.values, object)
+    classified = classify(features.table, choice)
+    code = classified.code
+    land = {land.name: land.code for land in classes()}
+    hidden = underground(table, np.isin(code, [land["river"], land["lake"], land["sea"]]))
+    width = line_widths(table, code == land["road"])
+    for other in (classified.width, _class_widths()[np.where(code == UNMAPPED, UNKNOWN, code)]):
+        width = np.where(np.isnan(width), np.minimum(other, WIDEST), width)
+    shown = ~hidden & (code != UNMAPPED) & (code != UNKNOWN)
+    return Block(
+        features.fid,
+        geometry,
+        classified,
+        width,
+        hidden,
+        features.repaired,
+        features.dropped,
+        features.dropped_bounds,
+        _shapes_and_trees(
+            table, features.fid, geometry, code, width, np.flatnonzero(shown), area.bounds
+        ),
+    )
+
+
+def _shapes_and_trees(
+    table: pd.DataFrame,
+    fid: NDArray,
+    geometry: NDArray,
+    code: NDArray,
+    width: NDArray,
+    shown: NDArray,
+    area: Bounds,
+) -> Packed:
+    parts, row = simple_parts(geometry[shown])
+    row = shown[row]
+    dimension = shapely.get_dimensions(parts)
+    wide = (dimension == 1) & ~np.isnan(width[row])
+    strips, strip_of = simple_parts(
+        shapely.buffer(
+            parts[wide], width[row[wide]] / 2, cap_style="flat", join_style="round", quad_segs=4
+        )
+    )
+    shapes = np.concatenate([parts[dimension == 2], strips])
+    of_areas, of_strips = row[dimension == 2], row[wide][strip_of]
+    of = np.concatenate([of_areas, of_strips])
+    part = np.concatenate(
+        [np.arange(len(rows)) - np.searchsorted(rows, rows) for rows in (of_areas, of_strips)]
+    )
+    is_area = np.arange(len(shapes)) < len(of_areas)
+    there = ~shapely.is_empty(shapes)
+    shapes, of, part, is_area = shapes[there], of[there], part[there], is_area[there]
+    size = shapely.area(shapes)
+    key = place_keys(
+        shapely.get_x(shapely.centroid(shapes)),
+        shapely.get_y(shapely.centroid(shapes)),
+        np.sqrt(size),
+    )
+
+    tree = (dimension == 0) & (code[row] == codes()["tree"])
+    xy = shapely.get_coordinates(parts[tree]).reshape(-1, 2)
+    within = (
+        (xy[:, 0] >= area[0]) & (xy[:, 0] < area[2]) & (xy[:, 1] >= area[1]) & (xy[:, 1] < area[3])
+    )
+    xy, of_tree = xy[within], row[tree][within]
+    seen = Seen(
+        shapes=shapes,
+        code=code[of],
+        key=key,
+        height=heights(table)[of],
+        is_area=is_area,
+        xy=xy,
+        tree_height=first_metres(table, HEIGHT_FIELDS, TALLEST_TREE)[of_tree],
+        crown=first_metres(table, CROWN_FIELDS, WIDEST_CROWN)[of_tree],
+        tree_key=place_keys(xy[:, 0], xy[:, 1], np.zeros(len(xy))),
+    )
+    order = painting_order(seen, fid[of], part)
+    return pack(seen.take(order, np.arange(len(xy))), fid[of][order], part[order])
+
+
+@functools.cache
+def _class_widths() -> NDArray:
+    """(26,) width of lines by class code, NaN where a line makes no sense."""
+    return np.array([np.nan] + [np.nan if land.width is None else land.width for land in classes()])
+
+
+def place_keys(x: NDArray, y: NDArray, size: NDArray) -> NDArray:
+    """(n,) uint64 keys of things by where they are: rounded to the metre, so that the same
+    footprint has the same key in whatever file and CRS it came (but for the few that lie at the
+    edge of the rounding).
+
+    Parameters
+    ----------
+    x, y : (n,) float64, CRS metres
+    size : (n,) float64, metres
+    """
+    rows = np.column_stack([np.rint(x), np.rint(y), np.rint(size)]).astype("<i8")
+    digests = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
+    return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)

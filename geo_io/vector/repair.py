@@ -1,0 +1,67 @@
+"""Geometry made 2D, reprojected, valid and simple."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyproj
+import shapely
+from numpy.typing import NDArray
+
+from geo_io.crs import transformer
+
+
+def clean(geometry: NDArray, source: str, target: str) -> tuple[NDArray, NDArray]:
+    """2D, reprojected, valid geometry (None where nothing is left), and which of them were
+    repaired."""
+    result = np.array(geometry, object, copy=True)
+    result[shapely.is_missing(result) | shapely.is_empty(result)] = None
+    result = shapely.force_2d(result)
+    if source != target:
+        result = _reproject(result, source, target)
+    there = ~shapely.is_missing(result)
+    # Infinite where the CRS does not reach, NaN where the file says so.
+    there &= np.isfinite(shapely.bounds(result)).all(axis=1)
+    result[~there] = None
+    broken = there & ~shapely.is_valid(result)
+    result[broken] = [_repair(shape) for shape in result[broken]]
+    return result, broken
+
+
+def _reproject(geometry: NDArray, source: str, target: str) -> NDArray:
+    # A straight edge is no longer straight in another CRS. Edges so long that it shows get points
+    # in between.
+    step = 0.02 if pyproj.CRS(source).is_geographic else 2000.0
+    bounds = shapely.bounds(geometry)
+    large = np.fmax(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1]) > step
+    geometry[large] = shapely.segmentize(geometry[large], step)
+    change = transformer(source, target)
+    moved = shapely.transform(
+        geometry,
+        lambda xy: np.column_stack(change.transform(xy[:, 0], xy[:, 1])) if len(xy) else xy,
+    )
+    return np.asarray(moved, object)
+
+
+def _repair(shape: shapely.Geometry) -> shapely.Geometry | None:
+    """The valid geometry of the same dimension, None where nothing is left of it."""
+    dimension = shapely.get_dimensions(shape)
+    valid = shapely.make_valid(shape, method="structure", keep_collapsed=False)
+    parts = simple_parts(np.array([valid], object))[0]
+    parts = parts[(shapely.get_dimensions(parts) == dimension) & ~shapely.is_empty(parts)]
+    if len(parts) == 0:
+        return None
+    collect = (shapely.MultiPoint, shapely.MultiLineString, shapely.MultiPolygon)[dimension]
+    result: shapely.Geometry = parts[0] if len(parts) == 1 else collect(list(parts))
+    return result
+
+
+def simple_parts(geometry: NDArray) -> tuple[NDArray, NDArray]:
+    """Polygons, LineStrings and Points of geometries however nested, and for each the index it
+    came from."""
+    parts, index = shapely.get_parts(geometry, return_index=True)
+    while (
+        shapely.get_type_id(parts) > 3
+    ).any():  # 4 to 7 are the Multi... and the GeometryCollection
+        parts, inner = shapely.get_parts(parts, return_index=True)
+        index = index[inner]
+    return parts, index

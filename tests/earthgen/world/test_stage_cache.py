@@ -1,0 +1,127 @@
+"""StageCache: blocks come back whole or not at all, from any place a world can lie at, and
+disturb no reader."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray
+import zarr
+
+from earthgen.errors import StoreError
+from earthgen.stages.block import Block
+from earthgen.world.layout import STAGES
+from earthgen.world.stage_cache import StageCache
+from earthgen.world.store import Store, create_store, open_store
+from geo_io.frame import Frame
+from tests.helpers.places import bucket, place  # noqa: F401 - fixtures
+
+FRAME = Frame("EPSG:32632", 1.0, (0, 64), (0, 64))
+
+
+def start(where: Path | str, seed: int = 1) -> Store:
+    return create_store(
+        where, FRAME, 64, {"identity": {"seed": seed}, "provenance": {}, "settings": {}}
+    )
+
+
+def block(value: int) -> Block:
+    xyz = np.array([[1, 2, 3], [4, 5, 6]], np.int32)
+    return Block(
+        FRAME, {"ground": np.full(FRAME.shape, value, np.float32)}, xyz, {"sh": np.ones((2, 1, 3))}
+    )
+
+
+def test_blocks_come_back(place: Path | str) -> None:  # noqa: F811
+    scratch = StageCache(start(place))
+    assert (
+        scratch.load("coarse", 0, 0) is None
+        and not scratch.has("coarse", 0, 0)
+        and not list(scratch.listing())
+    )
+    odd = "../a stage.of/x"
+    scratch.save("coarse", -3, 4, block(1))
+    scratch.save("coarse", -3, 4, block(2))
+    scratch.save(odd, 0, -1, block(3))
+    found = StageCache(open_store(place)).load("coarse", -3, 4)
+    assert found is not None and found.frame == FRAME and found.xyz is not None
+    assert found["ground"][0, 0] == 2 and found["sh"].shape == (2, 1, 3)
+    assert sorted(scratch.listing()) == [(odd, 0, -1), ("coarse", -3, 4)]
+    assert scratch.has("coarse", -3, 4) and scratch.has(odd, 0, -1)
+    scratch.remove("coarse", -3, 4)
+    scratch.remove("coarse", -3, 4)
+    assert list(scratch.listing()) == [(odd, 0, -1)]
+    scratch.clear()
+    scratch.clear()
+    assert list(scratch.listing()) == []
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda data: data[:-9], lambda data: b"", lambda data: data[:99] + b"~" + data[100:]]
+)
+def test_a_torn_block_is_none(tmp_path: Path, spoil: object) -> None:
+    scratch = StageCache(start(tmp_path / "w.zarr"))
+    scratch.save("coarse", 1, 1, block(1))
+    (file,) = [path for path in (tmp_path / "w.zarr" / STAGES).rglob("*") if path.is_file()]
+    file.write_bytes(spoil(file.read_bytes()))  # type: ignore[operator]
+    assert scratch.load("coarse", 1, 1) is None and scratch.has("coarse", 1, 1)
+
+
+def test_readers_do_not_see_it(tmp_path: Path) -> None:
+    path = tmp_path / "w.zarr"
+    before = sorted(
+        name for name, _ in zarr.open_group(str(start(path).path), mode="r").members(max_depth=None)
+    )
+    scratch = StageCache(open_store(path, "r+"))
+    scratch.save("coarse", 0, 0, block(1))
+    (path / "index" / ".lock").touch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        root = zarr.open_group(str(path), mode="r")
+        assert sorted(name for name, _ in root.members(max_depth=None)) == before
+        assert root["index"].nchunks_initialized == 0
+        names = set(
+            xarray.open_zarr(str(path), consolidated=False, drop_variables=["index"]).variables
+        )
+    assert names == {"ground", "surface", "semantics", "rgb", "x", "y", "spatial_ref"}
+
+
+def test_sweep_leaves_what_is_of_use(tmp_path: Path) -> None:
+    path = tmp_path / "w.zarr"
+    store = start(path)
+    scratch = StageCache(store)
+    scratch.save("coarse", 0, 0, block(1))
+    other = store.folder.path / STAGES / "0123456789abcdef" / "coarse"
+    other.mkdir(parents=True)
+    (other / "1_1").write_bytes(b"of another world")
+    (path / "ground" / "c.0123.partial").write_bytes(b"half")
+    (other.parent.parent / store.key / "coarse" / "5_5.77.partial").write_bytes(b"half")
+    assert store.sweep() == 3
+    assert not other.parent.exists() and not list(path.rglob("*.partial"))
+    assert (
+        list(scratch.listing()) == [("coarse", 0, 0)] and scratch.load("coarse", 0, 0) is not None
+    )
+    assert store.sweep() == 0
+
+
+def test_a_lost_disk_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch = StageCache(start(tmp_path / "w.zarr"))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(StoreError, match=r"disk.*full.*--resume"):
+        scratch.save("coarse", 0, 0, block(1))
+    monkeypatch.undo()
+    assert not list((tmp_path / "w.zarr").rglob("*.partial"))
+
+
+def test_another_identity_has_another_folder(tmp_path: Path) -> None:
+    one, two = StageCache(start(tmp_path / "a.zarr", 1)), StageCache(start(tmp_path / "b.zarr", 2))
+    assert one.store.key != two.store.key
+    assert replace(one).store.key == one.store.key

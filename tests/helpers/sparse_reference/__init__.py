@@ -1,0 +1,2 @@
+"""Obviously right versions of the sparse operations, in dense torch. Tests compare the fast ones
+with them."""
