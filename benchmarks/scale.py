@@ -1,5 +1,5 @@
-"""What docs/scale.md is computed from: a tile of each size, the coordinator at up to 10^6 tasks,
-messages, requests.
+"""What docs/guides/scale.md is computed from: a tile of each size, the coordinator at up to 10^6
+tasks, messages, requests.
 
     python -m benchmarks.scale --json [--quick]
 

@@ -2,8 +2,8 @@
 quality, cost.
 
 Every rule makes the same place from the same noise; "at once" is that place sampled as a single
-window, which no rule can reach and every measure is to be read against. docs/agreement.md has the
-table.
+window, which no rule can reach and every measure is to be read against.
+docs/background/benchmarks.md has the table.
 """
 
 from __future__ import annotations

@@ -367,7 +367,7 @@ def run(quick: bool = False) -> dict[str, object]:
             key: round(value, 3) if isinstance(value, float) else value
             for key, value in found.items()
         },
-        "limit": "gathering reads each voxel's features once for each neighbour; see docs/sparse.md",
+        "limit": "gathering reads each voxel's features once for each neighbour; see docs/background/sparse.md",
     }
 
 

@@ -1,4 +1,5 @@
-"""Hook of mkdocs: GitHub needs `\\|` for a bar in code in a table, Python-Markdown would show the backslash."""
+"""Hook of mkdocs: GitHub needs `\\|` for a bar in code in a table, Python-Markdown would show
+the backslash."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ imported until used.
 
 A plugin is a module with functions of these names, decorated with `earthgen.hookimpl`, found
 through the entry point group "earthgen" or in a file under `--plugin-dir`. The built-in plugins use
-the same hooks. docs/plugins.md has a page for each, with an example that the tests run.
+the same hooks. docs/plugins/hooks.md has a page for each, with an example that the tests run.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Every error a user can cause, named after what they did.
 
 Each carries the problem and the next step, and the exit code the command line ends with (see
-docs/cli.md). The base also inherits ValueError, so code that catches what it already knows goes on
-working.
+docs/reference/exit-codes.md). The base also inherits ValueError, so code that catches what it
+already knows goes on working.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The 25 land classes, and crosswalks from other people's class codes to them.
 
 Classes and crosswalks are data files in geo_io/legends; their format is described in
-docs/legends.md.
+docs/guides/legends.md.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def normalise(value: object) -> str:
 
 
 def load_crosswalk(path: str | Path) -> Crosswalk:
-    """Read a crosswalk from a YAML file (format: docs/legends.md).
+    """Read a crosswalk from a YAML file (format: docs/guides/legends.md).
 
     Raises
     ------
@@ -207,7 +207,7 @@ def load_crosswalk(path: str | Path) -> Crosswalk:
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(
-            f"legend {path} is not YAML: {str(error).splitlines()[0]}", "see docs/legends.md"
+            f"legend {path} is not YAML: {str(error).splitlines()[0]}", "see docs/guides/legends.md"
         ) from error
     return parse_crosswalk(document, str(path))
 
@@ -216,13 +216,14 @@ def parse_crosswalk(document: Any, where: str) -> Crosswalk:
     """A crosswalk from the parsed YAML; `where` names the file in errors."""
     if not isinstance(document, Mapping) or not ({"rules", "layers"} & set(document)):
         raise InputError(
-            f"legend {where} has neither `rules` nor `layers`", "see docs/legends.md for the format"
+            f"legend {where} has neither `rules` nor `layers`",
+            "see docs/guides/legends.md for the format",
         )
     unknown = set(document) - {"name", "title", "source", "licence", "rules", "layers"}
     if unknown:
         raise InputError(
             f"legend {where} has unknown keys {sorted(unknown)}",
-            "see docs/legends.md for the format",
+            "see docs/guides/legends.md for the format",
         )
     rules = []
     for number, entry in enumerate(_of_type(document.get("rules"), list, "rules", where)):
@@ -233,7 +234,8 @@ def parse_crosswalk(document: Any, where: str) -> Crosswalk:
             or not isinstance(entry.get("values"), Mapping)
         ):
             raise InputError(
-                f"{place} of legend {where} needs `field` and `values`", "see docs/legends.md"
+                f"{place} of legend {where} needs `field` and `values`",
+                "see docs/guides/legends.md",
             )
         fields = entry["field"] if isinstance(entry["field"], list) else [entry["field"]]
         values = {normalise(key): _class_code(name, where) for key, name in entry["values"].items()}
@@ -291,7 +293,7 @@ def _of_type(value: Any, kind: type, what: str, where: str) -> Any:
     if not isinstance(value, kind):
         word = "a list" if kind is list else "a mapping"
         raise InputError(
-            f"{what} of legend {where} must be {word}", "see docs/legends.md for the format"
+            f"{what} of legend {where} must be {word}", "see docs/guides/legends.md for the format"
         )
     return value
 
@@ -299,7 +301,8 @@ def _of_type(value: Any, kind: type, what: str, where: str) -> Any:
 def _width(value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise InputError(
-            f"width {value!r} in legend {where} is not a number of metres", "see docs/legends.md"
+            f"width {value!r} in legend {where} is not a number of metres",
+            "see docs/guides/legends.md",
         )
     return float(value)
 

@@ -112,7 +112,8 @@ def test_rule_based_generation_never_loads_torch() -> None:
 
 
 def test_no_file_unpickles() -> None:
-    """But for `earthgen.engine.worker`, which hands a job to the processes that it starts itself."""
+    """But for `earthgen.engine.worker`, which hands a job to the processes that it starts
+    itself."""
     for file in MODULES:
         if file != ROOT / "earthgen" / "engine" / "worker.py":
             assert not imports(file) & {"pickle", "dill", "joblib", "cloudpickle", "shelve"}, file

@@ -1,1 +1,1 @@
-"""The command line of earthgen: `earthgen --help`, and docs/cli.md."""
+"""The command line of earthgen: `earthgen --help`, and docs/reference/cli.md."""

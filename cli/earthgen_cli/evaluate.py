@@ -33,7 +33,7 @@ GIVEN_BACK = {
 }
 """What the second table has of what models give back."""
 
-PAPER_NOTE = "The paper's figures are of other data, larger models and in part of training data: docs/evaluation.md."
+PAPER_NOTE = "The paper's figures are of other data, larger models and in part of training data: docs/guides/evaluation.md."
 
 
 def evaluate(
@@ -135,8 +135,8 @@ def evaluate(
 ) -> None:
     """Measure weights, backends and baselines on the held-out crops of a dataset.
 
-    All are given the same land cover and ground, on the same crops. docs/evaluation.md says what
-    each number means.
+    All are given the same land cover and ground, on the same crops. docs/guides/evaluation.md says
+    what each number means.
     """
     from earthgen.errors import JobError
     from earthgen.evaluation.evaluate import evaluate as measure

@@ -40,7 +40,8 @@ def generate(
 ) -> None:
     """Generate a world from GIS layers.
 
-    Everything can also stand in a TOML file (docs/cli.md shows one): `earthgen generate job.toml`.
+    Everything can also stand in a TOML file (docs/reference/cli.md shows one): `earthgen generate
+    job.toml`.
     """
     from earthgen.jobs.generate import run
     from earthgen.jobs.job import make_job

@@ -56,7 +56,7 @@ EXIT_CODES = {
     12: "training: the loss is no number, a run or checkpoint does not fit, or there is nothing to train on",
     130: "interrupted; what is written stays valid",
 }
-"""The exit codes of every command; docs/cli.md lists them."""
+"""The exit codes of every command; docs/reference/exit-codes.md lists them."""
 
 # Click's base exception, which also prints usage errors. Newer typers bring their own copy of
 # click, older ones import it, so its place in the ancestry of an exception that all of them export

@@ -1,5 +1,5 @@
-"""docs/cli.md, written from the application itself: `python -m earthgen_cli.reference` prints
-it."""
+"""docs/reference/cli.md, written from the application itself: `python -m earthgen_cli.reference`
+prints it."""
 
 from __future__ import annotations
 

@@ -115,8 +115,9 @@ def train(
 ) -> None:
     """Train parts of the learned model on a dataset, and write their weights to RUN/weights.
 
-    A run that was stopped in any way goes on with --resume along the same curve. docs/training.md
-    shows how to train on an area of your own, and lists the settings of a TRAINING.toml.
+    A run that was stopped in any way goes on with --resume along the same curve.
+    docs/guides/training.md shows how to train on an area of your own, and lists the settings of a
+    TRAINING.toml.
     """
     from earthgen.training.run import train as run
     from earthgen.training.settings import TASKS, load_settings, make_settings

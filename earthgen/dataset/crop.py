@@ -22,7 +22,7 @@ class Crop:
     """A window of a scene.
 
     Rows of (ny, nx) arrays run from north to south, z counts from the ground of each column
-    (docs/conventions.md).
+    (docs/reference/conventions.md).
 
     Attributes
     ----------

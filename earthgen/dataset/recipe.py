@@ -1,4 +1,5 @@
-"""Recipes: which sources make which scene, as a TOML file. docs/datasets.md lists the keys."""
+"""Recipes: which sources make which scene, as a TOML file. docs/guides/datasets.md lists the
+keys."""
 
 from __future__ import annotations
 
@@ -149,7 +150,7 @@ def read_recipe(path: str | Path) -> Recipe:
         raise MissingFileError(f"{path} does not exist", "check the path") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise JobError(
-            f"{path} cannot be read: {error}", "see docs/datasets.md for the format"
+            f"{path} cannot be read: {error}", "see docs/guides/datasets.md for the format"
         ) from error
     return parse_recipe(values, str(path))
 
@@ -160,7 +161,7 @@ def parse_recipe(values: dict[str, Any], where: str = "the recipe") -> Recipe:
         recipe = Recipe(**values)
     except ValidationError as error:
         raise JobError(
-            f"{where}: {_first(error, values)}", "see docs/datasets.md for the keys"
+            f"{where}: {_first(error, values)}", "see docs/guides/datasets.md for the keys"
         ) from error
     for scene in recipe.scene:
         if not scene.licence.strip() or scene.grade not in GRADES:

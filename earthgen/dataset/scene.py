@@ -1,5 +1,5 @@
 """A scene on disk: one Zarr v3 group with the columns and the surface voxels of a place. See
-docs/datasets.md.
+docs/guides/datasets.md.
 
 Columns are dense (ny, nx) arrays. Voxels are rows sorted by blocks of `BLOCK` x `BLOCK` columns
 (north-west first, row by row), and by (y, x, z) within a block; `blocks` says where the rows of

@@ -1,4 +1,4 @@
-"""Backends and weights, measured on the held-out crops of a dataset. docs/evaluation.md says
+"""Backends and weights, measured on the held-out crops of a dataset. docs/guides/evaluation.md says
 what is measured."""
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Evaluation:
 
     Attributes
     ----------
-    report : JSON values; docs/evaluation.md describes them
+    report : JSON values; docs/guides/evaluation.md describes them
     shown : for each crop shown {"title": ..., "pictures": [(caption, (h, w, 3) uint8)]}
     rebuilt : alike, of what models gave back
     """

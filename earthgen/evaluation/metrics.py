@@ -1,5 +1,5 @@
 """Overlaps and distributions in plain numpy: voxels, classes seen from above, heights. Docs:
-docs/evaluation.md."""
+docs/guides/evaluation.md."""
 
 from __future__ import annotations
 

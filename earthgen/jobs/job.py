@@ -42,7 +42,8 @@ class RegionShape(pydantic.BaseModel):
 
 
 class Job(pydantic.BaseModel):
-    """The settings of one generation; docs/cli.md describes each under the option of its name.
+    """The settings of one generation; docs/reference/cli.md describes each under the option of its
+    name.
 
     Sources (`semantics`, `dem`, `dsm`, `image`, `conditions`) are paths, or from Python also a
     GeoDataFrame or an xarray.DataArray with a CRS.
@@ -165,11 +166,11 @@ def load_job(path: str | Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise JobError(
-            f"job file {path} does not exist", "write one as docs/cli.md shows"
+            f"job file {path} does not exist", "write one as docs/reference/cli.md shows"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise JobError(
-            f"job file {path} is not TOML: {error}", "see docs/cli.md for an example"
+            f"job file {path} is not TOML: {error}", "see docs/reference/cli.md for an example"
         ) from error
     base = path.resolve().parent
     for name in PATH_FIELDS:

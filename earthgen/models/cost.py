@@ -24,13 +24,13 @@ LIVE = 16
 """Tensors of a level's voxels and channels that a block holds at once. A transformer's second
 half has 4 + 4 hidden ones, its input and norm; attention packs its heads, and memory that was
 freed is not all used again. With 16 the estimate is within a third of what was measured at the
-paper's sizes (docs/models.md)."""
+paper's sizes (docs/background/benchmarks.md)."""
 
 LIVE_MAP = 8
 """The same of a dense map, whose blocks have nothing to gather."""
 
 TABLE = 220
-"""Bytes a voxel for kernel maps, see docs/sparse.md."""
+"""Bytes a voxel for kernel maps, see docs/background/sparse.md."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def terrain_shell(columns: int, band: tuple[int, int]) -> Sites:
 
 
 def markdown(found: Iterable[Account]) -> str:
-    """A table of accounts for docs/models.md."""
+    """A table of accounts for docs/background/models.md."""
     columns = (
         "preset",
         "model",

@@ -2,8 +2,8 @@
 
 A shortcut model (Frans et al. 2024, "One Step Diffusion via Shortcut Models") is told how long a
 step it is to take, and learns that one step of 2 d leads where two of d lead. It then samples in 1,
-2 or 4 steps, with the network and the data of the flow itself. docs/models.md has the measurement
-by which it was chosen.
+2 or 4 steps, with the network and the data of the flow itself. docs/background/benchmarks.md has
+the measurement by which it was chosen.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Sparse tensors: features of active voxels, and differentiable operations on them, on the CPU and
 CUDA.
 
-docs/sparse.md is the tour. `tests.helpers.sparse_reference` has the operations once more, in dense
-torch. Importing this loads torch.
+docs/background/sparse.md is the tour. `tests.helpers.sparse_reference` has the operations once
+more, in dense torch. Importing this loads torch.
 """
 
 from earthgen.errors import OutOfMemoryError, SparseError

@@ -30,7 +30,7 @@ class GeometryBackend(Protocol):
     requires : names of conditions it cannot do without
 
     A learned backend also has `weights`, the digest of the weights it was created with, which
-    enters the identity too; docs/plugins.md lists what else it may have.
+    enters the identity too; docs/plugins/hooks.md lists what else it may have.
     """
 
     name: str

@@ -3,7 +3,8 @@
 A generative model makes one window of fixed shape at a time. What neighbouring windows make of the
 cells they share has to be settled by a rule of the place alone, never by the order in which windows
 happen to be made. Each rule here takes a `Sampler` and gives stages whose last is called like the
-sampler; the task graph and the schedulers know nothing of rules. docs/agreement.md compares them.
+sampler; the task graph and the schedulers know nothing of rules. docs/plugins/agreement.md compares
+them.
 
 - `four_colour`: mask-based in-painting in a fixed order of four colours of windows (after Liu et
   al., "EarthCrafter",
@@ -439,7 +440,7 @@ RULES: Mapping[str, Callable[[Sampler], list[Stage]]] = {
 """The rules by name."""
 
 DEFAULT_RULE = "blended"
-"""docs/agreement.md has the figures that decided it."""
+"""docs/background/benchmarks.md has the figures that decided it."""
 
 
 def agree(sampler: Sampler, rule: str = DEFAULT_RULE) -> list[Stage]:

@@ -1,4 +1,4 @@
-"""Stages: what a backend is made of. docs/stages.md explains them with a picture.
+"""Stages: what a backend is made of. docs/plugins/stages.md explains them with a picture.
 
 A stage computes windows on a lattice that starts at the CRS origin. Window (i, j) has a *core*, the
 cells [i * stride, (i + 1) * stride) x [j * stride, (j + 1) * stride), and where `window` is larger

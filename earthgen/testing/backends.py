@@ -6,9 +6,10 @@
         def backend(self):
             return MyGeometry()
 
-The checks are those of docs/architecture.md: a world is a function of the place. They run the
-backend's stages in memory, as `Engine.reference` does. pytest is needed only to run them. Sparse
-backends and rasterisers have a function instead, `check_sparse_backend` and `check_rasterizer`.
+The checks are those of docs/background/architecture.md: a world is a function of the place. They
+run the backend's stages in memory, as `Engine.reference` does. pytest is needed only to run them.
+Sparse backends and rasterisers have a function instead, `check_sparse_backend` and
+`check_rasterizer`.
 """
 
 from __future__ import annotations

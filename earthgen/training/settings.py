@@ -261,10 +261,12 @@ def load_settings(path: Path | str) -> dict[str, Any]:
     try:
         values = tomllib.loads(where.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise JobError(f"{where} does not exist", "write one as docs/training.md shows") from error
+        raise JobError(
+            f"{where} does not exist", "write one as docs/guides/training.md shows"
+        ) from error
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise JobError(
-            f"{where} is not TOML: {error}", "see docs/training.md for an example"
+            f"{where} is not TOML: {error}", "see docs/guides/training.md for an example"
         ) from error
     for name in ("data", "out"):
         if isinstance(values.get(name), str):
@@ -280,5 +282,5 @@ def _checked(kind: Any, values: Mapping[str, Any], prefix: str) -> Any:
         name = prefix + ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         raise JobError(
-            f"setting {name!r}: {message}", "docs/training.md describes the settings"
+            f"setting {name!r}: {message}", "docs/guides/training.md describes the settings"
         ) from error

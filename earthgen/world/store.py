@@ -1,4 +1,5 @@
-"""A world in storage: one Zarr v3 group. docs/store.md describes the layout for other readers.
+"""A world in storage: one Zarr v3 group. docs/reference/store.md describes the layout for other
+readers.
 
 Dense layers lie in the root group (level 1) and in `level_2`, `level_4`, `level_8`, so that
 `xarray.open_zarr(path)` shows them; a chunk is a tile, compressed with gzip, whose CRC-32 is their

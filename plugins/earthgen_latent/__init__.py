@@ -1,4 +1,4 @@
-"""The learned backends: geometry and texture from a set of weights (docs/latent.md).
+"""The learned backends: geometry and texture from a set of weights (docs/guides/learned.md).
 
 `height-flow` makes a height map and raises it to voxels; `latent` makes voxels and Gaussians by the
 chain of EarthCrafter. Nothing here loads torch before a backend is created.

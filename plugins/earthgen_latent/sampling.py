@@ -26,7 +26,7 @@ class Sampling:
     steps : evaluations from noise to data
     method : of `earthgen.models.flow.METHODS`; "" for shortcuts where the weights were trained to
         take them. Euler's is
-        the default since it measured best in few steps (docs/models.md)
+        the default since it measured best in few steps (docs/background/benchmarks.md)
     guidance : what the conditions change, times this (classifier-free guidance); 1 is the network
         as it is
     shift : above 1, steps are shorter near the noise

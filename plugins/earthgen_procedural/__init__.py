@@ -3,7 +3,7 @@ where given.
 
 They are the baseline that learned backends are measured against, a source of simulated scenes, and
 what runs where there are no weights. All random draws are keyed by seed and place;
-docs/architecture.md says how windows agree.
+docs/plugins/stages.md says how windows agree.
 """
 
 from __future__ import annotations

@@ -185,8 +185,10 @@ def test_the_options_that_hold_from_now_on(
 
 
 def test_the_reference_is_up_to_date() -> None:
-    page = (ROOT / "docs" / "cli.md").read_text("utf-8")
-    assert page == reference.reference(), "run: python -m earthgen_cli.reference > docs/cli.md"
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text("utf-8")
+    assert page == reference.reference(), (
+        "run: python -m earthgen_cli.reference > docs/reference/cli.md"
+    )
 
 
 def test_the_job_file_of_the_reference_works(tmp_path: Path) -> None:

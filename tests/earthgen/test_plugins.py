@@ -36,7 +36,7 @@ def loaded() -> plugins.Plugins:
 @pytest.mark.parametrize("hook", HOOKS)
 def test_every_hook_is_documented_with_its_signature_and_used_by_the_example(hook: str) -> None:
     function = getattr(hooks, hook)
-    page = (ROOT / "docs" / "plugins.md").read_text("utf-8")
+    page = (ROOT / "docs" / "plugins" / "hooks.md").read_text("utf-8")
     parameters = ", ".join(inspect.signature(function).parameters)
     assert f"`{hook}({parameters})`" in page
     assert inspect.getdoc(function)

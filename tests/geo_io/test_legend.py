@@ -99,7 +99,7 @@ def test_all_shipped_files_load_and_generic_is_the_last_resort() -> None:
 def test_a_shipped_file_says_where_it_comes_from_and_maps_to_classes(name: str) -> None:
     crosswalk = shipped(name)
     assert crosswalk.title != name and crosswalk.licence != "not stated"
-    assert crosswalk.source.startswith("https://") or crosswalk.source == "docs/legends.md"
+    assert crosswalk.source.startswith("https://") or crosswalk.source == "docs/guides/legends.md"
     known = {UNKNOWN, *legend.codes().values()}
     for rule in crosswalk.rules:
         assert rule.fields and rule.values

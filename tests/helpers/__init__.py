@@ -1,1 +1,1 @@
-"""What several tests share."""
+"""Scenes, places and small files that several tests share."""

@@ -496,11 +496,11 @@ def write_weights(folder: Path) -> Path:
     imports, and nothing else.
     """
     import torch
-    from earthgen.models.card import write_card
 
     from earthgen.models.build import make
     from earthgen.models.presets import PARTS
-    from earthgen.models.weights import part_path, save_weights
+    from earthgen.models.weights.card import write_card
+    from earthgen.models.weights.format import part_path, save_weights
 
     folder.mkdir(parents=True, exist_ok=True)
     for number, (part, config) in enumerate(CONFIGS.items()):

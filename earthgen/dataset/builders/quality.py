@@ -1,4 +1,4 @@
-"""How good a scene is, in figures. docs/datasets.md says how each is judged."""
+"""How good a scene is, in figures. docs/guides/datasets.md says how each is judged."""
 
 from __future__ import annotations
 

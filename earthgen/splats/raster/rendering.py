@@ -1,7 +1,7 @@
 """Pictures of 2D Gaussians: what a picture holds, and the two functions that make one.
 
 The model is that of Huang et al. 2024, "2D Gaussian Splatting for Geometrically Accurate Radiance
-Fields" (SIGGRAPH), with the constants of gsplat; docs/splats.md has the formulas.
+Fields" (SIGGRAPH), with the constants of gsplat; docs/guides/splats.md has the formulas.
 `earthgen.splats.raster.reference` computes it plainly.
 """
 
@@ -38,7 +38,8 @@ def rasterize(
     where it is a tensor.
 
     background : (3,) sRGB
-    rasterizer : the name of one that a plugin offers (docs/plugins.md). None is "cpu" for tensors
+    rasterizer : the name of one that a plugin offers (docs/plugins/hooks.md). None is "cpu" for
+        tensors
         on the CPU, and
         "gsplat" for those on CUDA
 

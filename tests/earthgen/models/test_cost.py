@@ -57,7 +57,7 @@ def test_a_dense_map_is_counted_as_torch_counts_it() -> None:
 
 @pytest.mark.parametrize("part", ["struct-vae", "tex-vae", "tex-flow"])
 def test_a_whole_model_costs_no_less_than_is_counted(part: str) -> None:
-    """In float32 the CPU's products take some zeros along, see docs/sparse.md."""
+    """In float32 the CPU's products take some zeros along, see docs/background/sparse.md."""
     model, scene = make(part, "tiny"), town()
     with FlopCounterMode(display=False) as counter:
         output(part, model, scene)
@@ -111,7 +111,7 @@ def test_presets_load_no_torch() -> None:
 
 
 def test_the_table_of_the_docs_is_what_the_command_counts() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "models.md").read_text("utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "background" / "models.md").read_text("utf-8")
     assert markdown(accounts(("tiny", "base", "paper"))) in page, (
-        "print earthgen.models.cost.markdown into docs/models.md"
+        "print earthgen.models.cost.markdown into docs/background/models.md"
     )

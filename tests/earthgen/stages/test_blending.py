@@ -135,8 +135,8 @@ SEAMS = Frame(CRS, 1.0, (-192, 192), (-128, 256))
 def test_seams_show_where_windows_do_not_agree_and_fade_where_they_do(
     fields: dict[str, NDArray],
 ) -> None:
-    """docs/agreement.md: alone 7.3, four colours 4.6 (2.8 with repeats), blended 1.3; at once,
-    without borders, 1.2."""
+    """docs/background/benchmarks.md: alone 7.3, four colours 4.6 (2.8 with repeats), blended
+    1.3; at once, without borders, 1.2."""
     ratio = {name: seam_ratio(values[..., 1], SEAMS, sampler()) for name, values in fields.items()}
     assert ratio["at once"] < 1.4
     assert ratio["independent"] > 4

@@ -229,8 +229,8 @@ def small(filled: bool) -> Tile:
 
 
 def reference(words: list[int]) -> list[int]:
-    """The four lanes of a record, by the generator of the noise: what docs/store.md says in
-    words."""
+    """The four lanes of a record, by the generator of the noise: what docs/reference/store.md
+    says in words."""
     state = np.zeros((1, 4), np.uint32)
     for block in np.array(words, np.uint32).reshape(-1, 1, 4):
         fed = state ^ block

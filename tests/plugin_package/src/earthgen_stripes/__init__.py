@@ -1,4 +1,5 @@
-"""A stranger's plugin, as docs/plugins.md teaches it: every hook, in one light module."""
+"""A stranger's plugin, as docs/plugins/first-plugin.md teaches it: every hook, in one light
+module."""
 
 from __future__ import annotations
 
