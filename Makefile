@@ -4,21 +4,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 
-.PHONY: setup demo test lint bench gallery clean
+.PHONY: setup demo test test-quick lint docs bench gallery clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup    a virtual environment in $(VENV) with earthgen and its tools"
 	@echo "make demo     generate, export and picture a world of a real place (demo-output/)"
-	@echo "make test     the tests"
-	@echo "make lint     ruff, mypy, the floors of the house"
+	@echo "make test     the tests; make test-quick leaves out the slow ones"
+	@echo "make lint     ruff, mypy, the order of the packages"
+	@echo "make docs     the documentation site (site/)"
 	@echo "make bench    the benchmarks"
 	@echo "make gallery  the worlds of docs/gallery (needs the real data beside the checkout)"
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	@# A peer in the benchmarks; its models would want torchvision and more, its octrees do not.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
+	@# A peer in the benchmarks; its models would need torchvision and more, its octrees do not.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "ocnn>=2.3"
 	touch $(STAMP)
 
@@ -31,11 +32,17 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n 2
 
+test-quick: setup
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_layout.py
+	$(BIN)/lint-imports
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: setup
 	$(BIN)/python -m benchmarks

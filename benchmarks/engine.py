@@ -118,7 +118,7 @@ def plan_graph(folder: Path, count: float) -> dict[str, float]:
         walk.complete(task)
         walk.unneeded.clear()
         tasks += 1
-        front = max(front, len(walk._left))
+        front = max(front, len(walk._readers_left))
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
@@ -233,7 +233,8 @@ def run(quick: bool = False) -> dict[str, object]:
         "us_per_task_over_dask": round(
             graph["s"] / graph["tasks"] / (dask["s"] / dask["tasks"]), 2
         ),
-        "peer": "a plain loop (overhead), Dask's graph and its ordering (plan); nothing else generates such worlds",
+        "peer": "a plain loop (overhead), Dask's graph and its ordering (plan); no other program "
+        "generates such worlds",
     }
 
 

@@ -155,7 +155,7 @@ def by_mean_flow(seed, steps):  # type: ignore[no-untyped-def]
     """
     import torch
 
-    from earthgen.models.flow import Flow, between
+    from earthgen.models.flow import Flow, interpolate_state
 
     flow, net = Flow("velocity"), network(seed)
 
@@ -165,7 +165,7 @@ def by_mean_flow(seed, steps):  # type: ignore[no-untyped-def]
         flat = torch.rand(len(data), generator=random) < 0.75
         start = torch.minimum(a, b)
         long = torch.where(flat, 0.0, torch.maximum(a, b) - start)
-        state, velocity = between(data, noise, start[:, None]), data - noise
+        state, velocity = interpolate_state(data, noise, start[:, None]), data - noise
         ones = torch.ones_like(start)
         found, slope = torch.func.jvp(net, (state, start, long), (velocity, ones, -ones))
         error = (found - (velocity + long[:, None] * slope).detach()).square().sum(1)
@@ -192,7 +192,7 @@ def by_consistency(seed, steps):  # type: ignore[no-untyped-def]
     """
     import torch
 
-    from earthgen.models.flow import between
+    from earthgen.models.flow import interpolate_state
 
     net = network(seed)
 
@@ -206,8 +206,10 @@ def by_consistency(seed, steps):  # type: ignore[no-untyped-def]
         time = (place * count).floor() / count
         nearer = time + 1 / count
         with torch.no_grad():
-            target = data_of(between(data, noise, nearer[:, None]), nearer)
-        error = (data_of(between(data, noise, time[:, None]), time) - target).square().sum(1)
+            target = data_of(interpolate_state(data, noise, nearer[:, None]), nearer)
+        error = (
+            (data_of(interpolate_state(data, noise, time[:, None]), time) - target).square().sum(1)
+        )
         return (((error + 0.03**2).sqrt() - 0.03) * count).mean()
 
     trained(net, loss, steps, seed)

@@ -1,13 +1,12 @@
-"""What few steps lose: the flows of a set of weights on held-out crops, from the same noise, in 1
-to 25 steps.
+"""The loss of quality in few steps: flows of a set of weights on held-out crops, in 1 to 25 steps.
 
 python -m benchmarks.flow_steps --data scenes [--weights DIR] [--crops 24] [--parts tex-flow ...]
 [--json]
 
-Each flow is judged by itself: StructFM's second stage is given the true cells, TexFM the true
-voxels. Beside each figure stands what is lost against 25 steps of Euler's method, in percent, with
-the standard error over the crops. Which way of training few steps to try first was measured by
-few_steps, on a mixture in the plane.
+All samples start from the same noise. Each flow is measured alone: StructFM's second stage gets the
+true cells, TexFM the true voxels. Each figure has its loss against 25 steps of Euler's method, in
+percent, with the standard error over the crops. benchmarks/few_steps.py compares ways of training
+few steps on a mixture in the plane.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from earthgen_latent.networks import Networks
 
 BEST = ("euler", 25)
-"""What the others are compared with."""
+"""The sampler that the others are compared with."""
 
 SAMPLERS = (
     ("shortcut", 1),
@@ -47,7 +46,7 @@ SAMPLERS = (
     ("heun", 25),
     BEST,
 )
-"""Methods of `earthgen.models.flow.sample`, and their steps."""
+"""Methods of `earthgen.models.flow.sample`, with their numbers of steps."""
 
 WAYS: dict[str, tuple[tuple[str, ...], ...]] = {
     "struct-coarse": (("semantics",), ("semantics", "height")),
@@ -58,7 +57,7 @@ WAYS: dict[str, tuple[tuple[str, ...], ...]] = {
 """Conditions that each flow is sampled under."""
 
 NEEDS = {"struct-fine": "struct-vae", "tex-flow": "tex-vae"}
-"""Autoencoders that flows' latents are of."""
+"""Autoencoders of the flows' latents."""
 
 FIGURES = {
     "iou": "up",
@@ -70,12 +69,12 @@ FIGURES = {
     "colour_spread": "one",
     "colour_w1": "down",
 }
-"""Which way is better; "one" for shares that should be 1."""
+"""Which direction is better; "one" for shares that should be 1."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One crop under some conditions, ready to be sampled.
+    """One crop under some conditions, ready for sampling.
 
     Attributes
     ----------
@@ -92,17 +91,19 @@ def coarse_case(networks: Networks, batch: Batch, names: Sequence[str], stream: 
     """iou : of active cells; cells : their number by the true one."""
     from earthgen.models.flow import place_noise
     from earthgen.models.occupancy import agreement
-    from earthgen.training.parts.common import only
+    from earthgen.training.parts.common import keep_conditions
 
     model = networks("struct-coarse")
     grid = model.grid(batch.sites.place, batch.shape)
     true = batch.sites.parents(model.config.stride)
 
     def judge(state: Tensor) -> dict[str, float]:
-        found = grid.select(state[:, 0] > 0)
-        return {"iou": agreement(found, true).iou, "cells": len(found) / max(len(true), 1)}
+        results = grid.select(state[:, 0] > 0)
+        return {"iou": agreement(results, true).iou, "cells": len(results) / max(len(true), 1)}
 
-    predict = model.predictor(grid, model.condition(only(batch.conditions, *names), grid))
+    predict = model.predictor(
+        grid, model.condition(keep_conditions(batch.conditions, *names), grid)
+    )
     return Case(model.flow, predict, place_noise(stream, grid, 1), judge)
 
 
@@ -111,20 +112,22 @@ def fine_case(networks: Networks, batch: Batch, names: Sequence[str], stream: St
     from earthgen.models.flow import place_noise
     from earthgen.models.occupancy import agreement
     from earthgen.sparse import SparseTensor
-    from earthgen.training.parts.common import column_figures, only, tops
+    from earthgen.training.parts.common import column_figures, keep_conditions, voxel_tops
 
     model, vae = networks("struct-fine"), networks("struct-vae")
     cells, (crop,) = batch.sites.parents(vae.config.stride), batch.crops
 
     def judge(state: Tensor) -> dict[str, float]:
         voxels = vae.decode(vae.statistics.restored(SparseTensor(cells, state))).sites
-        high = tops(voxels, batch.shape, crop.frame.z[0])[0].numpy()
+        high = voxel_tops(voxels, batch.shape, crop.frame.z[0])[0].numpy()
         return {
             "iou": agreement(voxels, batch.sites).iou,
             **column_figures(high, crop.height, crop.valid),
         }
 
-    predict = model.predictor(cells, model.condition(only(batch.conditions, *names), cells))
+    predict = model.predictor(
+        cells, model.condition(keep_conditions(batch.conditions, *names), cells)
+    )
     return Case(model.flow, predict, place_noise(stream, cells, model.channels), judge)
 
 
@@ -137,18 +140,18 @@ def texture_case(
     None where few colours are known.
     """
     from earthgen.evaluation.metrics import wasserstein
-    from earthgen.evaluation.reconstruction import KNOWN
+    from earthgen.evaluation.reconstruction import LEAST_COLOURED
     from earthgen.models.flow import place_noise
     from earthgen.sparse import SparseTensor
     from earthgen.splats.spherical_harmonics import C0
-    from earthgen.training.parts.common import only
-    from earthgen.training.parts.tex_flow import colour_figures, told
+    from earthgen.training.parts.common import keep_conditions
+    from earthgen.training.parts.tex_flow import colour_figures, visible_classes
 
     (crop,) = batch.crops
-    if crop.image_known[crop.valid].mean() < KNOWN or not bool(batch.seen.any()):
+    if crop.image_known[crop.valid].mean() < LEAST_COLOURED or not bool(batch.seen.any()):
         return None
     model, vae = networks("tex-flow"), networks("tex-vae")
-    sites, conditions = batch.sites, only(batch.conditions, *names)
+    sites, conditions = batch.sites, keep_conditions(batch.conditions, *names)
 
     def judge(state: Tensor) -> dict[str, float]:
         discs = vae.decode(vae.statistics.restored(SparseTensor(sites, state)), batch.normal)
@@ -157,7 +160,7 @@ def texture_case(
         apart = sum(wasserstein(made[:, channel], true[:, channel]) for channel in range(3)) / 3
         return {**colour_figures(discs, batch), "colour_w1": apart}
 
-    known = model.condition(conditions, sites, told(batch, conditions), batch.normal)
+    known = model.condition(conditions, sites, visible_classes(batch, conditions), batch.normal)
     return Case(
         model.flow, model.predictor(sites, known), place_noise(stream, sites, model.channels), judge
     )
@@ -206,13 +209,13 @@ def measure(
     lost, error : percent; seconds : of the CPU for a crop, on one thread, without conditions and
         decoding
     """
-    from earthgen.models.weights.bundled import shipped_weights
+    from earthgen.models.weights.bundled import bundled_weights
     from earthgen.models.weights.card import open_weights
     from earthgen.noise.philox import Noise
     from earthgen.training.batches import make_batch
     from earthgen_latent.networks import open_networks
 
-    folder = weights or shipped_weights()
+    folder = weights or bundled_weights()
     if folder is None:
         raise SystemExit("earthgen comes without weights here: give --weights DIR")
     have = open_weights(folder).parts
@@ -222,7 +225,7 @@ def measure(
     networks = open_networks(
         folder, tuple({*flows, *(NEEDS[part] for part in flows if part in NEEDS)})
     )
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for part in flows:
         chosen = list(held_out(data, networks, crops, seed, coloured=part == "tex-flow"))
         for names in WAYS[part]:
@@ -237,13 +240,13 @@ def measure(
                         for name, row in sampled(case).items():
                             rows[name].append(row)
             if count := len(rows[f"{BEST[0]} {BEST[1]}"]):
-                found[f"{part} given {' and '.join(names)}"] = {
+                results[f"{part} given {' and '.join(names)}"] = {
                     "few_steps": part in networks.few_steps,
                     "crops": count,
                     "columns": chosen[0].frame.nx,
                     "samplers": table(rows),
                 }
-    if not found:
+    if not results:
         raise SystemExit(f"no crop that is held out of {data} suits these weights")
     return {
         "weights": {
@@ -252,13 +255,13 @@ def measure(
             "digests": dict(networks.digests),
         },
         "settings": {"data": data.name, "crops": crops, "seed": seed},
-        "flows": found,
+        "flows": results,
     }
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Torch on one thread, without gradients."""
+    """Run torch on one thread, without gradients."""
     import torch
 
     threads = torch.get_num_threads()
@@ -279,8 +282,8 @@ def held_out(
     """
     from earthgen.dataset.crop_sampler import open_crops
     from earthgen.errors import CropError
-    from earthgen.evaluation.reconstruction import KNOWN
-    from earthgen.evaluation.settings import LEAST_VALID, SIZE, chosen
+    from earthgen.evaluation.reconstruction import LEAST_COLOURED
+    from earthgen.evaluation.settings import LEAST_VALID, SIZE, choose_crops
     from earthgen.models.presets import PRESETS, preset
 
     size = preset(networks.preset).columns if networks.preset in PRESETS else SIZE
@@ -292,14 +295,14 @@ def held_out(
             band=networks.band,
             voxel_size=networks.voxel_size,
             least_valid=LEAST_VALID,
-            least_coloured=KNOWN if coloured else 0.0,
+            least_coloured=LEAST_COLOURED if coloured else 0.0,
         )
     except CropError:
         return
     # Coarse stages that take patches of 2 cells begin at multiples of them.
     coarse = [config for part, config in networks.configs if part == "struct-coarse"]
     lattice = coarse[0].stride * coarse[0].patch if coarse else 1  # type: ignore[attr-defined]
-    for number in chosen(every, count, seed):
+    for number in choose_crops(every, count, seed):
         crop = every[number]
         if len(crop) and not any(
             start % lattice for start, _ in (crop.frame.x, crop.frame.y, crop.frame.z)
@@ -308,7 +311,7 @@ def held_out(
 
 
 def sampled(case: Case) -> dict[str, dict[str, float]]:
-    """By sampler, its figures and seconds."""
+    """Return figures and seconds by sampler."""
     from earthgen.models.flow import sample
 
     case.predict(
@@ -324,11 +327,11 @@ def sampled(case: Case) -> dict[str, dict[str, float]]:
 
 
 def table(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
-    """Means over crops by sampler, and what is lost against the best."""
+    """Return means over crops by sampler, and the loss against the best one."""
     best = rows[f"{BEST[0]} {BEST[1]}"]
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name, mine in rows.items():
-        found[name] = {"seconds": sum(row["seconds"] for row in mine) / len(mine)}
+        results[name] = {"seconds": sum(row["seconds"] for row in mine) / len(mine)}
         for figure in (figure for figure in FIGURES if any(figure in row for row in best)):
             pairs = [
                 (a[figure], b[figure])
@@ -337,12 +340,12 @@ def table(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
             ]
             lost, error = loss(figure, pairs)
             value = sum(a for a, _ in pairs) / len(pairs)
-            found[name][figure] = {"value": value, "lost": lost, "error": error}
-    return found
+            results[name][figure] = {"value": value, "lost": lost, "error": error}
+    return results
 
 
 def loss(figure: str, pairs: Sequence[tuple[float, float]]) -> tuple[float | None, float | None]:
-    """Percent that is lost, and its standard error over crops; None where it cannot be told.
+    """Return the loss in percent and its standard error over crops, None if undefined.
 
     pairs : of each crop, (what a sampler reaches, what the best does)
 
@@ -364,15 +367,17 @@ def loss(figure: str, pairs: Sequence[tuple[float, float]]) -> tuple[float | Non
 
 
 def run() -> dict[str, object]:
-    """For `python -m benchmarks`, which knows of no data."""
+    """Run for `python -m benchmarks`, which has no data."""
     return {"not measured": "it needs a dataset: python -m benchmarks.flow_steps --data DIR"}
 
 
-def show(found: Mapping[str, Any]) -> str:
+def show(results: Mapping[str, Any]) -> str:
     """The tables as text: each figure, and in brackets what is lost and the standard error,
     percent."""
-    lines = [f"{found['weights']['title']}, preset {found['weights']['preset']}, held-out crops"]
-    for name, flow in found["flows"].items():
+    lines = [
+        f"{results['weights']['title']}, preset {results['weights']['preset']}, held-out crops"
+    ]
+    for name, flow in results["flows"].items():
         trained = "" if flow["few_steps"] else "; not trained for shortcuts"
         names = [figure for figure in FIGURES if figure in flow["samplers"]["euler 25"]]
         rows = [["sampler", "CPU s", *names]]
@@ -418,12 +423,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     options = parser.parse_args(words)
     machine = describe()
-    found = measure(options.data, options.weights, options.crops, options.seed, options.parts)
+    results = measure(options.data, options.weights, options.crops, options.seed, options.parts)
     if options.json:
-        print(json.dumps({"machine": machine, **found}, indent=2))
+        print(json.dumps({"machine": machine, **results}, indent=2))
         return
     print("machine:", ", ".join(f"{key} {value}" for key, value in machine.items()))
-    print(show(found))
+    print(show(results))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""One forward pass of each learned model on its tile: CPU seconds and memory, each part in a
-process of its own.
+"""CPU seconds and memory of a forward pass of each learned model on its tile.
+
+Each part runs in a process of its own.
 
 The tile is that of `earthgen models`, with fresh weights, on one thread. `run(("paper",))` measures
 the paper's sizes at L = 256, which takes some minutes and gigabytes.
@@ -13,7 +14,10 @@ import sys
 
 PARTS = ("struct-vae", "tex-vae", "struct-coarse", "struct-fine", "tex-flow", "height-flow")
 
-SCRIPT = "import json, sys; from benchmarks.models import measure; print(json.dumps(measure(*sys.argv[1:])))"
+SCRIPT = (
+    "import json, sys; from benchmarks.models import measure; "
+    "print(json.dumps(measure(*sys.argv[1:])))"
+)
 
 
 def run(presets: tuple[str, ...] = ("tiny",), dtype: str = "float32") -> dict[str, object]:
@@ -26,35 +30,37 @@ def run(presets: tuple[str, ...] = ("tiny",), dtype: str = "float32") -> dict[st
                 text=True,
                 check=True,
             )
-            found = json.loads(done.stdout)
+            row = json.loads(done.stdout)
             table[f"{preset} {part}"] = (
-                f"{found['seconds']:.2f} s, {found['gflops'] / found['seconds']:.0f} GFLOP/s, "
-                f"{found['memory_mb']:.0f} MB with {found['weights_mb']:.0f} MB of weights; counted "
-                f"{found['counted_mb']:.0f} MB"
+                f"{row['seconds']:.2f} s, {row['gflops'] / row['seconds']:.0f} GFLOP/s, "
+                f"{row['memory_mb']:.0f} MB with {row['weights_mb']:.0f} MB of weights; "
+                f"counted {row['counted_mb']:.0f} MB"
             )
     return table
 
 
 def measure(preset_name: str, part: str, dtype: str) -> dict[str, float]:
-    """Of one part, in this process, which has to be fresh: its peak of memory is read at the end.
+    """Measure one part in this process, which must be new: its peak of memory is read at the end.
 
-    seconds : of the CPU for one pass, after one on a small tile; memory_mb : what the process grew
-        by,
-        weights included
+    Returns
+    -------
+    dict of str to float
+        `seconds` of the CPU for one pass, after one on a small tile; `memory_mb`, the growth of the
+        process, weights included; and the counted values.
     """
     import resource
     import time
 
     import torch
 
-    from earthgen.models.build import make
-    from earthgen.models.cost import account
+    from earthgen.models.build import make_model
+    from earthgen.models.cost import part_cost
 
     torch.set_num_threads(1)
-    cost = account(preset_name, part)
-    prepare(make(part, "tiny"), part, 64, (-16, 112))()  # everything is loaded and compiled
+    cost = part_cost(preset_name, part)
+    prepare(make_model(part, "tiny"), part, 64, (-16, 112))()  # everything is loaded and compiled
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    model = make(part, preset_name).eval()
+    model = make_model(part, preset_name).eval()
     from earthgen.models.presets import preset
 
     evaluate = prepare(model, part, cost.tile, preset(preset_name).band)
@@ -74,7 +80,7 @@ def measure(preset_name: str, part: str, dtype: str) -> dict[str, float]:
 
 
 def prepare(model, part: str, columns: int, band: tuple[int, int]):  # type: ignore[no-untyped-def]
-    """A function that evaluates a model once on a tile, without gradients."""
+    """Return a function that evaluates a model once on a tile, without gradients."""
     import torch
 
     from earthgen.models.conditions import Conditions

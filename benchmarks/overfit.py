@@ -1,16 +1,15 @@
-"""Whether each learned model can learn one real crop by heart: one that cannot has a fault that
-more data would hide.
+"""Overfit each learned model on one real crop: if one cannot, it has a fault that more data hides.
 
     python -m benchmarks.overfit --data DATASET [--scene NAME] [--parts PART ...] [--minutes M]
     [--out DIR] [--json]
 
-One crop of the preset's size, always the same and never turned, is trained on alone, with the
-losses of `earthgen.training.parts`, until the part's figure is reached or its steps or minutes are
-over. Conditions are fixed: land cover and heights for structure, land cover and the picture from
-above for texture. Figures are taken without autocast, and of flows in 25 Euler steps from noise
-that training has not seen, of four samples together.
+A part is trained on one crop of the preset's size, always the same and never rotated, with the
+losses of `earthgen.training.parts`, until its figures are reached or its steps or minutes are over.
+Conditions are fixed: land cover and heights for structure, land cover and the picture from above
+for texture. Figures are measured without autocast; those of flows on four samples in 25 Euler steps
+from noise that is not in the training.
 
-What reaches means, each figure above 99 % or 30 dB:
+The figures, each of which has to exceed 99 % or 30 dB:
 
 struct-vae
     `accuracy_4`, `accuracy_2`, `accuracy_1`: of the candidates of a level (the eight children of
@@ -32,9 +31,9 @@ tex-flow
     `colour_psnr`: as above, of sampled latents, decoded by the TexVAE of this run.
 height-flow
     `accuracy`: of columns with data, the share that is rightly 2 m and more, or less. `mae`:
-    metres, told.
+    metres, only reported.
 
-Seconds are those of CPU time on one thread, measuring included. Never run on a GPU.
+Seconds are CPU time on one thread, with measuring. It was never run on a GPU.
 """
 
 from __future__ import annotations
@@ -61,13 +60,19 @@ from earthgen.models.presets import Preset, preset
 from earthgen.models.weights.card import AUTOENCODERS
 from earthgen.models.weights.format import part_path, save_weights
 from earthgen.progress import Progress
-from earthgen.training.data import Data
-from earthgen.training.devices import Team
-from earthgen.training.loop import Watch, begin, step
-from earthgen.training.parts.common import TALL, Context, trained
-from earthgen.training.run import MAKERS, replace_precision
-from earthgen.training.schedule import Schedule
-from earthgen.training.settings import PartSettings, make_settings
+from earthgen.training.data import TrainingData
+from earthgen.training.devices import ProcessGroup
+from earthgen.training.loop import StepMeter, initial_state, train_step
+from earthgen.training.parts.common import TALL, TaskContext, load_trained
+from earthgen.training.run import TASK_MAKERS, resolve_precision
+from earthgen.training.schedule import LearningSchedule
+from earthgen.training.settings import (
+    PART_SETTINGS,
+    FlowSettings,
+    LoopSettings,
+    PartSettings,
+    make_part_settings,
+)
 from geo_io.legend import codes
 
 PARTS = ("struct-vae", "struct-coarse", "struct-fine", "height-flow", "tex-vae", "tex-flow")
@@ -84,53 +89,72 @@ WANTED: dict[str, dict[str, float]] = {
     "tex-flow": {"colour_psnr": DECIBELS},
     "height-flow": {"accuracy": SHARE},
 }
-"""What has to be exceeded."""
+"""Figures that have to be exceeded."""
 
 SEMANTICS_HEIGHT = ((("semantics", "height"), 1.0),)
 SEMANTICS_IMAGE = ((("semantics", "image"), 1.0),)
 
-ALONE: dict[str, Any] = {"average": 0.0, "weight_decay": 0.0, "warm_up": 0.02, "shortcut": 0.0}
-"""Of all parts: the weights themselves, no decay, and no steps that teach few-step sampling."""
+ALONE: dict[str, Any] = {"ema_decay": 0.0, "weight_decay": 0.0, "warmup_ratio": 0.02}
+"""Of all parts: the weights themselves instead of averages, no decay."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "struct-vae": {"steps": 3000, "batch": 1, "learning_rate": 4e-3},
+    "struct-vae": {"steps": 3000, "batch_size": 1, "learning_rate": 4e-3},
     "tex-vae": {
         "steps": 1500,
-        "batch": 1,
+        "batch_size": 1,
         "learning_rate": 4e-3,
-        "render_from": 0.2,
+        "render_start": 0.2,
         "render_every": 2,
     },
     "struct-coarse": {
         "steps": 1500,
-        "batch": 4,
+        "batch_size": 4,
         "learning_rate": 2e-3,
-        "mixture": SEMANTICS_HEIGHT,
+        "condition_mixture": SEMANTICS_HEIGHT,
     },
     "struct-fine": {
         "steps": 4000,
-        "batch": 4,
+        "batch_size": 4,
         "learning_rate": 2e-3,
-        "mixture": SEMANTICS_HEIGHT,
-        "dilation": 0.0,
-        "pool": 1,
+        "condition_mixture": SEMANTICS_HEIGHT,
+        "dilation_probability": 0.0,
+        "latent_pool_size": 1,
     },
-    "tex-flow": {"steps": 3000, "batch": 1, "learning_rate": 2e-3, "mixture": SEMANTICS_IMAGE},
-    "height-flow": {"steps": 1500, "batch": 4, "learning_rate": 2e-3, "drop": 0.0},
+    "tex-flow": {
+        "steps": 3000,
+        "batch_size": 1,
+        "learning_rate": 2e-3,
+        "condition_mixture": SEMANTICS_IMAGE,
+    },
+    "height-flow": {
+        "steps": 1500,
+        "batch_size": 4,
+        "learning_rate": 2e-3,
+        "condition_dropout": 0.0,
+    },
 }
-"""Of each part. A batch holds the crop several times: a flow has another time and other noise
-for each."""
+"""Settings of each part. A batch has the crop several times, each with another time and noise of a
+flow."""
+
+
+def overfit_settings(part: str, **given: Any) -> PartSettings:
+    """Return the settings of a part; no step trains few-step sampling."""
+    flow = {"shortcut_ratio": 0.0} if issubclass(PART_SETTINGS[part], FlowSettings) else {}
+    return make_part_settings(part, {**ALONE, **flow, **SETTINGS[part], **given})
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a part did.
+    """The result of a part.
 
     Attributes
     ----------
-    steps : that were taken; seconds : of CPU time
-    figures : by name, at the last measurement
-    reached : whether each wanted figure is exceeded
+    steps, seconds : int, float
+        Steps and CPU time.
+    figures : mapping of str to float
+        Figures of the last measurement.
+    reached : bool
+        Whether all figures of `WANTED` are exceeded.
     """
 
     steps: int
@@ -149,25 +173,29 @@ class Outcome:
 
 
 def reached(part: str, figures: Mapping[str, float]) -> bool:
-    """Whether each figure that is wanted of a part is there and exceeded."""
+    """Whether all figures of a part that `WANTED` names are exceeded."""
     return all(figures.get(name, -math.inf) > least for name, least in WANTED[part].items())
 
 
 @dataclass(frozen=True)
-class OneCrop(Data):
-    """One crop, whatever is drawn: `Data.crop` would cut it anew each time."""
+class OneCrop(TrainingData):
+    """Always the same crop, unlike `TrainingData.crop`."""
 
-    def crop(self, seed: int, drawn: int) -> Crop:
-        return self.held[0]
+    def crop(self, seed: int, number: int) -> Crop:
+        """Return the crop."""
+        return self.held_out[0]
 
 
 def one_crop(folder: Path | str, preset: Preset, scene: str | None = None) -> OneCrop:
-    """The `Data` of one crop, among those of known colour that have data throughout.
+    """Return the training data of one crop with data and known colour everywhere.
 
-    Of those that are to a quarter each building, tree and open ground it is the one with most
-    voxels; where there is none, the one that comes nearest.
+    It is the crop with most voxels among those with a quarter each of building, tree and open
+    ground; if there is none, the one that comes nearest.
 
-    Raises StoreError and CropError where there is none.
+    Raises
+    ------
+    StoreError, CropError
+        If no crop is suitable.
     """
     crops = open_crops(
         scenes_in(folder),
@@ -204,7 +232,7 @@ def one_crop(folder: Path | str, preset: Preset, scene: str | None = None) -> On
 
 def overfit(
     part: str,
-    context: Context,
+    context: TaskContext,
     precision: str,
     every: int,
     tell: Callable[[str], None],
@@ -212,25 +240,35 @@ def overfit(
 ) -> tuple[Any, Outcome, Outcome]:
     """Train a part on the one crop until its figures are reached, or its steps or minutes are over.
 
-    every : steps between measurements
-    whole : go on to the end when they are reached
+    Parameters
+    ----------
+    part, context, precision
+        The part, what its task is made from, and "bf16" or "fp32".
+    every : int
+        Steps between measurements.
+    tell : callable
+        Gets a line of text for each measurement.
+    whole : bool
+        Whether to continue to the end after the figures are reached.
 
-    Returns the model, how it did when its figures were first reached, or else at the end, and how
-    it did at the end.
+    Returns
+    -------
+    model : nn.Module
+        The network.
+    first, last : Outcome
+        The result when the figures were first reached, or else at the end, and that at the end.
     """
     first: Outcome | None = None
     began = time.process_time()
-    task, team = MAKERS[part](context), Team(context.device)
-    settings = make_settings(
-        {"data": ".", "out": ".", "seed": context.seed, "precision": precision}
-    )
-    schedule = Schedule.of(context.settings)
-    state = begin(task, context.settings, context.device)
-    watch = Watch(schedule, state, Progress(None), part, 0.0)
+    task, team = TASK_MAKERS[part](context), ProcessGroup(context.device)
+    settings = LoopSettings.model_validate({"seed": context.seed, "precision": precision})
+    schedule = LearningSchedule.of(context.settings)
+    state = initial_state(task, context.settings, context.device)
+    watch = StepMeter(schedule, state, Progress(None), part, 0.0)
     while True:
         share = schedule.share(state.step, time.process_time() - began)
         rate = schedule.rate(share)
-        values = step(
+        values = train_step(
             task,
             settings,
             context.settings,
@@ -249,9 +287,8 @@ def overfit(
         figures = FIGURES[part](state.model, context)
         outcome = Outcome(state.step, time.process_time() - began, figures, reached(part, figures))
         shown = " ".join(f"{name} {value:.4f}" for name, value in figures.items())
-        tell(
-            f"{part}: step {state.step}, {outcome.seconds:.0f} s, loss {values['loss']:.4g}, {shown}"
-        )
+        loss = f"loss {values['loss']:.4g}"
+        tell(f"{part}: step {state.step}, {outcome.seconds:.0f} s, {loss}, {shown}")
         if outcome.reached and first is None:
             first = outcome
         if over or (outcome.reached and not whole):
@@ -273,37 +310,43 @@ def measured(
     whole: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, object]:
-    """Overfit parts in order, and keep their weights and a picture in a folder.
+    """Overfit parts in order, and write their weights and a picture to a folder.
 
-    out : weights are PART.safetensors, and are taken for the flows if their autoencoder is not
-        among `parts`
-    minutes : of CPU time, of each part at most; steps : of each part instead of its own
-    whole : train on to the end after the figures are reached
+    Parameters
+    ----------
+    data : Path or str
+        Folder of scenes.
+    out : Path
+        Folder of the results, PART.safetensors; autoencoders that are not in `parts` are read from
+        it.
+    scene : str, optional
+        Name of the scene; None is the one with the best crop.
+    parts : sequence of str
+        The parts.
+    minutes, steps : float, int
+        Largest CPU time of each part, and steps instead of the part's own.
+    preset_name, precision, every, whole, tell
+        As of the command line and `overfit`.
 
     Raises
     ------
     StoreError, CropError
-        where no crop is good for it
+        If no crop is suitable.
     TrainingError
-        where a flow's autoencoder is neither among the parts nor in the folder
+        If a flow's autoencoder is neither in `parts` nor in the folder.
     """
-    found = preset(preset_name)
-    one = one_crop(data, found, scene)
-    crop = one.held[0]
+    sizes = preset(preset_name)
+    one = one_crop(data, sizes, scene)
+    crop = one.held_out[0]
     out.mkdir(parents=True, exist_ok=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    given = make_settings({"data": ".", "out": ".", "precision": precision})
-    precision = replace_precision(given, torch.device("cpu")).precision
+    precision = resolve_precision(precision, torch.device("cpu"))
 
-    def context_of(part: str) -> Context:
-        values = {
-            **ALONE,
-            **SETTINGS[part],
-            "minutes": minutes,
-            **({} if steps is None else {"steps": steps}),
-        }
-        return Context(found, PartSettings(**values), one, 0, out, torch.device("cpu"))
+    def context_of(part: str) -> TaskContext[Any]:
+        length = {"minutes": minutes} if steps is None else {"minutes": minutes, "steps": steps}
+        own = overfit_settings(part, **length)
+        return TaskContext(sizes, own, one, 0, out, torch.device("cpu"))
 
     outcomes: dict[str, object] = {}
     models: dict[str, Any] = {}
@@ -315,9 +358,9 @@ def measured(
                 part_path(out, part),
                 part,
                 model,
-                preset_name=found.name,
-                voxel_size=found.voxel_size,
-                latents=trained(context_of(part), source)[1].digest if source else "",
+                preset_name=sizes.name,
+                voxel_size=sizes.voxel_size,
+                latents=load_trained(context_of(part), source)[1].digest if source else "",
                 data=one.sources,
                 metrics=dict(last.figures),
                 licence=one.sources[0]["licence"],
@@ -366,7 +409,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as kept:
-        found = measured(
+        parts_done = measured(
             options.data,
             options.out or Path(kept),
             scene=options.scene,
@@ -378,7 +421,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             whole=options.whole,
             tell=(lambda line: None) if options.json else lambda line: print(line, flush=True),
         )
-    result = {"machine": describe(), **found}
+    result = {"machine": describe(), **parts_done}
     if options.json:
         print(json.dumps(result, indent=2))
         return

@@ -1,5 +1,4 @@
-"""Figures and pictures of models that have learned one crop; benchmarks/overfit.py says what
-each figure counts."""
+"""Figures and pictures of models that were trained on one crop, for benchmarks/overfit.py."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from earthgen.dataset.crop import Crop
 from earthgen.models.flow import Predict, sample
-from earthgen.models.gaussian_head import Discs
+from earthgen.models.gaussian_head import VoxelGaussians
 from earthgen.models.height_flow import ground_slopes
 from earthgen.models.occupancy import agreement
 from earthgen.models.struct_flow import active_cells, grid_state
@@ -23,36 +22,42 @@ from earthgen.sparse import SparseTensor
 from earthgen.sparse.sites import Sites
 from earthgen.training.batches import Batch, make_batch
 from earthgen.training.parts import tex_vae
-from earthgen.training.parts.common import TALL, Context, only, tops, trained
-from earthgen.training.parts.tex_flow import colour_figures, told
-from earthgen.training.parts.tex_vae import splats_of, true_discs
+from earthgen.training.parts.common import (
+    TALL,
+    TaskContext,
+    keep_conditions,
+    load_trained,
+    voxel_tops,
+)
+from earthgen.training.parts.tex_flow import colour_figures, visible_classes
+from earthgen.training.parts.tex_vae import reference_gaussians, sample_splats
 from earthgen.training.pictures import class_colours, heat, map_view, sheet, view, voxel_view
 from earthgen.training.randomness import torch_generator
 
 SAMPLING_STEPS = 25
 
 DRAWS = 4
-"""Samples of a flow, from noise of their own."""
+"""Samples of a flow, each from other noise."""
 
 
-def struct_vae_figures(model: Any, context: Context) -> dict[str, float]:
-    batch = make_batch([context.data.held[0]])
+def struct_vae_figures(model: Any, context: TaskContext) -> dict[str, float]:
+    batch = make_batch([context.data.held_out[0]])
     with torch.no_grad():
         decoded = model.decode(model.encode(batch.sites, batch.semantic).mean)
-    found = {}
+    result = {}
     for level, true in zip(decoded.levels, reversed(model.levels(batch.sites)[:-1]), strict=True):
         candidates = level.candidates.sites
         match = agreement(level.kept, true)
         every = len(candidates) + int((candidates.rows(true.coordinates) < 0).sum())
-        found[f"accuracy_{true.stride[0]}"] = 1 - (match.false + match.missed) / every
-    return {**found, **voxel_figures([decoded], batch)}
+        result[f"accuracy_{true.stride[0]}"] = 1 - (match.false + match.missed) / every
+    return {**result, **voxel_figures([decoded], batch)}
 
 
-def voxel_figures(found: Sequence[Decoded], batch: Batch) -> dict[str, float]:
-    """`iou` and `class_accuracy` of decoded voxels, the mean over several."""
+def voxel_figures(result: Sequence[Decoded], batch: Batch) -> dict[str, float]:
+    """Return `iou` and `class_accuracy` of decoded voxels, means over several samples."""
     known = batch.semantic > 0
     overlaps, classes = [], []
-    for decoded in found:
+    for decoded in result:
         overlaps.append(agreement(decoded.sites, batch.sites).iou)
         rows = decoded.sites.rows(batch.sites.coordinates).long()
         there = rows >= 0
@@ -62,17 +67,17 @@ def voxel_figures(found: Sequence[Decoded], batch: Batch) -> dict[str, float]:
     return {"iou": float(np.mean(overlaps)), "class_accuracy": float(np.mean(classes))}
 
 
-def struct_coarse_figures(model: Any, context: Context) -> dict[str, float]:
+def struct_coarse_figures(model: Any, context: TaskContext) -> dict[str, float]:
     batch, grid, true = coarse_parts(model, context)
     with torch.no_grad():
-        found = active_cells(coarse_sample(model, batch, grid, context.seed))
-    wrong = grid_state(grid, found).features != grid_state(grid, true).features
-    return {"accuracy": 1 - float(wrong.float().mean()), "iou": agreement(found, true).iou}
+        result = active_cells(coarse_sample(model, batch, grid, context.seed))
+    wrong = grid_state(grid, result).features != grid_state(grid, true).features
+    return {"accuracy": 1 - float(wrong.float().mean()), "iou": agreement(result, true).iou}
 
 
-def coarse_parts(model: Any, context: Context) -> tuple[Batch, Sites, Sites]:
-    """The crop `DRAWS` times, its grid of cells, and the active ones."""
-    batch = make_batch([context.data.held[0]] * DRAWS)
+def coarse_parts(model: Any, context: TaskContext) -> tuple[Batch, Sites, Sites]:
+    """Return the crop `DRAWS` times, its grid of cells, and the active ones."""
+    batch = make_batch([context.data.held_out[0]] * DRAWS)
     true = batch.sites
     while true.stride[0] < model.config.stride:
         true = true.parents(2)
@@ -80,12 +85,12 @@ def coarse_parts(model: Any, context: Context) -> tuple[Batch, Sites, Sites]:
 
 
 def coarse_sample(model: Any, batch: Batch, grid: Sites, seed: int) -> SparseTensor:
-    features = model.condition(only(batch.conditions, "semantics", "height"), grid)
+    features = model.condition(keep_conditions(batch.conditions, "semantics", "height"), grid)
     return SparseTensor(grid, drawn(model, model.predictor(grid, features), (len(grid), 1), seed))
 
 
-def struct_fine_figures(model: Any, context: Context) -> dict[str, float]:
-    batch = make_batch([context.data.held[0]])
+def struct_fine_figures(model: Any, context: TaskContext) -> dict[str, float]:
+    batch = make_batch([context.data.held_out[0]])
     decoded, cells = zip(
         *(fine_sample(model, context, batch, draw) for draw in range(DRAWS)), strict=True
     )
@@ -97,28 +102,28 @@ def struct_fine_figures(model: Any, context: Context) -> dict[str, float]:
     }
 
 
-def fine_sample(model: Any, context: Context, batch: Batch, draw: int) -> tuple[Decoded, int]:
-    """Voxels of a latent that was sampled on the true cells, and how many cells there are."""
-    vae: Any = trained(context, "struct-vae")[0]
+def fine_sample(model: Any, context: TaskContext, batch: Batch, draw: int) -> tuple[Decoded, int]:
+    """Sample a latent on the true cells; return its voxels and the number of cells."""
+    vae: Any = load_trained(context, "struct-vae")[0]
     with torch.no_grad():
         sites = vae.encode(batch.sites, batch.semantic).mean.sites
-        features = model.condition(only(batch.conditions, "semantics", "height"), sites)
-        found = drawn(
+        features = model.condition(keep_conditions(batch.conditions, "semantics", "height"), sites)
+        result = drawn(
             model,
             model.predictor(sites, features),
             (len(sites), model.channels),
             context.seed + draw,
         )
-        return vae.decode(vae.statistics.restored(SparseTensor(sites, found))), len(sites)
+        return vae.decode(vae.statistics.restored(SparseTensor(sites, result))), len(sites)
 
 
-def tex_vae_figures(model: Any, context: Context) -> dict[str, float]:
-    found = tex_vae.figures(model, context.data.held[0])
-    return {name: found[name] for name in ("colour_psnr", "view_psnr")}
+def tex_vae_figures(model: Any, context: TaskContext) -> dict[str, float]:
+    result = tex_vae.figures(model, context.data.held_out[0])
+    return {name: result[name] for name in ("colour_psnr", "view_psnr")}
 
 
-def tex_flow_figures(model: Any, context: Context) -> dict[str, float]:
-    batch = make_batch([context.data.held[0]])
+def tex_flow_figures(model: Any, context: TaskContext) -> dict[str, float]:
+    batch = make_batch([context.data.held_out[0]])
     # The mean of the errors, not of the decibels, which one good draw would lift.
     errors = [
         10 ** (-colour_figures(tex_sample(model, context, batch, draw), batch)["colour_psnr"] / 10)
@@ -127,31 +132,33 @@ def tex_flow_figures(model: Any, context: Context) -> dict[str, float]:
     return {"colour_psnr": -10 * math.log10(float(np.mean(errors)))}
 
 
-def tex_sample(model: Any, context: Context, batch: Batch, draw: int) -> Discs:
-    """Gaussians of a sampled latent."""
-    vae: Any = trained(context, "tex-vae")[0]
-    conditions, sites = only(batch.conditions, "semantics", "image"), batch.sites
+def tex_sample(model: Any, context: TaskContext, batch: Batch, draw: int) -> VoxelGaussians:
+    """Sample a latent, and return its Gaussians."""
+    vae: Any = load_trained(context, "tex-vae")[0]
+    conditions, sites = keep_conditions(batch.conditions, "semantics", "image"), batch.sites
     with torch.no_grad():
-        features = model.condition(conditions, sites, told(batch, conditions), batch.normal)
-        found = drawn(
+        features = model.condition(
+            conditions, sites, visible_classes(batch, conditions), batch.normal
+        )
+        result = drawn(
             model,
             model.predictor(sites, features),
             (len(sites), model.channels),
             context.seed + draw,
         )
-        return vae.decode(vae.statistics.restored(SparseTensor(sites, found)), batch.normal)
+        return vae.decode(vae.statistics.restored(SparseTensor(sites, result)), batch.normal)
 
 
-def height_flow_figures(model: Any, context: Context) -> dict[str, float]:
-    crop = context.data.held[0]
-    found = height_sample(model, context, make_batch([crop] * DRAWS)).numpy()[:, crop.valid]
+def height_flow_figures(model: Any, context: TaskContext) -> dict[str, float]:
+    crop = context.data.held_out[0]
+    result = height_sample(model, context, make_batch([crop] * DRAWS)).numpy()[:, crop.valid]
     true = crop.height[crop.valid]
-    right = (found >= TALL) == (true >= TALL)
-    return {"accuracy": float(right.mean()), "mae": float(np.abs(found - true).mean())}
+    right = (result >= TALL) == (true >= TALL)
+    return {"accuracy": float(right.mean()), "mae": float(np.abs(result - true).mean())}
 
 
-def height_sample(model: Any, context: Context, batch: Batch) -> Tensor:
-    """(batch, ny, nx) metres."""
+def height_sample(model: Any, context: TaskContext, batch: Batch) -> Tensor:
+    """Sample heights, (batch, ny, nx) metres."""
     slopes = ground_slopes(batch.ground, context.preset.voxel_size)
     shape = (len(batch), 1, *batch.height.shape[1:])
     with torch.no_grad():
@@ -161,13 +168,13 @@ def height_sample(model: Any, context: Context, batch: Batch) -> Tensor:
 
 
 def drawn(model: Any, predict: Predict, shape: tuple[int, ...], seed: int) -> Tensor:
-    """A sampled state, from noise that no step of training has seen."""
+    """Sample a state, from noise that is not in the training."""
     noise = torch.randn(shape, generator=torch_generator(seed, "overfit", device="cpu"))
     with torch.no_grad():
         return sample(model.flow, predict, noise, steps=SAMPLING_STEPS)
 
 
-FIGURES: dict[str, Callable[[Any, Context], dict[str, float]]] = {
+FIGURES: dict[str, Callable[[Any, TaskContext], dict[str, float]]] = {
     "struct-vae": struct_vae_figures,
     "struct-coarse": struct_coarse_figures,
     "struct-fine": struct_fine_figures,
@@ -177,21 +184,23 @@ FIGURES: dict[str, Callable[[Any, Context], dict[str, float]]] = {
 }
 
 
-def picture(models: Mapping[str, Any], context_of: Callable[[str], Context]) -> Image.Image | None:
-    """A column a part, truth above what comes out; None of no parts."""
+def picture(
+    models: Mapping[str, Any], context_of: Callable[[str], TaskContext]
+) -> Image.Image | None:
+    """Draw a column per part, the truth above the result; None without parts."""
     pairs = [PICTURES[part](model, context_of(part)) for part, model in models.items()]
     return sheet(list(zip(*pairs, strict=True)), list(models))
 
 
-def struct_vae_pair(model: Any, context: Context) -> list[Image.Image]:
-    crop = context.data.held[0]
+def struct_vae_pair(model: Any, context: TaskContext) -> list[Image.Image]:
+    crop = context.data.held_out[0]
     batch = make_batch([crop])
     with torch.no_grad():
         return _voxels(crop, model.decode(model.encode(batch.sites, batch.semantic).mean))
 
 
-def struct_fine_pair(model: Any, context: Context) -> list[Image.Image]:
-    crop = context.data.held[0]
+def struct_fine_pair(model: Any, context: TaskContext) -> list[Image.Image]:
+    crop = context.data.held_out[0]
     return _voxels(crop, fine_sample(model, context, make_batch([crop]), 0)[0])
 
 
@@ -205,46 +214,49 @@ def _voxels(crop: Crop, decoded: Decoded) -> list[Image.Image]:
     ]
 
 
-def struct_coarse_pair(model: Any, context: Context) -> list[Image.Image]:
+def struct_coarse_pair(model: Any, context: TaskContext) -> list[Image.Image]:
     batch, grid, true = coarse_parts(model, context)
-    found = active_cells(coarse_sample(model, batch, grid, context.seed))
+    result = active_cells(coarse_sample(model, batch, grid, context.seed))
     pictures = []
-    for cells in (true, found):
+    for cells in (true, result):
         while cells.stride != (1, 1, 1):
             cells = cells.children(2)[0]
         pictures.append(
-            map_view(heat(tops(cells, batch.shape, context.data.held[0].frame.z[0])[0].numpy()))
+            map_view(
+                heat(voxel_tops(cells, batch.shape, context.data.held_out[0].frame.z[0])[0].numpy())
+            )
         )
     return pictures
 
 
-def height_flow_pair(model: Any, context: Context) -> list[Image.Image]:
-    crop = context.data.held[0]
-    found = height_sample(model, context, make_batch([crop] * DRAWS))[0].numpy()
-    return [map_view(heat(each)) for each in (crop.height, found)]
+def height_flow_pair(model: Any, context: TaskContext) -> list[Image.Image]:
+    crop = context.data.held_out[0]
+    result = height_sample(model, context, make_batch([crop] * DRAWS))[0].numpy()
+    return [map_view(heat(each)) for each in (crop.height, result)]
 
 
-def tex_vae_pair(model: Any, context: Context) -> list[Image.Image]:
-    batch = make_batch([context.data.held[0]])
+def tex_vae_pair(model: Any, context: TaskContext) -> list[Image.Image]:
+    batch = make_batch([context.data.held_out[0]])
     with torch.no_grad():
         return _gaussians(
-            batch, model.decode(model.encode(tex_vae.features(batch)).mean, batch.normal)
+            batch, model.decode(model.encode(tex_vae.encoder_features(batch)).mean, batch.normal)
         )
 
 
-def tex_flow_pair(model: Any, context: Context) -> list[Image.Image]:
-    batch = make_batch([context.data.held[0]])
+def tex_flow_pair(model: Any, context: TaskContext) -> list[Image.Image]:
+    batch = make_batch([context.data.held_out[0]])
     return _gaussians(batch, tex_sample(model, context, batch, 0))
 
 
-def _gaussians(batch: Batch, found: Discs) -> list[Image.Image]:
+def _gaussians(batch: Batch, result: VoxelGaussians) -> list[Image.Image]:
     crop = batch.crops[0]
     return [
-        view(splats_of(each, batch), crop.frame, crop.ground) for each in (true_discs(batch), found)
+        view(sample_splats(each, batch), crop.frame, crop.ground)
+        for each in (reference_gaussians(batch), result)
     ]
 
 
-PICTURES: dict[str, Callable[[Any, Context], list[Image.Image]]] = {
+PICTURES: dict[str, Callable[[Any, TaskContext], list[Image.Image]]] = {
     "struct-vae": struct_vae_pair,
     "struct-coarse": struct_coarse_pair,
     "struct-fine": struct_fine_pair,

@@ -81,7 +81,7 @@ def tiles(folder: Path, size: float, side: float, voxel_size: float) -> dict[str
         began = time.process_time()
         totals = generate_tiles(store, graph, pool, Progress())
         spent = time.process_time() - began
-    done = store.done()
+    done = store.finished_tiles()
     began = time.process_time()
     problems = [store.check(*tile) for tile in done]
     checked = (time.process_time() - began) / len(done)
@@ -195,7 +195,7 @@ def coordinator(folder: Path, count: float) -> dict[str, Any]:
         ),
     }
     again = open_store(path, mode="r+")
-    found["done_s"] = cpu(again.done)
+    found["done_s"] = cpu(again.finished_tiles)
     found["digest_s"] = cpu(again.digest)
     found["missing_s"] = cpu(lambda: World(again).missing)
     found["resume_of_a_finished_world_s"] = cpu(

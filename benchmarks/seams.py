@@ -116,13 +116,13 @@ def variance_at_the_switch(frame: Any) -> dict[str, float]:
     import numpy as np
 
     from earthgen.noise.philox import Noise
-    from earthgen.stages.blending import STATE, blended, place_noise
+    from earthgen.stages.blending import STATE, blended, initial_noise
     from tests.helpers.diffusion import Cover, Plain, sampler
 
     source = sampler()
     plain = Plain(blended(source), frame, {"semantics": Cover()}, Noise(0))
     state = plain.field("hills/0", frame).dense[STATE][..., 1].astype(np.float64)
-    noise = place_noise(source, frame, Noise(0))[..., 1].astype(np.float64)
+    noise = initial_noise(source, frame, Noise(0))[..., 1].astype(np.float64)
     away = np.abs(np.arange(frame.nx) % source.stride - (source.stride - 1) / 2)
     overlap, core = (
         away > source.stride / 2 - 2,

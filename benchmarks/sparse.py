@@ -109,7 +109,7 @@ def kernel_maps(coordinates: Any, rounds: int) -> dict[str, float]:
     from spconv.pytorch import ops
 
     from earthgen.sparse.grouping import groups
-    from earthgen.sparse.kernel_map import Kernel, kernel_map, searched
+    from earthgen.sparse.kernel_map import Kernel, kernel_map, search_table
     from earthgen.sparse.sites import Sites, make_sites
 
     sites, _ = make_sites(coordinates)
@@ -137,7 +137,7 @@ def kernel_maps(coordinates: Any, rounds: int) -> dict[str, float]:
 
     def by_search() -> None:
         fresh = Sites(sites.coordinates)
-        searched(fresh, fresh, kernel)
+        search_table(fresh, fresh, kernel)
 
     return in_turn({"ours": ours, "spconv": theirs, "binary_search": by_search}, rounds)
 
@@ -351,7 +351,8 @@ def run(quick: bool = False) -> dict[str, object]:
         **result,
         "targets": TARGETS,
         "met": met,
-        "bf16": "this CPU has no bfloat16 products: they are taken in float32, and ocnn is timed in float32"
+        "bf16": "this CPU has no bfloat16 products: they are computed in float32, and ocnn is timed "
+        "in float32"
         if emulated
         else "native",
         "voxels": len(sites),
@@ -367,7 +368,8 @@ def run(quick: bool = False) -> dict[str, object]:
             key: round(value, 3) if isinstance(value, float) else value
             for key, value in found.items()
         },
-        "limit": "gathering reads each voxel's features once for each neighbour; see docs/background/sparse.md",
+        "limit": "gathering reads each voxel's features once for each neighbour; see "
+        "docs/background/sparse.md",
     }
 
 

@@ -26,5 +26,6 @@ def run(rounds: int = 7) -> dict[str, object]:
         "help_vs_rio": round(cpu / peer_cpu, 2),
         "target_s": TARGET_CPU_S,
         "met": cpu < TARGET_CPU_S,
-        "limit": "Typer, rich's markup and pluggy are imported; a bare interpreter takes 0.02 s of it",
+        "limit": "Typer, rich's markup and pluggy are imported; a bare interpreter takes 0.02 s "
+        "of it",
     }

@@ -27,14 +27,16 @@ from geo_io.semantics.reader import open_semantics
 from geo_io.semantics.options import SemanticsOptions
 frame = Frame("EPSG:32632", 2.0, (320_000, 321_000), (2_720_000, 2_721_000))
 if sys.argv[1] != "-":
-    reader = open_semantics([sys.argv[1]], frame, SemanticsOptions(None, (), builtin_crosswalks(), None))
+    options = SemanticsOptions(None, (), builtin_crosswalks(), None)
+    reader = open_semantics([sys.argv[1]], frame, options)
     seen = reader.read(frame)
     assert (seen.cover > 0).mean() > 0.5
 """
 BOX = """
 import sys, geopandas
 if sys.argv[1] != "-":
-    assert len(geopandas.read_file(sys.argv[1], bbox=(640_000.0, 5_440_000.0, 642_000.0, 5_442_000.0)))
+    box = (640_000.0, 5_440_000.0, 642_000.0, 5_442_000.0)
+    assert len(geopandas.read_file(sys.argv[1], bbox=box))
 """
 WHOLE = """
 import sys, geopandas
@@ -93,5 +95,6 @@ def run(rounds: int = 3) -> dict[str, object]:
         "peak_mb": round(peak),
         "peak_mb_alone": round(small_peak),
         "peak_mb_whole": round(whole_peak),
-        "limit": "without a .qix index the bounding box of every shape in the .shp is looked at once",
+        "limit": "without a .qix index the bounding box of every shape in the .shp is looked at "
+        "once",
     }

@@ -1,8 +1,8 @@
-"""The few file operations that a world needs, on a local folder or on an object store.
+"""File operations that a world needs, on a local folder or on an object store.
 
-An object store is named by a URL that fsspec understands: s3://, gs://, memory://. Names inside a
-folder are relative and have "/" between their parts. An object appears whole or not at all; on a
-local disk `write` sees to that.
+An object store is given by a URL that fsspec understands: s3://, gs://, memory://. Names inside a
+folder are relative, with "/" between their parts. A file appears complete or not at all: object
+stores guarantee this, and `LocalFolder.write` does it on a disk.
 """
 
 from __future__ import annotations
@@ -24,78 +24,86 @@ from earthgen.errors import StoreError, StoreFullError
 from geo_io.errors import InputError, MissingFileError
 
 PARTIAL = ".partial"
-"""Ending of files that are being written; zarr's temporary files have it too."""
+"""Ending of the names of files that are being written, also by zarr."""
 
 HIDDEN = "index/."
-"""Beginning of the names of files of ours that are no part of the Zarr hierarchy.
+"""Beginning of the names of files that are not part of the Zarr hierarchy.
 
-Zarr libraries look for arrays in every folder of a group, and warn of what is none; the folder of
-an array they do not list.
+Zarr libraries list the folder of a group and warn about what is not an array. They do not list the
+folder of an array.
 """
 
 REQUESTS = 16
-"""Requests to an object store that are under way at once."""
+"""Number of simultaneous requests to an object store."""
 
 R = TypeVar("R")
 
 
 class Folder(Protocol):
-    """A folder with everything below it. Operations raise OSError, or see `failures`."""
+    """A folder with everything below it. Operations raise the exceptions of `failures`."""
 
     @property
     def path(self) -> Path | str:
-        """Where it is: a Path, or a URL."""
+        """Its Path, or its URL."""
 
     def exists(self, name: str = "") -> bool:
-        """Whether there is such a file, or with "" the folder itself."""
+        """Return whether a file exists, or with "" the folder itself."""
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file, None where there is none."""
+        """Return the content of a file; None if it does not exist."""
 
     def write(self, name: str, data: bytes, durable: bool = False) -> None:
-        """Make or replace a file in one step; with `durable`, return when it would survive a power
-        cut.
+        """Create or replace a file in one step.
 
-        On a disk the folder itself has to be there: FileNotFoundError where it was deleted or
-        moved.
+        Parameters
+        ----------
+        name : str
+        data : bytes
+        durable : bool
+            Return only when the file would survive a power cut.
+
+        Raises
+        ------
+        FileNotFoundError
+            If this folder is on a disk and was deleted or moved.
         """
 
     def sync(self, names: Iterable[str]) -> None:
-        """Return when these files, those that exist, and their names would survive a power cut."""
+        """Return when those of the files that exist would survive a power cut."""
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files; those that do not exist are none to remove."""
+        """Remove those of the files that exist."""
 
     def remove_folder(self, name: str) -> None:
-        """Remove a folder with all that is in it."""
+        """Remove a folder with its content, if it exists."""
 
     def children(self, name: str = "") -> list[str]:
-        """Names of the files and folders in a folder, sorted; none where it does not exist."""
+        """Return the sorted names of the files and folders in a folder; [] if it does not exist."""
 
     def names(self, under: str = "") -> Iterator[str]:
-        """Names of all files below a folder, sorted within each folder."""
+        """Yield the names of all files below a folder, sorted within each folder."""
 
     def sizes(self, names: Iterable[str]) -> dict[str, int]:
-        """Bytes of those of the files that exist."""
+        """Return the sizes of those of the files that exist, bytes."""
 
     def size(self) -> int:
-        """Bytes of all files together."""
+        """Return the size of all files together, bytes."""
 
     def partial(self) -> Iterator[str]:
-        """Files that a broken-off write left; looks through all folders."""
+        """Yield the files that an interrupted write left; looks through all folders."""
 
     def each(self, jobs: Sequence[Callable[[], R]]) -> list[R]:
-        """Results of calls that read or write here: one after the other, or many at once where
-        each has to wait."""
+        """Make calls that read or write here, simultaneously on an object store; return their
+        results."""
 
 
 def folder(path: str | Path) -> Folder:
-    """The folder at a path or URL, which need not exist.
+    """Return the folder at a path or URL, which need not exist.
 
     Raises
     ------
     StoreError
-        if the URL's scheme is unknown, or needs a package that is not installed
+        If the URL's scheme is unknown, or needs a package that is not installed.
     """
     text = os.fspath(path)
     if text.startswith("file://"):
@@ -144,7 +152,7 @@ class LocalFolder:
             file = self.path / name
             if file.exists():
                 _sync(file)
-                # Up to the world's folder: any of them may be new.
+                # Up to this folder: any of them may be new.
                 folders |= {parent for parent in file.parents if parent.is_relative_to(self.path)}
         for parent in folders:
             _sync(parent)
@@ -164,20 +172,20 @@ class LocalFolder:
             return []
 
     def names(self, under: str = "") -> Iterator[str]:
-        for place, folders, files in os.walk(self.path / under):
+        for parent, folders, files in os.walk(self.path / under):
             folders.sort()
-            base = Path(place).relative_to(self.path).as_posix()
+            base = Path(parent).relative_to(self.path).as_posix()
             for name in sorted(files):
                 yield name if base == "." else f"{base}/{name}"
 
     def sizes(self, names: Iterable[str]) -> dict[str, int]:
-        found = {}
+        sizes = {}
         for name in names:
             try:
-                found[name] = (self.path / name).stat().st_size
+                sizes[name] = (self.path / name).stat().st_size
             except (FileNotFoundError, NotADirectoryError):
                 continue
-        return found
+        return sizes
 
     def size(self) -> int:
         return sum(self.sizes(self.names()).values())
@@ -191,8 +199,7 @@ class LocalFolder:
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """A prefix of an object store, through fsspec. What it wrote is durable, by the promise of
-    such stores."""
+    """A prefix of an object store, through fsspec. Object stores keep what is written."""
 
     path: str
     system: Any
@@ -232,16 +239,11 @@ class RemoteFolder:
     def children(self, name: str = "") -> list[str]:
         self.system.invalidate_cache()
         try:
-            found = self.system.ls(self._at(name), detail=False)
+            entries = self.system.ls(self._at(name), detail=False)
         except FileNotFoundError:
             return []
-        return sorted(
-            {
-                entry.rstrip("/").rsplit("/", 1)[-1]
-                for entry in found
-                if entry.rstrip("/") != self._at(name)
-            }
-        )
+        paths = {entry.rstrip("/") for entry in entries} - {self._at(name)}
+        return sorted({path.rsplit("/", 1)[-1] for path in paths})
 
     def names(self, under: str = "") -> Iterator[str]:
         self.system.invalidate_cache()
@@ -267,7 +269,7 @@ class RemoteFolder:
         )
 
     def partial(self) -> Iterator[str]:
-        return iter(())  # an upload that was broken off leaves no object
+        return iter(())  # an interrupted upload leaves no object
 
     def each(self, jobs: Sequence[Callable[[], R]]) -> list[R]:
         with ThreadPoolExecutor(REQUESTS) as pool:
@@ -275,11 +277,22 @@ class RemoteFolder:
 
 
 def replace_file(root: Path, name: str, data: Any, durable: bool = False) -> None:
-    """Make or replace a file below a folder in one step. A crash leaves the old file, or the new
-    one, never a part.
+    """Create or replace a file below a folder in one step; a crash leaves the old or the new file.
 
-    Raises FileNotFoundError where the folder itself is gone: what was deleted or moved is not to
-    come back as a ruin.
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    name : str
+        Relative to it; folders between them are created.
+    data : bytes or buffer
+    durable : bool
+        Return only when the file would survive a power cut.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `root` does not exist: a world that was deleted or moved must not reappear in parts.
     """
     path = root / name
     _make_folders(root, path.parent)
@@ -299,7 +312,7 @@ def replace_file(root: Path, name: str, data: Any, durable: bool = False) -> Non
 
 
 def _make_folders(root: Path, path: Path) -> None:
-    """Make a folder below `root` with those above it, but not `root`."""
+    """Create a folder below `root` with its parents, but not `root`."""
     if path == root or path.is_dir():
         return
     _make_folders(root, path.parent)
@@ -307,8 +320,7 @@ def _make_folders(root: Path, path: Path) -> None:
 
 
 def link_file(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`, or a copy of it where the file system has no
-    links."""
+    """Make `target` a hard link to `source`, or a copy if the file system has no links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
@@ -318,10 +330,9 @@ def link_file(source: Path, target: Path) -> None:
 
 
 def _sync_file_system(path: Path) -> bool:
-    """Write out all that waits for the disk of `path`, where the system can: Linux.
+    """Flush the whole file system of `path`, if the operating system can: Linux.
 
-    For many small files this is one commit of the file system's journal instead of one for each,
-    and several times as quick.
+    For many small files this is several times faster, because the journal is committed only once.
     """
     if sys.platform != "linux":
         return False
@@ -340,7 +351,7 @@ def _sync_file_system(path: Path) -> bool:
 
 def _sync(path: Path) -> None:
     if os.name == "nt" and path.is_dir():
-        return  # Windows has no handle of a folder; its names are written with the files
+        return  # Windows gives no handle of a folder; names are written with the files
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -349,42 +360,47 @@ def _sync(path: Path) -> None:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What a failed operation raises: OSError, and what clients of object stores raise that is
-    none."""
-    kinds: list[type[Exception]] = [OSError]
+    """Return the exceptions of failed operations: OSError, and those of object-store clients."""
+    classes: list[type[Exception]] = [OSError]
     for module, name in (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError")):
         if module in sys.modules:
-            kinds.append(getattr(sys.modules[module], name))
-    return tuple(kinds)
+            classes.append(getattr(sys.modules[module], name))
+    return tuple(classes)
 
 
 def disk_error(error: Exception, path: str | Path) -> StoreError:
-    """The error that says what one of `failures` means for the writer of a world."""
+    """Return the error for a write that failed with one of `failures`."""
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT):
         return StoreFullError(
             f"the disk of {path} is full; the tiles written so far are valid",
-            "free space and --resume",
+            "free space, then `resume`",
         )
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         return StoreError(
-            f"{path} is read-only for this user ({error})", "give a folder you may write to"
+            f"{path} is read-only for this user ({error})", "give a folder that you can write to"
         )
     if number in (errno.ENOENT, errno.ENOTDIR):
-        return gone(path)
+        return missing_world(path)
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return StoreError(f"{path} cannot be written: {text}", "check the folder and --resume")
+    return StoreError(f"{path} cannot be written: {text}", "check the folder, then `resume`")
 
 
-def gone(path: str | Path) -> StoreError:
-    """The error of a world that was deleted or moved while somebody worked on it."""
-    return StoreError(
-        f"world {path} is gone: it was deleted or moved", "put it back, or generate it again"
-    )
+def missing_world(path: str | Path) -> StoreError:
+    """Return the error for a world that was deleted or moved while it was used."""
+    return StoreError(f"world {path} was deleted or moved", "put it back, or generate it again")
 
 
 def read_json(path: str | Path) -> dict:
-    """A JSON object from a file. Raises MissingFileError or InputError if there is none."""
+    """Read a JSON object from a file with cameras.
+
+    Raises
+    ------
+    MissingFileError
+        If the file does not exist.
+    InputError
+        If it cannot be read, or holds something else.
+    """
     try:
         document = json.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError as error:

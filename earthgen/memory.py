@@ -1,58 +1,63 @@
-"""What memory is free, asked before much of it is taken."""
+"""Free memory, checked before a large allocation."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import torch
 
 from earthgen.errors import OutOfMemoryError
 
-MEMINFO = Path("/proc/meminfo")
-
 GROUP = Path("/sys/fs/cgroup")
-"""What a container may use: its limit lies in memory.max, what it uses in memory.current."""
+"""The control group of a container: its limit is in memory.max, its use in memory.current."""
 
 ASK = 64_000_000
-"""Bytes from which on it is worth a look: free memory is read from a file of the kernel's, or
-from the driver."""
+"""Bytes below which an allocation is not checked, because the check itself takes time."""
 
 
 def free(device: torch.device) -> int | None:
-    """Bytes that a tensor on a device could take; None where that cannot be told."""
+    """Bytes that a tensor on a device may take, None where this is not known."""
     if device.type == "cuda":
         return (
             int(torch.cuda.mem_get_info(device)[0])
             + torch.cuda.memory_reserved(device)
             - int(torch.cuda.memory_allocated(device))
         )
-    if device.type != "cpu" or not MEMINFO.exists():
+    if device.type != "cpu":
         return None
-    there = None
-    for line in MEMINFO.read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            there = int(line.split()[1]) * 1024
+    available = int(psutil.virtual_memory().available)
     limit, used = GROUP / "memory.max", GROUP / "memory.current"
-    if (
-        there is not None
-        and limit.exists()
-        and used.exists()
-        and limit.read_text().strip() != "max"
-    ):
-        there = min(there, max(int(limit.read_text()) - int(used.read_text()), 0))
-    return there
+    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
+        available = min(available, max(int(limit.read_text()) - int(used.read_text()), 0))
+    return available
 
 
 def require(size: int, device: torch.device, what: str, voxels: int) -> None:
-    """Raise OutOfMemoryError where `size` bytes more do not fit.
+    """Check that an allocation fits into the free memory.
 
-    what : names the operation in the message; voxels : how many it works on
+    Parameters
+    ----------
+    size : int
+        Bytes to allocate.
+    device : torch.device
+        Where.
+    what : str
+        Name of the operation, for the message.
+    voxels : int
+        Number of voxels that the operation works on, for the message.
+
+    Raises
+    ------
+    OutOfMemoryError
+        If the device has less free memory.
     """
     if size < ASK:
         return
-    there = free(device)
-    if there is not None and size > there:
+    available = free(device)
+    if available is not None and size > available:
         raise OutOfMemoryError(
-            f"{what} needs {size / 1e9:,.1f} GB for {voxels:,} voxels, {there / 1e9:,.1f} GB are free on {device}",
+            f"{what} needs {size / 1e9:,.1f} GB for {voxels:,} voxels, "
+            f"{available / 1e9:,.1f} GB are free on {device}",
             "crop to fewer voxels, use a smaller batch, or bfloat16",
         )

@@ -1,14 +1,20 @@
-"""Finding plugins and asking them for what they offer. A broken plugin is reported and skipped."""
+"""Find plugins and make what they offer. A broken plugin is reported and skipped.
+
+The plugins of a process are loaded once: `load(folders)` reads the environment and the plugin
+folders of the command line or of a job, and code further down asks `load()` for the same set.
+"""
 
 from __future__ import annotations
 
 import difflib
 import functools
+import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from earthgen import hookspecs as hooks
+from earthgen import hookspecs
 from earthgen.errors import PluginError, UnknownNameError
 from earthgen.hookspecs import Offer, PluginInfo
+from geo_io.errors import EarthgenError
 
 if TYPE_CHECKING:
     from geo_io.legend import Crosswalk
@@ -40,6 +47,30 @@ KINDS = {
 }
 """The hook that offers each kind of thing."""
 
+MOVED = {
+    "earthgen.backends": "earthgen",
+    "earthgen.hooks": "earthgen",
+    "earthgen.blocks": "earthgen",
+    "earthgen.stages": "earthgen",
+    "earthgen.noise": "earthgen",
+    "earthgen.voxels": "earthgen",
+    "earthgen.generation": "earthgen",
+    "earthgen.job": "earthgen",
+    "earthgen.surface": "earthgen.voxels",
+    "earthgen.columns": "earthgen.voxels",
+    "earthgen.levels": "earthgen.voxels",
+    "earthgen.agreement": "earthgen.stages",
+    "earthgen.voxel_agreement": "earthgen.stages",
+    "earthgen.selection": "earthgen.world.selection",
+    "earthgen.mesh": "earthgen.render.mesh",
+    "geo_io.semantics": "geo_io",
+    "geo_io.raster": "geo_io",
+    "geo_io.vector": "geo_io",
+    "geo_io.region": "geo_io",
+    "geo_io.geotiff": "geo_io",
+}
+"""Modules that plugins for version 0.1 imported from, and where the same names are now."""
+
 
 @dataclass(frozen=True)
 class PluginRow:
@@ -52,11 +83,11 @@ class PluginRow:
 
 
 class Plugins:
-    """The plugins of this process."""
+    """A set of loaded plugins."""
 
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager("earthgen")
-        self._manager.add_hookspecs(hooks)
+        self._manager.add_hookspecs(hookspecs)
         self._sources: dict[str, str] = {}
         self._broken: list[PluginRow] = []
         self._infos: dict[str, PluginInfo] = {}
@@ -71,91 +102,94 @@ class Plugins:
         except (pluggy.PluginValidationError, ValueError) as error:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
-            self._report(name, source, f"{type(error).__name__}: {error}")
+            self._report(name, source, error)
             return
         self._sources[name] = source
         described = getattr(module, "earthgen_info", None)
         if described is not None:
             try:
                 info = described()
-            except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything
+            except Exception as error:  # noqa: BLE001 - other people's code may raise anything
                 self._drop(name, error)
                 return
         self._infos[name] = info or PluginInfo(name, "unknown", "not stated")
 
     def load_entry_points(self, only: str | None) -> None:
-        """Import the plugins of the entry-point group; `only` names the third-party ones wanted,
-        None for all."""
-        wanted = (
-            None if only is None else {name.strip() for name in only.split(",") if name.strip()}
-        )
-        for entry in sorted(
-            importlib.metadata.entry_points(group=GROUP), key=lambda entry: entry.name
-        ):
-            dist = entry.dist
-            distribution = dist.name if dist is not None else "unknown"
-            if (
-                distribution != DISTRIBUTION
-                and wanted is not None
-                and not wanted & {entry.name, distribution}
-            ):
+        """Import the plugins of the entry-point group.
+
+        Parameters
+        ----------
+        only : str or None
+            Names of third-party plugins or distributions, separated by commas; None for all.
+        """
+        names = None if only is None else {name.strip() for name in only.split(",")} - {""}
+        entries = importlib.metadata.entry_points(group=GROUP)
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            distribution = entry.dist.name if entry.dist is not None else "unknown"
+            foreign = distribution != DISTRIBUTION
+            if foreign and names is not None and not names & {entry.name, distribution}:
                 continue
             if self._manager.has_plugin(entry.name):
                 continue  # an editable install can list an entry point twice
             source = f"entry point {entry.name} of {distribution}"
             try:
                 module = entry.load()
-            except Exception as error:  # noqa: BLE001 - a stranger's import may raise anything
-                self._report(entry.name, source, f"{type(error).__name__}: {error}")
+            except Exception as error:  # noqa: BLE001 - other people's imports may raise anything
+                self._report(entry.name, source, error)
                 continue
-            info = None
-            if dist is not None:
-                said = dist.metadata.json
-                licence = str(said.get("license_expression") or said.get("license") or "not stated")
-                info = PluginInfo(
-                    entry.name, dist.version, licence.splitlines()[0], str(said.get("summary", ""))
-                )
-            self.register(module, entry.name, source, info)
+            self.register(module, entry.name, source, _info_of(entry))
 
     def load_folder(self, folder: Path) -> None:
-        """Import every .py file of a folder as a plugin of its own."""
+        """Import every .py file of a folder as a plugin of its own.
+
+        Raises
+        ------
+        PluginError
+            If the folder does not exist.
+        """
         if not folder.is_dir():
             raise PluginError(
-                f"plugin folder {folder} does not exist", "give --plugin-dir a folder of .py files"
+                f"plugin folder {folder} does not exist", "name a folder of .py files: `plugin_dir`"
             )
         for path in sorted(folder.glob("*.py")):
-            name = path.stem
             try:
-                spec = importlib.util.spec_from_file_location(f"earthgen_plugin_{name}", path)
-                if spec is None or spec.loader is None:
-                    raise ImportError(f"{path} cannot be imported")
-                module = importlib.util.module_from_spec(spec)
-                sys.modules[spec.name] = module  # dataclasses and pickling look it up there
-                spec.loader.exec_module(module)
-            except Exception as error:  # noqa: BLE001 - a stranger's import may raise anything
-                self._report(name, str(path), f"{type(error).__name__}: {error}")
+                module = _module_of(path.resolve())
+            except Exception as error:  # noqa: BLE001 - other people's imports may raise anything
+                self._report(path.stem, str(path), error)
                 continue
-            self.register(module, name, str(path))
+            self.register(module, path.stem, str(path))
 
-    @functools.cache  # noqa: B019 - one manager lives as long as its process
-    def offers(self, kind: str) -> Mapping[str, Offer[Any]]:
-        """What all plugins offer of one of `KINDS`, by name.
+    @functools.cache  # noqa: B019 - one set of plugins lives as long as its process
+    def offers(self, kind: str) -> Mapping[str, Offer]:
+        """Return what all plugins offer of one of `KINDS`, by name.
 
-        Of two offers with one name that of a built-in plugin stays, else that of the first plugin
-        by name.
+        If two plugins offer one name, a built-in plugin wins, else the first by the plugin's name.
         """
-        found: dict[str, Offer[Any]] = {}
-        for name, items in self._ask(KINDS[kind]):
+        offers: dict[str, Offer] = {}
+        for plugin, items in self._ask(KINDS[kind]):
             for offer in items or ():
-                if offer.name in found:
-                    self._report(
-                        name,
-                        self._sources[name],
-                        f"offers {kind} {offer.name!r}, which another plugin offers",
-                    )
+                if offer.name in offers:
+                    clash = PluginError(f"offers {kind} {offer.name!r}, as another plugin does")
+                    self._report(plugin, self._sources[plugin], clash)
                 else:
-                    found[offer.name] = offer
-        return found
+                    offers[offer.name] = offer
+        return offers
+
+    def offer(self, kind: str, name: str) -> Offer:
+        """Return the offer with this name.
+
+        Raises
+        ------
+        UnknownNameError
+            Naming the nearest offer.
+        """
+        offers = self.offers(kind)
+        if name not in offers:
+            near = difflib.get_close_matches(name, offers, 1, 0.4)
+            hint = f"did you mean {near[0]!r}; " if near else ""
+            names = ", ".join(sorted(offers)) or "no plugin offers one"
+            raise UnknownNameError(f"unknown {kind} {name!r}", f"{hint}known: {names}")
+        return offers[name]
 
     def create(self, kind: str, name: str, **options: Any) -> Any:
         """Make the thing with this name.
@@ -163,91 +197,169 @@ class Plugins:
         Raises
         ------
         UnknownNameError
-            naming the nearest offer
+            Naming the nearest offer.
         PluginError
-            if the thing refuses its options
+            If the thing cannot be imported, does not take an option, or fails while it is made.
         """
-        offers = self.offers(kind)
-        if name not in offers:
-            near = difflib.get_close_matches(name, offers, 1, 0.4)
-            hint = f"did you mean {near[0]!r}; " if near else ""
-            raise UnknownNameError(
-                f"there is no {kind} {name!r}",
-                f"{hint}there are: {', '.join(sorted(offers)) or 'none'}",
-            )
+        offer = self.offer(kind, name)
+        called = f"{kind} {name!r}"
+        factory = _factory(offer, called)
+        _check_options(factory, options, called)
         try:
-            return offers[name].create(**options)
-        except TypeError as error:
+            return factory(**options)
+        except EarthgenError:
+            raise
+        except Exception as error:
             raise PluginError(
-                f"{kind} {name!r} refused its options {sorted(options)}: {error}",
-                "see its plugin's documentation",
+                f"{called} failed while it was made: {_reason(error)}",
+                "report it to the plugin's author",
             ) from error
 
     @functools.cache  # noqa: B019
     def crosswalks(self) -> tuple[Crosswalk, ...]:
-        """The crosswalks of all plugins: third-party ones first, the built-in "generic" last."""
-        found = [
-            crosswalk for _, items in self._ask("earthgen_legends") for crosswalk in items or ()
-        ]
-        return tuple(sorted(found, key=lambda crosswalk: crosswalk.name == "generic"))
+        """Return the crosswalks of all plugins: third-party first, the built-in "generic" last."""
+        answers = self._ask("earthgen_legends")
+        crosswalks = [crosswalk for _, items in answers for crosswalk in items or ()]
+        return tuple(sorted(crosswalks, key=lambda crosswalk: crosswalk.name == "generic"))
 
     def add_commands(self, app: Any) -> None:
         """Let every plugin add its commands to the Typer application."""
-        list(self._ask("earthgen_commands", app=app))
+        self._ask("earthgen_commands", app=app)
 
     def listing(self) -> list[PluginRow]:
-        """All plugins, the broken ones last."""
+        """Return all plugins, the broken ones last."""
         rows = []
         for name in sorted(self._sources):
             callers = self._manager.get_hookcallers(self._manager.get_plugin(name)) or []
-            rows.append(
-                PluginRow(
-                    self._infos[name], tuple(sorted(c.name for c in callers)), self._sources[name]
-                )
-            )
+            hooks = tuple(sorted(caller.name for caller in callers))
+            rows.append(PluginRow(self._infos[name], hooks, self._sources[name]))
         return rows + self._broken
 
     @property
     def broken(self) -> list[PluginRow]:
+        """The plugins that were skipped, with the reason."""
         return list(self._broken)
 
     def _ask(self, hook: str, **arguments: Any) -> list[tuple[str, Any]]:
-        """(plugin name, answer) of each plugin that has the hook; one that raises is dropped."""
+        """(plugin, answer) of each plugin that has the hook; one that raises is dropped."""
+        implementations = getattr(self._manager.hook, hook).get_hookimpls()
         answers = []
-        found = getattr(self._manager.hook, hook).get_hookimpls()
-        for implementation in sorted(
-            found, key=lambda each: (self._is_foreign(each.plugin_name), each.plugin_name)
-        ):
+        for one in sorted(implementations, key=lambda one: self._rank(one.plugin_name)):
             try:
-                given = {name: arguments[name] for name in implementation.argnames}
-                answers.append((implementation.plugin_name, implementation.function(**given)))
-            except Exception as error:  # noqa: BLE001 - a stranger's hook may raise anything
-                self._drop(implementation.plugin_name, error)
+                given = {name: arguments[name] for name in one.argnames}
+                answers.append((one.plugin_name, one.function(**given)))
+            except Exception as error:  # noqa: BLE001 - other people's hooks may raise anything
+                self._drop(one.plugin_name, error)
         return answers
 
-    def _is_foreign(self, name: str) -> bool:
-        return not self._sources[name].endswith(f" of {DISTRIBUTION}")
+    def _rank(self, name: str) -> tuple[bool, str]:
+        """Built-in plugins come first."""
+        return not self._sources[name].endswith(f" of {DISTRIBUTION}"), name
 
     def _drop(self, name: str, error: Exception) -> None:
         self._manager.unregister(name=name)
-        self._report(name, self._sources.pop(name), f"{type(error).__name__}: {error}")
+        self._report(name, self._sources.pop(name), error)
 
-    def _report(self, name: str, source: str, error: str) -> None:
+    def _report(self, name: str, source: str, error: Exception) -> None:
         info = self._infos.get(name) or PluginInfo(name, "unknown", "not stated")
-        self._broken.append(
-            PluginRow(info, (), source, error.splitlines()[0] if error else "unknown error")
-        )
+        self._broken.append(PluginRow(info, (), source, _reason(error)))
 
 
-def load(plugin_dirs: Sequence[str | Path] = ()) -> Plugins:
-    """The plugins of the environment and of `plugin_dirs`.
+def _info_of(entry: importlib.metadata.EntryPoint) -> PluginInfo | None:
+    """What the metadata of its distribution say about a plugin that has no `earthgen_info`."""
+    if entry.dist is None:
+        return None
+    metadata = entry.dist.metadata.json
+    licence = str(metadata.get("license_expression") or metadata.get("license") or "not stated")
+    summary = str(metadata.get("summary", ""))
+    return PluginInfo(entry.name, entry.dist.version, licence.splitlines()[0], summary)
+
+
+@functools.cache
+def _module_of(path: Path) -> ModuleType:
+    """The module of a plugin's file; it runs once per process, whoever names its folder again."""
+    spec = importlib.util.spec_from_file_location(f"earthgen_plugin_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickling look it up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def _factory(offer: Offer, called: str) -> Callable[..., Any]:
+    """What `offer.create` names or is."""
+    if not isinstance(offer.create, str):
+        return offer.create
+    module, _, name = offer.create.partition(":")
+    try:
+        factory: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except Exception as error:
+        raise PluginError(
+            f"{called} cannot be imported from {offer.create!r}: {_reason(error)}",
+            "report it to the plugin's author",
+        ) from error
+    return factory
+
+
+def _check_options(factory: Callable[..., Any], options: Mapping[str, Any], called: str) -> None:
+    """Raise PluginError if `factory` does not take the options.
+
+    So a TypeError inside a constructor cannot be mistaken for a wrong option.
+    """
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # some callables of C do not tell
+        return
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters) or "none"
+        raise PluginError(
+            f"{called} refused its options {sorted(options)}: {error}", f"its options: {takes}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """One line for an error in a plugin; names the new place of what has moved."""
+    text = str(error) if isinstance(error, EarthgenError) else f"{type(error).__name__}: {error}"
+    line = text.splitlines()[0] if text else "unknown error"
+    if isinstance(error, ImportError) and error.name in MOVED:
+        line += f"; names of {error.name} are now imported from {MOVED[error.name]}"
+    return line
+
+
+_loaded: dict[tuple[str | None, tuple[Path, ...]], Plugins] = {}
+_current: list[Plugins] = []
+
+
+def load(folders: Iterable[str | Path] | None = None) -> Plugins:
+    """Return the plugins of this process, loaded on first use.
 
     The environment variable EARTHGEN_LOAD_PLUGINS restricts third-party entry points: unset, all
     are loaded; "" loads none; "a,b" loads the plugins or distributions named. Built-in plugins are
     always loaded.
+
+    Parameters
+    ----------
+    folders : iterable of path, optional
+        Plugin folders beside the environment. None takes those of the latest call in this process
+        that named some, so that what computes deep inside a job sees the job's plugins.
+
+    Raises
+    ------
+    PluginError
+        If a folder does not exist.
     """
-    plugins = Plugins()
-    plugins.load_entry_points(os.environ.get("EARTHGEN_LOAD_PLUGINS"))
-    for folder in plugin_dirs:
-        plugins.load_folder(Path(folder))
-    return plugins
+    if folders is None and _current:
+        return _current[-1]
+    paths = tuple(Path(folder).resolve() for folder in folders or ())
+    only = os.environ.get("EARTHGEN_LOAD_PLUGINS")
+    if (only, paths) not in _loaded:
+        plugins = Plugins()
+        plugins.load_entry_points(only)
+        for path in paths:
+            plugins.load_folder(path)
+        _loaded[only, paths] = plugins
+    _current[:] = [_loaded[only, paths]]
+    return _loaded[only, paths]

@@ -1,6 +1,6 @@
-"""`make demo`: a world of a real place from the data in examples/data, exported and pictured.
+"""`make demo`: generate a world of a real place from examples/data, export it and draw it.
 
-It runs the commands a user would type and prints each.
+It runs the commands that a user would type, and prints each.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ BOX = "11.5858,50.0018,11.6056,50.0144"
 
 
 def run(*arguments: str | Path) -> None:
+    """Print an `earthgen` command and run it."""
     words = [str(argument) for argument in arguments]
     shown = [
         str(Path(word).relative_to(ROOT)) if word.startswith(str(ROOT)) else word for word in words
@@ -28,6 +29,7 @@ def run(*arguments: str | Path) -> None:
 
 
 def main() -> None:
+    """Make the world, its pictures and its exports in demo-output/."""
     began = time.monotonic()
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir()

@@ -1,11 +1,11 @@
 """Generate a world from QGIS's Python console, for the map that is on the screen.
 
-QGIS brings its own Python, which should not be asked to hold earthgen's packages: this script runs
-the `earthgen` command as a subprocess and loads what it exports. Open it in the console's editor,
-set EARTHGEN to the command in the environment where earthgen is installed, select the land-use
-layer, and run it.
+QGIS has its own Python, into which earthgen's packages should not be installed. This script runs
+the `earthgen` command as a subprocess and loads the exported rasters. Open it in the editor of the
+console, set EARTHGEN to the command in the environment where earthgen is installed, select the
+land-use layer, and run the script.
 
-Outside QGIS `generate` and `export` work as they are; only `main` needs a QGIS.
+`generate` and `export` work outside QGIS too; only `main` needs QGIS.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ EARTHGEN = os.environ.get("EARTHGEN", "earthgen")
 
 
 class EarthgenFailed(RuntimeError):
-    """The command said what is wrong; `str(error)` is that line."""
+    """The command failed; `str(error)` is its error line."""
 
 
 def call(arguments: Iterable[str], on_progress: Callable[[dict], None] | None = None) -> dict:
-    """Run `earthgen`, hand each progress event to `on_progress`, and return the JSON it printed."""
+    """Run `earthgen`, pass each progress event to `on_progress`, and return the printed JSON."""
     process = subprocess.Popen(
         [EARTHGEN, *arguments, "--json", "--progress", "json"],
         stdout=subprocess.PIPE,
@@ -45,9 +45,9 @@ def call(arguments: Iterable[str], on_progress: Callable[[dict], None] | None = 
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without what QGIS sets for its own Python, GDAL and PROJ."""
-    ours = {"PYTHONHOME", "PYTHONPATH", "GDAL_DATA", "GDAL_DRIVER_PATH", "PROJ_LIB", "PROJ_DATA"}
-    return {name: value for name, value in os.environ.items() if name not in ours}
+    """Return the environment without the variables of QGIS for Python, GDAL and PROJ."""
+    of_qgis = {"PYTHONHOME", "PYTHONPATH", "GDAL_DATA", "GDAL_DRIVER_PATH", "PROJ_LIB", "PROJ_DATA"}
+    return {name: value for name, value in os.environ.items() if name not in of_qgis}
 
 
 def generate(
@@ -57,8 +57,7 @@ def generate(
     out: Path,
     **options: str,
 ) -> dict:
-    """`earthgen generate` with any further options by name, such as dem="dem.tif" or
-    voxel_size="2"."""
+    """Run `earthgen generate`, with more options by name, such as dem="dem.tif"."""
     arguments = [
         "generate",
         "--semantics",
@@ -73,7 +72,7 @@ def generate(
 
 
 def say(event: dict) -> None:
-    """Print how many tiles are made."""
+    """Print how many tiles are finished."""
     if event["task"] == "generate":
         print(f"{event['done']} of {event['total']} tiles")
 
@@ -85,7 +84,7 @@ def export(world: Path, out: Path) -> list[Path]:
 
 
 def main() -> None:
-    """The map canvas's extent and the active layer become a world; its rasters are added to the
+    """Generate a world from the active layer on the map's extent, and add its rasters to the
     project."""
     from qgis.core import QgsProject, QgsRasterLayer
     from qgis.utils import iface

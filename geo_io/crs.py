@@ -1,5 +1,4 @@
-"""Coordinate reference systems of sources: which one a source has, and the way from one to
-another."""
+"""Coordinate reference systems: the CRS of a source, and transformations between them."""
 
 from __future__ import annotations
 
@@ -16,22 +15,21 @@ WGS84 = pyproj.CRS.from_epsg(4326)
 
 
 @functools.lru_cache(maxsize=64)
-def parsed_crs(crs: str) -> pyproj.CRS:
-    """The CRS of an authority code or WKT, parsed once."""
+def parse_crs(crs: str) -> pyproj.CRS:
+    """Return the CRS of an authority code or WKT, parsed once."""
     return pyproj.CRS.from_user_input(crs)
 
 
 @functools.lru_cache(maxsize=128)
 def transformer(source: str | pyproj.CRS, target: str | pyproj.CRS) -> pyproj.Transformer:
-    """From `source` to `target`, x (east or longitude) first, whatever the axis order of the two
-    CRSs."""
+    """Return the transformer from `source` to `target`; x (east or longitude) comes first."""
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
 def transform_bounds(bounds: Bounds, source: str, target: str) -> Bounds | None:
-    """Bounds in another CRS, edges densified, None where that CRS does not reach.
+    """Transform bounds, with points along their edges; None where `target` is not defined.
 
-    In a geographic CRS left > right means that they cross the antimeridian.
+    In a geographic CRS left > right means that the bounds cross the antimeridian.
     """
     if source == target:
         return bounds
@@ -42,22 +40,34 @@ def transform_bounds(bounds: Bounds, source: str, target: str) -> Bounds | None:
 def resolve_crs(
     crs: Any, assume_crs: str | None, name: str, bounds: Bounds | None, hint: str = ""
 ) -> str:
-    """The horizontal CRS of a source as text: its own record, else `assume_crs`.
+    """Return the horizontal CRS of a source as text: its own record, else `assume_crs`.
+
+    Parameters
+    ----------
+    crs : Any
+        The CRS record of the source, None if it has none.
+    assume_crs : str, optional
+        CRS of a source without a record.
+    name : str
+        Name of the source in messages.
+    bounds : (float, float, float, float), optional
+        Left, bottom, right, top of the source, None if it is empty.
+    hint : str
+        Added to the message about a missing record.
 
     Raises
     ------
     MissingCrsError
-        if there is neither
+        If there is neither a record nor `assume_crs`.
     InputError
-        if the record says degrees and the coordinates cannot be degrees, or `assume_crs` is not
-        understood
+        If either is not understood, or is in degrees while the coordinates cannot be degrees.
     """
     try:
         parsed = None if crs is None else horizontal_crs(pyproj.CRS.from_user_input(crs))
     except pyproj.exceptions.CRSError as error:
         raise InputError(
             f"the CRS record of {name} is not understood: {error}",
-            "correct it, or remove it and give --assume-crs",
+            "correct it, or remove it and give the CRS as `assume_crs`",
         ) from error
     if parsed is not None and (
         parsed.type_name == "Engineering CRS" or parsed.name.startswith("Undefined")
@@ -67,28 +77,29 @@ def resolve_crs(
         if assume_crs is None:
             looks = ""
             if bounds is not None and _like_degrees(bounds):
-                looks = "; its bounds look like longitude and latitude, which would be EPSG:4326"
+                looks = "; its bounds look like longitude and latitude: EPSG:4326"
             raise MissingCrsError(
                 f"{name} has no CRS record{hint}; its bounds are {extent_text(bounds)}",
-                f"say which it is with --assume-crs EPSG:...{looks}",
+                f"give its CRS as `assume_crs`, such as EPSG:32632{looks}",
             )
         try:
             parsed = horizontal_crs(pyproj.CRS.from_user_input(assume_crs))
         except pyproj.exceptions.CRSError as error:
             raise InputError(
-                f"--assume-crs {assume_crs!r} is not understood",
+                f"`assume_crs` {assume_crs!r} is not understood",
                 "give an EPSG code such as EPSG:32632",
             ) from error
     if parsed.is_geographic and bounds is not None and not _like_degrees(bounds):
         raise InputError(
-            f"{name} is said to be in {short_name(parsed)}, in degrees, but its bounds are {extent_text(bounds)}",
-            "its CRS record (.prj), or --assume-crs, is wrong: correct it",
+            f"{name} is said to be in {short_name(parsed)}, in degrees, but its bounds are "
+            f"{extent_text(bounds)}",
+            "its CRS record (.prj), or `assume_crs`, is wrong: correct it",
         )
     return short_name(parsed)
 
 
 def extent_text(bounds: Bounds | None) -> str:
-    """Bounds for a message: degrees to 5 digits, metres to 1."""
+    """Return bounds as text for messages: degrees to 5 digits, metres to 1."""
     if bounds is None:
         return "empty"
     digits = 5 if max(map(abs, bounds)) <= 360 else 1

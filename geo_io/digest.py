@@ -1,5 +1,4 @@
-"""Digests of inputs: what tells one state of a file from another, so that a world knows what it
-was made from."""
+"""Digests of inputs, so that a world can record the state of the files it was made from."""
 
 from __future__ import annotations
 
@@ -15,26 +14,27 @@ WHOLE = 64 * 2**20
 """Files up to this many bytes are read whole."""
 
 BLOCK, BLOCKS = 2**20, 64
-"""Of larger files: bytes in a block, and how many blocks are read."""
+"""Larger files are sampled: bytes of a block, and number of blocks."""
 
 SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg")
 """A shapefile is all of these."""
 
 
 def digest_file(path: str | Path) -> str:
-    """The digest of a file's content, whatever its name and times.
+    """Return the digest of a file's content; its name and times do not count.
 
-    "sha256:<hex>" for up to 64 MiB. "sampled-sha256:<hex>" above: of the size and 64 evenly spaced
-    blocks of 1 MiB, the first and the last among them. An edit between these that keeps the size is
-    not seen. A shapefile's side files count. A directory (a FileGDB, a Zarr store) is the files in
-    it by name.
+    The digest is "sha256:<hex>" for files up to 64 MiB. For larger ones it is
+    "sampled-sha256:<hex>", made from the size and 64 evenly spaced blocks of 1 MiB, including the
+    first and the last; an edit outside these blocks that keeps the size goes unnoticed. The side
+    files of a shapefile count. The digest of a directory (a FileGDB, a Zarr store) is that of its
+    files and their names.
 
     Raises
     ------
     MissingFileError
-        if the path does not exist
+        If the path does not exist.
     InputError
-        if it cannot be read
+        If it cannot be read.
     """
     path = Path(path)
     if not path.exists():
@@ -53,11 +53,14 @@ def digest_file(path: str | Path) -> str:
 
 
 def digest_source(source: Any) -> str:
-    """The digest of anything that the readers take: a path, a GeoDataFrame, or a DataArray with a
-    CRS.
+    """Return the digest of a source: a path, a GeoDataFrame, or a DataArray with a CRS.
 
-    A path that is no local file (a URL, a part of a container) is a digest of its text,
-    "name:<text>".
+    The digest of a path that is not a local file (a URL, a part of a container) is "name:<path>".
+
+    Raises
+    ------
+    InputError
+        If the source is of another type, or cannot be read.
     """
     if isinstance(source, (str, Path)):
         local = Path(source)
@@ -71,7 +74,8 @@ def digest_source(source: Any) -> str:
     if hasattr(source, "dims") and hasattr(source, "values"):
         return _digest_array(source)
     raise InputError(
-        f"a {type(source).__name__} is no input", "give a path, a GeoDataFrame or a DataArray"
+        f"a {type(source).__name__} cannot be an input",
+        "give a path, a GeoDataFrame or a DataArray",
     )
 
 
@@ -92,15 +96,15 @@ def _digest_one(path: Path) -> str:
 
 
 def _digest_parts(parts: dict[str, Path]) -> str:
-    """One digest of several files; sampled if one of them is."""
+    """Return one digest of several files; it is a sampled one if that of any file is."""
     lines = [f"{name} {_digest_one(path)}" for name, path in sorted(parts.items())]
-    kind = "sampled-sha256" if any(" sampled-" in line for line in lines) else "sha256"
+    method = "sampled-sha256" if any(" sampled-" in line for line in lines) else "sha256"
     text = "\n".join(lines)
-    return f"{kind}:{hashlib.sha256(text.encode()).hexdigest()}"
+    return f"{method}:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _digest_frame(frame: Any) -> str:
-    """Of a GeoDataFrame: CRS, geometry as WKB, attributes as text, in their order."""
+    """Digest of CRS, geometry as WKB, and attributes as text, in their order."""
     digest = hashlib.sha256(str(frame.crs.to_wkt() if frame.crs is not None else None).encode())
     for wkb in frame.geometry.to_wkb():
         digest.update(b"\0" if wkb is None else wkb)
@@ -112,7 +116,7 @@ def _digest_frame(frame: Any) -> str:
 
 
 def _digest_array(array: Any) -> str:
-    """Of a DataArray: CRS, transform, nodata, shape, dtype and values."""
+    """Digest of CRS, transform, nodata, shape, dtype and values."""
     import rioxarray  # noqa: F401
 
     place = array.rio.crs, tuple(array.rio.transform(recalc=True))

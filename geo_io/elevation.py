@@ -1,15 +1,15 @@
-"""Ground and surface heights on a frame: metres, without holes and without terraces.
+"""Ground and surface heights on a frame: metres, without voids and without terraces.
 
-How a height comes about, each step a function of the place alone:
+Each step is a function of the place alone:
 
-1. pixels are decoded: scale and offset, unit, nodata;
-2. voids take a wide-meshed surface fitted to the whole raster, plus the misfit of that surface along the
-   void's rim, which fades out with distance from the rim (so that there is no step at the rim or
-   deep in the void); so do places outside the raster;
-3. heights that are stored in whole steps and are to be upsampled are smoothed within half a step of what is
-   stored, which turns terraces back into slopes;
-4. the pixels are resampled with the cubic B-spline where voxels are smaller than pixels, linearly where they
-   are alike, after averaging where voxels are larger.
+1. Pixels are decoded: scale and offset, unit, nodata.
+2. Voids, and places outside the raster, take the heights of a coarse surface fitted to the whole
+   raster, plus the misfit of that surface along the rim of the void. The misfit fades out with
+   distance from the rim, so there is no step at the rim or inside the void.
+3. Heights that are stored in whole steps and are to be upsampled are smoothed within half a step of
+   the stored value, which turns terraces back into slopes.
+4. Pixels are resampled: with the cubic B-spline where voxels are smaller than pixels, linearly
+   where they are of similar size, and by averages where voxels are larger.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from geo_io.errors import InputError
 from geo_io.frame import UNKNOWN_DATUM, Frame, Range, short_name
 from geo_io.layers import Raster
 from geo_io.raster.grid import block_mean, coarse_grid, grid_for, read_grid, sparse_grid
-from geo_io.raster.positions import covered, overlaps, positions
+from geo_io.raster.positions import coverage_mask, overlaps, positions
 from geo_io.raster.resample import cells_around, read_on, sample
 from geo_io.raster.source import RasterSource, open_raster
 from geo_io.raster.survey import survey_parts
 from geo_io.region.region import no_overlap
 
 METRES = {"m": 1.0, "ft": 0.3048, "us-ft": 1200 / 3937}
-"""Metres in each unit that can be asked for."""
+"""Length in metres of each unit of heights."""
 
 UNIT_TEXTS = {
     "m": "m",
@@ -66,62 +66,66 @@ UNIT_TEXTS = {
     "u.s. survey foot": "us-ft",
     "u.s. survey feet": "us-ft",
 }
-"""What files write as the unit of a band, in lower case, with spaces for underscores."""
+"""Unit by the text that files use for it, in lower case and with spaces for underscores."""
 
 NO_UNIT = {"", "unknown", "none", "n/a", "unitless"}
 
 SENTINELS = (-32768.0, -32767.0, -9999.0, -99999.0)
-"""Stored values that mean "no data" in height rasters, whether declared or not. Zero only where
+"""Stored values that mean nodata in height rasters, declared or not. Zero does so only where it is
 declared."""
 
 HEIGHT_LIMITS = (-12_000.0, 9_500.0)
-"""Heights on Earth lie within these metres; anything else is no data."""
+"""Lowest and highest heights on Earth, metres; everything else is nodata."""
 
 SEARCH = 64
-"""Pixels from measured heights over which a void is closed from its rim."""
+"""Pixels from measured heights within which a void is filled from its rim."""
 
 UPSAMPLED = 1.5
-"""Pixels this much larger than voxels are resampled with the B-spline."""
+"""Ratio of pixel to voxel size above which pixels are resampled with the B-spline."""
 
 SMOOTH_RADIUS = 32
-"""Pixels over which what is spread from the rim is smoothed."""
+"""Pixels over which the misfit that is spread from the rim is smoothed."""
 
 COARSE, COARSE_CELL = 256, 8
-"""The surface that closes wide voids has at most this many cells along each side, each of at
-least this many pixels: it shall show the lie of the land, and no detail of a rim."""
+"""Most cells along each side of the coarse surface, and least pixels along a cell: it must follow
+the terrain, and must not show details of a rim."""
 
 COARSE_SPARSE, COARSE_PIXELS = (64, 256), 64_000_000
-"""... and these many, until one of them has heights, for a raster of more pixels than that and without
-overviews: it is not read whole."""
+"""A raster of more than this many pixels without overviews is not read whole. Its coarse surface
+has the first number of cells along each side, or the second if no height is found with the
+first."""
 
 MARGIN = 0.25
-"""How far around the raster that surface goes, in lengths of its longer side; beyond, it is
-constant."""
+"""Margin of the coarse surface around the raster, in lengths of its longer side. Beyond it, heights
+are constant."""
 
 RELAXATIONS = 24
-"""Steps of relaxation at each of its levels."""
+"""Steps of relaxation at each level of the coarse surface."""
 
 FOUR_NEIGHBOURS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]]) / 4
 
 TERRACE_STEPS = (8, 8, 8, 8, 4, 4, 4, 4, 2, 2, 2, 2, 1, 1, 1, 1)
-"""Radii of the passes that smooth terraces, pixels; their sum is how far they reach. Terraces up
-to about 25 pixels wide become slopes."""
+"""Radii in pixels of the passes that smooth terraces; their sum is their reach. Terraces of up to
+about 25 pixels become slopes."""
 
 SURVEY_SAMPLES = 512
-"""A survey looks at no more than this many places along each side of the region."""
+"""Most places along each side of a region that a survey reads."""
 
 
 @dataclass(frozen=True, eq=False)
 class ElevationReader:
-    """Heights of one raster. Made by `open_elevation`; can be sent to another process.
+    """Reader of the heights of a raster. Made by `open_elevation`; can be sent to another process.
 
     Attributes
     ----------
-    source : the raster
-    unit : "m", "ft" or "us-ft": of the stored heights
-    vertical_crs : CRS of the heights that `read` gives, in metres; "unknown" where the file does
-        not say
-    what : how messages call it, "DEM" or "DSM"
+    source : RasterSource
+        The raster.
+    unit : str
+        Unit of the stored heights: "m", "ft" or "us-ft".
+    vertical_crs : str
+        CRS of the heights that `read` returns, in metres; "unknown" if the file does not name one.
+    what : str
+        Name of the input in messages, such as "DEM" or "DSM".
     """
 
     source: RasterSource
@@ -130,9 +134,17 @@ class ElevationReader:
     what: str
 
     def read(self, window: Frame) -> Raster:
-        """Heights in metres on a window, (ny, nx) float32 without NaN.
+        """Read heights on a window.
 
-        Raises InputError if the file cannot be read or holds no heights at all.
+        Returns
+        -------
+        Raster
+            (ny, nx) float32 metres without NaN.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read or holds no heights at all.
         """
         source = self.source
         grid = grid_for(source, window.voxel_size)
@@ -147,57 +159,60 @@ class ElevationReader:
         stored, valid = read_grid(source, grid, rows, columns, decode=self._decode)
         heights = stored[0]
         if not valid.all():
-            # The rim of a void may lie outside: look as far as it can matter, and no farther.
+            # The rim of a void may lie outside the window: read as far as it has an influence.
             pad = SEARCH + SMOOTH_RADIUS
             wide = _padded(rows, pad), _padded(columns, pad)
             stored, valid = read_grid(source, grid, *wide, decode=self._decode)
-            heights = _close(stored[0], valid, self._base(*wide, grid.scale))[pad:-pad, pad:-pad]
+            heights = _fill_voids(stored[0], valid, self._base(*wide, grid.scale))[
+                pad:-pad, pad:-pad
+            ]
         if smooth:
             heights = _slope_terraces(heights, self.step)
         out = sample(heights, column - columns[0], row - rows[0], 3 if upsampled else 1)
         return Raster(window, out)
 
     def measured(self, window: Frame) -> Raster:
-        """(ny, nx) bool: where the file itself holds heights; the others are filled."""
+        """Return where the file itself holds heights, (ny, nx) bool; the others are filled."""
         _, valid = read_on(self.source, window, resampling="nearest", decode=self._decode)
         return Raster(window, valid)
 
     def survey(self, frame: Frame) -> dict[str, Any]:
-        """What the source holds in a region, from at most 512 x 512 places spread evenly over it.
+        """Measure heights and voids of a region, at up to 512 x 512 regular places.
 
         Returns
         -------
-        `coverage`, share of the region inside the raster; `voids`, share of that without heights; `min` and
-        `max`, metres; `unit`; `vertical_crs`; `resolution`, metres
+        dict
+            `coverage`, the share of the region inside the raster; `voids`, the share of that
+            without heights; `min` and `max`, metres; `unit`; `vertical_crs`; `resolution`, metres.
 
         Raises
         ------
         RegionError
-            if the region and the raster have no place in common
+            If the region and the raster do not overlap.
         InputError
-            if all of the region is nodata
+            If the raster has no heights in the region.
         """
         if not overlaps(self.source, frame):
             raise no_overlap(self.source, frame, self.what)
-        places, inside, known = 0, 0, 0
+        places, inside, with_data = 0, 0, 0
         low, high = math.inf, -math.inf
         for part in survey_parts(self.source, frame, SURVEY_SAMPLES):
             values, valid = read_on(self.source, part, resampling="nearest", decode=self._decode)
             places += valid.size
-            inside += int(covered(self.source, part).sum())
-            known += int(valid.sum())
+            inside += int(coverage_mask(self.source, part).sum())
+            with_data += int(valid.sum())
             low = min(low, float(values[0].min(where=valid, initial=math.inf)))
             high = max(high, float(values[0].max(where=valid, initial=-math.inf)))
         if not inside:
             raise no_overlap(self.source, frame, self.what)
-        if not known:
+        if not with_data:
             raise InputError(
                 f"the {self.what} {self.source.name} holds nothing but nodata in the region",
                 "choose a region with data, or another file",
             )
         return {
             "coverage": inside / places,
-            "voids": max(0.0, 1 - known / inside),
+            "voids": max(0.0, 1 - with_data / inside),
             "min": low,
             "max": high,
             "unit": self.unit,
@@ -206,7 +221,7 @@ class ElevationReader:
         }
 
     def summary(self) -> dict[str, Any]:
-        """What is known of the source without reading it."""
+        """Describe the source without reading its pixels."""
         return {
             "name": self.source.name,
             "crs": short_name(self.source.crs),
@@ -218,7 +233,7 @@ class ElevationReader:
         }
 
     def _decode(self, pixels: NDArray, valid: NDArray) -> tuple[NDArray, NDArray]:
-        """Stored values to float32 metres."""
+        """Convert stored values to float32 metres."""
         stored = pixels[0].astype(np.float64)
         for sentinel in SENTINELS:
             valid = valid & (stored != sentinel)
@@ -228,7 +243,7 @@ class ElevationReader:
         return np.where(valid, metres, 0.0).astype(np.float32)[None], valid
 
     def _base(self, rows: Range, columns: Range, scale: tuple[float, float]) -> NDArray:
-        """(h, w) float32: the wide-meshed surface at the cells of a lattice."""
+        """Sample the coarse surface at the cells of a lattice, (h, w) float32."""
         surface, origin, mesh = self._coarse
         row = (np.arange(*rows) + 0.5) * scale[0] / mesh[0] - 0.5 - origin[0]
         column = (np.arange(*columns) + 0.5) * scale[1] / mesh[1] - 0.5 - origin[1]
@@ -236,7 +251,7 @@ class ElevationReader:
 
     @functools.cached_property
     def step(self) -> float:
-        """The step in which heights are stored, metres; 0 where they are continuous."""
+        """The step of stored heights, metres; 0 if they are continuous."""
         step = abs(self.source.scales[0]) * METRES[self.unit]
         if np.dtype(self.source.dtypes[0]).kind in "iu":
             return step
@@ -247,10 +262,10 @@ class ElevationReader:
 
     @functools.cached_property
     def _coarse(self) -> tuple[NDArray, tuple[int, int], tuple[float, float]]:
-        """A surface through the whole raster and a margin around it, made when first needed.
+        """The coarse surface of the whole raster and a margin around it.
 
-        Returns (heights (h, w) float32, its first row and column in cells from the raster's corner,
-        source pixels in a cell along rows and columns).
+        Its heights (h, w) float32, its first row and column in cells from the raster's corner, and
+        the source pixels of a cell along rows and columns.
         """
         cells = min(COARSE, math.ceil(max(self.source.shape) / COARSE_CELL))
         for sparse in COARSE_SPARSE:
@@ -266,7 +281,7 @@ class ElevationReader:
                 )
         raise InputError(
             f"the {self.what} {self.source.name} holds nothing but nodata",
-            "check its nodata value with gdalinfo -stats; where it holds a little data, crop it to that",
+            "check its nodata value with gdalinfo -stats, or crop it to the part with data",
         )
 
 
@@ -275,16 +290,15 @@ def _padded(cells: Range, by: int) -> Range:
 
 
 def _sample_mesh(values: NDArray, row: NDArray, column: NDArray) -> NDArray:
-    """Linear in between, at each pair of a row (n,) and a column (m,) of an array."""
+    """Sample an array linearly at each pair of a row (n,) and a column (m,)."""
     columns, rows = np.meshgrid(column, row)
     return sample(values, columns, rows, 1)
 
 
 def _spread(values: NDArray, valid: NDArray) -> NDArray:
-    """Values (h, w) where valid, elsewhere a soap film between them, which is level at the edges.
+    """Fill invalid cells with a membrane between the valid ones (h, w), level at the edges.
 
-    Solved from coarse to fine: means of 2 x 2 cells, closed in the same way, are where relaxation
-    starts.
+    Solved from coarse to fine: relaxation starts from means of 2 x 2 cells, filled in the same way.
     """
     if valid.all():
         return values
@@ -297,13 +311,12 @@ def _spread(values: NDArray, valid: NDArray) -> NDArray:
     return film
 
 
-def _close(heights: NDArray, valid: NDArray, base: NDArray) -> NDArray:
-    """Heights (h, w) with their voids closed: `base`, plus its misfit along the rim that fades with
-    distance.
+def _fill_voids(heights: NDArray, valid: NDArray, base: NDArray) -> NDArray:
+    """Fill voids (h, w) with `base` plus its misfit along the rim, which fades with distance.
 
-    The misfit is spread by inverse distances, and smoother the farther from the rim: a single tree
-    there must not draw a streak. A value depends on what lies within `SEARCH` + `SMOOTH_RADIUS`
-    pixels of it.
+    The misfit is spread by inverse distances, and gets smoother with distance from the rim, so that
+    a single tree there leaves no streak. A value depends on the cells within `SEARCH` +
+    `SMOOTH_RADIUS` pixels.
     """
     if not valid.any():
         return base
@@ -320,11 +333,9 @@ def _close(heights: NDArray, valid: NDArray, base: NDArray) -> NDArray:
 
 
 def _slope_terraces(heights: NDArray, step: float) -> NDArray:
-    """The heights (h, w) smoothed, but nowhere moved by more than half the step they were rounded
-    to.
+    """Smooth heights (h, w), but move none by more than half of the step they were rounded to.
 
-    Where heights fall evenly, that is the slope itself; where they hold detail, next to nothing
-    changes.
+    On an even slope this gives the slope itself; where heights have detail, it changes very little.
     """
     low, high = heights - np.float64(step / 2), heights + np.float64(step / 2)
     smooth = heights.astype(np.float64)
@@ -348,18 +359,23 @@ def open_elevation(
 
     Parameters
     ----------
-    unit : "m", "ft" (0.3048 m) or "us-ft" (1200/3937 m); by default what the file says: its
-        vertical CRS,
-        else the unit of its band; else metres, unless its horizontal CRS is in feet
-    assume_crs : CRS of a file that carries none
-    what : how messages call it
+    source : str, Path, DataArray or RasterSource
+        The raster, as in `open_raster`.
+    unit : str, optional
+        "m", "ft" (0.3048 m) or "us-ft" (1200/3937 m). By default the unit of the vertical CRS, else
+        that of the band, else metres unless the horizontal CRS is in feet.
+    assume_crs : str, optional
+        CRS of a file that has none.
+    what : str
+        Name of the input in messages.
 
     Raises
     ------
+    MissingFileError, MissingCrsError
+        As `open_raster`.
     InputError
-        if the unit is not known, or cannot be told
-    InputError
-        as `open_raster`; also if the file holds depths or is no raster of single numbers
+        As `open_raster`; also if the file holds depths, colours or complex numbers, or if the unit
+        is unknown or not declared.
     """
     raster = open_raster(source, assume_crs=assume_crs)
     if raster.dtypes[0].startswith("complex"):
@@ -368,21 +384,23 @@ def open_elevation(
         )
     if {"red", "green", "blue"} <= set(raster.colorinterp) or "palette" in raster.colorinterp:
         raise InputError(
-            f"the {what} {raster.name} is a picture, not heights", "give it as --image"
+            f"the {what} {raster.name} is a picture, not heights", "give it as `image`"
         )
     declared, vertical = _vertical(raster, what)
     chosen = unit or declared or _unit_of_band(raster, what)
     if chosen not in METRES:
         raise InputError(
-            f"unit {chosen!r} of the {what} {raster.name} is not known",
-            f"give one of {', '.join(METRES)}",
+            f"unknown unit {chosen!r} of the {what} {raster.name}",
+            f"choose one of {', '.join(METRES)}",
         )
     return ElevationReader(raster, chosen, vertical, what)
 
 
 def _vertical(raster: RasterSource, what: str) -> tuple[str | None, str]:
-    """(unit that the vertical CRS declares, name of that CRS in metres); (None, "unknown") where
-    there is none."""
+    """Return the unit of the vertical CRS and the name of that CRS in metres.
+
+    (None, "unknown") if the raster has no vertical CRS.
+    """
     crs = raster.vertical
     if crs is None:
         return None, UNKNOWN_DATUM
@@ -402,8 +420,10 @@ def _vertical(raster: RasterSource, what: str) -> tuple[str | None, str]:
 
 
 def _in_metres(crs: pyproj.CRS) -> pyproj.CRS:
-    """The vertical CRS with the same datum and the metre as unit: NAVD88 height (ftUS) becomes
-    NAVD88 height."""
+    """Return the vertical CRS with the same datum in metres.
+
+    NAVD88 height (ftUS), for example, becomes NAVD88 height.
+    """
     values = crs.to_json_dict()
     values.pop("id", None)
     values["coordinate_system"]["axis"][-1]["unit"] = "metre"
@@ -412,20 +432,21 @@ def _in_metres(crs: pyproj.CRS) -> pyproj.CRS:
 
 
 def _unit_of_band(raster: RasterSource, what: str) -> str:
-    """The unit the first band declares, else metres if nothing speaks against it."""
+    """Return the unit that the first band declares, else metres if nothing contradicts."""
     text = raster.units[0].strip(" []().").casefold().replace("_", " ")
     if text in UNIT_TEXTS:
         return UNIT_TEXTS[text]
-    remedy = f"say which with --{what.casefold()}-unit m, ft or us-ft"
+    setting = f"{what.casefold()}_unit" if what in ("DEM", "DSM") else "unit"
+    remedy = f"give its unit as `{setting}`: m, ft or us-ft"
     if text not in NO_UNIT:
         raise InputError(
-            f"the {what} {raster.name} is in {raster.units[0]!r}, which is no known unit", remedy
+            f"the {what} {raster.name} has the unknown unit {raster.units[0]!r}", remedy
         )
     axis = raster.crs.axis_info[0]
     if raster.crs.is_projected and axis.unit_conversion_factor != 1:
         raise InputError(
-            f"the {what} {raster.name} lies in {short_name(raster.crs)}, in {axis.unit_name}, and does not say "
-            "whether its heights are in feet too",
+            f"the {what} {raster.name} lies in {short_name(raster.crs)}, in {axis.unit_name}, and "
+            "does not say whether its heights are in feet too",
             remedy,
         )
     return "m"

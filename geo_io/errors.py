@@ -1,8 +1,7 @@
-"""Every error a user can cause, named after what they did.
+"""Errors about inputs and places, and the base class of all errors that a user can fix.
 
-Each carries the problem and the next step, and the exit code the command line ends with (see
-docs/reference/exit-codes.md). The base also inherits ValueError, so code that catches what it
-already knows goes on working.
+Messages name settings in backquotes (`crs`); the command line shows them as options. The base also
+inherits ValueError, so that code which catches ValueError keeps working.
 """
 
 from __future__ import annotations
@@ -12,9 +11,19 @@ from difflib import get_close_matches
 
 
 class EarthgenError(ValueError):
-    """Base of all errors that a user can mend.
+    """Base of all errors that a user can fix.
 
-    `problem` names the file or option and what is wrong with it; `remedy` is the next step.
+    Parameters
+    ----------
+    problem : str
+        The file or setting, and what is wrong with it.
+    remedy : str
+        The next step.
+
+    Attributes
+    ----------
+    exit_code : int
+        The exit code of the command line (docs/reference/exit-codes.md).
     """
 
     exit_code = 3
@@ -46,19 +55,19 @@ class MissingCrsError(InputError):
 
 
 class RegionError(EarthgenError):
-    """The region asked for is empty, impossible, or does not meet the data."""
+    """The requested region is empty, impossible, or does not overlap the data."""
 
     exit_code = 4
 
 
 class FrameError(EarthgenError):
-    """A frame cannot be made, or two frames that must agree do not."""
+    """A frame is invalid, or two frames that must agree do not."""
 
     exit_code = 4
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str:
-    """A question such as "; did you mean 'class'?", or nothing."""
+    """Return a hint such as "; did you mean 'class'?", or "" if no name is similar."""
     by_fold = {other.casefold(): other for other in names}
     close = get_close_matches(name.casefold(), by_fold, n=1)
     return f"; did you mean {by_fold[close[0]]!r}?" if close else ""

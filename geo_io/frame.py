@@ -1,9 +1,9 @@
-"""The frame: the one immutable value that says where an array is.
+"""The frame: an immutable value that says where an array is.
 
 A frame is a box of voxels on a lattice that is anchored at the origin of a projected CRS. Two
-frames with the same CRS and voxel size therefore share one lattice, whatever was asked for. The
-horizontal part converts to odc-geo's GeoBox. Heights are kept relative to the ground: voxel z = 0
-stands on the ground surface.
+frames with the same CRS and voxel size therefore share one lattice. The horizontal part converts
+to and from odc-geo's GeoBox. Heights are relative to the ground: voxel z = 0 stands on the ground
+surface.
 """
 
 from __future__ import annotations
@@ -11,29 +11,38 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyproj
 from affine import Affine
 
 from geo_io.errors import FrameError
 
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
 Range = tuple[int, int]
 """Half-open range of lattice indices."""
 
 Bounds = tuple[float, float, float, float]
-"""left, bottom, right, top in the units of a CRS."""
+"""Left, bottom, right, top in the units of a CRS."""
 
 INDEX_LIMIT = 2**31 - 1
 """Lattice indices are stored as int32."""
 
 UNKNOWN_DATUM = "unknown"
-"""The vertical CRS of heights whose source does not say."""
+"""The vertical CRS of heights whose source does not name one."""
+
+DEFAULT_HEIGHTS: Range = (-16, 496)
+"""Vertical range of voxels of a frame for which none is given."""
+
+TOLERANCE = 1e-6
+"""Voxels by which an edge may miss the lattice and still count as on it."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where an array is: CRS, voxel size, and ranges of lattice indices.
+    """The place of an array: CRS, voxel size, and ranges of lattice indices.
 
     Voxel (i, j, k) covers [i, i + 1) x [j, j + 1) x [k, k + 1) times `voxel_size` metres, east,
     north and up; i and j count from the CRS origin, k from the ground surface. Arrays on a frame
@@ -41,28 +50,32 @@ class Frame:
 
     Attributes
     ----------
-    crs : the CRS as an authority code ("EPSG:32632") or WKT; projected, in metres
-    voxel_size : edge length of a voxel, metres
-    x, y, z : half-open int ranges east, north, up
-    vertical_crs : the CRS of absolute heights, or "unknown"
+    crs : str
+        Authority code ("EPSG:32632") or WKT of a projected CRS in metres (see `projected_crs`).
+    voxel_size : float
+        Edge length of a voxel, metres.
+    x, y, z : (int, int)
+        Half-open ranges of lattice indices to the east, to the north and upwards.
+    vertical_crs : str
+        CRS of absolute heights, or "unknown".
 
     Raises
     ------
     FrameError
-        if the CRS is not projected in metres, a range is empty or does not fit int32
+        If the voxel size is not positive, or a range is empty or does not fit int32.
     """
 
     crs: str
     voxel_size: float
     x: Range
     y: Range
-    z: Range = (-16, 496)
+    z: Range = DEFAULT_HEIGHTS
     vertical_crs: str = UNKNOWN_DATUM
 
     def __post_init__(self) -> None:
         if not (self.voxel_size > 0 and math.isfinite(self.voxel_size)):
             raise FrameError(
-                f"voxel size {self.voxel_size} is not a positive number", "give it in metres"
+                f"the voxel size {self.voxel_size} is not a positive number", "give it in metres"
             )
         for axis in ("x", "y", "z"):
             low, high = getattr(self, axis)
@@ -79,10 +92,12 @@ class Frame:
 
     @property
     def nx(self) -> int:
+        """Number of voxels from west to east."""
         return self.x[1] - self.x[0]
 
     @property
     def ny(self) -> int:
+        """Number of voxels from south to north."""
         return self.y[1] - self.y[0]
 
     @property
@@ -92,35 +107,111 @@ class Frame:
 
     @property
     def bounds(self) -> Bounds:
-        """left, bottom, right, top in metres of the CRS (float64)."""
+        """Left, bottom, right, top in metres of the CRS (float64)."""
         s = self.voxel_size
         return self.x[0] * s, self.y[0] * s, self.x[1] * s, self.y[1] * s
 
     @property
     def anchor(self) -> tuple[float, float, float]:
-        """The float64 point that float32 positions of this frame are relative to: south-west
-        corner, height 0."""
+        """Origin of the frame's float32 positions: the south-west corner at height 0, float64."""
         return self.x[0] * self.voxel_size, self.y[0] * self.voxel_size, 0.0
 
     @property
     def transform(self) -> Affine:
-        """From (column, row) to CRS metres, north up."""
+        """Affine transform from (column, row) to CRS metres, north up."""
         s = self.voxel_size
         return Affine(s, 0.0, self.x[0] * s, 0.0, -s, self.y[1] * s)
 
     @property
     def area_km2(self) -> float:
+        """Area in square kilometres."""
         return self.nx * self.ny * self.voxel_size**2 / 1e6
 
     @property
-    def geobox(self) -> Any:
-        """The horizontal part as an `odc.geo.geobox.GeoBox`."""
+    def geobox(self) -> GeoBox:
+        """The horizontal part as an `odc.geo.geobox.GeoBox`; heights are left out."""
         from odc.geo.geobox import GeoBox
 
         return GeoBox(self.shape, self.transform, self.crs)
 
+    @classmethod
+    def from_geobox(
+        cls,
+        geobox: GeoBox,
+        *,
+        z: Range = DEFAULT_HEIGHTS,
+        vertical_crs: str | None = None,
+        tolerance: float = TOLERANCE,
+    ) -> Frame:
+        """Make the frame of a GeoBox.
+
+        A GeoBox without heights gives a frame with the default vertical range, so the round trip
+        is `Frame.from_geobox(frame.geobox, z=frame.z, vertical_crs=frame.vertical_crs)`.
+
+        Parameters
+        ----------
+        geobox : odc.geo.geobox.GeoBox
+            North up, with square pixels, in a projected CRS in metres, its edges at multiples of
+            the pixel size.
+        z : (int, int)
+            Half-open range of voxels upwards.
+        vertical_crs : str, optional
+            CRS of absolute heights; by default the vertical part of a compound CRS, else "unknown".
+        tolerance : float
+            Largest distance between a pixel's corner and the lattice, in pixels.
+
+        Returns
+        -------
+        Frame
+            Its voxels are the pixels of the GeoBox.
+
+        Raises
+        ------
+        FrameError
+            If the GeoBox has no CRS, or one that is not projected in metres; if it is rotated,
+            sheared, flipped or has pixels that are not square; if it does not lie on the lattice;
+            if it is empty.
+        """
+        if geobox.crs is None:
+            raise FrameError("the GeoBox has no CRS", "give it a projected CRS in metres")
+        crs = projected_crs(geobox.crs.proj)
+        a, b, left, d, e, top = geobox.affine[:6]
+        slack = tolerance * abs(a) / max(1, *geobox.shape)  # in sum over all pixels: `tolerance`
+        if abs(b) > slack or abs(d) > slack:
+            raise FrameError(
+                f"the GeoBox is rotated or sheared: its transform is {tuple(geobox.affine[:6])}",
+                "reproject its data to a GeoBox that is aligned with the axes of its CRS",
+            )
+        if a <= 0 or e >= 0:
+            raise FrameError(
+                f"the GeoBox is not north up: its pixels measure {a:g} x {e:g}",
+                "flip it, so that columns go east and rows go south",
+            )
+        if abs(a + e) > slack:
+            raise FrameError(
+                f"the pixels of the GeoBox are not square: {a:g} x {-e:g} m",
+                "resample it to square pixels",
+            )
+        column, row = left / a, top / a
+        west, north = round(column), round(row)
+        if max(abs(column - west), abs(row - north)) > tolerance:
+            raise FrameError(
+                f"the corner of the GeoBox at {left:.9g}, {top:.9g} is not a multiple of its pixel "
+                f"size, {a:g} m",
+                'make it with GeoBox.from_bbox(..., anchor="edge"), and resample its data',
+            )
+        ny, nx = geobox.shape
+        return cls(
+            crs,
+            float(a),
+            (west, west + nx),
+            (north - ny, north),
+            z,
+            _vertical_part(geobox.crs.proj) if vertical_crs is None else vertical_crs,
+        )
+
     def pad(self, voxels: int) -> Frame:
-        """This frame with `voxels` more on each of the four sides."""
+        """Return this frame with `voxels` more on each of the four sides."""
         return replace(
             self,
             x=(self.x[0] - voxels, self.x[1] + voxels),
@@ -128,34 +219,45 @@ class Frame:
         )
 
     def intersection(self, other: Frame) -> Frame | None:
-        """The frame of what both cover, None where that is nothing."""
+        """Return the frame that both cover, None if they do not overlap.
+
+        Raises
+        ------
+        FrameError
+            If the frames do not share a lattice.
+        """
         self.require_lattice(other)
         x = (max(self.x[0], other.x[0]), min(self.x[1], other.x[1]))
         y = (max(self.y[0], other.y[0]), min(self.y[1], other.y[1]))
         return replace(self, x=x, y=y) if x[0] < x[1] and y[0] < y[1] else None
 
     def crop(self, bounds: Bounds) -> Frame | None:
-        """The part of this frame whose voxels meet `bounds` (CRS metres), None where there is
-        none."""
+        """Return the part whose voxels intersect `bounds` (CRS metres), None if there is none."""
         ranges = snap(bounds, self.voxel_size)
         return self.intersection(replace(self, x=ranges["x"], y=ranges["y"]))
 
     def tiles(self, size: int) -> Iterator[tuple[int, int]]:
-        """(tx, ty) of the tiles of `size` voxels that this frame meets, row by row from the
-        south-west.
+        """Yield (tx, ty) of the tiles that this frame overlaps, row by row from the south-west.
 
-        The tile lattice starts at the CRS origin, not at this frame.
+        A tile has `size` voxels along each edge. The tile lattice starts at the CRS origin, not at
+        this frame.
         """
         for ty in range(self.y[0] // size, -(-self.y[1] // size)):
             for tx in range(self.x[0] // size, -(-self.x[1] // size)):
                 yield tx, ty
 
     def tile(self, tx: int, ty: int, size: int) -> Frame:
-        """The whole frame of one tile of the lattice, not cropped to this frame."""
+        """Return the whole frame of one tile of the lattice, not cropped to this frame."""
         return replace(self, x=(tx * size, (tx + 1) * size), y=(ty * size, (ty + 1) * size))
 
     def slices(self, inner: Frame) -> tuple[slice, slice]:
-        """(row slice, column slice) of `inner` in an array on this frame."""
+        """Return the row slice and the column slice of `inner` in an array on this frame.
+
+        Raises
+        ------
+        FrameError
+            If the frames do not share a lattice, or `inner` does not lie within this frame.
+        """
         self.require_lattice(inner)
         if not (
             self.x[0] <= inner.x[0]
@@ -170,19 +272,19 @@ class Frame:
         )
 
     def coarsen(self, factor: int) -> Frame:
-        """The frame of voxels `factor` times as large that covers this one."""
+        """Return the frame with voxels `factor` times as large that covers this one."""
         x, y, z = ((low // factor, -(-high // factor)) for low, high in (self.x, self.y, self.z))
         return replace(self, voxel_size=self.voxel_size * factor, x=x, y=y, z=z)
 
     def require_lattice(self, other: Frame) -> None:
-        """Raise FrameError unless both frames share CRS and voxel size. The one place that
-        checks it."""
+        """Raise FrameError unless both frames have the same CRS and voxel size."""
         if self.crs != other.crs or self.voxel_size != other.voxel_size:
             raise FrameError(
                 f"frames do not share a lattice: {self} and {other}", "resample one of them first"
             )
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the frame as JSON values."""
         return {
             "crs": self.crs,
             "voxel_size": self.voxel_size,
@@ -194,6 +296,7 @@ class Frame:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Frame:
+        """Make a frame from what `to_dict` returned."""
         return cls(
             crs=values["crs"],
             voxel_size=values["voxel_size"],
@@ -207,10 +310,17 @@ class Frame:
         return f"Frame({self.crs}, {self.voxel_size:g} m, x {self.x}, y {self.y})"
 
 
-def snap(bounds: Bounds, voxel_size: float, tolerance: float = 1e-6) -> dict[str, Range]:
-    """The x and y ranges of the voxels that meet `bounds`: outwards to the lattice.
+def snap(bounds: Bounds, voxel_size: float, tolerance: float = TOLERANCE) -> dict[str, Range]:
+    """Return the ranges "x" and "y" of the voxels that intersect `bounds`: outwards to the lattice.
 
-    `tolerance` is in voxels: an edge that is nearer to a lattice line than this counts as on it.
+    Parameters
+    ----------
+    bounds : (float, float, float, float)
+        Left, bottom, right, top, metres.
+    voxel_size : float
+        Metres.
+    tolerance : float
+        In voxels: an edge that is nearer than this to a line of the lattice counts as on it.
     """
     left, bottom, right, top = (value / voxel_size for value in bounds)
     return {
@@ -220,12 +330,12 @@ def snap(bounds: Bounds, voxel_size: float, tolerance: float = 1e-6) -> dict[str
 
 
 def projected_crs(crs: str | pyproj.CRS) -> str:
-    """The CRS as the text a Frame carries: its authority code, else WKT.
+    """Return the horizontal CRS as the text that a Frame carries: authority code, else WKT.
 
     Raises
     ------
     FrameError
-        if it cannot be understood, is geographic, or is not in metres
+        If the CRS is not understood, is geographic, or is not in metres.
     """
     try:
         parsed = pyproj.CRS.from_user_input(crs)
@@ -237,7 +347,7 @@ def projected_crs(crs: str | pyproj.CRS) -> str:
     if horizontal.is_geographic:
         raise FrameError(
             f"{short_name(horizontal)} is geographic: its unit is the degree",
-            "give a projected CRS in metres, or leave --crs away to get the UTM zone of the place",
+            "give a projected CRS in metres as `crs`, or leave it out to use the UTM zone",
         )
     if not horizontal.is_projected:
         raise FrameError(
@@ -248,13 +358,13 @@ def projected_crs(crs: str | pyproj.CRS) -> str:
     if units != {1.0}:
         raise FrameError(
             f"{short_name(horizontal)} is in {horizontal.axis_info[0].unit_name}, not in metres",
-            "give a projected CRS in metres, or leave --crs away to get the UTM zone of the place",
+            "give a projected CRS in metres as `crs`, or leave it out to use the UTM zone",
         )
     return short_name(horizontal)
 
 
 def horizontal_crs(crs: pyproj.CRS) -> pyproj.CRS:
-    """The horizontal part of a compound CRS, without a bound transformation."""
+    """Return the horizontal part of a compound CRS, without a bound transformation."""
     if crs.is_compound:
         crs = crs.sub_crs_list[0]
     if crs.is_bound and crs.source_crs is not None:
@@ -263,7 +373,7 @@ def horizontal_crs(crs: pyproj.CRS) -> pyproj.CRS:
 
 
 def vertical_crs(crs: pyproj.CRS) -> str:
-    """The vertical part of a compound or 3D CRS as text, "unknown" where there is none."""
+    """Return the vertical part of a compound or 3D CRS as text, "unknown" if it has none."""
     if crs.is_compound:
         return short_name(crs.sub_crs_list[1])
     if len(crs.axis_info) == 3:
@@ -271,13 +381,16 @@ def vertical_crs(crs: pyproj.CRS) -> str:
     return UNKNOWN_DATUM
 
 
+_vertical_part = vertical_crs  # the name of the function where a parameter has the same name
+
+
 def short_name(crs: pyproj.CRS) -> str:
-    """Authority code such as "EPSG:3006" where the CRS has one, else its WKT."""
+    """Return the authority code, such as "EPSG:3006", if the CRS has one, else its WKT."""
     authority = crs.to_authority(min_confidence=70)
     return ":".join(authority) if authority else crs.to_wkt()
 
 
 def extent(bounds: Bounds) -> str:
-    """Bounds as they stand in messages."""
+    """Return bounds as text for messages."""
     left, bottom, right, top = bounds
     return f"{left:.0f}–{right:.0f} east, {bottom:.0f}–{top:.0f} north"

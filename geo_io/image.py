@@ -1,15 +1,14 @@
 """Orthophotos and other pictures on a frame, as 8-bit RGBA.
 
-Which bands are what: red, green and blue where the file says so, else the first three; one band is
-grey, or the index of a colour table; two are grey and alpha; a fourth band is alpha only where the
-file says so, and anything further (near infrared, for example) is left out and named in the
-summary.
+Bands: red, green and blue are those that the file declares, else the first three. One band is grey,
+or the index of a colour table; two are grey and alpha. A fourth band is alpha only if the file
+declares it. All further bands (near infrared, for example) are ignored and listed in the summary.
 
-How values become 0 to 255, for a whole file at once, so that it does not depend on the place: 8
-bits stay. Floats up to 1 are times 255. Of anything else a sample of the whole file decides: values
-up to 255 stay; 16-bit values that use the upper half of their range are divided by 257; all others
-are stretched linearly, their 2nd percentile to 0 and their 98th to 255, the same for all three
-bands so that the colours keep their balance.
+Values are scaled to 0..255 in the same way for a whole file, so that a pixel does not depend on
+the window. 8-bit values stay. Floats up to 1 are multiplied by 255. Otherwise a sample of the whole
+file decides: values up to 255 stay; 16-bit values that use the upper half of their range are
+divided by 257; all others are stretched linearly from their 2nd and 98th percentile to 0 and 255,
+the same for all three bands, so that the colour balance stays.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from geo_io.errors import InputError
 from geo_io.frame import Frame, short_name
 from geo_io.layers import Raster
 from geo_io.raster.grid import coarse_grid, read_grid
-from geo_io.raster.positions import covered
+from geo_io.raster.positions import coverage_mask
 from geo_io.raster.resample import read_on
-from geo_io.raster.source import RasterSource, open_raster, opened
+from geo_io.raster.source import RasterSource, open_dataset, open_raster
 from geo_io.raster.survey import survey_parts
 from geo_io.region.region import no_overlap, require_overlap
 
@@ -41,21 +40,25 @@ SAMPLE_CELLS = 256
 PERCENTILES = (2.0, 98.0)
 
 SURVEY_SAMPLES = 512
-"""A survey looks at no more than this many places along each side of the region."""
+"""Most places along each side of a region that a survey reads."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageReader:
-    """A picture. Made by `open_image`; can be sent to another process.
+    """Reader of a picture. Made by `open_image`; can be sent to another process.
 
     Attributes
     ----------
-    source : the raster
-    bands : numbers of the bands used: one (grey or an index into `palette`) or red, green, blue
-    alpha : number of a band that is alpha without saying so (of what says so, GDAL makes a mask),
-        else None
-    palette : (n, 4) uint8 RGBA by pixel value, None where there is no colour table
-    ignored : what the bands that are not used are called
+    source : RasterSource
+        The raster.
+    bands : tuple of int
+        Numbers of the bands used: one (grey, or an index into `palette`) or red, green, blue.
+    alpha : int or None
+        Number of a band that is alpha without being declared so. Declared ones are in GDAL's mask.
+    palette : NDArray (n, 4) uint8 or None
+        RGBA by pixel value, if the file has a colour table.
+    ignored : tuple of str
+        Descriptions of the bands that are not used.
     """
 
     source: RasterSource
@@ -65,10 +68,17 @@ class ImageReader:
     ignored: tuple[str, ...]
 
     def read(self, window: Frame) -> Raster:
-        """The picture on a window, (ny, nx, 4) uint8: RGB, and alpha that is 255, or 0 where there
-        is no data.
+        """Read the picture on a window.
 
-        A voxel has data if at least half of it has. Raises InputError if the file cannot be read.
+        Returns
+        -------
+        Raster
+            (ny, nx, 4) uint8 RGBA. Alpha is 255, or 0 where less than half of a voxel has data.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read.
         """
         values, valid = read_on(
             self.source, window, bands=self._read_bands, resampling="average", decode=self._decode
@@ -83,44 +93,45 @@ class ImageReader:
         return Raster(window, out)
 
     def survey(self, frame: Frame) -> dict[str, Any]:
-        """What the picture covers of a region, from at most 512 x 512 places spread evenly over it.
+        """Measure how much of a region the picture covers, at up to 512 x 512 regular places.
 
         Returns
         -------
-        `coverage`, share of the region inside the raster; `voids`, share of that without data; `resolution`,
-        metres
+        dict
+            `coverage`, the share of the region inside the raster; `voids`, the share of that
+            without data; `resolution`, metres.
 
         Raises
         ------
         RegionError
-            if the region and the picture have no place in common
+            If the region and the picture do not overlap.
         InputError
-            if all of the region is without data
+            If the picture has no data in the region.
         """
         require_overlap(self.source, frame, "image")
-        places, inside, known = 0, 0, 0
+        places, inside, with_data = 0, 0, 0
         for part in survey_parts(self.source, frame, SURVEY_SAMPLES):
             _, valid = read_on(
                 self.source, part, bands=self._read_bands, resampling="nearest", decode=self._decode
             )
             places += valid.size
-            inside += int(covered(self.source, part).sum())
-            known += int(valid.sum())
+            inside += int(coverage_mask(self.source, part).sum())
+            with_data += int(valid.sum())
         if not inside:
             raise no_overlap(self.source, frame, "image")
-        if not known:
+        if not with_data:
             raise InputError(
                 f"the image {self.source.name} holds nothing but nodata in the region",
                 "choose a region with data, or another file",
             )
         return {
             "coverage": inside / places,
-            "voids": max(0.0, 1 - known / inside),
+            "voids": max(0.0, 1 - with_data / inside),
             "resolution": max(self.source.pixel_metres),
         }
 
     def summary(self) -> dict[str, Any]:
-        """What is known of the source; `scaling` is the pair of values that become 0 and 255."""
+        """Describe the source; `scaling` is the pair of values that become 0 and 255."""
         return {
             "name": self.source.name,
             "crs": short_name(self.source.crs),
@@ -139,7 +150,7 @@ class ImageReader:
 
     @functools.cached_property
     def scaling(self) -> tuple[float, float]:
-        """The stored values that become 0 and 255: a property of the whole file."""
+        """The stored values that become 0 and 255, the same for the whole file."""
         dtype = np.dtype(self.source.dtypes[self.bands[0] - 1])
         if self.palette is not None or dtype == np.uint8:
             return 0.0, 255.0
@@ -152,20 +163,20 @@ class ImageReader:
             bands=self._read_bands,
             decode=self._decode,
         )
-        known = values[:, valid].astype(np.float64)
-        if known.size == 0:
+        sample = values[:, valid].astype(np.float64)
+        if sample.size == 0:
             return 0.0, 255.0
-        low, high = np.percentile(known, PERCENTILES)
-        if dtype.kind == "f" and known.min() >= 0 and known.max() <= 1:
+        low, high = np.percentile(sample, PERCENTILES)
+        if dtype.kind == "f" and sample.min() >= 0 and sample.max() <= 1:
             return 0.0, 1.0
-        if known.min() >= 0 and known.max() <= 255:
+        if sample.min() >= 0 and sample.max() <= 255:
             return 0.0, 255.0
         if dtype == np.uint16 and high > 32767:
             return 0.0, 65535.0
         return float(low), float(high) if high > low else float(low) + 1.0
 
     def _decode(self, pixels: NDArray, valid: NDArray) -> tuple[NDArray, NDArray]:
-        """Colours of palette indices; and where an alpha band says that there is data."""
+        """Replace palette indices by colours, and apply an alpha band to the mask."""
         if self.alpha is not None:
             opaque = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
             valid = valid & (pixels[-1] > opaque // 2)
@@ -181,10 +192,19 @@ def open_image(
 ) -> ImageReader:
     """Open a picture.
 
+    Parameters
+    ----------
+    source : str, Path, DataArray or RasterSource
+        The picture, as in `open_raster`.
+    assume_crs : str, optional
+        CRS of a file that has none.
+
     Raises
     ------
+    MissingFileError, MissingCrsError
+        As `open_raster`.
     InputError
-        as `open_raster`; also if it holds complex numbers
+        As `open_raster`; also if the file holds complex numbers.
     """
     raster = open_raster(source, assume_crs=assume_crs)
     if raster.dtypes[0].startswith("complex"):
@@ -212,7 +232,7 @@ def _choose_bands(raster: RasterSource) -> tuple[int, ...]:
 def _palette(raster: RasterSource) -> NDArray | None:
     if raster.colorinterp[0] != "palette":
         return None
-    with opened(raster.path) as dataset:
+    with open_dataset(raster.path) as dataset:
         colours = dataset.colormap(1)
     table = np.zeros((max(colours) + 1, 4), np.uint8)
     for value, colour in colours.items():

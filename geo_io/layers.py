@@ -1,4 +1,4 @@
-"""What a reader returns: arrays and objects that carry the frame they lie on."""
+"""Data types that readers return: arrays and objects together with the frame they lie on."""
 
 from __future__ import annotations
 
@@ -17,10 +17,16 @@ class Raster:
 
     Attributes
     ----------
-    frame : where it is
-    data : (ny, nx) or (ny, nx, bands), rows from north to south; float32 metres with NaN for nodata
-        for heights,
-        uint8 RGBA for images (alpha 0 is nodata)
+    frame : Frame
+        Where the raster is.
+    data : NDArray (ny, nx) or (ny, nx, bands)
+        Rows from north to south. Heights are float32 metres with NaN for nodata; images are uint8
+        RGBA, with alpha 0 for nodata.
+
+    Raises
+    ------
+    FrameError
+        If the array does not have the shape of the frame.
     """
 
     frame: Frame
@@ -29,23 +35,30 @@ class Raster:
     def __post_init__(self) -> None:
         if self.data.shape[:2] != self.frame.shape:
             raise FrameError(
-                f"an array of shape {self.data.shape} does not lie on {self.frame} of shape {self.frame.shape}"
+                f"an array of shape {self.data.shape} does not fit {self.frame} "
+                f"of shape {self.frame.shape}",
+                "give an array with one row and one column per voxel of the frame",
             )
 
     def crop(self, inner: Frame) -> Raster:
+        """Return the part on `inner`, a frame within this one."""
         return Raster(inner, self.data[self.frame.slices(inner)])
 
 
 @dataclass(frozen=True)
 class Buildings:
-    """Footprints that meet a frame, each whole (not clipped), in an order that depends on the
-    features alone.
+    """Building footprints that intersect a frame, whole and not clipped.
+
+    Their order depends on the features alone.
 
     Attributes
     ----------
-    footprint : (n,) object array of valid shapely Polygons, CRS metres
-    height : (n,) float64, metres from ground to roof top, NaN where the source does not say
-    key : (n,) uint64, depends on the footprint's place alone; keys random draws
+    footprint : NDArray (n,) object
+        Valid shapely Polygons, CRS metres.
+    height : NDArray (n,) float64
+        Metres from the ground to the top of the roof, NaN where the source gives none.
+    key : NDArray (n,) uint64
+        Key for random draws; depends on the place of the footprint alone.
     """
 
     footprint: NDArray
@@ -58,14 +71,16 @@ class Buildings:
 
 @dataclass(frozen=True)
 class Trees:
-    """Single trees that meet a frame, sorted by key.
+    """Single trees within a frame, sorted by key.
 
     Attributes
     ----------
-    xy : (n, 2) float64, CRS metres
-    height, crown : (n,) float64, height and crown diameter in metres, NaN where the source does not
-        say
-    key : (n,) uint64, depends on the tree's place alone
+    xy : NDArray (n, 2) float64
+        Position, CRS metres.
+    height, crown : NDArray (n,) float64
+        Height and crown diameter in metres, NaN where the source gives none.
+    key : NDArray (n,) uint64
+        Key for random draws; depends on the place of the tree alone.
     """
 
     xy: NDArray
@@ -78,10 +93,12 @@ class Trees:
 
 
 def no_buildings() -> Buildings:
+    """Return an empty set of buildings."""
     return Buildings(np.empty(0, object), np.empty(0), np.empty(0, np.uint64))
 
 
 def no_trees() -> Trees:
+    """Return an empty set of trees."""
     return Trees(np.empty((0, 2)), np.empty(0), np.empty(0), np.empty(0, np.uint64))
 
 
@@ -91,12 +108,17 @@ class Semantics:
 
     Attributes
     ----------
-    frame : where it is
-    cover : (ny, nx) uint8, class codes of `geo_io.legend`, 0 where nothing is known
-    parcel : (ny, nx) uint32, the same number for all cells of one land-use polygon (0: none);
-        depends on the
-        polygon alone, so that a field can have one crop
-    buildings, trees : the objects that meet the frame
+    frame : Frame
+        Where the data is.
+    cover : NDArray (ny, nx) uint8
+        Class codes of `geo_io.legend`, 0 where the class is unknown.
+    parcel : NDArray (ny, nx) uint32
+        The same number for all cells of one land-use polygon, 0 outside polygons. It depends on the
+        polygon alone, so that a whole field gets one crop.
+    buildings : Buildings
+        Buildings that intersect the frame.
+    trees : Trees
+        Trees within the frame.
     """
 
     frame: Frame
@@ -106,6 +128,6 @@ class Semantics:
     trees: Trees = field(default_factory=no_trees)
 
     def crop(self, inner: Frame) -> Semantics:
-        """The cover and parcels of `inner`; the objects stay, since a footprint is always whole."""
+        """Return cover and parcels of `inner`, and all objects: footprints are never clipped."""
         window = self.frame.slices(inner)
         return Semantics(inner, self.cover[window], self.parcel[window], self.buildings, self.trees)

@@ -1,7 +1,7 @@
-"""The 25 land classes, and crosswalks from other people's class codes to them.
+"""The 25 land classes, and crosswalks from other classifications to them.
 
-Classes and crosswalks are data files in geo_io/legends; their format is described in
-docs/guides/legends.md.
+Classes and crosswalks are YAML files in geo_io/legends; docs/guides/legends.md describes the
+format.
 """
 
 from __future__ import annotations
@@ -22,30 +22,31 @@ from numpy.typing import NDArray
 
 from geo_io.errors import InputError, MissingFileError
 
-_LOADER = getattr(
-    yaml, "CSafeLoader", yaml.SafeLoader
-)  # libyaml parses six times as fast, where it is there
+# libyaml, where it is installed, parses six times as fast.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+FORMAT_REMEDY = "see docs/guides/legends.md for the format"
 
 UNKNOWN = 0
-"""The code of cells about which nothing is known."""
+"""Class code of cells whose class is unknown."""
 
 UNMAPPED = 255
-"""What `classify` gives a feature whose value no rule knows. Never stored."""
+"""Class code of features whose value no rule maps. Never stored."""
 
 RASTER_FIELD = "\0cells"
-"""The cell values of a raster, among a rule's fields: `value` in a file, and no attribute's
-name."""
+"""Field of a rule that stands for the cell values of a raster. A legend file calls it `value`; no
+attribute can have this name."""
 
 ANY_VALUE = "*"
-"""In a rule's values: every value that is present and not listed."""
+"""Entry of a rule's values that stands for every present value that is not listed."""
 
 ABSENT = {"", "no", "none", "nan", "null", "<na>"}
-"""Attribute values that say the attribute is not there."""
+"""Attribute values that mean that the attribute is absent."""
 
 
 @dataclass(frozen=True)
 class LandClass:
-    """One of the 25 classes; the fields are those of geo_io/legends/classes.yaml."""
+    """One of the 25 land classes; geo_io/legends/classes.yaml describes the fields."""
 
     code: int
     name: str
@@ -60,40 +61,47 @@ class LandClass:
 
     @property
     def rgb(self) -> tuple[int, int, int]:
+        """The colour as red, green, blue from 0 to 255."""
         return int(self.color[1:3], 16), int(self.color[3:5], 16), int(self.color[5:7], 16)
 
 
 @functools.cache
 def classes() -> tuple[LandClass, ...]:
-    """The classes in the order of their codes, 1 to 25."""
+    """Return the classes in the order of their codes, 1 to 25."""
     text = resources.files("geo_io").joinpath("legends", "classes.yaml").read_text("utf-8")
     return tuple(LandClass(**{**row, "height": tuple(row["height"])}) for row in _parse_yaml(text))
 
 
 @functools.cache
 def codes() -> Mapping[str, int]:
-    """Class code by class name."""
+    """Return the class code of each class name."""
     return {land.name: land.code for land in classes()}
 
 
 @functools.cache
 def palette() -> NDArray:
-    """(26, 3) uint8 colours by class code; row 0, unknown, is black."""
+    """Return the RGB colours by class code, (26, 3) uint8; code 0, unknown, is black."""
     return np.array([(0, 0, 0)] + [land.rgb for land in classes()], np.uint8)
 
 
 @functools.cache
 def priorities() -> NDArray:
-    """(26,) uint8 priority by class code; 0 for unknown."""
+    """Return the priorities by class code, (26,) uint8; that of unknown is 0."""
     return np.array([0] + [land.priority for land in classes()], np.uint8)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One attribute of the source and what its values mean.
+    """The meaning of the values of one attribute.
 
-    `fields` are tried in any case of letters; `values` maps a normalised value to a class code;
-    `widths` maps a normalised value to the width in metres of a line with it.
+    Attributes
+    ----------
+    fields : tuple of str
+        Names of the attribute; the first that a source has is used. Case does not matter.
+    values : mapping of str to int
+        Class code by normalised value (see `normalise`).
+    widths : mapping of str to float
+        Width in metres of a line, by normalised value.
     """
 
     fields: tuple[str, ...]
@@ -101,6 +109,7 @@ class Rule:
     widths: Mapping[str, float]
 
     def lookup(self, value: object) -> int:
+        """Return the class code of an attribute value, UNMAPPED if the rule does not list it."""
         text = normalise(value)
         code = self.values.get(text)
         if code is None and ANY_VALUE in self.values and text not in ABSENT:
@@ -110,7 +119,17 @@ class Rule:
 
 @dataclass(frozen=True)
 class Crosswalk:
-    """How one scheme of classes maps to the 25: rules by attribute, then defaults by layer name."""
+    """Mapping of a classification to the 25 classes.
+
+    Attributes
+    ----------
+    name, title, source, licence : str
+        What the classification is, and where it comes from.
+    rules : tuple of Rule
+        Rules by attribute; the first that maps a feature's value decides.
+    layers : tuple of (str, int)
+        Pattern of a layer name, and class of features of such a layer that no rule maps.
+    """
 
     name: str
     title: str
@@ -120,20 +139,18 @@ class Crosswalk:
     layers: tuple[tuple[str, int], ...]
 
     def matching_rules(self, fields: Iterable[str]) -> list[tuple[str, Rule]]:
-        """(the source's field name, rule) for each rule that finds one of its fields, in the
-        crosswalk's order."""
+        """Return (field name of the source, rule) of each rule that applies, in order."""
         by_name = {field.casefold(): field for field in fields}
-        found = []
+        matching = []
         for rule in self.rules:
             for name in rule.fields:
                 if name.casefold() in by_name:
-                    found.append((by_name[name.casefold()], rule))
+                    matching.append((by_name[name.casefold()], rule))
                     break
-        return found
+        return matching
 
     def layer_class(self, layer: str) -> int:
-        """Class of features of a layer with this name that no rule maps, UNMAPPED where the name
-        says nothing."""
+        """Return the class of features that no rule maps, by layer name; UNMAPPED without one."""
         name = normalise(layer)
         return next(
             (code for pattern, code in self.layers if fnmatch.fnmatchcase(name, pattern)), UNMAPPED
@@ -142,9 +159,24 @@ class Crosswalk:
     def classify(
         self, columns: Mapping[str, Sequence[object]], layer: str, count: int
     ) -> tuple[NDArray, NDArray]:
-        """Class code (n,) uint8 and line width (n,) float64 (NaN: none said) of `count` features.
+        """Classify features.
 
-        A feature takes the first rule that maps its value, else the layer's default, else UNMAPPED.
+        Parameters
+        ----------
+        columns : mapping of str to sequence
+            Attribute values of the features by field name.
+        layer : str
+            Name of the layer.
+        count : int
+            Number n of features.
+
+        Returns
+        -------
+        code : NDArray (n,) uint8
+            Class code from the first rule that maps a feature's value, else from the layer name,
+            else UNMAPPED.
+        width : NDArray (n,) float64
+            Width of lines in metres, NaN where the rule gives none.
         """
         code = np.full(count, UNMAPPED, np.uint8)
         width = np.full(count, np.nan)
@@ -159,7 +191,7 @@ class Crosswalk:
         return code, width
 
     def raster_table(self) -> Mapping[int, int]:
-        """Class code by integer cell value; empty where the crosswalk says nothing of rasters."""
+        """Return the class code by integer cell value; empty if no rule applies to rasters."""
         table: dict[int, int] = {}
         for _, rule in self.matching_rules([RASTER_FIELD]):
             table |= {
@@ -171,20 +203,16 @@ class Crosswalk:
 
 
 def normalise(value: object) -> str:
-    """A value as crosswalks spell it: text without accents or case, whole numbers without a
-    fraction.
+    """Return a value as crosswalks spell it: lower case without accents, integers without ".0".
 
-    Text that was UTF-8 but read as Latin-1 (a .dbf without a .cpg is the classic) is repaired
-    first.
+    UTF-8 text that was read as Latin-1 (from a .dbf without a .cpg, for example) is repaired first.
     """
     if value is None:
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value).strip()
-    with contextlib.suppress(
-        UnicodeEncodeError, UnicodeDecodeError
-    ):  # most text is not that, and stays
+    with contextlib.suppress(UnicodeEncodeError, UnicodeDecodeError):  # other text stays
         text = text.encode("latin-1").decode("utf-8")
     text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return text.casefold()
@@ -195,8 +223,10 @@ def load_crosswalk(path: str | Path) -> Crosswalk:
 
     Raises
     ------
-    MissingFileError, InputError
-        if the file is absent, is not YAML, or names a class that does not exist
+    MissingFileError
+        If the file does not exist.
+    InputError
+        If it is not YAML, is not of the format, or names an unknown class.
     """
     path = Path(path)
     try:
@@ -207,23 +237,36 @@ def load_crosswalk(path: str | Path) -> Crosswalk:
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(
-            f"legend {path} is not YAML: {str(error).splitlines()[0]}", "see docs/guides/legends.md"
+            f"legend {path} is not YAML: {str(error).splitlines()[0]}", FORMAT_REMEDY
         ) from error
     return parse_crosswalk(document, str(path))
 
 
 def parse_crosswalk(document: Any, where: str) -> Crosswalk:
-    """A crosswalk from the parsed YAML; `where` names the file in errors."""
+    """Make a crosswalk from parsed YAML.
+
+    Parameters
+    ----------
+    document : Any
+        The parsed YAML (format: docs/guides/legends.md).
+    where : str
+        Name of the file in messages.
+
+    Raises
+    ------
+    InputError
+        If the document is not of the format, or names an unknown class.
+    """
     if not isinstance(document, Mapping) or not ({"rules", "layers"} & set(document)):
         raise InputError(
             f"legend {where} has neither `rules` nor `layers`",
-            "see docs/guides/legends.md for the format",
+            FORMAT_REMEDY,
         )
     unknown = set(document) - {"name", "title", "source", "licence", "rules", "layers"}
     if unknown:
         raise InputError(
-            f"legend {where} has unknown keys {sorted(unknown)}",
-            "see docs/guides/legends.md for the format",
+            f"legend {where} has unknown keys {sorted(unknown, key=str)}",
+            FORMAT_REMEDY,
         )
     rules = []
     for number, entry in enumerate(_of_type(document.get("rules"), list, "rules", where)):
@@ -235,7 +278,7 @@ def parse_crosswalk(document: Any, where: str) -> Crosswalk:
         ):
             raise InputError(
                 f"{place} of legend {where} needs `field` and `values`",
-                "see docs/guides/legends.md",
+                FORMAT_REMEDY,
             )
         fields = entry["field"] if isinstance(entry["field"], list) else [entry["field"]]
         values = {normalise(key): _class_code(name, where) for key, name in entry["values"].items()}
@@ -260,16 +303,19 @@ def parse_crosswalk(document: Any, where: str) -> Crosswalk:
 
 @functools.cache
 def builtin_crosswalks() -> tuple[Crosswalk, ...]:
-    """The crosswalks that ship with the package, in the order of their names; "generic" comes
-    last."""
+    """Return the crosswalks of the package in the order of their names, "generic" last."""
     folder = resources.files("geo_io").joinpath("legends")
     files = [
         file
         for file in folder.iterdir()
         if file.name.endswith(".yaml") and file.name != "classes.yaml"
     ]
-    found = [parse_crosswalk(_parse_yaml(file.read_text("utf-8")), file.name) for file in files]
-    return tuple(sorted(found, key=lambda crosswalk: (crosswalk.name == "generic", crosswalk.name)))
+    crosswalks = [
+        parse_crosswalk(_parse_yaml(file.read_text("utf-8")), file.name) for file in files
+    ]
+    return tuple(
+        sorted(crosswalks, key=lambda crosswalk: (crosswalk.name == "generic", crosswalk.name))
+    )
 
 
 def _parse_yaml(text: str) -> Any:
@@ -281,20 +327,19 @@ def _class_code(name: object, where: str) -> int:
         return UNKNOWN
     if name not in codes():
         raise InputError(
-            f"legend {where} maps to {name!r}, which is no class", "`earthgen legend` prints the 25"
+            f"legend {where} maps to the unknown class {name!r}",
+            "`earthgen legend` lists the 25 classes",
         )
     return codes()[str(name)]
 
 
-def _of_type(value: Any, kind: type, what: str, where: str) -> Any:
-    """The value, an empty one where it is absent; InputError where it is of another kind."""
+def _of_type(value: Any, expected: type, what: str, where: str) -> Any:
+    """Return the value, or an empty one if it is None; InputError if it has another type."""
     if value is None:
-        return kind()
-    if not isinstance(value, kind):
-        word = "a list" if kind is list else "a mapping"
-        raise InputError(
-            f"{what} of legend {where} must be {word}", "see docs/guides/legends.md for the format"
-        )
+        return expected()
+    if not isinstance(value, expected):
+        word = "a list" if expected is list else "a mapping"
+        raise InputError(f"{what} of legend {where} must be {word}", FORMAT_REMEDY)
     return value
 
 
@@ -302,7 +347,7 @@ def _width(value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise InputError(
             f"width {value!r} in legend {where} is not a number of metres",
-            "see docs/guides/legends.md",
+            FORMAT_REMEDY,
         )
     return float(value)
 

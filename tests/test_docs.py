@@ -19,9 +19,9 @@ PAGES = [
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 EXCUSED = {
     "": "plain text: layouts and formulas",
-    "console": "commands; tests/cli/test_cli.py runs the same ones",
-    "sh": "commands; tests/cli/test_cli.py runs the same ones",
-    "bash": "commands; tests/cli/test_cli.py runs the same ones",
+    "console": "commands; tests/cli/test_reference.py runs the same ones",
+    "sh": "commands; tests/cli/test_reference.py runs the same ones",
+    "bash": "commands; tests/cli/test_reference.py runs the same ones",
     "text": "output",
     "json": "output",
 }

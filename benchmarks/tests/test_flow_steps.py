@@ -21,14 +21,14 @@ from benchmarks.flow_steps import (
     sampled,
     table,
 )
-from earthgen.models.build import make
+from earthgen.models.build import make_model
 from earthgen.models.presets import PARTS, preset
 from earthgen.models.struct_flow import grid_state
 from earthgen.models.weights.card import AUTOENCODERS, write_card
 from earthgen.models.weights.format import part_path, save_weights
 from earthgen.noise.philox import Noise
 from earthgen.training.batches import Batch, make_batch
-from earthgen.training.parts.tex_vae import features
+from earthgen.training.parts.tex_vae import encoder_features
 from earthgen_latent.networks import Networks, open_networks
 from tests.helpers import training_places as places
 
@@ -46,7 +46,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("steps") / "weights"
     digests = {"": ""}
     for part in PARTS:
-        model = make(part, preset(places.NAME).part(part), seed=3)
+        model = make_model(part, preset(places.NAME).part(part), seed=3)
         latents = digests.get(AUTOENCODERS.get(part, ""), "")
         header = save_weights(
             part_path(folder, part),
@@ -54,7 +54,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
             model,
             preset_name=places.NAME,
             latents=latents,
-            settings={"settings": {"shortcut": 0.25 if part == "height-flow" else 0}},
+            settings={"shortcut_ratio": 0.25 if part == "height-flow" else 0},
         )
         digests[part] = header.digest
     write_card(folder, title="Untrained", licence="none")
@@ -102,8 +102,8 @@ def test_the_truth_is_judged_to_be_right(networks: Networks, batch: Batch) -> No
             CASES["tex-flow"](networks, batch, ("semantics",), stream),
         )
         assert texture is not None
-        given = vae.decode(vae.encode(features(batch)).mean, batch.normal)
-        latent = vae.statistics.normalised(vae.encode(features(batch)).mean)
+        given = vae.decode(vae.encode(encoder_features(batch)).mean, batch.normal)
+        latent = vae.statistics.normalised(vae.encode(encoder_features(batch)).mean)
         error = (
             ((given.sh[:, 0] * 0.28209479 + 0.5).clamp(0, 1) - batch.rgb)[batch.seen]
             .square()
@@ -215,12 +215,14 @@ def test_sets_that_do_not_serve(
 ) -> None:
     from earthgen.models.weights import bundled as shipped
 
-    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "no weights")
+    monkeypatch.setattr(shipped, "BUNDLED", tmp_path / "no weights")
     with pytest.raises(SystemExit, match="--weights"):
         measure(data)
     part = tmp_path / "vae"
     save_weights(
-        part_path(part, "tex-vae"), "tex-vae", make("tex-vae", preset(places.NAME).part("tex-vae"))
+        part_path(part, "tex-vae"),
+        "tex-vae",
+        make_model("tex-vae", preset(places.NAME).part("tex-vae")),
     )
     write_card(part, title="no flow", licence="none")
     with pytest.raises(SystemExit, match="no flow with its autoencoder"):

@@ -14,17 +14,16 @@ import torch
 from PIL import Image
 
 from benchmarks import overfit, overfit_figures
-from benchmarks.overfit import ALONE, PARTS, SETTINGS, WANTED, measured, one_crop, reached
+from benchmarks.overfit import PARTS, WANTED, measured, one_crop, overfit_settings, reached
 from benchmarks.overfit_figures import voxel_figures
 from earthgen.errors import TrainingError
-from earthgen.models.build import make
+from earthgen.models.build import make_model
 from earthgen.models.presets import preset
 from earthgen.sparse import SparseTensor
 from earthgen.training.batches import make_batch
-from earthgen.training.data import Data
-from earthgen.training.parts.common import Context
+from earthgen.training.data import TrainingData
+from earthgen.training.parts.common import TaskContext
 from earthgen.training.pictures import SIDE
-from earthgen.training.settings import PartSettings
 from geo_io.legend import codes
 from tests.helpers import training_places as places
 
@@ -35,16 +34,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def one(data: Path) -> Data:
+def one(data: Path) -> TrainingData:
     return one_crop(data, preset(places.NAME))
 
 
-def context(one: Data, part: str, folder: Path) -> Context:
-    values = {**ALONE, **SETTINGS[part]}
-    return Context(preset(places.NAME), PartSettings(**values), one, 0, folder, torch.device("cpu"))
+def context(one: TrainingData, part: str, folder: Path) -> TaskContext:
+    own = overfit_settings(part)
+    return TaskContext(preset(places.NAME), own, one, 0, folder, torch.device("cpu"))
 
 
-def test_it_is_one_crop_that_is_never_turned_with_all_that_is_to_be_learned(one: Data) -> None:
+def test_it_is_one_crop_that_is_never_turned_with_all_that_is_to_be_learned(
+    one: TrainingData,
+) -> None:
     crop = one.crop(0, 0)
     assert all(one.crop(seed, drawn) is crop for seed in (0, 7) for drawn in (1, 2))
     assert len(one.train) == 1 and np.array_equal(one.train[0].xyz, crop.xyz)
@@ -54,8 +55,8 @@ def test_it_is_one_crop_that_is_never_turned_with_all_that_is_to_be_learned(one:
     assert one.sources[0]["licence"] == "CC0-1.0"
 
 
-def test_figures_of_the_truth_are_one_and_each_error_counts(one: Data) -> None:
-    batch = make_batch([one.held[0]])
+def test_figures_of_the_truth_are_one_and_each_error_counts(one: TrainingData) -> None:
+    batch = make_batch([one.held_out[0]])
 
     class Found:
         """What a decoder gives that finds voxels and classes as told."""
@@ -87,9 +88,9 @@ def test_figures_of_the_truth_are_one_and_each_error_counts(one: Data) -> None:
 
 
 def test_accuracy_of_levels_counts_voxels_whose_parents_were_lost(
-    one: Data, tmp_path: Path
+    one: TrainingData, tmp_path: Path
 ) -> None:
-    model = make("struct-vae", preset(places.NAME).struct_vae, seed=0).eval()
+    model = make_model("struct-vae", preset(places.NAME).struct_vae, seed=0).eval()
     with torch.no_grad():
         for judge in model.judge:
             for parameter in judge.parameters():
@@ -98,7 +99,7 @@ def test_accuracy_of_levels_counts_voxels_whose_parents_were_lost(
                 )  # nothing stays but the most likely child of each column of children
     given = context(one, "struct-vae", tmp_path)
     figures = overfit_figures.struct_vae_figures(model, given)
-    batch = make_batch([one.held[0]])
+    batch = make_batch([one.held_out[0]])
     with torch.no_grad():
         decoded = model.decode(model.encode(batch.sites, batch.semantic).mean)
     true = {tuple(row) for row in batch.sites.coordinates.tolist()}
@@ -112,9 +113,9 @@ def test_accuracy_of_levels_counts_voxels_whose_parents_were_lost(
 
 
 def test_coarse_figures_of_known_samples(
-    one: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = make("struct-coarse", preset(places.NAME).struct_coarse, seed=0)
+    model = make_model("struct-coarse", preset(places.NAME).struct_coarse, seed=0)
     given = context(one, "struct-coarse", tmp_path)
     _, grid, true = overfit_figures.coarse_parts(model, given)
     there = true.rows(grid.coordinates) >= 0
@@ -132,9 +133,9 @@ def test_coarse_figures_of_known_samples(
 
 
 def test_height_figures_of_known_samples(
-    one: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crop, given = one.held[0], context(one, "height-flow", tmp_path)
+    crop, given = one.held_out[0], context(one, "height-flow", tmp_path)
     true = torch.from_numpy(crop.height).repeat(overfit_figures.DRAWS, 1, 1)
     monkeypatch.setattr(overfit_figures, "height_sample", lambda *_: true)
     assert overfit_figures.height_flow_figures(None, given) == {"accuracy": 1.0, "mae": 0.0}
@@ -177,7 +178,7 @@ def test_all_parts_leave_weights_a_picture_and_their_figures(
         assert set(WANTED[part]) <= set(outcome)
         assert (tmp_path / f"{part}.safetensors").is_file()
     assert len(lines) == len(PARTS)
-    frame = one_crop(data, preset(places.NAME)).held[0].frame
+    frame = one_crop(data, preset(places.NAME)).held_out[0].frame
     assert found["crop"] == f"{frame.crs}, x {frame.x}, y {frame.y}"
     with Image.open(tmp_path / "overfit.png") as picture:
         assert picture.size[0] > 6 * SIDE and 2 * SIDE < picture.size[1] < 3 * SIDE
@@ -197,7 +198,7 @@ def test_all_parts_leave_weights_a_picture_and_their_figures(
 
 
 def test_training_stops_when_the_figures_are_reached(
-    one: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = context(one, "height-flow", tmp_path)
     seen: list[float] = []
@@ -223,7 +224,9 @@ def test_training_stops_when_the_figures_are_reached(
     assert outcome.steps == 3 and not outcome.reached
 
 
-def test_a_small_texture_autoencoder_learns_the_crop_by_heart(one: Data, tmp_path: Path) -> None:
+def test_a_small_texture_autoencoder_learns_the_crop_by_heart(
+    one: TrainingData, tmp_path: Path
+) -> None:
     given = context(one, "tex-vae", tmp_path)
     torch.set_num_threads(1)
     _, outcome, _ = overfit.overfit("tex-vae", given, "fp32", 50, lambda line: None)

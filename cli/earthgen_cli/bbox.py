@@ -11,24 +11,24 @@ if TYPE_CHECKING:
     from geo_io.frame import Bounds, Frame
 
 BBOX_HELP = "West, south, east, north, with commas and no spaces."
-BBOX_CRS_HELP = "CRS of --bbox; longitude and latitude unless given."
+BBOX_CRS_HELP = "CRS of --bbox."
 LON_LAT = "EPSG:4326"
 
 
 def checked_bbox(text: str | None) -> str | None:
-    """Callback of the option: a usage error, before all others, unless the text is four numbers."""
+    """Check the typed text. As the option's callback it reports a wrong box before other errors."""
     if text is not None:
         parse_bbox(text)
     return text
 
 
 def parse_bbox(text: str) -> Bounds:
-    """(west, south, east, north) from "W,S,E,N".
+    """Read (west, south, east, north) from "W,S,E,N".
 
     Raises
     ------
     typer.BadParameter
-        unless it is four finite numbers, with commas and without spaces
+        If it is not four finite numbers, with commas and without spaces.
     """
     example = (
         "write it as 11.585,49.992,11.595,49.998 (west, south, east, north; commas, no spaces)"
@@ -50,13 +50,17 @@ def parse_bbox(text: str) -> Bounds:
 
 
 def bounds_on(frame: Frame, bbox: str | None, bbox_crs: str) -> Bounds | None:
-    """`--bbox` in metres of the frame's CRS, snapped out to voxels; None, for all of the world, if
-    it was not given.
+    """Convert --bbox to metres of the frame's CRS, enlarged to whole voxels.
+
+    Returns
+    -------
+    Bounds or None
+        None, which means the whole world, if no box was given.
 
     Raises
     ------
     RegionError, FrameError
-        if the box is empty, its CRS is not understood, or it does not meet the frame
+        If the box is empty, its CRS is unknown, or it does not meet the frame.
     """
     if bbox is None:
         return None
@@ -77,7 +81,7 @@ def bounds_on(frame: Frame, bbox: str | None, bbox_crs: str) -> Bounds | None:
 
 
 def lon_lat_bounds(frame: Frame) -> Bounds:
-    """The frame's extent in degrees of longitude and latitude (WGS 84)."""
+    """Return the frame's extent in degrees of longitude and latitude (WGS 84)."""
     import pyproj
 
     transformer = pyproj.Transformer.from_crs(frame.crs, LON_LAT, always_xy=True)

@@ -1,23 +1,25 @@
-"""The `earthgen` command: one module a command, and every error a line with an exit code.
+"""The `earthgen` command: one module per command, and every error as one line with an exit code.
 
-Nothing heavy is imported before a command runs; tests/cli/test_cli.py keeps it so.
+Nothing heavy is imported before a command runs; tests/cli/test_main.py checks that.
 """
 
 from __future__ import annotations
 
 import errno
+import inspect
 import io
 import itertools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from earthgen_cli import (
+from earthgen_cli.commands import (
     batch,
     dataset,
     digest,
@@ -36,31 +38,39 @@ from earthgen_cli import (
     verify,
 )
 from earthgen_cli.output import say, say_error
+from earthgen_cli.settings import expanded, name_options, setting_options
 
 if TYPE_CHECKING:
     from earthgen.plugins import Plugins
 
 EXIT_CODES = {
-    0: "done",
-    1: "an unexpected error; also `doctor` found something broken that the main path needs",
-    2: "the command line or the job file is wrong",
-    3: "an input cannot be read or does not hold what it is used for",
-    4: "the region or the CRS does not work, or does not meet the data",
-    5: "a world or the disk: cannot be opened, exists already, is full; also `verify` found damage",
+    0: "success",
+    1: "an unexpected error; also: `earthgen doctor` found a broken part that generation needs",
+    2: "the command line, a job file, a recipe, or settings of a training or an evaluation are "
+    "wrong",
+    3: "an input cannot be read, or does not contain what it is used for",
+    4: "the region or the CRS is not usable, or does not meet the data; a dataset has no such crop",
+    5: "a world, a dataset or the disk: cannot be opened, exists already, is full; also: "
+    "`earthgen verify` found damage",
     6: "a plugin is unknown or broken",
-    7: "the job is too large without --yes",
-    8: "workers or a scheduler cannot be reached, or died again and again",
-    9: "a computation with sparse tensors cannot be done: no such backend here, too little memory, voxels out of range",
-    10: "Gaussians, cameras or pictures of them: wrong values or files, another CRS, too little memory",
-    11: "a learned model, its conditions or its weights do not fit, or are damaged",
-    12: "training: the loss is no number, a run or checkpoint does not fit, or there is nothing to train on",
-    130: "interrupted; what is written stays valid",
+    7: "the job is very large and `--yes` was not given, or an operation needs more memory than is "
+    "free",
+    8: "workers or a scheduler cannot be reached, or failed repeatedly",
+    9: "an operation on sparse tensors cannot be done, or its backend cannot run here",
+    10: "Gaussians, cameras or pictures do not fit, or a rasteriser cannot run here",
+    11: "a learned model, its conditions or its weights do not fit, are missing or are damaged",
+    12: "training cannot start or continue: the loss is not finite, a checkpoint does not fit, "
+    "there is nothing to train on",
+    130: "interrupted by Ctrl-C; what has been written is valid",
 }
-"""The exit codes of every command; docs/reference/exit-codes.md lists them."""
+"""The exit codes of all commands; docs/reference/exit-codes.md lists them with their classes."""
 
-# Click's base exception, which also prints usage errors. Newer typers bring their own copy of
-# click, older ones import it, so its place in the ancestry of an exception that all of them export
-# is the one stable name for it.
+ROOT_OPTIONS = {"plugin_dir": "--plugin-dir"}
+"""The options of `earthgen` itself, by the setting that errors name."""
+
+# Click's base exception, which also prints usage errors. Newer versions of typer bring their own
+# copy of click, older ones import it. Its place among the ancestors of an exception that all of
+# them export is the one stable name for it.
 ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -73,7 +83,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export.export,
     "verify": verify.verify,
     "digest": digest.digest,
-    "plugins": plugins.plugins,
     "legend": legend.legend,
     "models": models.models,
     "train": train.train,
@@ -81,15 +90,16 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor.doctor,
 }
 
-GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
-    "dataset": (dataset.HELP, dataset.COMMANDS)
+GROUPS: dict[str, tuple[Callable[..., None], dict[str, Callable[..., None]]]] = {
+    "plugins": (plugins.plugins, plugins.COMMANDS),
+    "dataset": (dataset.dataset, dataset.COMMANDS),
 }
-"""Commands of two words: what the first is for, and the second ones."""
+"""Commands of two words: the function of the first word, and the commands by the second."""
 
 
 @dataclass
 class State:
-    """What the commands find in their context."""
+    """The object of every command's context."""
 
     plugins: Plugins
     plugin_dirs: tuple[Path, ...] = field(default_factory=tuple)
@@ -99,9 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="replace"
-            )  # a name that the terminal cannot show must not end the run
+            # A name that the terminal cannot show must not end the run.
+            stream.reconfigure(errors="replace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = wants_json(words)
     debug = bool(os.environ.get("EARTHGEN_DEBUG"))
@@ -111,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return interrupted(as_json)
     except ClickError as error:
         return usage_error(error, as_json)
-    except Exception as error:  # noqa: BLE001 - the last place where an error can become a line
+    except Exception as error:  # noqa: BLE001 - the last place to report it as one line
         if debug:
             import traceback
 
@@ -125,12 +134,10 @@ def run(words: list[str]) -> int:
 
     folders, rest = plugin_folders(words)
     loaded = load(folders)
-    app = build_app(loaded)
-    hoisted = [word for folder in folders for word in ("--plugin-dir", str(folder))]
-    command = typer.main.get_command(app)
+    options = [word for folder in folders for word in ("--plugin-dir", str(folder))]
     try:
-        code = command.main(
-            [*hoisted, *rest],
+        code = build_group(loaded).main(
+            [*options, *rest],
             prog_name="earthgen",
             standalone_mode=False,
             obj=State(loaded, tuple(folders)),
@@ -142,10 +149,9 @@ def run(words: list[str]) -> int:
     return code if type(code) is int else 0
 
 
-def build_app(loaded: Plugins | None = None) -> typer.Typer:
-    """The Typer application: the built-in commands, and those of plugins."""
-    # rich_markup_mode None: help without rich, whose import would take longer than all the rest of
-    # `--help`.
+def build_group(loaded: Plugins | None = None) -> TyperGroup:
+    """Build the click group: the built-in commands, and those of plugins."""
+    # rich_markup_mode None: importing rich would take longer than all the rest of `--help`.
     app = typer.Typer(
         name="earthgen",
         help="Georeferenced 3D worlds from GIS layers.",
@@ -157,16 +163,77 @@ def build_app(loaded: Plugins | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
     app.callback(invoke_without_command=True)(root)
-    for name, function in COMMANDS.items():
-        app.command(name)(function)
-    for name, (text, commands) in GROUPS.items():
-        group = typer.Typer(help=text, rich_markup_mode=None, no_args_is_help=True)
-        for word, function in commands.items():
-            group.command(word)(function)
-        app.add_typer(group, name=name)
     if loaded is not None:
         loaded.add_commands(app)
-    return app
+    group: Any = typer.main.get_command(app)
+    builtin = lazy_commands(COMMANDS)
+    builtin |= {name: subgroup(name, *parts) for name, parts in GROUPS.items()}
+    group.commands = {**builtin, **group.commands}
+    return group
+
+
+def subgroup(
+    name: str, function: Callable[..., None], commands: Mapping[str, Callable[..., None]]
+) -> Any:
+    """Build the group of a first word. One that takes a context also runs without a second word."""
+    alone = bool(inspect.signature(function).parameters)
+    app = typer.Typer(
+        name=name,
+        rich_markup_mode=None,
+        add_completion=False,
+        invoke_without_command=alone,
+    )
+    app.callback()(function)
+    group: Any = typer.main.get_command(app)
+    group.commands = lazy_commands(commands)
+    return group
+
+
+def lazy_commands(commands: Mapping[str, Callable[..., None]]) -> dict[str, Any]:
+    """Wrap functions as commands that are built on use."""
+    return {name: LazyCommand(name, function) for name, function in commands.items()}
+
+
+class LazyCommand(TyperCommand):
+    """A command whose options are made when it is called or asked for its help.
+
+    A list of commands needs only their docstrings, and making options imports models of settings.
+    """
+
+    def __init__(self, name: str, function: Callable[..., None]) -> None:
+        super().__init__(name, callback=None, help=inspect.getdoc(function), rich_markup_mode=None)
+        self.function = function
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> Any:
+        """Make the context of the real command, which click then invokes."""
+        app = typer.Typer(rich_markup_mode=None, add_completion=False)
+        app.command(self.name, cls=Command)(expanded(self.function))
+        return typer.main.get_command(app).make_context(info_name, args, *rest, **more)
+
+
+class Command(TyperCommand):
+    """A command whose errors name options where earthgen names settings."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            renamed = name_options_of(error, setting_options(self))
+            if renamed is None:
+                raise
+            raise renamed from error
+
+
+def name_options_of(error: Exception, options: Mapping[str, str]) -> Exception | None:
+    """Return an error of earthgen with options in place of settings; None if it names none."""
+    from geo_io.errors import EarthgenError
+
+    if not isinstance(error, EarthgenError):
+        return None
+    texts = error.problem, error.remedy
+    problem, remedy = (name_options(text, options) for text in texts)
+    return None if (problem, remedy) == texts else type(error)(problem, remedy)
 
 
 def root(
@@ -175,12 +242,13 @@ def root(
         list[Path] | None,
         typer.Option(
             metavar="DIR",
-            help="Also load the .py files of this folder as plugins. May stand anywhere, and repeat.",
+            help="Also load the .py files of this folder as plugins. Can stand anywhere and be "
+            "repeated.",
         ),
     ] = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    # `main` reads --plugin-dir itself, since plugins can add commands; here it is for the help.
+    # `run` reads --plugin-dir before, because plugins can add commands; here it is for the help.
     if version:
         from earthgen import __version__
 
@@ -192,18 +260,18 @@ def root(
 
 
 def plugin_folders(words: list[str]) -> tuple[list[Path], list[str]]:
-    """(values of --plugin-dir, the other words), wherever the option stands."""
+    """Return (values of --plugin-dir, the other words), wherever the option stands."""
     folders: list[Path] = []
     rest: list[str] = []
-    waiting = iter(words)
-    for word in waiting:
+    remaining = iter(words)
+    for word in remaining:
         if word == "--":
-            return folders, [*rest, word, *waiting]
+            return folders, [*rest, word, *remaining]
         name, equals, value = word.partition("=")
         if name != "--plugin-dir":
             rest.append(word)
             continue
-        value = value if equals else next(waiting, "")
+        value = value if equals else next(remaining, "")
         if not value:
             raise typer.BadParameter("--plugin-dir needs a folder")
         folders.append(Path(value))
@@ -211,8 +279,10 @@ def plugin_folders(words: list[str]) -> tuple[list[Path], list[str]]:
 
 
 def wants_json(words: Sequence[str]) -> bool:
-    """Whether errors are to be JSON, from the bare words: the error may be that they cannot be
-    parsed."""
+    """Return whether errors are printed as JSON.
+
+    It is read from the bare words, because the error may be that they cannot be parsed.
+    """
     return (
         "--json" in words
         or "--progress=json" in words
@@ -221,17 +291,14 @@ def wants_json(words: Sequence[str]) -> bool:
 
 
 def interrupted(as_json: bool) -> int:
-    say_error(
-        "interrupted; what is written stays valid, continue with --resume",
-        "",
-        "KeyboardInterrupt",
-        130,
-        as_json,
-    )
+    """Report Ctrl-C."""
+    problem = "interrupted; what is written stays valid, continue with --resume"
+    say_error(problem, "", "KeyboardInterrupt", 130, as_json)
     return 130
 
 
 def usage_error(error: Exception, as_json: bool) -> int:
+    """Report a command line that cannot be parsed."""
     # Every ClickException has these two; a context only where the command was known.
     message: str = error.format_message()  # type: ignore[attr-defined]
     code: int = error.exit_code  # type: ignore[attr-defined]
@@ -242,33 +309,33 @@ def usage_error(error: Exception, as_json: bool) -> int:
 
 
 def other_error(error: Exception, as_json: bool) -> int:
+    """Report any other error, and return its exit code."""
     from earthgen.files import failures
     from geo_io.errors import EarthgenError
 
-    kind = type(error).__name__
+    name = type(error).__name__
     if isinstance(error, EarthgenError):
-        say_error(error.problem, error.remedy, kind, error.exit_code, as_json)
+        problem = name_options(error.problem, ROOT_OPTIONS)
+        remedy = name_options(error.remedy, ROOT_OPTIONS)
+        say_error(problem, remedy, name, error.exit_code, as_json)
         return error.exit_code
     if isinstance(error, OSError) and error.errno is not None:
         problem, remedy = disk_error(error)
-        say_error(problem, remedy, kind, 5, as_json)
+        say_error(problem, remedy, name, 5, as_json)
         return 5
     if isinstance(error, failures()):
         problem = f"the object store cannot be used: {str(error).rstrip('.')}"
-        say_error(problem, "check the URL, your credentials and your rights", kind, 5, as_json)
+        say_error(problem, "check the URL, your credentials and your rights", name, 5, as_json)
         return 5
-    detail = str(error).strip() or "no message"
-    remedy = (
-        ""
-        if os.environ.get("EARTHGEN_DEBUG")
-        else "run again with EARTHGEN_DEBUG=1 for the traceback"
-    )
-    say_error(f"unexpected {kind}: {detail}", remedy, kind, 1, as_json)
+    problem = f"unexpected {name}: {str(error).strip() or 'no message'}"
+    debug = os.environ.get("EARTHGEN_DEBUG")
+    remedy = "" if debug else "run again with EARTHGEN_DEBUG=1 for the traceback"
+    say_error(problem, remedy, name, 1, as_json)
     return 1
 
 
 def disk_error(error: OSError) -> tuple[str, str]:
-    """(problem, remedy) of an error of the operating system."""
+    """Return (problem, remedy) of an error of the operating system."""
     problem = str(error.strerror or error)
     if error.filename is not None:
         problem = f"{os.fsdecode(error.filename)}: {problem}"

@@ -1,4 +1,4 @@
-"""What the commands print: results on stdout, everything else on stderr, no line ever wrapped."""
+"""Printing: results on stdout, everything else on stderr, no line wrapped."""
 
 from __future__ import annotations
 
@@ -12,13 +12,32 @@ import typer
 
 
 def say(text: str = "", *, err: bool = False) -> None:
-    """Print a line; colour codes reach terminals only, and none if NO_COLOR is set
-    (https://no-color.org)."""
+    """Print a line.
+
+    Colour codes are printed to terminals only, and not if NO_COLOR is set (https://no-color.org).
+    """
     typer.echo(text, err=err, color=False if os.environ.get("NO_COLOR") else None)
 
 
+def say_warning(text: str, about: str = "") -> None:
+    """Print a warning on stderr.
+
+    Parameters
+    ----------
+    text : str
+    about : str
+        What the warning belongs to, such as a region of a batch.
+    """
+    say(warning_line(text, about), err=True)
+
+
+def warning_line(text: str, about: str = "") -> str:
+    """Return the line of a warning."""
+    return f"warning: {about}: {text}" if about else f"warning: {text}"
+
+
 def say_json(value: Any, *, err: bool = False) -> None:
-    """Print one JSON object; NaN, which is no JSON, becomes null."""
+    """Print one JSON object; NaN, which JSON does not have, becomes null."""
     say(
         json.dumps(plain(value), indent=None if err else 2, ensure_ascii=False, allow_nan=False),
         err=err,
@@ -26,8 +45,7 @@ def say_json(value: Any, *, err: bool = False) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it: tuples as lists, numpy numbers as numbers, paths and the like
-    as text."""
+    """Convert a value to JSON types: tuples to lists, numpy numbers to numbers, paths to text."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, Mapping):
@@ -44,7 +62,7 @@ def plain(value: Any) -> Any:
 
 
 def say_pairs(pairs: Iterable[tuple[str, str]]) -> None:
-    """Print "name  value" lines with the values below each other."""
+    """Print "name  value" lines with aligned values."""
     rows = list(pairs)
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
@@ -102,7 +120,7 @@ def _leaf(value: Any) -> str:
 
 
 def bytes_text(count: float) -> str:
-    """A number of bytes in decimal units, such as "1.5 GB"."""
+    """Return a number of bytes in decimal units, such as "1.5 GB"."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return (
@@ -113,7 +131,7 @@ def bytes_text(count: float) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """A duration, such as "2 min 10 s"."""
+    """Return a duration, such as "2 min 10 s"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -125,32 +143,41 @@ def seconds_text(seconds: float) -> str:
 
 
 def count_text(count: int, noun: str) -> str:
-    """A number of things, such as "1 tile" or "1,200 tiles"."""
+    """Return a number of things, such as "1 tile" or "1,200 tiles"."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def shell_quoted(path: object) -> str:
-    """A path as it can be pasted into a shell."""
+    """Quote a path for the shell."""
     import shlex
     import subprocess
 
     return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
 
 
-def say_error(problem: str, remedy: str, kind: str, exit_code: int, as_json: bool) -> None:
-    """The one line (or JSON object) on stderr that a failed command ends with."""
+def say_error(problem: str, remedy: str, name: str, exit_code: int, as_json: bool) -> None:
+    """Print the line (or JSON object) on stderr with which a failed command ends.
+
+    Parameters
+    ----------
+    problem, remedy : str
+        What is wrong, and the next step.
+    name : str
+        Name of the class of the error.
+    exit_code : int
+    as_json : bool
+    """
     if as_json:
         say_json(
-            {"error": problem, "remedy": remedy, "type": kind, "exit_code": exit_code}, err=True
+            {"error": problem, "remedy": remedy, "type": name, "exit_code": exit_code}, err=True
         )
         return
     line = " ".join(problem.split()).rstrip(".") + "."
     if remedy:
         first, *rest = remedy.split()
-        if (
-            first.isalpha() and first.islower() and first != "pip"
-        ):  # a word, no option, file or command
+        # Capitalize a word, but no option, file or command.
+        if first.isalpha() and first.islower() and first != "pip":
             first = first.capitalize()
         line += " " + " ".join([first, *rest]).rstrip(".") + "."
-    sys.stdout.flush()  # where both streams go to one place, the error stands last
+    sys.stdout.flush()  # where both streams go to one place, the error comes last
     say(f"{typer.style('error:', fg=typer.colors.RED, bold=True)} {line}", err=True)

@@ -1,5 +1,4 @@
-"""docs/reference/cli.md, written from the application itself: `python -m earthgen_cli.reference`
-prints it."""
+"""docs/reference/cli.md, generated from the commands: `python -m earthgen_cli.reference`."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ from typing import Any
 
 import typer
 
-from earthgen_cli.main import EXIT_CODES, build_app
+from earthgen_cli.main import build_group
 
 JOB_EXAMPLE = """\
 bbox = [11.585, 49.992, 11.595, 49.998]
@@ -24,12 +23,12 @@ out = "town.zarr"
 INTRODUCTION = """\
 # The command line
 
-`earthgen` has a command for each step. This page is made from the program itself
+`earthgen` has a command for each step. This page is generated from the program
 (`python -m earthgen_cli.reference`), and a test keeps it up to date.
 
 ```console
 $ earthgen plan --bbox 11.585,49.992,11.595,49.998 --semantics landuse.shp --out town.zarr
-$ earthgen generate --bbox 11.585,49.992,11.595,49.998 --semantics landuse.shp --out town.zarr --workers 2
+$ earthgen generate --bbox 11.585,49.992,11.595,49.998 --semantics landuse.shp --out town.zarr
 $ earthgen generate --bbox 11.595,49.992,11.600,49.998 --out town.zarr --extend
 $ earthgen verify town.zarr --sample 1
 $ earthgen info town.zarr
@@ -43,70 +42,86 @@ $ earthgen export town.zarr --format cog --out town-cog
 SCRIPTS = """\
 ## For scripts
 
-- Results go to stdout, everything else (progress, warnings, errors) to stderr.
-- `--quiet` prints errors only. `--json` prints the result as one JSON object, without a progress bar.
-- `--progress json` prints JSON lines to stderr. `eta` (seconds) and `rate` (steps a second) are null until the first
-  step is finished. Without a terminal, a line of text every ten seconds takes the place of the bar.
-- Events of `earthgen batch` also have `region`, the name of the region that they are of.
-- An error is one line, `error: what is wrong. What to do.`; with `--json` or `--progress json` it is a JSON object.
-- Ctrl-C, a full disk or a lost machine leaves what is written valid. `earthgen generate --out WORLD --resume` goes on
-  from there: it knows the settings.
-- Colours are left out where stdout is no terminal or `NO_COLOR` is set. `EARTHGEN_DEBUG=1` prints tracebacks.
-- `EARTHGEN_LOAD_PLUGINS` restricts the plugins that other packages bring: empty for none, or names with commas.
+- Results go to stdout; progress, warnings and errors go to stderr.
+- `--quiet` prints errors only. `--json` prints the result as one JSON object, without a progress
+  bar.
+- `--progress json` prints JSON lines to stderr. `eta` (seconds) and `rate` (steps per second) are
+  null until the first step is finished. Without a terminal, a line of text every ten seconds
+  replaces the bar.
+- Events of `earthgen batch` also have `region`, the name of their region.
+- An error is one line, `error: what is wrong. What to do.`; with `--json` or `--progress json` it
+  is a JSON object. [Exit codes](exit-codes.md) lists the codes and the classes of errors.
+- After Ctrl-C, a full disk or a lost machine, what is written is valid.
+  `earthgen generate --out WORLD --resume` continues with the settings of the world.
+- Colours are omitted if stdout is no terminal or `NO_COLOR` is set. `EARTHGEN_DEBUG=1` prints
+  tracebacks.
+- `EARTHGEN_LOAD_PLUGINS` restricts the plugins of other packages: empty for none, or names
+  separated by commas.
 
 ```json
-{"event": "progress", "task": "generate", "done": 3, "total": 16, "seconds": 2.1, "eta": 9.1, "rate": 1.43, "note": ""}
-{"event": "warning", "task": "generate", "warning": "what to know"}
-{"event": "message", "task": "generate", "message": "Dask dashboard: http://127.0.0.1:8787/status"}
-{"error": "what is wrong", "remedy": "what to do", "type": "RegionError", "exit_code": 4}
+{example_events}
 ```
 """
+
+EVENTS = (
+    '{"event": "progress", "task": "generate", "done": 3, "total": 16, "seconds": 2.1, '
+    '"eta": 9.1, "rate": 1.43, "note": ""}',
+    '{"event": "warning", "task": "generate", "warning": "the text"}',
+    '{"event": "message", "task": "generate", '
+    '"message": "Dask dashboard: http://127.0.0.1:8787/status"}',
+    '{"error": "what is wrong", "remedy": "what to do", "type": "RegionError", "exit_code": 4}',
+)
 
 JOB_FILES = """\
 ## Job files
 
-`earthgen generate job.toml` reads its settings from a file; options given beside it override it. `--condition` and
-`--set` override one by one, `--plugin-dir` adds to the file's. Relative paths are relative to the file.
+`earthgen generate job.toml` reads its settings from a file; options given beside it override
+them. `--condition` and `--set` override key by key, `--plugin-dir` adds to the folders of the
+file. Relative paths are relative to the file.
 
 ```toml
 {example}```
 
-Keys are the options' names with `_` for `-`. Besides: `--condition NAME=FILE` is a line of the table
-`[conditions]`; `--set geometry.KEY=VALUE` is a line of `[geometry_options]`, `--set texture.KEY=VALUE` of
-`[texture_options]`; `band = [-16, 496]` is the range of heights, in metres above the ground, that voxels can have.
+Keys are the names of the options with `_` for `-`, with these exceptions: `--condition NAME=FILE`
+is a line of the table `[conditions]`, `--set geometry.KEY=VALUE` a line of `[geometry_options]`,
+and `--set texture.KEY=VALUE` a line of `[texture_options]`. `band = [-16, 496]` has no option: it
+is the height range of voxels, in metres above the ground.
 """
 
 
 def reference() -> str:
-    """The whole page, in Markdown. Commands of plugins are left out."""
-    group: Any = typer.main.get_command(
-        build_app()
-    )  # the classes behind typer differ between its versions
+    """Return the whole page as Markdown, without the commands of plugins."""
+    group: Any = build_group()  # the classes behind typer differ between its versions
     top = group.make_context("earthgen", [], resilient_parsing=True)
-    parts = [INTRODUCTION, "## Options of all commands\n", options(group, top), "## Commands\n"]
-    for name, command, context in each_command(group, top):
-        usage = command.get_usage(context).removeprefix("Usage: ")
+    parts = [INTRODUCTION, "## Options of all commands\n", options(top), "## Commands\n"]
+    for name, context in each_command(top):
+        usage = context.command.get_usage(context).removeprefix("Usage: ")
         parts += [f"### earthgen {name}\n", f"```text\n{' '.join(usage.split())}\n```\n"]
-        parts += [paragraph(text) for text in command.help.split("\n\n")]
-        parts.append(options(command, context))
-    parts += [JOB_FILES.format(example=JOB_EXAMPLE), "## Exit codes\n", exit_codes(), SCRIPTS]
+        parts += [f"{' '.join(text.split())}\n" for text in context.command.help.split("\n\n")]
+        parts.append(options(context))
+    parts += [
+        JOB_FILES.format(example=JOB_EXAMPLE),
+        SCRIPTS.replace("{example_events}", "\n".join(EVENTS)),
+    ]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def each_command(group: Any, parent: Any, before: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(name, command, its context) of all commands, those of groups by both words."""
-    for word, command in group.commands.items():
+def each_command(parent: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (name, context) of all commands, those of groups with both words."""
+    for word, command in parent.command.commands.items():
         context = command.make_context(word, [], parent=parent, resilient_parsing=True)
         if hasattr(command, "commands"):
-            yield from each_command(command, context, f"{before}{word} ")
+            if command.invoke_without_command:
+                yield f"{before}{word}", context
+            yield from each_command(context, f"{before}{word} ")
         else:
-            yield f"{before}{word}", command, context
+            yield f"{before}{word}", context
 
 
-def options(command: Any, context: Any) -> str:
-    """A table of a command's arguments and options."""
+def options(context: Any) -> str:
+    """Return a table of the arguments and options of a context's command."""
     rows = ["| | |", "|---|---|"]
-    for parameter in command.get_params(context):
+    for parameter in context.command.get_params(context):
         record = parameter.get_help_record(context)
         if record is not None:
             spelling, text = record
@@ -114,16 +129,8 @@ def options(command: Any, context: Any) -> str:
     return "\n".join(rows) + "\n"
 
 
-def exit_codes() -> str:
-    rows = [f"| {code} | {text} |" for code, text in EXIT_CODES.items()]
-    return "\n".join(["| code | meaning |", "|---|---|", *rows]) + "\n"
-
-
-def paragraph(text: str) -> str:
-    return " ".join(text.split()) + "\n"
-
-
 def escape(text: str) -> str:
+    """Escape the separator of Markdown tables."""
     return text.replace("|", "\\|")
 
 

@@ -1,14 +1,16 @@
-"""A scene from its sources: find the frame, read them onto it, combine, make the surface, judge,
-write."""
+"""Build scenes from their sources: choose the builder, compute the quality, write.
+
+`build_scene` makes one scene, `build_all` those of a recipe with a report.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from earthgen.dataset.builders.layers import from_layers
+from earthgen.dataset.builders.layers import scene_of_layers
 from earthgen.dataset.builders.quality import judge
 from earthgen.dataset.builders.sources import find_sources
 from earthgen.dataset.crop import CELL
@@ -29,8 +31,6 @@ from geo_io.digest import digest_file
 from geo_io.errors import EarthgenError
 from geo_io.frame import Bounds, Frame
 
-Report = Callable[[str], None]
-
 
 def build_scene(
     recipe: SceneRecipe,
@@ -40,37 +40,47 @@ def build_scene(
     voxel_size: float = 1.0,
     band: tuple[int, int] = (-16, 112),
     overwrite: bool = False,
-    report: Report | None = None,
 ) -> Scene:
-    """Make a scene from its sources and write it to the folder `out`.
+    """Make a scene from its sources and write it to a folder.
 
-    root : what the recipe's folder is relative to
-    voxel_size, band : metres, and z range in voxels, unless the recipe has its own
-    report : told what is being done
+    Parameters
+    ----------
+    recipe : SceneRecipe
+        The sources and settings.
+    root : str | Path
+        Folder that the recipe's `folder` is relative to.
+    out : str | Path
+        Folder for the scene.
+    voxel_size : float
+        Edge of a voxel, metres, unless the recipe has its own.
+    band : tuple[int, int]
+        z range in voxels from the ground, multiples of 8, unless the recipe has its own.
+    overwrite : bool
+        Whether an existing scene is replaced.
 
     Raises
     ------
-    JobError, JobError
-        before anything is read
+    JobError
+        if the licence, its grade or the band is wrong; before anything is read
     RegionError
-        if two sources have no place in common
-    InputError and its subclasses
+        if two sources do not overlap
+    InputError
         if a source cannot be read or understood
-    StoreExistsError, StoreError
+    StoreExistsError
+        if the scene exists and is not to be overwritten
+    StoreError
         if the scene cannot be written
     """
     began = time.monotonic()
-    say = report or (lambda text: None)
     check_licence(recipe.name, recipe.licence, recipe.grade)
     size = recipe.voxel_size or voxel_size
     z = recipe.band or band
     if z[0] % CELL or z[1] % CELL or not z[0] < 0 < z[1]:
         raise JobError(
-            f"the band {list(z)} of scene {recipe.name} is none",
-            f"give multiples of {CELL} around 0",
+            f"the band {list(z)} of scene {recipe.name} is not a range around 0 in whole cells",
+            f"give multiples of {CELL}, one below and one above 0",
         )
     sources = find_sources(recipe, root)
-    say("reading sources")
     if recipe.world:
         from earthgen.dataset.builders.worlds import scene_of_world
 
@@ -80,39 +90,36 @@ def build_scene(
 
         data, evidence, vertical = scene_of_meshes(recipe, sources, size, z)
     else:
-        data, evidence, vertical = from_layers(recipe, sources, size, z, say)
-    say("judging")
+        data, evidence, vertical = scene_of_layers(recipe, sources, size, z)
     data = replace(data, frame=replace(data.frame, vertical_crs=vertical))
     quality = judge(data, evidence)
     quality["seconds"] = round(time.monotonic() - began, 2)
-    inputs = tuple(
-        {"role": role, "name": path.name, "digest": digest_file(path)}
-        for role, paths in sources.files.items()
-        for path in paths
-    )
     info = SceneInfo(
-        recipe.name,
-        data.frame,
-        recipe.place or recipe.name,
-        recipe.source,
-        recipe.licence,
-        recipe.grade,
-        inputs,
-        "simulated" if recipe.world else recipe.kind,
-        held_out_bounds(recipe, data.frame),
-        recipe.model_dump(
+        name=recipe.name,
+        frame=data.frame,
+        place=recipe.place or recipe.name,
+        source=recipe.source,
+        licence=recipe.licence,
+        grade=recipe.grade,
+        inputs=tuple(
+            {"role": role, "name": path.name, "digest": digest_file(path)}
+            for role, paths in sources.files.items()
+            for path in paths
+        ),
+        kind="simulated" if recipe.world else recipe.kind,
+        held_out=held_out_bounds(recipe, data.frame),
+        settings=recipe.model_dump(
             mode="json",
             exclude_defaults=True,
             exclude={"name", "place", "source", "licence", "grade"},
         ),
-        quality,
+        quality=quality,
     )
-    say("writing")
     return write_scene(out, info, data, overwrite=overwrite)
 
 
 def held_out_bounds(recipe: SceneRecipe, frame: Frame) -> tuple[Bounds, ...]:
-    """What of a scene is held out, as bounds in metres."""
+    """Return the held-out parts of a scene as bounds in metres of its CRS."""
     left, bottom, right, top = frame.bounds
     share = recipe.held_out_share
     sides = {
@@ -129,9 +136,22 @@ def held_out_bounds(recipe: SceneRecipe, frame: Frame) -> tuple[Bounds, ...]:
 
 
 @dataclass(frozen=True)
-class Built:
-    """What a build made: new scenes, those that were there already, errors by name; seconds; the
-    page of the report."""
+class BuildResult:
+    """The outcome of `build_all`.
+
+    Attributes
+    ----------
+    made : list[Scene]
+        New scenes.
+    kept : list[Scene]
+        Scenes that existed before.
+    failed : dict[str, EarthgenError]
+        Errors by name of the scene.
+    seconds : float
+        Duration.
+    report : str | None
+        Path of the report's page, if one was written.
+    """
 
     made: list[Scene] = field(default_factory=list)
     kept: list[Scene] = field(default_factory=list)
@@ -152,33 +172,52 @@ def build_all(
     listener: Listener | None = None,
     report: bool = True,
     frames: int = 0,
-) -> Built:
-    """Build the scenes of a recipe into a folder; scenes that are there already stay, unless they
-    are overwritten.
+) -> BuildResult:
+    """Build the scenes of a recipe into a folder. Existing scenes stay, unless overwritten.
 
-    only : names of scenes, all unless given
-    voxel_size : metres, instead of the recipe's
-    frames : posed pictures of each scene that is made; see `earthgen.dataset.posed_pictures`
-    keep_going : errors of scenes are kept in the result, and the others built
+    Parameters
+    ----------
+    recipe : Recipe
+        The scenes.
+    root : str | Path
+        Folder that the recipe's folders are relative to.
+    out : str | Path
+        Folder of the dataset.
+    only : Sequence[str] | None
+        Names of the scenes to build, by default all.
+    voxel_size : float | None
+        Edge of a voxel, metres, instead of the recipe's.
+    overwrite : bool
+        Whether existing scenes are built again.
+    keep_going : bool
+        Whether the other scenes are built after an error; the errors are in the result.
+    listener : Listener | None
+        Gets the progress.
+    report : bool
+        Whether to write the report.
+    frames : int
+        Number of posed pictures of each new scene, see `write_scene_frames`.
 
     Raises
     ------
     EarthgenError
-        as `earthgen.dataset.build.build_scene`, unless `keep_going`
+        as `build_scene`, unless `keep_going`
     """
     began = time.monotonic()
     chosen = [scene for scene in recipe.scene if only is None or scene.name in only]
-    built = Built()
+    made: list[Scene] = []
+    kept: list[Scene] = []
+    failed: dict[str, EarthgenError] = {}
     progress = Progress(listener)
     progress.start("build", len(chosen))
     for scene in chosen:
         path = Path(out) / f"{scene.name}{SUFFIX}"
         if path.exists() and not overwrite:
-            built.kept.append(open_scene(path))
+            kept.append(open_scene(path))
             progress.step(scene.name)
             continue
         try:
-            made = build_scene(
+            new = build_scene(
                 scene,
                 root,
                 out,
@@ -189,18 +228,16 @@ def build_all(
         except EarthgenError as error:
             if not keep_going:
                 raise
-            built.failed[scene.name] = error
+            failed[scene.name] = error
             progress.warn(f"{scene.name}: {error}")
         else:
-            built.made.append(made)
-            for remark in made.info.quality.get("remarks", []):
+            made.append(new)
+            for remark in new.info.quality.get("remarks", []):
                 progress.say(f"{scene.name}: {remark}")
             if frames:
                 from earthgen.dataset.posed_pictures import write_scene_frames
 
-                write_scene_frames(made, out, frames)
+                write_scene_frames(new, out, frames)
         progress.step(scene.name)
-    page = None
-    if report and (built.made or built.kept):
-        page = str(write_report(out, scenes_in(out)))
-    return Built(built.made, built.kept, built.failed, time.monotonic() - began, page)
+    page = str(write_report(out, scenes_in(out))) if report and (made or kept) else None
+    return BuildResult(made, kept, failed, time.monotonic() - began, page)

@@ -1,4 +1,4 @@
-"""A crop: what a model is trained on, as arrays on a frame."""
+"""Crops of scenes, as arrays on a frame: the samples that models are trained on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from earthgen.stages.block import column_order
 from geo_io.frame import Frame
 
 CELL = 8
-"""Crops begin and end at multiples of this many voxels, so that cells of the latent lie on the
+"""Crops begin and end at multiples of this many voxels, so that the cells of latents lie on the
 world's lattice."""
 
 
@@ -26,20 +26,31 @@ class Crop:
 
     Attributes
     ----------
-    frame : where it is; x, y and z ranges are multiples of `CELL`
-    xyz : (n, 3) int32, lattice indices of the surface voxels, sorted by (y, x, z); the surface is
-        closed within the
-        crop, walls filled
-    semantic : (n,) uint8, class codes of `geo_io.legend`
-    normal : (n, 3) float32, unit, outward, in ground-relative space, where the ground is level
-    rgb : (n, 3) uint8, sRGB
-    rgb_known : (n,) bool, where the colour was seen; elsewhere `rgb` is a guess
-    ground : (ny, nx) float32, absolute height of the terrain, metres
-    height : (ny, nx) float32, top of the solid above the ground, metres, not negative
-    cover : (ny, nx) uint8, class seen from above
-    image : (ny, nx, 3) uint8, sRGB, seen from above
-    image_known : (ny, nx) bool
-    valid : (ny, nx) bool, where the scene has data; other columns have no voxels
+    frame : Frame
+        Place of the crop; its x, y and z ranges are multiples of `CELL`.
+    xyz : NDArray (n, 3) int32
+        Lattice indices of the surface voxels, sorted by (y, x, z). The surface is closed within
+        the crop, with filled walls.
+    semantic : NDArray (n,) uint8
+        Class codes of `geo_io.legend`.
+    normal : NDArray (n, 3) float32
+        Outward unit normals in ground-relative space, where the ground is level.
+    rgb : NDArray (n, 3) uint8
+        sRGB colours.
+    rgb_known : NDArray (n,) bool
+        Where the colour was observed; elsewhere `rgb` is a guess.
+    ground : NDArray (ny, nx) float32
+        Absolute height of the terrain, metres.
+    height : NDArray (ny, nx) float32
+        Top of the solid above the ground, metres, not negative.
+    cover : NDArray (ny, nx) uint8
+        Class seen from above.
+    image : NDArray (ny, nx, 3) uint8
+        sRGB colour seen from above.
+    image_known : NDArray (ny, nx) bool
+        Where that colour was observed.
+    valid : NDArray (ny, nx) bool
+        Where the scene has data; other columns have no voxels.
     """
 
     frame: Frame
@@ -61,32 +72,48 @@ class Crop:
 
     @property
     def local(self) -> NDArray:
-        """(n, 3) int32, voxels relative to the south-west corner and the bottom of the crop."""
+        """Voxel indices from the south-west corner and bottom of the crop, (n, 3) int32."""
         origin = (self.frame.x[0], self.frame.y[0], self.frame.z[0])
         return np.asarray(self.xyz - np.array(origin, np.int32), np.int32)
 
 
 ROWS = ("semantic", "normal", "rgb", "rgb_known")
+"""Fields of a crop with one row per voxel, besides `xyz`."""
+
 COLUMNS = ("ground", "height", "cover", "image", "image_known", "valid")
+"""Fields of a crop with one value per column."""
 
 
 def require_cells(frame: Frame) -> None:
-    """Raise CropError unless the frame's ranges are multiples of `CELL`."""
+    """Check that the ranges of a frame are multiples of `CELL`.
+
+    Raises
+    ------
+    CropError
+        if one is not
+    """
     for axis in ("x", "y", "z"):
         low, high = getattr(frame, axis)
         if low % CELL or high % CELL:
             raise CropError(
-                f"the {axis} range [{low}, {high}) of a crop is no multiple of {CELL} voxels",
+                f"the {axis} range [{low}, {high}) of a crop is not a multiple of {CELL} voxels",
                 f"begin and end crops at multiples of {CELL}",
             )
 
 
 def transform_crop(crop: Crop, turns: int, flip: bool) -> Crop:
-    """The crop mirrored east to west (`flip`), then turned by `turns` quarter turns
-    counter-clockwise.
+    """Mirror a crop, then turn it. Its frame stays, although the true place is then another one.
 
-    It stays on its frame: the place is then no longer the true one, but its cells still lie on the
-    lattice. Heights above the ground are the columns' own and go with them.
+    Heights above the ground belong to the columns and move with them.
+
+    Parameters
+    ----------
+    crop : Crop
+        The crop.
+    turns : int
+        Number of quarter turns, counter-clockwise.
+    flip : bool
+        Whether the crop is mirrored east to west first.
 
     Raises
     ------

@@ -1,5 +1,6 @@
-"""Sliding crops of the scenes of a dataset, as a training loop asks for them: by number, always
-the same."""
+"""Sliding crops of the scenes of a dataset, as a training loop reads them: by number, and
+reproducibly.
+"""
 
 from __future__ import annotations
 
@@ -12,33 +13,40 @@ from numpy.typing import NDArray
 
 from earthgen.dataset.crop import CELL, Crop, transform_crop
 from earthgen.dataset.scene import Scene, scenes_in
-from earthgen.dataset.split import Part, Split, by_name, read_split
+from earthgen.dataset.split import Part, Split, read_split, split_by_name
 from earthgen.errors import CropError, StoreError
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
 GRADES = ("A", "B")
-"""Licence grades that may be trained on for weights that are passed on."""
+"""Licence grades that may be used to train weights for publication."""
 
 
 @dataclass(frozen=True)
 class Crops:
-    """Crops of scenes, a sequence that torch's DataLoader takes as it is; itself it needs numpy
-    alone.
+    """Crops of scenes as a sequence, which torch's `DataLoader` accepts; it needs numpy only.
 
-    Crop i of an epoch is a function of (i, seed, epoch): the window with number i, moved by whole
-    cells within half a stride where `jitter` is on and the moved window belongs to the part too,
-    then flipped and turned where `augment` is on. Made by `open_crops`.
+    Crop i of an epoch is a function of (i, seed, epoch): the window with number i, with `jitter`
+    moved by whole cells within half a stride if the moved window belongs to the part too, then
+    with `augment` flipped and turned. Made by `open_crops`.
 
     Attributes
     ----------
-    scenes : in the order of their names
-    windows : (m, 3) int64: scene, x and y of the south-west corner, voxels
-    size, stride : voxels, multiples of 8
-    band : z range of the crops
-    allowed : for each scene (ny / 8 + 1, nx / 8 + 1) sums of the cells that a window may cover,
-        from the north-west
-    seed, epoch : of the draws
+    scenes : tuple[Scene, ...]
+        In the order of their names.
+    windows : NDArray (m, 3) int64
+        Number of the scene, and x and y of the south-west corner, voxels.
+    size, stride : int
+        Edge of a window and distance of windows, voxels, multiples of 8.
+    band : tuple[int, int]
+        z range of the crops.
+    allowed : tuple[NDArray, ...]
+        For each scene (3, ny / 8 + 1, nx / 8 + 1): running sums over the cells that windows may
+        cover, from the north-west.
+    seed, epoch : int
+        Keys of the random draws.
+    jitter, augment : bool
+        Whether windows are moved, and crops flipped and turned.
     """
 
     scenes: tuple[Scene, ...]
@@ -56,7 +64,13 @@ class Crops:
         return len(self.windows)
 
     def __getitem__(self, index: int) -> Crop:
-        """Raises IndexError outside [-len, len), so that a loop over it ends."""
+        """Read a crop.
+
+        Raises
+        ------
+        IndexError
+            outside [-len, len), so that a loop over the crops ends
+        """
         if not -len(self) <= index < len(self):
             raise IndexError(f"crop {index} of {len(self)}")
         index %= len(self)
@@ -77,17 +91,17 @@ class Crops:
         return (self[index] for index in range(len(self)))
 
     def at_epoch(self, epoch: int) -> Crops:
-        """The same windows with the draws of another epoch."""
+        """Return the same windows with the random draws of another epoch."""
         return replace(self, epoch=epoch)
 
     def where(self, index: int) -> tuple[Scene, Frame]:
-        """The scene of a crop, and its window before it is moved or turned."""
+        """Return the scene of a crop, and its window before it is moved or turned."""
         number, x, y = (int(value) for value in self.windows[index])
         return self.scenes[number], window_at(self.scenes[number].frame, x, y, self.size, self.band)
 
 
 def window_at(frame: Frame, x: int, y: int, size: int, band: tuple[int, int]) -> Frame:
-    """The square window of `size` voxels whose south-west corner is at lattice index (x, y)."""
+    """Return the square window of `size` voxels with its south-west corner at index (x, y)."""
     return replace(frame, x=(x, x + size), y=(y, y + size), z=band)
 
 
@@ -109,21 +123,37 @@ def open_crops(
     augment: bool = False,
     in_memory: bool = False,
 ) -> Crops:
-    """The crops of a part of a dataset.
+    """Open the crops of a part of a dataset.
 
     Parameters
     ----------
-    dataset : a folder of scenes, or scenes
-    size : voxels along an edge, a multiple of 8
-    overlap : of neighbouring windows, share of their edge in [0, 1); the stride is rounded to a
-        multiple of 8
-    part : "train", "held_out", or None for everywhere; by `split`, else by the dataset's own
-    grades : licence grades that are taken
-    names : scenes that are taken, all unless given
-    band : z range, that of the first scene unless given
-    voxel_size : metres that the scenes must have, those of the first unless given
-    least_valid, least_coloured : share of a window's columns with data, with known colour
-    in_memory : read all scenes now: some hundred bytes a column less disk, and quicker
+    dataset : str | Path | Sequence[Scene]
+        A folder of scenes, or scenes.
+    size : int
+        Edge of a crop, voxels, a multiple of 8.
+    overlap : float
+        Overlap of neighbouring windows, a share of their edge in [0, 1). The stride is rounded to
+        a multiple of 8.
+    part : {"train", "held_out"} | None
+        Part of the dataset, None for all of it.
+    split : Split | None
+        The parts; by default the dataset's own.
+    grades : Sequence[str]
+        Licence grades to use.
+    names : Sequence[str] | None
+        Names of the scenes to use, by default all.
+    band : tuple[int, int] | None
+        z range, by default that of the first scene.
+    voxel_size : float | None
+        Voxel size that the scenes must have, metres; by default that of the first.
+    least_valid, least_coloured : float
+        Least share of a window's columns with data, and with known colour.
+    seed : int
+        Key of the random draws.
+    jitter, augment : bool
+        See `Crops`.
+    in_memory : bool
+        Whether all scenes are read now, which is faster and takes some hundred bytes per column.
 
     Raises
     ------
@@ -132,11 +162,13 @@ def open_crops(
     FrameError
         if a scene has another voxel size
     CropError
-        if the size or the overlap is none, or no window fits
+        if the size or the overlap is out of range, or no window fits
     """
     every: list[Scene] = scenes_in(dataset) if isinstance(dataset, str | Path) else list(dataset)
     if split is None:
-        split = read_split(dataset, every) if isinstance(dataset, str | Path) else by_name(every)
+        split = (
+            read_split(dataset, every) if isinstance(dataset, str | Path) else split_by_name(every)
+        )
     chosen = [
         s for s in every if s.info.grade in grades and (names is None or s.info.name in names)
     ]
@@ -144,19 +176,20 @@ def open_crops(
         raise StoreError(
             f"none of {len(every)} scenes has grade {' or '.join(grades)}"
             + (f" and is one of {', '.join(names)}" if names else ""),
-            "name other grades or scenes",
+            "give other grades or scenes",
         )
     if size < CELL or size % CELL or not 0 <= overlap < 1:
         raise CropError(
-            f"crops of {size} voxels with an overlap of {overlap} are none",
+            f"a crop size of {size} voxels with an overlap of {overlap} is out of range",
             f"give a multiple of {CELL}, and an overlap in [0, 1)",
         )
     metres = voxel_size if voxel_size is not None else chosen[0].frame.voxel_size
     other = [s for s in chosen if s.frame.voxel_size != metres]
     if other:
         raise FrameError(
-            f"scene {other[0].info.name} has voxels of {other[0].frame.voxel_size:g} m, not {metres:g} m",
-            f"build it with --voxel-size {metres:g}, or keep the sizes in datasets of their own",
+            f"scene {other[0].info.name} has voxels of {other[0].frame.voxel_size:g} m, "
+            f"not {metres:g} m",
+            f"build it with --voxel-size {metres:g}, or keep each size in its own dataset",
         )
     stride = max(round(size * (1 - overlap) / CELL), 1) * CELL
     z = band or chosen[0].frame.z
@@ -165,8 +198,7 @@ def open_crops(
         cells = _allowed_cells(scene, split, part, size, least_valid, least_coloured)
         allowed.append(cells)
         frame = scene.frame
-        # Windows lie on a lattice from the CRS's origin, and the last of a row also ends with the
-        # scene.
+        # Windows lie on a lattice from the CRS's origin; one more ends with the scene.
         for y in _starts(frame.y, size, stride):
             for x in _starts(frame.x, size, stride):
                 if _covered(cells, frame, x, y, size):
@@ -174,7 +206,7 @@ def open_crops(
     if not windows:
         raise CropError(
             f"no window of {size} voxels lies in the part {part!r} of {len(chosen)} scenes",
-            "take smaller crops, a smaller buffer or a lower least_valid",
+            "use smaller crops, a smaller buffer or a lower least_valid",
         )
     scenes = tuple(scene.loaded() for scene in chosen) if in_memory else tuple(chosen)
     return Crops(
@@ -195,8 +227,7 @@ def _starts(ends: tuple[int, int], size: int, stride: int) -> list[int]:
     first = -(-ends[0] // stride) * stride
     if ends[1] - ends[0] < size:
         return [ends[0]]  # a scene smaller than a crop: the rest of the crop is not valid
-    found = list(range(first, ends[1] - size + 1, stride))
-    return sorted({ends[0], *found, ends[1] - size})
+    return sorted({ends[0], *range(first, ends[1] - size + 1, stride), ends[1] - size})
 
 
 def _allowed_cells(
@@ -207,11 +238,10 @@ def _allowed_cells(
     least_valid: float,
     least_coloured: float,
 ) -> NDArray:
-    """(3, ny / 8 + 1, nx / 8 + 1) int64 running sums of: cells of the part, needed; columns with
-    data, of colour.
+    """Return (3, ny / 8 + 1, nx / 8 + 1) running sums: of cells in the part, of columns with data,
+    and of columns with colour.
 
-    The last two are scaled so that a window is good if each sum reaches the window's number of
-    columns.
+    The last two are scaled so that a window is good if each sum reaches its number of columns.
     """
     frame = scene.frame
     mine = (
@@ -236,8 +266,7 @@ def _allowed_cells(
 
 
 def _covered(sums: NDArray, frame: Frame, x: int, y: int, size: int) -> bool:
-    """Whether a window belongs to the part with all its cells inside the scene, and has data and
-    colour enough."""
+    """Whether the cells of a window belong to the part, with enough data and colour."""
     r0, r1 = (frame.y[1] - y - size) // CELL, (frame.y[1] - y) // CELL
     c0, c1 = (x - frame.x[0]) // CELL, (x - frame.x[0] + size) // CELL
     rows, cols = sums.shape[1] - 1, sums.shape[2] - 1

@@ -1,9 +1,8 @@
-"""Posed pictures of scenes: colour, depth, normals and classes, with the cameras in a
-transforms.json a scene.
+"""Posed pictures of scenes: colour, depth, normals and classes, with cameras in transforms.json.
 
-Cameras are designed on the scene's own solid, as Aerial-Earth3D designs them on a simulated one:
-rings of oblique views and of views straight down, high and low
-(`earthgen.splats.cameras.poses.aerial`), never below its surface.
+Cameras are placed on the scene's own solid, as in Aerial-Earth3D on a simulated one: rings of
+oblique and nadir views, high and low (`earthgen.splats.cameras.poses.aerial`), never below its
+surface.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from earthgen.dataset.builders.ground import fill_nearest
 from earthgen.dataset.crop import CELL, Crop
 from earthgen.dataset.scene import Scene
 from earthgen.errors import CropError
@@ -34,23 +34,31 @@ from geo_io.legend import palette
 
 FOLDER = "frames"
 FACING = 0.3
-"""A voxel's side counts as open where its normal's part along it is larger."""
+"""A side of a voxel counts as open if the component of its normal along it is larger."""
 
 MARGIN = 152
-"""Voxels around a site that its pictures show."""
+"""Width around a site that is drawn too, voxels."""
 
 SIZE = (480, 360)
+"""Width and height of a picture, pixels."""
+
 VIEW = 60.0
-"""Degrees across a picture."""
+"""Horizontal field of view, degrees."""
 
 
 def crop_gaussians(
     crop: Crop, anchor: Anchor | None = None, colours: NDArray | None = None
 ) -> Gaussians:
-    """One Gaussian a voxel of a crop, in its colour.
+    """Make one Gaussian per voxel of a crop.
 
-    colours : (n, 3) 0 to 255, instead of the crop's own; where it has not even a guess, those of
-        the classes are taken
+    Parameters
+    ----------
+    crop : Crop
+        The voxels.
+    anchor : Anchor | None
+        Origin of the Gaussians' coordinates.
+    colours : NDArray (n, 3) | None
+        0 to 255; by default those of the crop, and of the legend where the crop has no guess.
     """
     normal, frame = crop.normal, crop.frame
     faces = np.zeros(len(crop), np.uint8)
@@ -59,35 +67,35 @@ def crop_gaussians(
         faces |= np.where(part > FACING, np.uint8(bit), np.uint8(0))
     voxels = Voxels(frame, crop.xyz, crop.semantic, faces, np.zeros(len(crop), np.uint32))
     row, col = frame.y[1] - 1 - crop.xyz[:, 1], crop.xyz[:, 0] - frame.x[0]
-    ground = _level_holes(crop.ground, crop.valid)
+    ground = fill_nearest(crop.ground, crop.valid)  # no cliffs where there is no data
     east, north = (
         np.gradient(ground, frame.voxel_size, axis=1),
         -np.gradient(ground, frame.voxel_size, axis=0),
     )
     sheared = shear_normals(normal, east[row, col], north[row, col])
     geometry = Geometry(frame, ground, voxels, face_offsets(faces, frame.voxel_size), sheared)
-    guessed = (
-        crop.image_known[row, col] | crop.rgb_known
-    )  # a wall's guess is the colour of its column's top
-    seen = (
-        np.where(guessed[:, None], crop.rgb, palette()[crop.semantic])
-        if colours is None
-        else colours
-    )
-    return from_voxels(voxels, surface_splats(geometry, seen), ground, anchor)
-
-
-def _level_holes(ground: NDArray, valid: NDArray) -> NDArray:
-    """The ground without a cliff where there is no data."""
-    from earthgen.dataset.builders.ground import fill_nearest
-
-    return fill_nearest(ground, valid)
+    if colours is None:
+        # The guess for a wall is the colour of its column's top.
+        guessed = crop.image_known[row, col] | crop.rgb_known
+        colours = np.where(guessed[:, None], crop.rgb, palette()[crop.semantic])
+    return from_voxels(voxels, surface_splats(geometry, colours), ground, anchor)
 
 
 def scene_cameras(
     scene: Scene, count: int, size: tuple[int, int] = SIZE, site: float = SITE
 ) -> list[Camera]:
-    """`count` cameras around a scene, evenly chosen of all that `aerial` gives.
+    """Choose cameras around a scene, evenly from all that `aerial` gives.
+
+    Parameters
+    ----------
+    scene : Scene
+        The scene.
+    count : int
+        Number of cameras; fewer if `aerial` has fewer.
+    size : tuple[int, int]
+        Width and height of the pictures, pixels.
+    site : float
+        Distance of the sites that cameras look at, metres.
 
     Raises
     ------
@@ -97,7 +105,7 @@ def scene_cameras(
     frame, valid = scene.frame, scene.layer("valid")
     if not valid.any():
         raise CropError(
-            f"scene {scene.info.name} has no data to look at", "build it from sources that overlap"
+            f"scene {scene.info.name} has no data to draw", "build it from sources that overlap"
         )
     ground = np.where(valid, scene.layer("ground").astype(np.float64), np.nan)
     rows, cols = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
@@ -127,20 +135,38 @@ def write_scene_frames(
     count: int,
     *,
     size: tuple[int, int] = SIZE,
-    told: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Path:
-    """Draw `count` pictures of a scene into `folder`/frames/NAME; returns its transforms.json.
+    """Draw pictures of a scene into `folder`/frames/NAME. They appear together, when all are drawn.
 
-    images/ : PNG, sRGB; depth/ : TIFF, float32 metres along the view, 0 for nothing; normals/ :
-    PNG, 0.5 + 0.5 n, world axes; semantics/ : PNG of class codes; masks/ : PNG, 255 where the
-    colour was seen, where that is not everywhere. They appear together, when all are drawn.
+    images/ has PNGs in sRGB; depth/ TIFFs of float32 metres along the view, 0 for no surface;
+    normals/ PNGs of 0.5 + 0.5 n in world axes; semantics/ PNGs of class codes; masks/ PNGs with
+    255 where the colour was observed, if that is not everywhere.
+
+    Parameters
+    ----------
+    scene : Scene
+        The scene.
+    folder : str | Path
+        Folder of the dataset.
+    count : int
+        Number of pictures.
+    size : tuple[int, int]
+        Width and height, pixels.
+    report : Callable[[str], None] | None
+        Called with a line after each picture.
+
+    Returns
+    -------
+    Path
+        The transforms.json with the cameras.
 
     Raises
     ------
     CropError
         if the scene has no data
     StoreError
-        if they cannot be written
+        if the pictures cannot be written
     """
     target = Path(folder) / FOLDER / scene.info.name
     cameras = scene_cameras(scene, count, size)
@@ -152,8 +178,8 @@ def write_scene_frames(
         views = []
         for number, camera in enumerate(cameras):
             views.append(_draw(scene, camera, part, f"{number:05d}"))
-            if told is not None:
-                told(f"{scene.info.name} {number + 1} of {len(cameras)}")
+            if report is not None:
+                report(f"{scene.info.name} {number + 1} of {len(cameras)}")
         left, bottom, _ = scene.frame.anchor
         write_transforms(part / "transforms.json", views, anchor=(left, bottom, 0.0))
         if target.exists():
@@ -165,18 +191,19 @@ def write_scene_frames(
 
 
 def _draw(scene: Scene, camera: Camera, out: Path, name: str) -> View:
-    crop = scene.crop(_seen(scene.frame, camera))
+    """Draw one picture with its layers, and describe it."""
+    crop = scene.crop(_visible_part(scene.frame, camera))
     anchor = crop.frame.anchor
-    made = render(crop_gaussians(crop, anchor), camera)
-    picture = np.clip(np.rint(made.rgb.numpy() * 255), 0, 255).astype(np.uint8)
-    normal = made.normal.numpy()
+    drawn = render(crop_gaussians(crop, anchor), camera)
+    picture = np.clip(np.rint(drawn.rgb.numpy() * 255), 0, 255).astype(np.uint8)
+    normal = drawn.normal.numpy()
     length = np.linalg.norm(normal, axis=2, keepdims=True)
     Image.fromarray(picture).save(out / "images" / f"{name}.png")
-    Image.fromarray(made.depth.numpy()).save(out / "depth" / f"{name}.tif")
+    Image.fromarray(drawn.depth.numpy()).save(out / "depth" / f"{name}.tif")
     Image.fromarray(
         np.rint(127.5 + 127.5 * normal / np.maximum(length, 1e-6)).astype(np.uint8)
     ).save(out / "normals" / f"{name}.png")
-    Image.fromarray(made.semantics.numpy()).save(out / "semantics" / f"{name}.png")
+    Image.fromarray(drawn.semantics.numpy()).save(out / "semantics" / f"{name}.png")
     mask = ""
     if not crop.rgb_known.all():
         white = np.repeat(np.where(crop.rgb_known, 255, 0)[:, None], 3, axis=1)
@@ -186,9 +213,8 @@ def _draw(scene: Scene, camera: Camera, out: Path, name: str) -> View:
     return View(camera, f"images/{name}.png", f"depth/{name}.tif", mask)
 
 
-def _seen(frame: Frame, camera: Camera) -> Frame:
-    """The part of a scene around the site that a camera looks at: that of the middle of its
-    picture, with a margin."""
+def _visible_part(frame: Frame, camera: Camera) -> Frame:
+    """Return the part of a scene around the middle of a camera's picture, with a margin."""
     s = frame.voxel_size
     reach = int(SITE / s / 2) // CELL * CELL + MARGIN
     depth = max(camera.position[2], 1.0)

@@ -1,5 +1,6 @@
-"""Recipes: which sources make which scene, as a TOML file. docs/guides/datasets.md lists the
-keys."""
+"""Recipes: TOML files that list the sources and settings of scenes. docs/guides/datasets.md
+describes the keys.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +15,17 @@ from earthgen.errors import JobError
 from geo_io.errors import MissingFileError, nearest_name
 
 BAND = (-16, 112)
-"""The z range of scenes unless given: voxels from the ground."""
+"""Default z range of scenes, voxels from the ground."""
 
 Quad = tuple[float, float, float, float]
 
 
 class SceneRecipe(BaseModel):
-    """One scene. Paths are relative to `folder`, which is relative to the data root; points may
-    be globs."""
+    """The sources and settings of one scene.
+
+    Paths are relative to `folder`, which is relative to the data root; points, land cover and
+    meshes may be glob patterns. docs/guides/datasets.md describes the keys.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,7 +40,7 @@ class SceneRecipe(BaseModel):
 
     folder: str = ""
     crs: str | None = None
-    """CRS of sources without one, and the scene's own unless `target` is given."""
+    """CRS of sources without one; also that of the scene, unless `target` is given."""
     target: str | None = None
     bounds: Quad | None = None
     voxel_size: float | None = Field(None, gt=0)
@@ -45,7 +49,7 @@ class SceneRecipe(BaseModel):
     points: list[str] = []
     ground: Literal["class", "filter"] = "class"
     point_classes: dict[str, str] = {}
-    """Point class to class name, beside those of the ASPRS legend."""
+    """Class name by point class, in addition to the ASPRS legend."""
     dropped_points: list[int] | None = None
     unit: Literal["m", "ft", "us-ft"] | None = None
     colour_bits: int | None = None
@@ -61,25 +65,24 @@ class SceneRecipe(BaseModel):
     cover: list[str] = []
     legend: str | None = None
     legend_values: dict[str, str] = {}
-    """Cell value to class name, instead of a legend."""
+    """Class name by cell value, instead of a legend."""
     class_field: str | None = None
     water_below: float | None = None
-    """Metres: open ground without land cover that is lower than this is water, such as an
-    estuary."""
+    """Open ground without land cover below this height, metres, is water, such as an estuary."""
     footprints: str | None = None
     footprint_height: float = Field(8.0, gt=0)
-    """Metres, of footprints that say no height."""
+    """Height of footprints without a height, metres."""
 
     image: str | None = None
     image_shift: tuple[float, float] | Literal["auto"] = (0.0, 0.0)
-    """Metres east and north that the picture is moved by; "auto" measures it."""
+    """Metres east and north to move the picture by; "auto" measures the shift."""
     cover_shift: tuple[int, int] | Literal["auto"] = (0, 0)
-    """Voxels east and north that land cover is moved by; "auto" measures it."""
+    """Voxels east and north to move land cover by; "auto" measures the shift."""
 
     mesh: list[str] = []
     mesh_up: Literal["y", "z"] | None = None
     mesh_offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """East, north, up that a mesh's own coordinates are relative to."""
+    """East, north and up, metres, of the origin of the meshes' own coordinates."""
 
     world: str | None = None
 
@@ -102,19 +105,16 @@ class SceneRecipe(BaseModel):
             or self.footprints
         ):
             raise ValueError(
-                "a scene needs heights: points, dsm, building_height, canopy, footprints, mesh or world"
+                "a scene needs heights: points, dsm, building_height, canopy, footprints, mesh "
+                "or world"
             )
         if not (any(kinds) or self.points or self.dtm):
             raise ValueError("rasters and footprints need the ground below them: give a dtm")
         return self
 
-    @property
-    def uses_auto_shift(self) -> bool:
-        return self.image_shift == "auto" or self.cover_shift == "auto"
-
 
 class Recipe(BaseModel):
-    """A dataset: its scenes, and what they share."""
+    """The scenes of a dataset, and their common settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -132,16 +132,14 @@ class Recipe(BaseModel):
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """Read a recipe.
+    """Read a recipe from a TOML file.
 
     Raises
     ------
     MissingFileError
-        if it is not there
+        if it does not exist
     JobError
-        if it is no TOML, or a key or value is wrong
-    JobError
-        if a scene lacks a licence or its grade
+        if it is not TOML, a key or value is wrong, or a scene lacks a licence or its grade
     """
     path = Path(path)
     try:
@@ -156,26 +154,38 @@ def read_recipe(path: str | Path) -> Recipe:
 
 
 def parse_recipe(values: dict[str, Any], where: str = "the recipe") -> Recipe:
-    """A recipe from plain values. Raises as `read_recipe`."""
+    """Check a recipe given as plain values.
+
+    Parameters
+    ----------
+    values : dict[str, Any]
+        As in a TOML file.
+    where : str
+        Name of the recipe in error messages.
+
+    Raises
+    ------
+    JobError
+        if a key or value is wrong, or a scene lacks a licence or its grade
+    """
     try:
         recipe = Recipe(**values)
     except ValidationError as error:
         raise JobError(
-            f"{where}: {_first(error, values)}", "see docs/guides/datasets.md for the keys"
+            f"{where}: {_first_problem(error, values)}", "see docs/guides/datasets.md for the keys"
         ) from error
     for scene in recipe.scene:
         if not scene.licence.strip() or scene.grade not in GRADES:
-            what = (
-                "licence" if not scene.licence.strip() else f"licence grade ({', '.join(GRADES)})"
-            )
+            grades = f"licence grade ({', '.join(GRADES)})"
+            missing = grades if scene.licence.strip() else "licence"
             raise JobError(
-                f"{where}: scene {scene.name} has no {what}", "say it with licence = and grade ="
+                f"{where}: scene {scene.name} has no {missing}", "give licence = and grade ="
             )
     return recipe
 
 
-def _first(error: ValidationError, values: dict[str, Any]) -> str:
-    """The first problem as a phrase that names the scene and the key."""
+def _first_problem(error: ValidationError, values: dict[str, Any]) -> str:
+    """Return the first problem as a phrase that names the scene and the key."""
     problem = error.errors()[0]
     place = problem["loc"]
     text = str(problem["msg"]).removeprefix("Value error, ")

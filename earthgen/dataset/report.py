@@ -1,8 +1,7 @@
-"""A page about a dataset: pictures and figures of each scene, and what a person should look at."""
+"""The report of a dataset: figures and pictures of each scene, and remarks for people to check."""
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,22 +9,70 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from earthgen.dataset.html import Cell, render_page
 from earthgen.dataset.scene import Scene
 from geo_io.legend import palette
 
 FOLDER = "report"
 
-_STYLE = """\
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1180px; padding: 0 1em; color: #222; }
-table { border-collapse: collapse; margin: 1em 0; } td, th { padding: 2px 10px; text-align: right; }
-td:first-child, th:first-child { text-align: left; } tr:nth-child(even) { background: #f4f4f2; }
-img { max-width: 100%; } .remark { color: #a33; } .small { color: #666; font-size: 13px; }
-"""
+TABLE_COLUMNS = (
+    "scene",
+    "grade",
+    "km2",
+    "voxels",
+    "coverage",
+    "holes",
+    "veg. noise",
+    "buildings IoU",
+    "colour",
+    "seconds",
+)
+
+PANEL = 640
+"""Longest side of a panel, pixels. Smaller scenes are enlarged by a whole factor."""
+
+NO_DATA = (255, 255, 255)
+SUN = (-0.5, 0.5, 0.707)
+"""Direction to the sun: east, north, up. It is in the north-west, as usual in maps."""
 
 
-def figures(scene: Scene) -> dict[str, Any]:
-    """What the report says of a scene, as plain values."""
+def write_report(folder: str | Path, scenes: Sequence[Scene]) -> Path:
+    """Write `folder`/report: index.html, report.json and a picture of each scene.
+
+    Returns
+    -------
+    Path
+        The page.
+    """
+    out = Path(folder) / FOLDER
+    out.mkdir(parents=True, exist_ok=True)
+    figures = [scene_figures(scene) for scene in scenes]
+    (out / "report.json").write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+    rows = [table_row(scene) for scene in scenes]
+    page = render_page(
+        "earthgen.dataset",
+        "dataset.html",
+        title="Dataset",
+        heads=TABLE_COLUMNS,
+        rows=[[Cell(row[0], link=f"#{row[0]}"), *map(Cell, row[1:])] for row in rows],
+        scenes=[
+            {
+                "figures": values,
+                "remarks": values.get("remarks", []),
+                "picture": save_panels(scene, out / f"{scene.info.name}.png").name,
+                "summary": _summary(values),
+            }
+            for scene, values in zip(scenes, figures, strict=True)
+        ],
+    )
+    (out / "index.html").write_text(page, "utf-8")
+    return out / "index.html"
+
+
+def scene_figures(scene: Scene) -> dict[str, Any]:
+    """Return what the report says about a scene, as JSON values."""
     info = scene.info
     return {
         "name": info.name,
@@ -43,22 +90,8 @@ def figures(scene: Scene) -> dict[str, Any]:
     }
 
 
-COLUMNS = (
-    "scene",
-    "grade",
-    "km2",
-    "voxels",
-    "coverage",
-    "holes",
-    "veg. noise",
-    "buildings IoU",
-    "colour",
-    "seconds",
-)
-
-
-def row(scene: Scene) -> tuple[str, ...]:
-    """A scene in a table with `COLUMNS`."""
+def table_row(scene: Scene) -> tuple[str, ...]:
+    """Return a scene as a row of a table with `TABLE_COLUMNS`."""
     q = scene.info.quality
     iou = f"{q['building_iou']:.2f}" if "building_iou" in q else "-"
     return (
@@ -75,109 +108,55 @@ def row(scene: Scene) -> tuple[str, ...]:
     )
 
 
-def write_report(folder: str | Path, scenes: Sequence[Scene]) -> Path:
-    """Write `folder`/report: index.html, report.json and a picture a scene. Gives the path of
-    the page."""
-    out = Path(folder) / FOLDER
-    out.mkdir(parents=True, exist_ok=True)
-    every = [figures(scene) for scene in scenes]
-    (out / "report.json").write_text(json.dumps(every, indent=1) + "\n", "utf-8")
+def _summary(values: dict[str, Any]) -> str:
+    """Return the main figures of a scene as one sentence."""
     parts = [
-        f"<!doctype html><meta charset=utf-8><title>Dataset</title><style>{_STYLE}</style>",
-        "<h1>Dataset</h1>",
+        f"{values['crs']}, voxels of {values['voxel_size']:g} m, {values['columns']:,} columns"
     ]
-    parts.append(_table(COLUMNS, [row(scene) for scene in scenes]))
-    for scene, values in zip(scenes, every, strict=True):
-        picture = save_panels(scene, out / f"{scene.info.name}.png")
-        parts.append(f"<h2 id='{_text(scene.info.name)}'>{_text(scene.info.name)}</h2>")
+    if height := values["height"]:
         parts.append(
-            f"<p>{_text(values['place'])}. {_text(values['source'])}. {_text(values['licence'])}, "
-            f"grade {_text(values['grade'])}.</p>"
+            f"heights: median {height['p50']:.1f} m, 99 % below {height['p99']:.1f} m, "
+            f"highest {height['max']:.1f} m"
         )
-        parts += [f"<p class=remark>{_text(remark)}</p>" for remark in values.get("remarks", [])]
+    shares = sorted(values["classes"].items(), key=lambda item: -item[1])
+    parts.append("classes: " + ", ".join(f"{name} {share:.1%}" for name, share in shares))
+    if shift := values.get("image_shift"):
+        east, north = values["image_moved_m"]
         parts.append(
-            f"<img src='{_text(picture.name)}' alt='land cover, heights and colour of {_text(scene.info.name)}'>"
+            f"picture as given {shift['east']:+.2f} m east, {shift['north']:+.2f} m north of the "
+            f"geometry by {values['image_shift_by']}{'' if shift['sure'] else ' (not sure)'}, "
+            f"moved by {east:+.2f}, {north:+.2f} m"
         )
-        parts.append(f"<p class=small>{_text(_sentence(values))}</p>")
-    (out / "index.html").write_text("\n".join(parts) + "\n", "utf-8")
-    return out / "index.html"
-
-
-def _sentence(values: dict[str, Any]) -> str:
-    height = values["height"]
-    text = [f"{values['crs']}, voxels of {values['voxel_size']:g} m, {values['columns']:,} columns"]
-    if height:
-        text.append(
-            f"heights: median {height['p50']:.1f} m, 99 % below {height['p99']:.1f} m, highest {height['max']:.1f} m"
+    if cover := values.get("cover_shift"):
+        parts.append(
+            f"buildings of the land cover {cover['east']:+.0f} m east, {cover['north']:+.0f} m "
+            f"north of the heights (IoU {cover['score']:.3f}, unmoved {cover['at_zero']:.3f})"
         )
-    text.append(
-        "classes: "
-        + ", ".join(
-            f"{name} {share:.1%}"
-            for name, share in sorted(values["classes"].items(), key=lambda item: -item[1])
-        )
-    )
-    shift = values.get("image_shift")
-    if shift:
-        text.append(
-            f"picture as given {shift['east']:+.2f} m east, {shift['north']:+.2f} m north of the geometry by "
-            f"{values['image_shift_by']}{'' if shift['sure'] else ' (not sure)'}, moved by "
-            f"{values['image_moved_m'][0]:+.2f}, {values['image_moved_m'][1]:+.2f} m"
-        )
-    cover = values.get("cover_shift")
-    if cover:
-        text.append(
-            f"buildings of the land cover {cover['east']:+.0f} m east, {cover['north']:+.0f} m north of the heights "
-            f"(IoU {cover['score']:.3f}, unmoved {cover['at_zero']:.3f})"
-        )
-    return "; ".join(text) + "."
+    return "; ".join(parts) + "."
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_text(cell)}</th>" for cell in header)
-    body = "".join(
-        f"<tr><td><a href='#{_text(cells[0])}'>{_text(cells[0])}</a></td>"
-        + "".join(f"<td>{_text(cell)}</td>" for cell in cells[1:])
-        + "</tr>"
-        for cells in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value), quote=True)
-
-
-PANEL = 640
-"""Pixels along the longer side of a panel at most; a column is at least one pixel where that is
-larger."""
-
-NO_DATA = (255, 255, 255)
-SUN = (-0.5, 0.5, 0.707)
-"""Towards the sun: east, north, up. From the north-west, as maps have it."""
-
-
-def shade(surface: NDArray, voxel_size: float) -> NDArray:
-    """(ny, nx) float32 in [0, 1]: light on a surface of absolute heights."""
-    south, east = np.gradient(surface.astype(np.float32), voxel_size)
-    length = np.sqrt(south * south + east * east + 1)
-    return np.asarray(
-        np.clip((-east * SUN[0] + south * SUN[1] + SUN[2]) / length, 0, 1), np.float32
-    )
+def save_panels(scene: Scene, path: str | Path) -> Path:
+    """Write the panels of a scene side by side as one PNG."""
+    images = list(panels(scene).values())
+    gap = np.full((images[0].shape[0], 8, 3), 255, np.uint8)
+    parts = [part for image in images for part in (image, gap)][:-1]
+    Image.fromarray(np.concatenate(parts, axis=1)).save(path, optimize=True)
+    return Path(path)
 
 
 def panels(scene: Scene) -> dict[str, NDArray]:
-    """(rows, columns, 3) uint8 by title: land cover, heights, image where there is one."""
+    """Draw land cover, heights, and colour if there is any.
+
+    Returns
+    -------
+    dict[str, NDArray]
+        (rows, columns, 3) uint8 sRGB by title.
+    """
     valid = scene.layer("valid")
     height, cover = scene.layer("height"), scene.layer("cover")
-    light = shade(scene.layer("ground") + height, scene.frame.voxel_size)[..., None]
-    grey = np.clip(
-        np.sqrt(
-            height / max(float(np.percentile(height[valid], 99.5)) if valid.any() else 1.0, 1.0)
-        ),
-        0,
-        1,
-    )
+    light = 0.35 + 0.65 * shade(scene.layer("ground") + height, scene.frame.voxel_size)[..., None]
+    highest = max(float(np.percentile(height[valid], 99.5)) if valid.any() else 1.0, 1.0)
+    grey = np.clip(np.sqrt(height / highest), 0, 1)
     # From dark blue over green to pale yellow: low to high.
     ramp = np.stack(
         [
@@ -186,34 +165,40 @@ def panels(scene: Scene) -> dict[str, NDArray]:
         ],
         2,
     )
-    out = {
-        "land cover": palette()[cover] * (0.35 + 0.65 * light),
-        "height above ground": ramp * (0.35 + 0.65 * light),
-    }
+    images = {"land cover": palette()[cover] * light, "height above ground": ramp * light}
     known = scene.layer("image_known")
     if known.any():
-        out["colour"] = np.where(known[..., None], scene.layer("image"), np.array(NO_DATA))
+        images["colour"] = np.where(known[..., None], scene.layer("image"), np.array(NO_DATA))
     return {
-        title: _fit(np.where(valid[..., None], values, np.array(NO_DATA)).astype(np.uint8))
-        for title, values in out.items()
+        title: _resize(np.where(valid[..., None], values, np.array(NO_DATA)).astype(np.uint8))
+        for title, values in images.items()
     }
 
 
-def save_panels(scene: Scene, path: str | Path) -> Path:
-    """One PNG with all panels side by side."""
-    from PIL import Image
+def shade(surface: NDArray, voxel_size: float) -> NDArray:
+    """Shade a surface by the light from `SUN`.
 
-    found = list(panels(scene).values())
-    gap = np.full((found[0].shape[0], 8, 3), 255, np.uint8)
-    row = [part for panel in found for part in (panel, gap)][:-1]
-    Image.fromarray(np.concatenate(row, axis=1)).save(path, optimize=True)
-    return Path(path)
+    Parameters
+    ----------
+    surface : NDArray (ny, nx)
+        Absolute heights, metres.
+    voxel_size : float
+        Metres.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+        Light, 0 to 1.
+    """
+    south, east = np.gradient(surface.astype(np.float32), voxel_size)
+    length = np.sqrt(south * south + east * east + 1)
+    return np.asarray(
+        np.clip((-east * SUN[0] + south * SUN[1] + SUN[2]) / length, 0, 1), np.float32
+    )
 
 
-def _fit(picture: NDArray) -> NDArray:
-    """A picture in at most PANEL pixels: averaged, or each cell a square of pixels."""
-    from PIL import Image
-
+def _resize(picture: NDArray) -> NDArray:
+    """Fit a picture into `PANEL` pixels: averaged, or each cell repeated as a square."""
     longer = max(picture.shape[:2])
     if longer > PANEL:
         size = (

@@ -1,12 +1,10 @@
-"""A scene on disk: one Zarr v3 group with the columns and the surface voxels of a place. See
-docs/guides/datasets.md.
+"""Scenes on disk: one Zarr v3 group with the columns and surface voxels of a place. The format is
+described in docs/guides/datasets.md.
 
 Columns are dense (ny, nx) arrays. Voxels are rows sorted by blocks of `BLOCK` x `BLOCK` columns
-(north-west first, row by row), and by (y, x, z) within a block; `blocks` says where the rows of
-each begin. A window reads the rows of the blocks that it meets, which lie together. Arrays are
-sharded: a scene is some dozen files.
-
-A scene is written beside its place and moved there when it is whole.
+(north-west first, row by row), and by (y, x, z) within a block; `blocks` has the first row of each
+block. A window reads the rows of the blocks that it meets, which lie together. Arrays are sharded,
+so a scene is some dozen files. A scene is written to a temporary folder and renamed when complete.
 """
 
 from __future__ import annotations
@@ -33,26 +31,26 @@ from geo_io.frame import Frame
 FORMAT_VERSION = 1
 SUFFIX = ".zarr"
 KEY = "earthgen_scene"
-"""The attribute of the group that holds `SceneInfo`."""
+"""Attribute of the group that holds the `SceneInfo`."""
 
 GRADES = ("A", "B", "C")
-"""Of licences: A stated for the data, B stated for the repository or known of the owner's data,
-C inferred."""
+"""How sure a licence is: A stated for the data, B stated for the repository or for the owner's data
+in general, C inferred."""
 
 READ_ERRORS = (OSError, KeyError, TypeError, ValueError, RuntimeError)
-"""What zarr raises for a damaged array or group."""
+"""Errors that zarr raises for a damaged array or group."""
 
 BLOCK = 64
-"""Columns along an edge of the blocks by which voxels are sorted."""
+"""Edge of the blocks by which voxels are sorted, columns."""
 
 SHARD = 512
-"""Columns along an edge of an object of a dense array."""
+"""Edge of a shard of a dense array, columns."""
 
 ROW_CHUNK, ROW_SHARD = 2**14, 2**20
-"""Rows of voxels that are compressed together, and rows in an object."""
+"""Number of voxels in a chunk, and in a shard."""
 
 NORMAL_SCALE = 127
-"""Normals are kept as int8: an error of less than half a degree."""
+"""Factor of normals stored as int8, which keeps their error below half a degree."""
 
 DENSE = {
     "ground": ("float32", (), "m", "height of the terrain"),
@@ -62,6 +60,8 @@ DENSE = {
     "image_known": ("bool", (), "1", "where the colour was seen"),
     "valid": ("bool", (), "1", "where the scene has data"),
 }
+"""dtype, shape of a cell, unit and title of each dense array."""
+
 VOXELS = {
     "xyz": ("int32", (3,)),
     "semantic": ("uint8", ()),
@@ -69,25 +69,33 @@ VOXELS = {
     "rgb": ("uint8", (3,)),
     "rgb_known": ("bool", ()),
 }
+"""dtype and shape of a row of each array of voxels."""
 
 
 @dataclass(frozen=True)
 class SceneInfo:
-    """What a scene is.
+    """The description of a scene.
 
     Attributes
     ----------
-    name : of the scene, and of its folder
-    frame : where it is; its ranges are multiples of 8 voxels
-    place : the name of the place
-    source, licence, grade : where the data come from, under which licence, and how sure that is
-        (`GRADES`)
-    inputs : role, name and digest of each file
-    kind : "real" or "simulated"
-    held_out : bounds in CRS metres (left, bottom, right, top) of what must not be trained on; whole
-        scene or parts
-    settings : how it was built
-    quality : figures of `earthgen.dataset.builders.quality`
+    name : str
+        Name of the scene, and of its folder.
+    frame : Frame
+        Place of the scene; its ranges are multiples of 8 voxels.
+    place : str
+        Name of the place, for people.
+    source, licence, grade : str
+        Origin of the data, their licence, and how sure that is (`GRADES`).
+    inputs : tuple[Mapping[str, str], ...]
+        Role, name and digest of each file.
+    kind : str
+        "real" or "simulated".
+    held_out : tuple[tuple[float, float, float, float], ...]
+        Bounds (left, bottom, right, top) in metres of the CRS that must not be trained on.
+    settings : mapping
+        How the scene was built.
+    quality : mapping
+        Figures from `earthgen.dataset.builders.quality`.
     """
 
     name: str
@@ -103,6 +111,7 @@ class SceneInfo:
     quality: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the description as JSON values."""
         return {
             "format_version": FORMAT_VERSION,
             "name": self.name,
@@ -120,73 +129,104 @@ class SceneInfo:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SceneInfo:
+        """Make a description from what `to_dict` returned."""
         return cls(
-            values["name"],
-            Frame.from_dict(values["frame"]),
-            values["place"],
-            values["source"],
-            values["licence"],
-            values["grade"],
-            tuple(values["inputs"]),
-            values["kind"],
-            tuple(map(tuple, values["held_out"])),
-            values["settings"],
-            values["quality"],
+            name=values["name"],
+            frame=Frame.from_dict(values["frame"]),
+            place=values["place"],
+            source=values["source"],
+            licence=values["licence"],
+            grade=values["grade"],
+            inputs=tuple(values["inputs"]),
+            kind=values["kind"],
+            held_out=tuple(map(tuple, values["held_out"])),
+            settings=values["settings"],
+            quality=values["quality"],
         )
 
 
 def check_licence(name: str, licence: str, grade: str) -> None:
-    """Raise JobError where a scene does not say its licence, or the grade is none."""
+    """Check that a scene has a licence and a valid grade of it.
+
+    Raises
+    ------
+    JobError
+        if it has not
+    """
     if not licence.strip():
-        raise JobError(f"scene {name} has no licence", "say it: licence = 'CC0-1.0'")
+        raise JobError(f"scene {name} has no licence", "give one, such as licence = 'CC0-1.0'")
     if grade not in GRADES:
         raise JobError(
-            f"the licence grade {grade!r} of scene {name} is none",
+            f"unknown licence grade {grade!r} of scene {name}",
             "give A (stated for the data), B (stated for the repository) or C (inferred)",
         )
 
 
 @dataclass(frozen=True)
 class Scene:
-    """An open scene. `crop` reads a window; `loaded` gives a copy in memory, which is quicker."""
+    """An open scene. `crop` reads a window; `loaded` returns a copy in memory, which is faster.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder.
+    info : SceneInfo
+        Its description.
+    blocks : NDArray (blocks north to south, blocks west to east + 1) int64
+        First row of each block; the last column is the end of the row of blocks.
+    arrays : mapping
+        Zarr or numpy arrays by name.
+    """
 
     path: Path
     info: SceneInfo
     blocks: NDArray
-    """(blocks north to south, blocks west to east + 1) int64: the first row of each block; the
-    last column is the end of the row of blocks."""
     arrays: Mapping[str, Any] = field(repr=False)
-    """Arrays of Zarr, or of numpy."""
 
     @property
     def frame(self) -> Frame:
+        """Place of the scene."""
         return self.info.frame
 
     @property
-    def voxels(self) -> int:
+    def n_voxels(self) -> int:
         """Number of voxels."""
         return int(self.blocks[-1, -1])
 
     def layer(self, name: str, window: Frame | None = None) -> NDArray:
-        """A dense array on a window inside the scene; all of it unless a window is given.
+        """Read a dense array.
+
+        Parameters
+        ----------
+        name : str
+            One of the keys of `DENSE`.
+        window : Frame | None
+            A window inside the scene; by default all of it.
+
+        Returns
+        -------
+        NDArray (ny, nx) or (ny, nx, 3)
+            With the dtype of `DENSE`.
 
         Raises
         ------
         StoreError
             if it is damaged
         """
-        place = ... if window is None else self.frame.slices(window)
-        return self._read(name, place)
+        return self._read(name, ... if window is None else self.frame.slices(window))
 
     def crop(self, window: Frame) -> Crop:
-        """A window of the scene; what lies outside is not valid.
+        """Read a window of the scene. Columns outside the scene are not valid.
 
-        window : its ranges are multiples of 8 voxels, its z range at most the scene's
+        Parameters
+        ----------
+        window : Frame
+            Ranges are multiples of 8 voxels; the z range lies within that of the scene.
 
         Raises
         ------
         CropError, FrameError
-            if the window lies on another lattice, or its ranges are no multiples of 8
+            if the window lies on another lattice, or its ranges are not multiples of 8
         StoreError
             if the scene is damaged
         """
@@ -221,11 +261,11 @@ class Scene:
         )
 
     def loaded(self) -> Scene:
-        """The scene with all arrays in memory."""
+        """Return the scene with all arrays in memory."""
         return replace(self, arrays={name: self._read(name, ...) for name in self.arrays})
 
     def _rows(self, inner: Frame) -> dict[str, NDArray]:
-        """The rows of the blocks that a window meets."""
+        """Read the rows of the blocks that a window meets."""
         first_x, last_x = ((x - self.frame.x[0]) // BLOCK for x in (inner.x[0], inner.x[1] - 1))
         first_y, last_y = ((self.frame.y[1] - 1 - y) // BLOCK for y in (inner.y[1] - 1, inner.y[0]))
         runs = [
@@ -247,11 +287,18 @@ class Scene:
 
 @dataclass(frozen=True)
 class SceneData:
-    """A scene in memory, before it is written: the columns on a frame, and the voxels of blocks in
-    their order.
+    """A scene in memory, before it is written.
 
-    rows : by the names of `VOXELS`; normals float32
-    blocks : as of `Scene`
+    Attributes
+    ----------
+    frame : Frame
+        Place of the scene.
+    columns : Mapping[str, NDArray]
+        Dense arrays on the frame, with the keys of `DENSE`.
+    rows : Mapping[str, NDArray]
+        Arrays of voxels in the order of blocks, with the keys of `VOXELS`; normals are float32.
+    blocks : NDArray
+        As in `Scene`.
     """
 
     frame: Frame
@@ -263,14 +310,27 @@ class SceneData:
 def write_scene(
     folder: str | Path, info: SceneInfo, data: SceneData, *, overwrite: bool = False
 ) -> Scene:
-    """Write a scene as `folder`/NAME.zarr; it appears whole or not at all.
+    """Write a scene as `folder`/NAME.zarr. It appears complete or not at all.
+
+    Parameters
+    ----------
+    folder : str | Path
+        Folder of the dataset.
+    info : SceneInfo
+        Its description.
+    data : SceneData
+        Its arrays.
+    overwrite : bool
+        Whether an existing scene is replaced.
 
     Raises
     ------
     StoreExistsError
-        if it exists and is not to be overwritten
+        if the scene exists and is not to be overwritten
     JobError
-        if it does not say its licence
+        if its licence is missing
+    FrameError
+        if a range of its frame is not a multiple of 8 voxels
     StoreError
         if it cannot be written
     """
@@ -279,7 +339,7 @@ def write_scene(
         low, high = getattr(info.frame, axis)
         if low % CELL or high % CELL:
             raise FrameError(
-                f"the {axis} range of scene {info.name} is no multiple of {CELL} voxels",
+                f"the {axis} range of scene {info.name} is not a multiple of {CELL} voxels",
                 "snap it outwards",
             )
     path = Path(folder) / f"{info.name}{SUFFIX}"
@@ -306,8 +366,7 @@ def write_scene(
 def _write(path: Path, info: SceneInfo, data: SceneData) -> None:
     root = zarr.open_group(path, mode="w", zarr_format=3)
     codecs = [BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()]
-    # One edge for all dense arrays of a scene: a small scene is one chunk a file, a large one is
-    # sharded.
+    # All dense arrays of a scene have one shard size; a small scene is one file per array.
     shard = min(SHARD, -(-max(data.frame.shape) // BLOCK) * BLOCK)
     for name, (dtype, extra, unit, title) in DENSE.items():
         array = root.create_array(
@@ -352,19 +411,13 @@ def _write(path: Path, info: SceneInfo, data: SceneData) -> None:
     root.attrs[KEY] = info.to_dict()
 
 
-def set_info(path: Path, info: SceneInfo) -> None:
-    """Replace what a scene says of itself, in one step."""
-    root = zarr.open_group(path, mode="r+", zarr_format=3)
-    root.attrs[KEY] = info.to_dict()
-
-
 def open_scene(path: str | Path) -> Scene:
     """Open a scene for reading.
 
     Raises
     ------
     StoreError
-        if it is not there, is no scene, is damaged, or has another format version
+        if it does not exist, is not a scene, is damaged, or has another format version
     """
     path = Path(path)
     if not path.exists():
@@ -375,7 +428,7 @@ def open_scene(path: str | Path) -> Scene:
     except READ_ERRORS as error:
         raise StoreError(f"{path} cannot be read as a scene: {error}", "build it again") from error
     if not isinstance(values, Mapping):
-        raise StoreError(f"{path} is no scene", "name a folder made by `earthgen dataset build`")
+        raise StoreError(f"{path} is not a scene", "give a folder from `earthgen dataset build`")
     version = values.get("format_version")
     if version != FORMAT_VERSION:
         raise StoreError(
@@ -386,18 +439,15 @@ def open_scene(path: str | Path) -> Scene:
         info = SceneInfo.from_dict(values)
         arrays: dict[str, Any] = {name: root[name] for name in DENSE}
         arrays |= {name: root[f"voxels/{name}"] for name in VOXELS}
-        blocks = np.asarray(_whole(root["voxels/blocks"]))
+        index: Any = root["voxels/blocks"]
+        blocks = np.asarray(index[...])
     except READ_ERRORS as error:
         raise StoreError(f"scene {path} is damaged: {error}", "build it again") from error
     return Scene(path, info, blocks, arrays)
 
 
-def _whole(array: Any) -> NDArray:
-    return np.asarray(array[...])
-
-
 def scenes_in(folder: str | Path) -> list[Scene]:
-    """The scenes of a dataset's folder, by name.
+    """Open the scenes in a folder, in the order of their names.
 
     Raises
     ------
@@ -405,9 +455,9 @@ def scenes_in(folder: str | Path) -> list[Scene]:
         if there is none
     """
     folder = Path(folder)
-    found = sorted(path for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith("."))
-    if not found:
+    paths = sorted(path for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith("."))
+    if not paths:
         raise StoreError(
             f"there is no scene in {folder}", "make one with `earthgen dataset build --out`"
         )
-    return [open_scene(path) for path in found]
+    return [open_scene(path) for path in paths]

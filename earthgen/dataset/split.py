@@ -1,8 +1,8 @@
-"""Parts of a dataset by place: what is trained on, and what is held out, with a strip between them
-that is neither.
+"""Parts of a dataset by place: training, held out, and a strip between them that belongs to
+neither.
 
-Two scenes of one place may overlap, also in different CRSs. So what is held out is held out of
-every scene: its bounds are brought into the CRS of each.
+Two scenes of one place may overlap, also in different CRSs. So a held-out area is held out of every
+scene: its bounds are transformed to the CRS of each.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Part = Literal["train", "held_out"]
 
 FILE = "split.json"
 BUFFER = 32.0
-"""Metres around what is held out that are not trained on, unless told otherwise."""
+"""Default width of the strip around held-out areas that is not trained on, metres."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,16 @@ class Area:
 
 @dataclass(frozen=True)
 class Split:
-    """Which areas are held out.
+    """The held-out areas of a dataset.
 
-    rule : how they were chosen, for people
-    areas : held out of all scenes that they meet
-    buffer : metres around them that belong to no part
+    Attributes
+    ----------
+    rule : str
+        How they were chosen, for people.
+    areas : tuple[Area, ...]
+        Held out of all scenes that they meet.
+    buffer : float
+        Width of the strip around them that belongs to no part, metres.
     """
 
     rule: str
@@ -54,10 +59,19 @@ class Split:
     buffer: float = BUFFER
 
     def cells(self, frame: Frame, part: Part) -> NDArray:
-        """(ny / 8, nx / 8) bool: cells of 8 x 8 columns of a scene that belong to a part, rows from
-        north to south.
+        """Find the cells of 8 x 8 columns of a scene that belong to a part.
 
-        frame : its x and y ranges are multiples of 8
+        Parameters
+        ----------
+        frame : Frame
+            Place of the scene; x and y ranges are multiples of 8.
+        part : {"train", "held_out"}
+            The part.
+
+        Returns
+        -------
+        NDArray (ny / 8, nx / 8) bool
+            Rows from north to south.
         """
         shape = frame.ny // CELL, frame.nx // CELL
         held, near = np.zeros(shape, bool), np.zeros(shape, bool)
@@ -65,12 +79,13 @@ class Split:
             bounds = transform_bounds(area.bounds, area.crs, frame.crs)
             if bounds is None:
                 continue
-            # Held out are cells that lie inside; kept from training are all that touch the buffer.
+            # Cells inside the area are held out; all that touch the buffer are not trained on.
             _mark(held, frame, bounds, 0.0, whole=True)
             _mark(near, frame, bounds, self.buffer, whole=False)
         return held if part == "held_out" else ~near
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the split as JSON values."""
         return {
             "rule": self.rule,
             "buffer": self.buffer,
@@ -79,12 +94,13 @@ class Split:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Split:
+        """Make a split from what `to_dict` returned."""
         areas = tuple(Area(item["crs"], tuple(item["bounds"])) for item in values["held_out"])
         return cls(values["rule"], areas, float(values["buffer"]))
 
 
 def _mark(mask: NDArray, frame: Frame, bounds: Bounds, buffer: float, whole: bool) -> None:
-    """Mark the cells of a frame that lie inside bounds (`whole`), or that touch them."""
+    """Mark the cells of a frame inside some bounds (`whole`), or those that touch them."""
     edge = CELL * frame.voxel_size
     left, _, _, top = frame.bounds
     west, east = (bounds[0] - buffer - left) / edge, (bounds[2] + buffer - left) / edge
@@ -103,19 +119,30 @@ def _mark(mask: NDArray, frame: Frame, bounds: Bounds, buffer: float, whole: boo
     mask[r0:r1, c0:c1] = True
 
 
-def by_name(scenes: Sequence[Scene], names: Sequence[str] = (), buffer: float = BUFFER) -> Split:
-    """What the recipes hold out, and the scenes named besides.
+def split_by_name(
+    scenes: Sequence[Scene], names: Sequence[str] = (), buffer: float = BUFFER
+) -> Split:
+    """Make the split of the areas that recipes hold out, and of named scenes.
+
+    Parameters
+    ----------
+    scenes : Sequence[Scene]
+        The scenes of the dataset.
+    names : Sequence[str]
+        Scenes to hold out besides.
+    buffer : float
+        See `Split`.
 
     Raises
     ------
     JobError
         if there is no scene of a name
     """
-    known = {scene.info.name: scene for scene in scenes}
+    existing = {scene.info.name for scene in scenes}
     for name in names:
-        if name not in known:
+        if name not in existing:
             raise JobError(
-                f"there is no scene {name!r}{nearest_name(name, known)}",
+                f"there is no scene {name!r}{nearest_name(name, existing)}",
                 "`earthgen dataset inspect` lists them",
             )
     areas = []
@@ -125,7 +152,7 @@ def by_name(scenes: Sequence[Scene], names: Sequence[str] = (), buffer: float = 
     return Split("named places", tuple(areas), buffer)
 
 
-def by_blocks(
+def split_by_blocks(
     scenes: Sequence[Scene],
     share: float,
     *,
@@ -133,21 +160,34 @@ def by_blocks(
     seed: int = 0,
     buffer: float = BUFFER,
 ) -> Split:
-    """A share of all blocks of a lattice from each CRS's origin, drawn by place; what recipes hold
-    out stays so.
+    """Make a split that holds out a share of all blocks, drawn by place.
 
-    share : of the blocks, in (0, 1); block : their edge, metres
+    Blocks form a lattice from the origin of each CRS. What recipes hold out is held out too.
+
+    Parameters
+    ----------
+    scenes : Sequence[Scene]
+        The scenes of the dataset.
+    share : float
+        Share of the blocks, in (0, 1).
+    block : float
+        Edge of a block, metres.
+    seed : int
+        Key of the draw.
+    buffer : float
+        See `Split`.
 
     Raises
     ------
     JobError
-        if the share or the block is none
+        if the share or the block size is out of range
     """
     if not (0 < share < 1 and block > 0):
         raise JobError(
-            f"a share of {share} of blocks of {block} m is none", "give a share between 0 and 1"
+            f"a share of {share} of blocks of {block} m is out of range",
+            "give a share between 0 and 1, and a positive size",
         )
-    areas = {(area.crs, area.bounds): area for area in by_name(scenes).areas}
+    areas = {(area.crs, area.bounds): area for area in split_by_name(scenes).areas}
     for scene in scenes:
         left, bottom, right, top = scene.frame.bounds
         for i in range(int(np.floor(left / block)), int(np.ceil(right / block))):
@@ -159,28 +199,28 @@ def by_blocks(
 
 
 def _draw(crs: str, i: int, j: int, seed: int) -> float:
-    """A number in [0, 1) by place."""
+    """Return a number in [0, 1) that depends on the place and the seed."""
     digest = hashlib.blake2b(f"{seed} {crs} {i} {j}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") / 2**64
 
 
 def write_split(folder: str | Path, split: Split) -> Path:
-    """Write a dataset's split in one step."""
+    """Write the split of a dataset in one step, and return the path of the file."""
     replace_file(Path(folder), FILE, (json.dumps(split.to_dict(), indent=1) + "\n").encode())
     return Path(folder) / FILE
 
 
 def read_split(folder: str | Path, scenes: Sequence[Scene]) -> Split:
-    """The split of a dataset's folder; what the recipes hold out where none was written.
+    """Read the split of a dataset; by default that of the areas that recipes hold out.
 
     Raises
     ------
     StoreError
-        if it cannot be read
+        if the file cannot be read
     """
     path = Path(folder) / FILE
     if not path.exists():
-        return by_name(scenes)
+        return split_by_name(scenes)
     try:
         return Split.from_dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -189,8 +229,8 @@ def read_split(folder: str | Path, scenes: Sequence[Scene]) -> Split:
         ) from error
 
 
-def summary(scenes: Sequence[Scene], split: Split) -> list[dict[str, Any]]:
-    """Square kilometres with data of each scene by part."""
+def split_summary(scenes: Sequence[Scene], split: Split) -> list[dict[str, Any]]:
+    """Return the area with data of each scene and part, square kilometres, as JSON values."""
     rows = []
     for scene in scenes:
         valid = scene.layer("valid")

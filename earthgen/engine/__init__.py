@@ -1,1 +1,1 @@
-"""TODO package."""
+"""The engine: the task graph of a world, what a task computes, and the workers that run tasks."""

@@ -2,13 +2,14 @@
 
 A window is always computed whole, from the same inputs and the same noise, whatever box or tile
 size is asked for. That is what makes a world a function of the place. The engine knows nothing of
-order, workers or disks: what other tasks made comes through a function, `Fetch`.
+order, workers or disks: the output of other tasks comes through a function, `Fetch`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +22,8 @@ from earthgen.noise.philox import Noise
 from earthgen.stages.backends import Condition, GeometryBackend, TextureBackend
 from earthgen.stages.block import Block, join
 from earthgen.stages.stage import Read, Stage, rescale
-from earthgen.voxels.pyramid import pyramid
-from earthgen.voxels.tile import LEVEL_HALO, LEVELS, Tile, crop_tile, join_tiles
+from earthgen.voxels.pyramid import LEVEL_HALO, build_pyramid
+from earthgen.voxels.tile import LEVELS, Tile, crop_tile, join_tiles
 from geo_io.frame import Frame
 
 Fetch = Callable[[Task], Block]
@@ -35,25 +36,36 @@ class TaskStats:
 
     Attributes
     ----------
-    seconds : by stage, of its `compute` alone; "conditions" for reading them, "levels" for the
-        levels of detail,
-        "write" for writing a tile
-    clipped : voxels above or below the height band, which were left out
+    seconds : dict of str to float
+        Per stage, for its `compute` alone; "conditions" for reading inputs, "levels" for the levels
+        of detail, "write" for writing a tile.
+    clipped : int
+        Voxels above or below the height band, which were left out.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
     clipped: int = 0
 
     def spent(self, name: str, began: float) -> None:
+        """Add the time since `began` (of `time.perf_counter`) to a name."""
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
 
 
 @dataclass
 class Engine:
-    """Computes the tasks of one world. It holds settings and opened inputs only, and goes to
-    workers pickled.
+    """Computes the tasks of one world.
 
-    `mask` gives, for a frame, the (ny, nx) bool of the cells inside the region; None where all are.
+    It holds settings and opened inputs only, and is pickled to workers.
+
+    Attributes
+    ----------
+    frame : Frame
+        Of the world.
+    geometry, texture : GeometryBackend, TextureBackend
+    conditions : mapping of str to Condition
+    noise : Noise
+    mask : callable, optional
+        Gives, for a frame, the (ny, nx) bool of the cells inside the region; None where all are.
     """
 
     frame: Frame
@@ -68,61 +80,99 @@ class Engine:
         self.chain = make_chain(geometry, tuple(self.texture.stages(geometry[-1])))
 
     def graph(self, tile_size: int) -> Graph:
-        """The tasks of this world."""
+        """Return the tasks of this world with tiles of `tile_size` voxels."""
         return Graph(self.chain, self.frame, tile_size)
 
     def block(
-        self, task: Task, graph: Graph, fetch: Fetch, account: TaskStats | None = None
+        self, task: Task, graph: Graph, fetch: Fetch, stats: TaskStats | None = None
     ) -> Block:
-        """The output of a task that is not a tile."""
-        return _Work(self, graph, task, fetch, account or TaskStats()).block(
-            task.stage, task.x, task.y
-        )
+        """Compute the output of a task that is not a tile."""
+        work = _Work(self, graph.groups[task.stage], fetch, stats or TaskStats())
+        return work.block(task.stage, task.x, task.y)
 
     def tile(
-        self, tx: int, ty: int, graph: Graph, fetch: Fetch, account: TaskStats | None = None
+        self, task: Task, graph: Graph, fetch: Fetch, stats: TaskStats | None = None
     ) -> list[Tile]:
-        """A tile at all levels, cropped to the world's frame and region."""
-        return _Work(self, graph, Task(TILE, tx, ty), fetch, account or TaskStats()).tile()
+        """Compute a tile at all levels, cropped to the world's frame and region."""
+        work = _Work(self, graph.groups[TILE], fetch, stats or TaskStats())
+        return work.tile(task.x, task.y, graph.tile_size)
 
-    def reference(self, tile_size: int) -> Callable[[int, int], list[Tile]]:
-        """(tx, ty) -> levels, in memory and one after the other: the plain meaning of all that
-        workers do.
+    def window(
+        self, stage: str, frame: Frame, outputs: MutableMapping[Task, Block] | None = None
+    ) -> Block:
+        """Compute the output of a stage on any frame, without a graph, workers or a store.
 
-        Every output is kept, so it is for small worlds.
+        Parameters
+        ----------
+        stage : str
+            Name of a stage; "geometry" for the last one of the geometry backend.
+        frame : Frame
+            On the lattice of the stage.
+        outputs : mutable mapping of Task to Block, optional
+            Windows computed before; read and filled. A `cachetools.LRUCache` bounds the memory.
+
+        Returns
+        -------
+        Block
+            On `frame`.
+
+        Raises
+        ------
+        KeyError
+            If there is no such stage.
+        PluginError
+            If a stage does not give what it declares.
         """
-        graph = self.graph(tile_size)
-        known: dict[Task, Block] = {}
+        outputs = {} if outputs is None else outputs
 
         def fetch(task: Task) -> Block:
-            if task not in known:
-                known[task] = self.block(task, graph, fetch)
-            return known[task]
+            block = outputs.get(task)
+            if block is None:
+                block = _Work(self, (task.stage,), fetch, TaskStats()).block(*task)
+                with suppress(ValueError):  # larger than the whole cache
+                    outputs[task] = block
+            return block
 
-        return lambda tx, ty: self.tile(tx, ty, graph, fetch)
+        return _Work(self, (), fetch, TaskStats()).gather(self.chain[stage], frame)
+
+    def reference(self, tile_size: int) -> Callable[[int, int], list[Tile]]:
+        """Return a function (tx, ty) -> levels that works in memory, one tile after the other.
+
+        It is the plain meaning of all that workers do. Every output is kept, so it is for small
+        worlds.
+        """
+        graph = self.graph(tile_size)
+        outputs: dict[Task, Block] = {}
+
+        def fetch(task: Task) -> Block:
+            if task not in outputs:
+                outputs[task] = self.block(task, graph, fetch)
+            return outputs[task]
+
+        return lambda tx, ty: self.tile(Task(TILE, tx, ty), graph, fetch)
 
 
 @dataclass
 class _Work:
-    """One task: what it has computed and read so far."""
+    """One task in progress: what it has computed and read so far.
+
+    `group` names the stages that are computed here; the output of the others is fetched.
+    """
 
     engine: Engine
-    graph: Graph
-    task: Task
+    group: tuple[str, ...]
     fetch: Fetch
-    account: TaskStats
+    stats: TaskStats
     blocks: dict[Task, Block] = field(default_factory=dict)
     layers: dict[str, Any] = field(default_factory=dict)
 
     def block(self, name: str, x: int, y: int) -> Block:
-        """Window (x, y) of a stage: computed here if it belongs to this task, else fetched. Kept
-        until the end."""
+        """Window (x, y) of a stage, computed or fetched once."""
         key = Task(name, x, y)
         if key not in self.blocks:
-            here = name in self.graph.groups[self.task.stage]
-            self.blocks[key] = (
-                self.compute(self.engine.chain[name], x, y) if here else self.fetch(key)
-            )
+            here = name in self.group
+            stage = self.engine.chain[name]
+            self.blocks[key] = self.compute(stage, x, y) if here else self.fetch(key)
         return self.blocks[key]
 
     def compute(self, stage: Stage, x: int, y: int) -> Block:
@@ -138,7 +188,7 @@ class _Work:
                 )
         began = time.perf_counter()
         block = stage.compute(window, inputs, engine.noise.of_stage(stage.name))
-        self.account.spent(stage.name, began)
+        self.stats.spent(stage.name, began)
         if block.frame != window:
             raise PluginError(
                 f"stage {stage.name!r} gave a block on {block.frame} for {window}",
@@ -148,8 +198,7 @@ class _Work:
         return self.banded(block, stage, x, y) if stage.name == engine.chain.geometry else block
 
     def condition(self, name: str, frame: Frame, stage: Stage, x: int, y: int) -> Any:
-        """A condition on a frame. The stages of one task read it once, as widely as the widest
-        of them."""
+        """A condition on a frame. The stages of one task read it once, as widely as the widest."""
         began = time.perf_counter()
         source = self.engine.conditions[name]
         if stage.scale == 1 and name not in self.layers:
@@ -161,13 +210,12 @@ class _Work:
             else source.read(frame)
         )
         layer = layer if layer.frame == frame else layer.crop(frame)
-        self.account.spent("conditions", began)
+        self.stats.spent("conditions", began)
         return layer
 
     def width(self, condition: str) -> int:
-        """How far around a core the stages of this task on the voxel lattice read a condition,
-        voxels."""
-        stages = [self.engine.chain[name] for name in self.graph.groups[self.task.stage]]
+        """How far around a core, in voxels, stages on the voxel lattice read a condition."""
+        stages = [self.engine.chain[name] for name in self.group]
         size = self.engine.frame.voxel_size
         reads = ((stage, read) for stage in stages if stage.scale == 1 for read in stage.reads)
         return max(
@@ -183,7 +231,7 @@ class _Work:
         return self.gather(source, wanted)
 
     def gather(self, source: Stage, wanted: Frame) -> Block:
-        """The output of a stage on any frame of its cells, from all windows that it takes."""
+        """The output of a stage on any frame of its cells, from all windows that meet it."""
         parts = []
         reach = source.margin if source.merge is not None else 0
         for x, y in wanted.pad(reach).tiles(source.step):
@@ -200,8 +248,10 @@ class _Work:
         )
 
     def banded(self, block: Block, stage: Stage, x: int, y: int) -> Block:
-        """The geometry without what lies above or below the height band; an error where it
-        leaves its window."""
+        """The geometry without the voxels above or below the height band.
+
+        Raises PluginError if voxels lie outside the window.
+        """
         window = block.frame
         if block.xyz is None or not _inside(block.xyz, window):
             raise PluginError(
@@ -212,10 +262,9 @@ class _Work:
         keep = (z >= window.z[0]) & (z < window.z[1])
         if keep.all():
             return block
-        gone = (
-            Block(window, {}, block.xyz[~keep]).crop(self.engine.frame.tile(x, y, stage.step)).xyz
-        )
-        self.account.clipped += 0 if gone is None else len(gone)
+        core = self.engine.frame.tile(x, y, stage.step)
+        outside = Block(window, {}, block.xyz[~keep]).crop(core).xyz
+        self.stats.clipped += 0 if outside is None else len(outside)
         return Block(
             window,
             block.dense,
@@ -223,15 +272,14 @@ class _Work:
             {name: a[keep] for name, a in block.sparse.items()},
         )
 
-    def tile(self) -> list[Tile]:
+    def tile(self, tx: int, ty: int, tile_size: int) -> list[Tile]:
+        """All levels of a tile."""
         engine, chain = self.engine, self.engine.chain
         geometry, texture = chain[chain.geometry], chain[chain.texture]
         whole = aligned(engine.frame)
-        frame = engine.frame.tile(self.task.x, self.task.y, self.graph.tile_size).intersection(
-            whole
-        )
+        frame = engine.frame.tile(tx, ty, tile_size).intersection(whole)
         if frame is None:
-            raise ValueError(f"tile ({self.task.x}, {self.task.y}) lies outside {engine.frame}")
+            raise ValueError(f"tile ({tx}, {ty}) lies outside {engine.frame}")
         inside = engine.mask(frame) if engine.mask is not None else None
         pieces: list[list[Tile]] = []
         for x, y in frame.tiles(geometry.step):
@@ -244,9 +292,9 @@ class _Work:
                 solid = self.gather(geometry, around)
             colours = self.block(texture.name, x, y).crop(piece)
             began = time.perf_counter()
-            pieces.append(pyramid(piece, solid, colours))
-            self.account.spent("levels", began)
-            if self.graph.tile_size != geometry.pitch:
+            pieces.append(build_pyramid(piece, solid, colours))
+            self.stats.spent("levels", began)
+            if tile_size != geometry.pitch:
                 self.blocks.clear()  # a large tile has many windows
                 self.layers.clear()
         levels = []
@@ -257,7 +305,7 @@ class _Work:
             part = full.frame.intersection(world)
             assert part is not None
             levels.append(crop_tile(full, part, _mask_on(inside, frame, part, level)))
-        self.account.spent("levels", began)
+        self.stats.spent("levels", began)
         return levels
 
 
@@ -267,8 +315,10 @@ def aligned(frame: Frame) -> Frame:
 
 
 def _mask_on(inside: NDArray | None, frame: Frame, part: Frame, level: int) -> NDArray | None:
-    """The mask (ny, nx) of a level-1 frame on a part of it at a level: a coarse cell is in if a
-    child of it is."""
+    """The mask (ny, nx) of a level-1 frame on a part of it at a level.
+
+    A coarse cell is inside if any of its children is.
+    """
     if inside is None:
         return None
     ny, nx = frame.ny // level, frame.nx // level

@@ -1,58 +1,54 @@
-"""TODO docstring of earthgen.engine.compute.dask_pool."""
+"""A pool on a Dask cluster. Dask is an optional dependency, imported when the pool starts."""
 
 from __future__ import annotations
 
 import sys
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import (
-    CancelledError,
-    Future,
-    wait,
-)
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from earthgen.engine.pool import Pool, _workers
+from earthgen.engine.pool import Pool, process_workers
 from earthgen.engine.worker import Worker, WorkerContext, unpacked
 from earthgen.errors import SchedulerError
 from earthgen.world.store import single_thread
 
 CONNECT_S = 10
-"""How long a Dask scheduler is waited for."""
+"""Longest wait for a Dask scheduler, seconds."""
 
 DASK = "dask"
-"""`--scheduler dask`: a Dask cluster on this machine, for as long as the job runs."""
+"""The value of the setting `scheduler` that starts a Dask cluster on this machine for the job."""
 
 
 @dataclass
 class DaskPool(Pool):
-    """A Dask cluster. Dask itself runs the tasks of a lost worker again."""
+    """The workers of a Dask cluster. Dask itself repeats the tasks of a lost worker."""
 
     key: str = field(default_factory=lambda: f"earthgen-{uuid.uuid4().hex[:12]}")
     client: Any = None
     executor: Any = None
-    flying: set[Future[Any]] = field(default_factory=set)
+    running: set[Future[Any]] = field(default_factory=set)
 
-    def begin(self, site: WorkerContext) -> None:
-        self.client.register_plugin(_setup(self.key, site.packed()), name=self.key)
+    def begin(self, context: WorkerContext) -> None:
+        self.client.register_plugin(_setup(self.key, context.packed()), name=self.key)
 
     def call(self, method: str, argument: Any) -> Future[Any]:
         try:
             task = self.executor.submit(_call_dask, self.key, method, argument)
         except RuntimeError as error:  # the client closed when it lost the scheduler
-            raise _lost() from error
+            raise _scheduler_lost() from error
         future: Future[Any] = Future()
-        self.flying.add(future)
+        self.running.add(future)
 
         def ended(task: Future[Any]) -> None:
-            self.flying.discard(future)
+            self.running.discard(future)
             try:
                 future.set_result(task.result())
             except CancelledError:
-                future.set_exception(_lost())
-            except Exception as error:  # noqa: BLE001 - it is raised where the result is asked for
+                future.set_exception(_scheduler_lost())
+            except Exception as error:  # noqa: BLE001 - raised again by `future.result`
                 future.set_exception(_dask_error(error))
 
         task.add_done_callback(ended)
@@ -61,53 +57,53 @@ class DaskPool(Pool):
     def close(self) -> None:
         if self.client.status == "running":
             with suppress(OSError, TimeoutError):
-                self.client.unregister_worker_plugin(
-                    self.key
-                )  # tasks that did not begin yet fail from now on
-                wait(list(self.flying))
+                # Tasks that have not begun yet fail from now on.
+                self.client.unregister_worker_plugin(self.key)
+                wait(list(self.running))
         self.executor.shutdown(wait=False)
 
 
-def _lost() -> SchedulerError:
+def _scheduler_lost() -> SchedulerError:
     return SchedulerError(
-        "the Dask scheduler is gone", "start it again, and give its address with --resume"
+        "the Dask scheduler ended or cannot be reached",
+        "start it again, and give its address as `scheduler` with `resume`",
     )
 
 
 def _dask_error(error: Exception) -> Exception:
-    """What a Dask task raised, where that is Dask's own error as one of ours."""
+    """The error of a Dask task; an error of Dask itself becomes a SchedulerError."""
     import distributed
 
     if isinstance(error, distributed.KilledWorker):
         return SchedulerError(
-            f"Dask workers died while they made one task: {error}",
-            "they may lack memory: try a smaller --tile-size; then --resume",
+            f"Dask workers died while they ran one task: {error}",
+            "they may lack memory: give a smaller `tile_size`, then `resume`",
         )
     return error
 
 
-# Module functions: what a class defined in a function refers to is otherwise copied to the Dask
-# worker.
+# These are functions of the module, because Dask would copy to its workers what a class defined
+# within a function refers to.
 def _enter(key: str, data: bytes) -> None:
     single_thread()
-    _workers[key] = Worker(unpacked(data))
+    process_workers[key] = Worker(unpacked(data))
 
 
 def _leave(key: str) -> None:
-    _workers.pop(key, None)
+    process_workers.pop(key, None)
 
 
 def _call_dask(key: str, method: str, argument: Any) -> Any:
-    if key not in _workers:
+    if key not in process_workers:
         raise SchedulerError(
-            "a Dask worker did not get the job",
+            "a Dask worker did not receive the job",
             f"it needs the same earthgen, plugins and paths as the client ({sys.executable})",
         )
-    return getattr(_workers[key], method)(argument)
+    return getattr(process_workers[key], method)(argument)
 
 
 def _setup(key: str, data: bytes) -> Any:
-    """What gives the job to every Dask worker, also to those that join later."""
+    """A Dask plugin that gives the job to every worker, also to those that join later."""
     import distributed
 
     class Setup(distributed.WorkerPlugin):
@@ -125,14 +121,26 @@ def _setup(key: str, data: bytes) -> Any:
 
 @contextmanager
 def cluster(address: str, workers: int) -> Iterator[DaskPool]:
-    """Workers of the Dask scheduler at an address such as "tcp://host:8786", or ("dask") of one
-    started here."""
+    """Connect to a Dask scheduler, or start one here.
+
+    Parameters
+    ----------
+    address : str
+        An address such as "tcp://host:8786"; `DASK` starts a cluster on this machine.
+    workers : int
+        Number of workers of a cluster that is started here.
+
+    Raises
+    ------
+    SchedulerError
+        If Dask is not installed, the scheduler cannot be reached, or it has no workers.
+    """
     try:
         import distributed
     except ImportError as error:
         raise SchedulerError(
-            "--scheduler wants Dask, which is not installed",
-            "pip install 'earthgen[dask]', or leave --scheduler away",
+            f"`scheduler` {address!r} needs Dask, which is not installed",
+            "pip install 'earthgen[dask]', or leave `scheduler` out",
         ) from error
     import logging
 
@@ -140,9 +148,9 @@ def cluster(address: str, workers: int) -> Iterator[DaskPool]:
 
     with ExitStack() as stack:
         try:
-            place: Any = address
+            target: Any = address
             if address == DASK:
-                place = stack.enter_context(
+                target = stack.enter_context(
                     distributed.LocalCluster(
                         n_workers=workers,
                         threads_per_worker=1,
@@ -150,11 +158,11 @@ def cluster(address: str, workers: int) -> Iterator[DaskPool]:
                         silence_logs=logging.CRITICAL,
                     )
                 )
-            client = stack.enter_context(distributed.Client(place, timeout=CONNECT_S))
+            client = stack.enter_context(distributed.Client(target, timeout=CONNECT_S))
         except (OSError, TimeoutError, ValueError) as error:
             raise SchedulerError(
                 f"there is no Dask scheduler at {address} ({type(error).__name__})",
-                "start one with `dask scheduler`, give its address, or use --workers N alone",
+                "start one with `dask scheduler` and give its address, or give `workers` alone",
             ) from error
         threads = sum(client.nthreads().values())
         if not threads:

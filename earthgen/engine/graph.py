@@ -1,11 +1,10 @@
-"""The task graph of a world: a task a (stage, window), and the tiles at its end. It is never held
-whole.
+"""The task graph of a world: a task per window of each stage, and one per tile at the end.
 
-A graph is arithmetic: which windows a task needs, and which tasks use its output, follow from the
-stages' lattices. Stages whose reader reads exactly their own window are *fused* into one task with
-it, and their output is never written. `Walk` goes through the tasks in an order in which each comes
-after what it needs, and knows when an output is no longer needed; it holds the tasks around the
-front alone, whatever the size of the world.
+A graph is arithmetic and never held whole: which windows a task needs, and which tasks use its
+output, follow from the lattices of the stages. A stage whose readers read only their own window is
+*fused* into one task with them, and its output is never written. `Traversal` visits the tasks so
+that each comes after those it needs, and reports when an output is no longer needed; it holds only
+the tasks around the front, whatever the size of the world.
 """
 
 from __future__ import annotations
@@ -16,18 +15,19 @@ from typing import NamedTuple
 
 from earthgen.errors import PluginError
 from earthgen.stages.stage import Read, Stage
-from earthgen.voxels.tile import LEVEL_HALO, LEVELS
+from earthgen.voxels.pyramid import LEVEL_HALO
+from earthgen.voxels.tile import LEVELS
 from geo_io.frame import Frame
 
 TILE = "tile"
-"""The name of the last tasks: they put a tile together from the windows of geometry and texture,
-and write it."""
+"""The name of the last tasks, which assemble a tile from the windows of geometry and texture, and
+write it."""
 
 GEOMETRY = "geometry"
-"""What the last stage of the geometry backend is called by its readers."""
+"""The name by which readers refer to the last stage of the geometry backend."""
 
 BLOCK = 16
-"""Tiles are visited in blocks of so many by so many, so that few windows wait for their last
+"""Edge, in tiles, of the blocks in which tiles are visited, so that few windows wait for their last
 reader."""
 
 Range = tuple[int, int]
@@ -43,18 +43,21 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class Dependency:
-    """What the tasks of one group read of the stage at the end of another.
+    """What the tasks of one group read from the last stage of another.
 
     Attributes
     ----------
-    source, reader : groups
-    pad : voxels around the reader's core; None where a window reads the window of the same index
-        alone
-    reach : voxels around a source's core that count as its window: its margin where windows are
-        merged, else 0
-    cropped : whether a tile at the world's border reads no more than what lies in the world; stages
-        that are fused
-        into a tile are computed on whole windows
+    source, reader : str
+        Names of the groups.
+    pad : int or None
+        Voxels that are read around the reader's core; None if a window reads only the window of
+        the same index.
+    reach : int
+        Voxels around a source's core that count as its window: its margin if windows are merged,
+        else 0.
+    cropped : bool
+        Whether a tile at the world's border reads only what lies in the world. Stages that are
+        fused into a tile are computed on whole windows.
     """
 
     source: str
@@ -70,8 +73,10 @@ class Chain:
 
     Attributes
     ----------
-    stages : in an order in which each comes after those it reads
-    geometry, texture : names of the stages whose output the tiles are made of
+    stages : tuple of Stage
+        Each after those it reads.
+    geometry, texture : str
+        Names of the stages whose output the tiles are made of.
     """
 
     stages: tuple[Stage, ...]
@@ -79,24 +84,24 @@ class Chain:
     texture: str
 
     def __getitem__(self, name: str) -> Stage:
-        return next(
-            stage
-            for stage in self.stages
-            if stage.name == (self.geometry if name == GEOMETRY else name)
-        )
+        wanted = self.geometry if name == GEOMETRY else name
+        for stage in self.stages:
+            if stage.name == wanted:
+                return stage
+        raise KeyError(name)
 
     def __contains__(self, name: str) -> bool:
         return name == GEOMETRY or any(stage.name == name for stage in self.stages)
 
 
 def make_chain(geometry: Sequence[Stage], texture: Sequence[Stage]) -> Chain:
-    """The chain of two backends.
+    """Join the stages of a geometry and a texture backend to a chain.
 
     Raises
     ------
     PluginError
-        if a name repeats, a stage is read before it is made, or the lattices cannot carry the
-        levels of detail
+        If a name repeats, a stage reads a later one, nothing reads a stage, or the lattices do not
+        fit the levels of detail.
     """
     stages = (*geometry, *texture)
     chain = Chain(stages, geometry[-1].name, texture[-1].name)
@@ -105,7 +110,7 @@ def make_chain(geometry: Sequence[Stage], texture: Sequence[Stage]) -> Chain:
         if names.count(name) > 1 or name in (TILE, GEOMETRY):
             raise PluginError(
                 f"two stages are called {name!r}",
-                "stage names have to be unique: correct the plugin",
+                "stage names must be unique: correct the plugin",
             )
     for n, stage in enumerate(stages):
         for read in stage.reads:
@@ -127,22 +132,21 @@ def make_chain(geometry: Sequence[Stage], texture: Sequence[Stage]) -> Chain:
             or stage.parity is not None
         ):
             raise PluginError(
-                f"stage {stage.name!r} gives voxels: its scale has to be 1, its stride a multiple of {LEVELS[-1]}, "
-                "and its windows are not merged",
+                f"stage {stage.name!r} gives voxels: its scale must be 1 and its stride a multiple "
+                f"of {LEVELS[-1]}, and its windows must not be merged",
                 "correct the plugin",
             )
     if chain[chain.geometry].step != chain[chain.texture].step:
         raise PluginError(
-            f"texture {texture[-1].name!r} has stride {texture[-1].step}, geometry {geometry[-1].name!r} "
-            f"{geometry[-1].step}",
-            "texture stages take the stride of the geometry they are created for: correct the plugin",
+            f"texture {texture[-1].name!r} has stride {texture[-1].step}, "
+            f"geometry {geometry[-1].name!r} {geometry[-1].step}",
+            "the last texture stage must take the stride of its geometry: correct the plugin",
         )
     return chain
 
 
 def reads_own(reader: Stage, read: Read, source: Stage, voxel_size: float) -> bool:
-    """Whether a window of `reader` needs the window of the same index of `source` alone: it
-    holds all that is read."""
+    """Return whether a window of `reader` reads only the window of `source` with the same index."""
     halo = (reader.margin + read.halo(voxel_size * reader.scale)) * reader.scale
     return (
         source.merge is None
@@ -154,7 +158,25 @@ def reads_own(reader: Stage, read: Read, source: Stage, voxel_size: float) -> bo
 
 
 class Graph:
-    """The tasks of a world on `frame` with tiles of `tile_size` voxels."""
+    """The tasks of a world.
+
+    Parameters
+    ----------
+    chain : Chain
+    frame : Frame
+        Of the world.
+    tile_size : int
+        Edge of a tile, voxels.
+
+    Attributes
+    ----------
+    groups : dict of str to tuple of str
+        The stages that are computed in one task, by the name of the last one; tiles first.
+    pitch : dict of str to int
+        Distance between the windows of a group, voxels.
+    range : dict of str to pair of Range
+        The windows of a group that the world needs, along x and y.
+    """
 
     def __init__(self, chain: Chain, frame: Frame, tile_size: int) -> None:
         self.chain = chain
@@ -164,96 +186,89 @@ class Graph:
         self.pitch = {
             name: tile_size if name == TILE else chain[name].pitch for name in self.groups
         }
-        links = _links(chain, self.groups, frame.voxel_size)
-        # By group: the links to what it reads, or to what reads it, and the group at their other
-        # end.
+        dependencies = _dependencies(chain, self.groups, frame.voxel_size)
+        # Per group: its dependencies on sources, or those of its readers, and the other group.
         self._sources = {
-            name: [(link, link.source) for link in links if link.reader == name]
+            name: [(one, one.source) for one in dependencies if one.reader == name]
             for name in self.groups
         }
         self._readers = {
-            name: [(link, link.reader) for link in links if link.source == name]
+            name: [(one, one.reader) for one in dependencies if one.source == name]
             for name in self.groups
         }
         self._parity = {name: None if name == TILE else chain[name].parity for name in self.groups}
         self.range = self._ranges()
 
     def _ranges(self) -> dict[str, tuple[Range, Range]]:
-        """By group: the ranges of windows in x and y that the world needs."""
+        """The ranges of windows in x and y that the world needs, by group."""
         ranges: dict[str, tuple[Range, Range]] = {}
-        for name in self.groups:  # the tiles first, then back to the first stage
+        for name in self.groups:  # from the tiles back to the first stage
             if name == TILE:
-                # Coarse cells at the border show all of their children, so whole ones are made.
+                # Coarse cells at the border include all of their children, so they are computed
+                # whole.
                 ranges[name] = tuple(
                     _span(low, high, self.tile_size) for low, high in (self.frame.x, self.frame.y)
                 )  # type: ignore[assignment]
                 continue
-            found = []
-            for link, _ in self._readers[name]:
+            per_reader = []
+            for dependency, reader in self._readers[name]:
+                wide = (dependency.pad or 0) + dependency.reach
                 spans = []
                 for axis, limits in enumerate((self.frame.x, self.frame.y)):
-                    low, high = ranges[link.reader][axis]
-                    pitch = self.pitch[link.reader]
-                    low, high = low * pitch, high * pitch
-                    if link.cropped:
+                    low, high = (edge * self.pitch[reader] for edge in ranges[reader][axis])
+                    if dependency.cropped:
                         low, high = (edge * LEVELS[-1] for edge in _span(*limits, LEVELS[-1]))
-                    spans.append(
-                        _span(
-                            low - (link.pad or 0) - link.reach,
-                            high + (link.pad or 0) + link.reach,
-                            self.pitch[name],
-                        )
-                    )
-                found.append(spans)
-            west, south = (min(spans[axis][0] for spans in found) for axis in (0, 1))
-            east, north = (max(spans[axis][1] for spans in found) for axis in (0, 1))
+                    spans.append(_span(low - wide, high + wide, self.pitch[name]))
+                per_reader.append(spans)
+            west, south = (min(spans[axis][0] for spans in per_reader) for axis in (0, 1))
+            east, north = (max(spans[axis][1] for spans in per_reader) for axis in (0, 1))
             parity = self._parity[name]
-            if parity is not None:  # the outermost ones that are there
+            if parity is not None:  # shrink to the outermost windows that exist
                 west, east = _of_parity(west, east, parity[0])
                 south, north = _of_parity(south, north, parity[1])
             ranges[name] = (west, east), (south, north)
         return ranges
 
     def needs(self, task: Task) -> list[Task]:
-        """The tasks whose output this one reads."""
+        """Return the tasks whose output a task reads."""
         return self._across(task, self._sources[task.stage])
 
     def users(self, task: Task) -> list[Task]:
-        """The tasks that read the output of this one."""
+        """Return the tasks that read the output of a task."""
         return self._across(task, self._readers[task.stage])
 
-    def _across(self, task: Task, links: list[tuple[Dependency, str]]) -> list[Task]:
-        """The tasks at the other end of links."""
-        found: dict[Task, None] = {}
+    def _across(self, task: Task, dependencies: list[tuple[Dependency, str]]) -> list[Task]:
+        """The tasks at the other end of dependencies, each once."""
+        tasks: dict[Task, None] = {}
         pitch = self.pitch[task.stage]
-        for link, other in links:
+        for dependency, other in dependencies:
             xs, ys = (
-                self._windows(other, axis, index * pitch, (index + 1) * pitch, link)
+                self._windows(other, axis, index * pitch, (index + 1) * pitch, dependency)
                 for axis, index in ((0, task.x), (1, task.y))
             )
-            self._collect(found, other, xs, ys)
-        return list(found)
+            tasks.update(dict.fromkeys(self._existing(other, xs, ys)))
+        return list(tasks)
 
-    def _windows(self, name: str, axis: int, low: int, high: int, link: Dependency) -> Range:
-        """The windows of a group that the world needs and that meet [low, high) with what is read
-        around.
+    def _windows(self, name: str, axis: int, low: int, high: int, dependency: Dependency) -> Range:
+        """The windows of a group that the world needs and that meet [low, high), padded.
 
-        Where a window reads that of the same index alone, both lattices are the same.
+        If a window reads only the window of the same index, both lattices are the same.
         """
-        wide = (link.pad or 0) + link.reach
+        wide = (dependency.pad or 0) + dependency.reach
         first, last = _span(low - wide, high + wide, self.pitch[name])
-        need = self.range[name][axis]
-        return max(first, need[0]), min(last, need[1])
+        limits = self.range[name][axis]
+        return max(first, limits[0]), min(last, limits[1])
 
-    def _collect(self, found: dict[Task, None], name: str, xs: Range, ys: Range) -> None:
+    def _existing(self, name: str, xs: Range, ys: Range) -> Iterator[Task]:
+        """The tasks of a group in ranges of windows, without those of other parity."""
         parity = self._parity[name]
         for y in range(*ys):
             for x in range(*xs):
                 if parity is None or (x % 2, y % 2) == parity:
-                    found[Task(name, x, y)] = None
+                    yield Task(name, x, y)
 
     def tiles(self) -> Iterator[Task]:
-        """The tiles, block by block and row by row from the south-west."""
+        """Yield the tiles, block by block and row by row from the south-west."""
         (west, east), (south, north) = self.range[TILE]
         for block_y in range(south // BLOCK, -(-north // BLOCK)):
             for block_x in range(west // BLOCK, -(-east // BLOCK)):
@@ -262,7 +277,7 @@ class Graph:
                         yield Task(TILE, x, y)
 
     def counts(self) -> dict[str, int]:
-        """Number of tasks by group, from the first stage to the tiles."""
+        """Return the number of tasks by group, from the first stage to the tiles."""
         return {name: self._count(name) for name in reversed(self.groups)}
 
     def _count(self, name: str) -> int:
@@ -290,27 +305,26 @@ def _of_parity(low: int, high: int, parity: int) -> Range:
 
 
 def _groups(chain: Chain, tile_size: int, voxel_size: float) -> dict[str, tuple[str, ...]]:
-    """By name of its last stage, from the tiles back to the first: the stages of each group in
-    order.
+    """The stages of each group in order, by the name of its last one; from the tiles backwards.
 
-    A stage joins the group of its readers where all are in one group and read its own window; it is
-    then computed as often as before, and nothing of it is written.
+    A stage joins the group of its readers if all are in one group and read only their own window of
+    it. It is then computed no more often, and its output need not be written.
     """
     group: dict[str, str] = {}
     members: dict[str, list[str]] = {TILE: []}
     for stage in reversed(chain.stages):
-        homes, own = set(), True
+        groups, own = set(), True
         for reader in chain.stages:
             for read in reader.reads:
                 if read.source in chain and chain[read.source] is stage:
-                    homes.add(group[reader.name])
+                    groups.add(group[reader.name])
                     own &= reads_own(reader, read, stage, voxel_size)
         if stage.name in (chain.geometry, chain.texture):
-            homes.add(TILE)
+            groups.add(TILE)
             own &= stage.pitch == tile_size
             own &= stage.name == chain.texture or stage.margin >= LEVEL_HALO
-        if len(homes) == 1 and own:
-            group[stage.name] = homes.pop()
+        if len(groups) == 1 and own:
+            group[stage.name] = groups.pop()
         else:
             group[stage.name] = stage.name
             members[stage.name] = []
@@ -318,56 +332,58 @@ def _groups(chain: Chain, tile_size: int, voxel_size: float) -> dict[str, tuple[
     return {name: tuple(stages) for name, stages in members.items()}
 
 
-def _links(chain: Chain, groups: dict[str, tuple[str, ...]], voxel_size: float) -> list[Dependency]:
-    home = {stage: name for name, stages in groups.items() for stage in stages}
-    found: dict[Dependency, None] = {}
+def _dependencies(
+    chain: Chain, groups: dict[str, tuple[str, ...]], voxel_size: float
+) -> list[Dependency]:
+    """What the groups read from each other, each dependency once."""
+    group_of = {stage: name for name, stages in groups.items() for stage in stages}
+    dependencies: dict[Dependency, None] = {}
     for reader in chain.stages:
         for read in reader.reads:
             if read.source not in chain:
                 continue
             source = chain[read.source]
-            if home[source.name] == home[reader.name]:
+            target = group_of[reader.name]
+            if group_of[source.name] == target:
                 continue
             if reads_own(reader, read, source, voxel_size):
-                found[Dependency(source.name, home[reader.name], None)] = None
+                dependencies[Dependency(source.name, target, None)] = None
                 continue
             pad = (reader.margin + read.halo(voxel_size * reader.scale)) * reader.scale
             # Frames of other scales are rounded outwards to whole cells.
             pad = -(-pad // source.scale) * source.scale if source.scale > reader.scale else pad
             reach = source.margin * source.scale if source.merge is not None else 0
-            found[Dependency(source.name, home[reader.name], pad, reach)] = None
+            dependencies[Dependency(source.name, target, pad, reach)] = None
     geometry, texture = chain[chain.geometry], chain[chain.texture]
-    if home[geometry.name] != TILE:
-        found[
-            Dependency(
-                geometry.name,
-                TILE,
-                0 if geometry.margin >= LEVEL_HALO else LEVEL_HALO,
-                cropped=True,
-            )
-        ] = None
-    if home[texture.name] != TILE:
-        found[Dependency(texture.name, TILE, 0, cropped=True)] = None
-    return list(found)
+    if group_of[geometry.name] != TILE:
+        pad = 0 if geometry.margin >= LEVEL_HALO else LEVEL_HALO
+        dependencies[Dependency(geometry.name, TILE, pad, cropped=True)] = None
+    if group_of[texture.name] != TILE:
+        dependencies[Dependency(texture.name, TILE, 0, cropped=True)] = None
+    return list(dependencies)
 
 
 @dataclass
 class Traversal:
-    """Goes through a graph, each task after those it needs, and says when an output can go.
+    """Visits the tasks of a graph, each after those it needs, and reports unneeded outputs.
 
-    `finished` says of a task whether its output exists from an earlier run; such tasks are not
-    given. Every task that is given has to be handed to `complete` when it is done; `unneeded`
-    collects the tasks whose output no task reads any more. Ranges of windows are rectangles, so
-    some at the corners of a world have no tile behind them; what these would have read is kept to
-    the end.
+    Iterating gives the tasks. Each one has to be passed to `complete` when it is done. Ranges of
+    windows are rectangles, so some windows at the corners of a world lead to no tile; outputs that
+    only these would have read are kept to the end.
+
+    Attributes
+    ----------
+    graph : Graph
+    finished : callable
+        (task) to whether its output exists from an earlier run; such tasks are not given.
+    unneeded : list of Task
+        Grows by the tasks whose output no task reads any more; for the caller to empty.
     """
 
     graph: Graph
     finished: Callable[[Task], bool]
     unneeded: list[Task] = field(default_factory=list)
-    _left: dict[Task, int] = field(
-        default_factory=dict
-    )  # how many readers of an output are still to come
+    _readers_left: dict[Task, int] = field(default_factory=dict)  # by output
     _given: set[Task] = field(default_factory=set)
 
     def __iter__(self) -> Iterator[Task]:
@@ -378,11 +394,12 @@ class Traversal:
                 yield from self._after_needs(tile)
 
     def _after_needs(self, task: Task) -> Iterator[Task]:
+        """The unfinished tasks that a task needs, directly or not, and then the task itself."""
         stack = [(task, iter(self.graph.needs(task)))]
         while stack:
             current, needs = stack[-1]
             for need in needs:
-                self._touch(need)
+                self._count_readers(need)
                 if need in self._given:
                     continue
                 self._given.add(need)
@@ -396,21 +413,21 @@ class Traversal:
                 yield current
 
     def complete(self, task: Task) -> None:
-        """Note that a task is done, or not wanted: it reads nothing any more."""
+        """Note that a task is done, or not needed: it reads nothing any more."""
         tasks = [task]
         while tasks:
             for need in self.graph.needs(tasks.pop()):
-                self._touch(need)
-                self._left[need] -= 1
-                if self._left[need]:
+                self._count_readers(need)
+                self._readers_left[need] -= 1
+                if self._readers_left[need]:
                     continue
-                del self._left[need]
+                del self._readers_left[need]
                 if need in self._given:
                     self._given.discard(need)
                     self.unneeded.append(need)
-                else:  # nobody wants it, nor what it would have needed
+                else:  # no task needs it, nor what it would have needed
                     tasks.append(need)
 
-    def _touch(self, task: Task) -> None:
-        if task not in self._left:
-            self._left[task] = len(self.graph.users(task))
+    def _count_readers(self, task: Task) -> None:
+        if task not in self._readers_left:
+            self._readers_left[task] = len(self.graph.users(task))

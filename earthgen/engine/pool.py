@@ -1,8 +1,7 @@
 """Where tasks run: in this process, in threads, in processes, or on a Dask cluster.
 
-All are `concurrent.futures` executors behind one small interface, `Pool`. A task is named, not
-sent: a worker has the engine, and reads and writes the world's store itself. What travels is the
-task's name, and what it took.
+All are `concurrent.futures` executors behind one small interface, `Pool`. Only the name of a task
+and its `TaskResult` travel: a worker has the engine, and reads and writes the world's store itself.
 """
 
 from __future__ import annotations
@@ -14,13 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import (
-    BrokenExecutor,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-)
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -33,54 +26,66 @@ from earthgen.world.store import single_thread
 
 @dataclass
 class Pool:
-    """Workers of one world. `begin` gives it to them, once; then `do` and `check` give futures.
+    """Base class of the workers of one world.
 
-    `renew` replaces workers that died.
+    `begin` is called once with their context; then `do` and `check` give futures.
 
     Attributes
     ----------
-    size : how many tasks run at a time
-    link : where their dashboard is, "" where there is none
+    size : int
+        Number of tasks that run at a time.
+    dashboard : str
+        URL of the workers' dashboard, "" if they have none.
     """
 
     size: int
-    link: str = ""
+    dashboard: str = ""
 
-    def begin(self, site: WorkerContext) -> None:
-        """Say what to work on. Workers start before it is known: while the inputs are read."""
+    def begin(self, context: WorkerContext) -> None:
+        """Give the workers their context. They start before it is known: while inputs are read."""
+        raise NotImplementedError
 
     def do(self, task: Task) -> Future[Any]:
+        """Run a task: `Worker.do`."""
         return self.call("do", task)
 
     def check(self, tile: tuple[int, int]) -> Future[Any]:
+        """Check a tile: `Worker.check`."""
         return self.call("check", tile)
 
     def call(self, method: str, argument: Any) -> Future[Any]:
-        raise BrokenExecutor("a pool of no kind")
+        """Call a method of a worker.
+
+        Raises
+        ------
+        BrokenExecutor
+            If workers died; `renew` replaces them.
+        """
+        raise NotImplementedError
 
     def renew(self) -> None:
-        """Replace workers that died, where the executor does not do it itself."""
+        """Replace workers that died, if the executor does not do so itself."""
 
     def close(self) -> None:
-        """Let running tasks end, and stop."""
+        """Wait for running tasks, and stop."""
 
 
 @dataclass
 class InlinePool(Pool):
-    """This process: a task is done when it is asked for."""
+    """This process: a task runs within the call."""
 
     size: int = 1
     worker: Worker | None = None
 
-    def begin(self, site: WorkerContext) -> None:
+    def begin(self, context: WorkerContext) -> None:
         single_thread()
-        self.worker = Worker(site)
+        self.worker = Worker(context)
 
     def call(self, method: str, argument: Any) -> Future[Any]:
         future: Future[Any] = Future()
         try:
             future.set_result(getattr(self.worker, method)(argument))
-        except Exception as error:  # noqa: BLE001 - it is raised where the result is asked for
+        except Exception as error:  # noqa: BLE001 - raised again by `future.result`
             future.set_exception(error)
         return future
 
@@ -95,8 +100,8 @@ class ThreadPool(Pool):
     def __post_init__(self) -> None:
         self.executor = ThreadPoolExecutor(self.size, thread_name_prefix="earthgen")
 
-    def begin(self, site: WorkerContext) -> None:
-        self.worker = Worker(site)
+    def begin(self, context: WorkerContext) -> None:
+        self.worker = Worker(context)
 
     def call(self, method: str, argument: Any) -> Future[Any]:
         assert self.executor is not None
@@ -111,68 +116,63 @@ class ThreadPool(Pool):
 class ProcessPool(Pool):
     """Processes of this machine, one core each."""
 
-    data: bytes | None = None  # the site, for workers that start later
+    data: bytes | None = None  # the packed context, kept for workers that start later
     executor: ProcessPoolExecutor | None = None
-    sites: Any = None  # a queue: a worker takes its site from it when it is ready
+    contexts: Any = None  # a queue: each worker takes the context from it when it is ready
 
     def __post_init__(self) -> None:
         self.renew()
         for _ in range(self.size):
-            self._submit(_nothing)  # a process starts when it gets work
+            self._submit(_nothing)  # a process starts when it gets its first call
 
-    def begin(self, site: WorkerContext) -> None:
-        self.data = site.packed()
-        self._tell()
+    def begin(self, context: WorkerContext) -> None:
+        self.data = context.packed()
+        self._send_context()
 
-    def _tell(self) -> None:
+    def _send_context(self) -> None:
         for _ in range(self.size):
-            self.sites.put(self.data)
+            self.contexts.put(self.data)
 
     def call(self, method: str, argument: Any) -> Future[Any]:
         return self._submit(_call, method, argument)
 
-    def _submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    def _submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         assert self.executor is not None
         with _without_ctrl_c():
-            return self.executor.submit(work, *arguments)
+            return self.executor.submit(function, *arguments)
 
     def renew(self) -> None:
         if self.executor is not None:
             self.executor.shutdown(wait=True, cancel_futures=True)
-        # A fork could inherit a lock that a thread of this process holds, and a fork server can be
-        # killed like any process, which leaves Python waiting for workers that are gone. So workers
-        # start from nothing, in 2 s.
-        context = multiprocessing.get_context("spawn")
-        self.sites = context.Queue()
-        self.sites.cancel_join_thread()  # what no worker came to take is not waited for
-        self.executor = ProcessPoolExecutor(self.size, context, _begin, (self.sites,))
+        # "fork" could inherit a lock that a thread of this process holds. A fork server can be
+        # killed like any process, and then Python waits for its workers forever. "spawn" takes 2 s.
+        method = multiprocessing.get_context("spawn")
+        self.contexts = method.Queue()
+        self.contexts.cancel_join_thread()  # do not wait for workers that never took a context
+        self.executor = ProcessPoolExecutor(self.size, method, _begin, (self.contexts,))
         if self.data is not None:
-            self._tell()
+            self._send_context()
 
     def close(self) -> None:
         assert self.executor is not None
         begun = self.data is not None
-        if (
-            not begun
-        ):  # the inputs were refused: that is to be said before the workers have started and ended
-            self._tell()
+        if not begun:  # an input was refused: the workers end without a context, unattended
+            self._send_context()
         self.executor.shutdown(wait=begun, cancel_futures=True)
 
 
 LIBRARIES = ("geopandas", "numba", "rasterio", "scipy.ndimage", "xarray")
-"""What nearly every job needs: a worker process loads them while the coordinator looks at the
-inputs."""
+"""What nearly every job needs: a worker process imports them while the coordinator reads inputs."""
 
-_workers: dict[str, Worker] = {}
-"""In a worker process: the worker by the key of its job. A Dask worker may serve several jobs."""
+process_workers: dict[str, Worker] = {}
+"""The workers of a worker process, by job. A Dask worker may serve several jobs."""
 
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Processes that start within do not hear Ctrl-C, which reaches all processes of a terminal,
-    from the beginning.
+    """Start processes that never receive Ctrl-C, which a terminal sends to all of its processes.
 
-    One that came while they import would else print a traceback for each. The signal's mask is
+    During the imports of a worker it would print a traceback per process. The mask of signals is
     inherited.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
@@ -185,27 +185,26 @@ def _without_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(sites: Any) -> None:
-    """Start a worker process. The coordinator is the one to act on Ctrl-C."""
+def _begin(contexts: Any) -> None:
+    """Start a worker process. Only the coordinator acts on Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
-    atexit.register(
-        os._exit, 0
-    )  # all is on disk; to take the interpreter apart would take most of a second
+    # All data is on disk by then, and an orderly end of the interpreter takes most of a second.
+    atexit.register(os._exit, 0)
     single_thread()
     for name in LIBRARIES:
         import_module(name)
-    data = sites.get()
+    data = contexts.get()
     if data is not None:
-        _workers[""] = Worker(unpacked(data))
+        process_workers[""] = Worker(unpacked(data))
 
 
 def _nothing() -> None:
-    """The first work of a worker process."""
+    """Do nothing: the first call of a worker process."""
 
 
 def _call(method: str, argument: Any) -> Any:
-    return getattr(_workers[""], method)(argument)
+    return getattr(process_workers[""], method)(argument)
 
 
 def _end_with_parent() -> None:

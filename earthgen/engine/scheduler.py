@@ -1,9 +1,8 @@
-"""Runs a task graph on a pool of workers, whatever kind they are of: a front of tasks moves through
-the world.
+"""Runs a task graph on a pool of workers; a front of tasks moves through the world.
 
-Only the front is held: some tasks for each worker, and those that wait for them. The coordinator,
-this process, is the one writer of the index, in which tiles become visible after their data is on
-disk.
+Only the front is held in memory: some tasks for each worker, and those that wait for them. The
+coordinator, this process, is the only writer of the index, which makes tiles visible after their
+data is on disk.
 """
 
 from __future__ import annotations
@@ -11,12 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    Future,
-    wait,
-)
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,26 +30,41 @@ from earthgen.world.store import Entry, Store
 LOCAL = ("processes", "threads")
 """Schedulers that need no Dask."""
 
+AHEAD = 2
+"""Tasks submitted per worker, so that it has its next one when it ends one."""
+
+WAITING = 4096
+"""Most tasks that wait for others; bounds the memory of the coordinator."""
+
+COMMIT_S = 2.0
+"""Seconds between commits of finished tiles. A kill loses at most these and the running tasks."""
+
+LOSSES = 3
+"""How many times in a row workers may die without a task being finished in between."""
+
 
 @contextmanager
 def start_pool(workers: int = 1, scheduler: str | None = None) -> Iterator[Pool]:
-    """The pool that `--workers` and `--scheduler` ask for, before it has its work; see
-    `Pool.begin`.
+    """Start workers, which still need `Pool.begin`; they end with the `with` block.
 
-    scheduler : None (this process for one worker, else processes), "processes", "threads", "dask",
-        or the address
-        of a Dask scheduler
+    Parameters
+    ----------
+    workers : int
+    scheduler : str, optional
+        "processes", "threads", "dask", or the address of a Dask scheduler. By default one worker
+        is this process, and more are processes.
 
     Raises
     ------
     SchedulerError
-        if there is no such scheduler, or it has no workers
+        If there is no such scheduler, or it has no workers.
     """
     if scheduler is not None and scheduler not in LOCAL:
         if scheduler != DASK and "://" not in scheduler:
             raise SchedulerError(
-                f"--scheduler {scheduler!r} is none",
-                f"give {', '.join((*LOCAL, DASK))} or an address: tcp://host:8786",
+                f"unknown scheduler {scheduler!r}",
+                f"set `scheduler` to one of {', '.join((*LOCAL, DASK))}, or to an address such as "
+                "tcp://host:8786",
             )
         with cluster(scheduler, workers) as pool:
             yield pool
@@ -75,67 +84,80 @@ def start_pool(workers: int = 1, scheduler: str | None = None) -> Iterator[Pool]
 
 @contextmanager
 def open_pool(
-    site: WorkerContext, workers: int = 1, scheduler: str | None = None
+    context: WorkerContext, workers: int = 1, scheduler: str | None = None
 ) -> Iterator[Pool]:
-    """A pool with its work."""
+    """Start workers and give them their context; see `start_pool`."""
     with start_pool(workers, scheduler) as pool:
-        pool.begin(site)
+        pool.begin(context)
         yield pool
-
-
-AHEAD = 2
-"""Tasks handed out for each worker, so that it has its next one when it ends one."""
-
-WAITING = 4096
-"""Most tasks that wait for others; a bound on what the coordinator holds."""
-
-COMMIT_S = 2.0
-"""Finished tiles become visible this often: what a kill costs at most, beside the tasks that
-run."""
-
-LOSSES = 3
-"""How often in a row workers may die without a task being finished in between."""
 
 
 @dataclass
 class Totals:
-    """What a run did: tasks and seconds of work by stage, voxels outside the band."""
+    """Statistics of a run.
+
+    Attributes
+    ----------
+    tasks : dict of str to int
+        Number of tasks by their last stage.
+    seconds : dict of str to float
+        Work by stage, summed over workers.
+    clipped : int
+        Voxels outside the height band.
+    """
 
     tasks: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     clipped: int = 0
 
-    def add(self, task: Task, account: TaskStats) -> None:
+    def add(self, task: Task, stats: TaskStats) -> None:
+        """Add a finished task."""
         self.tasks[task.stage] = self.tasks.get(task.stage, 0) + 1
-        for name, seconds in account.seconds.items():
+        for name, seconds in stats.seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-        self.clipped += account.clipped
+        self.clipped += stats.clipped
 
 
 def run_tasks(
-    walk: Traversal,
+    traversal: Traversal,
     pool: Pool,
-    done: Callable[[TaskResult], None],
-    unneeded: Callable[[Task], None] = lambda task: None,
-    breath: Callable[[], None] = lambda: None,
+    on_result: Callable[[TaskResult], None],
+    on_unneeded: Callable[[Task], None] = lambda task: None,
+    on_tick: Callable[[], None] = lambda: None,
 ) -> int:
-    """Run the tasks of a walk. Gives how often workers died on the way.
+    """Run the tasks of a traversal.
 
-    done : told of every finished task, in the order in which they end
-    unneeded : told of every task whose output no other needs any more
-    breath : called about once a second
+    Parameters
+    ----------
+    traversal : Traversal
+    pool : Pool
+    on_result : callable
+        Called with the result of every task, in the order in which they end.
+    on_unneeded : callable
+        Called with every task whose output no other task reads any more.
+    on_tick : callable
+        Called at least about once a second.
 
-    Raises whatever a task raises; SchedulerError if workers die again and again.
+    Returns
+    -------
+    int
+        How many times workers died and were replaced.
+
+    Raises
+    ------
+    SchedulerError
+        If workers die again and again.
+    Exception
+        Whatever a task raises.
     """
-    tasks, exhausted = iter(walk), False
+    tasks, exhausted = iter(traversal), False
     ready: deque[Task] = deque()
     unfinished: set[Task] = set()
-    missing: dict[Task, int] = {}  # for tasks that wait: how many of their needs are unfinished
+    missing: dict[Task, int] = {}  # number of unfinished needs of each waiting task
     followers: dict[Task, list[Task]] = {}
     running: dict[Future[Any], Task] = {}
-    ended: SimpleQueue[Future[Any]] = (
-        SimpleQueue()
-    )  # `wait` would look at thousands of futures for each that ends
+    # `concurrent.futures.wait` would look at all running futures for each one that ends.
+    ended: SimpleQueue[Future[Any]] = SimpleQueue()
     losses = died = 0
     while True:
         while (
@@ -148,7 +170,7 @@ def run_tasks(
                 exhausted = True
                 break
             unfinished.add(task)
-            needs = [need for need in walk.graph.needs(task) if need in unfinished]
+            needs = [need for need in traversal.graph.needs(task) if need in unfinished]
             if needs:
                 missing[task] = len(needs)
                 for need in needs:
@@ -159,9 +181,7 @@ def run_tasks(
             task = ready.popleft()
             try:
                 future = pool.do(task)
-            except (
-                BrokenExecutor
-            ):  # found broken by the next `result` of a running task, or here if none runs
+            except BrokenExecutor:  # handled below, with the running tasks that were lost too
                 ready.appendleft(task)
                 break
             running[future] = task
@@ -169,9 +189,8 @@ def run_tasks(
         if not running and not ready:
             return died
         lost = not running
-        # Failures come last: they may end the run, and what was finished beside them is not to be
-        # lost.
-        for future in sorted(_waited(ended), key=_failed) if running else []:
+        # Failures come last: one may end the run, and the results beside it must not be lost.
+        for future in sorted(_wait(ended), key=_failed) if running else []:
             if future not in running:  # of workers that were replaced
                 continue
             task = running.pop(future)
@@ -188,66 +207,69 @@ def run_tasks(
                 if not missing[follower]:
                     del missing[follower]
                     ready.append(follower)
-            walk.complete(task)
-            done(result)
-        while walk.unneeded:
-            unneeded(walk.unneeded.pop())
+            traversal.complete(task)
+            on_result(result)
+        while traversal.unneeded:
+            on_unneeded(traversal.unneeded.pop())
         if lost:
             losses, died = losses + 1, died + 1
             if losses > LOSSES:
-                raise _died(losses, f"made {', '.join(map(_name, list(ready)[:3]))}")
-            ready.extendleft(task for task in running.values())
+                raise _workers_died(losses, f"ran {', '.join(map(_name, list(ready)[:3]))}")
+            ready.extendleft(running.values())
             running.clear()
             pool.renew()
-        breath()
+        on_tick()
 
 
 def _failed(future: Future[Any]) -> bool:
     return future.cancelled() or future.exception() is not None
 
 
-def _waited(ended: SimpleQueue[Future[Any]]) -> list[Future[Any]]:
-    """The futures that ended, as soon as there is one; none after a second."""
-    found: list[Future[Any]] = []
+def _wait(ended: SimpleQueue[Future[Any]]) -> list[Future[Any]]:
+    """All futures that have ended, as soon as there is one; an empty list after a second."""
+    futures: list[Future[Any]] = []
     try:
-        found.append(ended.get(timeout=1.0))
+        futures.append(ended.get(timeout=1.0))
         while True:
-            found.append(ended.get_nowait())
+            futures.append(ended.get_nowait())
     except Empty:
-        return found
+        return futures
 
 
 def _name(task: Task) -> str:
     return f"{task.stage} ({task.x}, {task.y})"
 
 
-def _died(losses: int, doing: str) -> SchedulerError:
+def _workers_died(losses: int, doing: str) -> SchedulerError:
     return SchedulerError(
         f"workers died {losses} times in a row while they {doing}",
-        "they may lack memory: try fewer --workers, or a smaller --tile-size; then --resume",
+        "they may lack memory: give fewer `workers` or a smaller `tile_size`, then `resume`",
     )
 
 
 @dataclass
 class IndexWriter:
-    """Finished tiles on their way into the index."""
+    """Collects finished tiles and commits them to the index every `COMMIT_S` seconds."""
 
     store: Store
     entries: dict[tuple[int, int], Entry] = field(default_factory=dict)
-    last: float = field(default_factory=time.monotonic)
+    committed: float = field(default_factory=time.monotonic)
 
     def add(self, tile: tuple[int, int], entry: Entry) -> None:
+        """Add a finished tile."""
         self.entries[tile] = entry
 
-    def breath(self) -> None:
-        if time.monotonic() - self.last >= COMMIT_S:
+    def on_tick(self) -> None:
+        """Commit if it is time."""
+        if time.monotonic() - self.committed >= COMMIT_S:
             self.commit()
 
     def commit(self) -> None:
+        """Make the collected tiles visible."""
         if self.entries:
             self.store.commit(self.entries)
             self.entries.clear()
-        self.last = time.monotonic()
+        self.committed = time.monotonic()
 
 
 def generate_tiles(
@@ -255,55 +277,63 @@ def generate_tiles(
     graph: Graph,
     pool: Pool,
     progress: Progress,
-    breath: Callable[[], None] = lambda: None,
+    on_tick: Callable[[], None] = lambda: None,
 ) -> Totals:
-    """Make the tiles of a world that are not there yet. What is finished stays, whatever ends this.
+    """Generate the unfinished tiles of a world. Finished tiles stay, even if an error ends the run.
 
-    breath : called about once a second, such as the renewal of a lock
+    Parameters
+    ----------
+    store : Store
+        Open for writing.
+    graph : Graph
+    pool : Pool
+        Begun, on the same world.
+    progress : Progress
+    on_tick : callable
+        Called at least about once a second, for example to renew a lock.
     """
-    scratch, ledger, totals = StageCache(store), IndexWriter(store), Totals()
-    there, place = store.finished(), store.tiles_frame  # a byte a tile
-    west, south = place.x[0] // store.tile_size, place.y[0] // store.tile_size
-    gone: list[Task] = []
-    kept = {Task(*key) for key in scratch.listing()}
-    progress.start("generate", graph.counts()[TILE], done=int(there.sum()))
-    if pool.link:
-        progress.say(f"Dask dashboard: {pool.link}")
+    stage_cache, index_writer, totals = StageCache(store), IndexWriter(store), Totals()
+    finished_tiles, frame = store.finished_mask(), store.tiles_frame  # one byte per tile
+    west, south = frame.x[0] // store.tile_size, frame.y[0] // store.tile_size
+    cached = {Task(*key) for key in stage_cache.listing()}
+    unneeded: list[Task] = []
+    progress.start("generate", graph.counts()[TILE], done=int(finished_tiles.sum()))
+    if pool.dashboard:
+        progress.say(f"Dask dashboard: {pool.dashboard}")
 
     def finished(task: Task) -> bool:
         if task.stage == TILE:
-            return bool(there[task.y - south, task.x - west])
-        return task in kept and scratch.load(*task) is not None
+            return bool(finished_tiles[task.y - south, task.x - west])
+        return task in cached and stage_cache.load(*task) is not None
 
-    def done(result: TaskResult) -> None:
-        totals.add(result.task, result.account)
+    def on_result(result: TaskResult) -> None:
+        totals.add(result.task, result.stats)
         if result.entry is not None:
-            ledger.add((result.task.x, result.task.y), result.entry)
+            index_writer.add((result.task.x, result.task.y), result.entry)
             progress.step(f"tile {result.task.x}, {result.task.y}")
 
-    def pause() -> None:
-        # Together: on an object store each is a request that takes as long as hundreds of tasks
-        # take us.
-        store.folder.each([partial(scratch.remove, *task) for task in gone])
-        gone.clear()
-        ledger.breath()
-        breath()
+    def tick() -> None:
+        # In one go: each removal on an object store takes as long as hundreds of tasks take here.
+        store.folder.each([partial(stage_cache.remove, *task) for task in unneeded])
+        unneeded.clear()
+        index_writer.on_tick()
+        on_tick()
 
     try:
-        died = run_tasks(Traversal(graph, finished), pool, done, gone.append, pause)
+        died = run_tasks(Traversal(graph, finished), pool, on_result, unneeded.append, tick)
     finally:
-        ledger.commit()
-    scratch.clear()
-    if died:  # what they were writing is left half written
+        index_writer.commit()
+    stage_cache.clear()
+    if died:  # dead workers leave half-written files
         store.sweep()
     return totals
 
 
 def check_tiles(store: Store, pool: Pool, progress: Progress) -> dict[tuple[int, int], str]:
-    """What is wrong with the finished tiles of a world on disk, by tile."""
-    tiles = deque(store.done())
+    """Check the finished tiles of a world on disk; return what is wrong with the bad ones."""
+    tiles = deque(store.finished_tiles())
     progress.start("check", len(tiles))
-    wrong: dict[tuple[int, int], str] = {}
+    problems: dict[tuple[int, int], str] = {}
     running: dict[Future[Any], tuple[int, int]] = {}
     losses = 0
     while tiles or running:
@@ -325,13 +355,13 @@ def check_tiles(store: Store, pool: Pool, progress: Progress) -> dict[tuple[int,
                 continue
             losses = 0
             if problem is not None:
-                wrong[tile] = problem
+                problems[tile] = problem
             progress.step(f"tile {tile[0]}, {tile[1]}")
         if lost:
             losses += 1
             if losses > LOSSES:
-                raise _died(losses, f"checked tile {tiles[0]}")
+                raise _workers_died(losses, f"checked tile {tiles[0]}")
             tiles.extendleft(running.values())
             running.clear()
             pool.renew()
-    return dict(sorted(wrong.items(), key=lambda item: (item[0][1], item[0][0])))
+    return dict(sorted(problems.items(), key=lambda item: (item[0][1], item[0][0])))

@@ -1,37 +1,65 @@
-"""TODO docstring of earthgen.engine.compute.worker."""
+"""A worker: computes the tasks of one world and writes their outputs, in whatever process it runs.
+
+A worker gets the name of a task and reads and writes the world itself, so no array travels between
+processes.
+"""
 
 from __future__ import annotations
 
 import pickle
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
+
+from cachetools import LRUCache
 
 from earthgen.engine.compute import Engine, TaskStats
 from earthgen.engine.graph import TILE, Graph, Task
 from earthgen.errors import StoreError
-from earthgen.files import gone
+from earthgen.files import missing_world
 from earthgen.stages.block import Block
 from earthgen.world.stage_cache import StageCache
 from earthgen.world.store import Entry, Store, open_store
 
+CACHE_BYTES = 100_000_000
+"""Bytes of outputs that a worker keeps in memory: the next tile mostly reads the same windows."""
+
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a worker says of a finished task: the entry of a tile for the index, and what it
-    took."""
+    """What a worker reports about a finished task.
+
+    Attributes
+    ----------
+    task : Task
+    entry : Entry or None
+        Of a tile, for the index.
+    stats : TaskStats
+    """
 
     task: Task
     entry: Entry | None
-    account: TaskStats
+    stats: TaskStats
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """Where a world is made and of what: all that a worker has to know. Without an engine it can
-    check tiles alone."""
+    """All that a worker needs to know; without an engine it can only check tiles.
+
+    Attributes
+    ----------
+    engine : Engine or None
+    path : path
+        Of the world.
+    tile_size : int
+        Voxels.
+    plugin_dirs : tuple of Path
+        Plugin folders to load before the engine is unpickled.
+    """
 
     engine: Engine | None
     path: str | Path
@@ -39,19 +67,20 @@ class WorkerContext:
     plugin_dirs: tuple[Path, ...] = ()
 
     def packed(self) -> bytes:
-        """This for another process."""
+        """Return the bytes for another process."""
         return packed(self, self.plugin_dirs)
 
 
 def packed(value: Any, plugin_dirs: tuple[Path, ...] = ()) -> bytes:
-    """A value for another process, where the plugins of --plugin-dir have to be loaded before it
-    is unpacked."""
+    """Pickle a value for another process, with the plugin folders to load before unpickling it."""
     return pickle.dumps((plugin_dirs, pickle.dumps(value)))
 
 
 def unpacked(data: bytes) -> Any:
-    """What `packed` gave. Only for bytes that our own coordinator sent to its workers: no file
-    is ever unpickled."""
+    """Return what `packed` got.
+
+    Only for bytes that our own coordinator sends to its workers: no file is ever unpickled.
+    """
     from earthgen import plugins
 
     folders, value = pickle.loads(data)
@@ -60,71 +89,90 @@ def unpacked(data: bytes) -> Any:
     return pickle.loads(value)
 
 
-KEPT_BYTES = 100_000_000
-"""How much of what it read last a worker keeps: the next tile mostly reads the same windows."""
-
-
 @dataclass
 class Worker:
-    """Does the tasks of one world."""
+    """Runs the tasks of one world; threads may share a worker.
 
-    site: WorkerContext
-    kept: dict[Task, Block] = field(default_factory=dict)  # the oldest first
+    Attributes
+    ----------
+    context : WorkerContext
+    outputs : LRUCache of Task to Block
+        The latest outputs.
+    lock : Lock
+        Guards `outputs`.
+    """
+
+    context: WorkerContext
+    outputs: LRUCache[Task, Block] = field(
+        default_factory=lambda: LRUCache(CACHE_BYTES, getsizeof=lambda block: block.nbytes)
+    )
+    lock: Lock = field(default_factory=Lock)
 
     @cached_property
     def engine(self) -> Engine:
-        if self.site.engine is None:
+        """The engine of the context."""
+        if self.context.engine is None:
             raise ValueError("this worker has no engine: it can only check")
-        return self.site.engine
+        return self.context.engine
 
     @cached_property
     def graph(self) -> Graph:
-        return self.engine.graph(self.site.tile_size)
+        """The tasks of the world."""
+        return self.engine.graph(self.context.tile_size)
 
     @cached_property
     def store(self) -> Store:
-        return open_store(self.site.path, mode="r+")
+        """The world, open for writing."""
+        return open_store(self.context.path, mode="r+")
 
     @cached_property
-    def scratch(self) -> StageCache:
+    def stage_cache(self) -> StageCache:
+        """The outputs of stages on disk."""
         return StageCache(self.store)
 
     def do(self, task: Task) -> TaskResult:
         """Run a task and write its output."""
-        account = TaskStats()
+        stats = TaskStats()
         if task.stage == TILE:
-            levels = self.engine.tile(task.x, task.y, self.graph, self.fetch, account)
+            levels = self.engine.tile(task, self.graph, self.fetch, stats)
             began = time.perf_counter()
             entry = self.store.write(task.x, task.y, levels)
-            account.spent("write", began)
-            return TaskResult(task, entry, account)
-        block = self.engine.block(task, self.graph, self.fetch, account)
-        self.scratch.save(*task, block)
+            stats.spent("write", began)
+            return TaskResult(task, entry, stats)
+        block = self.engine.block(task, self.graph, self.fetch, stats)
+        self.stage_cache.save(*task, block)
         self.keep(task, block)
-        return TaskResult(task, None, account)
+        return TaskResult(task, None, stats)
 
     def check(self, tile: tuple[int, int]) -> str | None:
-        """What is wrong with a finished tile on disk, None for nothing."""
+        """Return what is wrong with a finished tile on disk; None if nothing is."""
         return self.store.check(*tile)
 
     def fetch(self, task: Task) -> Block:
-        """What another task made, from here or from the disk."""
-        block = self.kept.pop(task, None) or self.scratch.load(*task)
+        """Return the output of another task, from memory or from disk.
+
+        Raises
+        ------
+        StoreError
+            If it is missing.
+        """
+        with self.lock:
+            block = self.outputs.get(task)
+        if block is not None:
+            return block
+        block = self.stage_cache.load(*task)
         if block is None:
             if not self.store.folder.exists("zarr.json"):
-                raise gone(self.site.path)
+                raise missing_world(self.context.path)
             raise StoreError(
-                f"stage {task.stage!r} of window ({task.x}, {task.y}) is gone from {self.site.path}",
-                "somebody else removed it: start again with --resume",
+                f"stage {task.stage!r} of window ({task.x}, {task.y}) is missing from "
+                f"{self.context.path}",
+                "another process removed it: start again with `resume`",
             )
         self.keep(task, block)
         return block
 
     def keep(self, task: Task, block: Block) -> None:
-        self.kept[task] = block
-        size = sum(one.nbytes for one in list(self.kept.values()))
-        for oldest in list(self.kept):  # a copy: threads share a worker
-            if size <= KEPT_BYTES:
-                return
-            gone = self.kept.pop(oldest, None)
-            size -= gone.nbytes if gone is not None else 0
+        """Keep an output in memory for the next tasks."""
+        with self.lock, suppress(ValueError):  # an output larger than the whole cache
+            self.outputs[task] = block

@@ -1,7 +1,10 @@
 """How good models and their worlds are: reconstruction, agreement with the condition, realism,
 diversity, seams.
 
-`evaluate.evaluate` measures backends and baselines on the held-out crops of a dataset,
-`report.write_report` writes the JSON and the page. docs/guides/evaluation.md says what each number
-means. `overlap`, `distances`, `geometry_features` and `patch` load no torch.
+`evaluate` measures backends and baselines on the held-out crops of a dataset, and `write_report`
+writes the JSON file and the HTML page. docs/guides/evaluation.md defines each number.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,5 +1,5 @@
-"""What a learned backend has to beat besides `procedural`: the nearest training tile, and
-classes at mean height."""
+"""Baselines for learned backends, besides `procedural`: the nearest training tile, and classes at
+mean height."""
 
 from __future__ import annotations
 
@@ -18,29 +18,35 @@ from geo_io.frame import Frame
 from geo_io.legend import palette
 
 CODES = 256
+"""Number of class codes in a table."""
 
 NEAREST, MEAN_HEIGHT = "nearest-tile", "mean-height"
 
 BASELINES = {
-    NEAREST: "the training crop, of all turned and mirrored, whose land cover agrees with most columns",
-    MEAN_HEIGHT: "each column as high, and coloured, as the mean of its class in the training crops",
+    NEAREST: "the training crop, of all turned and mirrored ones, whose land cover agrees in most "
+    "columns",
+    MEAN_HEIGHT: "each column with the mean height and colour of its class in the training crops",
 }
-"""What each is."""
+"""A description of each baseline."""
 
 
 @dataclass(frozen=True)
 class MeanHeights:
-    """Mean height, metres, and mean colour of each class code of the training crops.
+    """The mean height and colour of each class in the training crops.
 
-    height : (256,) float32; colour : (256, 3) uint8, that of the legend where no colour of a class
-        is known
+    Attributes
+    ----------
+    height : NDArray (256,) float32
+        By class code, metres.
+    colour : NDArray (256, 3) uint8
+        By class code, sRGB; the colour of the legend if none is known.
     """
 
     height: NDArray
     colour: NDArray
 
     def patch(self, crop: Crop) -> Patch:
-        """The columns of a crop's land cover at their mean heights, on its ground."""
+        """Make the columns of a crop's land cover at their mean heights, on its ground."""
         columns = Columns(
             crop.frame,
             crop.ground,
@@ -59,11 +65,11 @@ class MeanHeights:
 
 
 def mean_heights(training: Crops) -> MeanHeights:
-    """Of all columns of the training crops; where crops overlap, columns count once for each."""
+    """Average over the columns of all training crops; overlaps count once per crop."""
     count, total = np.zeros(CODES), np.zeros(CODES)
     seen, colour = np.zeros(CODES), np.zeros((CODES, 3))
-    for scene, windows in windows_by_scene(training):
-        # Layers are read whole: window by window each of their chunks would be unpacked many times.
+    for scene, windows in _windows_by_scene(training):
+        # Layers are read as a whole: window by window, each chunk would be decompressed many times.
         names = ("valid", "cover", "height", "image_known", "image")
         layers = {name: scene.layer(name) for name in names}
         weight = np.zeros(scene.frame.shape, np.int32)
@@ -94,21 +100,32 @@ def mean_heights(training: Crops) -> MeanHeights:
 class NearestTile:
     """Finds training crops by their land cover.
 
-    covers : (m, size, size) uint8, of the training crops; 0 where they have no data
+    Attributes
+    ----------
+    training : Crops
+        The training crops.
+    covers : NDArray (m, size, size) uint8
+        Their land cover, 0 without data.
     """
 
     training: Crops
     covers: NDArray
 
     def find(self, crop: Crop) -> tuple[int, int, bool, float]:
-        """(number, quarter turns, mirrored, share of the crop's columns that agree): the first
-        of the best."""
-        wanted, valid = crop.cover, crop.valid & (crop.cover != 0)
+        """Find the training crop whose land cover agrees best with that of a crop.
+
+        Returns
+        -------
+        tuple[int, int, bool, float]
+            Its number, quarter turns, whether it is mirrored, and the share of columns that
+            agree; the first of several equally good ones.
+        """
+        target, valid = crop.cover, crop.valid & (crop.cover != 0)
         best = (0, 0, False, -1.0)
         for flip in (False, True):
             for turns in range(4):
-                # Turning the wanted cover back is the same as turning all the others, and quicker.
-                back, mask = (np.rot90(values, -turns) for values in (wanted, valid))
+                # Turning the target back is the same as turning all the others, and faster.
+                back, mask = (np.rot90(values, -turns) for values in (target, valid))
                 back, mask = (values[:, ::-1] if flip else values for values in (back, mask))
                 agree = ((self.covers == back) & mask).sum(axis=(1, 2)) / max(int(valid.sum()), 1)
                 number = int(agree.argmax())
@@ -117,31 +134,32 @@ class NearestTile:
         return best
 
     def patch(self, crop: Crop) -> Patch:
-        """The nearest training crop in the place of a crop, on its ground."""
+        """Put the nearest training crop in the place of a crop, on its ground."""
         number, turns, flip, _ = self.find(crop)
-        found = transform_crop(self.training[number], turns, flip)
+        nearest = transform_crop(self.training[number], turns, flip)
         move = np.array(
-            [crop.frame.x[0] - found.frame.x[0], crop.frame.y[0] - found.frame.y[0], 0], np.int32
+            [crop.frame.x[0] - nearest.frame.x[0], crop.frame.y[0] - nearest.frame.y[0], 0],
+            np.int32,
         )
-        keep = (found.xyz[:, 2] >= crop.frame.z[0]) & (found.xyz[:, 2] < crop.frame.z[1])
-        there = replace(
-            found,
+        keep = (nearest.xyz[:, 2] >= crop.frame.z[0]) & (nearest.xyz[:, 2] < crop.frame.z[1])
+        moved = replace(
+            nearest,
             frame=crop.frame,
-            xyz=found.xyz[keep] + move,
-            semantic=found.semantic[keep],
-            rgb=found.rgb[keep],
-            rgb_known=found.rgb_known[keep],
-            normal=found.normal[keep],
+            xyz=nearest.xyz[keep] + move,
+            semantic=nearest.semantic[keep],
+            rgb=nearest.rgb[keep],
+            rgb_known=nearest.rgb_known[keep],
+            normal=nearest.normal[keep],
             ground=crop.ground,
             valid=crop.valid,
         )
-        return patch_of_crop(there)
+        return patch_of_crop(moved)
 
 
 def nearest_tile(training: Crops) -> NearestTile:
-    """The finder over all training crops; their land cover is kept in memory, a byte a column."""
+    """Read the land cover of all training crops, one byte per column."""
     covers = np.zeros((len(training), training.size, training.size), np.uint8)
-    for scene, windows in windows_by_scene(training):
+    for scene, windows in _windows_by_scene(training):
         cover = np.where(scene.layer("valid"), scene.layer("cover"), 0)
         for index, inner in windows:
             window = training.where(index)[1]
@@ -149,13 +167,13 @@ def nearest_tile(training: Crops) -> NearestTile:
     return NearestTile(training, covers)
 
 
-def windows_by_scene(crops: Crops) -> Iterator[tuple[Scene, list[tuple[int, Frame]]]]:
-    """Each scene with the numbers of its crops, and the part of each that lies in the scene."""
+def _windows_by_scene(crops: Crops) -> Iterator[tuple[Scene, list[tuple[int, Frame]]]]:
+    """Yield each scene with its crops: their numbers, and their parts inside the scene."""
     for number, scene in enumerate(crops.scenes):
-        found = []
+        windows = []
         for index in np.flatnonzero(crops.windows[:, 0] == number):
             inner = scene.frame.intersection(crops.where(int(index))[1])
             if inner is not None:
-                found.append((int(index), inner))
-        if found:
-            yield scene, found
+                windows.append((int(index), inner))
+        if windows:
+            yield scene, windows

@@ -1,4 +1,4 @@
-"""The figures of an evaluation in the model card of the weights that were measured."""
+"""Write the figures of an evaluation into the model card of the weights that were measured."""
 
 from __future__ import annotations
 
@@ -7,28 +7,37 @@ from pathlib import Path
 from typing import Any
 
 from earthgen.errors import ModelError
-from earthgen.evaluation.report import AGREEMENT, PARTS, REALISM, plain
+from earthgen.evaluation.report import AGREEMENT, PARTS, REALISM, json_values
 from earthgen.models.weights.card import WeightSet, open_weights, write_card
 
 
 def write_into_card(report: Mapping[str, Any], folder: Path | str) -> WeightSet:
-    """Write an evaluation's tables into card.json and README.md of a set of weights; older tables
-    of the name go.
+    """Write the tables of an evaluation into card.json and README.md of a set of weights.
 
-    report : of an evaluation of exactly these weights
+    Older tables of the same name are replaced.
 
-    Raises ModelError where it is of other weights, else as `open_weights`.
+    Parameters
+    ----------
+    report : mapping
+        Report of an evaluation of exactly these weights.
+    folder : Path | str
+        Folder of the weights.
+
+    Raises
+    ------
+    ModelError
+        if the report is of other weights, or these cannot be opened
     """
-    found = open_weights(folder)
+    weights = open_weights(folder)
     measured = (report["weights"] or {}).get("digests", {})
-    if measured != {part: header.digest for part, header in found.parts.items()}:
+    if measured != {part: header.digest for part, header in weights.parts.items()}:
         raise ModelError(
-            f"{found.folder}: the evaluation is of other weights",
+            f"{weights.folder}: the evaluation is of other weights",
             "evaluate these: `earthgen evaluate --weights DIR`",
         )
-    card = found.card
+    card = weights.card
     return write_card(
-        found.folder,
+        weights.folder,
         title=card["title"],
         summary=card["summary"],
         licence=card["licence"],
@@ -40,8 +49,10 @@ def write_into_card(report: Mapping[str, Any], folder: Path | str) -> WeightSet:
 
 
 def card_tables(report: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """{table: {row: {column: value}}}: what models give back, the paper beside; worlds,
-    baselines beside."""
+    """Return the tables for a model card, by title, row and column.
+
+    Reconstructions stand beside the figures of the paper, and worlds beside baselines.
+    """
     data = report["dataset"]
     places = ", ".join(f"{each['scene']} {each['crops']}" for each in data["places"])
     crops = (
@@ -55,12 +66,12 @@ def card_tables(report: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]
             if name.startswith(kind)
         }
         if rows:
-            theirs = {
+            paper = {
                 f"paper: {name}": _row(row, columns)
                 for name, row in report["paper"].items()
                 if name.startswith(kind)
             }
-            tables[f"Given back by {kind}, on {crops}"] = rows | theirs
+            tables[f"Reconstruction by {kind}, on {crops}"] = rows | paper
     columns = {key: name for key, (name, _, _) in AGREEMENT.items()}
     distances = {f"{key}_kernel": f"{name}, kernel × 1000" for key, (name, _) in REALISM.items()}
     worlds = {
@@ -71,18 +82,20 @@ def card_tables(report: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]
         for name, row in report["worlds"].items()
     }
     if worlds:
-        halves = {head: _thousands(report["floor"].get(key)) for key, head in distances.items()}
+        halves = {
+            head: _thousands(report["truth_halves"].get(key)) for key, head in distances.items()
+        }
         tables[f"Worlds of land cover and ground, on {crops}"] = {
             **worlds,
             "two halves of the truth": halves,
         }
-    found: dict[str, dict[str, dict[str, Any]]] = plain(tables)
-    return found
+    values: dict[str, dict[str, dict[str, Any]]] = json_values(tables)
+    return values
 
 
 def _row(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
     return {head: row[key] for key, head in columns.items() if row.get(key) is not None}
 
 
-def _thousands(found: Mapping[str, float] | None) -> float | None:
-    return None if found is None else 1000 * found["value"]
+def _thousands(estimate: Mapping[str, float] | None) -> float | None:
+    return None if estimate is None else 1000 * estimate["value"]

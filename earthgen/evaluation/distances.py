@@ -1,5 +1,6 @@
-"""Distances between distributions of features: Frechet, and the unbiased kernel distance with a
-confidence interval."""
+"""Distances between distributions of features: Fréchet, and the unbiased kernel distance with a
+confidence interval.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +16,21 @@ Kernel = Callable[[NDArray, NDArray], NDArray]
 """(n, d), (m, d) -> (n, m) float64."""
 
 NORMAL_95 = 1.959963984540054
-"""Standard errors either side of the mean that hold 95 % of a normal distribution."""
+"""Half width of the interval that holds 95 % of a normal distribution, in standard deviations."""
 
 
 def frechet_of_normals(
     mean: NDArray, covariance: NDArray, other_mean: NDArray, other_covariance: NDArray
 ) -> float:
-    """Squared Frechet (Wasserstein-2) distance of two normal distributions (Dowson and Landau
-    1982).
+    """Compute the squared Fréchet (Wasserstein-2) distance of two normal distributions (Dowson and
+    Landau 1982).
 
-    mean : (d,); covariance : (d, d), symmetric, no negative eigenvalues
+    Parameters
+    ----------
+    mean, other_mean : NDArray (d,)
+        Means.
+    covariance, other_covariance : NDArray (d, d)
+        Symmetric, without negative eigenvalues.
     """
     difference = mean - other_mean
     # tr (A B)^(1/2) by the symmetric sqrt(A) B sqrt(A), whose eigenvalues are real and not
@@ -41,18 +47,24 @@ def frechet_of_normals(
 
 
 def frechet(one: NDArray, other: NDArray) -> float:
-    """Squared Frechet distance of normal distributions fitted to (n, d) and (m, d) features (Heusel
-    et al. 2017).
+    """Compute the squared Fréchet distance of normal distributions fitted to samples (Heusel et al.
+    2017).
 
-    With few samples it is too large: two samples of one distribution are some d / n apart. Compare
-    numbers of one n only, and with what two halves of the truth give.
+    It is biased upwards with few samples: two samples of one distribution are about d / n apart.
+    Compare only numbers with the same n, and with the distance between two halves of the truth.
 
-    Raises InputError for fewer than two samples.
+    Parameters
+    ----------
+    one, other : NDArray (n, d), (m, d)
+        Features.
+
+    Raises
+    ------
+    InputError
+        for fewer than two samples
     """
     a, b = _checked(one, 2), _checked(other, 2)
-    if a.shape[1] > len(a) + len(
-        b
-    ):  # nothing is lost in the space that the samples span, and it is smaller
+    if a.shape[1] > len(a) + len(b):
         a, b = _in_their_span(a, b)
     return frechet_of_normals(
         a.mean(0),
@@ -63,6 +75,7 @@ def frechet(one: NDArray, other: NDArray) -> float:
 
 
 def _in_their_span(a: NDArray, b: NDArray) -> tuple[NDArray, NDArray]:
+    """Express samples in the space that they span, where distances are the same."""
     whole = np.concatenate([a, b])
     whole = whole - whole.mean(0)
     left, sizes, _ = np.linalg.svd(whole, full_matrices=False)
@@ -80,12 +93,14 @@ class Estimate:
 
 
 def polynomial(x: NDArray, y: NDArray) -> NDArray:
-    """(x y / d + 1)^3: the kernel of KID (Binkowski et al., "Demystifying MMD GANs", ICLR 2018)."""
+    """Evaluate the kernel (x · y / d + 1)³ of KID (Binkowski et al., "Demystifying MMD GANs", ICLR
+    2018).
+    """
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
 def gaussian(bandwidth: float) -> Kernel:
-    """exp(-|x - y|^2 / (2 bandwidth^2))."""
+    """Make the kernel exp(-|x - y|² / (2 bandwidth²))."""
 
     def kernel(x: NDArray, y: NDArray) -> NDArray:
         square = (x * x).sum(1)[:, None] + (y * y).sum(1)[None] - 2 * x @ y.T
@@ -95,7 +110,7 @@ def gaussian(bandwidth: float) -> Kernel:
 
 
 def median_distance(samples: NDArray) -> float:
-    """The median of the distances between (n, d) samples, a usual bandwidth; 1 where it is 0."""
+    """Return the median distance between (n, d) samples, a usual bandwidth, or 1 if it is 0."""
     a = _checked(samples, 2)
     square = (a * a).sum(1)[:, None] + (a * a).sum(1)[None] - 2 * a @ a.T
     pairs = np.sqrt(np.clip(square[np.triu_indices(len(a), 1)], 0, None))
@@ -103,15 +118,24 @@ def median_distance(samples: NDArray) -> float:
 
 
 def kernel_distance(one: NDArray, other: NDArray, kernel: Kernel = polynomial) -> Estimate:
-    """Squared maximum mean discrepancy of (n, d) and (m, d) samples (Gretton et al., JMLR 2012),
-    unbiased.
+    """Estimate the squared maximum mean discrepancy of two samples (Gretton et al., JMLR 2012).
 
-    Unbiased means: about 0 on average for samples of one distribution, and often a little below it.
-    For n = m the samples may be in pairs, such as a place and the world made for it: the
-    U-statistic of Gretton's lemma 6 leaves the pairs out, which are not independent. The interval
-    is the jackknife's, over pairs, or over samples of both.
+    The estimate is unbiased: for samples of one distribution it is 0 on average, and often slightly
+    negative. For n = m the samples may be pairs, such as a place and the world made for it: the
+    U-statistic of Gretton's lemma 6 leaves out the pairs, which are not independent. The interval
+    is from the jackknife, over pairs, or over the samples of both.
 
-    Raises InputError for fewer than three samples.
+    Parameters
+    ----------
+    one, other : NDArray (n, d), (m, d)
+        Features.
+    kernel : Kernel
+        A function of (n, d) and (m, d) features that returns (n, m) values.
+
+    Raises
+    ------
+    InputError
+        for fewer than three samples
     """
     a, b = _checked(one, 3), _checked(other, 3)
     if len(a) == len(b):
@@ -135,8 +159,15 @@ def kernel_distance(one: NDArray, other: NDArray, kernel: Kernel = polynomial) -
 
 
 def jackknife(value: float, left_out: list[NDArray]) -> Estimate:
-    """A number and its interval, from what it is without each sample, for one or more
-    independent sets of samples."""
+    """Make an estimate from a value and its values without each sample.
+
+    Parameters
+    ----------
+    value : float
+        With all samples.
+    left_out : list[NDArray (n,)]
+        Values without each sample, for one or more independent sets of samples.
+    """
     variance = sum((len(v) - 1) / len(v) * float(np.square(v - v.mean()).sum()) for v in left_out)
     reach = NORMAL_95 * float(np.sqrt(variance))
     return Estimate(float(value), float(value) - reach, float(value) + reach)
@@ -145,7 +176,7 @@ def jackknife(value: float, left_out: list[NDArray]) -> Estimate:
 def _checked(samples: NDArray, least: int) -> NDArray:
     if samples.ndim != 2 or len(samples) < least:
         raise InputError(
-            f"{len(samples)} samples tell nothing of a distribution",
+            f"{len(samples)} samples are too few for a distance of distributions",
             f"give at least {least}, such as more --crops",
         )
     return samples.astype(np.float64)

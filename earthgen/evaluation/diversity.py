@@ -1,5 +1,6 @@
-"""Diversity: how much the worlds of several seeds differ on one map. Seams: whether windows
-show."""
+"""Diversity: how much the worlds of several seeds differ on one map. Seams: whether the borders of
+windows are visible.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +21,16 @@ from geo_io.frame import Frame
 
 
 def diversity(outcomes: Sequence[Patch]) -> dict[str, float]:
-    """How the worlds of several seeds on one place differ; NaN for fewer than two.
+    """Measure how the worlds of several seeds on one place differ; NaN for fewer than two.
 
-    voxels : 1 - IoU of the voxels of two seeds, mean over pairs
-    height : mean absolute difference of the heights of two seeds, metres; building_height : where
-        both have a building
-    colour : mean absolute difference of colours seen from above, of 255
+    Returns
+    -------
+    dict[str, float]
+        Means over pairs of worlds. "voxels": 1 - IoU of the voxels. "height": absolute difference
+        of heights, metres. "building_height": the same where both have a building. "colour":
+        absolute difference of colours seen from above, of 255.
     """
-    found: dict[str, list[float]] = {
+    differences: dict[str, list[float]] = {
         "voxels": [],
         "height": [],
         "building_height": [],
@@ -36,16 +39,18 @@ def diversity(outcomes: Sequence[Patch]) -> dict[str, float]:
     for one, other in combinations(outcomes, 2):
         both = one.valid & one.covered & other.covered
         a, b = one.seen(), other.seen()
-        found["voxels"].append(1 - overlap_of_voxels(a.xyz, b.xyz).iou)
+        differences["voxels"].append(1 - overlap_of_voxels(a.xyz, b.xyz).iou)
         difference = np.abs(one.height - other.height)
-        found["height"].append(_mean(difference[both]))
-        found["building_height"].append(
+        differences["height"].append(_mean(difference[both]))
+        differences["building_height"].append(
             _mean(difference[both & buildings(one.cover) & buildings(other.cover)])
         )
         if one.colour is not None and other.colour is not None:
-            shades = np.abs(one.colour.astype(np.float64) - other.colour.astype(np.float64))
-            found["colour"].append(_mean(shades[both]))
-    return {name: _mean(np.array(values)[~np.isnan(values)]) for name, values in found.items()}
+            colours = np.abs(one.colour.astype(np.float64) - other.colour.astype(np.float64))
+            differences["colour"].append(_mean(colours[both]))
+    return {
+        name: _mean(np.array(values)[~np.isnan(values)]) for name, values in differences.items()
+    }
 
 
 def _mean(values: NDArray) -> float:
@@ -53,17 +58,19 @@ def _mean(values: NDArray) -> float:
 
 
 HALF = 16
-"""Voxels to each side of a border that are looked at."""
+"""Width on each side of a border that is measured, voxels."""
 
 
 @dataclass(frozen=True)
 class Border:
-    """A patch of a place across the border of two windows.
+    """An area across the border of two windows.
 
     Attributes
     ----------
-    frame : the patch
-    pitch : distance of the windows, voxels
+    frame : Frame
+        The area.
+    pitch : int
+        Distance of the windows, voxels.
     """
 
     frame: Frame
@@ -80,13 +87,26 @@ def borders(
     along: int = 64,
     most: int = 8,
 ) -> list[Border]:
-    """Places across borders of windows in both directions, `half` voxels to each side, that lie in
-    what may be seen.
+    """Find areas across borders of windows in both directions.
 
-    cells : (ny / 8, nx / 8) bool, cells of the scene that may be looked at
-    most : of them, spread over the scene
+    Parameters
+    ----------
+    scene : Scene
+        The scene.
+    cells : NDArray (ny / 8, nx / 8) bool
+        Cells of the scene that may be used.
+    pitch : int
+        Distance of the windows, voxels.
+    band : tuple[int, int]
+        z range of the areas.
+    half : int
+        Width on each side of a border, voxels.
+    along : int
+        Length along a border, voxels.
+    most : int
+        Largest number of areas, spread over the scene.
     """
-    frame, found = scene.frame, []
+    frame, areas = scene.frame, []
     allowed = cells.repeat(8, 0).repeat(8, 1) & scene.layer("valid")
     for x, y, wide, high in _places(frame, pitch, half, along):
         part = replace(frame, x=(x, x + wide), y=(y, y + high), z=band)
@@ -97,13 +117,13 @@ def borders(
             and y + high <= frame.y[1]
         )
         if inside and allowed[frame.slices(part)].mean() > 0.9:
-            found.append(Border(part, pitch))
-    step = max(len(found) / most, 1.0)
-    return [found[int(number * step)] for number in range(min(most, len(found)))]
+            areas.append(Border(part, pitch))
+    step = max(len(areas) / most, 1.0)
+    return [areas[int(number * step)] for number in range(min(most, len(areas)))]
 
 
 def _places(frame: Frame, pitch: int, half: int, along: int) -> list[tuple[int, int, int, int]]:
-    """South-west corners and sizes, east-west borders and north-south ones in turn."""
+    """Return south-west corners and sizes, for vertical and horizontal borders in turn."""
     upright = [
         (x - half, y, 2 * half, along)
         for y in range(-(-frame.y[0] // along) * along, frame.y[1], along)
@@ -120,7 +140,7 @@ def _places(frame: Frame, pitch: int, half: int, along: int) -> list[tuple[int, 
 
 
 def crop_on(scene: Scene, frame: Frame) -> Crop:
-    """The crop of a scene on a frame inside it, which need not lie on whole cells."""
+    """Read the crop of a scene on a frame inside it that may begin and end anywhere."""
     x, y = ((low // CELL * CELL, -(-high // CELL) * CELL) for low, high in (frame.x, frame.y))
     crop = scene.crop(replace(frame, x=x, y=y))
     part, keep = crop.frame.slices(frame), within(crop.xyz, frame)
@@ -130,20 +150,20 @@ def crop_on(scene: Scene, frame: Frame) -> Crop:
 
 @dataclass
 class Seams:
-    """Jumps across window borders and elsewhere, of the places that were added.
+    """Jumps of heights and colours across window borders and elsewhere.
 
-    A jump is the absolute difference of two neighbouring columns, of their heights or their
-    colours. Across borders it is compared with the mean in the same place and direction elsewhere.
-    What a border happens to lie on, such as a wall, moves this ratio too, so it is taken for every
-    line beside the borders as well, all borders moved alike: a border that is no seam is one line
-    among them.
+    A jump is the absolute difference of two neighbouring columns. Those across borders are compared
+    with the mean in the same area and direction elsewhere. This ratio also depends on what a border
+    happens to lie on, such as a wall. So it is computed for every line beside the borders too, with
+    all borders moved alike: a border without a seam is one line among them.
 
     Attributes
     ----------
-    half : lines to each side of a border that are looked at
-    across, usual : for each place (2, 2 half - 1): the sum of the jumps of heights, and of colours,
-        across borders
-        moved by 1 - half to half - 1 voxels, and what it would be if that line were as all others
+    half : int
+        Number of lines on each side of a border that are compared.
+    across, usual : list[NDArray (2, 2 half - 1)]
+        For each area the sum of the jumps of heights, and of colours, across borders moved by
+        1 - half to half - 1 voxels, and the sum expected from all other lines.
     """
 
     half: int = HALF
@@ -151,8 +171,7 @@ class Seams:
     usual: list[NDArray] = field(default_factory=list)
 
     def add(self, patch: Patch, pitch: int) -> None:
-        """Add a place whose borders are every multiple of `pitch` voxels from the CRS origin, in
-        both directions."""
+        """Add an area whose borders are at every multiple of `pitch` voxels from the CRS origin."""
         frame = patch.frame
         layers = [patch.height.astype(np.float64)]
         if patch.colour is not None:
@@ -161,13 +180,13 @@ class Seams:
         across, usual = np.zeros((2, 2 * self.half - 1)), np.zeros((2, 2 * self.half - 1))
         for axis in (1, 0):
             both = (seen[:, 1:] & seen[:, :-1]) if axis == 1 else (seen[1:] & seen[:-1]).T
-            # Where the line between two neighbours lies, on the lattice.
+            # Lattice index of the line between two neighbours.
             if axis == 1:
                 at = frame.x[0] + 1 + np.arange(both.shape[1])
             else:
                 at = frame.y[1] - 1 - np.arange(both.shape[1])
             if not (np.mod(at, pitch) == 0).any():
-                continue  # only directions that have a border tell what is usual beside it
+                continue  # no border in this direction
             pairs = both.sum(axis=0)
             for number, layer in enumerate(layers):
                 jump = np.abs(np.diff(layer, axis=axis))
@@ -183,13 +202,15 @@ class Seams:
         self.usual.append(usual)
 
     def ratios(self) -> dict[str, Estimate]:
-        """Jumps across borders by what is usual, of "height" and "colour"; 1 on average where
-        windows do not show.
+        """Compute the jumps across borders relative to those elsewhere.
 
-        The ends are those between which 95 % of the lines beside the borders lie: above them is a
-        seam. NaN where too little is known.
+        Returns
+        -------
+        dict[str, Estimate]
+            For "height" and "colour"; 1 on average without seams, NaN with too little data. The
+            interval holds 95 % of the lines beside the borders: a value above it is a seam.
         """
-        found = {}
+        estimates = {}
         for number, name in enumerate(("height", "colour")):
             across, usual = (
                 sum((each[number] for each in parts), np.zeros(1))
@@ -206,5 +227,5 @@ class Seams:
                 if others.size and not np.isnan(value)
                 else (np.nan, np.nan)
             )
-            found[name] = Estimate(value, float(ends[0]), float(ends[1]))
-        return found
+            estimates[name] = Estimate(value, float(ends[0]), float(ends[1]))
+        return estimates

@@ -1,7 +1,7 @@
-"""Statistics of the geometry of a patch as one vector: what the realism of geometry is measured by.
+"""Statistics of the geometry of a patch as one vector, by which its realism is measured.
 
-All are of columns seen from above, and none says which class stands where, which the condition
-gives. They are brought to mean 0 and deviation 1 by those of the truth before distances are taken.
+All are of columns seen from above, and none depends on where the classes are, since the condition
+gives that. They are normalised by the mean and deviation of the truth before distances are taken.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from earthgen.evaluation.patch import Patch, buildings
 from geo_io.legend import classes
 
 HEIGHTS = (0.5, 2.0, 4.0, 7.0, 11.0, 16.0, 25.0)
-"""Metres between the bins of heights above the ground."""
+"""Limits between the bins of heights above the ground, metres."""
 
 SLOPES = (0.25, 1.0, 3.0)
-"""Metres a metre between the bins of the slope of heights above the ground."""
+"""Limits between the bins of slopes of the heights above the ground, rise over run."""
 
 LAGS = (1, 4, 16)
-"""Voxels apart at which heights are compared."""
+"""Distances at which heights are compared, voxels."""
 
-NAMES = (
+GEOMETRY_FEATURES = (
     *(
         f"height_{low:g}_{high:g}"
         for low, high in zip((0.0, *HEIGHTS), (*HEIGHTS, np.inf), strict=True)
@@ -45,47 +45,62 @@ NAMES = (
     "plant_spread",
     "voxels",
 )
-"""What each number is; see `geometry_features`."""
+"""The names of the numbers in `geometry_features`."""
 
 
 def geometry_features(patch: Patch) -> NDArray:
-    """(len(NAMES),) float64.
+    """Compute the statistics of a patch.
 
-    height_a_b : share of columns with heights in [a, b) metres; slope_a_b : alike, of slopes
-        rough_... : mean absolute Laplacian of heights, metres, on buildings, on plants (trees,
-        forest, shrub), elsewhere
-    difference_n : mean absolute difference of the heights of columns n voxels apart to the east and
-        to the north
-    building_height, building_spread : mean and deviation of heights on buildings, metres
-    building_count : buildings (joined cells, by sides) a hectare; building_area : mean logarithm of
-        their areas in m2
-    building_largest : logarithm of the largest area; building_edge : outline over area, 1/m
-    plant_height, plant_spread : as of buildings
-    voxels : surface voxels a column: walls, steps and crowns
+    Parameters
+    ----------
+    patch : Patch
+        The patch; its valid columns that have voxels count.
 
-    Shares and means of nothing are 0.
+    Returns
+    -------
+    NDArray (len(GEOMETRY_FEATURES),) float64
+        In the order of `GEOMETRY_FEATURES`. Shares and means of nothing are 0.
+
+        - height_a_b: share of columns with heights in [a, b) metres; slope_a_b: the same of slopes
+        - rough_...: mean absolute Laplacian of heights, metres, on buildings, on plants (trees,
+          forest, shrub), and elsewhere
+        - difference_n: mean absolute difference of the heights of columns n voxels apart, to the
+          east and to the north
+        - building_height, building_spread: mean and deviation of heights on buildings, metres
+        - building_count: buildings (cells joined by sides) per hectare
+        - building_area: mean logarithm of their areas in m²; building_largest: that of the largest
+        - building_edge: outline over area, 1/m
+        - plant_height, plant_spread: mean and deviation of heights on plants, metres
+        - voxels: surface voxels per column, which counts walls, steps and crowns
     """
     valid, size = patch.valid & patch.covered, patch.frame.voxel_size
     height = patch.height.astype(np.float64)
     if not valid.any():
-        return np.zeros(len(NAMES))
+        return np.zeros(len(GEOMETRY_FEATURES))
     built, plants = buildings(patch.cover) & valid, _plants()[patch.cover] & valid
     south, east = (np.asarray(np.gradient(height, size, axis=axis)) for axis in (0, 1))
-    # Rounded, so that a height that is a hair below a whole metre falls where that metre does.
+    # Rounded, so that a height just below a limit because of float errors is in the right bin.
     slope = np.round(np.hypot(south, east), 4)
     rough = np.abs(ndimage.laplace(height, mode="nearest"))
-    found = [*_shares(np.round(height[valid], 3), HEIGHTS), *_shares(slope[valid], SLOPES)]
-    found += [_mean(rough[mask]) for mask in (built, plants, valid & ~built & ~plants)]
-    found += [_apart(height, valid, lag) for lag in LAGS]
-    found += [_mean(height[built]), _spread(height[built]), *_sizes(built, valid, size)]
-    found += [_mean(height[plants]), _spread(height[plants])]
-    found += [len(patch.seen()) / valid.sum()]
-    return np.array(found, np.float64)
+    features = [*_shares(np.round(height[valid], 3), HEIGHTS), *_shares(slope[valid], SLOPES)]
+    features += [_mean(rough[mask]) for mask in (built, plants, valid & ~built & ~plants)]
+    features += [_apart(height, valid, lag) for lag in LAGS]
+    features += [_mean(height[built]), _spread(height[built]), *_sizes(built, valid, size)]
+    features += [_mean(height[plants]), _spread(height[plants])]
+    features += [len(patch.seen()) / valid.sum()]
+    return np.array(features, np.float64)
 
 
-def standardised(features: NDArray, truth: NDArray) -> NDArray:
-    """(n, d) features by the mean and deviation of (m, d) ones of the truth; what never varies
-    there is only moved."""
+def standardise(features: NDArray, truth: NDArray) -> NDArray:
+    """Normalise features by the mean and deviation of the truth. Constant ones are only shifted.
+
+    Parameters
+    ----------
+    features : NDArray (n, d)
+        Features.
+    truth : NDArray (m, d)
+        Features of the truth.
+    """
     spread = truth.std(0)
     return np.asarray((features - truth.mean(0)) / np.where(spread > 1e-6, spread, 1.0))
 
@@ -120,7 +135,7 @@ def _apart(height: NDArray, valid: NDArray, lag: int) -> float:
 
 
 def _sizes(built: NDArray, valid: NDArray, size: float) -> tuple[float, float, float, float]:
-    """Count a hectare, mean log area, log of the largest area, outline over area."""
+    """Return count per hectare, mean log area, log of the largest area, outline over area."""
     number, count = ndimage.label(built)
     if not count:
         return 0.0, 0.0, 0.0, 0.0

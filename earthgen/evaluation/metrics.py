@@ -1,5 +1,6 @@
-"""Overlaps and distributions in plain numpy: voxels, classes seen from above, heights. Docs:
-docs/guides/evaluation.md."""
+"""Overlaps and distributions in numpy: voxels, classes seen from above, heights.
+docs/guides/evaluation.md explains them.
+"""
 
 from __future__ import annotations
 
@@ -15,48 +16,68 @@ from geo_io.legend import classes
 
 @dataclass(frozen=True)
 class Overlap:
-    """Numbers of things that are in both, in the found alone, and in the true alone. Overlaps
-    can be added."""
+    """Sizes of the intersection of a predicted and a true set and of their differences.
+
+    Overlaps can be added.
+
+    Attributes
+    ----------
+    both : int
+        Elements of both sets.
+    predicted : int
+        Elements of the predicted set only.
+    true : int
+        Elements of the true set only.
+    """
 
     both: int = 0
-    found: int = 0
+    predicted: int = 0
     true: int = 0
 
     def __add__(self, other: Overlap) -> Overlap:
-        return Overlap(self.both + other.both, self.found + other.found, self.true + other.true)
+        return Overlap(
+            self.both + other.both, self.predicted + other.predicted, self.true + other.true
+        )
 
     @property
     def iou(self) -> float:
         """Intersection over union; 1 where both are empty."""
-        return _share(self.both, self.both + self.found + self.true)
+        return _share(self.both, self.both + self.predicted + self.true)
 
     @property
     def f1(self) -> float:
         """Harmonic mean of precision and recall; 1 where both are empty."""
-        return _share(2 * self.both, 2 * self.both + self.found + self.true)
+        return _share(2 * self.both, 2 * self.both + self.predicted + self.true)
 
 
 def _share(part: float, whole: float) -> float:
     return part / whole if whole else 1.0
 
 
-def overlap_of_masks(found: NDArray, true: NDArray) -> Overlap:
-    """Of two bool arrays of one shape."""
-    both = int((found & true).sum())
-    return Overlap(both, int(found.sum()) - both, int(true.sum()) - both)
+def overlap_of_masks(predicted: NDArray, true: NDArray) -> Overlap:
+    """Return the overlap of two bool arrays of one shape."""
+    both = int((predicted & true).sum())
+    return Overlap(both, int(predicted.sum()) - both, int(true.sum()) - both)
 
 
-def overlap_of_voxels(found: NDArray, true: NDArray, stride: int = 1) -> Overlap:
-    """Of (n, 3) and (m, 3) int voxels without repetitions, or of the cells of `stride` voxels
-    that they lie in."""
-    a, b = (np.unique(np.floor_divide(rows, stride), axis=0) for rows in (found, true))
+def overlap_of_voxels(predicted: NDArray, true: NDArray, stride: int = 1) -> Overlap:
+    """Return the overlap of two sets of voxels, or of the cells that they lie in.
+
+    Parameters
+    ----------
+    predicted, true : NDArray (n, 3), (m, 3) int
+        Lattice indices.
+    stride : int
+        Edge of a cell, voxels.
+    """
+    a, b = (np.unique(np.floor_divide(rows, stride), axis=0) for rows in (predicted, true))
     together = np.concatenate([a, b])
     both = len(together) - len(np.unique(together, axis=0)) if len(together) else 0
     return Overlap(both, len(a) - both, len(b) - both)
 
 
 def wasserstein(one: NDArray, other: NDArray) -> float:
-    """Wasserstein-1 distance of two samples of numbers, in their unit; NaN where one is empty."""
+    """Compute the Wasserstein-1 distance of two samples of numbers; NaN if one is empty."""
     if not one.size or not other.size:
         return float("nan")
     from scipy.stats import wasserstein_distance
@@ -66,10 +87,9 @@ def wasserstein(one: NDArray, other: NDArray) -> float:
 
 @dataclass
 class Agreement:
-    """How worlds agree with their condition and with what stands there in truth, over the patches
-    that were added.
+    """Agreement of worlds with their condition and the truth, over the patches that were added.
 
-    What is compared are columns that are valid in the truth. `table` gives the numbers.
+    Columns that are valid in the truth are compared. `table` returns the numbers.
     """
 
     by_class: dict[int, Overlap] = field(default_factory=dict)
@@ -88,15 +108,22 @@ class Agreement:
     def add(self, made: Patch, truth: Patch, cover: NDArray) -> None:
         """Add one place.
 
-        cover : (ny, nx) uint8, the condition: the class seen from above, 0 where none was given
+        Parameters
+        ----------
+        made : Patch
+            The world.
+        truth : Patch
+            The truth, on the same frame.
+        cover : NDArray (ny, nx) uint8
+            The condition: class seen from above, 0 where unknown.
         """
         made.frame.require_lattice(truth.frame)
         valid = truth.valid
         here = valid & (cover != 0)
         for code in np.union1d(np.unique(cover[here]), np.unique(made.cover[here])):
             if code:
-                found = overlap_of_masks((made.cover == code) & here, (cover == code) & here)
-                self.by_class[int(code)] = self.by_class.get(int(code), Overlap()) + found
+                overlap = overlap_of_masks((made.cover == code) & here, (cover == code) & here)
+                self.by_class[int(code)] = self.by_class.get(int(code), Overlap()) + overlap
         self.building += overlap_of_masks(buildings(made.cover) & here, buildings(cover) & here)
         seen, true = made.only(valid).seen(), truth.seen()
         self.voxels += overlap_of_voxels(seen.xyz, true.xyz)
@@ -112,20 +139,22 @@ class Agreement:
         self.errors.append(np.abs(made.height - truth.height)[there])
 
     def table(self) -> dict[str, float]:
-        """The numbers by name.
+        """Return the numbers by name.
 
-        class_iou : mean over the classes of the condition, each over all places together
-        building_iou : of the building mask
-        class_right : share of columns that show the class of the condition
-        voxel_iou, cell_iou : of voxels, and of cells of 8 voxels, with what stands there in truth
-        height_w1, building_w1 : Wasserstein-1 distance of the distributions of heights, metres
-        height_error : mean difference of heights in the same column, metres
-        holes : share of columns without a surface voxel
+        - class_iou: mean IoU of the classes of the condition, each over all places together
+        - building_iou: IoU of the building mask
+        - class_right: share of columns that show the class of the condition
+        - voxel_iou, cell_iou: IoU with the truth, of voxels and of cells of 8 voxels
+        - height_w1, building_w1: Wasserstein-1 distance of the distributions of heights, metres
+        - height_error: mean absolute difference of heights in the same column, metres
+        - holes: share of columns without a surface voxel
         """
-        asked = [found for found in self.by_class.values() if found.both + found.true]
+        conditioned = [each for each in self.by_class.values() if each.both + each.true]
         errors = _joined(self.errors)
         return {
-            "class_iou": float(np.mean([found.iou for found in asked])) if asked else float("nan"),
+            "class_iou": float(np.mean([each.iou for each in conditioned]))
+            if conditioned
+            else float("nan"),
             "building_iou": self.building.iou,
             "class_right": _share(self.right, self.columns),
             "voxel_iou": self.voxels.iou,
@@ -137,12 +166,12 @@ class Agreement:
         }
 
     def class_table(self) -> dict[str, float]:
-        """IoU of each class that the condition has, by the class's name."""
+        """Return the IoU of each class of the condition, by name."""
         names = {land.code: land.name for land in classes()}
         return {
-            names[code]: found.iou
-            for code, found in sorted(self.by_class.items())
-            if found.both + found.true
+            names[code]: overlap.iou
+            for code, overlap in sorted(self.by_class.items())
+            if overlap.both + overlap.true
         }
 
 

@@ -1,5 +1,4 @@
-"""A patch: a window of a scene or of a generated world, in the one form in which all of them are
-measured."""
+"""Patches: windows of scenes or of generated worlds in the one form in which both are measured."""
 
 from __future__ import annotations
 
@@ -25,16 +24,22 @@ from geo_io.legend import codes
 
 @dataclass(frozen=True)
 class Patch:
-    """Voxels and their Gaussians on a window. Rows of (ny, nx) arrays run from north to south.
+    """Voxels and their Gaussians on a window; rows of (ny, nx) arrays run from north to south.
 
     Attributes
     ----------
-    frame : where it is
-    ground : (ny, nx) float32, height of the terrain, metres
-    xyz : (n, 3) int32, lattice indices of the surface voxels, sorted by (y, x, z)
-    semantic : (n,) uint8, their classes
-    splats : their Gaussians, None where they have no colours
-    valid : (ny, nx) bool, the columns that are measured
+    frame : Frame
+        The window.
+    ground : NDArray (ny, nx) float32
+        Height of the terrain, metres.
+    xyz : NDArray (n, 3) int32
+        Lattice indices of the surface voxels, sorted by (y, x, z).
+    semantic : NDArray (n,) uint8
+        Their classes.
+    splats : Splats | None
+        Their Gaussians, None without colours.
+    valid : NDArray (ny, nx) bool
+        Columns that are measured.
     """
 
     frame: Frame
@@ -50,27 +55,24 @@ class Patch:
 
     @cached_property
     def rows(self) -> tuple[NDArray, NDArray]:
-        """(n,) row and column of each voxel in (ny, nx) arrays."""
+        """Row and column of each voxel in (ny, nx) arrays, (n,) each."""
         return self.frame.y[1] - 1 - self.xyz[:, 1], self.xyz[:, 0] - self.frame.x[0]
 
     @cached_property
     def top(self) -> NDArray:
-        """(ny, nx) int64, row of the topmost voxel of each column, -1 where there is none."""
-        found = np.full(self.frame.shape, -1, np.int64)
-        found[self.rows] = np.arange(
-            len(self.xyz)
-        )  # of the voxels of a column the last, which is the highest, stays
-        return found
+        """Row of the topmost voxel of each column, -1 without voxels, (ny, nx) int64."""
+        top = np.full(self.frame.shape, -1, np.int64)
+        top[self.rows] = np.arange(len(self.xyz))  # the last of a column, its highest, stays
+        return top
 
     @cached_property
     def covered(self) -> NDArray:
-        """(ny, nx) bool, columns that have a voxel."""
+        """Columns that have a voxel, (ny, nx) bool."""
         return self.top >= 0
 
     @cached_property
     def height(self) -> NDArray:
-        """(ny, nx) float32, upper side of the topmost voxel above the ground, metres; 0 where
-        there is none."""
+        """Top of the topmost voxel above the ground, metres, 0 without voxels, (ny, nx) float32."""
         levels = (
             np.where(self.covered, self.xyz[self.top, 2] + 1, 0)
             if len(self)
@@ -80,31 +82,30 @@ class Patch:
 
     @cached_property
     def cover(self) -> NDArray:
-        """(ny, nx) uint8, class of the topmost voxel, 0 where there is none."""
+        """Class of the topmost voxel, 0 without voxels, (ny, nx) uint8."""
         if not len(self):
             return np.zeros(self.frame.shape, np.uint8)
         return np.where(self.covered, self.semantic[self.top], 0).astype(np.uint8)
 
     @cached_property
     def colour(self) -> NDArray | None:
-        """(ny, nx, 3) uint8, colour of the topmost voxel, 0 where there is none; None without
-        colours."""
+        """Colour of the topmost voxel, 0 without voxels, (ny, nx, 3) uint8; None if unknown."""
         if self.splats is None:
             return None
-        from earthgen.voxels.tile import colours
+        from earthgen.voxels.splat_math import base_colours
 
-        found = np.zeros((*self.frame.shape, 3), np.uint8)
-        found[self.covered] = colours(self.splats.sh[self.top[self.covered]])
-        return found
+        rgb = np.zeros((*self.frame.shape, 3), np.uint8)
+        rgb[self.covered] = base_colours(self.splats.sh[self.top[self.covered]])
+        return rgb
 
     def only(self, columns: NDArray) -> Patch:
-        """The patch with fewer valid columns: `columns` is (ny, nx) bool."""
+        """Return the patch with only some of its columns valid, (ny, nx) bool."""
         return Patch(
             self.frame, self.ground, self.xyz, self.semantic, self.splats, self.valid & columns
         )
 
     def seen(self) -> Patch:
-        """The patch without the voxels of columns that are not valid."""
+        """Return the patch without the voxels of columns that are not valid."""
         if bool(self.valid.all()):
             return self
         keep = self.valid[self.rows]
@@ -115,7 +116,7 @@ class Patch:
 
 
 def patch_of_crop(crop: Crop) -> Patch:
-    """A crop of a scene; its Gaussians are `plain_splats` in the colours of its voxels."""
+    """Make a patch of a crop, with `plain_splats` in the colours of its voxels."""
     bare = Patch(crop.frame, crop.ground, crop.xyz, crop.semantic, None, crop.valid)
     return Patch(
         crop.frame, crop.ground, crop.xyz, crop.semantic, plain_splats(bare, crop.rgb), crop.valid
@@ -125,8 +126,19 @@ def patch_of_crop(crop: Crop) -> Patch:
 def patch_of_geometry(
     geometry: Geometry, splats: Splats | None, frame: Frame, valid: NDArray
 ) -> Patch:
-    """The part on `frame` of what backends made; voxels outside of the frame's z range are left
-    out."""
+    """Make a patch of the output of backends.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        Voxels and ground on a frame that contains `frame`.
+    splats : Splats | None
+        Their Gaussians.
+    frame : Frame
+        The window; voxels outside its z range are left out.
+    valid : NDArray (ny, nx) bool
+        Columns that are measured.
+    """
     voxels = geometry.voxels
     keep = within(voxels.xyz, frame)
     keep &= (voxels.xyz[:, 2] >= frame.z[0]) & (voxels.xyz[:, 2] < frame.z[1])
@@ -142,10 +154,10 @@ def patch_of_geometry(
 
 
 def plain_geometry(patch: Patch) -> Geometry:
-    """Open sides, normals and offsets of a patch by its voxels alone, by one rule for all patches.
+    """Compute open sides, normals and offsets of a patch from its voxels alone, by one rule.
 
-    Columns count as solid up to their topmost voxel, and beyond the window the surface goes on as
-    it ends. What is below an overhang is not seen as open.
+    Columns count as solid up to their topmost voxel, and the surface continues beyond the window as
+    it ends. The voxels below an overhang do not count as open.
     """
     frame, pad = patch.frame, NORMAL_RADIUS
     low = min(int(patch.xyz[:, 2].min()) if len(patch) else -1, -1)
@@ -179,10 +191,18 @@ def plain_geometry(patch: Patch) -> Geometry:
 
 
 def plain_splats(patch: Patch, rgb: NDArray) -> Splats:
-    """Discs that cover the surface, in (n, 3) colours from 0 to 255; by the voxels alone."""
+    """Make discs that cover the surface, from the voxels alone.
+
+    Parameters
+    ----------
+    patch : Patch
+        The voxels.
+    rgb : NDArray (n, 3)
+        Their colours, 0 to 255.
+    """
     return surface_splats(plain_geometry(patch), rgb)
 
 
 def buildings(cover: NDArray) -> NDArray:
-    """Where a cover is building."""
+    """Return where class codes are building, as bool."""
     return np.asarray(cover == codes()["building"])

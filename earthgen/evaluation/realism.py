@@ -1,5 +1,4 @@
-"""Realism: how far the features of made patches are from those of true ones, by geometry and by
-pictures."""
+"""Realism: distances between the features of made and true patches, by geometry and by pictures."""
 
 from __future__ import annotations
 
@@ -18,62 +17,84 @@ from earthgen.evaluation.distances import (
     median_distance,
     polynomial,
 )
-from earthgen.evaluation.geometry_features import geometry_features, standardised
+from earthgen.evaluation.geometry_features import geometry_features, standardise
 from earthgen.evaluation.patch import Patch
 
 LEAST = 4
-"""Patches from which distances are taken at all; far more make them worth something."""
+"""Least number of patches for a distance; reliable distances need many more."""
 
 KINDS = ("geometry", "clay_above", "clay_oblique", "colour_above")
-"""Sets of features: statistics of the geometry; pictures of geometry and classes; pictures in
+"""Sets of features: statistics of the geometry, pictures of geometry and classes, and pictures in
 colour."""
 
 Features = dict[str, NDArray]
-"""Of one patch (d,) or of several (n, d), by kind; a kind is left out where it cannot be had."""
+"""(d,) of one patch or (n, d) of several, by kind; a kind may be missing."""
 
 
 def features_of(patch: Patch, known: NDArray | None, images: bool) -> Features:
-    """All features of one patch.
+    """Compute all features of one patch.
 
-    known : (ny, nx) bool, the columns whose colours are compared, None for none; images : whether
-        pictures are compared
+    Parameters
+    ----------
+    patch : Patch
+        The patch.
+    known : NDArray (ny, nx) bool | None
+        Columns whose colours are compared, None for none of them.
+    images : bool
+        Whether pictures are compared.
     """
-    found: Features = {"geometry": geometry_features(patch)}
+    features: Features = {"geometry": geometry_features(patch)}
     if images:
         from earthgen.evaluation.views import clay, picture, views
         from earthgen.models.image_features import image_features
 
         cameras, shaded = views(patch), clay(patch)
         for name, camera in cameras.items():
-            found[f"clay_{name}"] = image_features([picture(patch, shaded, camera)])[0]
+            features[f"clay_{name}"] = image_features([picture(patch, shaded, camera)])[0]
         if known is not None and patch.splats is not None:
             part = picture(patch.only(known), patch.splats, cameras["above"])
-            found["colour_above"] = image_features([part])[0]
-    return found
+            features["colour_above"] = image_features([part])[0]
+    return features
 
 
-def stacked(rows: Sequence[Features]) -> Features:
-    """(n, d) by kind, of those kinds that at least one patch has."""
-    found = {kind: [row[kind] for row in rows if kind in row] for kind in KINDS}
-    return {kind: np.stack(values) for kind, values in found.items() if values}
+def stack_features(rows: Sequence[Features]) -> Features:
+    """Stack features of patches to (n, d) by kind, without kinds that no patch has."""
+    values = {kind: [row[kind] for row in rows if kind in row] for kind in KINDS}
+    return {kind: np.stack(each) for kind, each in values.items() if each}
 
 
 def realism(rows: Sequence[Features], truth: Features) -> dict[str, Any]:
-    """Distances by kind: KIND_frechet, and KIND_kernel with its interval; kinds of which too few
-    are known left out.
+    """Compute the distances of made patches from the truth.
 
-    Geometry is compared in units of the truth's deviations, by a Gaussian kernel as wide as the
-    median distance of true patches; pictures by the polynomial kernel of KID.
+    They are called KIND_frechet and KIND_kernel (with its interval) for each kind of features.
+    Kinds with too few patches are left out.
+
+    Geometry is normalised by the deviations of the truth and compared by a Gaussian kernel with the
+    median distance of true patches as its bandwidth; pictures are compared by the polynomial kernel
+    of KID.
+
+    Parameters
+    ----------
+    rows : Sequence[Features]
+        Features of each made patch.
+    truth : Features
+        Features of all true patches.
     """
-    return _distances(stacked(rows), truth, truth)
+    return _distances(stack_features(rows), truth, truth)
 
 
-def halves(truth: Features, seed: int) -> dict[str, Any]:
-    """The same distances between two halves of the truth, drawn from the seed: what no backend can
-    get below.
+def truth_halves(truth: Features, seed: int) -> dict[str, Any]:
+    """Compute the same distances between two halves of the truth, which no backend can beat.
 
-    The halves are half as many patches, so their Frechet distance is larger than that of as many as
-    backends have.
+    The halves have half as many patches, so their Fréchet distance is larger than that of as many
+    patches as backends have.
+
+    Parameters
+    ----------
+    truth : Features
+        Features of all true patches.
+    seed : int
+        Key of the draw of the halves.
     """
     one, other = {}, {}
     for kind, values in truth.items():
@@ -91,7 +112,7 @@ def _distances(made: Features, true: Features, scale: Features) -> dict[str, Any
         a, b = made[kind], true[kind]
         kernel: Kernel = polynomial
         if kind == "geometry":
-            a, b, whole = (standardised(values, scale[kind]) for values in (a, b, scale[kind]))
+            a, b, whole = (standardise(values, scale[kind]) for values in (a, b, scale[kind]))
             kernel = gaussian(median_distance(whole))
         out[f"{kind}_frechet"] = frechet(a, b)
         out[f"{kind}_kernel"] = asdict(kernel_distance(a, b, kernel))

@@ -1,5 +1,6 @@
-"""What the parts of a set of weights give back of held-out crops: StructVAE, TexVAE, both stages
-of StructFM."""
+"""Reconstruction of held-out crops by the parts of a set of weights: StructVAE, TexVAE, and both
+stages of StructFM.
+"""
 
 from __future__ import annotations
 
@@ -26,25 +27,25 @@ from earthgen.sparse.sites import Place, Sites, make_sites
 from earthgen.splats.metrics import psnr, ssim
 from earthgen.splats.raster.rendering import rasterize
 
-PAPER = {
+PAPER_FIGURES = {
     "struct-vae": {"accuracy": 0.971},
     "tex-vae": {"psnr": 19.49, "l1": 0.056},
     "struct-flow, image": {"iou_cells": 0.861, "iou": 0.254},
 }
-"""The paper's figures (arXiv 2507.16535), on other data: accuracy over its training set, views
-of its held-out scenes, mIoU under the image condition on its training data."""
+"""Figures of the paper (arXiv 2507.16535), on other data: accuracy over its training set, views of
+its held-out scenes, and mIoU under the image condition on its training data."""
 
-KNOWN = 0.5
-"""Share of a crop's columns whose colour is known, from which its colours are compared."""
+LEAST_COLOURED = 0.5
+"""Least share of a crop's columns with known colour for its colours to be compared."""
 
 VIEW_PIXELS = 128
-"""Pixels an edge of the views that TexVAE is compared in."""
+"""Edge of the views that TexVAE is compared in, pixels."""
 
 Step = Callable[[str], None]
 
 
 def sites_of(crop: Crop) -> tuple[Sites, Tensor]:
-    """The voxels of a crop, and (n,) int64: the row of the crop for each of them."""
+    """Return the voxels of a crop, and (n,) int64: the row of the crop for each of them."""
     rows = np.column_stack([np.zeros(len(crop), np.int32), crop.local]).astype(np.int64)
     return make_sites(torch.from_numpy(rows), place=Place.of(crop.frame))
 
@@ -52,15 +53,19 @@ def sites_of(crop: Crop) -> tuple[Sites, Tensor]:
 def struct_vae(
     model: StructVAE, crops: Sequence[Crop], step: Step
 ) -> tuple[dict[str, float], list[Patch]]:
-    """Figures over all crops together, and what is given back of each.
+    """Measure StructVAE on crops.
 
-    accuracy : share of candidate voxels, at all levels, that are classified right where the level
-        before is true
-    iou, f1 : of the voxels given back without any help; iou_cells, f1_cells : of the cells of the
-        latent's size that
-        they lie in
-    class_right : share of the voxels in both that have the right class; holes : share of columns
-        that lost all voxels
+    Returns
+    -------
+    tuple[dict[str, float], list[Patch]]
+        Figures over all crops together, and the reconstruction of each crop.
+
+        - accuracy: share of candidate voxels, at all levels, that are classified correctly given
+          the true level before
+        - iou, f1: of the voxels decoded without the truth; iou_cells, f1_cells: of the cells of
+          the latent's size that they lie in
+        - class_right: share of the voxels in both that have the right class
+        - holes: share of columns that lost all voxels
     """
     right = candidates = holes = columns = named = alike = 0
     fine, cells, made = Overlap(), Overlap(), []
@@ -78,8 +83,8 @@ def struct_vae(
             stride = model.config.stride
             fine += _overlap(free.sites, sites)
             cells += _overlap(free.sites.parents(stride), sites.parents(stride))
-            found = agreement(free.sites, sites)
-            holes, columns = holes + found.holes, columns + found.columns
+            missing = agreement(free.sites, sites)
+            holes, columns = holes + missing.holes, columns + missing.columns
             codes = (
                 free.semantic()
                 if free.classes is not None
@@ -102,13 +107,13 @@ def struct_vae(
     }, made
 
 
-def _overlap(found: Sites, true: Sites) -> Overlap:
-    both = int((found.rows(true.coordinates) >= 0).sum())
-    return Overlap(both, len(found) - both, len(true) - both)
+def _overlap(predicted: Sites, true: Sites) -> Overlap:
+    both = int((predicted.rows(true.coordinates) >= 0).sum())
+    return Overlap(both, len(predicted) - both, len(true) - both)
 
 
 def patch_of_sites(sites: Sites, semantic: Tensor, crop: Crop) -> Patch:
-    """Voxels that a model gave for a crop, as a patch without colours."""
+    """Make a patch without colours of the voxels that a model made for a crop."""
     origin = np.array([crop.frame.x[0], crop.frame.y[0], crop.frame.z[0]])
     xyz = (sites.coordinates[:, 1:].numpy().astype(np.int64) + origin).astype(np.int32)
     order = np.lexsort((xyz[:, 2], xyz[:, 0], xyz[:, 1]))
@@ -125,21 +130,26 @@ def patch_of_sites(sites: Sites, semantic: Tensor, crop: Crop) -> Patch:
 def tex_vae(
     model: TexVAE, crops: Sequence[Crop], step: Step
 ) -> tuple[dict[str, float], list[tuple[Any, Any]]]:
-    """Figures over the crops whose colours are known, and pairs of pictures (truth, given back),
-    both from above.
+    """Measure TexVAE on the crops with known colours.
 
     The truth is the crop's voxels as plain discs in their own colours. Views are one from above and
     four around.
 
-    psnr : dB, and l1 : of colours in [0, 1], over pixels where the truth has a surface; means over
-        views
-    ssim : over whole views; views : how many
+    Returns
+    -------
+    tuple[dict[str, float], list[tuple[Any, Any]]]
+        Figures, and pairs of pictures from above: truth, reconstruction.
+
+        - psnr (dB) and l1: of colours in [0, 1], over pixels where the truth has a surface; means
+          over views
+        - ssim: over whole views
+        - views: their number
     """
-    found: dict[str, list[float]] = {"psnr": [], "l1": [], "ssim": []}
+    scores: dict[str, list[float]] = {"psnr": [], "l1": [], "ssim": []}
     shown = []
     with torch.no_grad():
         for crop in crops:
-            if crop.image_known[crop.valid].mean() >= KNOWN:
+            if crop.image_known[crop.valid].mean() >= LEAST_COLOURED:
                 truth = patch_of_crop(crop)
                 sites, order = sites_of(crop)
                 normal = torch.from_numpy(crop.normal)[order]
@@ -156,30 +166,30 @@ def tex_vae(
                     true = draw(truth, truth.splats, camera)
                     made = rasterize(splats, camera, background=(0.5, 0.5, 0.5)).rgb.clamp(0, 1)
                     want, mask = true.rgb.clamp(0, 1), true.alpha > 0.5
-                    found["psnr"].append(float(psnr(made, want, mask=mask)))
-                    found["l1"].append(float((made - want).abs()[mask].mean()))
-                    found["ssim"].append(float(ssim(made, want)))
+                    scores["psnr"].append(float(psnr(made, want, mask=mask)))
+                    scores["l1"].append(float((made - want).abs()[mask].mean()))
+                    scores["ssim"].append(float(ssim(made, want)))
                     if number == 0:
                         shown.append((to_bytes(want), to_bytes(made)))
             step("TexVAE")
     figures = {
-        name: float(np.mean(values)) if values else float("nan") for name, values in found.items()
+        name: float(np.mean(values)) if values else float("nan") for name, values in scores.items()
     }
-    return {**figures, "views": float(len(found["psnr"]))}, shown
+    return {**figures, "views": float(len(scores["psnr"]))}, shown
 
 
-SETS: dict[str, tuple[str, ...]] = {
+CONDITION_SETS: dict[str, tuple[str, ...]] = {
     "semantics": ("semantics",),
     "semantics and height": ("semantics", "height"),
     "image": ("image",),
     "nothing": (),
 }
-"""Conditions that StructFM is measured under. A learned backend gives it a height map, its own
-or a measured one."""
+"""Conditions that StructFM is measured under. A learned backend gives it a height map:
+its own, or a measured one."""
 
 
 def conditions_of(crop: Crop, names: Sequence[str]) -> Conditions:
-    """The named conditions of a crop, as models take them."""
+    """Return the named conditions of a crop in the form of the models."""
     given: dict[str, Any] = {}
     if "semantics" in names:
         given["semantics"] = [crop.cover]
@@ -202,14 +212,38 @@ def struct_flow(
     guidance: float,
     step: Step,
 ) -> tuple[dict[str, float], list[Patch]]:
-    """Figures of both stages in a row under some conditions, and what was made of each crop.
+    """Measure both stages of StructFM in sequence under some conditions.
 
-    iou_cells : of active cells after the first stage, iou_refined : after the second; iou : of
-        voxels, after the
-        decoder of StructVAE. Means over crops, as the paper's mIoU
-    right_cells : IoU of voxels where the true cells are given to the second stage
+    Parameters
+    ----------
+    coarse, fine : StructCoarse, StructFine
+        The two stages.
+    vae : StructVAE
+        Decodes their latents.
+    crops : Sequence[Crop]
+        The truth.
+    names : Sequence[str]
+        Names of the conditions.
+    seed : int
+        Key of the noise.
+    steps : int
+        Number of sampling steps.
+    guidance : float
+        Weight of classifier-free guidance, 1 for none.
+    step : Callable[[str], None]
+        Called after each crop.
+
+    Returns
+    -------
+    tuple[dict[str, float], list[Patch]]
+        Figures, and the patch made for each crop. The figures are means over crops, as the paper's
+        mIoU.
+
+        - iou_cells: of active cells after the first stage; iou_refined: after the second
+        - iou: of voxels, after the decoder of StructVAE
+        - right_cells: of voxels if the second stage gets the true cells
     """
-    found: dict[str, list[float]] = {
+    scores: dict[str, list[float]] = {
         "iou_cells": [],
         "iou_refined": [],
         "iou": [],
@@ -217,7 +251,7 @@ def struct_flow(
     }
     made = []
     for crop in crops:
-        if "image" in names and crop.image_known[crop.valid].mean() < KNOWN:
+        if "image" in names and crop.image_known[crop.valid].mean() < LEAST_COLOURED:
             step("StructFM")
             continue
         sites, _ = sites_of(crop)
@@ -231,17 +265,17 @@ def struct_flow(
             noise = place_noise(Noise(seed).of_stage("evaluation").stream("coarse"), grid, 1)
             state = sample(coarse.flow, predict, noise, steps=steps)
             cells = grid.select(state[:, 0] > 0)
-            found["iou_cells"].append(_overlap(cells, true).iou)
+            scores["iou_cells"].append(_overlap(cells, true).iou)
             refined, voxels, classes = _fine(fine, vae, cells, conditions, seed, steps, guidance)
-            found["iou_refined"].append(_overlap(refined, true).iou)
-            found["iou"].append(_overlap(voxels, sites).iou)
-            found["right_cells"].append(
+            scores["iou_refined"].append(_overlap(refined, true).iou)
+            scores["iou"].append(_overlap(voxels, sites).iou)
+            scores["right_cells"].append(
                 _overlap(_fine(fine, vae, true, conditions, seed, steps, guidance)[1], sites).iou
             )
         made.append(patch_of_sites(voxels, classes, crop))
         step("StructFM")
     figures = {
-        name: float(np.mean(values)) if values else float("nan") for name, values in found.items()
+        name: float(np.mean(values)) if values else float("nan") for name, values in scores.items()
     }
     return {**figures, "crops": float(len(made))}, made
 
@@ -255,12 +289,12 @@ def _fine(
     steps: int,
     guidance: float,
 ) -> tuple[Sites, Sites, Tensor]:
-    """(cells that stay, voxels, their classes) of some active cells."""
+    """Return (cells that stay, voxels, their classes) of some active cells."""
     from earthgen.sparse import SparseTensor
 
     if not len(cells):
-        none = make_sites(torch.zeros((0, 4), dtype=torch.int64), place=cells.place)[0]
-        return cells, none, torch.zeros(0, dtype=torch.uint8)
+        empty = make_sites(torch.zeros((0, 4), dtype=torch.int64), place=cells.place)[0]
+        return cells, empty, torch.zeros(0, dtype=torch.uint8)
     free = fine.condition(conditions.hidden(), cells) if guidance != 1 else None
     predict = fine.predictor(cells, fine.condition(conditions, cells), free, guidance)
     noise = place_noise(Noise(seed).of_stage("evaluation").stream("fine"), cells, fine.channels)
@@ -276,10 +310,12 @@ def _fine(
 
 
 def steps_of(weights: WeightSet, crops: int) -> int:
-    """How many steps of progress `measure` has."""
+    """Return the number of progress steps of `measure`."""
     have = set(weights.parts)
     count = ("struct-vae" in have) + ("tex-vae" in have)
-    return crops * (count + len(SETS) * ({"struct-vae", "struct-coarse", "struct-fine"} <= have))
+    return crops * (
+        count + len(CONDITION_SETS) * ({"struct-vae", "struct-coarse", "struct-fine"} <= have)
+    )
 
 
 def measure(
@@ -291,8 +327,25 @@ def measure(
     guidance: float,
     step: Step,
 ) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]], list[str]]:
-    """(figures by part, a dict of pictures for each crop shown, notes about what could not be
-    measured)."""
+    """Measure all parts of a set of weights.
+
+    Parameters
+    ----------
+    weights : WeightSet
+        The weights.
+    crops : Sequence[Crop]
+        The truth.
+    seed, sampling_steps, guidance
+        As in `struct_flow`.
+    step : Callable[[str], None]
+        Called after each crop and part.
+
+    Returns
+    -------
+    tuple[dict, list, list[str]]
+        Figures by part, a dict of pictures for each crop shown, and notes about what could not be
+        measured.
+    """
     figures: dict[str, dict[str, float]] = {}
     shown: list[dict[str, Any]] = []
     notes: list[str] = []
@@ -308,7 +361,8 @@ def measure(
             shown += [{"colours": true, "TexVAE": made_} for true, made_ in pairs[:4]]
         else:
             notes.append(
-                f"TexVAE takes {tex.config.inputs} channels a voxel, of which the dataset has 18: not measured"
+                f"TexVAE is not measured: it takes {tex.config.inputs} channels per voxel, and "
+                "datasets have 18"
             )
     if vae is not None and {"struct-coarse", "struct-fine"} <= set(weights.parts):
         coarse: Any = weights.load("struct-coarse")
@@ -317,10 +371,11 @@ def measure(
         fit = [crop for crop in crops if all(getattr(crop.frame, a)[0] % size == 0 for a in "xyz")]
         if len(fit) < len(crops):
             notes.append(
-                f"StructFM was measured on the {len(fit)} crops that begin at multiples of {size} voxels"
+                f"StructFM was measured on the {len(fit)} crops that begin at multiples of {size} "
+                "voxels"
             )
-        for name, names in SETS.items():
-            found, made = struct_flow(
+        for name, names in CONDITION_SETS.items():
+            scores, made = struct_flow(
                 coarse,
                 fine,
                 vae,
@@ -334,7 +389,7 @@ def measure(
             if not made:
                 notes.append(f"StructFM under {name}: no crop has this condition")
                 continue
-            figures[f"struct-flow, {name}"] = found
+            figures[f"struct-flow, {name}"] = scores
             if name == "semantics":
                 for crop, patch in list(zip(fit, made, strict=True))[:4]:
                     shown.append(

@@ -1,4 +1,4 @@
-"""What an evaluation can be told, and what it is done on; loads no torch."""
+"""Settings of an evaluation, and the crops and backends that they select. Loads no torch."""
 
 from __future__ import annotations
 
@@ -9,45 +9,63 @@ from typing import Any
 
 import numpy as np
 
-from earthgen import plugins as plugin_module
 from earthgen.dataset.crop import CELL
 from earthgen.dataset.crop_sampler import GRADES, Crops, open_crops
 from earthgen.dataset.scene import Scene, scenes_in
 from earthgen.errors import CropError, JobError, UnknownNameError
 from earthgen.evaluation.baselines import BASELINES
+from earthgen.plugins import Plugins
 from geo_io.errors import nearest_name
 
 RULES = "procedural"
+"""Name of the rule-based backend."""
 
 SIZE = 64
-"""Columns along an edge of a crop where no weights say otherwise."""
+"""Edge of a crop without weights, columns."""
 
 LEAST_VALID = 0.5
-"""Share of a crop's columns that have data: small places are rarely full."""
+"""Least share of a crop's columns with data. Small places rarely have data everywhere."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured, and on what.
+    """What is measured, and on which crops.
 
     Attributes
     ----------
-    data : a folder of scenes, of `earthgen dataset build`
-    weights : a set of weights; None takes those that the package comes with, where it does
-    learned : whether weights are measured; without, rules and baselines alone
-    preset : that the weights have to be of; None takes what they are
-    places : names of scenes; empty takes all that have something held out
-    backends : baselines, or geometries of plugins as GEOMETRY or GEOMETRY+TEXTURE; empty takes all
-        that can be measured
-    crops : how many, spread evenly over the places
-    size : columns along an edge of a crop; None takes the preset's, or SIZE
-    seed : of the choice of crops, and of the worlds; `seeds` of them are compared for diversity
-    borders : places across borders of windows that are looked at, for each distance of windows; 0
-        for none
-    grades : licence grades of scenes
-    images : whether pictures are compared by the image network
-    steps, guidance : of sampling StructFM by itself
-    options : of learned backends, by "geometry" and "texture"
+    data : Path
+        Folder of scenes from `earthgen dataset build`.
+    weights : Path | None
+        Folder of a set of weights; by default those of the package, if there are any.
+    learned : bool
+        Whether weights are measured; otherwise only rules and baselines are.
+    preset : str | None
+        Preset that the weights must have.
+    places : tuple[str, ...]
+        Names of scenes; empty for all with a held-out part.
+    backends : tuple[str, ...]
+        Baselines, or geometries of plugins as GEOMETRY or GEOMETRY+TEXTURE; empty for all that can
+        be measured.
+    crops : int
+        Number of crops, spread evenly over the places.
+    size : int | None
+        Edge of a crop, columns; by default that of the weights' preset, or `SIZE`.
+    seed : int
+        Key of the choice of crops, and seed of the worlds.
+    seeds : int
+        Number of seeds that are compared for diversity.
+    borders : int
+        Number of areas across borders of windows, for each distance of windows; 0 for none.
+    grades : tuple[str, ...]
+        Licence grades of scenes.
+    images : bool
+        Whether pictures are compared by the image network.
+    steps : int
+        Number of sampling steps of StructFM by itself.
+    guidance : float
+        Guidance of StructFM by itself.
+    options : Mapping[str, mapping]
+        Options of learned backends, by "geometry" and "texture".
     """
 
     data: Path
@@ -70,25 +88,33 @@ class Settings:
     def __post_init__(self) -> None:
         if self.weights is not None and not self.learned:
             raise JobError(
-                f"weights {self.weights} are given, and no weights are to be measured",
+                f"weights {self.weights} are given, but no weights are to be measured",
                 "leave one of both out",
             )
         if self.crops < 1 or self.seeds < 1 or self.steps < 1 or self.borders < 0:
             raise JobError(
-                f"{self.crops} crops, {self.seeds} seeds and {self.steps} steps measure nothing",
+                f"{self.crops} crops, {self.seeds} seeds, {self.steps} steps and {self.borders} "
+                "borders are out of range",
                 "give positive numbers",
             )
         if self.size is not None and (self.size < 2 * CELL or self.size % CELL):
             raise JobError(
-                f"crops of {self.size} columns are none",
+                f"a crop size of {self.size} columns is out of range",
                 f"give a multiple of {CELL}, at least {2 * CELL}",
             )
 
 
-def held_out(settings: Settings, size: int, voxel_size: float | None) -> Crops:
-    """All crops of what is held out of the places.
+def held_out_crops(settings: Settings, size: int, voxel_size: float | None) -> Crops:
+    """Open all held-out crops of the places.
 
-    voxel_size : that the dataset must have, metres; None takes what it has
+    Parameters
+    ----------
+    settings : Settings
+        The settings.
+    size : int
+        Edge of a crop, columns.
+    voxel_size : float | None
+        Voxel size that the dataset must have, metres.
 
     Raises
     ------
@@ -97,14 +123,14 @@ def held_out(settings: Settings, size: int, voxel_size: float | None) -> Crops:
     CropError
         if nothing is held out there
     StoreError, FrameError
-        as of `open_crops`
+        as `open_crops`
     """
     scenes = scenes_in(settings.data)
-    known = {scene.info.name for scene in scenes}
+    existing = {scene.info.name for scene in scenes}
     for name in settings.places:
-        if name not in known:
+        if name not in existing:
             raise JobError(
-                f"there is no scene {name!r} in {settings.data}{nearest_name(name, known)}",
+                f"there is no scene {name!r} in {settings.data}{nearest_name(name, existing)}",
                 "`earthgen dataset inspect` lists them",
             )
     try:
@@ -120,40 +146,64 @@ def held_out(settings: Settings, size: int, voxel_size: float | None) -> Crops:
     except CropError as error:
         where = f"{', '.join(settings.places)} of " if settings.places else ""
         raise CropError(
-            f"no crop of {size} columns lies in what is held out of {where}{settings.data}",
-            "hold places out with `earthgen dataset split`, or take smaller crops with --size",
+            f"no crop of {size} columns lies in the held-out areas of {where}{settings.data}",
+            "hold places out with `earthgen dataset split`, or use smaller crops with --size",
         ) from error
 
 
-def chosen(crops: Crops, count: int, seed: int) -> list[int]:
-    """Numbers of `count` crops: one of each scene in turn, in an order drawn from the seed
-    within each; sorted."""
+def choose_crops(crops: Crops, count: int, seed: int) -> list[int]:
+    """Choose crops: one of each scene in turn, in a random order within each scene.
+
+    Parameters
+    ----------
+    crops : Crops
+        All crops.
+    count : int
+        Number of crops to choose.
+    seed : int
+        Key of the order.
+
+    Returns
+    -------
+    list[int]
+        Sorted numbers of crops.
+    """
     random = np.random.default_rng([seed, 0x6576616C])
     queues = [
         random.permutation(np.flatnonzero(crops.windows[:, 0] == n))
         for n in range(len(crops.scenes))
     ]
-    found: list[int] = []
+    numbers: list[int] = []
     for turn in range(max(map(len, queues))):
-        found += [int(queue[turn]) for queue in queues if turn < len(queue)]
-    return sorted(found[:count])
+        numbers += [int(queue[turn]) for queue in queues if turn < len(queue)]
+    return sorted(numbers[:count])
 
 
-def by_scene(crops: Crops, numbers: list[int]) -> dict[str, tuple[Scene, list[int]]]:
-    """Scene, and places in `numbers`, by the scene's name."""
-    found: dict[str, tuple[Scene, list[int]]] = {}
+def places_by_scene(crops: Crops, numbers: list[int]) -> dict[str, tuple[Scene, list[int]]]:
+    """Return each scene with the positions of its crops in `numbers`, by the scene's name."""
+    places: dict[str, tuple[Scene, list[int]]] = {}
     for place, number in enumerate(numbers):
         scene = crops.where(number)[0]
-        found.setdefault(scene.info.name, (scene, []))[1].append(place)
-    return found
+        places.setdefault(scene.info.name, (scene, []))[1].append(place)
+    return places
 
 
-def backends_of(settings: Settings, plugins: plugin_module.Plugins, parts: set[str]) -> list[str]:
-    """The backends to measure, checked.
+def choose_backends(settings: Settings, plugins: Plugins, parts: set[str]) -> list[str]:
+    """Return the names of the backends to measure.
 
-    parts : of the weights
+    Parameters
+    ----------
+    settings : Settings
+        The settings.
+    plugins : Plugins
+        Plugins that offer backends.
+    parts : set[str]
+        Parts of the weights.
 
-    Raises UnknownNameError for one that is neither a baseline nor offered by a plugin.
+    Raises
+    ------
+    UnknownNameError
+        if a name is neither a baseline nor offered by a plugin
     """
     offers = {kind: plugins.offers(kind) for kind in ("geometry", "texture")}
     if not settings.backends:
@@ -177,7 +227,7 @@ def backends_of(settings: Settings, plugins: plugin_module.Plugins, parts: set[s
             ):
                 every = {*offers[kind], *(BASELINES if kind == "geometry" else ())}
                 raise UnknownNameError(
-                    f"there is no {kind} {name!r} to measure{nearest_name(name, every)}",
-                    f"there are {', '.join(sorted(every))}",
+                    f"unknown {kind} {name!r}{nearest_name(name, every)}",
+                    f"give one of {', '.join(sorted(every))}",
                 )
     return list(dict.fromkeys(settings.backends))

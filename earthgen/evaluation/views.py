@@ -1,9 +1,6 @@
-"""Pictures of patches: the few fixed views by which worlds are compared, drawn from their
-Gaussians."""
+"""Pictures of patches in a few fixed views, by which worlds are compared."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,26 +17,33 @@ from geo_io.frame import Frame
 from geo_io.legend import palette
 
 PIXELS = 224
-"""Pixels an edge: what the image network wants."""
+"""Edge of a picture, pixels, which the image network requires."""
 
 BACKGROUND = (0.5, 0.5, 0.5)
-"""Grey: neither the dark of a shadow nor the light of a roof."""
+"""Grey, which is neither as dark as shadows nor as light as roofs."""
 
 OBLIQUE = (200.0, 40.0)
-"""Azimuth and elevation of the oblique view, degrees clockwise from north and above the horizon,
-as in previews."""
+"""Azimuth and elevation of the oblique view, degrees clockwise from north and above the horizon, as
+in previews."""
 
 SUN = (-0.5, 0.5, 0.707)
-"""Towards the light of clay: east, north, up."""
+"""Direction to the light of clay renderings: east, north, up."""
 
 ABOVE = 1000.0
-"""Metres above the ground that cameras stand; they are orthographic, so nothing depends on it."""
+"""Height of the cameras above the ground, metres. It has no effect: they are orthographic."""
 
 
 def view_from_above(frame: Frame, middle: float, pixels: int = PIXELS) -> Camera:
-    """North up, a map of the frame.
+    """Return a camera that sees a map of the frame, north up.
 
-    middle : height of the ground, metres
+    Parameters
+    ----------
+    frame : Frame
+        The area.
+    middle : float
+        Height of the ground, metres.
+    pixels : int
+        Edge of the picture.
     """
     edge = max(frame.nx, frame.ny) * frame.voxel_size
     return map_view(
@@ -54,8 +58,21 @@ def oblique_view(
     azimuth: float = OBLIQUE[0],
     elevation: float = OBLIQUE[1],
 ) -> Camera:
-    """Orthographic, with the frame's columns in the picture, those high above the ground cut off
-    in the back."""
+    """Return an oblique, orthographic camera.
+
+    It sees all columns of the frame; tall ones at the back may be cut off.
+
+    Parameters
+    ----------
+    frame : Frame
+        The area.
+    middle : float
+        Height of the ground, metres.
+    pixels : int
+        Edge of the picture.
+    azimuth, elevation : float
+        As in `OBLIQUE`, degrees.
+    """
     a, e = np.radians([azimuth, elevation])
     left, bottom, right, top = frame.bounds
     centre = np.array([(left + right) / 2, (bottom + top) / 2, middle])
@@ -73,8 +90,10 @@ def oblique_view(
 
 
 def views(patch: Patch, pixels: int = PIXELS) -> dict[str, Camera]:
-    """The views that pictures are compared in, by name. They depend on the frame and its ground
-    alone."""
+    """Return the cameras that pictures are compared in, by name.
+
+    They depend only on the frame and its ground.
+    """
     middle = float(np.median(patch.ground))
     return {
         "above": view_from_above(patch.frame, middle, pixels),
@@ -83,8 +102,9 @@ def views(patch: Patch, pixels: int = PIXELS) -> dict[str, Camera]:
 
 
 def around(patch: Patch, pixels: int, count: int = 4) -> list[Camera]:
-    """From above, and `count` oblique views around: what reconstructed Gaussians are compared
-    in."""
+    """Return a camera from above and `count` oblique ones around, which reconstructed Gaussians are
+    compared in.
+    """
     middle = float(np.median(patch.ground))
     turns = [OBLIQUE[0] + 360.0 * number / count for number in range(count)]
     return [
@@ -94,8 +114,7 @@ def around(patch: Patch, pixels: int, count: int = 4) -> list[Camera]:
 
 
 def clay(patch: Patch) -> Splats:
-    """Gaussians that show the geometry and the classes alone: colours of the legend, shaded by
-    one rule."""
+    """Make Gaussians that show only geometry and classes: in the colours of the legend, shaded."""
     geometry = plain_geometry(patch)
     light = np.clip(geometry.normal @ np.array(SUN, np.float32), 0, 1)
     colour = palette()[patch.semantic].astype(np.float32)
@@ -103,12 +122,12 @@ def clay(patch: Patch) -> Splats:
 
 
 def draw(patch: Patch, splats: Splats, camera: Camera) -> Rendering:
-    """What a camera sees of the valid columns of a patch."""
+    """Render the valid columns of a patch."""
     keep = patch.valid[patch.rows]
     rows = np.flatnonzero(keep)
-    none = np.zeros(len(rows), np.uint8)
+    zeros = np.zeros(len(rows), np.uint8)
     voxels = Voxels(
-        patch.frame, patch.xyz[rows], patch.semantic[rows], none, none.astype(np.uint32)
+        patch.frame, patch.xyz[rows], patch.semantic[rows], zeros, zeros.astype(np.uint32)
     )
     return render(
         from_voxels(voxels, splats.take(rows), patch.ground), camera, background=BACKGROUND
@@ -116,19 +135,10 @@ def draw(patch: Patch, splats: Splats, camera: Camera) -> Rendering:
 
 
 def picture(patch: Patch, splats: Splats, camera: Camera) -> NDArray:
-    """(h, w, 3) uint8 sRGB."""
+    """Render the valid columns of a patch as (h, w, 3) uint8 sRGB."""
     return to_bytes(draw(patch, splats, camera).rgb)
 
 
 def to_bytes(rgb: torch.Tensor) -> NDArray:
-    """(h, w, 3) uint8 of float sRGB."""
+    """Convert float sRGB to (h, w, 3) uint8."""
     return np.asarray((rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
-
-
-def pictures(patches: Sequence[Patch], name: str, *, colour: bool) -> list[NDArray]:
-    """One view of each patch, in its own colours or as clay."""
-    found = []
-    for patch in patches:
-        splats = patch.splats if colour and patch.splats is not None else clay(patch)
-        found.append(picture(patch, splats, views(patch)[name]))
-    return found

@@ -1,38 +1,50 @@
-"""Which set of weights an evaluation measures: what is given, else what the package comes with."""
+"""The set of weights that an evaluation measures: the given one, or that of the package."""
 
 from __future__ import annotations
 
 from earthgen.dataset.scene import scenes_in
 from earthgen.evaluation.settings import Settings
-from earthgen.models.weights.bundled import shipped_weights
+from earthgen.models.weights.bundled import bundled_weights
 from earthgen.models.weights.card import WeightSet, open_weights
 
 
-def weights_of(settings: Settings) -> tuple[WeightSet | None, list[str]]:
-    """The set to measure, and a line that says why there is none, where nobody asked for that.
+def find_weights(settings: Settings) -> tuple[WeightSet | None, list[str]]:
+    """Open the set of weights to measure.
 
-    Weights that are given have to fit the dataset. Those that the package comes with are left out
-    where the scenes have other voxels: nobody chose them, and rules can be measured all the same.
+    Given weights must fit the dataset. Those of the package are skipped if the scenes have another
+    voxel size, because nobody asked for them and rules can still be measured.
 
-    Raises StoreError where there is no scene, else as `open_weights`.
+    Returns
+    -------
+    tuple[WeightSet | None, list[str]]
+        The set, and a line that explains why there is none.
+
+    Raises
+    ------
+    StoreError
+        if there is no scene
+    ModelError
+        if the weights cannot be opened
     """
     if not settings.learned:
         return None, []
-    folder = settings.weights or shipped_weights()
+    folder = settings.weights or bundled_weights()
     if folder is None:
         return None, [
-            "this installation comes without weights, so no learned part is measured: --weights DIR gives a set"
+            "no learned part is measured, because this installation comes without weights; "
+            "--weights DIR gives a set"
         ]
-    found = open_weights(folder, preset_name=settings.preset)
-    made_for = next(iter(found.parts.values())).voxel_size
+    weights = open_weights(folder, preset_name=settings.preset)
+    voxel_size = next(iter(weights.parts.values())).voxel_size
     sizes = {
         scene.frame.voxel_size
         for scene in scenes_in(settings.data)
         if scene.info.grade in settings.grades
     }
-    if settings.weights is None and sizes - {made_for}:
+    if settings.weights is None and sizes - {voxel_size}:
         return None, [
-            f"the weights that come with this installation are for voxels of {made_for:g} m, and those of the scenes "
-            f"are {', '.join(f'{size:g}' for size in sorted(sizes))} m, so no learned part is measured"
+            f"no learned part is measured, because the weights of this installation are for voxels "
+            f"of {voxel_size:g} m, and the scenes have voxels of "
+            f"{', '.join(f'{size:g}' for size in sorted(sizes))} m"
         ]
-    return found, []
+    return weights, []

@@ -1,47 +1,50 @@
-"""Worlds that backends make of a scene's condition, window by window in memory: what `earthgen
-generate` would make."""
+"""Worlds that backends make from the conditions of a scene, window by window in memory.
+
+They equal those of `earthgen generate`.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from earthgen import plugins as plugin_module
 from earthgen.dataset.scene import Scene
 from earthgen.engine.compute import Engine
-from earthgen.engine.graph import TILE, Graph, Task
+from earthgen.engine.graph import Task
 from earthgen.errors import JobError
 from earthgen.evaluation.patch import Patch, patch_of_geometry
 from earthgen.noise.philox import Noise
+from earthgen.plugins import Plugins
 from earthgen.stages.backends import GeometryBackend, TextureBackend
-from earthgen.stages.block import Block, join
+from earthgen.stages.block import Block
 from earthgen.voxels.voxels import Geometry, Splats
 from geo_io.frame import Frame
 from geo_io.layers import Raster, Semantics
 
-KEPT_BYTES = 2**29
-"""Windows that are kept for the next crop, together."""
+CACHE_BYTES = 2**29
+"""Size of the cache of windows for the next crops, bytes."""
 
 
 @dataclass(frozen=True)
 class SceneCover:
-    """A scene's land cover as the condition "semantics": classes seen from above, no footprints,
-    0 around it."""
+    """The land cover of a scene as the condition "semantics": classes seen from above without
+    footprints, 0 outside."""
 
     frame: Frame
     cover: NDArray
 
     def survey(self, frame: Frame) -> Mapping[str, Any]:
+        """Return nothing to report."""
         return {}
 
     def read(self, window: Frame) -> Semantics:
+        """Return the layer on a window."""
         cover = np.zeros(window.shape, np.uint8)
         inner = self.frame.intersection(window)
         if inner is not None:
@@ -51,15 +54,17 @@ class SceneCover:
 
 @dataclass(frozen=True)
 class SceneGround:
-    """A scene's terrain as the condition "dem": metres; beyond the scene it goes on as it ends."""
+    """The terrain of a scene as the condition "dem", metres. Its edge values continue outside."""
 
     frame: Frame
     ground: NDArray
 
     def survey(self, frame: Frame) -> Mapping[str, Any]:
+        """Return nothing to report."""
         return {}
 
     def read(self, window: Frame) -> Raster:
+        """Return the layer on a window."""
         rows = np.clip(
             np.arange(self.frame.y[1] - window.y[1], self.frame.y[1] - window.y[0]),
             0,
@@ -71,17 +76,18 @@ class SceneGround:
 
 @dataclass(frozen=True)
 class SceneImage:
-    """A scene's picture from above as the condition "image": RGBA, alpha 0 where it is not
-    known."""
+    """The picture of a scene from above as the condition "image": RGBA, alpha 0 where unknown."""
 
     frame: Frame
     image: NDArray
     known: NDArray
 
     def survey(self, frame: Frame) -> Mapping[str, Any]:
+        """Return nothing to report."""
         return {}
 
     def read(self, window: Frame) -> Raster:
+        """Return the layer on a window."""
         rgba = np.zeros((*window.shape, 4), np.uint8)
         inner = self.frame.intersection(window)
         if inner is not None:
@@ -94,31 +100,46 @@ class SceneImage:
 
 
 def conditions_of(scene: Scene, names: tuple[str, ...] = ("semantics", "dem")) -> dict[str, Any]:
-    """Conditions that a scene gives: "semantics" and "dem" as a rule; "image" and "dsm" where
-    they are named."""
+    """Make conditions of a scene.
+
+    Parameters
+    ----------
+    scene : Scene
+        The scene.
+    names : tuple[str, ...]
+        Any of "semantics", "dem", "dsm" and "image".
+
+    Returns
+    -------
+    dict[str, Any]
+        Conditions by name; without "image" if the scene has no known colours.
+    """
     frame = scene.frame
     ground = scene.layer("ground")
-    found: dict[str, Any] = {}
+    conditions: dict[str, Any] = {}
     if "semantics" in names:
-        found["semantics"] = SceneCover(frame, scene.layer("cover"))
+        conditions["semantics"] = SceneCover(frame, scene.layer("cover"))
     if "dem" in names:
-        found["dem"] = SceneGround(frame, ground)
+        conditions["dem"] = SceneGround(frame, ground)
     if "dsm" in names:
-        found["dsm"] = SceneGround(frame, ground + scene.layer("height"))
+        conditions["dsm"] = SceneGround(frame, ground + scene.layer("height"))
     if "image" in names and scene.layer("image_known").any():
-        found["image"] = SceneImage(frame, scene.layer("image"), scene.layer("image_known"))
-    return found
+        conditions["image"] = SceneImage(frame, scene.layer("image"), scene.layer("image_known"))
+    return conditions
 
 
 @dataclass(frozen=True)
 class BackendChoice:
-    """A geometry and a texture of plugins.
+    """A geometry and a texture backend.
 
     Attributes
     ----------
-    name : as the report calls it
-    geometry, texture : names of offers
-    options : of both, by "geometry" and "texture"
+    name : str
+        Name in the report.
+    geometry, texture : str
+        Names of offers.
+    options : Mapping[str, mapping]
+        Options of both, by "geometry" and "texture".
     """
 
     name: str
@@ -129,105 +150,129 @@ class BackendChoice:
 
 def choose(
     spec: str,
-    plugins: plugin_module.Plugins,
+    plugins: Plugins,
     weights: Path | None,
     given: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> BackendChoice:
-    """The backends of GEOMETRY or GEOMETRY+TEXTURE; the texture is that of the same name, else
-    `procedural`.
+    """Choose the backends of a specification.
 
-    weights : given to those that take weights
-    given : options by "geometry" and "texture", for those that take weights
+    Parameters
+    ----------
+    spec : str
+        GEOMETRY or GEOMETRY+TEXTURE. The texture is by default that with the name of the geometry,
+        else `procedural`.
+    plugins : Plugins
+        Plugins that offer backends.
+    weights : Path | None
+        Option of backends that take weights.
+    given : Mapping[str, mapping] | None
+        Other options of backends that take weights, by "geometry" and "texture".
 
-    Raises JobError where a texture is named twice; an unknown name raises when it is made.
+    Raises
+    ------
+    JobError
+        if there is more than one texture
     """
     geometry, _, texture = spec.partition("+")
     if "+" in texture:
-        raise JobError(
-            f"{spec!r} names more than a geometry and a texture", "give GEOMETRY+TEXTURE"
-        )
+        raise JobError(f"{spec!r} has more than a geometry and a texture", "give GEOMETRY+TEXTURE")
     texture = texture or (geometry if geometry in plugins.offers("texture") else "procedural")
     options: dict[str, dict[str, Any]] = {}
     for kind, name in (("geometry", geometry), ("texture", texture)):
-        options[kind] = (
-            dict((given or {}).get(kind, {})) if takes_weights(plugins, kind, name) else {}
-        )
-        if weights is not None and takes_weights(plugins, kind, name):
+        offer = plugins.offers(kind).get(name)  # `create` reports an unknown name
+        learned = offer is not None and "weights" in offer.takes
+        options[kind] = dict((given or {}).get(kind, {})) if learned else {}
+        if learned and weights is not None:
             options[kind].setdefault("weights", str(weights))
     return BackendChoice(spec, geometry, texture, options)
 
 
-def takes_weights(plugins: plugin_module.Plugins, kind: str, name: str) -> bool:
-    """Whether a backend of plugins is a learned one: its `create` names the parameter `weights`."""
-    offer = plugins.offers(kind).get(name)
-    return offer is not None and "weights" in inspect.signature(offer.create).parameters
+def create(choice: BackendChoice, plugins: Plugins) -> tuple[GeometryBackend, TextureBackend]:
+    """Make the backends of a choice.
 
-
-def create(
-    choice: BackendChoice, plugins: plugin_module.Plugins
-) -> tuple[GeometryBackend, TextureBackend]:
-    """The backends of a choice. Raises UnknownNameError, PluginError, and what they raise of
-    their weights."""
+    Raises
+    ------
+    UnknownNameError
+        if no plugin offers one
+    PluginError
+        if one cannot be made
+    EarthgenError
+        what the backends raise, for example about their weights
+    """
     return (
         plugins.create("geometry", choice.geometry, **choice.options["geometry"]),
         plugins.create("texture", choice.texture, **choice.options["texture"]),
     )
 
 
+def _window_cache() -> LRUCache[Task, Block]:
+    return LRUCache(CACHE_BYTES, getsizeof=lambda block: block.nbytes)
+
+
 @dataclass
 class SceneWorld:
-    """The world that backends make of one scene; windows are computed where they are asked for,
-    and the last kept."""
+    """The world that backends make of one scene. Windows are computed on demand.
+
+    Attributes
+    ----------
+    engine : Engine
+        Computes the windows.
+    outputs : LRUCache[Task, Block]
+        The last windows.
+    """
 
     engine: Engine
-    graph: Graph
-    kept: OrderedDict[Task, Block] = field(default_factory=OrderedDict)
+    outputs: LRUCache[Task, Block] = field(default_factory=_window_cache)
 
     def patch(self, frame: Frame, valid: NDArray, *, textured: bool = True) -> Patch:
-        """A window of the world. textured : whether it has Gaussians."""
+        """Compute a part of the world.
+
+        Parameters
+        ----------
+        frame : Frame
+            The part.
+        valid : NDArray (ny, nx) bool
+            Columns that are measured.
+        textured : bool
+            Whether the patch gets Gaussians.
+        """
         chain = self.engine.chain
-        geometry = Geometry.of(self.block(chain.geometry, frame))
-        splats = Splats.of(self.block(chain.texture, frame)) if textured else None
+        geometry = Geometry.of(self.engine.window(chain.geometry, frame, self.outputs))
+        splats = None
+        if textured:
+            splats = Splats.of(self.engine.window(chain.texture, frame, self.outputs))
         return patch_of_geometry(geometry, splats, frame, valid)
-
-    def block(self, stage: str, frame: Frame) -> Block:
-        """The last output of geometry or texture on a frame."""
-        found = self.engine.chain[stage]
-        parts = []
-        for x, y in frame.tiles(found.step):
-            meet = frame.tile(x, y, found.step).intersection(frame)
-            if meet is not None:
-                parts.append(self.fetch(Task(found.name, x, y)).crop(meet))
-        return join(frame, parts)
-
-    def fetch(self, task: Task) -> Block:
-        if task not in self.kept:
-            self.kept[task] = self.engine.block(task, self.graph, self.fetch)
-            while (
-                len(self.kept) > 1
-                and sum(block.nbytes for block in self.kept.values()) > KEPT_BYTES
-            ):
-                self.kept.popitem(last=False)
-        self.kept.move_to_end(task)
-        return self.kept[task]
 
     @property
     def pitches(self) -> list[int]:
-        """Distances between windows of the stages, voxels, each once."""
+        """Sorted distances between the windows of all stages, voxels."""
         return sorted({stage.pitch for stage in self.engine.chain.stages})
 
 
 def make_world(
     scene: Scene,
     choice: BackendChoice,
-    plugins: plugin_module.Plugins,
+    plugins: Plugins,
     seed: int,
     band: tuple[int, int],
     names: tuple[str, ...] = ("semantics", "dem"),
 ) -> SceneWorld:
-    """The world that backends make of a scene's conditions.
+    """Make the world of a scene's conditions. Nothing is computed yet.
 
-    band : z range of its voxels; names : of the conditions
+    Parameters
+    ----------
+    scene : Scene
+        Gives the conditions.
+    choice : BackendChoice
+        The backends.
+    plugins : Plugins
+        Plugins that offer them.
+    seed : int
+        Seed of the world.
+    band : tuple[int, int]
+        z range of its voxels.
+    names : tuple[str, ...]
+        Names of the conditions, see `conditions_of`.
 
     Raises
     ------
@@ -236,23 +281,18 @@ def make_world(
     JobError
         if a backend needs another condition
     EarthgenError
-        what the backends raise, such as of weights that are not there
+        what the backends raise, for example about missing weights
     """
     geometry, texture = create(choice, plugins)
     conditions = conditions_of(scene, names)
-    for backend in (geometry, texture):
-        lacking = [name for name in backend.requires if name not in conditions]
-        if lacking:
-            raise JobError(
-                f"backend {backend.name!r} needs {', '.join(lacking)}, which scene {scene.info.name} has not",
-                "leave it out",
-            )
     frame = replace(scene.frame, z=band)
     for backend in (geometry, texture):
-        if hasattr(backend, "check"):
-            backend.check(frame)
-    engine = Engine(frame, geometry, texture, conditions, Noise(seed))
-    graph = engine.graph(max(stage.pitch for stage in engine.chain.stages))
-    # A task for every window, and none that ends in a tile: crops are no tiles.
-    graph.groups = {TILE: (), **{stage.name: (stage.name,) for stage in engine.chain.stages}}
-    return SceneWorld(engine, graph)
+        missing = [name for name in backend.requires if name not in conditions]
+        if missing:
+            raise JobError(
+                f"backend {backend.name!r} needs {', '.join(missing)}, which scene "
+                f"{scene.info.name} does not have",
+                "leave the backend out",
+            )
+        backend.check(frame)
+    return SceneWorld(Engine(frame, geometry, texture, conditions, Noise(seed)))

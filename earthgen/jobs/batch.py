@@ -1,8 +1,6 @@
-"""Many worlds from one call: a feature of a file a world, or the cells of a grid over one large
-region.
+"""Many worlds from one call: one per feature of a layer, or one per cell of a grid over a region.
 
-All jobs are made and placed before the first one runs, so that what is wrong with a region is said
-at once.
+All jobs are made and placed before the first one runs, so an error in a region is reported at once.
 """
 
 from __future__ import annotations
@@ -28,12 +26,21 @@ PER_REGION = frozenset(Job.model_fields) - {
     "plugin_dir",
     "conditions",
 }
-"""Settings that an attribute of a feature can override."""
+"""Settings that attributes of a feature can override."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one region: a report, or the error that ended it."""
+    """The result of one region: a report, or the error that ended it.
+
+    Attributes
+    ----------
+    name : str
+        Of the region.
+    job : Job
+    report : Report or None
+    error : EarthgenError or None
+    """
 
     name: str
     job: Job
@@ -44,13 +51,23 @@ class Outcome:
 def jobs_of_features(
     settings: Mapping[str, Any], source: str, out_dir: str | Path, *, allow_overlap: bool = False
 ) -> dict[str, Job]:
-    """A job for each feature of a polygon layer, by name; attributes named as settings override
-    them.
+    """Make a job for each feature of a polygon layer, by its name.
+
+    Parameters
+    ----------
+    settings : mapping
+        Of all jobs. An attribute of a feature with the name of a setting overrides it.
+    source : str
+        The layer.
+    out_dir : path or URL
+        Where the worlds go.
+    allow_overlap : bool
+        Accept features that overlap.
 
     Raises
     ------
     EarthgenError
-        naming the file, the features and what is wrong with them
+        Naming the file, the features and what is wrong with them.
     """
     import shapely
 
@@ -71,7 +88,7 @@ def jobs_of_features(
         own = {name: _parsed(name, value) for name, value in feature.attributes.items()}
         try:
             jobs[feature.name] = make_job(
-                {**settings, **own, "region": shape, "out": _out(out_dir, feature.name)}
+                {**settings, **own, "region": shape, "out": _world_path(out_dir, feature.name)}
             )
         except JobError as error:
             where = f"{source}, feature {feature.number} ({feature.name})"
@@ -80,16 +97,25 @@ def jobs_of_features(
 
 
 def jobs_of_grid(settings: Mapping[str, Any], cell_m: float, out_dir: str | Path) -> dict[str, Job]:
-    """A job for each cell of a grid over the region of the settings (bbox or region), by the cell's
-    name.
+    """Make a job for each cell of a grid over a region, by the cell's name.
 
-    Cells lie on the lattice of the CRS, so that they are the same whatever region they are asked
-    for with.
+    The cells lie on a lattice that starts at the origin of the CRS, so they do not depend on the
+    region.
+
+    Parameters
+    ----------
+    settings : mapping
+        Of all jobs; `bbox` or `region` is the region.
+    cell_m : float
+        Edge of a cell, metres.
+    out_dir : path or URL
+        Where the worlds go.
     """
     from geo_io.region.features import grid_cells
 
-    whole = make_job({**settings, "out": _out(out_dir, "whole")})
-    frame, mask = place(whole)
+    whole = make_job({**settings, "out": _world_path(out_dir, "whole")})
+    placement = place(whole)
+    frame, mask = placement.frame, placement.mask
     shape = None if mask is None else mask.keywords["region"]  # type: ignore[attr-defined]
     given = {
         name: value
@@ -103,7 +129,7 @@ def jobs_of_grid(settings: Mapping[str, Any], cell_m: float, out_dir: str | Path
                 "bbox": bounds,
                 "bbox_crs": frame.crs,
                 "crs": frame.crs,
-                "out": _out(out_dir, name),
+                "out": _world_path(out_dir, name),
             }
         )
         for name, bounds in grid_cells(frame, cell_m, shape)
@@ -111,16 +137,28 @@ def jobs_of_grid(settings: Mapping[str, Any], cell_m: float, out_dir: str | Path
 
 
 def run_batch(jobs: Mapping[str, Job], listener: Listener | None = None) -> Iterator[Outcome]:
-    """Run the jobs one after the other; an error ends its region alone, a full disk or a lost
-    scheduler all.
+    """Run jobs one after the other, yielding each outcome.
 
-    With `resume`, worlds that are there are finished and those that are not are made.
+    An error ends only its region; a full disk or a lost scheduler ends the batch. Jobs with
+    `resume` finish the worlds that exist and make the others.
+
+    Parameters
+    ----------
+    jobs : mapping of str to Job
+    listener : callable, optional
+
+    Raises
+    ------
+    SizeError
+        If the batch is large and a job lacks `yes`.
+    StoreFullError, SchedulerError
+        If the disk is full, or the workers cannot be reached.
     """
     columns = sum(_columns(name, job) for name, job in jobs.items())
     if columns > YES_COLUMNS and not all(job.yes for job in jobs.values()):
         raise SizeError(
             f"the batch is large: {columns:,} columns of voxels in {len(jobs):,} regions",
-            "give --yes to run it, fewer regions or a larger --voxel-size",
+            "give `yes` to run it, fewer regions, or a larger `voxel_size`",
         )
     progress = Progress(listener)
     progress.start("regions", len(jobs))
@@ -141,17 +179,15 @@ def _columns(name: str, job: Job) -> int:
         raise type(error)(f"region {name}: {error.problem}", error.remedy) from error
 
 
-def _out(folder: str | Path, name: str) -> str | Path:
-    return (
-        f"{str(folder).rstrip('/')}/{name}.zarr"
-        if "://" in str(folder)
-        else Path(folder) / f"{name}.zarr"
-    )
+def _world_path(folder: str | Path, name: str) -> str | Path:
+    if "://" in str(folder):
+        return f"{str(folder).rstrip('/')}/{name}.zarr"
+    return Path(folder) / f"{name}.zarr"
 
 
 def _parsed(name: str, value: Any) -> Any:
-    """An attribute as the setting it overrides: columns hold no lists, and CRS codes are often
-    numbers."""
+    """Convert an attribute to the setting it overrides. Columns hold no lists, and CRS codes are
+    often numbers."""
     if name == "crs" and isinstance(value, int | float):
         return f"EPSG:{int(value)}"
     if name == "band" and isinstance(value, str):

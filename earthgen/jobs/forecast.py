@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
+
 from earthgen.engine.compute import TaskStats
 from earthgen.engine.graph import TILE, Graph, Task
-from earthgen.files import folder
-from earthgen.jobs import extend as extension
 from earthgen.jobs.job import Job
+from earthgen.jobs.output import inspect_output
 from earthgen.jobs.prepare import PreparedJob, place, prepare
 from earthgen.progress import Listener, Progress
-from earthgen.stages.backends import Cost
 from earthgen.stages.block import Block
 from earthgen.world.layout import OBJECTS_PER_TILE
 from earthgen.world.store import Store, create_store, open_store, single_thread
 from geo_io.frame import Frame
 
 YES_COLUMNS = 10**9
-"""A job of more columns than this (1000 km2 at 1 m) wants an explicit yes."""
+"""A job of more columns than this (1000 km2 at 1 m) needs an explicit yes."""
 
 # Measured by `python -m benchmarks.generate` on two cores; only the estimate depends on them.
 BYTES_PER_COLUMN = 47.0
@@ -33,8 +33,17 @@ SECONDS_PER_COLUMN = 10e-6
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job would take. bytes and seconds are rough: from measured figures of a column of
-    voxels."""
+    """What a job would take, from its frame alone.
+
+    Attributes
+    ----------
+    frame : Frame
+    tiles, columns : int
+    bytes : int
+        On disk; rough, from measured figures per column of voxels.
+    seconds : float
+        Likewise.
+    """
 
     frame: Frame
     tiles: int
@@ -45,20 +54,19 @@ class Estimate:
     def __str__(self) -> str:
         return (
             f"{self.frame.area_km2:,.1f} km2, {self.columns:,} columns in {self.tiles:,} tiles, "
-            f"about {self.bytes / 1e9:,.1f} GB on disk and {self.seconds / 3600:,.1f} h on this kind of machine"
+            f"about {self.bytes / 1e9:,.1f} GB on disk and {self.seconds / 3600:,.1f} h on an "
+            "ordinary machine"
         )
 
 
 def estimate(job: Job, frame: Frame | None = None) -> Estimate:
-    """What a job would take, from its frame alone."""
-    frame = frame or place(job)[0]
+    """Estimate what a job would take, from its frame alone."""
+    frame = frame or place(job).frame
     columns = frame.nx * frame.ny
-    tiles = (-(-frame.x[1] // job.tile_size) - frame.x[0] // job.tile_size) * (
-        -(-frame.y[1] // job.tile_size) - frame.y[0] // job.tile_size
-    )
+    nx, ny = (-(-high // job.tile_size) - low // job.tile_size for low, high in (frame.x, frame.y))
     return Estimate(
         frame,
-        tiles,
+        nx * ny,
         columns,
         int(columns * BYTES_PER_COLUMN),
         columns * SECONDS_PER_COLUMN / max(job.workers, 1),
@@ -77,14 +85,20 @@ class Forecast:
 
     Attributes
     ----------
-    frame : where the world is
-    tasks : their number by stage, the tiles last; a stage that is fused into another has none of
-        its own
-    there : tiles that a world to resume or to extend keeps
-    objects, bytes : that are written besides those
-    memory : bytes of all workers together
-    seconds : with the job's workers
-    basis : what the figures rest on
+    frame : Frame
+    tasks : dict of str to int
+        Number of tasks per stage, tiles last. A stage that is fused into another has none.
+    workers : int
+    objects, bytes : int
+        Files and bytes that would be written.
+    memory : int
+        Bytes of all workers together.
+    seconds : float
+        With the job's workers.
+    basis : str
+        Where the figures come from.
+    finished : int
+        Tiles that a world to resume or to extend keeps.
     """
 
     frame: Frame
@@ -95,92 +109,75 @@ class Forecast:
     memory: int
     seconds: float
     basis: str
-    there: int = 0
+    finished: int = 0
 
     @property
     def tiles(self) -> int:
         return self.tasks[TILE]
 
 
-def plan(job: Job, sample: int = 0, listener: Listener | None = None) -> Forecast:
-    """What a job would take; nothing is written where it would write.
+def forecast(job: Job, sample: int = 0, listener: Listener | None = None) -> Forecast:
+    """Forecast what a job would take; nothing is written where it would write.
 
-    sample : tiles that are made, in a temporary folder, to measure what a tile takes; 0 for figures
-        of the
-        procedural backends on an ordinary machine, without making anything
+    Parameters
+    ----------
+    job : Job
+    sample : int
+        Tiles that are made, in a temporary folder, to measure what a tile takes. With 0, nothing is
+        made, and the forecast rests on figures of an ordinary machine.
+    listener : callable, optional
     """
     progress = Progress(listener)
-    before = (
-        open_store(job.out) if job.extend or (job.resume and folder(job.out).exists()) else None
-    )
-    if before is not None and job.extend:
-        job = extension.match_job(job, before)
-    placed = place(job)
-    if before is not None and job.extend:
-        placed = extension.union_frame(before, placed), None
-    prepared = prepare(job, progress, placed)
+    output = inspect_output(job)
+    job, placement = output.job, output.place()
+    before = open_store(job.out) if output.exists else None
+    prepared = prepare(job, progress, placement)
     graph = prepared.engine.graph(job.tile_size)
-    frame, tasks = placed[0], graph.counts()
-    there = 0 if before is None else _kept(before, frame)
-    left = (tasks[TILE] - there) / tasks[TILE]
+    frame, tasks = placement.frame, graph.counts()
+    finished = 0 if before is None else _kept(before, frame)
+    left = (tasks[TILE] - finished) / tasks[TILE]
     columns = int(frame.nx * frame.ny * left)
-    objects = (tasks[TILE] - there) * OBJECTS_PER_TILE
-    if not sample:
-        costs = _costs(prepared)
+    if sample:
+        tiles = spread(list_of_tiles(graph), sample)
+        seconds, size, area = _measure(prepared, graph, job, tiles, progress)
+        per_column = size / area
+        memory = _peak_memory()
+        work = sum(seconds.get(name, 0.0) * count for name, count in tasks.items()) * left
+        basis = f"{len(tiles)} tile{'s' * (len(tiles) != 1)} made here"
+    else:
+        costs = [cost for cost in (backend.cost() for backend in prepared.backends.both) if cost]
+        per_column = BYTES_PER_COLUMN
         memory = MEMORY_PER_WORKER + max((cost.memory for cost in costs), default=0)
-        rate = SECONDS_PER_COLUMN + sum(cost.seconds for cost in costs)
-        basis = [
-            "figures of the procedural backends at 1 m on an ordinary core",
-            *(cost.basis for cost in costs),
-        ]
-        return Forecast(
-            frame,
-            tasks,
-            job.workers,
-            objects,
-            int(columns * BYTES_PER_COLUMN),
-            memory * job.workers,
-            columns * rate / job.workers,
-            "; ".join(dict.fromkeys(basis)),
-            there,
-        )
-    made = spread(list_of_tiles(graph), sample)
-    seconds, size, area = _measure(prepared, graph, job, made, progress)
-    work = sum(seconds.get(name, 0.0) * count for name, count in tasks.items()) * left
+        work = columns * (SECONDS_PER_COLUMN + sum(cost.seconds for cost in costs))
+        rules = "figures of the procedural backends at 1 m on an ordinary core"
+        basis = "; ".join(dict.fromkeys([rules, *(cost.basis for cost in costs)]))
     return Forecast(
-        frame,
-        tasks,
-        job.workers,
-        objects,
-        int(size / area * columns),
-        _peak() * job.workers,
-        work / job.workers,
-        f"{len(made)} tile{'s' * (len(made) != 1)} made here",
-        there,
+        frame=frame,
+        tasks=tasks,
+        workers=job.workers,
+        objects=(tasks[TILE] - finished) * OBJECTS_PER_TILE,
+        bytes=int(per_column * columns),
+        memory=memory * job.workers,
+        seconds=work / job.workers,
+        basis=basis,
+        finished=finished,
     )
-
-
-def _costs(prepared: PreparedJob) -> list[Cost]:
-    """What the backends say that they take; rules say nothing."""
-    backends = (prepared.engine.geometry, prepared.engine.texture)
-    return [backend.cost() for backend in backends if hasattr(backend, "cost")]
 
 
 def _kept(before: Store, frame: Frame) -> int:
-    """How many tiles of a world stay when it is grown to a frame: those that lie in it as far as
-    they did."""
+    """How many tiles of a world stay when it is extended to a frame."""
     if before.frame == frame:
-        return len(before.done())
+        return len(before.finished_tiles())
     size = before.tile_size
     parts = (
         (before.tile_frame(*tile), frame.tile(*tile, size).intersection(frame))
-        for tile in before.done()
+        for tile in before.finished_tiles()
     )
     return sum(old == new for old, new in parts)
 
 
 def list_of_tiles(graph: Graph) -> Sequence[Task]:
-    """The tiles as a sequence that is not held: a million tiles take no memory."""
+    """Return the tiles as a sequence computed on access: a million tiles take no memory."""
     (west, east), (south, north) = graph.range[TILE]
     return _Tiles(west, south, east - west, north - south)
 
@@ -200,7 +197,7 @@ class _Tiles(Sequence[Task]):
 
 
 def spread(tiles: Sequence[T], count: int) -> list[T]:
-    """`count` tiles, evenly over the world."""
+    """Return `count` tiles, spread evenly over the world."""
     count = min(count, len(tiles))
     return [tiles[(2 * n + 1) * len(tiles) // (2 * count)] for n in range(count)]
 
@@ -208,7 +205,7 @@ def spread(tiles: Sequence[T], count: int) -> list[T]:
 def _measure(
     prepared: PreparedJob, graph: Graph, job: Job, tiles: list[Task], progress: Progress
 ) -> tuple[dict[str, float], int, int]:
-    """Mean seconds of a task by stage, bytes and columns of the tiles."""
+    """Mean seconds per task by stage; bytes and columns of the tiles."""
     single_thread()
     spent: dict[str, list[float]] = {}
     size = area = 0
@@ -216,21 +213,23 @@ def _measure(
     with tempfile.TemporaryDirectory() as place:
         attributes = {"identity": prepared.identity, "provenance": {}, "settings": {}}
         path = Path(place) / "sample.zarr"
-        store = create_store(path, prepared.frame, job.tile_size, attributes, prepared.sh_degree)
+        store = create_store(
+            path, prepared.frame, job.tile_size, attributes, prepared.backends.texture.sh_degree
+        )
         for tile in tiles:
-            known: dict[Task, Block] = {}
+            outputs: dict[Task, Block] = {}
 
-            def fetch(task: Task, known: dict[Task, Block] = known) -> Block:
-                if task not in known:
-                    account = TaskStats()
-                    known[task] = prepared.engine.block(task, graph, fetch, account)
-                    spent.setdefault(task.stage, []).append(sum(account.seconds.values()))
-                return known[task]
+            def fetch(task: Task, outputs: dict[Task, Block] = outputs) -> Block:
+                if task not in outputs:
+                    stats = TaskStats()
+                    outputs[task] = prepared.engine.block(task, graph, fetch, stats)
+                    spent.setdefault(task.stage, []).append(sum(stats.seconds.values()))
+                return outputs[task]
 
             for need in graph.needs(tile):
                 fetch(need)
             began = time.perf_counter()
-            entry = store.write(tile.x, tile.y, prepared.engine.tile(tile.x, tile.y, graph, fetch))
+            entry = store.write(tile.x, tile.y, prepared.engine.tile(tile, graph, fetch))
             spent.setdefault(TILE, []).append(time.perf_counter() - began)
             size += entry.bytes
             frame = store.tile_frame(tile.x, tile.y)
@@ -243,13 +242,11 @@ def _measure(
     return means, size, area
 
 
-def _peak() -> int:
-    """Peak memory of this process, bytes; the usual figure where the system does not tell, as
-    Windows."""
-    try:
-        import resource
-    except ImportError:
-        return MEMORY_PER_WORKER
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+def _peak_memory() -> int:
+    """Peak memory of this process, bytes."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

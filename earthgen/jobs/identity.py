@@ -1,4 +1,4 @@
-"""What a world's content depends on, but the place: compared when a world is gone on with."""
+"""Comparison of a world's identity with a job's, before the world is resumed or extended."""
 
 from __future__ import annotations
 
@@ -12,28 +12,37 @@ if TYPE_CHECKING:
     from earthgen.world.store import Store
 
 
-def differences(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The paths of the values that differ, with both values."""
-    found = []
-    for key in sorted({*there, *now}):
-        old, new = there.get(key), now.get(key)
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the paths of the values that differ, with both values."""
+    differing = []
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{prefix}{key}.")
+            differing += differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            found.append(f"{prefix}{key} ({old} there, {new} now)")
-    return found
+            differing.append(f"{prefix}{key} ({old} before, {new} now)")
+    return differing
 
 
-def changes(store: Store, plan: PreparedJob) -> list[str]:
-    """What a plan would make of other things, or elsewhere, than a world is."""
-    found = differences(store.identity, plan.identity)
-    if store.frame != plan.frame:
-        found.append(f"extent ({store.frame} there, {plan.frame} now)")
-    return found
+def changes(store: Store, prepared: PreparedJob) -> list[str]:
+    """Return how the identity and extent of a prepared job differ from those of a world."""
+    differing = differences(store.identity, prepared.identity)
+    if store.frame != prepared.frame:
+        differing.append(f"extent ({store.frame} before, {prepared.frame} now)")
+    return differing
 
 
-def require_none(store: Store, changed: list[str], verb: str, remedy: str) -> None:
-    """Raise StoreError if something changed: names it, and says what cannot be done with the
-    world."""
+def require_unchanged(store: Store, changed: list[str], verb: str, remedy: str) -> None:
+    """Raise StoreError if something changed.
+
+    Parameters
+    ----------
+    store : Store
+    changed : list of str
+        What `changes` or `differences` returned.
+    verb : str
+        What cannot be done with the world: "resumed".
+    remedy : str
+    """
     if changed:
         raise StoreError(f"{store.path} cannot be {verb}: {'; '.join(changed)} changed", remedy)

@@ -1,4 +1,4 @@
-"""A job: everything that `earthgen generate` can be told, as one checked value."""
+"""A job: all settings of a generation, as one checked value."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
+from pydantic import Field
 
 from earthgen.errors import JobError
-from earthgen.voxels.tile import LEVELS
 
 PATH_FIELDS = (
     "region",
@@ -25,13 +25,20 @@ PATH_FIELDS = (
 )
 
 RUN_FIELDS = ("out", "overwrite", "resume", "extend", "workers", "scheduler", "yes")
-"""Settings of a run rather than of a world."""
+"""Settings that concern the run and not the world."""
 
 
 class RegionShape(pydantic.BaseModel):
-    """A region that is no file of its own, such as a feature of a file of regions.
+    """A region given by a polygon instead of a file, such as a feature of a layer of regions.
 
-    name : what messages call it; crs : of the polygon; wkt : the polygon or multipolygon
+    Attributes
+    ----------
+    name : str
+        For messages.
+    crs : str
+        Of the polygon.
+    wkt : str
+        The polygon or multipolygon.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -42,49 +49,98 @@ class RegionShape(pydantic.BaseModel):
 
 
 class Job(pydantic.BaseModel):
-    """The settings of one generation; docs/reference/cli.md describes each under the option of its
-    name.
+    """The settings of one generation; docs/reference/cli.md describes them as options.
 
-    Sources (`semantics`, `dem`, `dsm`, `image`, `conditions`) are paths, or from Python also a
-    GeoDataFrame or an xarray.DataArray with a CRS.
+    Sources (`semantics`, `dem`, `dsm`, `image`, `conditions`) are paths. From Python, a source may
+    also be a GeoDataFrame or an xarray.DataArray with a CRS.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
-    bbox: tuple[float, float, float, float] | None = None
-    bbox_crs: str = "EPSG:4326"
-    region: RegionShape | str | None = None
-    semantics: tuple[Any, ...] = ()
-    class_field: str | None = None
-    legend: tuple[str, ...] = ()
-    dem: Any = None
-    dem_unit: str | None = None
-    dsm: Any = None
-    dsm_unit: str | None = None
-    image: Any = None
-    conditions: dict[str, Any] = pydantic.Field(default_factory=dict)
-    attribution: tuple[str, ...] = ()
-    assume_crs: str | None = None
-    allow_unmapped: bool = False
-    crs: str | None = None
-    voxel_size: float = pydantic.Field(1.0, gt=0)
-    band: tuple[float, float] = (-16.0, 496.0)
-    geometry: str = "procedural"
-    texture: str = "procedural"
-    geometry_options: dict[str, Any] = pydantic.Field(default_factory=dict)
-    texture_options: dict[str, Any] = pydantic.Field(default_factory=dict)
-    weights: Path | None = None
-    sparse_backend: str | None = None
-    seed: int = pydantic.Field(0, ge=0, lt=2**63)
-    tile_size: int = 512
-    out: str | Path
-    overwrite: bool = False
-    resume: bool = False
-    extend: bool = False
-    workers: int = pydantic.Field(1, ge=1, le=1024)
-    scheduler: str | None = None
-    yes: bool = False
-    plugin_dir: tuple[Path, ...] = ()
+    bbox: tuple[float, float, float, float] | None = Field(
+        None, description="Extent of the world: west, south, east, north in `bbox_crs`"
+    )
+    bbox_crs: str = Field("EPSG:4326", description="CRS of `bbox`")
+    region: RegionShape | str | None = Field(
+        None, description="Vector or raster file whose extent replaces `bbox`"
+    )
+    semantics: tuple[Any, ...] = Field(
+        (), description="Land use or land cover: vector or raster files"
+    )
+    class_field: str | None = Field(
+        None, description="Attribute that holds the class; the legend names it otherwise"
+    )
+    legend: tuple[str, ...] = Field(
+        (), description="Mapping to the 25 classes: a name that `earthgen legend` lists, or a file"
+    )
+    dem: Any = Field(None, description="Heights of the ground, without buildings and vegetation")
+    dem_unit: str | None = Field(
+        None, description="Unit of `dem`, if the file does not contain it: m, ft or us-ft"
+    )
+    dsm: Any = Field(None, description="Heights of the surface, with buildings and vegetation")
+    dsm_unit: str | None = Field(
+        None, description="Unit of `dsm`, if the file does not contain it: m, ft or us-ft"
+    )
+    image: Any = Field(None, description="Aerial image: the colours seen from above")
+    conditions: dict[str, Any] = Field(
+        default_factory=dict, description="Inputs of conditions that plugins read, by name"
+    )
+    attribution: tuple[str, ...] = Field(
+        (), description="Credit that the data requires, stored in the world"
+    )
+    assume_crs: str | None = Field(None, description="CRS of the inputs that contain none")
+    allow_unmapped: bool = Field(
+        False, description="Continue although the legend lacks many of the input's classes"
+    )
+    crs: str | None = Field(
+        None, description="Projected CRS of the world, in metres; the UTM zone if not given"
+    )
+    voxel_size: float = Field(1.0, gt=0, description="Edge of a voxel in metres")
+    band: tuple[float, float] = Field(
+        (-16.0, 496.0), description="Lowest and highest voxel, in metres above the ground"
+    )
+    geometry: str = Field(
+        "procedural", description="Geometry backend; `earthgen doctor` lists them"
+    )
+    texture: str = Field("procedural", description="Texture backend; `earthgen doctor` lists them")
+    geometry_options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the geometry backend"
+    )
+    texture_options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the texture backend"
+    )
+    weights: Path | None = Field(
+        None, description="Weights of learned backends; those that come with earthgen if not given"
+    )
+    sparse_backend: str | None = Field(
+        None,
+        description="Backend of sparse operations in learned backends, listed by `earthgen "
+        "doctor`; chosen by device and dtype if not given",
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Each seed gives another world")
+    tile_size: int = Field(
+        512, description="Edge of a stored tile in voxels; it does not change the content"
+    )
+    out: str | Path = Field(
+        description="The world to write, such as world.zarr or s3://bucket/world.zarr"
+    )
+    overwrite: bool = Field(False, description="Replace the world at `out`")
+    resume: bool = Field(
+        False, description="Finish the world at `out`, with its settings where none are given"
+    )
+    extend: bool = Field(
+        False,
+        description="Extend the world at `out` to cover `bbox` too, with its settings where none "
+        "are given",
+    )
+    workers: int = Field(1, ge=1, le=1024, description="Number of workers that make tiles")
+    scheduler: str | None = Field(
+        None,
+        description="Where the workers run: processes (used if not given), threads, dask, or the "
+        "address of a Dask scheduler such as tcp://host:8786",
+    )
+    yes: bool = Field(False, description="Start the job even if it is very large")
+    plugin_dir: tuple[Path, ...] = Field((), description="Folders of plugin files")
 
     @pydantic.field_validator("semantics", "legend", "attribution", mode="before")
     @classmethod
@@ -99,27 +155,29 @@ class Job(pydantic.BaseModel):
     @pydantic.field_validator("tile_size")
     @classmethod
     def _divisible(cls, value: int) -> int:
+        from earthgen.voxels.tile import LEVELS  # imports numpy, which `--help` does not need
+
         if value < 64 or value % LEVELS[-1]:
             raise ValueError(f"must be a multiple of {LEVELS[-1]} voxels, at least 64")
         return value
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Job:
-        given = [f"--{name}" for name in ("overwrite", "resume", "extend") if getattr(self, name)]
+        given = [f"`{name}`" for name in ("overwrite", "resume", "extend") if getattr(self, name)]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other")
         if self.bbox is not None and self.region is not None:
-            raise ValueError("give either --bbox or --region, not both")
+            raise ValueError("give either `bbox` or `region`, not both")
         return self
 
 
 def source_name(source: Any) -> str:
-    """What a source is called in a world's settings and provenance."""
+    """Return the name of a source in a world's settings and provenance."""
     return str(source) if isinstance(source, str | Path) else f"in memory ({type(source).__name__})"
 
 
 def stored_settings(job: Job) -> dict[str, Any]:
-    """The settings of a job as a world keeps them: JSON values."""
+    """Return the settings of a job that a world stores, as JSON values."""
     return {name: _plain(value) for name, value in job if name not in RUN_FIELDS}
 
 
@@ -136,12 +194,12 @@ def _plain(value: Any) -> Any:
 
 
 def make_job(values: Mapping[str, Any]) -> Job:
-    """A checked job from option values by field name.
+    """Make a checked job from its settings.
 
     Raises
     ------
     JobError
-        naming the first setting that is wrong
+        Naming the first setting that is wrong.
     """
     try:
         return Job(**values)
@@ -154,12 +212,12 @@ def make_job(values: Mapping[str, Any]) -> Job:
 
 
 def load_job(path: str | Path) -> dict[str, Any]:
-    """The settings in a TOML job file, with relative paths made relative to the file.
+    """Read the settings in a TOML job file. Relative paths in it are relative to its folder.
 
     Raises
     ------
     JobError
-        if the file is absent or is not TOML
+        If the file does not exist or is not TOML.
     """
     path = Path(path)
     try:
@@ -175,17 +233,18 @@ def load_job(path: str | Path) -> dict[str, Any]:
     base = path.resolve().parent
     for name in PATH_FIELDS:
         if name in values:
-            values[name] = _beside(base, values[name], keep_names=name == "legend")
+            values[name] = _resolve(base, values[name], keep_names=name == "legend")
     if isinstance(values.get("conditions"), dict):
         values["conditions"] = {
-            key: _beside(base, value, False) for key, value in values["conditions"].items()
+            key: _resolve(base, value, False) for key, value in values["conditions"].items()
         }
     return values
 
 
-def _beside(base: Path, value: Any, keep_names: bool) -> Any:
+def _resolve(base: Path, value: Any, keep_names: bool) -> Any:
+    """Make relative paths relative to a folder. With `keep_names`, bare names stay names."""
     if isinstance(value, list):
-        return [_beside(base, item, keep_names) for item in value]
+        return [_resolve(base, item, keep_names) for item in value]
     if not isinstance(value, str) or (keep_names and "." not in value and "/" not in value):
         return value  # `legend = "osm"` names a built-in one
     return value if "://" in value else str(base / value)

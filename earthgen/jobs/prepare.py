@@ -1,12 +1,14 @@
-"""Before anything is written: where a job lies, and its inputs and backends opened and checked."""
+"""From a job to an engine: everything it names is opened and checked, and nothing is written.
+
+`prepare` runs four steps: `choose_backends`, `open_inputs`, `world_identity`, `world_provenance`.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -15,54 +17,197 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-import earthgen
-from earthgen import plugins as plugin_module
+from earthgen import plugins as plugin_sets
+from earthgen._version import __version__
 from earthgen.engine.compute import Engine
-from earthgen.errors import JobError
+from earthgen.errors import JobError, PluginError
 from earthgen.jobs.job import Job, RegionShape, source_name
 from earthgen.noise.philox import NOISE_VERSION, Noise
 from earthgen.progress import Progress
-from earthgen.stages.backends import GeometryBackend, TextureBackend
+from earthgen.stages.backends import Backend, Condition, GeometryBackend, TextureBackend
 from geo_io.frame import UNKNOWN_DATUM, Frame
 
-Placed = tuple[Frame, Callable[[Frame], NDArray] | None]
-"""The frame of a job, and the mask of its region where that is not a box."""
+SOFTWARE = ("earthgen", "numpy", "rasterio", "geopandas", "zarr", "pyproj")
+"""The packages whose versions a world records."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a world is.
+
+    Attributes
+    ----------
+    frame : Frame
+    mask : callable or None
+        Gives, for a frame, the (ny, nx) bool of the cells inside the region; None for a box.
+    """
+
+    frame: Frame
+    mask: Callable[[Frame], NDArray] | None = None
+
+
+@dataclass(frozen=True)
+class Backends:
+    """The backends of a job, and the options they were made with."""
+
+    geometry: GeometryBackend
+    texture: TextureBackend
+    geometry_options: Mapping[str, Any]
+    texture_options: Mapping[str, Any]
+
+    @property
+    def both(self) -> tuple[Backend, Backend]:
+        return self.geometry, self.texture
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The opened inputs of a job by condition: sources, readers, versions of encoders, surveys."""
+
+    sources: Mapping[str, list[Any]]
+    conditions: Mapping[str, Condition]
+    encoders: Mapping[str, str]
+    surveys: Mapping[str, Mapping[str, Any]]
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass
 class PreparedJob:
-    """A job with everything opened and checked. `warnings` is a list that is still written to."""
+    """A job with everything opened and checked.
 
-    frame: Frame
+    Attributes
+    ----------
+    engine : Engine
+    backends : Backends
+    identity, provenance : dict
+        What the world records, as JSON values.
+    warnings : list of str
+        Added to while the job runs.
+    """
+
     engine: Engine
+    backends: Backends
     identity: dict[str, Any]
     provenance: dict[str, Any]
-    sh_degree: int
     warnings: list[str]
+
+    @property
+    def frame(self) -> Frame:
+        return self.engine.frame
 
 
 def prepare(
-    job: Job, progress: Progress | None = None, placed: Placed | None = None
+    job: Job, progress: Progress | None = None, placement: Placement | None = None
 ) -> PreparedJob:
-    """Open and check everything a job names; nothing is written. `placed` is what `place` gave,
-    if it is known."""
-    progress = progress or Progress()
-    plugins = plugin_module.load(job.plugin_dir)
+    """Open and check everything that a job names; nothing is written.
+
+    Parameters
+    ----------
+    job : Job
+    progress : Progress, optional
+        Told of each input that is read.
+    placement : Placement, optional
+        What `place` gave, if it was called before.
+    """
+    placement = placement or place(job)
+    frame = placement.frame
+    plugins = plugin_sets.load(job.plugin_dir)
+    backends = choose_backends(job, plugins, frame)
+    inputs = open_inputs(job, plugins, backends, frame, progress or Progress())
+    identity = world_identity(job, placement, backends, inputs)
     warnings = [f"plugin {row.info.name} was skipped: {row.error}" for row in plugins.broken]
-    chosen = _with_weights(job, plugins, _with_sparse_backend(job, plugins))
-    geometry = plugins.create("geometry", job.geometry, **chosen["geometry"])
-    texture = plugins.create("texture", job.texture, **chosen["texture"])
-    frame, mask = placed or place(job)
-    for backend in (geometry, texture):
-        if hasattr(backend, "check"):
-            backend.check(frame)
+    warnings += inputs.warnings
+    if frame.vertical_crs == UNKNOWN_DATUM and not inputs.sources.keys().isdisjoint(("dem", "dsm")):
+        warnings.append("the source of heights names no vertical CRS: it is recorded as 'unknown'")
+    provenance = world_provenance(job, plugins, backends, inputs, identity, warnings)
+    engine = Engine(
+        frame,
+        backends.geometry,
+        backends.texture,
+        inputs.conditions,
+        Noise(job.seed),
+        placement.mask,
+    )
+    return PreparedJob(engine, backends, identity, provenance, warnings)
+
+
+def choose_backends(job: Job, plugins: plugin_sets.Plugins, frame: Frame) -> Backends:
+    """Make the geometry and texture backends of a job.
+
+    Raises
+    ------
+    JobError
+        If the job gives weights or a sparse backend that neither of them takes.
+    UnknownNameError
+        If no plugin offers one of the names.
+    PluginError
+        If an option is refused, or the result is not a backend.
+    EarthgenError
+        If a backend cannot work with its weights or on the frame.
+    """
+    names = {"geometry": job.geometry, "texture": job.texture}
+    offers = {kind: plugins.offer(kind, name) for kind, name in names.items()}
+    options = {"geometry": dict(job.geometry_options), "texture": dict(job.texture_options)}
+    for setting, value in (
+        ("sparse_backend", job.sparse_backend),
+        ("weights", None if job.weights is None else str(job.weights)),
+    ):
+        if value is None:
+            continue
+        takers = [kind for kind, offer in offers.items() if setting in offer.takes]
+        if not takers:
+            raise JobError(
+                f"neither the {job.geometry} geometry nor the {job.texture} texture takes "
+                f"`{setting}`",
+                f"leave `{setting}` out, or choose other backends",
+            )
+        for kind in takers:
+            options[kind].setdefault(setting, value)
+    if job.sparse_backend is not None:
+        from earthgen.sparse.backends import create_backend
+
+        create_backend(job.sparse_backend)  # a clear error before the backends are made
+    geometry = plugins.create("geometry", job.geometry, **options["geometry"])
+    texture = plugins.create("texture", job.texture, **options["texture"])
+    _require_base("geometry", job.geometry, geometry, GeometryBackend)
+    _require_base("texture", job.texture, texture, TextureBackend)
+    backends = Backends(geometry, texture, options["geometry"], options["texture"])
+    for backend in backends.both:
+        backend.check(frame)
+    return backends
+
+
+def _require_base(kind: str, name: str, thing: Any, base: type) -> None:
+    if not isinstance(thing, base):
+        raise PluginError(
+            f"{kind} {name!r} is a {type(thing).__name__}, not an earthgen.{base.__name__}",
+            f"its plugin has to subclass earthgen.{base.__name__}",
+        )
+
+
+def open_inputs(
+    job: Job,
+    plugins: plugin_sets.Plugins,
+    backends: Backends,
+    frame: Frame,
+    progress: Progress,
+) -> Inputs:
+    """Open every input of a job and survey it against the frame.
+
+    Raises
+    ------
+    JobError
+        If a backend needs an input that the job does not give.
+    EarthgenError
+        Naming the input, what is wrong with it and the next step.
+    """
     sources = _sources(job)
-    for backend in (geometry, texture):
+    for backend in backends.both:
         lacking = [name for name in backend.requires if name not in sources]
         if lacking:
             raise JobError(
                 f"backend {backend.name!r} needs {', '.join(lacking)}",
-                "give --" + " --".join(lacking),
+                f"give {' and '.join(f'`{name}`' for name in lacking)}",
             )
     options = {
         "class_field": job.class_field,
@@ -75,46 +220,75 @@ def prepare(
     }
     encoders = {name: plugins.create("condition", name) for name in sources}
     progress.start("read", len(sources))
-    conditions, surveys = {}, {}
+    conditions, surveys, warnings = {}, {}, []
     for name, source in sources.items():
         conditions[name] = encoders[name].open(source, frame, options)
         surveys[name] = dict(conditions[name].survey(frame))
         warnings += surveys[name].pop("warnings", [])
         progress.step(name)
-    identity: dict[str, Any] = {
+    versions = {name: encoder.version for name, encoder in encoders.items()}
+    return Inputs(sources, conditions, versions, surveys, warnings)
+
+
+def world_identity(
+    job: Job, placement: Placement, backends: Backends, inputs: Inputs
+) -> dict[str, Any]:
+    """Return what the content of a world depends on, apart from the extent, as JSON values."""
+    frame = placement.frame
+    masked = job.region is not None and placement.mask is not None
+    return {
         "crs": frame.crs,
         "voxel_size": frame.voxel_size,
         "band": list(frame.z),
         "vertical_crs": frame.vertical_crs,
         "seed": job.seed,
         "noise_version": NOISE_VERSION,
-        "earthgen": earthgen.__version__,
-        "geometry": _backend(geometry, chosen["geometry"]),
-        "texture": _backend(texture, chosen["texture"]),
-        "encoders": {name: encoder.version for name, encoder in encoders.items()},
-        "inputs": {name: [_digest(item) for item in source] for name, source in sources.items()},
+        "earthgen": __version__,
+        "geometry": _backend_identity(backends.geometry, backends.geometry_options),
+        "texture": _backend_identity(backends.texture, backends.texture_options),
+        "encoders": dict(inputs.encoders),
+        "inputs": {
+            name: [_digest(item) for item in source] for name, source in inputs.sources.items()
+        },
         "reading": {
             "class_field": job.class_field,
-            "legend": [_legend_digest(item) for item in job.legend],
+            "legend": [_digest(item) if Path(item).exists() else item for item in job.legend],
             "assume_crs": job.assume_crs,
             "dem_unit": job.dem_unit,
             "dsm_unit": job.dsm_unit,
-            "region": _digest(job.region) if job.region is not None and mask is not None else None,
+            "region": _digest(job.region) if masked else None,
         },
     }
-    provenance = {
+
+
+def world_provenance(
+    job: Job,
+    plugins: plugin_sets.Plugins,
+    backends: Backends,
+    inputs: Inputs,
+    identity: Mapping[str, Any],
+    warnings: list[str],
+) -> dict[str, Any]:
+    """Return where a world comes from, as JSON values: software, inputs, licences, surveys."""
+    kinds = {"geometry": backends.geometry, "texture": backends.texture}
+    if "dem" in inputs.sources:
+        ground = "measured (dem)"
+    elif "dsm" in inputs.sources:
+        ground = "estimated from the dsm"
+    else:
+        ground = "generated, not measured"
+    return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "software": {
-            name: version(name)
-            for name in ("earthgen", "numpy", "rasterio", "geopandas", "zarr", "pyproj")
-        },
-        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "software": {name: version(name) for name in SOFTWARE},
+        "machine": (
+            f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+        ),
         "inputs": {
             name: [
                 {"source": source_name(item), "digest": digest}
                 for item, digest in zip(source, identity["inputs"][name], strict=True)
             ]
-            for name, source in sources.items()
+            for name, source in inputs.sources.items()
         },
         "attribution": list(job.attribution),
         "licences": {
@@ -123,105 +297,22 @@ def prepare(
         },
         "weights": {
             kind: backend.weights_card
-            for kind, backend in (("geometry", geometry), ("texture", texture))
-            if hasattr(backend, "weights_card")
+            for kind, backend in kinds.items()
+            if backend.weights_card is not None
         },
-        "survey": surveys,
-        "ground": "measured (dem)"
-        if "dem" in sources
-        else "estimated from the dsm"
-        if "dsm" in sources
-        else "generated, not measured",
+        "survey": inputs.surveys,
+        "ground": ground,
         "warnings": warnings,
     }
-    if frame.vertical_crs == UNKNOWN_DATUM and ("dem" in sources or "dsm" in sources):
-        warnings.append("the heights' source does not name a vertical CRS: it is kept as 'unknown'")
-    engine = Engine(frame, geometry, texture, conditions, Noise(job.seed), mask)
-    return PreparedJob(frame, engine, identity, provenance, texture.sh_degree, warnings)
 
 
-def _with_sparse_backend(job: Job, plugins: plugin_module.Plugins) -> dict[str, dict[str, Any]]:
-    """The options of the job's geometry and texture, with its sparse backend for those that compute
-    with one.
-
-    It is an option like any other there, so it enters the identity of a world: results may differ
-    in the last bits.
+def place(job: Job) -> Placement:
+    """Find the frame of a job, and the mask of its region if that is not a box.
 
     Raises
     ------
     JobError
-        if neither takes a sparse backend
-    UnknownNameError, SparseError
-        if it is not installed, or cannot run here
-    """
-    options = {"geometry": dict(job.geometry_options), "texture": dict(job.texture_options)}
-    if job.sparse_backend is None:
-        return options
-    from earthgen.sparse.backends import named
-
-    named(job.sparse_backend)
-    takers = _takers(job, plugins, "sparse_backend")
-    if not takers:
-        raise JobError(
-            f"neither the {job.geometry} geometry nor the {job.texture} texture computes with sparse tensors",
-            "leave --sparse-backend away",
-        )
-    for kind in takers:
-        options[kind].setdefault("sparse_backend", job.sparse_backend)
-    return options
-
-
-def _with_weights(
-    job: Job, plugins: plugin_module.Plugins, options: dict[str, dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """Options with the job's weights for those of its geometry and texture that take some.
-
-    Raises JobError if neither does.
-    """
-    if job.weights is None:
-        return options
-    takers = _takers(job, plugins, "weights")
-    if not takers:
-        raise JobError(
-            f"neither the {job.geometry} geometry nor the {job.texture} texture is learned",
-            "leave --weights away",
-        )
-    for kind in takers:
-        options[kind].setdefault("weights", str(job.weights))
-    return options
-
-
-def _takers(job: Job, plugins: plugin_module.Plugins, parameter: str) -> list[str]:
-    """Which of geometry and texture name a parameter in `create`; also those whose name `create`
-    will refuse."""
-    chosen = {"geometry": job.geometry, "texture": job.texture}
-    offers = {kind: plugins.offers(kind).get(name) for kind, name in chosen.items()}
-    return [
-        kind
-        for kind, offer in offers.items()
-        if offer is None or parameter in inspect.signature(offer.create).parameters
-    ]
-
-
-def _backend(backend: GeometryBackend | TextureBackend, options: dict[str, Any]) -> dict[str, Any]:
-    """What a world remembers of a backend. `weights`, a digest, is there for those that have any.
-
-    Where weights lie and what computes with them is no part of it.
-    """
-    weights = getattr(backend, "weights", None)
-    if weights is None:
-        return {"name": backend.name, "version": backend.version, "options": options}
-    own = {name: value for name, value in options.items() if name not in ("weights", "device")}
-    return {"name": backend.name, "version": backend.version, "options": own, "weights": weights}
-
-
-def place(job: Job) -> Placed:
-    """The frame of a job, and the mask of its region where that is not a box.
-
-    Raises
-    ------
-    JobError
-        if nothing says where the world is to be
+        If the job does not say where the world is to be.
     """
     import shapely
 
@@ -229,55 +320,60 @@ def place(job: Job) -> Placed:
     from geo_io.region.file import frame_from_file, inside, is_raster
     from geo_io.region.region import frame_from_bbox, frame_from_polygons
 
-    heights = next(
-        ((s, u) for s, u in ((job.dem, job.dem_unit), (job.dsm, job.dsm_unit)) if s is not None),
-        None,
-    )
-    vertical = UNKNOWN_DATUM
-    if heights is not None:
-        vertical = open_elevation(
-            heights[0], unit=heights[1], assume_crs=job.assume_crs
-        ).vertical_crs
-    kind: dict[str, Any] = {
+    vertical_crs = UNKNOWN_DATUM
+    for heights, unit in ((job.dem, job.dem_unit), (job.dsm, job.dsm_unit)):
+        if heights is not None:
+            reader = open_elevation(heights, unit=unit, assume_crs=job.assume_crs)
+            vertical_crs = reader.vertical_crs
+            break
+    lattice: dict[str, Any] = {
         "crs": job.crs,
         "voxel_size": job.voxel_size,
         "band": job.band,
-        "vertical_crs": vertical,
+        "vertical_crs": vertical_crs,
     }
     if job.bbox is not None:
-        return frame_from_bbox(job.bbox, bbox_crs=job.bbox_crs, **kind), None
+        return Placement(frame_from_bbox(job.bbox, bbox_crs=job.bbox_crs, **lattice))
     if isinstance(job.region, RegionShape):
-        polygon = shapely.from_wkt(job.region.wkt)
-        frame, cut = frame_from_polygons(
-            [polygon], job.region.crs, name=f"region {job.region.name}", **kind
-        )
-        return frame, partial(inside, region=cut)
+        polygons, name = [shapely.from_wkt(job.region.wkt)], f"region {job.region.name}"
+        frame, cut = frame_from_polygons(polygons, job.region.crs, name=name, **lattice)
+        return Placement(frame, partial(inside, region=cut))
     rasters = (
-        s for s in (job.dsm, job.dem, job.image, *job.semantics) if s is not None and is_raster(s)
+        source
+        for source in (job.dsm, job.dem, job.image, *job.semantics)
+        if source is not None and is_raster(source)
     )
-    place_file = job.region if job.region is not None else next(rasters, None)
-    if place_file is None:
-        raise JobError(
-            "nothing says where the world is to be", "give --bbox W,S,E,N or --region FILE"
-        )
-    frame, shape = frame_from_file(place_file, assume_crs=job.assume_crs, **kind)
-    return frame, None if shape is None else partial(inside, region=shape)
+    file = job.region if job.region is not None else next(rasters, None)
+    if file is None:
+        raise JobError("nothing says where the world is to be", "give a `bbox` or a `region`")
+    frame, shape = frame_from_file(file, assume_crs=job.assume_crs, **lattice)
+    return Placement(frame, None if shape is None else partial(inside, region=shape))
+
+
+def _backend_identity(backend: Backend, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a world records of a backend.
+
+    The path of weights and the device are no part of it; the digest of the weights is.
+    """
+    record: dict[str, Any] = {"name": backend.name, "version": backend.version}
+    if backend.weights is None:
+        return {**record, "options": dict(options)}
+    own = {name: value for name, value in options.items() if name not in ("weights", "device")}
+    return {**record, "options": own, "weights": backend.weights}
 
 
 def _sources(job: Job) -> dict[str, list[Any]]:
-    named = {
+    """The sources of a job by condition; conditions without any are left out."""
+    singles = {"dem": job.dem, "dsm": job.dsm, "image": job.image}
+    sources = {
         "semantics": list(job.semantics),
-        **{
-            name: [getattr(job, name)]
-            for name in ("dem", "dsm", "image")
-            if getattr(job, name) is not None
-        },
+        **{name: [source] for name, source in singles.items() if source is not None},
         **{
             name: value if isinstance(value, list) else [value]
             for name, value in job.conditions.items()
         },
     }
-    return {name: source for name, source in named.items() if source}
+    return {name: source for name, source in sources.items() if source}
 
 
 def _digest(source: Any) -> str:
@@ -290,7 +386,3 @@ def _digest(source: Any) -> str:
         return digest_source(source)
     path, layer = split_layer(source)
     return digest_source(path) + (f" layer {layer}" if layer else "")
-
-
-def _legend_digest(legend: str) -> str:
-    return _digest(legend) if Path(legend).exists() else legend

@@ -1,5 +1,5 @@
-"""Is a world on disk what it was made as: checksums of all its chunks, and tiles made again and
-compared."""
+"""Verification of a world on disk: checksums of all chunks, and a comparison of some tiles with the
+same tiles generated again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from earthgen.engine.scheduler import check_tiles, open_pool
 from earthgen.engine.worker import WorkerContext
 from earthgen.jobs.forecast import spread
-from earthgen.jobs.identity import changes, require_none
+from earthgen.jobs.identity import changes, require_unchanged
 from earthgen.jobs.job import make_job
 from earthgen.jobs.prepare import prepare
 from earthgen.progress import Listener, Progress
@@ -24,15 +24,20 @@ Tile = tuple[int, int]
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found.
+    """The result of `verify`.
 
     Attributes
     ----------
-    checked : finished tiles whose chunks were all read
-    damaged : what is wrong with a tile on disk
-    compared : tiles that were made again from the inputs
-    different : of those, the ones that came out otherwise than they are on disk
-    marked : whether the bad tiles were marked, so that --resume makes them again
+    checked : int
+        Number of finished tiles, all chunks of which were read.
+    damaged : dict of (tx, ty) to str
+        What is wrong with a tile on disk.
+    compared : list of (tx, ty)
+        Tiles that were generated again.
+    different : list of (tx, ty)
+        Those of them that differ from the tile on disk.
+    marked : bool
+        Whether the bad tiles were marked as unfinished.
     """
 
     checked: int
@@ -43,6 +48,7 @@ class Verification:
 
     @property
     def sound(self) -> bool:
+        """Whether no tile is damaged or different."""
         return not (self.damaged or self.different)
 
 
@@ -56,48 +62,57 @@ def verify(
     settings: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
 ) -> Verification:
-    """Check a world.
+    """Verify a world.
 
-    sample : tiles to make again from the inputs that its settings name, and to compare by their
-        digests
-    mark : mark bad tiles as not finished, so that --resume makes them again
-    settings : override the world's own, where an input has moved
+    Parameters
+    ----------
+    path : path or URL
+    sample : int
+        Number of tiles to generate again from the inputs that its settings name, and to compare by
+        their digests.
+    mark : bool
+        Mark bad tiles as unfinished, so that a job with `resume` generates them again.
+    workers : int
+    scheduler : str, optional
+    settings : mapping, optional
+        Override settings of the world, for example if an input has moved.
+    listener : callable, optional
 
     Raises
     ------
     StoreError
-        if there is no world, or its inputs are not those it was made of (names the difference)
+        If there is no world, or its inputs have changed (names the difference).
     """
     progress = Progress(listener)
     store = open_store(path)
-    done = store.done()
+    tiles = store.finished_tiles()
     with open_pool(WorkerContext(None, path, store.tile_size), workers, scheduler) as pool:
         damaged = check_tiles(store, pool, progress)
-    compared = [tile for tile in spread(done, sample) if tile not in damaged]
+    compared = [tile for tile in spread(tiles, sample) if tile not in damaged]
     different = _compare(store, compared, settings or {}, progress) if sample else []
     bad = [*damaged, *different]
     if bad and mark:
         with lock_world(path):
             open_store(path, mode="r+").forget(bad)
-    return Verification(len(done), damaged, compared, different, bool(bad) and mark)
+    return Verification(len(tiles), damaged, compared, different, bool(bad) and mark)
 
 
 def _compare(
     store: Store, tiles: list[Tile], settings: Mapping[str, Any], progress: Progress
 ) -> list[Tile]:
-    """Those of the tiles that come out otherwise when they are made again."""
+    """The tiles that differ from those on disk when they are generated again."""
     attributes: Mapping[str, Any] = store.root.attrs["earthgen"]
     given = {**attributes["settings"], **settings}
     job = make_job(
         {name: value for name, value in given.items() if value is not None} | {"out": store.path}
     )
-    plan = prepare(job, progress)
-    remedy = "give the inputs it was made of, or leave --sample away to check the chunks alone"
-    require_none(store, changes(store, plan), "compared", remedy)
+    prepared = prepare(job, progress)
+    remedy = "give the inputs it was made from, or leave `sample` out to check the chunks alone"
+    require_unchanged(store, changes(store, prepared), "compared", remedy)
     progress.start("compare", len(tiles))
     different = []
     for tx, ty in tiles:
-        levels = plan.engine.reference(store.tile_size)(tx, ty)
+        levels = prepared.engine.reference(store.tile_size)(tx, ty)
         entry = store.entry(tx, ty)
         if entry is None or tile_digest(levels) != entry.digest:
             different.append((tx, ty))

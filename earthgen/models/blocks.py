@@ -1,7 +1,7 @@
-"""The blocks that all networks are chains of: convolution and attention, with or without a time.
+"""The blocks of all networks: convolution and attention, with or without a time.
 
-Norms are over the channels of a voxel, never over a sample: what a voxel gets must not depend on
-how large the window is that it is computed in.
+Norms are over the channels of a voxel, never over a sample: the result at a voxel must not depend
+on the size of the window.
 """
 
 from __future__ import annotations
@@ -12,48 +12,57 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from earthgen import sparse
 from earthgen.errors import SparseError
 from earthgen.models.presets import BlockConfig
-from earthgen.sparse import SparseTensor
+from earthgen.sparse.attention import WindowAttention
 from earthgen.sparse.kernel_map import kernel_map
+from earthgen.sparse.layers import Convolution, TransposedConvolution
 from earthgen.sparse.linear import linear
+from earthgen.sparse.norm import LayerNorm
 from earthgen.sparse.sites import Sites
+from earthgen.sparse.tensor import SparseTensor
 from earthgen.sparse.windows import Partition, whole, windows
 
 TOWER = 2**20
-"""Height of a window of all heights, cells. Its lattice is shifted by half: the ground would be
-one of its faces."""
+"""Height of a window of all heights, cells. Its lattice is shifted by half, or the ground would be
+a boundary of windows."""
 
 
-def modulated(x: SparseTensor, change: Tensor | None) -> SparseTensor:
-    """x * (1 + scale) + offset, both of the sample.
+def modulate(x: SparseTensor, change: Tensor | None) -> SparseTensor:
+    """Return x * (1 + scale) + offset, with one scale and offset per sample.
 
-    change : (batch, 2 channels), scale and offset; None leaves x as it is
+    Parameters
+    ----------
+    x : SparseTensor
+        Features.
+    change : Tensor (batch, 2 channels), optional
+        Scale and offset; None leaves x unchanged.
     """
     if change is None:
         return x
     scale, offset = change.chunk(2, 1)
     if x.batch_size == 1:
         return x.with_features(x.features * (1 + scale) + offset)
-    # By sample: rows of one lie together, and so the gradient is a sum a sample and no scatter.
+    # Rows of a sample lie together: split by sample, the gradient is a sum instead of a scatter.
     bounds = x.sites.bounds
     parts = torch.split(x.features, [last - first for first, last in pairwise(bounds)])
-    done = [part * (1 + scale[number]) + offset[number] for number, part in enumerate(parts)]
-    return x.with_features(torch.cat(done))
+    results = [part * (1 + scale[number]) + offset[number] for number, part in enumerate(parts)]
+    return x.with_features(torch.cat(results))
 
 
 class Projection(nn.Module):
-    """A linear map at every voxel; under autocast in its dtype."""
+    """A linear layer at every voxel, under autocast in its dtype."""
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
         self.linear = nn.Linear(channels, out)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        """Return the mapped features."""
         return x.with_features(linear(x.features, self.linear))
 
     def flops(self, sites: Sites) -> int:
+        """Return the floating-point operations of products."""
         return 2 * len(sites) * self.linear.in_features * self.linear.out_features
 
 
@@ -62,21 +71,23 @@ class ConvBlock(nn.Module):
 
     def __init__(self, channels: int, embedding: int, *, flat: bool = False) -> None:
         super().__init__()
-        self.norm = sparse.LayerNorm(channels)
+        self.norm = LayerNorm(channels)
         self.change = nn.Linear(embedding, 2 * channels) if embedding else None
-        self.convolution = sparse.Convolution(channels, channels, (3, 3, 1) if flat else 3)
+        self.convolution = Convolution(channels, channels, (3, 3, 1) if flat else 3)
         self.out = Projection(channels, channels)
 
     def forward(self, x: SparseTensor, embedded: Tensor | None = None) -> SparseTensor:
-        h = modulated(self.norm(x), changed(self.change, embedded))
+        """Return the block's features; `embedded` is the time, (batch, embedding)."""
+        h = modulate(self.norm(x), modulation(self.change, embedded))
         h = self.convolution(h)
         return x + self.out(h.with_features(nn.functional.gelu(h.features)))
 
-    def begins_small(self) -> list[nn.Module]:
-        """Layers whose weights begin small, see `initialise`."""
+    def small_layers(self) -> list[nn.Module]:
+        """Return the layers that are initialised with small weights, see `initialise`."""
         return [self.out.linear, *([] if self.change is None else [self.change])]
 
     def flops(self, sites: Sites) -> int:
+        """Return the floating-point operations of products."""
         kernel = self.convolution.kernel
         pairs = kernel_map(sites, sites, kernel).pairs
         return 2 * pairs * self.convolution.weight.shape[1] * self.convolution.weight.shape[
@@ -85,13 +96,24 @@ class ConvBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """A transformer block (Liu et al. 2021, equation 3) with rotary positions, modulated by a time
-    where there is one.
+    """A transformer block (Liu et al. 2021, equation 3) with rotary positions.
 
-    The modulation is that of DiT's adaLN (Peebles & Xie 2023) without its gates.
+    With a time, it is modulated as by DiT's adaLN (Peebles & Xie 2023), without gates.
 
-    kind : "s" cubes, "t" towers, "f" whole samples
-    shifted : whether windows lie half a window off the lattice
+    Parameters
+    ----------
+    channels : int
+        Channels of the features.
+    kind : str
+        Attention in cubes ("s"), in towers ("t") or over whole samples ("f").
+    shifted : bool
+        Whether windows are shifted by half their size.
+    config : BlockConfig
+        Configuration of all blocks.
+    embedding : int
+        Channels of the time's embedding, 0 for none.
+    flat : bool
+        Whether the voxels are a plane.
     """
 
     def __init__(
@@ -115,30 +137,35 @@ class AttentionBlock(nn.Module):
             window, shift = side, half
         heads = max(channels // config.head, 1)
         hidden = int(channels * config.mlp)
-        self.attention_norm = sparse.LayerNorm(channels)
-        self.attention = sparse.WindowAttention(channels, heads, window, shift, rotary=True)
-        self.mlp_norm = sparse.LayerNorm(channels)
+        self.attention_norm = LayerNorm(channels)
+        self.attention = WindowAttention(channels, heads, window, shift, rotary=True)
+        self.mlp_norm = LayerNorm(channels)
         self.change = nn.Linear(embedding, 4 * channels) if embedding else None
         self.expand = Projection(channels, hidden)
         self.contract = Projection(hidden, channels)
 
     def forward(self, x: SparseTensor, embedded: Tensor | None = None) -> SparseTensor:
-        change = changed(self.change, embedded)
+        """Return the block's features; `embedded` is the time, (batch, embedding)."""
+        change = modulation(self.change, embedded)
         first, second = (None, None) if change is None else change.chunk(2, 1)
-        x = x + self.attention(modulated(self.attention_norm(x), first))
-        h = self.expand(modulated(self.mlp_norm(x), second))
+        x = x + self.attention(modulate(self.attention_norm(x), first))
+        h = self.expand(modulate(self.mlp_norm(x), second))
         return x + self.contract(h.with_features(nn.functional.gelu(h.features)))
 
-    def begins_small(self) -> list[nn.Module]:
-        """Layers whose weights begin small, see `initialise`."""
+    def small_layers(self) -> list[nn.Module]:
+        """Return the layers that are initialised with small weights, see `initialise`."""
         layers = [self.contract.linear, self.attention.out]
         return [*layers, *([] if self.change is None else [self.change])]
 
     def partition(self, sites: Sites) -> Partition:
-        where = self.attention
-        return whole(sites) if where.window is None else windows(sites, where.window, where.shift)
+        """Return the windows of attention."""
+        attention = self.attention
+        if attention.window is None:
+            return whole(sites)
+        return windows(sites, attention.window, attention.shift)
 
     def flops(self, sites: Sites) -> int:
+        """Return the floating-point operations of products."""
         channels = self.attention.channels
         projections = (
             2 * len(sites) * 4 * channels * channels
@@ -149,9 +176,17 @@ class AttentionBlock(nn.Module):
 
 
 class Chain(nn.Module):
-    """Blocks one after the other, as a text of `earthgen.models.presets` names them.
+    """Blocks one after the other, named by a text as of `earthgen.models.presets`.
 
-    flat : the voxels are a plane, one a column: kernels are 3 x 3 x 1, and windows are towers
+    Parameters
+    ----------
+    kinds : str
+        One letter per block.
+    channels, config, embedding
+        As of `AttentionBlock`.
+    flat : bool
+        Whether the voxels are a plane, one per column: kernels are then 3 x 3 x 1, and windows are
+        towers.
     """
 
     def __init__(
@@ -177,53 +212,53 @@ class Chain(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: SparseTensor, embedded: Tensor | None = None) -> SparseTensor:
+        """Return the features after all blocks; `embedded` is the time, (batch, embedding)."""
         for block in self.blocks:
             x = block(x, embedded)
         return x
 
     def flops(self, sites: Sites) -> int:
+        """Return the floating-point operations of products."""
         return sum(block.flops(sites) for block in self.blocks)  # type: ignore[operator]
 
 
 class Down(nn.Module):
-    """To the cells of two voxels an edge: a convolution of size and stride 2."""
+    """A convolution of size and stride 2, to cells of 2 x 2 x 2 voxels."""
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
-        self.convolution = sparse.Convolution(channels, out, 2, 2)
+        self.convolution = Convolution(channels, out, 2, 2)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        """Return features of the parents."""
         return self.convolution(x, x.sites.parents(2))
 
     def flops(self, sites: Sites) -> int:
-        """sites : of the input"""
+        """Return the floating-point operations of products; `sites` are those of the input."""
         return 2 * len(sites) * self.convolution.weight.shape[1] * self.convolution.weight.shape[2]
 
 
 class Up(nn.Module):
-    """From cells to given children: each child's own linear map of its parent, a pixel shuffle
-    of those alone."""
+    """A transposed convolution of size and stride 2, from cells to given children only."""
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
-        self.convolution = sparse.TransposedConvolution(channels, out, 2, 2)
+        self.convolution = TransposedConvolution(channels, out, 2, 2)
 
     def forward(self, x: SparseTensor, sites: Sites) -> SparseTensor:
+        """Return features of the children `sites`."""
         return self.convolution(x, sites)
 
     def flops(self, sites: Sites) -> int:
-        """sites : of the output"""
+        """Return the floating-point operations of products; `sites` are those of the output."""
         return 2 * len(sites) * self.convolution.weight.shape[1] * self.convolution.weight.shape[2]
 
 
 class Embedding(nn.Module):
-    """A time and a step of a flow as a vector.
-
-    frequencies : of sines and cosines of the time in [0, 1], from half a turn to 2^frequencies of
-        them
-    """
+    """A time and a step of a flow as a vector."""
 
     FREQUENCIES = 8
+    """Sines and cosines of a time in [0, 1], the slowest of half a turn, each twice as fast."""
 
     def __init__(self, out: int) -> None:
         super().__init__()
@@ -232,10 +267,10 @@ class Embedding(nn.Module):
         self.hidden = nn.Linear(out, out)
 
     def forward(self, time: Tensor, step: Tensor | None = None) -> Tensor:
-        """(batch, out) of a time and a step, both (batch,) in [0, 1]; no step is one of 0."""
+        """Return the embedding, (batch, out), of a time and a step (default 0), (batch,) each."""
         step = torch.zeros_like(time) if step is None else step
-        found = self.time(_waves(time)) + self.step(_waves(step))
-        return nn.functional.silu(self.hidden(nn.functional.silu(found)))
+        h = self.time(_waves(time)) + self.step(_waves(step))
+        return nn.functional.silu(self.hidden(nn.functional.silu(h)))
 
 
 def _waves(time: Tensor) -> Tensor:
@@ -244,34 +279,36 @@ def _waves(time: Tensor) -> Tensor:
     return torch.cat([time.float()[:, None], angles.sin(), angles.cos()], 1)
 
 
-def changed(layer: nn.Linear | None, embedded: Tensor | None) -> Tensor | None:
-    """What a block makes of the time, (batch, out); None for a block without."""
+def modulation(layer: nn.Linear | None, embedded: Tensor | None) -> Tensor | None:
+    """Return scales and offsets of a time, (batch, out); None for a block without a time."""
     if layer is None or embedded is None:
         return None
-    found: Tensor = layer(embedded)
-    return found
+    change: Tensor = layer(embedded)
+    return change
 
 
-def heights(sites: Sites, channels: int) -> Tensor:
-    """(n, channels) float32: sines and cosines of the cells' mean height above the ground, in
-    metres.
+def encode_heights(sites: Sites, channels: int) -> Tensor:
+    """Return sines and cosines of the height of cells' centres above the ground.
 
-    The waves are 2^1 to 2^(channels / 2) metres long, so that they say the same at every voxel size
-    and stride.
+    The wavelengths are 2^1 to 2^(channels / 2) metres at every voxel size and stride.
+
+    Returns
+    -------
+    Tensor (n, channels) float32
     """
     centre = sites.centres()[:, 2]
     lengths = 2.0 ** torch.arange(1, channels // 2 + 1, dtype=torch.float64, device=sites.device)
     angles = centre[:, None] * (2 * math.pi / lengths)
-    found = torch.cat([angles.sin(), angles.cos()], 1).float()
-    return nn.functional.pad(found, (0, channels - found.shape[1]))
+    waves = torch.cat([angles.sin(), angles.cos()], 1).float()
+    return nn.functional.pad(waves, (0, channels - waves.shape[1]))
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw all weights of a network anew from a generator; no global random numbers are used.
+    """Draw all weights of a network from a generator, without global random numbers.
 
     Weights are uniform within 1 / sqrt(inputs), biases 0, norms 1, embeddings normal. The last
-    layer of a residual branch, and of a modulation, begins ten times smaller, so that a deep chain
-    begins near the identity and yet every weight has a gradient from the first step.
+    layer of a residual branch, and of a modulation, starts ten times smaller, so that a deep chain
+    starts near the identity and yet every weight has a gradient from the first step.
     """
     with torch.no_grad():
         for part in module.modules():
@@ -280,7 +317,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
                     continue
                 if name == "bias":
                     value.zero_()
-                elif isinstance(part, sparse.LayerNorm) or value.ndim == 1:
+                elif isinstance(part, LayerNorm) or value.ndim == 1:
                     value.fill_(1)
                 elif isinstance(part, nn.Embedding):
                     value.normal_(generator=generator)
@@ -291,15 +328,15 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             if reset is not None:
                 reset()
         for part in module.modules():
-            for layer in getattr(part, "begins_small", list)():
+            for layer in getattr(part, "small_layers", list)():
                 layer.weight.mul_(0.1)
 
 
 def _inputs(part: nn.Module, weight: Tensor) -> int:
-    """How many numbers an output of a layer is a sum of."""
-    if isinstance(part, sparse.Convolution):
+    """Return how many inputs an output of a layer is a sum of."""
+    if isinstance(part, Convolution):
         return weight.shape[0] * weight.shape[1]
-    if isinstance(part, sparse.TransposedConvolution):
+    if isinstance(part, TransposedConvolution):
         return weight.shape[1]  # a child has one parent
     if isinstance(part, nn.ConvTranspose2d):
         return weight.shape[0]
@@ -310,11 +347,11 @@ def check_stride(sites: Sites, stride: int) -> None:
     """Raise SparseError unless cells have a stride."""
     if sites.stride != (stride,) * 3:
         raise SparseError(
-            f"voxels have stride {sites.stride}, the model works on {stride}",
-            "give those of that stride",
+            f"voxels have stride {sites.stride}, the model needs {stride}",
+            f"give voxels of stride {stride}",
         )
 
 
-def spread(values: Tensor, sites: Sites) -> Tensor:
-    """(n, 1): the value of each voxel's sample, of (batch,) values."""
+def expand_to_rows(values: Tensor, sites: Sites) -> Tensor:
+    """Return the value of each voxel's sample, (n, 1), from (batch,) values."""
     return values[sites.coordinates[:, 0].long()][:, None]

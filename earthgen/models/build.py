@@ -1,4 +1,4 @@
-"""Networks from configurations."""
+"""Networks from their configurations."""
 
 from __future__ import annotations
 
@@ -28,32 +28,45 @@ MODELS: dict[str, Callable[[Any], nn.Module]] = {
 """The class of each of `PARTS`."""
 
 
-def make(
+def make_model(
     part: str,
     config: Config | str = "tiny",
     *,
     seed: int | torch.Generator = 0,
     device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """A network with fresh weights, drawn from a seed alone.
+    """Return a network with new weights, drawn from a seed.
 
-    part : of `earthgen.models.presets.PARTS`
-    config : of that part, or the name of a preset
+    Parameters
+    ----------
+    part : str
+        A name in `earthgen.models.presets.PARTS`.
+    config : Config or str
+        Configuration of that part, or the name of a preset.
+    seed : int or torch.Generator
+        Source of the weights.
+    device : torch.device or str
+        Where the network lies.
 
-    Raises ModelError for another part, preset or configuration.
+    Raises
+    ------
+    ModelError
+        If the part, preset or configuration is unknown.
     """
-    model = empty(part, config).to_empty(device="cpu")
+    model = make_empty_model(part, config).to_empty(device="cpu")
     initialise(
         model, seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     )
     return model.to(device)
 
 
-def empty(part: str, config: Config | str = "tiny") -> nn.Module:
-    """A network whose weights take no memory (torch's meta device): to count, or to be given
-    weights."""
+def make_empty_model(part: str, config: Config | str = "tiny") -> nn.Module:
+    """Return a network on torch's meta device, whose weights take no memory.
+
+    Parameters and exceptions are those of `make_model`.
+    """
     if part not in PARTS:
-        raise ModelError(f"there is no model {part!r}", f"there are {', '.join(PARTS)}")
+        raise ModelError(f"unknown model {part!r}", f"choose from {', '.join(PARTS)}")
     given = preset(config).part(part) if isinstance(config, str) else config
     if not isinstance(given, PARTS[part]):
         raise ModelError(

@@ -1,9 +1,8 @@
 """CondNet: conditions as features of voxels, at every scale of a flow.
 
 The paper places a semantic map on a plane at a dummy depth and repeats it along z with a positional
-encoding. Here the plane is the ground, which every column has, and z is the height above it, in
-metres. A height map is told each voxel as how far it lies below or above the top of its column. An
-image with depth is voxelised first.
+encoding. Here the plane is the ground, and z is the height above it in metres. A height map becomes
+the signed distance of each voxel to the top of its column. An image with depth is voxelised first.
 """
 
 from __future__ import annotations
@@ -14,27 +13,35 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from earthgen import sparse
 from earthgen.errors import ModelError
-from earthgen.models.blocks import TOWER, Chain, Down, Projection, heights
+from earthgen.models.blocks import TOWER, Chain, Down, Projection, encode_heights
 from earthgen.models.conditions import CONDITIONS, Conditions
 from earthgen.models.presets import CLASSES, CondConfig
-from earthgen.sparse import SparseTensor
+from earthgen.sparse.attention import CrossAttention
 from earthgen.sparse.kernel_map import Kernel
+from earthgen.sparse.norm import LayerNorm
+from earthgen.sparse.sampling import interpolate, pool
 from earthgen.sparse.sites import Place, Sites, make_sites
+from earthgen.sparse.tensor import SparseTensor
 
 CENTRE, SPREAD = 1.0, 1.2
-"""Of log(1 + metres), as `HeightFlowConfig`."""
+"""Mean and deviation of log(1 + metres), as in `HeightFlowConfig`."""
 
 SIGNED = 5
-"""Numbers that say where a voxel lies beside a height map."""
+"""Channels of the signed distance of a voxel to a height map."""
 
 
 class CondNet(nn.Module):
-    """Features of conditions.
+    """The network that turns conditions into features.
 
-    strides : of the flow's levels, finest first, powers of two
-    outputs : channels of the flow's levels
+    Parameters
+    ----------
+    config : CondConfig
+        Configuration.
+    strides : sequence of int
+        Strides of the flow's levels, finest first, powers of two.
+    outputs : sequence of int
+        Channels of the flow's levels.
     """
 
     def __init__(self, config: CondConfig, strides: Sequence[int], outputs: Sequence[int]) -> None:
@@ -43,8 +50,9 @@ class CondNet(nn.Module):
         widths, blocks = config.channels, config.blocks
         if strides[-1] > 2 ** (len(widths) - 1):
             raise ModelError(
-                f"CondNet's plane ends at stride {2 ** (len(widths) - 1)}, the flow's levels at {strides[-1]}",
-                "give it more levels",
+                f"CondNet's plane ends at stride {2 ** (len(widths) - 1)}, "
+                f"the flow's levels at {strides[-1]}",
+                "configure more levels of the plane",
             )
         self.semantic = nn.Embedding(CLASSES, widths[0])
         self.maps = nn.Linear(6, widths[0])
@@ -62,37 +70,52 @@ class CondNet(nn.Module):
         pairs = list(zip(planes, outputs, strict=True))
         tower = {"window": (blocks.window, blocks.window, TOWER), "shift": (0, 0, TOWER // 2)}
         self.cross = nn.ModuleList(
-            sparse.CrossAttention(out, plane, max(out // blocks.head, 1), **tower, rotary=True)
+            CrossAttention(out, plane, max(out // blocks.head, 1), **tower, rotary=True)
             for plane, out in pairs
             if config.cross
         )
-        self.norms = nn.ModuleList(sparse.LayerNorm(out) for out in outputs if config.cross)
+        self.norms = nn.ModuleList(LayerNorm(out) for out in outputs if config.cross)
         self.colours = nn.ModuleList(Projection(4, out) for out in outputs if config.voxels)
         self.look = nn.ModuleList(
-            sparse.CrossAttention(out, 4, max(out // blocks.head, 1), blocks.window, rotary=True)
+            CrossAttention(out, 4, max(out // blocks.head, 1), blocks.window, rotary=True)
             for out in outputs
             if config.cross and config.voxels
         )
 
     def forward(self, conditions: Conditions, sites: Sequence[Sites]) -> list[SparseTensor]:
-        """Features at the sites of each of the flow's levels.
+        """Return features at the sites of each of the flow's levels.
 
-        Raises ModelError where the columns are no multiple of the plane's coarsest stride,
-        SparseError where conditions and sites lie in different places.
+        Parameters
+        ----------
+        conditions : Conditions
+            Conditions on the columns of the batch.
+        sites : sequence of Sites
+            Sites of the flow's levels, finest first.
+
+        Raises
+        ------
+        ModelError
+            If the number of columns is no multiple of the plane's coarsest stride.
+        SparseError
+            If conditions and sites lie in different places.
         """
         conditions.place.check_same(sites[0].place)
         self._check(conditions)
         planes = self.plane(conditions, sites[0].device)
-        found = []
+        features = []
         for level, (stride, there) in enumerate(zip(self.strides, sites, strict=True)):
             plane = planes[stride.bit_length() - 1]
             # A voxel's column on the plane, which lies at z = 0 of every sample.
             points = there.coordinates.double() + 0.5
             points[:, 0] -= 0.5
             points[:, 3] = 0.5
-            under = sparse.interpolate(plane, points)
+            under = interpolate(plane, points)
             above = torch.cat(
-                [heights(there, self.config.heights), self._signed(conditions, there, stride)], 1
+                [
+                    encode_heights(there, self.config.heights),
+                    self._signed_distance(conditions, there, stride),
+                ],
+                1,
             )
             lifted = self.lift[level](
                 SparseTensor(there, torch.cat([under, above.to(under.dtype)], 1))
@@ -100,11 +123,11 @@ class CondNet(nn.Module):
             x = self.out[level](lifted.with_features(nn.functional.gelu(lifted.features)))
             if self.config.cross:
                 x = x + self.cross[level](self.norms[level](x), plane)
-            found.append(x)
-        return self._coloured(conditions, found) if self.config.voxels else found
+            features.append(x)
+        return self._add_colours(conditions, features) if self.config.voxels else features
 
     def plane(self, conditions: Conditions, device: torch.device) -> list[SparseTensor]:
-        """Features of the columns at strides 1, 2, 4, ..., as voxels at z = 0."""
+        """Return features of the columns at strides 1, 2, 4, ..., as voxels at z = 0."""
         sites = columns(conditions.place, conditions.shape, device)
         x = SparseTensor(
             sites, self.semantic(_codes(conditions, device)) + self.maps(_maps(conditions, device))
@@ -114,9 +137,11 @@ class CondNet(nn.Module):
             planes.append(chain(halve(planes[-1])))
         return planes
 
-    def _signed(self, conditions: Conditions, sites: Sites, stride: int) -> Tensor:
-        """(n, 5) float32: where a voxel lies beside the top of its column, at several scales,
-        and how much is known."""
+    def _signed_distance(self, conditions: Conditions, sites: Sites, stride: int) -> Tensor:
+        """Return signed distances to the column's top at several scales, and the known share.
+
+        The result is (n, 5) float32.
+        """
         if conditions.height is None or not len(sites):
             return torch.zeros(len(sites), SIGNED, device=sites.device)
         shown = conditions.shown(sites.device)[:, CONDITIONS.index("height"), None, None]
@@ -137,38 +162,47 @@ class CondNet(nn.Module):
         )
         return torch.cat([signed * (share > 0)[:, None], share[:, None]], 1)
 
-    def _coloured(self, conditions: Conditions, found: list[SparseTensor]) -> list[SparseTensor]:
-        """With the colours of un-projected voxels, where there are."""
-        device = found[0].features.device
+    def _add_colours(
+        self, conditions: Conditions, features: list[SparseTensor]
+    ) -> list[SparseTensor]:
+        """Add the colours of un-projected voxels, if any."""
+        device = features[0].features.device
         if conditions.voxels is None:
-            return found
+            return features
         shown = conditions.shown(device)[:, CONDITIONS.index("voxels")]
         colours = conditions.voxels.prune(shown[conditions.voxels.coordinates[:, 0].long()])
         ones = torch.ones(len(colours), 1, device=device)
         x = colours.with_features(torch.cat([colours.features * 2 - 1, ones], 1))
-        done, stride = [], 1
-        for level, (there, wanted) in enumerate(zip(found, self.strides, strict=True)):
-            while stride < wanted:
-                x = sparse.pool(x, Kernel((2, 2, 2), (2, 2, 2)), "mean")
+        results, stride = [], 1
+        for level, (there, target) in enumerate(zip(features, self.strides, strict=True)):
+            while stride < target:
+                x = pool(x, Kernel((2, 2, 2), (2, 2, 2)), "mean")
                 stride *= 2
             there = there + self.colours[level](x.at(there.sites))
             if self.config.cross:
                 there = there + self.look[level](there, x)
-            done.append(there)
-        return done
+            results.append(there)
+        return results
 
     def _check(self, conditions: Conditions) -> None:
         coarsest = 2 ** len(self.halving)
         if conditions.shape[0] % coarsest or conditions.shape[1] % coarsest:
             raise ModelError(
-                f"conditions on {conditions.shape[0]} x {conditions.shape[1]} columns cannot be halved "
-                f"{len(self.halving)} times",
+                f"conditions on {conditions.shape[0]} x {conditions.shape[1]} columns "
+                f"cannot be halved {len(self.halving)} times",
                 f"give multiples of {coarsest} columns",
             )
 
     def flops(self, shape: tuple[int, int], sites: Sequence[Sites]) -> int:
-        """Of products for the columns of one sample and the sites of a flow's levels;
-        cross-attention included."""
+        """Return the floating-point operations of products, cross-attention included.
+
+        Parameters
+        ----------
+        shape : (int, int)
+            Rows and columns of one sample.
+        sites : sequence of Sites
+            Sites of the flow's levels.
+        """
         there = columns(Place(), shape)
         total, planes = 0, [there]
         for level, chain in enumerate(self.chains):
@@ -189,7 +223,7 @@ class CondNet(nn.Module):
 
 
 def columns(place: Place, shape: tuple[int, int], device: torch.device | str = "cpu") -> Sites:
-    """All columns of a batch, as voxels at z = 0; row (sample * nx + x) * ny + y."""
+    """Return all columns of a batch as voxels at z = 0, in rows (sample * nx + x) * ny + y."""
     ny, nx = shape
     ranges = (
         torch.arange(len(place.origins)),
@@ -201,12 +235,12 @@ def columns(place: Place, shape: tuple[int, int], device: torch.device | str = "
 
 
 def by_column(maps: Tensor) -> Tensor:
-    """(batch * nx * ny, channels) in the order of `columns`, from (batch, channels, ny, nx)."""
+    """Reshape (batch, channels, ny, nx) to (batch * nx * ny, channels), as `columns` orders it."""
     return maps.flip(2).permute(0, 3, 2, 1).flatten(0, 2)
 
 
 def _codes(conditions: Conditions, device: torch.device) -> Tensor:
-    """(columns,) int64 class codes, 0 where they are hidden."""
+    """Return class codes, (columns,) int64, 0 where they are hidden."""
     batch, (ny, nx) = len(conditions.place.origins), conditions.shape
     if conditions.semantics is None:
         return torch.zeros(batch * ny * nx, dtype=torch.int64, device=device)
@@ -214,13 +248,13 @@ def _codes(conditions: Conditions, device: torch.device) -> Tensor:
     codes = conditions.semantics.to(device).long()
     if bool(((codes < 0) | (codes >= CLASSES)).any()):
         raise ModelError(
-            "the semantic condition has codes that are no classes", "give 0 to 25; 0 is unknown"
+            "the semantic condition has unknown class codes", "give 0 to 25; 0 is no data"
         )
     return by_column((codes * shown)[:, None])[:, 0]
 
 
 def _maps(conditions: Conditions, device: torch.device) -> Tensor:
-    """(columns, 6) float32: height and image, each with whether it is known; 0 where it is not."""
+    """Return height and image, each with a mask and 0 where unknown, (columns, 6) float32."""
     batch, (ny, nx) = len(conditions.place.origins), conditions.shape
     shown = conditions.shown(device)
     height = torch.zeros(batch, 2, ny, nx, device=device)

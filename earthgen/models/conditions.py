@@ -1,8 +1,7 @@
-"""What is known of the columns of a batch before it is generated, and how training hides parts of
-it.
+"""Conditions on the columns of a batch, and how training hides parts of them.
 
-Maps are (batch, ny, nx) with the northernmost row first, as everywhere; voxels count from the
-south. `CondNet` is the one place that turns one into the other.
+Maps are (batch, ny, nx) with the northernmost row first; voxels count from the south. Only
+`CondNet` converts one to the other.
 """
 
 from __future__ import annotations
@@ -17,30 +16,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from earthgen.errors import ModelError
-from earthgen.sparse import SparseTensor, merged
 from earthgen.sparse.sites import Place
+from earthgen.sparse.tensor import SparseTensor, merge_duplicates
 from earthgen.splats.cameras.camera import Camera
 from geo_io.frame import Frame
 
 CONDITIONS = ("semantics", "height", "image", "voxels")
-"""The kinds of condition, in the order of `Conditions.present`."""
+"""Names of the conditions, in the order of `Conditions.present`."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Conditions on the columns of a batch. Each may be None, and each may be hidden in some of the
-    samples.
+    """Conditions on the columns of a batch; each may be None or hidden from some samples.
 
     Attributes
     ----------
-    place : where the samples lie
-    shape : (ny, nx), columns of a sample
-    semantics : (batch, ny, nx) of an integer dtype, class codes seen from above, 0 unknown
-    height : (batch, ny, nx) float32, top of the solid above the ground, metres; NaN is unknown
-    image : (batch, 3, ny, nx) float32, sRGB in [0, 1] seen from above; NaN is unknown
-    voxels : an image that was un-projected with its depth: colours in [0, 1] as 3 channels, at
-        stride 1
-    present : (batch, 4) bool, by the order of `CONDITIONS`: False hides a condition from a sample
+    place : Place
+        Where the samples lie.
+    shape : (int, int)
+        Rows and columns (ny, nx) of a sample.
+    semantics : Tensor (batch, ny, nx) int, optional
+        Class codes seen from above, 0 unknown.
+    height : Tensor (batch, ny, nx) float32, optional
+        Top of what is solid above the ground, metres, NaN unknown.
+    image : Tensor (batch, 3, ny, nx) float32, optional
+        sRGB in [0, 1] seen from above, NaN unknown.
+    voxels : SparseTensor, optional
+        An image that was un-projected with its depth: colours in [0, 1] at stride 1.
+    present : Tensor (batch, 4) bool, optional
+        In the order of `CONDITIONS`; False hides a condition from a sample.
     """
 
     place: Place
@@ -62,13 +66,14 @@ class Conditions:
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != shape:
                 raise ModelError(
-                    f"condition {name} has shape {tuple(value.shape)} on {batch} samples of {ny} x {nx} columns",
+                    f"condition {name} has shape {tuple(value.shape)} "
+                    f"on {batch} samples of {ny} x {nx} columns",
                     f"give {shape}",
                 )
         if self.voxels is not None:
             if self.voxels.channels != 3 or self.voxels.stride != (1, 1, 1):
                 raise ModelError(
-                    "condition voxels are no colours of voxels", "give 3 channels at stride 1"
+                    "condition voxels are not colours of voxels", "give 3 channels at stride 1"
                 )
             self.place.check_same(self.voxels.place)
         if self.present is not None and tuple(self.present.shape) != (batch, len(CONDITIONS)):
@@ -89,17 +94,37 @@ class Conditions:
         voxels: SparseTensor | None = None,
         device: torch.device | str = "cpu",
     ) -> Conditions:
-        """Conditions from arrays, one a frame, all of one shape.
+        """Return conditions from arrays, one per frame and all of one shape.
 
-        semantics : (ny, nx) class codes; height : (ny, nx) metres, NaN unknown
-        image : (ny, nx, 3) uint8 sRGB; image_known : (ny, nx) bool, by default known everywhere
+        Parameters
+        ----------
+        frames : sequence of Frame
+            Frames of the samples.
+        semantics : sequence of NDArray (ny, nx) uint8, optional
+            Class codes.
+        height : sequence of NDArray (ny, nx) float32, optional
+            Metres above the ground, NaN unknown.
+        image : sequence of NDArray (ny, nx, 3) uint8, optional
+            sRGB.
+        image_known : sequence of NDArray (ny, nx) bool, optional
+            Where the image is known, by default everywhere.
+        voxels : SparseTensor, optional
+            As of `Conditions`.
+        device : torch.device or str
+            Where the tensors lie.
 
-        Raises ModelError where frames or arrays are of several shapes, SparseError for several
-        lattices.
+        Raises
+        ------
+        ModelError
+            If frames or arrays have several shapes.
+        SparseError
+            If frames have several lattices.
         """
         shapes = {frame.shape for frame in frames}
         if len(shapes) != 1:
-            raise ModelError(f"frames of a batch have shapes {sorted(shapes)}", "crop them alike")
+            raise ModelError(
+                f"frames of a batch have shapes {sorted(shapes)}", "give frames of one shape"
+            )
         picture = None
         if image is not None:
             known = (
@@ -127,17 +152,17 @@ class Conditions:
         )
 
     def shown(self, device: torch.device) -> Tensor:
-        """(batch, 4) bool: which conditions there are, and are not hidden."""
+        """Return which conditions are given and not hidden, (batch, 4) bool."""
         given = [getattr(self, name) is not None for name in CONDITIONS]
         mask = torch.tensor(given, device=device).repeat(len(self.place.origins), 1)
         return mask if self.present is None else mask & self.present.to(device)
 
     def hidden(self) -> Conditions:
-        """The same place with nothing known: what guidance goes away from."""
+        """Return the same place without conditions, for classifier-free guidance."""
         return Conditions(self.place, self.shape)
 
     def to(self, device: torch.device | str) -> Conditions:
-        """The same on another device."""
+        """Return the conditions on another device."""
         moved: dict[str, Any] = {
             name: None if value is None else value.to(device)
             for name in (*CONDITIONS, "present")
@@ -153,52 +178,75 @@ def _stacked(
         return None
     shapes = {array.shape for array in arrays}
     if len(shapes) != 1:
-        raise ModelError(f"maps of a batch have shapes {sorted(shapes)}", "crop them alike")
+        raise ModelError(f"maps of a batch have shapes {sorted(shapes)}", "give maps of one shape")
     return torch.from_numpy(np.stack(list(arrays)).astype(dtype)).to(device)
 
 
-def dropped(
-    conditions: Conditions, odds: Mapping[str, float] | float, generator: torch.Generator
+def drop_conditions(
+    conditions: Conditions,
+    probability: Mapping[str, float] | float,
+    generator: torch.Generator,
 ) -> Conditions:
-    """Each condition hidden from each sample with its odds, for classifier-free guidance (Ho &
-    Salimans 2022).
+    """Hide each condition from each sample with a probability.
 
-    odds : by the names of `CONDITIONS`, 0 where one is not named; or one number for all
+    For classifier-free guidance (Ho & Salimans 2022).
+
+    Parameters
+    ----------
+    conditions : Conditions
+        Conditions of a batch.
+    probability : mapping of str to float, or float
+        By the names of `CONDITIONS`, 0 for others; or one for all.
+    generator : torch.Generator
+        Draws what is hidden.
     """
-    given = odds if isinstance(odds, Mapping) else dict.fromkeys(CONDITIONS, odds)
-    _check_names(given)
-    limit = torch.tensor([float(given.get(name, 0.0)) for name in CONDITIONS])
-    drawn = torch.rand(
+    by_name = (
+        probability if isinstance(probability, Mapping) else dict.fromkeys(CONDITIONS, probability)
+    )
+    _check_names(by_name)
+    limit = torch.tensor([float(by_name.get(name, 0.0)) for name in CONDITIONS])
+    random = torch.rand(
         len(conditions.place.origins), len(CONDITIONS), generator=generator, device=generator.device
     )
-    return _hiding(conditions, drawn.cpu() >= limit)
+    return _hide(conditions, random.cpu() >= limit)
 
 
-def mixed(
+def mix_conditions(
     conditions: Conditions,
     mixture: Sequence[tuple[Sequence[str], float]],
     generator: torch.Generator,
 ) -> Conditions:
-    """One set of conditions for each sample, the others hidden: the paper's mixture of conditions.
+    """Draw one set of conditions for each sample and hide the others, as in the paper.
 
-    mixture : sets of names of `CONDITIONS` with weights, such as [(["semantics"], 5), (["image"],
-        3), ([], 2)]
+    Parameters
+    ----------
+    conditions : Conditions
+        Conditions of a batch.
+    mixture : sequence of (sequence of str, float)
+        Sets of names of `CONDITIONS` with weights, such as [(["semantics"], 5), ([], 2)].
+    generator : torch.Generator
+        Draws the sets.
+
+    Raises
+    ------
+    ModelError
+        If the weights are not above 0, or a name is unknown.
     """
     if not mixture or sum(weight for _, weight in mixture) <= 0:
         raise ModelError(
-            "a mixture of no conditions", "name sets of conditions with weights above 0"
+            "the mixture has no conditions", "name sets of conditions with weights above 0"
         )
     for names, _ in mixture:
         _check_names(names)
     table = torch.tensor([[name in names for name in CONDITIONS] for names, _ in mixture])
     weights = torch.tensor([float(weight) for _, weight in mixture], device=generator.device)
     count = len(conditions.place.origins)
-    return _hiding(
+    return _hide(
         conditions, table[torch.multinomial(weights, count, True, generator=generator).cpu()]
     )
 
 
-def _hiding(conditions: Conditions, present: Tensor) -> Conditions:
+def _hide(conditions: Conditions, present: Tensor) -> Conditions:
     if conditions.present is not None:
         present = present.to(conditions.present.device) & conditions.present
     return replace(conditions, present=present)
@@ -208,48 +256,71 @@ def _check_names(names: Sequence[str] | Mapping[str, float]) -> None:
     unknown = set(names) - set(CONDITIONS)
     if unknown:
         raise ModelError(
-            f"there is no condition {', '.join(sorted(unknown))}",
-            f"there are {', '.join(CONDITIONS)}",
+            f"unknown condition {', '.join(sorted(unknown))}",
+            f"choose from {', '.join(CONDITIONS)}",
         )
 
 
-def drop_voxels(
+def drop_hidden_voxels(
     voxels: SparseTensor,
     normals: Tensor,
     direction: Tensor,
-    odds: float,
+    probability: float,
     generator: torch.Generator,
 ) -> SparseTensor:
-    """Voxels of an un-projected image without a random part of those that face away: what one view
-    does not see.
+    """Remove voxels of an un-projected image that one view does not see, by their normals.
 
-    normals : (n, 3) of the voxels; direction : (3,) unit, towards the viewer
-    odds : of hiding a voxel whose normal is at right angles to the view; none that face the viewer
-        are hidden, and all
-        that face away are (the paper hides condition voxels by their normals, for hole filling)
+    The paper hides condition voxels so, for hole filling. All that face away are removed.
+
+    Parameters
+    ----------
+    voxels : SparseTensor
+        The n voxels.
+    normals : Tensor (n, 3)
+        Unit normals of the voxels.
+    direction : Tensor (3,)
+        Unit vector towards the viewer.
+    probability : float
+        Of removing a voxel whose normal is at right angles to the view; 0 for those that face the
+        viewer.
+    generator : torch.Generator
+        Draws what is removed.
     """
     facing = (normals.float() @ direction.float().to(normals.device)).clamp(-1, 1)
-    hide = torch.where(facing < 0, 1.0, odds * (1 - facing))
-    drawn = torch.rand(len(voxels), generator=generator, device=generator.device).to(hide.device)
-    return voxels.prune(drawn >= hide)
+    hide = torch.where(facing < 0, 1.0, probability * (1 - facing))
+    random = torch.rand(len(voxels), generator=generator, device=generator.device).to(hide.device)
+    return voxels.prune(random >= hide)
 
 
-def unprojected(
+def unproject_image(
     image: NDArray, depth: NDArray, camera: Camera, frame: Frame, ground: NDArray
 ) -> SparseTensor:
-    """An image with depth, measured or estimated, as condition voxels of one sample.
+    """Return an image with depth, measured or estimated, as condition voxels of one sample.
 
-    image : (h, w, 3) uint8 sRGB; depth : (h, w) metres along the camera's axis, 0 or not finite
-        where it is unknown
-    camera : in the frame's CRS
+    Parameters
+    ----------
+    image : NDArray (h, w, 3) uint8
+        sRGB.
+    depth : NDArray (h, w) float
+        Metres along the camera's axis, 0 or not finite where unknown.
+    camera : Camera
+        In the frame's CRS.
+    frame : Frame
+        Frame of the sample.
+    ground : NDArray (ny, nx) float32
+        Metres, on the frame.
 
-    Raises ModelError where image, depth and camera are of several sizes.
+    Raises
+    ------
+    ModelError
+        If image, depth and camera have different sizes.
     """
     size = camera.height, camera.width
     if depth.shape != size or image.shape != (*size, 3):
         raise ModelError(
-            f"an image {image.shape} with depth {depth.shape} is not what a camera of {size} sees",
-            "give all of one size; `Camera.scaled` resizes a camera",
+            f"the image {image.shape}, the depth {depth.shape} and the camera {size} "
+            "have different sizes",
+            "give all in one size; `Camera.scaled` resizes a camera",
         )
     row, column = np.nonzero(np.isfinite(depth) & (depth > 0))
     points = camera.unproject(np.column_stack([column, row]) + 0.5, depth[row, column])
@@ -259,18 +330,26 @@ def unprojected(
         ray = points - np.asarray(camera.position)
         ray = ray / np.linalg.norm(ray, axis=1, keepdims=True)
     points = points + 0.5 * frame.voxel_size * ray
-    return voxelised(points, image[row, column] / np.float32(255), frame, ground)
+    return voxelize_points(points, image[row, column] / np.float32(255), frame, ground)
 
 
-def voxelised(points: NDArray, colours: NDArray, frame: Frame, ground: NDArray) -> SparseTensor:
-    """Coloured points, such as an un-projected image with depth, as condition voxels of one sample.
-
-    points : (m, 3) float64, metres in the frame's CRS, absolute heights; inside of the voxels that
-        they colour
-    colours : (m, 3) float32, sRGB in [0, 1]
-    ground : (ny, nx) float32 on the frame, metres
+def voxelize_points(
+    points: NDArray, colours: NDArray, frame: Frame, ground: NDArray
+) -> SparseTensor:
+    """Return coloured points as condition voxels of one sample.
 
     Points outside of the frame are left out; a voxel's colour is the mean of its points.
+
+    Parameters
+    ----------
+    points : NDArray (m, 3) float64
+        Metres in the frame's CRS, absolute heights; inside of the voxels that they colour.
+    colours : NDArray (m, 3) float32
+        sRGB in [0, 1].
+    frame : Frame
+        Frame of the sample.
+    ground : NDArray (ny, nx) float32
+        Metres, on the frame.
     """
     size = frame.voxel_size
     column = np.floor(points[:, :2] / size).astype(np.int64)
@@ -282,4 +361,6 @@ def voxelised(points: NDArray, colours: NDArray, frame: Frame, ground: NDArray) 
     inside = (layer >= frame.z[0]) & (layer < frame.z[1])
     index = np.column_stack([column[inside], layer[inside]]) - [frame.x[0], frame.y[0], frame.z[0]]
     rows = torch.from_numpy(np.pad(index, ((0, 0), (1, 0))).astype(np.int32))
-    return merged(rows, torch.from_numpy(colours[inside].astype(np.float32)), place=Place.of(frame))
+    return merge_duplicates(
+        rows, torch.from_numpy(colours[inside].astype(np.float32)), place=Place.of(frame)
+    )

@@ -1,9 +1,7 @@
-"""What a model costs on one tile: parameters, operations and memory, by counting voxels and
-products.
+"""The cost of a model on one tile: parameters, operations and memory.
 
-Nothing is computed and no weights are made: networks are built on torch's meta device, and the tile
-is a formula. The tests compare the counts with what torch's own counter sees in a real forward
-pass.
+Voxels and products are counted, nothing is computed: networks are built on torch's meta device, and
+the tile is a formula. Tests compare the counts with torch's own counter in a forward pass.
 """
 
 from __future__ import annotations
@@ -16,39 +14,45 @@ import numpy as np
 import torch
 from torch import nn
 
-from earthgen.models.build import empty
+from earthgen.models.build import make_empty_model
 from earthgen.models.presets import PARTS, preset
 from earthgen.sparse.sites import Place, Sites, make_sites
 
 LIVE = 16
-"""Tensors of a level's voxels and channels that a block holds at once. A transformer's second
-half has 4 + 4 hidden ones, its input and norm; attention packs its heads, and memory that was
-freed is not all used again. With 16 the estimate is within a third of what was measured at the
-paper's sizes (docs/background/benchmarks.md)."""
+"""Tensors of a level's voxels and channels that a block has in memory at once. A transformer's MLP
+has 4 + 4 hidden ones, its input and norm; attention packs its heads, and not all freed memory is
+reused. With 16 the estimate is within a third of the measurements at the paper's sizes
+(docs/background/benchmarks.md)."""
 
 LIVE_MAP = 8
-"""The same of a dense map, whose blocks have nothing to gather."""
+"""The same for a dense map, whose blocks gather nothing."""
 
 TABLE = 220
-"""Bytes a voxel for kernel maps, see docs/background/sparse.md."""
+"""Bytes per voxel for kernel maps, see docs/background/sparse.md."""
 
 
 @dataclass(frozen=True)
-class Account:
+class PartCost:
     """The cost of one part on one tile.
 
     Attributes
     ----------
-    preset, part : names
-    parameters : numbers that are learned
-    tile : columns along an edge
-    voxels : that the part computes on, at its finest level
-    flops : of products, two a multiplication and addition: of encoding and decoding for an
-        autoencoder, of one step for
-        a flow
-    condition_flops : of a flow's conditions, once a tile
-    memory : bytes for the weights in float32 and the activations of a forward pass without
-        gradients, an estimate
+    preset, part : str
+        Names.
+    parameters : int
+        Learned numbers.
+    tile : int
+        Columns along an edge.
+    voxels : int
+        Voxels at the part's finest level.
+    flops : int
+        Floating-point operations of products: of encoding and decoding for an autoencoder, of one
+        step for a flow.
+    condition_flops : int
+        Of a flow's conditions, once per tile.
+    memory : int
+        Estimated bytes of the weights in float32 and the activations of a forward pass without
+        gradients.
     """
 
     preset: str
@@ -61,21 +65,29 @@ class Account:
     memory: int
 
 
-def accounts(names: Iterable[str]) -> list[Account]:
-    """The cost of every part of presets."""
-    return [account(name, part) for name in names for part in PARTS]
+def preset_costs(names: Iterable[str]) -> list[PartCost]:
+    """Return the cost of every part of presets."""
+    return [part_cost(name, part) for name in names for part in PARTS]
 
 
-def account(preset_name: str, part: str, tile: int | None = None) -> Account:
-    """The cost of a part of a preset.
+def part_cost(preset_name: str, part: str, tile: int | None = None) -> PartCost:
+    """Return the cost of a part of a preset.
 
-    tile : columns along an edge, by default the preset's own
+    Parameters
+    ----------
+    preset_name, part : str
+        Names.
+    tile : int, optional
+        Columns along an edge, by default the preset's.
 
-    Raises ModelError for another preset or part.
+    Raises
+    ------
+    ModelError
+        If the preset or part is unknown.
     """
     sizes = preset(preset_name)
     columns = sizes.tile if tile is None else tile
-    model: Any = empty(part, preset_name)
+    model: Any = make_empty_model(part, preset_name)
     parameters = sum(value.numel() for value in model.parameters())
     if part == "height-flow":
         flops, conditions = model.flops(columns, columns), 0
@@ -98,7 +110,7 @@ def account(preset_name: str, part: str, tile: int | None = None) -> Account:
         voxels, tables = len(sites), TABLE * max(count for count, _ in extents)
     numbers = [count * width for count, width in extents]
     live = 4 * ((LIVE_MAP if part == "height-flow" else LIVE) * max(numbers) + sum(numbers))
-    return Account(
+    return PartCost(
         preset_name,
         part,
         parameters,
@@ -111,7 +123,7 @@ def account(preset_name: str, part: str, tile: int | None = None) -> Account:
 
 
 def _sites(part: str, model: Any, columns: int, band: tuple[int, int]) -> tuple[Sites, list[Sites]]:
-    """What a part computes on: its finest sites, and those of all levels."""
+    """Return the finest sites of a part, and those of all levels."""
     shell = terrain_shell(columns, band)
     if part == "struct-coarse":
         grid = model.grid(shell.place, (columns, columns, band[1] - band[0]))
@@ -125,16 +137,18 @@ def _sites(part: str, model: Any, columns: int, band: tuple[int, int]) -> tuple[
 
 
 def _extents(part: str, model: nn.Module, levels: list[Sites]) -> list[tuple[int, int]]:
-    """(voxels, channels) of each level."""
+    """Return (voxels, channels) of each level."""
     config: Any = model.config
     if part == "struct-vae":
-        found = [(len(there), width) for there, width in zip(levels, config.channels, strict=True)]
+        extents = [
+            (len(there), width) for there, width in zip(levels, config.channels, strict=True)
+        ]
         if not config.early:
-            found += [
+            extents += [
                 (8 * len(there), width)
                 for there, width in zip(levels[1:], config.channels, strict=False)
             ]
-        return found
+        return extents
     if part == "tex-vae":
         return [(len(levels[0]), config.channels)]
     widths = (config.channels,) if part == "struct-coarse" else config.unet.channels
@@ -142,11 +156,18 @@ def _extents(part: str, model: nn.Module, levels: list[Sites]) -> list[tuple[int
 
 
 def terrain_shell(columns: int, band: tuple[int, int]) -> Sites:
-    """The surface voxels of a town on its ground, which in ground-relative space is level: what a
-    tile is like.
+    """Return the surface voxels of a schematic town, which stands for a typical tile.
 
-    Every 32 voxels stands a block of 14 x 14 columns, 6 to 15 voxels high: 1.5 voxels a column,
-    near the 1.7 of the paper's scenes (220,000 of 360 x 360 columns).
+    Every 32 voxels stands a block of 14 x 14 columns, 6 to 15 voxels high: 1.5 voxels per column,
+    near the 1.7 of the paper's scenes (220,000 of 360 x 360 columns). Heights are relative to the
+    ground, so the ground is level.
+
+    Parameters
+    ----------
+    columns : int
+        Columns along an edge.
+    band : (int, int)
+        Heights, voxels from the ground.
     """
     x, y = np.meshgrid(np.arange(columns), np.arange(columns), indexing="ij")
     inside = (x % 32 < 14) & (y % 32 < 14)
@@ -169,8 +190,8 @@ def terrain_shell(columns: int, band: tuple[int, int]) -> Sites:
     return make_sites(torch.from_numpy(rows), place=Place(((0, 0, band[0]),)))[0]
 
 
-def markdown(found: Iterable[Account]) -> str:
-    """A table of accounts for docs/background/models.md."""
+def markdown(costs: Iterable[PartCost]) -> str:
+    """Return a Markdown table of costs, for docs/background/models.md."""
     columns = (
         "preset",
         "model",
@@ -182,10 +203,11 @@ def markdown(found: Iterable[Account]) -> str:
         "memory",
     )
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for one in found:
+    for one in costs:
         of_conditions = f"{one.condition_flops / 1e9:,.1f}" if one.condition_flops else ""
         lines.append(
-            f"| {one.preset} | {one.part} | {one.parameters / 1e6:,.2f} M | {one.tile}² | {one.voxels:,} | "
+            f"| {one.preset} | {one.part} | {one.parameters / 1e6:,.2f} M | {one.tile}² "
+            f"| {one.voxels:,} | "
             f"{one.flops / 1e9:,.1f} | {of_conditions} | {one.memory / 1e6:,.0f} MB |"
         )
     return "\n".join(lines) + "\n"

@@ -1,12 +1,11 @@
-"""Rectified flow: from noise to data along straight lines, trained and sampled.
+"""Rectified flow: from noise to data along straight lines.
 
 A state at time t in [0, 1] is t * data + (1 - t) * noise (Liu et al. 2022, "Flow Straight and
-Fast"), so time runs as in `earthgen.stages.blending`. A network predicts the velocity, data -
-noise, or the data themselves; either is the other by arithmetic, and the loss is that of what is
-predicted. Times are logit-normal (Esser et al., ICML 2024, equation 19).
+Fast"), as in `earthgen.stages.blending`. A network predicts the velocity, data - noise, or the data
+themselves. Training times are logit-normal (Esser et al., ICML 2024, equation 19).
 
-Functions work on tensors of any shape. A batch of sparse samples is one tensor of rows, whose times
-are one a row: `earthgen.models.blocks.spread`.
+Functions work on tensors of any shape. A batch of sparse samples is one tensor of rows, with one
+time per row: `earthgen.models.blocks.expand_to_rows`.
 """
 
 from __future__ import annotations
@@ -31,11 +30,10 @@ Method = Literal["euler", "heun", "shortcut"]
 METHODS: tuple[Method, ...] = ("euler", "heun", "shortcut")
 
 NEAREST = 0.02
-"""How near to the data a velocity is told from predicted data: 1 - t is taken as this at least."""
+"""Smallest 1 - t by which a velocity is computed from predicted data."""
 
 Predict = Callable[[Tensor, float, float], Tensor]
-"""What a network predicts of a state at a time, for a step of a length: (state, time, step) ->
-of the state's shape."""
+"""A network's prediction: (state, time, length of the step) -> tensor of the state's shape."""
 
 
 @dataclass(frozen=True)
@@ -44,80 +42,89 @@ class Flow:
 
     Attributes
     ----------
-    predicts : "data" or "velocity"
-    mean, deviation : of the logit of the training times
+    predicts : str
+        "data" or "velocity".
+    time_logit_mean, time_logit_std : float
+        Mean and standard deviation of the logit of the training times.
     """
 
     predicts: Literal["data", "velocity"] = "data"
-    mean: float = 0.0
-    deviation: float = 1.0
+    time_logit_mean: float = 0.0
+    time_logit_std: float = 1.0
 
     @classmethod
     def of(cls, config: FlowConfig) -> Flow:
-        return cls(config.predicts, config.mean, config.deviation)
+        """Return the flow of a configuration."""
+        return cls(config.predicts, config.time_logit_mean, config.time_logit_std)
 
     def times(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count,) float32 training times, on the generator's device."""
-        drawn = torch.randn(count, generator=generator, device=generator.device)
-        return torch.sigmoid(self.mean + self.deviation * drawn)
+        """Draw training times, (count,) float32 on the generator's device."""
+        normal = torch.randn(count, generator=generator, device=generator.device)
+        return torch.sigmoid(self.time_logit_mean + self.time_logit_std * normal)
 
     def target(self, data: Tensor, noise: Tensor) -> Tensor:
-        """What the network is to predict."""
+        """Return what the network has to predict."""
         return data if self.predicts == "data" else data - noise
 
     def loss(
-        self, found: Tensor, data: Tensor, noise: Tensor, weight: Tensor | None = None
+        self, prediction: Tensor, data: Tensor, noise: Tensor, weight: Tensor | None = None
     ) -> Tensor:
-        """Mean square error of a prediction.
+        """Return the mean square error of a prediction, with an optional weight per element."""
+        return mean_square(prediction, self.target(data, noise), weight)
 
-        weight : of each element, broadcast; 0 leaves elements out
-        """
-        return mean_square(found, self.target(data, noise), weight)
-
-    def velocity(self, found: Tensor, state: Tensor, time: Tensor | float) -> Tensor:
-        """The velocity by a prediction at a state; time broadcasts over the state."""
+    def velocity(self, prediction: Tensor, state: Tensor, time: Tensor | float) -> Tensor:
+        """Return the velocity of a prediction at a state; time broadcasts over the state."""
         if self.predicts == "velocity":
-            return found
-        return (found - state) / _rest(time)
+            return prediction
+        return (prediction - state) / _time_left(time)
 
-    def data(self, found: Tensor, state: Tensor, time: Tensor | float) -> Tensor:
-        """The data by a prediction at a state."""
-        return found if self.predicts == "data" else state + (1 - time) * found
+    def data(self, prediction: Tensor, state: Tensor, time: Tensor | float) -> Tensor:
+        """Return the data of a prediction at a state."""
+        return prediction if self.predicts == "data" else state + (1 - time) * prediction
 
     def as_prediction(self, velocity: Tensor, state: Tensor, time: Tensor | float) -> Tensor:
-        """What the network would have to predict for a velocity."""
-        return velocity if self.predicts == "velocity" else state + _rest(time) * velocity
+        """Return the prediction that means a velocity, the inverse of `velocity`."""
+        return velocity if self.predicts == "velocity" else state + _time_left(time) * velocity
 
 
-def _rest(time: Tensor | float) -> Tensor | float:
+def _time_left(time: Tensor | float) -> Tensor | float:
     return (1 - time).clamp(min=NEAREST) if isinstance(time, Tensor) else max(1 - time, NEAREST)
 
 
-def between(data: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-    """The state at a time, which broadcasts over the data."""
+def interpolate_state(data: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    """Return the state at a time, which broadcasts over the data."""
     return time * data + (1 - time) * noise
 
 
-def mean_square(found: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Weighted mean square error in float32; 0 of nothing, and where all weights are 0."""
-    error = (found.float() - target.float()).square()
+def mean_square(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the weighted mean square error in float32, 0 without elements or weights."""
+    error = (prediction.float() - target.float()).square()
     if weight is None:
         return error.sum() / max(error.numel(), 1)
-    spread = weight.float().expand_as(error)
-    return (error * spread).sum() / spread.sum().clamp(min=1e-9)
+    weights = weight.float().expand_as(error)
+    return (error * weights).sum() / weights.sum().clamp(min=1e-9)
 
 
 def place_noise(
     stream: Stream, places: Sites | Frame, channels: int, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Normal random numbers of places alone, float32: the same in every window that holds the
-    place.
+    """Return normal random numbers keyed by place: the same in every window that has the place.
 
-    places : sites, for (n, channels), of their cells' indices on the lattice of their stride; or a
-        frame, for
-        (1, channels, ny, nx), the first row northernmost
+    Parameters
+    ----------
+    stream : Stream
+        Source of the numbers; levels of different strides need one each.
+    places : Sites or Frame
+        Cells, by their indices on the lattice of their stride, or the columns of a frame.
+    channels : int
+        Numbers per place.
+    device : torch.device or str
+        For a frame.
 
-    Levels of several strides want a stream each.
+    Returns
+    -------
+    Tensor (n, channels) or (1, channels, ny, nx) float32
+        For sites, or for a frame with the northernmost row first.
     """
     if isinstance(places, Frame):
         return (
@@ -132,24 +139,33 @@ def place_noise(
 
 
 def training_noise(data: Tensor, generator: torch.Generator) -> Tensor:
-    """Normal random numbers in the order of a tensor, float32: for training only."""
+    """Draw normal random numbers of a tensor's shape, float32, for training only."""
     return torch.randn(data.shape, generator=generator, device=data.device)
 
 
 def schedule(steps: int, shift: float = 1.0, start: float = 0.0, stop: float = 1.0) -> list[float]:
-    """Times of `steps` steps from start to stop.
+    """Return the times between steps, `steps` + 1 of them for the whole way.
 
-    shift : above 1, steps are shorter near the noise (Esser et al., ICML 2024, equation 23)
+    Parameters
+    ----------
+    steps : int
+        Steps from time 0 to 1.
+    shift : float
+        Above 1, steps are shorter near the noise (Esser et al., ICML 2024, equation 23).
+    start, stop : float
+        First and last time; steps outside are left out.
 
-    Raises ModelError for fewer than one step, a shift below 0, or times that do not rise within [0,
-    1].
+    Raises
+    ------
+    ModelError
+        If a value is out of range.
     """
     if steps < 1:
-        raise ModelError(f"{steps} steps lead nowhere", "give at least one")
+        raise ModelError(f"the number of steps is {steps}", "give at least 1")
     if shift <= 0 or not 0 <= start < stop <= 1:
         raise ModelError(
-            f"times from {start} to {stop} with a shift of {shift} cannot be divided",
-            "give 0 <= start < stop <= 1",
+            f"the times from {start} to {stop} or the shift {shift} are out of range",
+            "give 0 <= start < stop <= 1 and a shift above 0",
         )
     grid = (n / (shift * steps - (shift - 1.0) * n) for n in range(steps + 1))
     inner = [time for time in grid if start + 1e-6 < time < stop - 1e-6]
@@ -167,35 +183,58 @@ def sample(
     start: float = 0.0,
     stop: float = 1.0,
 ) -> Tensor:
-    """From a state at `start`, such as noise at 0, to one at `stop`, such as data at 1.
+    """Integrate a flow from a state at `start` to one at `stop`.
 
-    method : "euler"; "heun", of second order, for two evaluations a step but for the last;
-        "shortcut", Euler's with
-        the network told how long the step is (Frans et al. 2024), for flows trained so: good with 1
-        to 4 steps
+    Parameters
+    ----------
+    flow : Flow
+        What the network predicts.
+    predict : callable
+        The network, such as `SparseFlow.predictor` gives it.
+    state : Tensor
+        The state at `start`, noise at 0.
+    steps, shift, start, stop
+        As of `schedule`.
+    method : str
+        "euler"; "heun", of second order, with two evaluations per step except the last; "shortcut",
+        Euler's with the length of the step as an input (Frans et al. 2024), for flows trained so.
 
-    Raises ModelError for another method and as `schedule`.
+    Returns
+    -------
+    Tensor
+        The state at `stop`, data at 1.
+
+    Raises
+    ------
+    ModelError
+        If the method is unknown, or as of `schedule`.
     """
     if method not in METHODS:
-        raise ModelError(f"there is no method {method!r}", f"there are {', '.join(METHODS)}")
+        raise ModelError(f"unknown method {method!r}", f"choose from {', '.join(METHODS)}")
     for time, after in pairwise(schedule(steps, shift, start, stop)):
         step = after - time
-        told = step if method == "shortcut" else 0.0
-        velocity = flow.velocity(predict(state, time, told), state, time)
+        length = step if method == "shortcut" else 0.0
+        velocity = flow.velocity(predict(state, time, length), state, time)
         ahead = state + step * velocity
-        if (
-            method == "heun" and after < 1 - 1e-6
-        ):  # at time 1 there is no noise left to tell a velocity from
+        # At time 1 there is no noise left to compute a velocity from.
+        if method == "heun" and after < 1 - 1e-6:
             velocity = (velocity + flow.velocity(predict(ahead, after, 0.0), ahead, after)) / 2
             ahead = state + step * velocity
         state = ahead
     return state
 
 
-def guided(conditioned: Predict, free: Predict, scale: float) -> Predict:
-    """Classifier-free guidance (Ho & Salimans 2022): what the condition changes, `scale` times.
+def apply_guidance(conditioned: Predict, free: Predict, scale: float) -> Predict:
+    """Return predictions with classifier-free guidance (Ho & Salimans 2022).
 
-    A scale of 1 is the conditioned prediction, and costs one evaluation; 0 is the free one.
+    A scale of 1 is the conditioned prediction and costs one evaluation; 0 is the free one.
+
+    Parameters
+    ----------
+    conditioned, free : callable
+        Predictions with and without conditions.
+    scale : float
+        Factor of the difference of the two.
     """
     if scale == 1:
         return conditioned
@@ -209,6 +248,6 @@ def guided(conditioned: Predict, free: Predict, scale: float) -> Predict:
     return predict
 
 
-def times_of(time: float, batch: int, device: torch.device) -> Tensor:
-    """(batch,) float32 of one time."""
+def batch_of_times(time: float, batch: int, device: torch.device) -> Tensor:
+    """Return one time for each sample, (batch,) float32."""
     return torch.full((batch,), time, dtype=torch.float32, device=device)

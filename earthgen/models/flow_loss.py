@@ -1,9 +1,8 @@
-"""What a flow is trained to: its target at random times, or to agree with itself over longer steps.
+"""Losses of flows: flow matching at random times, and self-consistency over longer steps.
 
-A shortcut model (Frans et al. 2024, "One Step Diffusion via Shortcut Models") is told how long a
-step it is to take, and learns that one step of 2 d leads where two of d lead. It then samples in 1,
-2 or 4 steps, with the network and the data of the flow itself. docs/background/benchmarks.md has
-the measurement by which it was chosen.
+A shortcut model (Frans et al. 2024, "One Step Diffusion via Shortcut Models") has the length of the
+step as an input, and learns that one step of 2 d leads to where two of d lead. It then samples in
+1, 2 or 4 steps.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from earthgen.models.flow import Flow, between, mean_square, training_noise
+from earthgen.models.flow import Flow, interpolate_state, mean_square, training_noise
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(state, time, step) -> prediction; time and step (batch,)."""
 
 Spread = Callable[[Tensor], Tensor]
-"""(batch,) values so that they broadcast over a state."""
+"""Reshapes (batch,) values so that they broadcast over a state."""
 
 OCTAVES = 6
-"""Shortest step of a shortcut: 2^-6 of the way. Half of it counts as the flow itself."""
+"""The shortest step of a shortcut is 2^-6 of the way; half of it counts as 0."""
 
 
 def flow_loss(
@@ -34,15 +33,31 @@ def flow_loss(
     generator: torch.Generator,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """The loss of flow matching at random times, one a sample.
+    """Return the loss of flow matching at random times, one per sample.
 
-    data : of any shape; weight : of each element, broadcast
+    Parameters
+    ----------
+    flow : Flow
+        What the network predicts.
+    network : (state, time, step) -> Tensor
+        The network.
+    data : Tensor
+        Data of any shape.
+    batch : int
+        Number of samples.
+    spread : callable
+        Reshapes (batch,) values so that they broadcast over the data.
+    generator : torch.Generator
+        Draws times and noise.
+    weight : Tensor, optional
+        Weight of each element, broadcast.
     """
     device = data.device
     time = flow.times(batch, generator).to(device)
     noise = training_noise(data, generator)
-    found = network(between(data, noise, spread(time)), time, torch.zeros(batch, device=device))
-    return flow.loss(found, data, noise, weight)
+    state = interpolate_state(data, noise, spread(time))
+    prediction = network(state, time, torch.zeros(batch, device=device))
+    return flow.loss(prediction, data, noise, weight)
 
 
 def shortcut_loss(
@@ -55,12 +70,16 @@ def shortcut_loss(
     weight: Tensor | None = None,
     teacher: Network | None = None,
 ) -> Tensor:
-    """The loss of one step of 2 d against two of d, which are taken without gradients.
+    """Return the loss of one step of 2 d against two of d, which have no gradients.
 
-    teacher : takes the two steps, such as an average of the network's weights over time; by default
-        the network
+    It is used in one of four steps of training, `flow_loss` in the others.
 
-    Alternate it with `flow_loss`: one step in four is what the paper takes.
+    Parameters
+    ----------
+    flow, network, data, batch, spread, generator, weight
+        As of `flow_loss`.
+    teacher : callable, optional
+        Network of the two steps; by default `network`.
     """
     device, where = data.device, generator.device
     octave = torch.randint(0, OCTAVES + 1, (batch,), generator=generator, device=where).to(device)
@@ -68,18 +87,18 @@ def shortcut_loss(
     position = torch.rand(batch, generator=generator, device=where).to(device)
     time = (position / long).floor() * long  # whole steps lead there
     short = long / 2
-    told = torch.where(octave == OCTAVES, 0.0, short)
+    length = torch.where(octave == OCTAVES, 0.0, short)
     noise = training_noise(data, generator)
-    state = between(data, noise, spread(time))
+    state = interpolate_state(data, noise, spread(time))
     with torch.no_grad():
         follow = teacher or network
-        first = flow.velocity(follow(state, time, told), state, spread(time))
+        first = flow.velocity(follow(state, time, length), state, spread(time))
         middle = state + spread(short) * first
-        second = flow.velocity(follow(middle, time + short, told), middle, spread(time + short))
+        second = flow.velocity(follow(middle, time + short, length), middle, spread(time + short))
         target = flow.as_prediction((first + second) / 2, state, spread(time))
     return mean_square(network(state, time, long), target, weight)
 
 
 def over_maps(values: Tensor) -> Tensor:
-    """(batch, 1, 1, 1): a `Spread` for maps."""
+    """Reshape (batch,) values to (batch, 1, 1, 1), a `Spread` for maps."""
     return values[:, None, None, None]

@@ -1,16 +1,16 @@
-"""The 16 numbers that TexVAE gives a voxel, and the 2D Gaussian that they are.
+"""The 16 channels that TexVAE gives each voxel, decoded to a 2D Gaussian.
 
 The paper counts "offset, 2 scales, opacity, rotation, SH colour" and 16 numbers, not how many each
 has. Here:
 
-| channels | what | how they are read |
+| channels | meaning | decoding |
 |---|---|---|
 | 0-2 | offset | reach * voxel * tanh(x), metres from the voxel's centre |
-| 3-4 | scales | between least and largest in equal ratios: voxel * low * (high / low)^sigmoid(x) |
+| 3-4 | scales | voxel * low * (high / low)^sigmoid(x) |
 | 5 | opacity | sigmoid(x + 2) |
-| 6-9 | rotation | (1, 0, 0, 0) + x, normalised, after the rotation that turns z into the surface's normal |
+| 6-9 | rotation | (1, 0, 0, 0) + x, normalised, then z to the surface's normal |
 | 10-12 | colour | coefficients of degree 0, for red, green, blue |
-| 13-15 | brightness | coefficients of degree 1, the same for all three colours: what changes with the view |
+| 13-15 | brightness | coefficients of degree 1, shared by the three colours |
 """
 
 from __future__ import annotations
@@ -26,24 +26,31 @@ from earthgen.errors import ModelError
 from earthgen.splats.gaussians import Anchor
 from earthgen.splats.tensors import SplatTensors
 from earthgen.voxels.voxels import Splats
-from geo_io.frame import UNKNOWN_DATUM, Frame
+from geo_io.frame import Frame
 
-NUMBERS = 16
+CHANNELS = 16
 
 
 @dataclass(frozen=True)
-class Discs:
-    """2D Gaussians relative to their voxels, as tensors with gradients:
-    `earthgen.voxels.voxels.Splats` in torch.
+class VoxelGaussians:
+    """2D Gaussians relative to their voxels, as tensors with gradients.
+
+    The torch counterpart of `earthgen.voxels.voxels.Splats`.
 
     Attributes
     ----------
-    offset : (n, 3) float32, metres from the voxel's centre
-    scale : (n, 2) float32, metres
-    rotation : (n, 4) float32, unit quaternions (w, x, y, z)
-    opacity : (n,) float32
-    sh : (n, 4, 3) float32, coefficients of degrees 0 and 1
-    voxel_size : metres
+    offset : Tensor (n, 3) float32
+        Metres from the voxel's centre.
+    scale : Tensor (n, 2) float32
+        Standard deviations, metres.
+    rotation : Tensor (n, 4) float32
+        Unit quaternions (w, x, y, z).
+    opacity : Tensor (n,) float32
+        In [0, 1].
+    sh : Tensor (n, 4, 3) float32
+        Coefficients of spherical harmonics of degrees 0 and 1.
+    voxel_size : float
+        Metres.
     """
 
     offset: Tensor
@@ -57,14 +64,20 @@ class Discs:
         return len(self.offset)
 
     def arrays(self, sh_degree: int = 0) -> Splats:
-        """As numpy arrays, for a world.
+        """Return numpy arrays, for a world.
 
-        sh_degree : 0 leaves out what changes with the view
+        Parameters
+        ----------
+        sh_degree : int
+            0 or 1; 0 leaves out what changes with the view.
 
-        Raises ModelError for a degree above 1.
+        Raises
+        ------
+        ModelError
+            If the degree is another.
         """
         if sh_degree not in (0, 1):
-            raise ModelError(f"there are no harmonics of degree {sh_degree}", "take 0 or 1")
+            raise ModelError(f"there are no harmonics of degree {sh_degree}", "give 0 or 1")
         parts = (
             self.offset,
             self.scale,
@@ -82,14 +95,23 @@ class Discs:
         semantic: Tensor | None = None,
         anchor: Anchor | None = None,
     ) -> SplatTensors:
-        """In space, for the rasteriser, with gradients.
+        """Return the Gaussians in space, for the rasteriser, with gradients.
 
-        xyz : (n, 3) lattice indices of the voxels; ground : (ny, nx) metres on the frame
-        semantic : (n,) class codes
-        anchor : that means are relative to; the frame's own where None
-
-        Positions are summed in float64 before the anchor is taken off, as in
+        Positions are summed in float64 before the anchor is subtracted, as in
         `earthgen.splats.from_voxels`.
+
+        Parameters
+        ----------
+        xyz : Tensor or NDArray (n, 3) int32
+            Lattice indices of the voxels.
+        frame : Frame
+            Frame of the voxels.
+        ground : Tensor or NDArray (ny, nx) float32
+            Metres, on the frame.
+        semantic : Tensor (n,), optional
+            Class codes.
+        anchor : (float, float, float), optional
+            Point that means are relative to; None is the frame's anchor.
         """
         where = np.asarray(xyz.cpu() if isinstance(xyz, Tensor) else xyz).astype(np.int64)
         height = np.asarray(ground.cpu() if isinstance(ground, Tensor) else ground)
@@ -106,50 +128,67 @@ class Discs:
             None if semantic is None else semantic.to(self.offset.device, torch.uint8),
             at,
             frame.crs,
-            getattr(frame, "vertical_crs", UNKNOWN_DATUM),
+            frame.vertical_crs,
         )
 
 
-def discs(
+def decode_gaussians(
     numbers: Tensor,
     normal: Tensor,
     voxel_size: float,
     *,
     reach: float = 1.0,
     scales: tuple[float, float] = (0.1, 2.0),
-) -> Discs:
-    """Read (n, 16) numbers as Gaussians.
+) -> VoxelGaussians:
+    """Decode channels to Gaussians.
 
-    normal : (n, 3) unit
-    reach : see `TexVaeConfig`; scales : least and largest, voxels
+    Parameters
+    ----------
+    numbers : Tensor (n, 16) float32
+        Channels, see the module.
+    normal : Tensor (n, 3) float32
+        Unit normals of the surface.
+    voxel_size : float
+        Metres.
+    reach, scales
+        As of `earthgen.models.presets.TexVaeConfig`, voxels.
     """
     low, high = scales
     offset = reach * voxel_size * numbers[:, 0:3].tanh()
     scale = voxel_size * low * (high / low) ** numbers[:, 3:5].sigmoid()
     opacity = (numbers[:, 5] + 2).sigmoid()
     turn = numbers[:, 6:10] + numbers.new_tensor([1.0, 0.0, 0.0, 0.0])
-    # The last one keeps the quaternion of a voxel whose numbers cancel the 1 from being divided by
-    # 0.
+    # Channels that cancel the 1 must not lead to a division by 0.
     turn = turn / turn.norm(dim=1, keepdim=True).clamp(min=1e-6)
-    rotation = multiplied(upright(normal.to(numbers.dtype)), turn)
+    rotation = multiply_quaternions(rotation_from_normal(normal.to(numbers.dtype)), turn)
     rotation = rotation / rotation.norm(dim=1, keepdim=True).clamp(min=1e-6)
     bright = numbers[:, 13:16, None].expand(-1, -1, 3)
     sh = torch.cat([numbers[:, None, 10:13], bright], 1)
-    return Discs(offset, scale, rotation, opacity, sh, voxel_size)
+    return VoxelGaussians(offset, scale, rotation, opacity, sh, voxel_size)
 
 
-def upright(normal: Tensor) -> Tensor:
-    """(n, 4) unit quaternions that turn the z axis into (n, 3) unit normals by the shortest way;
-    down is about x."""
+def rotation_from_normal(normal: Tensor) -> Tensor:
+    """Return the shortest rotations of the z axis to unit normals.
+
+    Parameters
+    ----------
+    normal : Tensor (n, 3)
+        Unit normals; straight down is a half turn about x.
+
+    Returns
+    -------
+    Tensor (n, 4)
+        Unit quaternions (w, x, y, z).
+    """
     x, y, z = normal.unbind(1)
-    found = torch.stack([1 + z, -y, x, torch.zeros_like(x)], 1)
-    length = found.norm(dim=1, keepdim=True)
-    about_x = found.new_tensor([0.0, 1.0, 0.0, 0.0]).expand_as(found)
-    return torch.where(length < 1e-4, about_x, found / length.clamp(min=1e-4))
+    quaternion = torch.stack([1 + z, -y, x, torch.zeros_like(x)], 1)
+    length = quaternion.norm(dim=1, keepdim=True)
+    about_x = quaternion.new_tensor([0.0, 1.0, 0.0, 0.0]).expand_as(quaternion)
+    return torch.where(length < 1e-4, about_x, quaternion / length.clamp(min=1e-4))
 
 
-def multiplied(a: Tensor, b: Tensor) -> Tensor:
-    """(n, 4) Hamilton products: the turn of b, then that of a."""
+def multiply_quaternions(a: Tensor, b: Tensor) -> Tensor:
+    """Return Hamilton products, (n, 4): the rotation of b, then that of a."""
     aw, ax, ay, az = a.unbind(1)
     bw, bx, by, bz = b.unbind(1)
     return torch.stack(
@@ -163,7 +202,7 @@ def multiplied(a: Tensor, b: Tensor) -> Tensor:
     )
 
 
-def normals(rotation: Tensor) -> Tensor:
-    """(n, 3) the z axis turned by (n, 4) unit quaternions."""
+def normals_from_rotation(rotation: Tensor) -> Tensor:
+    """Return the z axis rotated by (n, 4) unit quaternions, (n, 3)."""
     w, x, y, z = rotation.unbind(1)
     return torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], 1)

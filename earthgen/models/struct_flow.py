@@ -6,28 +6,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from earthgen import sparse
 from earthgen.errors import ModelError
 from earthgen.models.blocks import Down, Projection
 from earthgen.models.conditions import Conditions
 from earthgen.models.presets import StructCoarseConfig, StructFineConfig, UNetConfig
 from earthgen.models.sparse_flow import Objective, SparseFlow
-from earthgen.sparse import SparseTensor
-from earthgen.sparse.sites import Place, Sites, distinct, make_sites
+from earthgen.sparse.sampling import shuffle_up
+from earthgen.sparse.sites import Place, Sites, distinct_sites, make_sites
+from earthgen.sparse.tensor import SparseTensor
 
 
 class StructCoarse(SparseFlow):
     """The first stage: a flow over all cells of the band towards -1 (empty) and 1 (active).
 
-    The dense grid is a sparse tensor with no cell left out, so the blocks are those of all other
-    networks. With a patch of 2 cells the blocks run at half the resolution, as in the paper, and
-    origins have to be multiples of 2 * stride voxels; with 1 they run on the cells.
+    The dense grid is a sparse tensor of all cells, so the blocks are those of the other networks.
+    With a patch of 2 cells the blocks run at half the resolution, as in the paper, and origins are
+    multiples of 2 * stride voxels; with 1 they run on the cells.
     """
 
     def __init__(self, config: StructCoarseConfig) -> None:
         width, patch = config.channels, config.patch
         if patch not in (1, 2):
-            raise ModelError(f"patches of {patch} cells are not foreseen", "give 1 or 2")
+            raise ModelError(f"patches of {patch} cells are not supported", "give 1 or 2")
         unet = UNetConfig(channels=(width,), middle=config.middle, blocks=config.blocks)
         super().__init__(
             unet,
@@ -46,23 +46,27 @@ class StructCoarse(SparseFlow):
     def forward(
         self, state: SparseTensor, time: Tensor, condition: object, step: Tensor | None = None
     ) -> SparseTensor:
+        """Return the flow's prediction, as `SparseFlow.forward`."""
         embedded = self.embed(time, step)
         if self.patchify is None or self.unpatchify is None:
             return self.unet(state, embedded, condition)
-        found = self.unpatchify(self.unet(self.patchify(state), embedded, condition))
-        return sparse.shuffle_up(found).at(state.sites)
+        patches = self.unpatchify(self.unet(self.patchify(state), embedded, condition))
+        return shuffle_up(patches).at(state.sites)
 
     def grid(
         self, place: Place, shape: tuple[int, int, int], device: torch.device | str = "cpu"
     ) -> Sites:
-        """All cells of a box of (x, y, z) voxels that begins at the origin of each sample.
+        """Return all cells of a box of (x, y, z) voxels at the origin of each sample.
 
-        Raises ModelError where the box is no whole number of patches.
+        Raises
+        ------
+        ModelError
+            If the box is no whole number of patches.
         """
         size = self.config.stride * self.config.patch
         if any(extent % size or extent < size for extent in shape):
             raise ModelError(
-                f"a box of {shape} voxels is no whole number of patches",
+                f"a box of {shape} voxels is not a whole number of patches",
                 f"give multiples of {size}",
             )
         ranges = [
@@ -74,11 +78,11 @@ class StructCoarse(SparseFlow):
         )[0]
 
     def condition(self, conditions: Conditions, grid: Sites) -> list[SparseTensor]:
-        """Features of conditions for a grid, for `forward` and `predictor`."""
+        """Return features of conditions for a grid, for `forward` and `predictor`."""
         return self.cond_net(conditions, [grid if self.config.patch == 1 else grid.parents(2)])
 
     def flops(self, sites: Sites) -> int:
-        """Of products in one evaluation on a grid, without conditions."""
+        """Return the floating-point operations of one evaluation on a grid, without conditions."""
         if self.patchify is None or self.unpatchify is None:
             return self.unet.flops(sites)
         tokens = sites.parents(2)
@@ -86,12 +90,12 @@ class StructCoarse(SparseFlow):
 
 
 def grid_state(grid: Sites, cells: Sites) -> SparseTensor:
-    """(n, 1) float32 on a grid: 1 where a cell is active, else -1. What StructCoarse learns."""
+    """Return the data of StructCoarse: 1 for active cells, else -1, (n, 1) float32."""
     return SparseTensor(grid, torch.where(cells.rows(grid.coordinates) >= 0, 1.0, -1.0)[:, None])
 
 
 def active_cells(state: SparseTensor, threshold: float = 0.0) -> Sites:
-    """The cells of a sampled grid that are active."""
+    """Return the active cells of a sampled grid."""
     return state.sites.select(state.features[:, 0] > threshold)
 
 
@@ -103,9 +107,20 @@ def coarse_loss(
     generator: torch.Generator,
     objective: Objective = "flow",
 ) -> Tensor:
-    """The loss of one batch.
+    """Return the loss of one batch.
 
-    cells : the active cells, such as `StructVAE.encode(...).mean.sites`; grid : all cells
+    Parameters
+    ----------
+    model : StructCoarse
+        The network.
+    cells, grid : Sites
+        The active cells, such as `StructVAE.encode(...).mean.sites`, and all cells.
+    conditions : Conditions
+        Conditions of the batch.
+    generator : torch.Generator
+        Draws times and noise.
+    objective : str
+        "flow" or "shortcut".
     """
     return model.loss(
         grid_state(grid, cells), model.condition(conditions, grid), generator, objective
@@ -113,7 +128,7 @@ def coarse_loss(
 
 
 class StructFine(SparseFlow):
-    """The second stage: a flow over the latents of given cells, and which of the cells stay."""
+    """The second stage: a flow over the latents of given cells, which also prunes the cells."""
 
     def __init__(self, config: StructFineConfig) -> None:
         super().__init__(
@@ -122,35 +137,43 @@ class StructFine(SparseFlow):
         self.config = config
 
     def condition(self, conditions: Conditions, cells: Sites) -> list[SparseTensor]:
-        """Features of conditions for cells, for `forward` and `predictor`."""
+        """Return features of conditions for cells, for `forward` and `predictor`."""
         return self.cond_net(conditions, self.unet.levels(cells))
 
     def refined(self, latent: SparseTensor) -> SparseTensor:
-        """The cells of a sampled latent that stay: those of which more than half of the channels
-        are set.
+        """Keep the cells of a sampled latent of which more than half of the channels are set.
 
-        A channel is set where it lies further than `threshold` from 0 (0.3 in the paper): cells
-        that the dilation of training added have a latent of 0, and true ones one of about unit
-        variance.
+        A channel is set if its absolute value is above `threshold` (0.3 in the paper): cells that
+        training added by dilation have a latent of 0, true ones one of about unit variance.
         """
-        set_ = (latent.features.abs() > self.config.threshold).sum(1)
-        return latent.prune(2 * set_ > self.channels)
+        n_set = (latent.features.abs() > self.config.threshold).sum(1)
+        return latent.prune(2 * n_set > self.channels)
 
     def flops(self, sites: Sites) -> int:
-        """Of products in one evaluation on cells, without conditions."""
+        """Return the floating-point operations of one evaluation on cells, without conditions."""
         return self.unet.flops(sites)
 
 
-def dilated(
-    cells: Sites, shape: tuple[int, int, int], odds: float, generator: torch.Generator | None = None
+def dilate_cells(
+    cells: Sites,
+    shape: tuple[int, int, int],
+    probability: float,
+    generator: torch.Generator | None = None,
 ) -> Sites:
-    """Active cells and some of the six neighbours of each: what a coarse stage that is not perfect
-    would give.
+    """Return active cells with some of the six neighbours of each, like an imperfect coarse stage.
 
-    shape : (x, y, z) cells of the box that they stay in
-    odds : of each neighbour to be added, drawn from the generator; 1 adds all and needs none
+    For training the fine stage, which learns from it which cells to prune.
 
-    For training the fine stage, which so learns to find out what is no cell.
+    Parameters
+    ----------
+    cells : Sites
+        The active cells.
+    shape : (int, int, int)
+        Cells (x, y, z) of the box that neighbours lie in.
+    probability : float
+        Of adding a neighbour.
+    generator : torch.Generator, optional
+        Draws which neighbours are added; None adds all.
     """
     steps = torch.tensor(
         [[0, *step] for step in _NEIGHBOURS], dtype=torch.int32, device=cells.device
@@ -158,15 +181,13 @@ def dilated(
     near = (cells.coordinates[:, None] + steps).flatten(0, 1)
     limit = torch.tensor(shape, device=cells.device)
     near = near[((near[:, 1:] >= 0) & (near[:, 1:] < limit)).all(1)]
-    fresh = distinct(near, cells.stride, cells.place)
-    fresh = fresh.select(cells.rows(fresh.coordinates) < 0)
+    added = distinct_sites(near, cells.stride, cells.place)
+    added = added.select(cells.rows(added.coordinates) < 0)
     if generator is not None:
-        drawn = torch.rand(len(fresh), generator=generator, device=generator.device).to(
-            cells.device
-        )
-        fresh = fresh.select(drawn < odds)
+        random = torch.rand(len(added), generator=generator, device=generator.device)
+        added = added.select(random.to(cells.device) < probability)
     return make_sites(
-        torch.cat([cells.coordinates, fresh.coordinates]), stride=cells.stride, place=cells.place
+        torch.cat([cells.coordinates, added.coordinates]), stride=cells.stride, place=cells.place
     )[0]
 
 
@@ -182,10 +203,18 @@ def fine_loss(
     *,
     cells: Sites | None = None,
 ) -> Tensor:
-    """The loss of one batch.
+    """Return the loss of one batch.
 
-    latent : normalised (`StructVAE.statistics.normalised`), at the active cells
-    cells : more cells, of `dilated`, whose latent is to be 0
+    Parameters
+    ----------
+    model : StructFine
+        The network.
+    latent : SparseTensor
+        Normalised (`StructVAE.statistics.normalised`), at the active cells.
+    conditions, generator, objective
+        As of `coarse_loss`.
+    cells : Sites, optional
+        Active and further cells, from `dilate_cells`; the latent of the further ones is 0.
     """
     data = latent if cells is None else latent.at(cells)
     return model.loss(data, model.condition(conditions, data.sites), generator, objective)

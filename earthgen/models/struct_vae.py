@@ -2,8 +2,8 @@
 section "StructVAE").
 
 The decoder's blocks are the paper's PSS blocks (pseudo-sparse to sparse): a sparse pixel shuffle
-gives all eight children of a cell, blocks run on them, a classifier prunes, and blocks run on what
-is left. With `early` the classifier looks at the parent instead, and nothing runs on children that
+gives all eight children of a cell, blocks run on them, a classifier prunes, and blocks run on the
+rest. With `early` the classifier looks at the parent instead, and nothing runs on children that
 will be pruned.
 """
 
@@ -15,27 +15,31 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from earthgen import sparse
 from earthgen.errors import ModelError
 from earthgen.models.blocks import Chain, Down, Projection, Up, check_stride
 from earthgen.models.latents import Latent, Statistics
-from earthgen.models.occupancy import Repair, kept
+from earthgen.models.occupancy import Repair, select_children
 from earthgen.models.presets import StructVaeConfig
-from earthgen.sparse import SparseTensor
+from earthgen.sparse.encoding import sinusoidal
+from earthgen.sparse.norm import LayerNorm
+from earthgen.sparse.sampling import shuffle_up
 from earthgen.sparse.sites import Sites
+from earthgen.sparse.tensor import SparseTensor
 
 POSITIONS = 24
-"""Channels of the encoding of where in its latent cell a voxel lies: three axes, four waves."""
+"""Channels of the encoding of a voxel's position in its latent cell: three axes, four waves."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """What the decoder says of one level.
+    """The decoder's result at one level.
 
     Attributes
     ----------
-    candidates : (n,) logits of being active as features (n, 1), at all children of the active cells
-    kept : sites that went on
+    candidates : SparseTensor (n, 1)
+        Logits of being active, at all children of the active cells.
+    kept : Sites
+        Sites of the next level.
     """
 
     candidates: SparseTensor
@@ -44,12 +48,14 @@ class Level:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the decoder gives.
+    """The decoder's result.
 
     Attributes
     ----------
-    levels : from coarse to fine, the last one at L
-    classes : (n, classes) logits at the voxels of the last level; None for a model without
+    levels : list of Level
+        From coarse to fine, the last one at L.
+    classes : SparseTensor (n, classes), optional
+        Logits at the voxels of the last level; None for a model without classes.
     """
 
     levels: list[Level]
@@ -61,12 +67,15 @@ class Decoded:
         return self.levels[-1].kept
 
     def semantic(self) -> Tensor:
-        """(n,) uint8, the most likely class of each voxel but 0, unknown. Raises ModelError
-        without classes."""
+        """Return the most likely class of each voxel, never 0 (unknown), (n,) uint8.
+
+        Raises
+        ------
+        ModelError
+            If the model has no classes.
+        """
         if self.classes is None:
-            raise ModelError(
-                "this StructVAE predicts no classes", "make one whose preset has classes"
-            )
+            raise ModelError("this StructVAE predicts no classes", "use a preset with classes")
         if not len(self.sites):
             return torch.zeros(0, dtype=torch.uint8, device=self.sites.device)
         return (self.classes.features[:, 1:].argmax(1) + 1).to(torch.uint8)
@@ -87,7 +96,7 @@ class StructVAE(nn.Module):
         )
         self.halving = nn.ModuleList(Down(fine, coarse) for fine, coarse in pairs)
         self.encoder_middle = Chain(config.middle, widths[-1], blocks)
-        self.encoder_norm = sparse.LayerNorm(widths[-1])
+        self.encoder_norm = LayerNorm(widths[-1])
         self.moments = Projection(widths[-1], 2 * config.latent)
 
         self.latent = Projection(config.latent, widths[-1])
@@ -103,25 +112,32 @@ class StructVAE(nn.Module):
             Chain(kinds, a, blocks) for kinds, a in zip(config.after, widths, strict=False)
         )
         self.judge_norm = nn.ModuleList(
-            sparse.LayerNorm(coarse if config.early else fine) for fine, coarse in pairs
+            LayerNorm(coarse if config.early else fine) for fine, coarse in pairs
         )
         self.judge = nn.ModuleList(
             Projection(coarse, 8) if config.early else Projection(fine, 1) for fine, coarse in pairs
         )
-        self.classes_norm = sparse.LayerNorm(widths[0]) if config.classes else None
+        self.classes_norm = LayerNorm(widths[0]) if config.classes else None
         self.classes = Projection(widths[0], config.classes) if config.classes else None
         self.statistics = Statistics(config.latent)
 
     def encode(self, sites: Sites, semantic: Tensor | None = None) -> Latent:
-        """The latent of voxels of stride 1.
+        """Return the latent of voxels of stride 1.
 
-        semantic : (n,) class codes of the voxels in their order, of any integer dtype; None for
-            unknown ones
+        Parameters
+        ----------
+        sites : Sites
+            The n voxels.
+        semantic : Tensor (n,) int, optional
+            Class codes of the voxels; None for unknown ones.
 
-        Raises SparseError where the origin of a sample is no multiple of the latent's stride.
+        Raises
+        ------
+        SparseError
+            If the origin of a sample is no multiple of the latent's stride.
         """
         check_stride(sites, 1)
-        place = sparse.sinusoidal(sites, POSITIONS, within=self.config.stride)
+        place = sinusoidal(sites, POSITIONS, within=self.config.stride)
         x = SparseTensor(sites, self.position(place))
         if self.semantic is not None:
             codes = torch.zeros(len(sites), dtype=torch.int64, device=sites.device)
@@ -135,12 +151,18 @@ class StructVAE(nn.Module):
     def decode(
         self, latent: SparseTensor, teacher: Sites | None = None, repair: Repair = "columns"
     ) -> Decoded:
-        """Voxels from a latent on cells.
+        """Return the voxels of a latent on cells.
 
-        teacher : the true voxels at L. With them each level goes on with the true children (teacher
-            forcing), so that
-            all candidates have a target; without, with those that the classifier keeps, after
-            `repair` (`earthgen.models.occupancy.kept`)
+        Parameters
+        ----------
+        latent : SparseTensor
+            Latent on cells.
+        teacher : Sites, optional
+            The true voxels at L. With them each level continues with the true children (teacher
+            forcing), so that all candidates have a target; without them, with the children that the
+            classifier keeps.
+        repair : str
+            As of `earthgen.models.occupancy.select_children`.
         """
         check_stride(latent.sites, self.config.stride)
         x = self.decoder_middle(self.latent(latent))
@@ -148,8 +170,8 @@ class StructVAE(nn.Module):
         levels = []
         for level in reversed(range(len(self.doubling))):
             true = truth[level] if truth else None
-            x, found = self._double(x, level, true, repair)
-            levels.append(found)
+            x, result = self._double(x, level, true, repair)
+            levels.append(result)
         classes = None
         if self.classes is not None and self.classes_norm is not None:
             classes = self.classes(self.classes_norm(x))
@@ -160,33 +182,32 @@ class StructVAE(nn.Module):
     ) -> tuple[SparseTensor, Level]:
         judge, norm, double = self.judge[level], self.judge_norm[level], self.doubling[level]
         if self.config.early:
-            logits = sparse.shuffle_up(judge(norm(x)))
+            logits = shuffle_up(judge(norm(x)))
             sites = _chosen(logits, true, repair)
             x = double(x, sites)
         else:
-            x = self.before[level](sparse.shuffle_up(double(x)))
+            x = self.before[level](shuffle_up(double(x)))
             logits = judge(norm(x))
             sites = _chosen(logits, true, repair)
             x = x.at(sites)
         return self.after[level](x), Level(logits.with_features(logits.features.float()), sites)
 
     def levels(self, sites: Sites) -> list[Sites]:
-        """The true sites of each level, finest first, down to the latent's."""
-        found = [sites]
+        """Return the true sites of each level, finest first, down to the latent's."""
+        levels = [sites]
         for _ in self.halving:
-            found.append(found[-1].parents(2))
-        return found
+            levels.append(levels[-1].parents(2))
+        return levels
 
     def forward(
         self, sites: Sites, semantic: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Latent, Decoded]:
-        """What training needs: the latent, and what the decoder says of a draw of it, with the
-        truth as its teacher."""
+        """Return the latent, and the decoder's result for a sample of it, with teacher forcing."""
         latent = self.encode(sites, semantic)
         return latent, self.decode(latent.sample(generator), teacher=sites)
 
     def flops(self, sites: Sites) -> int:
-        """Of products to encode and decode `sites`, two a multiplication and addition."""
+        """Return the floating-point operations of products to encode and decode voxels."""
         there = self.levels(sites)
         total = 2 * len(sites) * POSITIONS * self.config.channels[0]
         total += self.encoder_middle.flops(there[-1]) + self.moments.flops(there[-1])
@@ -195,7 +216,7 @@ class StructVAE(nn.Module):
         return total + self.decoder_flops(sites)
 
     def decoder_flops(self, sites: Sites) -> int:
-        """The decoder's part of `flops`, with the true children kept."""
+        """Return the decoder's part of `flops`, with the true children kept."""
         there = self.levels(sites)
         total = self.decoder_middle.flops(there[-1]) + self.latent.flops(there[-1])
         for level in range(len(self.doubling)):
@@ -215,21 +236,26 @@ class StructVAE(nn.Module):
 
 
 def _chosen(logits: SparseTensor, true: Sites | None, repair: Repair) -> Sites:
-    """The children that go on: the true ones, or those that are kept."""
+    """Return the true children, or those that the classifier keeps."""
     if true is not None:
         return true
-    return logits.sites.select(kept(logits.sites, logits.features[:, 0].float(), repair))
+    return logits.sites.select(select_children(logits.sites, logits.features[:, 0].float(), repair))
 
 
 @dataclass(frozen=True)
 class StructLoss:
-    """The parts of `struct_loss`; `total` is what is minimised.
+    """The terms of `struct_loss`.
 
     Attributes
     ----------
-    occupancy : binary cross-entropy at each level, from coarse to fine
-    divergence : of the latent
-    classes : cross-entropy of the classes
+    total : Tensor
+        The weighted sum, which is minimised.
+    occupancy : list of Tensor
+        Binary cross-entropy at each level, from coarse to fine.
+    divergence : Tensor
+        Kullback-Leibler divergence of the latent.
+    classes : Tensor
+        Cross-entropy of the classes.
     """
 
     total: Tensor
@@ -244,14 +270,21 @@ def struct_loss(
     true: Sites,
     semantic: Tensor | None = None,
     *,
-    divergence_weight: float = 1e-3,
+    kl_weight: float = 1e-3,
     class_weight: float = 0.1,
 ) -> StructLoss:
-    """Occupancy at each level, divergence of the latent and class of each voxel, as in XCube (Ren
-    et al., CVPR 2024).
+    """Return the loss of StructVAE, as in XCube (Ren et al., CVPR 2024).
 
-    true : the voxels that were encoded, and that were the decoder's teacher
-    semantic : (n,) class codes of them; 0, unknown, counts nothing
+    Parameters
+    ----------
+    latent, decoded : Latent, Decoded
+        Results of `StructVAE.forward`.
+    true : Sites
+        The n encoded voxels, which were the decoder's teacher.
+    semantic : Tensor (n,) int, optional
+        Class codes; 0, unknown, does not count.
+    kl_weight, class_weight : float
+        Weights of the divergence and the classes.
     """
     occupancy = []
     sites = [true]
@@ -274,10 +307,10 @@ def struct_loss(
             logits, semantic.long(), reduction="none", ignore_index=0
         )
         classes = losses.sum() / (semantic != 0).sum().clamp(min=1)
-    total = torch.stack(occupancy).sum() + divergence_weight * divergence + class_weight * classes
+    total = torch.stack(occupancy).sum() + kl_weight * divergence + class_weight * classes
     return StructLoss(total, occupancy, divergence, classes)
 
 
 def _mean(values: Tensor) -> Tensor:
-    """The mean, 0 of nothing."""
+    """Return the mean, 0 of nothing."""
     return values.sum() / max(len(values), 1)

@@ -8,13 +8,15 @@ from torch import Tensor, nn
 from earthgen.models.conditions import Conditions
 from earthgen.models.presets import TexFlowConfig
 from earthgen.models.sparse_flow import Objective, SparseFlow
-from earthgen.sparse import SparseTensor
 from earthgen.sparse.sites import Sites
+from earthgen.sparse.tensor import SparseTensor
 
 
 class TexFlow(SparseFlow):
-    """The flow: a sparse U-Net from L to L/8, conditions at every scale, class and normal at the
-    first."""
+    """The flow: a sparse U-Net from L to L/8.
+
+    It has conditions at every scale, class and normal at the first.
+    """
 
     def __init__(self, config: TexFlowConfig) -> None:
         super().__init__(
@@ -32,23 +34,31 @@ class TexFlow(SparseFlow):
         semantic: Tensor | None = None,
         normal: Tensor | None = None,
     ) -> list[SparseTensor]:
-        """Features of conditions for voxels, for `forward` and `predictor`.
+        """Return features of conditions for voxels, for `forward` and `predictor`.
 
-        semantic : (n,) class codes of the voxels in their order; normal : (n, 3) unit. None is
-            unknown
+        Parameters
+        ----------
+        conditions : Conditions
+            Conditions of the batch.
+        sites : Sites
+            The n voxels.
+        semantic : Tensor (n,) int, optional
+            Class codes of the voxels; None is unknown.
+        normal : Tensor (n, 3) float, optional
+            Unit normals; None is unknown.
         """
-        found = self.cond_net(conditions, self.unet.levels(sites))
-        known = torch.zeros(len(sites), 4, device=sites.device)
+        features = self.cond_net(conditions, self.unet.levels(sites))
+        normals = torch.zeros(len(sites), 4, device=sites.device)
         if normal is not None:
-            known = torch.cat([normal.float(), torch.ones_like(known[:, :1])], 1)
-        side = self.normal(known)
+            normals = torch.cat([normal.float(), torch.ones_like(normals[:, :1])], 1)
+        side = self.normal(normals)
         if self.semantic is not None:
             codes = torch.zeros(len(sites), dtype=torch.int64, device=sites.device)
             side = side + self.semantic(codes if semantic is None else semantic.long())
-        return [found[0].with_features(found[0].features + side), *found[1:]]
+        return [features[0].with_features(features[0].features + side), *features[1:]]
 
     def flops(self, sites: Sites) -> int:
-        """Of products in one evaluation on voxels, without conditions."""
+        """Return the floating-point operations of one evaluation on voxels, without conditions."""
         return self.unet.flops(sites)
 
 
@@ -63,10 +73,24 @@ def tex_flow_loss(
     normal: Tensor | None = None,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """The loss of one batch.
+    """Return the loss of one batch.
 
-    latent : normalised (`TexVAE.statistics.normalised`), at the voxels
-    weight : (n,) of each voxel, such as 0 where its colour was never seen
+    Parameters
+    ----------
+    model : TexFlow
+        The network.
+    latent : SparseTensor
+        Normalised (`TexVAE.statistics.normalised`), at the n voxels.
+    conditions : Conditions
+        Conditions of the batch.
+    generator : torch.Generator
+        Draws times and noise.
+    objective : str
+        "flow" or "shortcut".
+    semantic, normal
+        As of `TexFlow.condition`.
+    weight : Tensor (n,), optional
+        Weight of each voxel, such as 0 if its colour was not seen.
     """
     features = model.condition(conditions, latent.sites, semantic, normal)
     return model.loss(

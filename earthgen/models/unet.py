@@ -1,4 +1,4 @@
-"""A sparse U-Net: what StructFM and TexFM are, with a time, and conditions at every scale."""
+"""A sparse U-Net with a time and conditions at every scale: the network of StructFM and TexFM."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from earthgen import sparse
 from earthgen.models.blocks import Chain, Down, Projection, Up
 from earthgen.models.presets import UNetConfig
-from earthgen.sparse import SparseTensor
+from earthgen.sparse.norm import LayerNorm
 from earthgen.sparse.sites import Sites
+from earthgen.sparse.tensor import SparseTensor
 
 
 class SparseUNet(nn.Module):
-    """From features to features at the same voxels.
+    """A U-Net from features to features at the same voxels.
 
-    inputs, outputs : channels
-    embedding : channels of the time's embedding, 0 for none
+    Parameters
+    ----------
+    config : UNetConfig
+        Configuration.
+    inputs, outputs : int
+        Channels.
+    embedding : int
+        Channels of the time's embedding, 0 for none.
     """
 
     def __init__(self, config: UNetConfig, inputs: int, outputs: int, embedding: int = 0) -> None:
@@ -38,7 +44,7 @@ class SparseUNet(nn.Module):
             Chain(kinds, width, blocks, embedding)
             for kinds, width in zip(config.up, widths, strict=False)
         )
-        self.norm = sparse.LayerNorm(widths[0])
+        self.norm = LayerNorm(widths[0])
         self.head = Projection(widths[0], outputs)
 
     def forward(
@@ -47,10 +53,16 @@ class SparseUNet(nn.Module):
         embedded: Tensor | None = None,
         condition: Sequence[SparseTensor] | None = None,
     ) -> SparseTensor:
-        """(n, outputs) at the sites of `x`.
+        """Return features at the sites of `x`, (n, outputs).
 
-        embedded : (batch, embedding), of the time
-        condition : added at each level, finest first, as `levels` gives their sites
+        Parameters
+        ----------
+        x : SparseTensor (n, inputs)
+            Features.
+        embedded : Tensor (batch, embedding), optional
+            The embedded time.
+        condition : sequence of SparseTensor, optional
+            Features to add at each level, finest first, at the sites of `levels`.
         """
         x = self.stem(x)
         skips = []
@@ -67,14 +79,14 @@ class SparseUNet(nn.Module):
         return self.head(self.norm(x))
 
     def levels(self, sites: Sites) -> list[Sites]:
-        """The sites of each level, finest first."""
-        found = [sites]
+        """Return the sites of each level, finest first."""
+        levels = [sites]
         for _ in self.halving:
-            found.append(found[-1].parents(2))
-        return found
+            levels.append(levels[-1].parents(2))
+        return levels
 
     def flops(self, sites: Sites) -> int:
-        """Of products in one evaluation on `sites`, two a multiplication and addition."""
+        """Return the floating-point operations of products in one evaluation."""
         there = self.levels(sites)
         total = self.stem.flops(sites) + self.head.flops(sites) + self.middle.flops(there[-1])
         for level in range(len(self.halving)):

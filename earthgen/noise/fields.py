@@ -1,7 +1,7 @@
-"""Smooth random fields on a frame, each value a function of seed and place alone.
+"""Random fields and point lattices on a frame: each value is a function of seed and place alone.
 
-Phases are float64 from the CRS origin: lattice indices reach 1e7, which float32 could not tell
-apart.
+Positions are float64 from the CRS origin, because lattice indices reach 1e7 and float32 could not
+tell neighbours apart.
 """
 
 from __future__ import annotations
@@ -17,50 +17,87 @@ from earthgen.noise.philox import Stream
 from geo_io.frame import Frame
 
 GOLDEN_ANGLE = 2.399963229728653
-"""Turns the lattice of each wavelength, so that the axes of several do not add up to a visible
-grid."""
+"""Radians between the lattices of successive channels, so that their axes form no visible grid."""
 
 
 def cell_centres(frame: Frame) -> tuple[NDArray, NDArray]:
-    """(nx,) eastings and (ny,) northings of the cells' centres, CRS metres, float64; rows from
-    north to south."""
+    """Return the coordinates of the cells' centres.
+
+    Returns
+    -------
+    x : NDArray (nx,) float64
+        Eastings, CRS metres.
+    y : NDArray (ny,) float64
+        Northings, CRS metres, from north to south.
+    """
     x = (np.arange(frame.x[0], frame.x[1]) + 0.5) * frame.voxel_size
     y = (np.arange(frame.y[1] - 1, frame.y[0] - 1, -1) + 0.5) * frame.voxel_size
     return x, y
 
 
-def white(stream: Stream, frame: Frame, channel: int = 0) -> NDArray:
-    """(ny, nx) float32 in [-1, 1), independent in each cell."""
+def white_noise(stream: Stream, frame: Frame, channel: int = 0) -> NDArray:
+    """Return independent random values, one per cell: (ny, nx) float32 in [-1, 1)."""
     i = np.arange(frame.x[0], frame.x[1])[None, :]
     j = np.arange(frame.y[1] - 1, frame.y[0] - 1, -1)[:, None]
     return (stream.uniform(i, j, 0, channel) * 2.0 - 1.0).astype(np.float32)
 
 
 def gradient_noise(stream: Stream, frame: Frame, wavelength: float, channel: int = 0) -> NDArray:
-    """(ny, nx) float32, about [-1, 1]: gradient noise with lattice points `wavelength` metres
-    apart.
+    """Return gradient noise, one value per cell.
 
-    Method: Perlin, "Improving noise", SIGGRAPH 2002, with random unit gradients. Where a wave is
-    shorter than two voxels the lattice is widened to two voxels, because what is shorter cannot be
-    seen.
+    The method is Perlin's ("Improving noise", SIGGRAPH 2002) with random unit gradients.
+
+    Parameters
+    ----------
+    stream : Stream
+        Source of the gradients.
+    frame : Frame
+        Where to evaluate.
+    wavelength : float
+        Distance of the lattice points, metres; at least two voxels are used, because shorter waves
+        cannot be represented.
+    channel : int
+        Fields of different channels are independent.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+        About -1 to 1.
     """
     x, y = cell_centres(frame)
-    return np.asarray(_on_cells(x, y, *_gradients(stream, frame, wavelength, channel)))
+    return np.asarray(_noise_on_cells(x, y, *_gradients(stream, frame, wavelength, channel)))
 
 
 def gradient_noise_at(
     stream: Stream, frame: Frame, x: NDArray, y: NDArray, wavelength: float, channel: int = 0
 ) -> NDArray:
-    """(n,) float32: the same at places, CRS metres, which must lie on `frame`; its voxel size
-    tells what is seen."""
-    return np.asarray(_at_places(x, y, *_gradients(stream, frame, wavelength, channel)))
+    """Return gradient noise at points: the field that `gradient_noise` samples at cells.
+
+    Parameters
+    ----------
+    stream, wavelength, channel
+        As for `gradient_noise`.
+    frame : Frame
+        Contains the points; its voxel size bounds the wavelength from below.
+    x, y : NDArray (n,) float64
+        CRS metres.
+
+    Returns
+    -------
+    NDArray (n,) float32
+        About -1 to 1.
+    """
+    return np.asarray(_noise_at_points(x, y, *_gradients(stream, frame, wavelength, channel)))
 
 
 def _gradients(
     stream: Stream, frame: Frame, wavelength: float, channel: int
 ) -> tuple[float, float, int, int, NDArray, NDArray]:
-    """Of the lattice of one wavelength: cosine and sine of its turn over its spacing, the index
-    of its first point, and the gradients at its points on and around the frame."""
+    """Return the lattice of one wavelength on and around the frame.
+
+    These are cosine and sine of its rotation divided by its spacing, the indices (i, j) of its
+    first point, and the x and y parts of the gradients at its points.
+    """
     spacing = max(float(wavelength), 2.0 * frame.voxel_size)
     angle = 0.5 + GOLDEN_ANGLE * channel + spacing * 0.01
     cos, sin = float(np.cos(angle) / spacing), float(np.sin(angle) / spacing)
@@ -75,7 +112,7 @@ def _gradients(
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _between(x, y, cos, sin, i0, j0, gx, gy):  # type: ignore[no-untyped-def]
+def _noise_at(x, y, cos, sin, i0, j0, gx, gy):  # type: ignore[no-untyped-def]
     u = x * cos + y * sin
     v = y * cos - x * sin
     fu, fv = np.floor(u), np.floor(v)
@@ -92,27 +129,44 @@ def _between(x, y, cos, sin, i0, j0, gx, gy):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _on_cells(x, y, cos, sin, i0, j0, gx, gy):  # type: ignore[no-untyped-def]
+def _noise_on_cells(x, y, cos, sin, i0, j0, gx, gy):  # type: ignore[no-untyped-def]
     out = np.empty((y.size, x.size), np.float32)
     for row in range(y.size):
         for col in range(x.size):
-            out[row, col] = _between(x[col], y[row], cos, sin, i0, j0, gx, gy)
+            out[row, col] = _noise_at(x[col], y[row], cos, sin, i0, j0, gx, gy)
     return out
 
 
 @numba.njit(cache=True, nogil=True)
-def _at_places(x, y, cos, sin, i0, j0, gx, gy):  # type: ignore[no-untyped-def]
+def _noise_at_points(x, y, cos, sin, i0, j0, gx, gy):  # type: ignore[no-untyped-def]
     out = np.empty(x.size, np.float32)
     for n in range(x.size):
-        out[n] = _between(x[n], y[n], cos, sin, i0, j0, gx, gy)
+        out[n] = _noise_at(x[n], y[n], cos, sin, i0, j0, gx, gy)
     return out
 
 
-def fractal(
+def fractal_noise(
     stream: Stream, frame: Frame, wavelengths: tuple[float, ...], gain: float, channel: int = 0
 ) -> NDArray:
-    """(ny, nx) float32: the sum of gradient noise at `wavelengths`, each `gain` times as strong
-    as the one before."""
+    """Return a sum of gradient noise fields.
+
+    Parameters
+    ----------
+    stream : Stream
+        Source of the gradients.
+    frame : Frame
+        Where to evaluate.
+    wavelengths : tuple of float
+        Metres, one per octave.
+    gain : float
+        Amplitude of each octave relative to the one before; the first has 1.
+    channel : int
+        Channel of the first octave; the others use the channels after it.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+    """
     total = np.zeros(frame.shape, np.float32)
     for octave, wavelength in enumerate(wavelengths):
         total += np.float32(gain**octave) * gradient_noise(
@@ -122,15 +176,19 @@ def fractal(
 
 
 @dataclass(frozen=True)
-class Seeds:
-    """A jittered lattice of points around a frame: (rows, cols) arrays, `spacing` metres apart on
-    average.
+class PointLattice:
+    """A jittered lattice of points on and around a frame.
 
     Attributes
     ----------
-    i0, j0 : lattice index of [0, 0]
-    x, y : float64 CRS metres
-    key : uint32, non-zero, keyed by seed and place
+    spacing : float
+        Mean distance of neighbouring points, metres.
+    i0, j0 : int
+        Lattice indices (east, north) of entry [0, 0] of the arrays.
+    x, y : NDArray (rows, cols) float64
+        CRS metres.
+    key : NDArray (rows, cols) uint32
+        Random number of the point, never 0: a function of seed and place.
     """
 
     spacing: float
@@ -141,12 +199,23 @@ class Seeds:
     key: NDArray
 
 
-def seeds(
+def jittered_lattice(
     stream: Stream, frame: Frame, spacing: float, jitter: float = 0.7, channel: int = 0
-) -> Seeds:
-    """One random point a lattice cell, for all cells within two cells of `frame`.
+) -> PointLattice:
+    """Return one random point per lattice cell, for all cells within two cells of `frame`.
 
-    jitter : 0 keeps the points in the middle of their cells, 1 spreads them over the whole cell
+    Parameters
+    ----------
+    stream : Stream
+        Source of the positions and keys.
+    frame : Frame
+        The area to cover.
+    spacing : float
+        Edge of a lattice cell, metres.
+    jitter : float
+        0 keeps the points in the middle of their cells, 1 spreads them over the whole cell.
+    channel : int
+        Lattices of different channels are independent.
     """
     left, bottom, right, top = frame.bounds
     i = np.arange(int(np.floor(left / spacing)) - 2, int(np.floor(right / spacing)) + 3)
@@ -154,18 +223,27 @@ def seeds(
     words = stream.bits(i[None, :], j[:, None], round(spacing * 1000), channel)
     x = (i[None, :] + 0.5 + jitter * (words[..., 0] * 2.0**-32 - 0.5)) * spacing
     y = (j[:, None] + 0.5 + jitter * (words[..., 1] * 2.0**-32 - 0.5)) * spacing
-    return Seeds(spacing, int(i[0]), int(j[0]), x, y, words[..., 2] | np.uint32(1))
+    return PointLattice(spacing, int(i[0]), int(j[0]), x, y, words[..., 2] | np.uint32(1))
 
 
-def nearest_seed(points: Seeds, x: ArrayLike, y: ArrayLike) -> NDArray:
-    """Flat index into `points` of the nearest seed (of the 3 x 3 cells around) to each place,
-    int32.
+def nearest_point(points: PointLattice, x: ArrayLike, y: ArrayLike) -> NDArray:
+    """Return the nearest lattice point, of the 3 x 3 lattice cells around each place.
 
-    x, y : CRS metres, broadcast against each other.
+    Parameters
+    ----------
+    points : PointLattice
+        Covers the places.
+    x, y : array_like
+        CRS metres, broadcast against each other.
+
+    Returns
+    -------
+    NDArray int32
+        Flat index into the arrays of `points`, of the broadcast shape.
     """
     x, y = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
     shape = x.shape
-    flat = _nearest_seed(
+    flat = _nearest_at_points(
         np.ascontiguousarray(x).ravel(),
         np.ascontiguousarray(y).ravel(),
         points.spacing,
@@ -177,26 +255,34 @@ def nearest_seed(points: Seeds, x: ArrayLike, y: ArrayLike) -> NDArray:
     return np.asarray(flat).reshape(shape)
 
 
-def cells(points: Seeds, frame: Frame) -> NDArray:
-    """(ny, nx) int32: flat index into `points` of each cell's nearest seed (a Voronoi diagram)."""
+def voronoi_cells(points: PointLattice, frame: Frame) -> NDArray:
+    """Return the Voronoi diagram of `points` on a frame.
+
+    Returns
+    -------
+    NDArray (ny, nx) int32
+        Flat index into the arrays of `points` of the point nearest to each cell's centre.
+    """
     x, y = cell_centres(frame)
-    return np.asarray(_voronoi(x, y, points.spacing, points.i0, points.j0, points.x, points.y))
+    return np.asarray(
+        _nearest_on_cells(x, y, points.spacing, points.i0, points.j0, points.x, points.y)
+    )
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _closest(px, py, spacing, i0, j0, sx, sy):  # type: ignore[no-untyped-def]
     i, j = int(np.floor(px / spacing)) - i0, int(np.floor(py / spacing)) - j0
-    best, found = np.inf, 0
+    best, nearest = np.inf, 0
     for b in range(max(j - 1, 0), min(j + 2, sx.shape[0])):
         for a in range(max(i - 1, 0), min(i + 2, sx.shape[1])):
             d = (sx[b, a] - px) ** 2 + (sy[b, a] - py) ** 2
             if d < best:
-                best, found = d, b * sx.shape[1] + a
-    return found
+                best, nearest = d, b * sx.shape[1] + a
+    return nearest
 
 
 @numba.njit(cache=True, nogil=True)
-def _nearest_seed(x, y, spacing, i0, j0, sx, sy):  # type: ignore[no-untyped-def]
+def _nearest_at_points(x, y, spacing, i0, j0, sx, sy):  # type: ignore[no-untyped-def]
     out = np.empty(x.size, np.int32)
     for n in range(x.size):
         out[n] = _closest(x[n], y[n], spacing, i0, j0, sx, sy)
@@ -204,7 +290,7 @@ def _nearest_seed(x, y, spacing, i0, j0, sx, sy):  # type: ignore[no-untyped-def
 
 
 @numba.njit(cache=True, nogil=True)
-def _voronoi(x, y, spacing, i0, j0, sx, sy):  # type: ignore[no-untyped-def]
+def _nearest_on_cells(x, y, spacing, i0, j0, sx, sy):  # type: ignore[no-untyped-def]
     out = np.empty((y.size, x.size), np.int32)
     for row in range(y.size):
         for col in range(x.size):

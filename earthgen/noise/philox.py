@@ -1,13 +1,12 @@
-"""Counter-based noise: a random number is a function of the seed, the stream's name and the place.
+"""Counter-based random numbers: each is a function of the seed, the stream's name and the place.
 
 The generator is Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
-2011): ten rounds of multiplication that turn a 128-bit counter and a 64-bit key into 128 random
-bits. There is no state and no order of drawing, so that any part of a world can be made alone and
-gets the same numbers.
+2011). Ten rounds of multiplication turn a 128-bit counter and a 64-bit key into 128 random bits.
+There is no state and no order of drawing, so any part of a world can be made alone.
 
-Normal numbers come from these bits by + - * / and integer operations in a fixed order, which every
-library rounds alike, never by a library's log, cos or sqrt, whose last bits differ from one library
-to the next: `earthgen.noise.torch_philox` draws the same numbers, bit for bit.
+Normal numbers are computed from these bits by + - * / and integer operations in a fixed order. The
+last bits of log, cos and sqrt differ between libraries; those of the basic operations do not.
+`earthgen.noise.torch_philox` draws the same numbers, bit for bit.
 """
 
 from __future__ import annotations
@@ -25,31 +24,43 @@ from numpy.typing import ArrayLike, NDArray
 from geo_io.frame import Frame
 
 NOISE_VERSION = 2
-"""Part of every world's identity; raised when a change here would change the numbers."""
+"""Part of every world's identity; raised whenever a change here changes the numbers."""
 
-# They stay in this file: numba's cache notices a change of the kernel's own file only.
+# These constants stay in this file: numba's cache notices changes of the kernel's own file only.
 
 _LOG_2 = 0.6931471805599453
 _TURN = 6.283185307179586 * 2.0**-32  # radians of one step of a 32-bit angle
 _SQRT_HALF_BITS = 0x3FE6A09E667F3BCD  # sqrt(1/2), its float64 read as an integer
-_ROOT_BITS = 0x5FE6EB50C7B537A9  # less half of x's bits: the bits of 1 / sqrt(x) within 3.5 %
+_ROOT_BITS = 0x5FE6EB50C7B537A9  # minus half of x's bits: the bits of 1 / sqrt(x) within 3.5 %
 
 
-def box_muller_of(
+def make_box_muller(
     to_float: Callable[[Any], Any],
     float_bits: Callable[[Any], Any],
     bits_float: Callable[[Any], Any],
 ) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """The Box-Muller transform over one array library (numpy, torch) or over numba's scalars.
+    """Return the Box-Muller transform for one array library (numpy, torch) or numba scalars.
 
-    to_float : int64 to float64; float_bits : the int64 that a float64's bits are; bits_float : the
-        way back. All else are Python's operators, to be run as they are written, without fused
-        multiply-adds. The error is below 1e-12.
+    Apart from the three arguments it uses Python's operators only. They must run as written,
+    without fused multiply-adds. The error is below 1e-12.
+
+    Parameters
+    ----------
+    to_float : callable
+        Converts int64 to float64.
+    float_bits : callable
+        Reinterprets the bits of a float64 as int64.
+    bits_float : callable
+        Reinterprets the bits of an int64 as float64.
+
+    Returns
+    -------
+    callable
+        (word0, word1), int64 from 0 to 2**32 - 1, to two independent standard normals, float64
+        below 6.77 in size.
     """
 
     def box_muller(word0: Any, word1: Any) -> tuple[Any, Any]:
-        """Two independent standard normals, float64 below 6.77, from two words: int64 from 0 to
-        2**32 - 1."""
         # u = (2 word0 + 1) / 2**33 lies inside (0, 1). With 2 word0 + 1 = 2**exponent * fraction,
         # the fraction in [sqrt 1/2, sqrt 2): log fraction = 2 atanh((fraction - 1) / (fraction +
         # 1)), by its series.
@@ -68,7 +79,7 @@ def box_muller_of(
         log_u = to_float(exponent - 33) * _LOG_2 + (t + t) * series
 
         # The radius is sqrt x, x = -2 log u, by Newton's iteration for 1 / sqrt x. torch.sqrt would
-        # not do: on CPUs it may be MKL's, which misses the nearest float64 about once in a hundred.
+        # not do: on CPUs it may be MKL's, which is off by one bit about once in a hundred.
         x = log_u * -2.0
         half = x * 0.5
         root = bits_float(_ROOT_BITS - (float_bits(x) >> 1))
@@ -78,8 +89,7 @@ def box_muller_of(
         root = root * (1.5 - half * root * root)
         radius = x * root
 
-        # The angle, word1 / 2**32 turns, is a whole number of quarter turns and a rest within an
-        # eighth of a turn.
+        # The angle, word1 / 2**32 turns, is a number of quarter turns plus at most an eighth.
         quarter = (word1 + 0x20000000) >> 30
         rest = to_float(word1 - (quarter << 30)) * _TURN
         rr = rest * rest
@@ -98,9 +108,8 @@ def box_muller_of(
         cosine = cosine * rr - 0.5
         cosine = cosine * rr + 1.0
         sign = 1 - (quarter & 2)
-        quarter_sine = to_float(
-            (quarter & 1) * sign
-        )  # both of the quarter turns are -1, 0 or 1: no rounding
+        # Sine and cosine of the quarter turns are -1, 0 or 1: no rounding.
+        quarter_sine = to_float((quarter & 1) * sign)
         quarter_cosine = to_float((1 - (quarter & 1)) * sign)
         return (
             radius * (quarter_cosine * cosine - quarter_sine * sine),
@@ -122,11 +131,11 @@ def _bits_float(value):  # type: ignore[no-untyped-def]
     return np.int64(value).view(np.float64)
 
 
-box_muller = box_muller_of(_to_float, _float_bits, _bits_float)
-"""Over numpy arrays: the reference of the kernels below."""
+box_muller = make_box_muller(_to_float, _float_bits, _bits_float)
+"""The Box-Muller transform on numpy arrays: the reference of the kernels below."""
 
 _box_muller = numba.njit(error_model="numpy")(  # no fastmath: it would fuse and reorder
-    box_muller_of(numba.njit(_to_float), numba.njit(_float_bits), numba.njit(_bits_float))
+    make_box_muller(numba.njit(_to_float), numba.njit(_float_bits), numba.njit(_bits_float))
 )
 
 
@@ -207,9 +216,19 @@ def _channels_of_frame(x0, y1, k0, k1, gaussian, out):  # type: ignore[no-untype
 
 
 def philox4x32(counters: NDArray, key: tuple[int, int]) -> NDArray:
-    """The Philox 4x32-10 bijection.
+    """Apply the Philox 4x32-10 bijection.
 
-    counters : (n, 4) uint32; key : two 32-bit ints. Returns (n, 4) uint32.
+    Parameters
+    ----------
+    counters : NDArray (n, 4) uint32
+        128-bit counters as four words.
+    key : tuple of int
+        64-bit key as two words.
+
+    Returns
+    -------
+    NDArray (n, 4) uint32
+        128 random bits per counter.
     """
     counters = np.ascontiguousarray(counters, np.uint32)
     out = np.empty_like(counters)
@@ -219,51 +238,98 @@ def philox4x32(counters: NDArray, key: tuple[int, int]) -> NDArray:
 
 @dataclass(frozen=True)
 class Stream:
-    """The random numbers of one purpose in one world; every draw names its place.
+    """The random numbers of one purpose in one world. Each draw is a function of its place.
 
-    Places are int32 lattice indices, or a uint64 key of an object. Draws at different `channel`s
-    are independent; the draws of one place and channel are not: `bits`, `uniform` and `normal` read
-    the same words, and channels 4 c to 4 c + 3 of `normals` and `uniforms` read all four words of
-    channel c. Give each kind of draw a stream of its own. `earthgen.noise.torch_philox` has the
-    same draws for torch.
+    A place is three int32 lattice indices, or the uint64 key of an object. Draws at different
+    channels are independent. Draws at the same place and channel are not: `bits`, `uniform` and
+    `normal` use the same words, and channels 4 c to 4 c + 3 of `normals` and `uniforms` use the
+    four words of channel c. So use a separate stream for each method.
+    `earthgen.noise.torch_philox` has the same draws for torch.
+
+    Attributes
+    ----------
+    key : tuple of int
+        Two 32-bit words; see `Noise.stream`.
     """
 
     key: tuple[int, int]
 
     def bits(self, x: ArrayLike, y: ArrayLike, z: ArrayLike = 0, channel: int = 0) -> NDArray:
-        """Four random uint32 a place: the broadcast shape of x, y, z, and 4."""
+        """Return four random 32-bit words per place.
+
+        Parameters
+        ----------
+        x, y, z : array_like of int
+            Lattice indices, broadcast against each other.
+        channel : int
+            Draws of different channels are independent.
+
+        Returns
+        -------
+        NDArray (..., 4) uint32
+            The leading axes have the broadcast shape.
+        """
         counters, shape = _counters(x, y, z, channel)
         return philox4x32(counters, self.key).reshape(*shape, 4)
 
     def uniform(self, x: ArrayLike, y: ArrayLike, z: ArrayLike = 0, channel: int = 0) -> NDArray:
-        """float64 in [0, 1), 32 random bits each."""
+        """Return float64 in [0, 1) with 32 random bits, one per place; arguments as for `bits`."""
         return self.bits(x, y, z, channel)[..., 0] * 2.0**-32
 
     def normal(self, x: ArrayLike, y: ArrayLike, z: ArrayLike = 0, channel: int = 0) -> NDArray:
-        """float64 standard normal, by Box and Muller from two of the words; below 6.77 in size."""
+        """Return float64 standard normals, one per place; arguments as for `bits`.
+
+        They are made from two words by the Box-Muller transform, and stay below 6.77 in size.
+        """
         counters, shape = _counters(x, y, z, channel)
         out = np.empty(len(counters))
         _normal(counters, np.uint32(self.key[0]), np.uint32(self.key[1]), out)
         return out.reshape(shape)[()]
 
     def normals(self, places: Frame | ArrayLike, channels: int) -> NDArray:
-        """float32 standard normals, `channels` a place: what a diffusion model starts from.
+        """Return standard normals, `channels` per place: the initial noise of a diffusion model.
 
-        places : a Frame, for (ny, nx, channels), the first row northernmost, drawn at z = 0; or (n,
-            3) integer voxel indices x, y, z, for (n, channels).
+        A number depends on its lattice indices and its channel. It depends neither on the window
+        nor on the number of channels, nor on the voxel size: use one stream per level of a world.
 
-        A number depends on its lattice indices and its channel, not on the window or on how many
-        channels are asked for. It does not depend on the voxel size either: levels of one world
-        want a stream each.
+        Parameters
+        ----------
+        places : Frame or array_like (n, 3) of int
+            The cells of a frame, drawn at z = 0, or voxel indices x, y, z.
+        channels : int
+            Numbers per place.
+
+        Returns
+        -------
+        NDArray (ny, nx, channels) or (n, channels) float32
+            Rows of a frame run from north to south.
+
+        Raises
+        ------
+        ValueError
+            If an array of places is not (n, 3) integers.
         """
         return self._channels(places, channels, True)
 
     def uniforms(self, places: Frame | ArrayLike, channels: int) -> NDArray:
-        """float32 in [0, 1), 24 random bits each, `channels` a place; as `normals`."""
+        """Return float32 in [0, 1) with 24 random bits, `channels` per place; as `normals`."""
         return self._channels(places, channels, False)
 
     def of_objects(self, keys: NDArray, channel: int = 0) -> NDArray:
-        """float64 in [0, 1) for each uint64 object key."""
+        """Return one uniform number per object.
+
+        Parameters
+        ----------
+        keys : NDArray (n,) uint64
+            Keys of objects.
+        channel : int
+            Draws of different channels are independent.
+
+        Returns
+        -------
+        NDArray (n,) float64
+            In [0, 1), 32 random bits.
+        """
         keys = np.asarray(keys, np.uint64)
         counters = np.empty((keys.size, 4), np.uint32)
         counters[:, 0] = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
@@ -289,52 +355,62 @@ class Stream:
 class Noise:
     """The source of all random draws of a world, or of one stage of it.
 
+    A stage's compute function gets it and draws from named streams::
+
+        heights = noise.stream("heights").uniform(x, y)
+
     Attributes
     ----------
-    seed : any integer, 0 too
-    stage : the stage of a chain that draws, "" for what is no stage's own
+    seed : int
+        Any integer.
+    stage : str
+        The stage that draws; "" for draws that stages share.
     """
 
     seed: int
     stage: str = ""
 
     def stream(self, name: str) -> Stream:
-        """The stream with this name, keyed by noise version, seed, stage and name: no two share
-        one."""
-        text = json.dumps(
-            [NOISE_VERSION, int(self.seed), self.stage, name]
-        )  # unambiguous, whatever a name holds
+        """Return the stream with this name, keyed by noise version, seed, stage and name."""
+        # JSON keeps the four parts apart, whatever characters a name contains.
+        text = json.dumps([NOISE_VERSION, int(self.seed), self.stage, name])
         digest = hashlib.blake2b(text.encode(), digest_size=8, person=b"earthgen noise").digest()
         return Stream((int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")))
 
     def of_stage(self, stage: str) -> Noise:
-        """The noise of one stage of a chain, whose streams no other stage shares; not nested in
-        this one's stage."""
+        """Return the noise of the stage with this name; no other stage shares its streams."""
         return replace(self, stage=stage)
 
     def shared(self) -> Noise:
-        """The noise of no stage, for what two stages must agree on, such as where a field
-        pattern's parcels lie."""
+        """Return the noise that all stages share, for values on which two stages must agree."""
         return replace(self, stage="")
 
 
 def require_places(shape: tuple[int, ...], integer: bool) -> None:
-    """Raise ValueError unless an array of places is (n, 3) integers."""
+    """Raise ValueError unless an array of places is (n, 3) integers.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the array.
+    integer : bool
+        Whether its dtype is an integer type.
+    """
     if len(shape) != 2 or shape[1] != 3 or not integer:
         raise ValueError(
-            f"places are (n, 3) integer voxel indices, not {'' if integer else 'non-integer '}{shape}"
+            "places must be (n, 3) integer voxel indices, "
+            f"not {'' if integer else 'non-integer '}{shape}"
         )
 
 
 def _counters(
     x: ArrayLike, y: ArrayLike, z: ArrayLike, channel: int
 ) -> tuple[NDArray, tuple[int, ...]]:
-    """(n, 4) uint32 counters of the places, and the places' broadcast shape."""
+    """Return (n, 4) uint32 counters of the places, and the places' broadcast shape."""
     x, y, z = np.broadcast_arrays(x, y, z)
     counters = np.empty((x.size, 4), np.uint32)
     for column, part in enumerate((x, y, z)):
-        counters[:, column] = (
-            part.ravel().astype(np.int64).astype(np.uint32)
-        )  # two's complement of negatives
+        # Negative indices become their two's complement.
+        counters[:, column] = part.ravel().astype(np.int64).astype(np.uint32)
     counters[:, 3] = np.uint32(channel)
     return counters, x.shape

@@ -1,9 +1,8 @@
-"""The draws of `earthgen.noise.philox` on torch tensors, on any device with int64 and float64: the
-same numbers.
+"""The draws of `earthgen.noise.philox` on torch tensors: the same numbers, bit for bit.
 
-Words are int64 from 0 to 2**32 - 1, because torch has little arithmetic on uint32. Run it as it is:
-a compiler that fuses multiplications with additions (torch.compile on CUDA) would change the last
-bits of normals.
+They run on any device with int64 and float64. Words are int64 from 0 to 2**32 - 1, because torch
+has little arithmetic on uint32. Do not compile this module: a compiler that fuses multiplications
+with additions (torch.compile on CUDA) changes the last bits of normals.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from earthgen.noise.philox import Stream, box_muller_of, require_places
+from earthgen.noise.philox import Stream, make_box_muller, require_places
 from geo_io.frame import Frame
 
 CPU_CHUNK = 16384
-"""Places drawn at a time on a CPU, so that what lies between two operations stays in the cache."""
+"""Places drawn at a time on a CPU, so that intermediate results stay in its cache."""
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -25,17 +24,32 @@ _MASK = 0xFFFFFFFF
 
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
-box_muller = box_muller_of(
+box_muller = make_box_muller(
     lambda value: value.double(),
     lambda value: value.view(torch.int64),
     lambda value: value.view(torch.float64),
 )
-"""`earthgen.noise.philox.box_muller` over tensors. No tensor there is divided by a number: CUDA
-would multiply instead."""
+"""`earthgen.noise.philox.box_muller` on tensors.
+
+It divides no tensor by a number: CUDA would multiply by the reciprocal instead.
+"""
 
 
 def philox4x32(counters: Words, key: tuple[int, int]) -> Words:
-    """The Philox 4x32-10 bijection of words: four tensors of one shape in, four out."""
+    """Apply the Philox 4x32-10 bijection.
+
+    Parameters
+    ----------
+    counters : tuple of four Tensor int64
+        Words of the counters, all of one shape.
+    key : tuple of int
+        64-bit key as two words.
+
+    Returns
+    -------
+    tuple of four Tensor int64
+        Random words of the same shape.
+    """
     c0, c1, c2, c3 = counters
     k0, k1 = key
     for _ in range(10):
@@ -49,9 +63,21 @@ def philox4x32(counters: Words, key: tuple[int, int]) -> Words:
 def bits(
     stream: Stream, x: Tensor | int, y: Tensor | int, z: Tensor | int = 0, channel: int = 0
 ) -> Tensor:
-    """Four random words a place, int64: the broadcast shape of x, y, z, and 4. As `Stream.bits`.
+    """Return four random words per place, as `Stream.bits`.
 
-    x, y, z : integer tensors on one device, or ints.
+    Parameters
+    ----------
+    stream : Stream
+        Source of the draws.
+    x, y, z : Tensor of integers, or int
+        Lattice indices on one device, broadcast against each other.
+    channel : int
+        Draws of different channels are independent.
+
+    Returns
+    -------
+    Tensor (..., 4) int64
+        The leading axes have the broadcast shape.
     """
     return _at(stream, (x, y, z), channel, 4, torch.int64, lambda words: words)
 
@@ -59,7 +85,7 @@ def bits(
 def uniform(
     stream: Stream, x: Tensor | int, y: Tensor | int, z: Tensor | int = 0, channel: int = 0
 ) -> Tensor:
-    """float64 in [0, 1), 32 random bits each. As `Stream.uniform`."""
+    """Return float64 in [0, 1) with 32 random bits, as `Stream.uniform`; arguments as `bits`."""
     return _at(
         stream, (x, y, z), channel, 1, torch.float64, lambda words: (words[0].double() * 2.0**-32,)
     )[..., 0]
@@ -68,7 +94,7 @@ def uniform(
 def normal(
     stream: Stream, x: Tensor | int, y: Tensor | int, z: Tensor | int = 0, channel: int = 0
 ) -> Tensor:
-    """float64 standard normal. As `Stream.normal`."""
+    """Return float64 standard normals, as `Stream.normal`; arguments as `bits`."""
     return _at(
         stream,
         (x, y, z),
@@ -82,11 +108,28 @@ def normal(
 def normals(
     stream: Stream, places: Frame | Tensor, channels: int, device: torch.device | str | None = None
 ) -> Tensor:
-    """float32 standard normals, `channels` a place. As `Stream.normals`.
+    """Return standard normals, `channels` per place, as `Stream.normals`.
 
-    places : a Frame, for (ny, nx, channels) on `device` (None for the CPU), the first row
-        northernmost; or (n, 3) integer voxel indices x, y, z, for (n, channels), on their own
-        device where `device` is None.
+    Parameters
+    ----------
+    stream : Stream
+        Source of the draws.
+    places : Frame or Tensor (n, 3) of integers
+        The cells of a frame, drawn at z = 0, or voxel indices x, y, z.
+    channels : int
+        Numbers per place.
+    device : torch.device or str, optional
+        Of the result. Default: the device of a tensor of places, the CPU for a frame.
+
+    Returns
+    -------
+    Tensor (ny, nx, channels) or (n, channels) float32
+        Rows of a frame run from north to south.
+
+    Raises
+    ------
+    ValueError
+        If a tensor of places is not (n, 3) integers.
     """
     return _channels(stream, places, channels, device, _normals)
 
@@ -94,8 +137,7 @@ def normals(
 def uniforms(
     stream: Stream, places: Frame | Tensor, channels: int, device: torch.device | str | None = None
 ) -> Tensor:
-    """float32 in [0, 1), 24 random bits each, `channels` a place. As `Stream.uniforms`;
-    arguments as `normals`."""
+    """Return float32 in [0, 1) with 24 random bits, as `Stream.uniforms`; as `normals`."""
     return _channels(stream, places, channels, device, _uniforms)
 
 
@@ -131,8 +173,11 @@ def _at(
     dtype: torch.dtype,
     convert: Callable[[Words], tuple[Tensor, ...]],
 ) -> Tensor:
-    """`count` draws a place: what `convert` makes of the words of the channels from `first` on,
-    four or fewer each."""
+    """Return `count` draws per place.
+
+    `convert` turns the words of one Philox channel into at most four draws; the channels used
+    begin at `first`.
+    """
     device = next((part.device for part in places if isinstance(part, Tensor)), None)
     parts = torch.broadcast_tensors(*(torch.as_tensor(part, device=device) for part in places))  # type: ignore[no-untyped-call]
     x, y, z = (part.reshape(-1).long() for part in parts)
@@ -140,11 +185,8 @@ def _at(
     step = CPU_CHUNK if out.device.type == "cpu" else max(len(x), 1)
     for low in range(0, len(x), step):
         here = slice(low, low + step)
-        cx, cy, cz = (
-            x[here] & _MASK,
-            y[here] & _MASK,
-            z[here] & _MASK,
-        )  # two's complement of negatives
+        # Negative indices become their two's complement.
+        cx, cy, cz = x[here] & _MASK, y[here] & _MASK, z[here] & _MASK
         for block in range(-(-count // 4)):
             words = philox4x32((cx, cy, cz, torch.full_like(cx, first + block)), stream.key)
             for channel, value in enumerate(convert(words)[: count - 4 * block], 4 * block):
@@ -153,10 +195,10 @@ def _at(
 
 
 def _product(word: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
-    """The high and low 32 bits of a 64-bit product.
+    """Return the high and low 32 bits of a 64-bit product.
 
-    The multiplier is above 2**31; less 2**32 it is a negative number whose product with a word does
-    not leave int64. The low half stays what it was, and the high half is short by one word.
+    The multiplier is above 2**31. Minus 2**32 it is negative, and its product with a word fits
+    int64. That leaves the low half unchanged and the high half too small by one word.
     """
     product = word * (multiplier - 2**32)
     return ((product >> 32).add_(word)).bitwise_and_(_MASK), product & _MASK

@@ -1,1 +1,1 @@
-"""TODO package."""
+"""What is made of a finished world: surface meshes, pictures of Gaussians, ortho images, frames."""

@@ -1,4 +1,4 @@
-"""A path of cameras as a folder of pictures, with the cameras beside them as nerfstudio's
+"""Frames of a camera path: a folder of pictures with the cameras in nerfstudio's
 transforms.json."""
 
 from __future__ import annotations
@@ -15,31 +15,41 @@ from PIL import Image
 
 from earthgen.errors import JobError, SplatError, StoreError
 from earthgen.progress import Progress
-from earthgen.render.interfaces import Renderer
-from earthgen.render.interfaces import View as Look
+from earthgen.render.interfaces import Renderer, View
 from earthgen.render.pictures import Tiles, draw
+from earthgen.splats.cameras import transforms_json
 from earthgen.splats.cameras.camera import Camera
 from earthgen.splats.cameras.poses import Lens, ring
-from earthgen.splats.cameras.transforms_json import View, write_transforms
 from earthgen.world.world import World
 from geo_io.frame import Bounds
 
 LAYERS = ("depth", "normal", "semantics")
-"""What can be written beside the pictures."""
+"""Layers that can be written in addition to the pictures."""
 
 
 def orbit(
     world: World, count: int, *, width: int = 1280, height: int = 720, bounds: Bounds | None = None
 ) -> list[Camera]:
-    """`count` cameras on one turn around a world, or a part of it, that look at its middle from
-    above all of it.
+    """Create cameras on a circle around a world, or a part of it, that look at its middle from
+    above.
+
+    Parameters
+    ----------
+    world : World
+        The world.
+    count : int
+        Number of cameras.
+    width, height : int
+        Size of the pictures, pixels.
+    bounds : tuple of float, optional
+        Left, bottom, right, top in metres of the CRS; by default the whole world.
 
     Raises
     ------
     SplatError
-        if there is no camera
+        If `count` is below 1.
     RegionError
-        if the bounds are empty or do not meet the world
+        If the bounds are empty or outside the world.
     """
     frame = world.part(1, bounds)
     left, bottom, right, top = frame.bounds
@@ -69,32 +79,51 @@ def write_frames(
     fps: float = 25.0,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Draw a picture for each camera, `out`/00000.png and on, and write `out`/transforms.json.
-    Returns the files.
+    """Draw a picture for each camera, `out`/00000.png and so on, and write `out`/transforms.json.
 
-    renderer : draws views of kind "camera"
-    layers : of `LAYERS`; written into folders of their names: depth as TIFF of float32 metres along
-        the view (0 where
-        nothing is), normal as PNG of 0.5 + 0.5 n, semantics as PNG of class codes
-    video : an MP4 to write as well, which needs the package imageio-ffmpeg
-    progress : told of each picture, as task "render"
+    Parameters
+    ----------
+    world : World
+        The world.
+    cameras : sequence of Camera
+        At least one, in the CRS of the world.
+    out : Path
+        Folder of the pictures.
+    renderer : Renderer
+        Draws views of kind "camera".
+    bounds : tuple of float, optional
+        The part of the world to draw, metres of the CRS; by default all of it.
+    layers : sequence of str
+        Of `LAYERS`. They are written into folders of their names: depth as TIFF of float32 metres
+        along the view (0 where nothing is drawn), normal as PNG of 0.5 + 0.5 n, semantics as PNG of
+        class codes.
+    video : Path, optional
+        An MP4 to write as well, which needs the package imageio-ffmpeg.
+    fps : float
+        Pictures per second of the video.
+    progress : Progress, optional
+        Is told of each picture, as task "render".
+
+    Returns
+    -------
+    list of Path
+        The files written.
 
     Raises
     ------
     JobError
-        if a layer is unknown, or a video is wanted without imageio-ffmpeg
-    SplatError, SplatError
-        if there is no camera, they do not fit one file, or they are in another CRS than the world
+        If a layer is unknown, or imageio-ffmpeg is missing for a video.
+    SplatError
+        If there is no camera, the cameras do not fit in one file, or are in another CRS than the
+        world.
     StoreError
-        if a file cannot be written
+        If a file cannot be written.
     """
     unknown = [name for name in layers if name not in LAYERS]
     if unknown:
-        raise JobError(
-            f"there is no layer {unknown[0]!r} of a picture", f"choose of {', '.join(LAYERS)}"
-        )
+        raise JobError(f"unknown layer {unknown[0]!r} of a picture", f"choose {', '.join(LAYERS)}")
     if not cameras:
-        raise SplatError("there is no camera", "give at least one")
+        raise SplatError("there are no cameras", "give at least one")
     for camera in cameras:
         if camera.crs and camera.crs != world.frame.crs:
             raise SplatError(
@@ -104,15 +133,15 @@ def write_frames(
     progress = progress or Progress()
     progress.start("render", len(cameras))
     files: list[Path] = []
-    views: list[View] = []
+    views: list[transforms_json.View] = []
     tiles: Tiles | None = None
     size = (cameras[0].width, cameras[0].height)
-    with written(out), film(video, size, fps) as show:
+    with _writing(out), _film(video, size, fps) as show:
         out.mkdir(parents=True, exist_ok=True)
         for number, camera in enumerate(cameras):
             name = f"{number:05d}"
             pixels = renderer.render(
-                world, Look("camera", bounds=bounds, camera=camera), Progress()
+                world, View("camera", bounds=bounds, camera=camera), Progress()
             )
             files.append(out / f"{name}.png")
             Image.fromarray(pixels).save(files[-1])
@@ -121,16 +150,18 @@ def write_frames(
                 tiles = tiles or Tiles(world, bounds)
                 files += _layers(tiles, camera, out, name, layers)
             depth = f"depth/{name}.tif" if "depth" in layers else ""
-            views.append(View(camera, file_path=f"{name}.png", depth_file_path=depth))
+            views.append(
+                transforms_json.View(camera, file_path=f"{name}.png", depth_file_path=depth)
+            )
             progress.step(f"{name}.png")
-        files.append(write_transforms(out / "transforms.json", views))
+        files.append(transforms_json.write_transforms(out / "transforms.json", views))
     return [*files, *([video] if video is not None else [])]
 
 
 def _layers(
     tiles: Tiles, camera: Camera, out: Path, name: str, layers: Sequence[str]
 ) -> list[Path]:
-    """Write what the Gaussians show of one camera beside their colour."""
+    """Write the layers of one picture."""
     shape = (camera.height, camera.width)
     arrays: dict[str, NDArray] = {
         "depth": np.zeros(shape, np.float32),
@@ -138,10 +169,10 @@ def _layers(
         "semantics": np.zeros(shape, np.uint8),
     }
     for window in draw(tiles.world, camera, tiles=tiles):
-        made, place = window.rendering, window.place
-        arrays["depth"][place] = made.depth.numpy()
-        arrays["semantics"][place] = made.semantics.numpy()
-        normal = made.normal.numpy()
+        picture, place = window.rendering, window.place
+        arrays["depth"][place] = picture.depth.numpy()
+        arrays["semantics"][place] = picture.semantics.numpy()
+        normal = picture.normal.numpy()
         length = np.linalg.norm(normal, axis=2, keepdims=True)
         arrays["normal"][place] = np.rint(127.5 + 127.5 * normal / np.maximum(length, 1e-6))
     files = []
@@ -154,8 +185,8 @@ def _layers(
 
 
 @contextmanager
-def written(path: Path) -> Iterator[None]:
-    """Where what is below `path` cannot be written: a StoreError."""
+def _writing(path: Path) -> Iterator[None]:
+    """Raise StoreError if something below `path` cannot be written."""
     try:
         yield
     except OSError as error:
@@ -165,30 +196,24 @@ def written(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def film(
+def _film(
     path: Path | None, size: tuple[int, int], fps: float
 ) -> Iterator[Callable[[NDArray], Any]]:
-    """What takes pictures (height, width, 3) uint8 of one size and makes an MP4 of them; of no
-    path, nothing.
-
-    Raises
-    ------
-    JobError
-        if imageio-ffmpeg is not installed
-    """
+    """Give a function that appends pictures (height, width, 3) uint8 of one size to an MP4; without
+    a path it does nothing. JobError if imageio-ffmpeg is not installed."""
     if path is None:
         yield lambda pixels: None
         return
     if importlib.util.find_spec("imageio_ffmpeg") is None:
         raise JobError(
             "a video needs the package imageio-ffmpeg",
-            "`pip install imageio-ffmpeg`, or leave --video away",
+            "`pip install imageio-ffmpeg`, or omit --video",
         )
     import imageio_ffmpeg
 
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.part.mp4")
-    # Pictures with an odd edge lose a line: the common pixel format of MP4 has colours by twos.
+    # Pictures with an odd edge lose a line: the usual pixel format of MP4 needs even sizes.
     width, height = size[0] // 2 * 2, size[1] // 2 * 2
     writer = imageio_ffmpeg.write_frames(
         str(part), (width, height), fps=fps, quality=8, macro_block_size=2, ffmpeg_log_level="error"

@@ -1,4 +1,4 @@
-"""TODO docstring of earthgen.render.interfaces."""
+"""The interfaces of exporters and renderers, which plugins offer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:  # every plugin imports this module, and `earthgen --help` imports every plugin
+if TYPE_CHECKING:  # `earthgen plugins` imports this module without numpy
     from numpy.typing import NDArray
 
     from earthgen.progress import Progress
@@ -16,16 +16,38 @@ if TYPE_CHECKING:  # every plugin imports this module, and `earthgen --help` imp
 
 
 class Exporter(Protocol):
-    """Writes a world, or a part of it, in another format."""
+    """Writes a world, or a part of it, in another format.
+
+    Attributes
+    ----------
+    name : str
+        Name by which users choose the format.
+    """
 
     name: str
 
     def export(
         self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress
     ) -> list[Path]:
-        """Write into the folder `out` and return the files written.
+        """Write files into a folder.
 
-        bounds : CRS metres, None for all of the world; level : 1, 2, 4 or 8 times the voxel size
+        Parameters
+        ----------
+        world : World
+            The world.
+        out : Path
+            The folder.
+        bounds : tuple of float or None
+            Left, bottom, right, top in metres of the CRS; None for the whole world.
+        level : int
+            Level of detail: 1, 2, 4 or 8 times the voxel size.
+        progress : Progress
+            Is told of each step.
+
+        Returns
+        -------
+        list of Path
+            The files written.
         """
 
 
@@ -35,14 +57,18 @@ class View:
 
     Attributes
     ----------
-    kind : "top" (orthographic, from above, north up), "oblique" (orthographic, from `azimuth` and
-        `elevation`), or
-        "camera": what `camera` sees, which not every renderer draws
-    size : the longer edge of the picture, pixels; a camera has its own
-    bounds : CRS metres, None for all of the world
-    azimuth, elevation : direction from which an oblique view looks, degrees clockwise from north
-        and above the horizon
-    camera : of a view of kind "camera", in the world's CRS
+    kind : str
+        "top" (orthographic, from above, north up), "oblique" (orthographic, from `azimuth` and
+        `elevation`), or "camera" (what `camera` sees; not every renderer draws it).
+    size : int
+        Longer edge of the picture, pixels; a camera has its own size.
+    bounds : tuple of float or None
+        Left, bottom, right, top in metres of the CRS; None for the whole world.
+    azimuth, elevation : float
+        Direction from which an oblique view looks, degrees clockwise from north and above the
+        horizon.
+    camera : Camera or None
+        Camera of a view of kind "camera", in the CRS of the world.
     """
 
     kind: str = "top"
@@ -54,9 +80,21 @@ class View:
 
 
 class Renderer(Protocol):
-    """Draws a world."""
+    """Draws a world.
+
+    Attributes
+    ----------
+    name : str
+        Name by which users choose the renderer.
+    """
 
     name: str
 
     def render(self, world: World, view: View, progress: Progress) -> NDArray:
-        """(height, width, 3) uint8 sRGB."""
+        """Draw a view of a world.
+
+        Returns
+        -------
+        NDArray (height, width, 3) uint8
+            sRGB.
+        """

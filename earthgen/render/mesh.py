@@ -1,16 +1,15 @@
 """The surface of a world as quads: the open sides of its voxels, lifted by the terrain.
 
-The sides of voxels that look into the open bound a solid on the voxel lattice, so they close up:
-along every edge run as many sides one way as the other. Each lattice corner is then moved by a
-function of that corner alone: up by the terrain, and by how far the surface that the voxels below
-it stand for lies from their tops. The mesh therefore stays closed, slopes are smooth and roofs keep
-their pitch. Corners take the columns around them into account, those of neighbouring tiles too, so
-that tiles fit to the bit. The mesh is open where the world ends, and has no bottom.
+The open sides of voxels bound a solid on the voxel lattice, so they form a closed mesh: every edge
+is used equally often in both directions. Each lattice corner is then moved by a function of that
+corner alone: up by the height of the terrain, and by the offset between the tops of the voxels
+below it and the surface that they represent. So the mesh stays closed, slopes are smooth and roofs
+keep their pitch. A corner depends on the columns around it, also those of neighbouring tiles, so
+that tiles match exactly. The mesh is open at the border of the world, and has no bottom.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from earthgen.voxels.voxels import Splats, Voxels
@@ -28,18 +28,17 @@ if TYPE_CHECKING:
     from earthgen.world.world import World
 
 CACHED_VOXELS = 4_000_000
-"""Whole tiles are kept for their neighbours' sake up to this many voxels in all (about 100 bytes
-each)."""
+"""Voxels of the whole tiles that are cached for their neighbours (about 100 bytes each)."""
 
 CORNERS = np.array([[(c >> axis) & 1 for axis in range(3)] for c in range(8)], np.int64)
-"""(8, 3) the corners of a voxel: bit 0 east, bit 1 north, bit 2 up."""
+"""(8, 3) corners of a voxel: bit 0 east, bit 1 north, bit 2 up."""
 
 QUADS = np.array(
     [[0, 4, 6, 2], [1, 3, 7, 5], [0, 1, 5, 4], [2, 6, 7, 3], [0, 2, 3, 1], [4, 5, 7, 6]],
     np.int64,
 )
-"""(6, 4) the corners of each side, counter-clockwise from outside, in the order of the bits of
-`FACES`."""
+"""(6, 4) corners of each side, counter-clockwise from outside, in the order of the bits of
+`Voxels.faces`."""
 
 NORMALS = np.array(
     [[-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0], [0, 0, -1], [0, 0, 1]], np.float32
@@ -49,20 +48,23 @@ NORMALS = np.array(
 
 @dataclass(frozen=True)
 class Piece:
-    """What a selection has of one tile, and the columns next to it.
+    """The part of one tile in a selection, and the columns next to it.
 
     Attributes
     ----------
-    tile : (tx, ty)
-    frame : of the piece
-    voxels, splats : in the piece, sorted by (y, x, z)
-    ground : (ny + 2, nx + 2) float32 metres on the piece's frame padded by one column, NaN where
-        the world has none
-    start : ((nx + 2) * (ny + 2) + 1,) int64, where each padded column begins in `z`, row by row
-        from the south-west
-    z, faces, lift : (m,) of all voxels of the padded columns: lattice height, sides, and how far
-        above the voxel's
-        top the surface lies that it stands for, metres
+    tile : tuple of int
+        (tx, ty).
+    frame : Frame
+        Frame of the piece.
+    voxels, splats : Voxels, Splats
+        In the piece, sorted by (y, x, z).
+    ground : NDArray (ny + 2, nx + 2) float32
+        Metres, on the piece's frame padded by one column; NaN where the world has no ground.
+    start : NDArray ((nx + 2) * (ny + 2) + 1,) int64
+        Where each padded column begins in `z`, row by row from the south-west.
+    z, faces, lift : NDArray (m,)
+        Of all voxels of the padded columns: lattice height, sides, and height of the surface above
+        the voxel's top, metres.
     """
 
     tile: tuple[int, int]
@@ -82,14 +84,17 @@ class Mesh:
 
     Attributes
     ----------
-    vertices : (v, 3) float32, east, north, up in metres relative to an anchor; each voxel has its
-        own, so that it
-        can have a colour, and those at one lattice corner are equal to the bit
-    quads : (q, 4) int32, vertices counter-clockwise from outside; they are to be split from the
-        first to the third
-    voxel : (q,) int32, the voxel of each quad
-    side : (q,) uint8, 0 to 5: which of `NORMALS`
-    owner : (v,) int32, the voxel of each vertex
+    vertices : NDArray (v, 3) float32
+        East, north, up in metres relative to an anchor. Each voxel has its own vertices, so that it
+        can have a colour; those at one lattice corner are bitwise equal.
+    quads : NDArray (q, 4) int32
+        Vertices, counter-clockwise from outside; the diagonal goes from the first to the third.
+    voxel : NDArray (q,) int32
+        Voxel of each quad.
+    side : NDArray (q,) uint8
+        Side of each quad, an index of `NORMALS`.
+    owner : NDArray (v,) int32
+        Voxel of each vertex.
     """
 
     vertices: NDArray
@@ -100,10 +105,10 @@ class Mesh:
 
 
 def pieces(world: World, selection: Selection) -> Iterator[Piece]:
-    """The pieces of a selection, tile by tile. Memory: a few tiles, and the borders of three rows
-    of them.
+    """Yield the pieces of a selection, tile by tile.
 
-    One piece is read ahead in a thread while the caller works on the one before.
+    Memory holds a few tiles, and the borders of three rows of tiles. A thread reads the next piece
+    while the caller works on the current one.
     """
     reader = _Reader(world, selection.level)
     with ThreadPoolExecutor(1) as pool:
@@ -122,7 +127,7 @@ def pieces(world: World, selection: Selection) -> Iterator[Piece]:
 
 @dataclass(frozen=True)
 class _Columns:
-    """Columns of one tile: their ground, and their voxels sorted by (y, x, z)."""
+    """Columns of one tile: ground, and voxels sorted by (y, x, z)."""
 
     frame: Frame
     ground: NDArray
@@ -132,29 +137,27 @@ class _Columns:
 
 
 class _Reader:
-    """Reads tiles, and remembers their borders until their neighbours have been served."""
+    """Reads tiles, and keeps their borders as long as neighbours need them."""
 
     def __init__(self, world: World, level: int) -> None:
         self.world = world
         self.level = level
         self.finished = set(world.tiles())
         self.frame = world.level_frame(level)
-        self.ground = world.layers(level)["ground"]  # lazy, and spares reading the other layers
+        self.ground = world.layers(level)["ground"]  # lazy: the other layers are not read
         self.borders: dict[tuple[int, int], _Columns] = {}
-        self.whole: OrderedDict[tuple[int, int], tuple[Voxels, Splats, NDArray]] = OrderedDict()
+        # A larger tile fills the cache alone.
+        self.tiles: LRUCache[tuple[int, int], tuple[Voxels, Splats, NDArray]] = LRUCache(
+            CACHED_VOXELS, getsizeof=lambda tile: min(len(tile[0]), CACHED_VOXELS)
+        )
 
     def read(self, tile: tuple[int, int]) -> tuple[Voxels, Splats, NDArray]:
-        """A whole tile: voxels, splats, ground."""
-        if tile not in self.whole:
+        """Voxels, splats and ground of a whole tile."""
+        if tile not in self.tiles:
             rows, columns = self.frame.slices(self.world.tile_frame(*tile, self.level))
             ground = np.asarray(self.ground[rows, columns].values)
-            self.whole[tile] = (*self.world.tile_voxels(*tile, self.level), ground)
-            while (
-                len(self.whole) > 1
-                and sum(len(part[0]) for part in self.whole.values()) > CACHED_VOXELS
-            ):
-                self.whole.popitem(last=False)
-        return self.whole[tile]
+            self.tiles[tile] = (*self.world.tile_voxels(*tile, self.level), ground)
+        return self.tiles[tile]
 
     def border(self, tile: tuple[int, int]) -> _Columns:
         """The outermost columns of a tile."""
@@ -167,7 +170,7 @@ class _Reader:
         return self.borders[tile]
 
     def piece(self, tx: int, ty: int, frame: Frame) -> Piece:
-        """What a frame has of a tile. Tiles are to be asked for row by row from the south."""
+        """The part of a tile in a frame. Tiles have to be read row by row from the south."""
         self.borders = {
             tile: columns for tile, columns in self.borders.items() if tile[1] >= ty - 1
         }
@@ -177,7 +180,7 @@ class _Reader:
         parts = [self.border(tile) for tile in around]
         voxels, splats, ground = self.read((tx, ty))
         parts.append(_columns(voxels, splats, ground))
-        # The halo keeps the whole tile's columns too: a crop does not change where the corners are.
+        # The padding contains columns of the whole tile too, so that a crop does not move corners.
         columns = padded.nx * padded.ny
         count = np.zeros(columns + 1, np.int64)
         for part in parts:
@@ -217,7 +220,7 @@ def _columns(voxels: Voxels, splats: Splats, ground: NDArray) -> _Columns:
 
 
 def surface_mesh(piece: Piece, anchor: tuple[float, float, float]) -> Mesh:
-    """The open sides of a piece's voxels, relative to `anchor` (CRS metres)."""
+    """Build the mesh of the open sides of a piece's voxels, relative to `anchor` (CRS metres)."""
     frame = piece.frame
     xyz = piece.voxels.xyz
     faces = _open_sides(
@@ -267,13 +270,13 @@ def corner_heights(ground: NDArray) -> NDArray:
     """(ny + 1, nx + 1) float64 heights of the corners between (ny + 2, nx + 2) columns, rows from
     the south.
 
-    A corner is as high as the mean of the columns around it that have a height.
+    The height of a corner is the mean of the columns around it that have a height.
     """
     values = ground.astype(np.float64)
     around = (values[:-1, :-1], values[:-1, 1:], values[1:, :-1], values[1:, 1:])
     total = np.zeros(around[0].shape)
     number = np.zeros(around[0].shape)
-    for part in around:  # always in this order, so that neighbouring tiles get the same sum
+    for part in around:  # in a fixed order, so that neighbouring tiles compute the same sum
         known = np.isfinite(part)
         total += np.where(known, part, 0.0)
         number += known
@@ -291,7 +294,7 @@ def _count(xyz, x0, y0, nx, ny, count):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _scatter(xyz, faces, lift, x0, y0, nx, ny, at, z_out, faces_out, lift_out):  # type: ignore[no-untyped-def]
-    """Sort voxels into their columns; each column comes whole from one part, sorted by z."""
+    """Sort voxels into their columns; a column is complete in one part, sorted by z."""
     for i in range(xyz.shape[0]):
         c, r = xyz[i, 0] - x0, xyz[i, 1] - y0
         if 0 <= c < nx and 0 <= r < ny:
@@ -304,7 +307,7 @@ def _scatter(xyz, faces, lift, x0, y0, nx, ny, at, z_out, faces_out, lift_out): 
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _find(z, low, high, wanted):  # type: ignore[no-untyped-def]
-    """Index of `wanted` in the sorted z[low:high], -1 where it is not."""
+    """Index of `wanted` in the sorted z[low:high], -1 if it is absent."""
     while high - low > 8:
         middle = (low + high) >> 1
         if z[middle] <= wanted:
@@ -319,9 +322,9 @@ def _find(z, low, high, wanted):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _solid(z, faces, low, high, wanted):  # type: ignore[no-untyped-def]
-    """Whether height `wanted` of a column is solid, whose surface voxels are z[low:high].
+    """Whether a column with surface voxels z[low:high] is solid at height `wanted`.
 
-    Between two surface voxels of a column it is solid where they are not open to each other.
+    Between two surface voxels it is solid if they are not open to each other.
     """
     for k in range(low, high):
         if z[k] == wanted:
@@ -333,9 +336,9 @@ def _solid(z, faces, low, high, wanted):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _open_sides(xyz, faces, start, z, all_faces, x0, y0, nx, ny):  # type: ignore[no-untyped-def]
-    """The sides less those on the piece's rim that the neighbouring tile's solid covers.
+    """The sides without those at the rim of the piece that are covered by a neighbouring tile.
 
-    Coarse levels are made tile by tile and do not know their neighbours.
+    Coarse levels are computed tile by tile, without their neighbours.
     """
     out = faces.copy()
     pitch = nx + 2
@@ -411,8 +414,7 @@ def _build(  # type: ignore[no-untyped-def]
         for c in range(8):
             if not used & (1 << c):
                 continue
-            # The corner (cx, cy) of the piece lies between padded columns (cx, cy) and (cx + 1, cy
-            # + 1).
+            # Corner (cx, cy) lies between padded columns (cx, cy) and (cx + 1, cy + 1).
             cx = xyz[i, 0] - x0 + corners[c, 0]
             cy = xyz[i, 1] - y0 + corners[c, 1]
             k = xyz[i, 2] + corners[c, 2]
@@ -421,8 +423,7 @@ def _build(  # type: ignore[no-untyped-def]
                 column = (cy + (around >> 1)) * pitch + cx + (around & 1)
                 below = _find(z, start[column], start[column + 1], k - 1)
                 if below >= 0 and all_faces[below] & 32:
-                    # A surface that leaves its voxel would fold the mesh; half precision may do
-                    # that.
+                    # Offsets beyond the voxel, which half precision may cause, would fold the mesh.
                     moved += min(max(lift[below], -s), s)
                     tops += 1
             height[c] = corner[cy, cx] + k * s + (moved / tops if tops else 0.0)
@@ -435,7 +436,7 @@ def _build(  # type: ignore[no-untyped-def]
         for side in range(6):
             if not faces[i] & (1 << side):
                 continue
-            # Split along the flatter diagonal: ridges and valleys then run along edges.
+            # Split along the flatter diagonal, so that ridges and valleys run along edges.
             a, b = sides[side, 0], sides[side, 2]
             c, d = sides[side, 1], sides[side, 3]
             turn = 1 if abs(height[c] - height[d]) < abs(height[a] - height[b]) else 0

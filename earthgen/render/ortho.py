@@ -1,5 +1,5 @@
-"""A world from above as a georeferenced image of any size: what its Gaussians look like, in the
-colours they store."""
+"""Ortho images: the Gaussians of a world from above in their stored colours, georeferenced, of any
+size."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ FAR = 20_000.0
 """Metres above and below the middle of the world's ground within which everything is drawn."""
 
 MOST_PIXELS = 2**31 - 1
-"""Pixels along an edge: what GeoTIFF counts with."""
+"""Largest edge of a GeoTIFF, pixels."""
 
 
 def ortho_view(
     world: World, metres_per_pixel: float, bounds: Bounds | None = None
 ) -> tuple[Frame, Camera]:
-    """The frame of an ortho image, and the camera that sees it.
+    """Compute the frame of an ortho image, and its camera.
 
     Pixels lie on the lattice of `metres_per_pixel` from the origin of the CRS, so that images of
-    neighbouring parts fit; the image covers the part of the world that meets `bounds`.
+    neighbouring parts match. The image covers the part of the world within `bounds`.
 
     Raises
     ------
     JobError
-        if the size of pixels is not positive, or so small that the image has too many
+        If the size of pixels is not positive, or so small that the image has too many.
     RegionError
-        if the bounds are empty or do not meet the world
+        If the bounds are empty or outside the world.
     """
     if not (metres_per_pixel > 0 and math.isfinite(metres_per_pixel)):
         raise JobError(
-            f"pixels of {metres_per_pixel} metres show nothing", "give a positive number"
+            f"pixels of {metres_per_pixel} metres are not possible", "give a positive number"
         )
     part = world.part(1, bounds)
     extent = max(part.bounds[2] - part.bounds[0], part.bounds[3] - part.bounds[1])
     if extent / metres_per_pixel > MOST_PIXELS:
         raise JobError(
             f"pixels of {metres_per_pixel} metres are too small for a world of {extent:,.0f} m",
-            "enlarge",
+            "give a larger pixel size",
         )
     ranges = snap(part.bounds, metres_per_pixel)
     frame = Frame(part.crs, metres_per_pixel, ranges["x"], ranges["y"], (0, 1), part.vertical_crs)
@@ -70,20 +70,20 @@ def write_ortho(
     rasterizer: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write an ortho image as cloud-optimised GeoTIFF of RGBA, window by window. Returns its path.
+    """Write an ortho image as cloud-optimised GeoTIFF of RGBA, window by window. Return its path.
 
     Memory does not grow with the image. Alpha is 255 where Gaussians cover more than half of a
-    pixel and 0 elsewhere, so that a map does not shine through the world. The other options are
+    pixel and 0 elsewhere, so that the world is not transparent on a map. The other options are
     those of `earthgen.render.pictures.draw`.
 
     Raises
     ------
     JobError, RegionError
-        as of `ortho_view`
+        As in `ortho_view`.
     StoreError
-        if the world has no such level, or no finished tile there
+        If the world has no such level, or no finished tile there.
     InputError
-        if the file cannot be written
+        If the file cannot be written.
     """
     frame, camera = ortho_view(world, metres_per_pixel, bounds)
     with CogWriter(
@@ -98,9 +98,8 @@ def write_ortho(
             rasterizer=rasterizer,
             progress=progress,
         ):
-            made = part.rendering
-            alpha = made.alpha.numpy()
-            colour = made.rgb.numpy() / np.maximum(alpha, 1e-6)[..., None]
+            alpha = part.rendering.alpha.numpy()
+            colour = part.rendering.rgb.numpy() / np.maximum(alpha, 1e-6)[..., None]
             rgba = np.concatenate([colour, alpha[..., None] > 0.5], axis=2)
             data = np.rint(np.clip(rgba, 0, 1) * 255).astype(np.uint8)
             h, w = alpha.shape

@@ -1,22 +1,20 @@
-"""Pictures of worlds that are larger than memory: window by window, each from the tiles that can be
-seen in it.
+"""Pictures of worlds that are larger than memory, window by window.
 
-A window of the picture is drawn in one go from every Gaussian that may touch it, in the world's
-order. So it has the pixels that the whole picture, drawn in one go, would have there: neither
-windows nor the borders of tiles show. Memory holds one window, the Gaussians that touch it, and the
-tiles that were read last.
+A window of the picture is drawn at once from every Gaussian that may touch it, in the order of the
+world. So its pixels are those of the whole picture: neither windows nor borders of tiles are
+visible. Memory holds one window, the Gaussians that touch it, and the tiles used last.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from earthgen.errors import SplatError
@@ -34,32 +32,31 @@ WINDOW = 512
 """Edge of a window, pixels."""
 
 LEAST_WINDOW = 64
-"""A window with too many Gaussians is divided down to this edge."""
+"""Smallest edge to which a window with too many Gaussians is divided, pixels."""
 
 CELL = 32
-"""Voxels along an edge of the squares of a tile that are drawn or left out together."""
+"""Voxels along the edge of the squares of a tile that are drawn or omitted together."""
 
 TILES = 400_000_000
-"""Bytes of Gaussians of tiles that are kept for the next windows."""
+"""Bytes of Gaussians of tiles that are cached for the next windows."""
 
 MOST = 4_000_000
-"""Gaussians from which on a window is divided."""
+"""Gaussians above which a window is divided."""
 
 ANCHORS = 4096.0
-"""Metres between the points that positions are relative to: one serves the cameras of a path."""
+"""Metres between anchors, so that the cameras of a path share one."""
 
 REACH = math.sqrt(2 * math.log(1 / LEAST_ALPHA))
-"""Standard deviations from the mean beyond which an opaque Gaussian covers less than
-`LEAST_ALPHA` of a pixel."""
+"""Standard deviations from the mean beyond which an opaque Gaussian covers less than `LEAST_ALPHA`
+of a pixel."""
 
 SPREAD = 4.0
-"""Pixels that the low-pass of the smallest Gaussian reaches, `REACH` * sqrt(1/2), rounded up
-with room to spare."""
+"""Reach of the low-pass filter in pixels, `REACH` * sqrt(1/2), rounded up with a margin."""
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Axis-aligned boxes, metres relative to an anchor: (m, 3) float64 low and high corners."""
+    """Axis-aligned boxes: (m, 3) float64 low and high corners, metres relative to an anchor."""
 
     low: NDArray
     high: NDArray
@@ -67,13 +64,7 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Part:
-    """A tile of the world as a camera sees it.
-
-    Attributes
-    ----------
-    tile : (tx, ty)
-    level : of detail
-    """
+    """A tile of the world, (tx, ty), and the level of detail at which it is drawn."""
 
     tile: tuple[int, int]
     level: int
@@ -85,9 +76,12 @@ class Cells:
 
     Attributes
     ----------
-    gaussians : n
-    starts : (m + 1,) int64, where the Gaussians of each square begin, and the last ones end
-    boxes : m, around what the squares' Gaussians reach
+    gaussians : Gaussians
+        n Gaussians, sorted by square.
+    starts : NDArray (m + 1,) int64
+        Where the Gaussians of each square begin, and n.
+    boxes : Boxes
+        m boxes around the reach of the squares' Gaussians.
     """
 
     gaussians: Gaussians
@@ -96,6 +90,7 @@ class Cells:
 
     @property
     def nbytes(self) -> int:
+        """Size of the Gaussians, bytes."""
         g = self.gaussians
         return sum(
             a.nbytes for a in (g.means, g.scales, g.rotations, g.opacities, g.sh, g.semantic)
@@ -104,7 +99,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class Window:
-    """Rows [row, row + h) and columns [column, column + w) of a picture, and what they show."""
+    """Rows [row, row + h) and columns [column, column + w) of a picture, and their rendering."""
 
     row: int
     column: int
@@ -130,24 +125,38 @@ def draw(
     rasterizer: str | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Window]:
-    """The windows of the picture that a camera takes of a world, row by row from the upper left.
+    """Draw a world, and yield the windows of the picture row by row from the upper left.
 
-    bounds : left, bottom, right, top in metres of the CRS: the part of the world that is drawn;
-        None for all of it
-    level : of detail. None takes for each tile the coarsest whose voxels are, at the tile's nearest
-        point, no larger
-        than `detail` pixels, else the finest
-    background : sRGB, see `earthgen.splats.raster.rendering.rasterize`; also `rasterizer`
-    window : edge of a window, pixels. Windows in which too many Gaussians meet are divided further
-    tiles : of this world and these bounds, which further pictures then need not read again
-    progress : told of each row of windows that is done, as task "render"
+    Parameters
+    ----------
+    world : World
+        The world.
+    camera : Camera
+        The camera, in the CRS of the world.
+    bounds : tuple of float, optional
+        Left, bottom, right, top in metres of the CRS: the part to draw; by default all of it.
+    level : int, optional
+        Level of detail. By default each tile has the coarsest level whose voxels are, at the tile's
+        nearest point, not larger than `detail` pixels, otherwise the finest.
+    background : sequence of float
+        sRGB colour.
+    window : int
+        Edge of a window, pixels. Windows with too many Gaussians are divided further.
+    detail : float
+        Largest size of voxels, pixels.
+    tiles : Tiles, optional
+        Tiles of this world and these bounds, so that several pictures read them once.
+    rasterizer : str, optional
+        Name of the rasterizer, see `earthgen.splats.rasterize`.
+    progress : Progress, optional
+        Is told of each finished row of windows, as task "render".
 
     Raises
     ------
     SplatError
-        if the camera is in another CRS than the world
+        If the camera is in another CRS than the world.
     StoreError, RegionError
-        if the world has no such level, or no finished tile within the bounds
+        If the world has no such level, or no finished tile within the bounds.
     """
     if camera.crs and camera.crs != world.frame.crs:
         raise SplatError(
@@ -155,7 +164,7 @@ def draw(
             "give the camera in the world's CRS",
         )
     if level is not None:
-        world.level_frame(level)  # there has to be one
+        world.level_frame(level)  # raises StoreError if there is none
     tiles = tiles or Tiles(world, bounds)
     eye = anchor_near(camera)
     parts, boxes = _seen(tiles, camera, eye, level, detail)
@@ -187,15 +196,14 @@ def _window(
 ) -> Iterator[Window]:
     view = camera.crop(row, row + size[0], column, column + size[1])
     near = touches(view, boxes, anchor)
-    chosen = [part for part, there in zip(parts, near, strict=True) if there]
-    found, total, halves = [], 0, _halves(size)
+    chosen = [part for part, visible in zip(parts, near, strict=True) if visible]
+    visible_parts, total, halves = [], 0, _halves(size)
     for part in chosen:
         cells = tiles.cells(part, anchor)
         rows = np.flatnonzero(touches(view, cells.boxes, anchor))
         total += int((cells.starts[rows + 1] - cells.starts[rows]).sum())
         if total > MOST and halves:
-            # Nothing has been drawn yet, so the parts of the window may come from fewer tiles and
-            # Gaussians.
+            # Nothing has been drawn yet: the parts of the window need fewer tiles and Gaussians.
             for top, left, height, width in halves:
                 yield from _window(
                     camera,
@@ -211,10 +219,10 @@ def _window(
                 )
             return
         if len(rows):
-            found.append(cells.gaussians.take(_runs(cells.starts, rows)))
+            visible_parts.append(cells.gaussians.take(_runs(cells.starts, rows)))
     gaussians = (
-        Gaussians.concatenate(found)
-        if found
+        Gaussians.concatenate(visible_parts)
+        if visible_parts
         else Gaussians.empty(anchor, camera.crs, camera.vertical_crs)
     )
     with torch.no_grad():
@@ -225,12 +233,12 @@ def _window(
 
 
 def _halves(size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
-    """(row, column, height, width) of the quarters of a window, none where they would be too
+    """(row, column, height, width) of the quarters of a window; empty if they would be too
     small."""
     if max(size) <= LEAST_WINDOW:
         return []
-    # An even number of rows and columns stays one: pictures with two samples along a pixel's edge
-    # divide by it.
+    # Even numbers of rows and columns stay even, for pictures with two samples along each edge of a
+    # pixel.
     cuts = [length // 4 * 2 if length > LEAST_WINDOW else 0 for length in size]
     spans = [
         [(0, n)] if not cut else [(0, cut), (cut, n - cut)]
@@ -242,20 +250,19 @@ def _halves(size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
 
 
 def anchor_near(camera: Camera) -> Anchor:
-    """A point less than `ANCHORS` metres from the camera on each axis, which cameras around share.
+    """A point less than `ANCHORS` metres from the camera on each axis, which nearby cameras share.
 
-    Float32 positions relative to it are good to half a millimetre where a camera sees more than
-    that.
+    Near the camera, float32 positions relative to it are precise to half a millimetre.
     """
     x, y, z = (math.floor(value / ANCHORS) * ANCHORS for value in camera.position)
     return x, y, z
 
 
 def touches(camera: Camera, boxes: Boxes, anchor: Anchor) -> NDArray:
-    """(m,) bool: which boxes may show in the picture; never False for one that does.
+    """(m,) bool: which boxes may be visible; never False for a visible one.
 
-    A box is taken for the rectangle around its corners in the picture, and for seen where it is not
-    wholly outside one side of the view, `SPREAD` pixels beyond its edges.
+    A box counts as visible unless all its corners are outside one side of the view, extended by
+    `SPREAD` pixels.
     """
     turn, shift = camera.world_to_camera(anchor)
     corners = [
@@ -264,8 +271,8 @@ def touches(camera: Camera, boxes: Boxes, anchor: Anchor) -> NDArray:
     ]
     seen = np.stack([corner @ turn.T + shift for corner in corners])  # (8, m, 3)
     x, y, z = seen[..., 0], seen[..., 1], seen[..., 2]
-    # Of a pinhole camera the picture's edge is a plane through the eye: u = fx x / z + cx becomes
-    # fx x + (cx - u) z.
+    # The edge of a pinhole camera's picture is a plane through the eye: u = fx x / z + cx becomes
+    # fx x + (cx - u) z = 0.
     depth = z if camera.kind == "pinhole" else np.ones_like(z)
     inside = (z.max(0) > camera.near) & (z.min(0) < camera.far)
     for f, centre, along, size in (
@@ -280,10 +287,10 @@ def touches(camera: Camera, boxes: Boxes, anchor: Anchor) -> NDArray:
 def _seen(
     tiles: Tiles, camera: Camera, anchor: Anchor, level: int | None, detail: float
 ) -> tuple[list[Part], Boxes]:
-    """The tiles that may show, in the world's order, and boxes around them."""
+    """The tiles that may be visible, in the order of the world, and boxes around them."""
     world, selection = tiles.world, tiles.selection
     frame = world.frame
-    # Offsets and the reach of the coarsest Gaussians: nothing of a tile lies further outside of it.
+    # Offsets and reach of the coarsest Gaussians, which bound how far a tile extends.
     margin = (REACH + 2) * max(world.levels) * frame.voxel_size
     parts, low, high = [], [], []
     for tile in selection.tiles:
@@ -313,15 +320,15 @@ def _seen(
 
 
 def _touches_column(camera: Camera, box: Boxes, anchor: Anchor) -> bool:
-    """Whether a box may show whatever its heights are, within 10 km of the camera's own."""
+    """Whether a box may be visible for any heights within 10 km of the anchor's."""
     tall = Boxes(box.low.copy(), box.high.copy())
     tall.low[:, 2], tall.high[:, 2] = -10_000.0, 10_000.0
     return bool(touches(camera, tall, anchor)[0])
 
 
 def _level(world: World, camera: Camera, box: Boxes, anchor: Anchor, detail: float) -> int:
-    """The coarsest level with voxels of at most `detail` pixels at the box's nearest point, else
-    the finest."""
+    """The coarsest level with voxels of at most `detail` pixels at the box's nearest point,
+    otherwise the finest."""
     pixel = 1 / max(camera.fx, camera.fy)
     if camera.kind == "pinhole":
         eye = np.asarray(camera.position) - np.asarray(anchor)
@@ -332,20 +339,31 @@ def _level(world: World, camera: Camera, box: Boxes, anchor: Anchor, detail: flo
 
 
 class Tiles:
-    """The tiles of a world, or of a part of it, as pictures take them. Those that were asked for
-    last are kept."""
+    """The tiles of a world, or of a part of it, for pictures; those used last are cached.
+
+    Parameters
+    ----------
+    world : World
+        The world.
+    bounds : tuple of float, optional
+        Left, bottom, right, top in metres of the CRS; by default the whole world.
+    most : int
+        Size of the cache, bytes.
+    """
 
     def __init__(self, world: World, bounds: Bounds | None = None, most: int = TILES) -> None:
         self.world = world
         self.bounds = bounds
         self.selection = select(world, bounds, 1)
-        self._most = most
-        self._layers = world.layers()  # lazy: only what is used is read
+        self._layers = world.layers()  # lazy: only the layers used below are read
         self._heights: dict[tuple[int, int], tuple[float, float] | None] = {}
-        self._cells: OrderedDict[tuple[Part, Anchor], Cells] = OrderedDict()
+        # A larger tile fills the cache alone.
+        self._cells: LRUCache[tuple[Part, Anchor], Cells] = LRUCache(
+            most, getsizeof=lambda cells: min(cells.nbytes, most)
+        )
 
     def heights(self, tile: tuple[int, int]) -> tuple[float, float] | None:
-        """Lowest ground and highest surface of a tile, metres; None where it has none."""
+        """Lowest ground and highest surface of a tile, metres; None if it has no ground."""
         if tile not in self._heights:
             place = self.world.frame.slices(self.world.tile_frame(*tile))
             ground, surface = (
@@ -362,21 +380,13 @@ class Tiles:
     def cells(self, part: Part, anchor: Anchor) -> Cells:
         """The Gaussians of a tile relative to an anchor."""
         key = part, anchor
-        if key in self._cells:
-            self._cells.move_to_end(key)
-            return self._cells[key]
-        made = read_cells(self.world, self.selection, part, anchor)
-        self._cells[key] = made
-        while (
-            sum(cells.nbytes for cells in self._cells.values()) > self._most
-            and len(self._cells) > 1
-        ):
-            self._cells.popitem(last=False)
-        return made
+        if key not in self._cells:
+            self._cells[key] = read_cells(self.world, self.selection, part, anchor)
+        return self._cells[key]
 
 
 def read_cells(world: World, selection: Selection, part: Part, anchor: Anchor) -> Cells:
-    """The Gaussians of a tile within the selection, square by square."""
+    """Read the Gaussians of a tile within the selection, square by square."""
     frame = world.tile_frame(*part.tile, level=part.level)
     voxels, splats = world.tile_voxels(*part.tile, level=part.level)
     ground = world.tile_layers(*part.tile, level=part.level)["ground"]
@@ -404,7 +414,7 @@ def read_cells(world: World, selection: Selection, part: Part, anchor: Anchor) -
 
 
 def _runs(starts: NDArray, rows: NDArray) -> NDArray:
-    """The numbers in [starts[row], starts[row + 1]) of each row, one run after the other."""
+    """The numbers in [starts[row], starts[row + 1]) of each row, one range after the other."""
     lengths = starts[rows + 1] - starts[rows]
     ends = np.cumsum(lengths)
     return np.arange(ends[-1]) + np.repeat(starts[rows] - (ends - lengths), lengths)

@@ -1,10 +1,10 @@
 """Attention over ragged batches: in windows, shifted windows, whole samples, and from one sparse
 tensor to another.
 
-Voxels of a window lie side by side in a packed tensor; windows of similar length share a call of
-torch's scaled_dot_product_attention, which holds no matrix of scores. So time and memory grow with
-the number of voxels for windows of one size, and memory does so for whole samples too. Gradients
-are deterministic on the CPU; on CUDA torch's own kernels sum them in a fixed order only under
+The voxels of a window are adjacent in a packed tensor. Windows of similar length share one call of
+torch's scaled_dot_product_attention, which stores no matrix of scores. So for windows of a fixed
+size time and memory grow linearly with the number of voxels; for whole samples memory does.
+Gradients are deterministic on the CPU. On CUDA torch's kernels sum them in a fixed order only under
 `torch.use_deterministic_algorithms(True)`.
 """
 
@@ -27,90 +27,118 @@ from earthgen.sparse.tensor import SparseTensor
 from earthgen.sparse.windows import Partition, whole, windows
 
 LADDER = (1, 2, 3, *(part << octave for octave in range(8) for part in (4, 5, 6, 7)))
-"""Windows whose lengths lie between the same two rungs are padded to one length: less than a
-quarter is padding."""
+"""Length classes: windows whose lengths lie between the same two values are padded to one length.
+Less than a quarter is padding."""
 
 LONGEST = LADDER[-1]
-"""Longer windows are never padded, only those of one length go together: a mask that torch
-spreads out to queries times keys has at most TOKENS * LONGEST elements."""
+"""Longer windows are not padded and share a call only with windows of the same length. So a mask,
+which torch expands to queries times keys, has at most TOKENS * LONGEST elements."""
 
 TOKENS = 2**15
-"""Rows of a call, padding included; a longer window goes alone. Below 2^16, the most windows
-that CUDA takes a call."""
+"""Rows of a call, padding included; a longer window has a call of its own. Below 2^16, the largest
+number of windows in a call on CUDA."""
 
 
 def ragged_attention(q: Tensor, k: Tensor, v: Tensor, partition: Partition) -> Tensor:
-    """(n, heads, dim): softmax(q k^T / sqrt(dim)) v, each row over those of its window (Vaswani et
-    al. 2017).
+    """Compute softmax(q k^T / sqrt(dim)) v within each window (Vaswani et al. 2017).
 
-    q, k, v : (n, heads, dim), of one floating dtype, in the order of the sites that were
-        partitioned
+    Under `torch.autocast` the tensors are cast to its dtype. Half precision is multiplied in
+    float32 on CPUs without instructions for it.
 
-    Under `torch.autocast` they are taken in its dtype. Half dtypes are multiplied in float32 on
-    CPUs without instructions for them. Raises SparseError, SparseError, SparseError.
+    Parameters
+    ----------
+    q, k, v : Tensor (n, heads, dim)
+        Of one floating dtype, in the order of the partitioned sites.
+    partition : Partition
+        The windows.
+
+    Returns
+    -------
+    Tensor (n, heads, dim)
+        One row for each query.
+
+    Raises
+    ------
+    SparseError
+        If shapes, dtypes or devices do not match.
     """
     return cross_attention(q, k, v, partition, partition)
 
 
 def cross_attention(q: Tensor, k: Tensor, v: Tensor, queries: Partition, keys: Partition) -> Tensor:
-    """(n, heads, dim): as `ragged_attention`, with keys and values of other voxels. No keys in a
-    window give zeros.
+    """Compute softmax(q k^T / sqrt(dim)) v, with keys and values of other voxels than the queries.
 
-    q : (n, heads, dim); k, v : (m, heads, dim)
-    queries, keys : partitions of both into the same windows
+    A window without keys gives zeros. See `ragged_attention` for dtypes.
 
-    Raises SparseError where the windows are others, SparseError, SparseError, SparseError.
+    Parameters
+    ----------
+    q : Tensor (n, heads, dim)
+        Queries.
+    k, v : Tensor (m, heads, dim)
+        Keys and values.
+    queries, keys : Partition
+        Partitions of both into the same windows.
+
+    Returns
+    -------
+    Tensor (n, heads, dim)
+        One row for each query.
+
+    Raises
+    ------
+    SparseError
+        If shapes, dtypes, devices or windows do not match.
     """
     _check(q, k, v, queries, keys)
     kind = q.device.type
     dtype = q.dtype
     if torch.is_autocast_enabled(kind) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(kind)
-    found = _meeting(queries, keys)
-    there, back = found.queries
+    plan = _plan(queries, keys)
+    pack, unpack = plan.queries
     with torch.autocast(kind, enabled=False):
         product = product_dtype(dtype, q.device)
         if not (torch.is_grad_enabled() and any(one.requires_grad for one in (q, k, v))):
-            return _by_calls(q, k, v, found, dtype, product)
-        q = _moved(q.to(dtype).to(product), there, back)
-        k, v = (_moved(one.to(dtype).to(product), *found.keys) for one in (k, v))
-        query_rows = [call.windows * call.queries for call in found.calls]
-        key_rows = [call.windows * call.keys for call in found.calls]
+            return _by_calls(q, k, v, plan, dtype, product)
+        q = _move(q.to(dtype).to(product), pack, unpack)
+        k, v = (_move(one.to(dtype).to(product), *plan.keys) for one in (k, v))
+        query_rows = [call.windows * call.queries for call in plan.calls]
+        key_rows = [call.windows * call.keys for call in plan.calls]
         parts = zip(
-            *map(torch.split, (q, k, v), (query_rows, key_rows, key_rows)), found.calls, strict=True
+            *map(torch.split, (q, k, v), (query_rows, key_rows, key_rows)), plan.calls, strict=True
         )
-        # Where nothing meets all are empty, and still each of them has a gradient.
-        done = [_call(*one) for one in parts] or [q + k + v]
-        return _moved(torch.cat(done), back, there).to(dtype)
+        # Without calls all tensors are empty, and each of them still needs a gradient.
+        results = [_attend(*one) for one in parts] or [q + k + v]
+        return _move(torch.cat(results), unpack, pack).to(dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """Where rows come from: `rows` (m,) int64, and `blank` (b,) int64, which of the m come from
-    nowhere and are 0."""
+    """Source rows of a permuted tensor: `rows` (m,) int64, and `blank` (b,) int64, which of the m
+    have no source and are 0."""
 
     rows: Tensor
     blank: Tensor
 
 
-def _moved(x: Tensor, there: _Table, back: _Table) -> Tensor:
-    """Rows by a table. Each row is moved at most once, so the gradient moves back by the other
-    table, and no sums."""
-    return _Moved.apply(x, there, back)  # type: ignore[no-untyped-call]
+def _move(x: Tensor, table: _Table, inverse: _Table) -> Tensor:
+    """Permute rows by a table. Each row is used at most once, so the gradient is permuted by the
+    inverse table, without sums."""
+    return _Move.apply(x, table, inverse)  # type: ignore[no-untyped-call]
 
 
-class _Moved(torch.autograd.Function):
+class _Move(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: _Table, back: _Table) -> Tensor:
-        ctx.tables = there, back
+    def forward(ctx: Any, x: Tensor, table: _Table, inverse: _Table) -> Tensor:
+        ctx.tables = table, inverse
         if not len(x):
-            return x.new_zeros((len(there.rows), *x.shape[1:]))
-        return _picked(x, there.rows, there.blank)
+            return x.new_zeros((len(table.rows), *x.shape[1:]))
+        return _select(x, table.rows, table.blank)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        there, back = ctx.tables
-        return _moved(gradient, back, there), None, None
+        table, inverse = ctx.tables
+        return _move(gradient, inverse, table), None, None
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +147,12 @@ class _Call:
 
     Attributes
     ----------
-    windows : how many
-    queries, keys : rows of each, padding included
-    mask : (windows, 1, 1, keys) bool, which keys are no padding; None where none is
+    windows : int
+        Number of windows.
+    queries, keys : int
+        Rows of each window, padding included.
+    mask : Tensor (windows, 1, 1, keys) bool or None
+        Which keys are not padding; None if no key is.
     """
 
     windows: int
@@ -131,7 +162,7 @@ class _Call:
 
 
 @dataclass(frozen=True, eq=False)
-class _Meeting:
+class _Plan:
     """All calls of two partitions, and the tables to the packed rows and back."""
 
     queries: tuple[_Table, _Table]
@@ -139,64 +170,63 @@ class _Meeting:
     calls: list[_Call]
 
 
-def _call(q: Tensor, k: Tensor, v: Tensor, call: _Call) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, call: _Call) -> Tensor:
     """(windows * queries, heads, dim) of packed rows."""
     q = q.view(call.windows, call.queries, *q.shape[1:]).transpose(1, 2)
     k, v = (x.view(call.windows, call.keys, *x.shape[1:]).transpose(1, 2) for x in (k, v))
-    found = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=call.mask)
-    return found.transpose(1, 2).flatten(0, 1)
+    result = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=call.mask)
+    return result.transpose(1, 2).flatten(0, 1)
 
 
 def _by_calls(
-    q: Tensor, k: Tensor, v: Tensor, found: _Meeting, dtype: torch.dtype, product: torch.dtype
+    q: Tensor, k: Tensor, v: Tensor, plan: _Plan, dtype: torch.dtype, product: torch.dtype
 ) -> Tensor:
-    """What the packed tensors give, where no gradient is wanted: packed a call at a time.
+    """The same result without gradients, packed call by call.
 
-    Packing all at once takes five more tensors of the size of the input, and of a million voxels
-    their first touch longer than the attention.
+    Packing everything at once needs five more tensors of the size of the input. For a million
+    voxels their first memory access takes longer than the attention.
     """
-    result = q.new_zeros(q.shape, dtype=dtype)  # a window without keys keeps zeros
+    result = q.new_zeros(q.shape, dtype=dtype)  # windows without keys remain 0
     query, key = 0, 0
-    for call in found.calls:
+    for call in plan.calls:
         queries, keys = call.windows * call.queries, call.windows * call.keys
-        rows, blank = _part(found.queries[0], query, queries)
+        rows, blank = _part(plan.queries[0], query, queries)
         others, blanks = (
-            (rows, blank) if found.keys is found.queries else _part(found.keys[0], key, keys)
+            (rows, blank) if plan.keys is plan.queries else _part(plan.keys[0], key, keys)
         )
-        one = _picked(q, rows, blank).to(dtype).to(product)
-        two, three = (_picked(x, others, blanks).to(dtype).to(product) for x in (k, v))
-        made = _call(one, two, three, call).to(dtype)
+        one = _select(q, rows, blank).to(dtype).to(product)
+        two, three = (_select(x, others, blanks).to(dtype).to(product) for x in (k, v))
+        part = _attend(one, two, three, call).to(dtype)
         if len(blank):
-            there = torch.ones(len(rows), dtype=torch.bool, device=rows.device).index_fill_(
+            present = torch.ones(len(rows), dtype=torch.bool, device=rows.device).index_fill_(
                 0, blank, False
             )
-            rows, made = rows[there], made[there]
-        result.index_copy_(0, rows, made)
+            rows, part = rows[present], part[present]
+        result.index_copy_(0, rows, part)
         query, key = query + queries, key + keys
     return result
 
 
 def _part(table: _Table, first: int, count: int) -> tuple[Tensor, Tensor]:
-    """Rows [first, first + count) of a table: where they come from, and which of them come from
-    nowhere."""
+    """Rows [first, first + count) of a table: their sources, and which of them have none."""
     low, high = torch.searchsorted(
         table.blank, torch.tensor([first, first + count], device=table.blank.device)
     ).tolist()
     return table.rows[first : first + count], table.blank[low:high] - first
 
 
-def _picked(x: Tensor, rows: Tensor, blank: Tensor) -> Tensor:
+def _select(x: Tensor, rows: Tensor, blank: Tensor) -> Tensor:
     return x.index_select(0, rows).index_fill_(0, blank, 0)
 
 
-def _meeting(queries: Partition, keys: Partition) -> _Meeting:
-    """What depends on the partitions only, made once for the two."""
+def _plan(queries: Partition, keys: Partition) -> _Plan:
+    """What depends on the partitions alone, computed once for each pair."""
     if keys not in queries._cache:
-        queries._cache[keys] = _met(queries, keys)
+        queries._cache[keys] = _make_plan(queries, keys)
     return queries._cache[keys]
 
 
-def _met(queries: Partition, keys: Partition) -> _Meeting:
+def _make_plan(queries: Partition, keys: Partition) -> _Plan:
     device = queries.order.device
     if queries is keys:
         mine = theirs = torch.arange(len(queries), device=device)
@@ -220,15 +250,15 @@ def _met(queries: Partition, keys: Partition) -> _Meeting:
         full = None if bool(mask.all()) else mask.to(device)
         calls.append(_Call(last - first, int(longest[0]), int(longest[1]), full))
     order, padded = order.to(device), padded.to(device)
-    ours = _tables(queries, mine[order], padded[0])
-    return _Meeting(
-        ours, ours if queries is keys else _tables(keys, theirs[order], padded[1]), calls
+    tables = _tables(queries, mine[order], padded[0])
+    return _Plan(
+        tables, tables if queries is keys else _tables(keys, theirs[order], padded[1]), calls
     )
 
 
 def _ranges(rungs: Tensor) -> list[tuple[int, int]]:
-    """Windows of each call, as ranges of (2, windows) rungs of queries and keys, those of equal
-    rungs side by side."""
+    """Windows of each call, as ranges of the (2, windows) sorted length classes of queries and
+    keys."""
     kinds, counts = torch.unique_consecutive(rungs, dim=1, return_counts=True)
     ranges, first = [], 0
     for longest, count in zip(kinds.amax(0).tolist(), counts.tolist(), strict=True):
@@ -239,10 +269,16 @@ def _ranges(rungs: Tensor) -> list[tuple[int, int]]:
 
 
 def _tables(partition: Partition, chosen: Tensor, padded: Tensor) -> tuple[_Table, _Table]:
-    """From the rows of a partition to packed ones, and back.
+    """Tables from the rows of a partition to packed rows, and back.
 
-    chosen, padded : (w,) int64, windows in the order in which they are packed, and their lengths
-        then
+    Parameters
+    ----------
+    partition : Partition
+        The windows.
+    chosen : Tensor (w,) int64
+        Windows in the order in which they are packed.
+    padded : Tensor (w,) int64
+        Their lengths, padding included.
     """
     counts = partition.counts[chosen]
     inside = torch.arange(int(counts.sum()), device=counts.device) - _spread(
@@ -258,10 +294,10 @@ def _spread(values: Tensor, counts: Tensor) -> Tensor:
 
 
 def _table(rows: Tensor, places: Tensor, size: int) -> _Table:
-    """The table that brings rows to places."""
-    found = rows.new_full((size,), -1)
-    found[places] = rows
-    return _Table(found.clamp(min=0), torch.nonzero(found < 0)[:, 0])
+    """The table that moves rows to places."""
+    source = rows.new_full((size,), -1)
+    source[places] = rows
+    return _Table(source.clamp(min=0), torch.nonzero(source < 0)[:, 0])
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, queries: Partition, keys: Partition) -> None:
@@ -270,11 +306,11 @@ def _check(q: Tensor, k: Tensor, v: Tensor, queries: Partition, keys: Partition)
     if q.ndim != 3 or len(q) != n or k.shape != (m, *q.shape[1:]) or v.shape != k.shape:
         raise SparseError(
             f"{shapes} for {n:,} queries and {m:,} keys",
-            "give (voxels, heads, dim), heads and dim alike",
+            "give (voxels, heads, dim) with equal heads and dim",
         )
     if 0 in q.shape[1:]:
         raise SparseError(
-            f"{shapes}: there is nothing to attend to", "give at least a head of one channel"
+            f"{shapes}: heads or channels are missing", "give at least one head of one channel"
         )
     if not q.dtype == k.dtype == v.dtype or not q.is_floating_point():
         raise SparseError(
@@ -284,26 +320,37 @@ def _check(q: Tensor, k: Tensor, v: Tensor, queries: Partition, keys: Partition)
     if len(devices) > 1:
         raise SparseError(
             f"q, k, v and partitions are on {' and '.join(sorted(map(str, devices)))}",
-            "bring them to one device",
+            "move them to one device",
         )
     if queries is not keys:
         queries.boxes.place.check_same(keys.boxes.place)
         if queries.boxes.stride != keys.boxes.stride:
             raise SparseError(
-                f"windows of queries are {queries.boxes.stride} voxels large, those of keys {keys.boxes.stride}",
+                f"windows of queries have {queries.boxes.stride} voxels along their edges, those "
+                f"of keys {keys.boxes.stride}",
                 "partition both into the same windows",
             )
 
 
 class WindowAttention(nn.Module):
-    """Self-attention of several heads in windows of the lattice, with projections in and out.
+    """Multi-head self-attention in windows of the lattice, with input and output projections.
 
-    After Liu et al. 2021 (Swin) and, for sparse voxels, Yang et al. 2023 (Swin3D). Positions come
-    in by turning queries and keys where `rotary` is set, not by a table of biases, which would need
+    After Liu et al. 2021, "Swin Transformer", and for sparse voxels Yang et al. 2023, "Swin3D".
+    Positions are encoded by rotating queries and keys, not by a table of biases, which would need
     all pairs of voxels in memory.
 
-    channels : of input and output, a multiple of heads
-    window, shift : see `earthgen.sparse.windows.windows`; a window of None is the whole sample
+    Parameters
+    ----------
+    channels : int
+        Channels of input and output, a multiple of heads.
+    heads : int
+        Number of heads.
+    window : int, sequence of int or None
+        Window size in cells, see `earthgen.sparse.windows`; None for the whole sample.
+    shift : int or sequence of int
+        Shift of the windows in cells.
+    rotary : bool
+        Rotate queries and keys by their positions.
     """
 
     def __init__(
@@ -335,22 +382,36 @@ class WindowAttention(nn.Module):
 
 
 class FullAttention(WindowAttention):
-    """Self-attention of several heads among all voxels of a sample. Time grows with their
-    square, memory does not."""
+    """Multi-head self-attention among all voxels of a sample.
+
+    Time grows with the square of their number, memory linearly.
+    """
 
     def __init__(self, channels: int, heads: int, *, rotary: bool = False) -> None:
         super().__init__(channels, heads, None, rotary=rotary)
 
 
 class CrossAttention(nn.Module):
-    """Attention of several heads from voxels to those of another sparse tensor, in windows or whole
+    """Multi-head attention from voxels to those of another sparse tensor, in windows or whole
     samples.
 
-    channels : of input and output, a multiple of heads
-    context : channels of the other tensor, which lies in the same place and has the same stride
-    window, shift : see `earthgen.sparse.windows.windows`; a window of None is the whole sample
+    If the window of a voxel contains no voxel of the context, the output is the bias of the output
+    projection.
 
-    A voxel whose window holds no voxel of the context gets the bias of the projection out.
+    Parameters
+    ----------
+    channels : int
+        Channels of input and output, a multiple of heads.
+    context : int
+        Channels of the other tensor, which lies in the same place and has the same stride.
+    heads : int
+        Number of heads.
+    window : int, sequence of int or None
+        Window size in cells, see `earthgen.sparse.windows`; None for the whole sample.
+    shift : int or sequence of int
+        Shift of the windows in cells.
+    rotary : bool
+        Rotate queries and keys by their positions.
     """
 
     def __init__(
@@ -373,20 +434,20 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(channels, channels)
 
     def forward(self, x: SparseTensor, context: SparseTensor) -> SparseTensor:
-        """Raises SparseError where the two lie in other places or have other strides."""
+        """Attend from `x` to `context`; SparseError if they differ in place or stride."""
         _check_channels(x, self.channels)
         _check_channels(context, self.context)
         x.place.check_same(context.place)
         if x.stride != context.stride:
             raise SparseError(
-                f"strides differ: {x.stride} and {context.stride}", "bring them to one first"
+                f"strides differ: {x.stride} and {context.stride}", "resample one of them first"
             )
         (q,) = _heads(linear(x.features, self.q), 1, self.heads)
         k, v = _heads(linear(context.features, self.kv), 2, self.heads)
         if self.rotary:
             q, k = rotary(q, x.sites), rotary(k, context.sites)
-        found = cross_attention(q, k, v, self._partition(x.sites), self._partition(context.sites))
-        return x.with_features(linear(found.flatten(1), self.out))
+        result = cross_attention(q, k, v, self._partition(x.sites), self._partition(context.sites))
+        return x.with_features(linear(result.flatten(1), self.out))
 
     def _partition(self, sites: Sites) -> Partition:
         return whole(sites) if self.window is None else windows(sites, self.window, self.shift)
@@ -396,10 +457,14 @@ class SwinBlock(nn.Module):
     """A block of a Swin transformer: x + attention(norm(x)), then x + mlp(norm(x)) (Liu et al.
     2021, equation 3).
 
-    Blocks with a shift of 0 and of half a window take turns. The other arguments are those of
-    `WindowAttention`.
+    Networks alternate blocks with a shift of 0 and of half a window.
 
-    mlp_ratio : channels of the hidden layer by those of the input
+    Parameters
+    ----------
+    channels, heads, window, shift, rotary
+        As in `WindowAttention`.
+    mlp_ratio : float
+        Channels of the hidden layer divided by those of the input.
     """
 
     def __init__(
@@ -416,7 +481,7 @@ class SwinBlock(nn.Module):
         hidden = int(channels * mlp_ratio)
         if hidden < 1:
             raise SparseError(
-                f"mlp_ratio {mlp_ratio} leaves {channels} channels no hidden one",
+                f"mlp_ratio {mlp_ratio} of {channels} channels gives no hidden channel",
                 "give a larger ratio",
             )
         self.attention_norm = LayerNorm(channels)
@@ -433,19 +498,19 @@ class SwinBlock(nn.Module):
 
 
 def _heads(features: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
-    """Each of several parts of the channels, as (n, heads, dim)."""
+    """Split the channels into parts of (n, heads, dim)."""
     return features.view(len(features), parts, heads, features.shape[1] // (parts * heads)).unbind(
         1
     )
 
 
-def _check_heads(channels: int, heads: int, turned: bool) -> None:
+def _check_heads(channels: int, heads: int, rotary: bool) -> None:
     if heads < 1 or channels < 1 or channels % heads:
         raise SparseError(
             f"{channels} channels are not divisible into {heads} heads",
-            "give heads that divide them",
+            "give a number of heads that divides them",
         )
-    if turned:
+    if rotary:
         check_rotary(channels // heads)
 
 

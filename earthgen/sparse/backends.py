@@ -1,8 +1,8 @@
-"""Which sparse backend computes, and whether one gives what torch's does.
+"""Choosing a sparse backend, and comparing it with torch's.
 
-Backends come through the hook `earthgen_sparse_backends`. Those that only a GPU can run were never
-run on one by this project, so each is compared with torch's in the process that wants it, on a few
-voxels, before it is picked unasked.
+Plugins offer backends through the hook `earthgen_sparse_backends`. This project has not run those
+that need a GPU on one. So before such a backend is chosen by default, it is compared with torch's
+on a few voxels in the same process.
 """
 
 from __future__ import annotations
@@ -25,46 +25,61 @@ from earthgen.sparse.sites import Sites, make_sites
 FASTER = ("spconv", "torchsparse")
 """Backends that are tried on CUDA before torch's, in this order."""
 
-REMEDY = "leave --sparse-backend away, or give --sparse-backend torch"
+REMEDY = "omit --sparse-backend, or give --sparse-backend torch"
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 5e-2}
-"""Largest error by dtype, as a share of the largest value: some 30 roundings of a sum over a
-kernel's offsets."""
+"""Largest error for each dtype, relative to the largest value: about 30 roundings of a sum over
+the offsets of a kernel."""
 
 TF32_TOLERANCE = 5e-3
-"""That of float32 on CUDA, where libraries round the factors to 11 bits."""
+"""Largest relative error of float32 on CUDA, where libraries round the factors to 11 bits."""
 
 
-def pick(
+def pick_backend(
     device: torch.device | str,
     dtype: torch.dtype,
     *,
     gradients: bool = False,
     name: str | None = None,
 ) -> SparseBackend:
-    """The backend that computes on a device and dtype.
+    """Choose the backend for a device and a dtype.
 
-    gradients : whether they are wanted
-    name : of the one to use. None picks: on the CPU torch's, on CUDA the first of `FASTER` that is
-        installed, takes
-        the dtype, and agrees with torch's on a few voxels; else torch's
+    The choice is made once in a process for each device type, dtype, need of gradients, and name.
 
-    The choice is made once for each kind of device, dtype and name in a process.
+    Parameters
+    ----------
+    device : torch.device or str
+        Device of the tensors.
+    dtype : torch.dtype
+        Floating dtype of the tensors.
+    gradients : bool
+        Whether gradients are needed.
+    name : str, optional
+        Name of the backend. By default torch's on the CPU; on CUDA the first of `FASTER` that is
+        installed, supports the dtype, and agrees with torch's on a few voxels, otherwise torch's.
 
     Raises
     ------
     UnknownNameError
-        where no installed plugin offers the name; names the nearest
+        If no plugin offers the name.
     SparseError
-        where the one that was named cannot run here, or refuses the device, the dtype or gradients
+        If the named backend cannot run on this machine, or does not support the device, the dtype
+        or gradients.
     """
-    return _picked(torch.device(device).type, dtype, gradients, name)
+    return _choose(torch.device(device).type, dtype, gradients, name)
 
 
-def named(name: str) -> SparseBackend:
-    """The backend with this name; raises as `pick` does where there is none, or it cannot run
-    here."""
-    backend: SparseBackend = offered().create("sparse", name)
+def create_backend(name: str) -> SparseBackend:
+    """Create the backend with a name, if it can run on this machine.
+
+    Raises
+    ------
+    UnknownNameError
+        If no plugin offers the name.
+    SparseError
+        If the backend cannot run on this machine.
+    """
+    backend: SparseBackend = plugins.load().create("sparse", name)
     reason = backend.unavailable()
     if reason:
         raise SparseError(f"sparse backend {name!r} cannot run here: {reason}", REMEDY)
@@ -72,32 +87,27 @@ def named(name: str) -> SparseBackend:
 
 
 @functools.cache
-def offered() -> plugins.Plugins:
-    """The installed plugins. A worker knows no others, so neither does the choice of a backend."""
-    return plugins.load()
-
-
-@functools.cache
-def _picked(kind: str, dtype: torch.dtype, gradients: bool, name: str | None) -> SparseBackend:
+def _choose(kind: str, dtype: torch.dtype, gradients: bool, name: str | None) -> SparseBackend:
     device = torch.device(kind)
     if name is not None:
-        backend = named(name)
+        backend = create_backend(name)
         reason = backend.refuses(device, dtype, gradients)
         if reason:
-            wanted = f"{dtype} on {kind}" + (" with gradients" if gradients else "")
-            raise SparseError(f"sparse backend {name!r} refuses {wanted}: {reason}", REMEDY)
+            request = f"{dtype} on {kind}" + (" with gradients" if gradients else "")
+            raise SparseError(f"sparse backend {name!r} refuses {request}: {reason}", REMEDY)
         return backend
     for faster in FASTER if kind == "cuda" else ():
-        if faster not in offered().offers("sparse"):
+        if faster not in plugins.load().offers("sparse"):
             continue
-        backend = offered().create("sparse", faster)
+        backend = plugins.load().create("sparse", faster)
         if backend.unavailable() or backend.refuses(device, dtype, gradients):
             continue
-        wrong = self_check(backend, device, dtype, gradients)
-        if not wrong:
+        problem = self_check(backend, device, dtype, gradients)
+        if not problem:
             return backend
         warnings.warn(
-            f"sparse backend {faster!r} is not used for {dtype} on {kind}, it failed its self-check: {wrong}",
+            f"sparse backend {faster!r} is not used for {dtype} on {kind}, it failed its "
+            f"self-check: {problem}",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -107,21 +117,20 @@ def _picked(kind: str, dtype: torch.dtype, gradients: bool, name: str | None) ->
 def self_check(
     backend: SparseBackend, device: torch.device, dtype: torch.dtype, gradients: bool
 ) -> str:
-    """What a backend does other than torch's on a few voxels, "" where nothing."""
+    """Describe how a backend differs from torch's on a few voxels; "" if it does not."""
     try:
         for case in cases(scattered(60, 4, device)):
-            wrong = difference(backend, case, dtype, gradients)
-            if wrong:
-                return wrong
-    except Exception as error:  # noqa: BLE001 - native code that meets a GPU for the first time may raise anything
+            problem = difference(backend, case, dtype, gradients)
+            if problem:
+                return problem
+    except Exception as error:  # noqa: BLE001 - native code may raise anything on a new GPU
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return ""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A convolution from sites to sites; the fields are the arguments of
-    `SparseBackend.convolve`."""
+    """A named convolution; the fields are the arguments of `SparseBackend.convolve`."""
 
     name: str
     source: Sites
@@ -131,7 +140,7 @@ class Case:
 
 
 def cases(sites: Sites) -> list[Case]:
-    """The convolutions that every backend has to know: submanifold, strided, and back."""
+    """The convolutions that every backend has to support: submanifold, strided, and inverse."""
     coarse = sites.parents(2)
     sub, halving, wide = Kernel.of(3), Kernel.of(2, 2), Kernel.of(3, 2)
     return [
@@ -150,16 +159,30 @@ def difference(
     gradients: bool,
     channels: Sequence[int] = (8, 16),
 ) -> str:
-    """What a backend does other than torch's in float64, "" where nothing. Its own errors pass."""
-    expected = _computed(TORCH, case, dtype, torch.float64, gradients, channels)
-    found = _computed(backend, case, dtype, dtype, gradients, channels)
+    """Describe how a backend differs from torch's in float64; "" if it does not.
+
+    Parameters
+    ----------
+    backend : SparseBackend
+        The backend to check. The errors that it raises are not caught.
+    case : Case
+        The convolution to compute.
+    dtype : torch.dtype
+        Dtype in which the backend computes.
+    gradients : bool
+        Whether to compare gradients too.
+    channels : sequence of int
+        Numbers of input and output channels.
+    """
+    expected = _compute(TORCH, case, dtype, torch.float64, gradients, channels)
+    computed = _compute(backend, case, dtype, dtype, gradients, channels)
     tolerance = TOLERANCES[dtype]
     if dtype == torch.float32 and case.source.device.type == "cuda":
         tolerance = TF32_TOLERANCE
     for what, one, other in zip(
         ("the result", "the features' gradient", "the weight's gradient"),
         expected,
-        found,
+        computed,
         strict=False,
     ):
         where = f"{case.name}: {what}"
@@ -170,13 +193,13 @@ def difference(
             )
         if not one.numel():
             continue
-        largest, off = float(one.abs().max()), float((other.double() - one).abs().max())
-        if not off <= tolerance * max(largest, 1e-30):  # NaN is not within it
-            return f"{where} is up to {off:.3g} off, where the largest value is {largest:.3g}"
+        largest, error = float(one.abs().max()), float((other.double() - one).abs().max())
+        if not error <= tolerance * max(largest, 1e-30):  # NaN is not within it
+            return f"{where} is up to {error:.3g} off, the largest value is {largest:.3g}"
     return ""
 
 
-def _computed(
+def _compute(
     backend: SparseBackend,
     case: Case,
     drawn: torch.dtype,
@@ -184,8 +207,8 @@ def _computed(
     gradients: bool,
     channels: Sequence[int],
 ) -> list[Tensor]:
-    """The result and, with `gradients`, those of features and weight; of random numbers that
-    `drawn` can hold."""
+    """The result and, with `gradients`, those of features and weight. The input is random numbers
+    that the dtype `drawn` represents exactly."""
     random, device = torch.Generator().manual_seed(7), case.source.device
 
     def draw(*shape: int) -> Tensor:
@@ -206,7 +229,8 @@ def _computed(
 def scattered(
     count: int, reach: int, device: torch.device | str = "cpu", samples: int = 2
 ) -> Sites:
-    """Up to `count` random voxels in each sample, in a cube of `2 * reach` around the origin."""
+    """Draw up to `count` random voxels in each sample, in a cube of edge `2 * reach` around the
+    origin."""
     random = torch.Generator().manual_seed(1)
     xyz = torch.randint(-reach, reach, (samples * count, 3), generator=random)
     sample = torch.arange(samples).repeat_interleave(count)[:, None]

@@ -1,9 +1,10 @@
 """Sparse convolution: submanifold, strided, dilated, transposed, with gradients.
 
-A convolution takes features from sites to sites: to their own ones (submanifold, Graham et al.
-2018), to coarser ones, or back to finer ones. Which voxels meet is in the kernel map; see
-`earthgen.sparse.kernel_map` for the offsets. Weights have shape (volume, in, out), the offsets in
-the order of `Kernel.offsets`.
+A convolution maps features from sites to sites: to the same ones (submanifold, Graham et al. 2018,
+"3D Semantic Segmentation with Submanifold Sparse Convolutional Networks"), to coarser ones, or back
+to finer ones. The kernel map lists the input voxels of each output voxel, see
+`earthgen.sparse.kernel_map`. Weights have shape (volume, in, out), with the offsets in the order of
+`Kernel.offsets`.
 """
 
 from __future__ import annotations
@@ -17,30 +18,34 @@ from earthgen.errors import SparseError
 from earthgen.memory import require
 from earthgen.sparse import products
 from earthgen.sparse.interface import SparseBackend
-from earthgen.sparse.kernel_map import Kernel, KernelMap, check_strides, grown, kernel_map, reached
-from earthgen.sparse.linear import multiplied
+from earthgen.sparse.kernel_map import (
+    Kernel,
+    KernelMap,
+    check_strides,
+    generative_sites,
+    kernel_map,
+    reached_sites,
+)
+from earthgen.sparse.linear import multiply
 from earthgen.sparse.sites import Sites
 from earthgen.sparse.tensor import SparseTensor
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-class TorchBackend:
-    """Sparse convolution in torch, on any device, with gradients; on the CPU with compiled walks
-    between the products.
+class TorchBackend(SparseBackend):
+    """Sparse convolution in torch, on any device, with gradients; on the CPU with compiled code
+    between the matrix products.
 
-    Its results have the same bits whenever the number of threads is the same.
+    Results are bitwise equal for the same number of threads.
     """
 
     name = "torch"
-    devices: tuple[str, ...] = ("cpu", "cuda")
+    devices = ("cpu", "cuda")
     deterministic = True
 
-    def unavailable(self) -> str:
-        return ""
-
     def refuses(self, device: torch.device, dtype: torch.dtype, gradients: bool) -> str:
-        return "" if dtype in FLOATS else f"{dtype} is no floating dtype it knows"
+        return "" if dtype in FLOATS else f"{dtype} is not a supported floating dtype"
 
     def convolve(
         self,
@@ -53,14 +58,15 @@ class TorchBackend:
     ) -> Tensor:
         if kernel.volume == 1 and source is target:
             dtype = products.product_dtype(features.dtype, features.device)
-            return multiplied(features.to(dtype), weight[0].to(dtype).T).to(features.dtype)
-        found = (
+            return multiply(features.to(dtype), weight[0].to(dtype).T).to(features.dtype)
+        pairs = (
             kernel_map(target, source, kernel) if transposed else kernel_map(source, target, kernel)
         )
-        return _Product.apply(features, weight, found, transposed)  # type: ignore[no-untyped-call]
+        return _Product.apply(features, weight, pairs, transposed)  # type: ignore[no-untyped-call]
 
 
 TORCH = TorchBackend()
+"""The default backend."""
 
 
 def convolve(
@@ -73,31 +79,47 @@ def convolve(
     reach: bool = False,
     backend: SparseBackend | None = None,
 ) -> SparseTensor:
-    """A convolution.
+    """Convolve a sparse tensor.
 
-    weight : (volume, in, out); bias : (out,)
-    sites : of the output. By default those of `x` for stride 1 (submanifold), else the cells that
-        hold voxels of `x`
-    reach : with a stride, give every cell whose kernel meets a voxel, not only those that hold one
-    backend : by default torch's
+    Under `torch.autocast` features and weight are cast to its dtype.
 
-    Under `torch.autocast` features and weight are taken in its dtype.
+    Parameters
+    ----------
+    x : SparseTensor (n, in)
+        Input.
+    weight : Tensor (volume, in, out)
+        One matrix for each offset, in the order of `Kernel.offsets`.
+    kernel : Kernel
+        Size, stride and dilation.
+    bias : Tensor (out,), optional
+        Added to each output.
+    sites : Sites, optional
+        Sites of the output. By default those of `x` for stride 1 (submanifold), otherwise the
+        cells that contain voxels of `x`.
+    reach : bool
+        With a stride, output every cell whose kernel touches a voxel, not only those that contain
+        one.
+    backend : SparseBackend, optional
+        By default torch's.
+
+    Returns
+    -------
+    SparseTensor (m, out)
+        Features at the output sites.
 
     Raises
     ------
-    SparseError, SparseError, SparseError
-        for tensors that do not fit
     SparseError
-        for sites of another place or stride
+        If shapes, dtypes or devices do not match, or the sites have another place or stride.
     OutOfMemoryError
-        before memory is taken that is not there
+        If there is too little free memory.
     """
     if sites is None:
         if kernel.stride == (1, 1, 1) and not reach:
             sites = x.sites
         else:
-            sites = reached(x.sites, kernel) if reach else x.sites.parents(kernel.stride)
-    return _applied(x, weight, bias, x.sites, sites, kernel, False, backend)
+            sites = reached_sites(x.sites, kernel) if reach else x.sites.parents(kernel.stride)
+    return _apply(x, weight, bias, x.sites, sites, kernel, False, backend)
 
 
 def convolve_transposed(
@@ -109,23 +131,41 @@ def convolve_transposed(
     sites: Sites | None = None,
     backend: SparseBackend | None = None,
 ) -> SparseTensor:
-    """The convolution the other way round: from coarse to fine.
+    """Convolve a sparse tensor from coarse to fine sites.
 
-    A fine voxel i gets, from each coarse one o with i = o * stride + offset * dilation, its
-    features times the weight of the offset.
+    The output at a fine voxel i is the sum over coarse voxels o with i = o * stride + offset *
+    dilation of the features of o times the weight of the offset.
 
-    sites : of the output, such as those that a strided convolution came from (an "inverse"
-        convolution); by default
-        every voxel that the kernel of one of `x` meets (a generative one)
+    Parameters
+    ----------
+    x : SparseTensor (n, in)
+        Input.
+    weight : Tensor (volume, in, out)
+        One matrix for each offset, in the order of `Kernel.offsets`.
+    kernel : Kernel
+        Size, stride and dilation.
+    bias : Tensor (out,), optional
+        Added to each output.
+    sites : Sites, optional
+        Sites of the output, such as the input sites of a strided convolution ("inverse"
+        convolution). By default every voxel that the kernel of a voxel of `x` touches
+        ("generative" convolution).
+    backend : SparseBackend, optional
+        By default torch's.
 
-    The other arguments and the errors are those of `convolve`.
+    Raises
+    ------
+    SparseError
+        If shapes, dtypes or devices do not match, or the sites have another place or stride.
+    OutOfMemoryError
+        If there is too little free memory.
     """
     if sites is None:
-        sites = grown(x.sites, kernel)
-    return _applied(x, weight, bias, x.sites, sites, kernel, True, backend)
+        sites = generative_sites(x.sites, kernel)
+    return _apply(x, weight, bias, x.sites, sites, kernel, True, backend)
 
 
-def _applied(
+def _apply(
     x: SparseTensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -142,15 +182,16 @@ def _applied(
     size = features.element_size() * weight.shape[2] + 8 * kernel.volume
     what = f"a convolution from {weight.shape[1]} to {weight.shape[2]} channels"
     require(2 * size * len(target) + features.nbytes, features.device, what, len(target))
-    found = backend.convolve(features, weight, source, target, kernel, transposed)
-    return SparseTensor(target, found if bias is None else found + bias)
+    result = backend.convolve(features, weight, source, target, kernel, transposed)
+    return SparseTensor(target, result if bias is None else result + bias)
 
 
 def check_weight(features: Tensor, weight: Tensor, bias: Tensor | None, kernel: Kernel) -> None:
-    """Raise where features, weight and bias do not fit each other or the kernel."""
+    """Raise SparseError if features, weight and bias do not match each other or the kernel."""
     if weight.ndim != 3 or weight.shape[:2] != (kernel.volume, features.shape[1]):
         raise SparseError(
-            f"weight has shape {tuple(weight.shape)}, features {tuple(features.shape)}, the kernel {kernel.size}",
+            f"weight has shape {tuple(weight.shape)}, features {tuple(features.shape)}, "
+            f"the kernel {kernel.size}",
             f"give ({kernel.volume}, {features.shape[1]}, out channels)",
         )
     if bias is not None and bias.shape != (weight.shape[2],):
@@ -161,7 +202,7 @@ def check_weight(features: Tensor, weight: Tensor, bias: Tensor | None, kernel: 
         if tensor.device != features.device:
             raise SparseError(
                 f"{name} is on {tensor.device}, features are on {features.device}",
-                "bring them to one device",
+                "move them to one device",
             )
         if tensor.dtype != features.dtype:
             raise SparseError(
@@ -185,17 +226,17 @@ def _cast(
 
 
 class _Product(torch.autograd.Function):
-    """Features times weight over a kernel map. The gradient of each is the same kind of product,
-    see `products`."""
+    """Features times weight over a kernel map. The gradients are such products too, see
+    `products`."""
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, found: KernelMap, transposed: bool
+        ctx: Any, features: Tensor, weight: Tensor, pairs: KernelMap, transposed: bool
     ) -> Tensor:
         ctx.save_for_backward(features, weight)
-        ctx.found, ctx.transposed = found, transposed
+        ctx.pairs, ctx.transposed = pairs, transposed
         with torch.autocast(features.device.type, enabled=False):
-            return products.forward(features, weight, found.transposed if transposed else found)
+            return products.forward(features, weight, pairs.transposed if transposed else pairs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -203,9 +244,9 @@ class _Product(torch.autograd.Function):
         features, weight = ctx.saved_tensors
         want_features, want_weight = ctx.needs_input_grad[:2]
         gradient = gradient.contiguous()
-        # Of a transposed one the map itself is the way back: a transposed map's own would be made a
-        # second time.
-        back = ctx.found if ctx.transposed else ctx.found.transposed
+        # For a transposed convolution the map itself is the backward map. Transposing the
+        # transposed map would build it a second time.
+        back = ctx.pairs if ctx.transposed else ctx.pairs.transposed
         with torch.autocast(features.device.type, enabled=False):
             of_features, of_weight = products.backward(
                 features, weight, gradient, back, want_features, want_weight

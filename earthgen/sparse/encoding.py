@@ -1,9 +1,9 @@
-"""Positional encodings of voxels: added to features (sinusoidal), or turned into queries and keys
-(rotary).
+"""Positional encodings of voxels: sinusoidal ones, which are added to features, and rotary ones,
+which rotate queries and keys.
 
-Positions are whole numbers of cells of the sites' stride. Angles are taken in float64, where all
-int32 positions and their products with a frequency keep a precision of 1e-6 radians: a voxel 2^31
-from its origin is encoded as well as one beside it.
+Positions are whole numbers of cells of the sites' stride. Angles are computed in float64, where the
+product of any int32 position and a frequency is precise to 1e-6 radians: a voxel 2^31 cells from
+its origin is encoded as precisely as one beside it.
 """
 
 from __future__ import annotations
@@ -19,30 +19,45 @@ from earthgen.sparse.sites import Sites, triple
 from earthgen.sparse.windows import cells
 
 BASE = 10_000.0
-"""The longest wave is about this many times as long as the shortest, which is 2 pi cells
-(Vaswani et al. 2017)."""
+"""Approximate ratio of the longest wavelength to the shortest, which is 2 pi cells (Vaswani et al.
+2017, "Attention Is All You Need")."""
 
 
 def sinusoidal(
     sites: Sites, channels: int, *, within: int | Sequence[int] | None = None, base: float = BASE
 ) -> Tensor:
-    """(n, channels) float32: sines and cosines of positions (Vaswani et al. 2017, section 3.5), by
-    axis.
+    """Encode positions as sines and cosines (Vaswani et al. 2017, section 3.5), axis by axis.
 
-    A third of the channels for each axis x, y, z: first the sines, from short waves to long, then
-    the cosines. The channels that do not divide by 6, at the end, are 0.
+    Each axis x, y, z has a third of the channels: first the sines, from short waves to long, then
+    the cosines. If `channels` is not a multiple of 6, the remaining channels at the end are 0.
 
-    within : None counts from the origin of the sample: it says where in its sample a voxel lies, so
-        crops that begin
-        elsewhere get other encodings. A window size in cells, one number or (x, y, z), counts from
-        the first cell of the lattice's window that the voxel is in: then all crops agree
+    Parameters
+    ----------
+    sites : Sites
+        n voxels.
+    channels : int
+        Number of channels, at least 6.
+    within : int or sequence of int, optional
+        Window size in cells, one number or (x, y, z). Positions are then counted from the first
+        cell of the window of the lattice that contains the voxel, so that all crops agree. By
+        default they are counted from the origin of the sample, and depend on where a crop begins.
+    base : float
+        Ratio of the longest wavelength to the shortest.
 
-    Raises SparseError for fewer than 6 channels, and for a window size below 1.
+    Returns
+    -------
+    Tensor (n, channels) float32
+        The encoding.
+
+    Raises
+    ------
+    SparseError
+        If there are fewer than 6 channels, or a window size is below 1.
     """
     if channels < 6:
         raise SparseError(
             f"{channels} channels cannot hold a sine and a cosine of three axes",
-            "give 6 or more, best a multiple of 6",
+            "give 6 or more, preferably a multiple of 6",
         )
     if within is None:
         positions = sites.coordinates[:, 1:]
@@ -55,19 +70,32 @@ def sinusoidal(
 
 
 def rotary(x: Tensor, sites: Sites, *, base: float = BASE) -> Tensor:
-    """Queries or keys turned by their voxels' positions (Su et al. 2021, RoFormer), over three
-    axes.
+    """Rotate queries or keys by the positions of their voxels on three axes (Su et al. 2021,
+    "RoFormer: Enhanced Transformer with Rotary Position Embedding").
 
-    x : (n, heads, dim), of the sites' rows. Channel i < dim // 6 * 3 is turned together with
-        channel
-        i + dim // 6 * 3, by its frequency times a position: a third of the pairs for each axis. The
-        channels that do not divide by 6, at the end, stay.
+    The product of a rotated query and a rotated key depends on the difference of their positions
+    alone, so crops agree. Angles are the same for all heads. Half precision is rotated in float32.
 
-    The product of a turned query and a turned key depends on how far apart they are, and not on
-    where: crops agree. Angles do not depend on the head. The result has the dtype of `x`; half
-    dtypes are turned in float32.
+    Parameters
+    ----------
+    x : Tensor (n, heads, dim)
+        Queries or keys in the order of the sites. Channel i < dim // 6 * 3 is rotated together with
+        channel i + dim // 6 * 3, by its frequency times a position; each axis has a third of the
+        pairs. If dim is not a multiple of 6, the remaining channels at the end are unchanged.
+    sites : Sites
+        n voxels.
+    base : float
+        Ratio of the longest wavelength to the shortest.
 
-    Raises SparseError for other shapes and for dim below 6, SparseError for another device.
+    Returns
+    -------
+    Tensor (n, heads, dim)
+        In the dtype of `x`.
+
+    Raises
+    ------
+    SparseError
+        If shapes do not match, dim is below 6, or the devices differ.
     """
     check_rotary(x.shape[-1] if x.ndim else 0)
     if x.ndim != 3 or len(x) != len(sites):
@@ -77,7 +105,8 @@ def rotary(x: Tensor, sites: Sites, *, base: float = BASE) -> Tensor:
         )
     if x.device != sites.device:
         raise SparseError(
-            f"queries or keys are on {x.device}, coordinates on {sites.device}", "bring them to one"
+            f"queries or keys are on {x.device}, coordinates on {sites.device}",
+            "move them to one device",
         )
     count, dtype = x.shape[2] // 6, sum_dtype(x.dtype)
 
@@ -91,7 +120,7 @@ def rotary(x: Tensor, sites: Sites, *, base: float = BASE) -> Tensor:
 
 
 def check_rotary(dim: int) -> None:
-    """Raise SparseError where heads of `dim` channels have no pair for each of three axes."""
+    """Raise SparseError if `dim` channels do not hold one pair for each of three axes."""
     if dim < 6:
         raise SparseError(
             f"heads of {dim} channels have no pair for each of three axes",
@@ -100,6 +129,6 @@ def check_rotary(dim: int) -> None:
 
 
 def _angles(positions: Tensor, count: int, base: float) -> Tensor:
-    """(n, 3, count) float64: positions (n, 3) times frequencies from 1 down to almost 1 / base."""
+    """(n, 3, count) float64: positions (n, 3) times frequencies from 1 down to nearly 1 / base."""
     powers = torch.arange(count, dtype=torch.float64, device=positions.device) / count
     return positions.double()[:, :, None] * base**-powers

@@ -1,10 +1,10 @@
-"""Meetings of a kernel map in groups whose rows need no padding, for matrix products on the CPU.
+"""Groups of kernel map rows without absent neighbours, for matrix products on the CPU.
 
-A row of a kernel map is mostly holes: on a terrain's shell 13 of 27 offsets meet a voxel. Rows that
-have the same holes make one matrix product without any: gather their neighbours side by side, and
-multiply. There are too many patterns of 27 holes, but few of 9, so the offsets are taken in slices,
-and rows are put in groups anew for each. (Sorting rows by the pattern of their neighbours is what
-spconv and TorchSparse++ do on GPUs, where a warp is the unit that pays.)
+Many neighbours of a voxel are absent: on the surface of a terrain 13 of 27 are present. Rows with
+the same pattern of present neighbours can be multiplied in one matrix product without zeros: gather
+their neighbours side by side, and multiply. 27 offsets have too many patterns, but 9 have few. So
+the offsets are divided into slices, and the rows are grouped for each slice. (spconv and
+TorchSparse++ also sort rows by their pattern, for the warps of a GPU.)
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from torch import Tensor
 from earthgen.sparse.kernel_map import KernelMap
 
 SLICE = 9
-"""Offsets that are taken together, one layer of a kernel of 3 x 3 x 3: patterns are numbers
-below 2^9."""
+"""Offsets of a slice, one layer of a kernel of 3 x 3 x 3: patterns are numbers below 2^9."""
 
 LEAST, MOST = 256, 2048
-"""Rows of a group: fewer patterns than LEAST share one, with some padding; more than MOST are
-divided."""
+"""Rows of a group: patterns with fewer than LEAST rows share a group, with some padding; groups of
+more than MOST rows are divided."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that are computed together.
+    """Rows that are multiplied together.
 
     Attributes
     ----------
-    rows : (n,) int32, output rows
-    offsets : (m,) int64, which of the kernel's offsets they use
-    neighbours : (n * m,) int32, the input row of each row's offset; the number of inputs where
-        there is none
+    rows : NDArray (n,) int32
+        Output rows.
+    offsets : Tensor (m,) int64
+        Numbers of the kernel's offsets.
+    neighbours : Tensor (n * m,) int32
+        Input row of each output row and offset; the number of inputs where the neighbour is absent.
     """
 
     rows: NDArray
@@ -45,36 +46,35 @@ class Group:
     neighbours: Tensor
 
 
-def groups(found: KernelMap) -> list[Group]:
-    """The groups of a kernel map, made once for it. Together they name each meeting once."""
-    if "groups" not in found._cache:
-        table = found.table.numpy()
-        made = [
+def groups(pairs: KernelMap) -> list[Group]:
+    """The groups of a kernel map, computed once. Together they contain each pair once."""
+    if "groups" not in pairs._cache:
+        table = pairs.table.numpy()
+        pairs._cache["groups"] = [
             group
             for first in range(0, table.shape[1], SLICE)
-            for group in _slice(table, first, min(SLICE, table.shape[1] - first), found.inputs)
+            for group in _slice(table, first, min(SLICE, table.shape[1] - first), pairs.inputs)
         ]
-        found._cache["groups"] = made
-    return found._cache["groups"]
+    return pairs._cache["groups"]
 
 
 def _slice(table: NDArray, first: int, count: int, inputs: int) -> list[Group]:
-    order, chunks, neighbours = _grouped(table, first, count, inputs, LEAST, MOST)
-    found, at, named = [], 0, torch.from_numpy(neighbours)
+    order, chunks, neighbours = _group(table, first, count, inputs, LEAST, MOST)
+    result, at, numbers = [], 0, torch.from_numpy(neighbours)
     for begin, end, pattern in chunks.tolist():
         offsets = [first + bit for bit in range(count) if pattern >> bit & 1]
         size = (end - begin) * len(offsets)
-        found.append(Group(order[begin:end], torch.tensor(offsets), named[at : at + size]))
+        result.append(Group(order[begin:end], torch.tensor(offsets), numbers[at : at + size]))
         at += size
-    return found
+    return result
 
 
 @njit(nogil=True, cache=True)
-def _grouped(table, first, count, inputs, least, most):  # type: ignore[no-untyped-def]
-    """Rows by their pattern in columns [first, first + count) of a table; those that meet nothing
-    are left out.
+def _group(table, first, count, inputs, least, most):  # type: ignore[no-untyped-def]
+    """Sort rows by their pattern in columns [first, first + count) of a table, without rows that
+    have no neighbour.
 
-    Returns the rows in order, (groups, 3) of begin, end and pattern, and the neighbours of all
+    Return the rows in order, (groups, 3) of begin, end and pattern, and the neighbours of all
     groups, row by row.
     """
     rows = len(table)
@@ -90,7 +90,7 @@ def _grouped(table, first, count, inputs, least, most):  # type: ignore[no-untyp
     begins = np.cumsum(begins)
     at = begins.copy()
     order = np.empty(rows, np.int32)
-    for row in range(rows):  # a counting sort, which keeps the rows of a pattern in their order
+    for row in range(rows):  # a counting sort, which is stable
         order[at[patterns[row]]] = row
         at[patterns[row]] += 1
 
@@ -102,7 +102,7 @@ def _grouped(table, first, count, inputs, least, most):  # type: ignore[no-untyp
         here = begins[pattern + 1] - begins[pattern]
         if here == 0:
             continue
-        if here >= least and end > begin:  # a large pattern shares its group with no other
+        if here >= least and end > begin:  # a large pattern does not share its group
             chunks[used] = begin, end, union
             used, begin, union = used + 1, end, 0
         union |= pattern
@@ -140,8 +140,8 @@ def _grouped(table, first, count, inputs, least, most):  # type: ignore[no-untyp
 
 @njit(nogil=True, cache=True)
 def add_rows(total, rows, part):  # type: ignore[no-untyped-def]
-    """total[rows] += part; (m, c), (n,), (n, c). torch's own index_add_ takes a row at a time on
-    one thread."""
+    """total[rows] += part, of (m, c), (n,) and (n, c). torch's index_add_ is slower: it adds row by
+    row on one thread."""
     for i in range(len(rows)):
         row = rows[i]
         for c in range(total.shape[1]):

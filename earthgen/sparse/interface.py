@@ -1,10 +1,10 @@
-"""TODO docstring of earthgen.sparse.interface."""
+"""The interface of a sparse backend: what computes sparse convolutions."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # every plugin imports this module, and `earthgen --help` imports every plugin
+if TYPE_CHECKING:  # `earthgen plugins` imports this module without torch
     import torch
     from torch import Tensor
 
@@ -12,29 +12,46 @@ if TYPE_CHECKING:  # every plugin imports this module, and `earthgen --help` imp
     from earthgen.sparse.sites import Sites
 
 
-class SparseBackend(Protocol):
-    """An implementation of sparse convolution for some devices and dtypes.
-    `earthgen.testing.sparse.check_sparse_backend` compares one with the reference.
+class SparseBackend:
+    """Base class of implementations of sparse convolution.
+
+    A subclass sets `name` and `devices` and overrides `convolve`.
+    `earthgen.testing.check_sparse_backend` compares it with the reference.
 
     Attributes
     ----------
-    name : what it is asked for by
-    devices : torch device types it runs on
-    deterministic : whether the same input gives the same bits
-
-    A text attribute `note`, where there is one, is shown by `earthgen doctor`.
+    name : str
+        Name by which users choose the backend.
+    devices : tuple of str
+        torch device types on which it runs.
+    deterministic : bool
+        Whether equal inputs give bitwise equal results.
+    note : str
+        A remark that `earthgen doctor` shows.
     """
 
     name: str
     devices: tuple[str, ...]
-    deterministic: bool
+    deterministic: bool = False
+    note: str = ""
 
     def unavailable(self) -> str:
-        """Why it cannot run here and what to do about it, "" where it can."""
+        """Say why the backend cannot run on this machine and what to do about it; "" if it can."""
+        return ""
 
     def refuses(self, device: torch.device, dtype: torch.dtype, gradients: bool) -> str:
-        """Why it cannot work on tensors of a device and dtype, or give gradients of them; ""
-        where it can."""
+        """Say why the backend does not support a device and a dtype; "" if it does.
+
+        Parameters
+        ----------
+        device : torch.device
+            Device of the tensors.
+        dtype : torch.dtype
+            Floating dtype of the tensors.
+        gradients : bool
+            Whether gradients are needed.
+        """
+        return ""
 
     def convolve(
         self,
@@ -45,9 +62,24 @@ class SparseBackend(Protocol):
         kernel: Kernel,
         transposed: bool = False,
     ) -> Tensor:
-        """(target voxels, out) from features (source voxels, in) and weight (volume, in, out).
+        """Compute a sparse convolution.
 
-        The offsets are those of `earthgen.sparse.Kernel.offsets`; a backend brings the weight into
-        its own layout. Rows are those of the sites. With `transposed`, the target is finer than the
-        source, else coarser or the same.
+        Parameters
+        ----------
+        features : Tensor (source voxels, in)
+            Input features, in the order of `source`.
+        weight : Tensor (volume, in, out)
+            One matrix for each offset, in the order of `Kernel.offsets`.
+        source, target : Sites
+            Voxels of the input and of the output.
+        kernel : Kernel
+            Size, stride and dilation.
+        transposed : bool
+            If set, the target is finer than the source; otherwise it is coarser or the same.
+
+        Returns
+        -------
+        Tensor (target voxels, out)
+            Output features, in the order of `target`.
         """
+        raise NotImplementedError

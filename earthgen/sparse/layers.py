@@ -1,4 +1,7 @@
-"""Convolution and linear layers as torch modules. Norms and attention have theirs beside them."""
+"""Convolution and linear layers as torch modules.
+
+Those of norms and attention are in `earthgen.sparse.norm` and `earthgen.sparse.attention`.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,27 @@ from earthgen.sparse.tensor import SparseTensor
 
 
 class Convolution(nn.Module):
-    """A sparse convolution: submanifold for stride 1, else to the cells that hold voxels. See
-    `convolve`.
+    """A sparse convolution; see `earthgen.sparse.convolve`.
+
+    Parameters
+    ----------
+    channels, out : int
+        Numbers of input and output channels.
+    size, stride, dilation : int or sequence of int
+        Shape of the kernel, one number or one for each axis.
+    bias : bool
+        Add a bias.
+    reach : bool
+        With a stride, output every cell whose kernel touches a voxel.
+    backend : SparseBackend, optional
+        By default torch's.
 
     Attributes
     ----------
-    weight : (volume, in, out); bias : (out,) or None
+    weight : Parameter (volume, in, out)
+        One matrix for each offset.
+    bias : Parameter (out,) or None
+        Added to each output.
     """
 
     bias: nn.Parameter | None
@@ -55,15 +73,29 @@ class Convolution(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return _described(self.weight, self.kernel)
+        return _describe(self.weight, self.kernel)
 
 
 class TransposedConvolution(nn.Module):
-    """A sparse convolution from coarse to fine: to given sites, or to all that its kernel meets.
+    """A sparse convolution from coarse to fine; see `earthgen.sparse.convolve_transposed`.
+
+    Parameters
+    ----------
+    channels, out : int
+        Numbers of input and output channels.
+    size, stride, dilation : int or sequence of int
+        Shape of the kernel, one number or one for each axis.
+    bias : bool
+        Add a bias.
+    backend : SparseBackend, optional
+        By default torch's.
 
     Attributes
     ----------
-    weight : (volume, in, out); bias : (out,) or None
+    weight : Parameter (volume, in, out)
+        One matrix for each offset.
+    bias : Parameter (out,) or None
+        Added to each output.
     """
 
     bias: nn.Parameter | None
@@ -90,15 +122,25 @@ class TransposedConvolution(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return _described(self.weight, self.kernel)
+        return _describe(self.weight, self.kernel)
 
 
 class Linear(nn.Module):
     """The same linear map at every voxel: a convolution of size 1.
 
+    Parameters
+    ----------
+    channels, out : int
+        Numbers of input and output channels.
+    bias : bool
+        Add a bias.
+
     Attributes
     ----------
-    weight : (1, in, out); bias : (out,) or None
+    weight : Parameter (1, in, out)
+        The matrix.
+    bias : Parameter (out,) or None
+        Added to each output.
     """
 
     bias: nn.Parameter | None
@@ -112,7 +154,7 @@ class Linear(nn.Module):
 
 
 class Pointwise(nn.Module):
-    """A function of features alone, such as an activation, at every voxel."""
+    """A function of the features alone, such as an activation, at every voxel."""
 
     def __init__(self, function: nn.Module) -> None:
         super().__init__()
@@ -125,7 +167,7 @@ class Pointwise(nn.Module):
 def _parameters(
     volume: int, channels: int, out: int, bias: bool
 ) -> tuple[nn.Parameter, nn.Parameter | None]:
-    """Uniform in +-1 / sqrt(inputs of an output), as torch's own convolutions begin."""
+    """Initial values, uniform in +-1 / sqrt(inputs of an output) as in torch's convolutions."""
     bound = 1 / math.sqrt(volume * channels)
     weight = torch.empty(volume, channels, out).uniform_(-bound, bound)
     return nn.Parameter(weight), nn.Parameter(
@@ -133,5 +175,5 @@ def _parameters(
     ) if bias else None
 
 
-def _described(weight: Tensor, kernel: Kernel) -> str:
+def _describe(weight: Tensor, kernel: Kernel) -> str:
     return f"{weight.shape[1]} -> {weight.shape[2]}, size={kernel.size}, stride={kernel.stride}"

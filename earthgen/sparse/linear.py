@@ -12,10 +12,24 @@ from earthgen.sparse import products
 
 
 def linear(features: Tensor, layer: nn.Linear) -> Tensor:
-    """A linear layer on (n, in) features, multiplied in `product_dtype`; under autocast in its
-    dtype.
+    """Apply a linear layer to features; under `torch.autocast` in its dtype.
 
-    Raises SparseError where features and weight are of several dtypes.
+    Parameters
+    ----------
+    features : Tensor (n, in)
+        Input.
+    layer : nn.Linear
+        The layer. Products are computed in `earthgen.sparse.products.product_dtype`.
+
+    Returns
+    -------
+    Tensor (n, out)
+        Output.
+
+    Raises
+    ------
+    SparseError
+        If features and weight differ in dtype.
     """
     kind, dtype = features.device.type, features.dtype
     if torch.is_autocast_enabled(kind) and dtype != torch.float64:
@@ -27,21 +41,21 @@ def linear(features: Tensor, layer: nn.Linear) -> Tensor:
         )
     product = products.product_dtype(dtype, features.device)
     bias = None if layer.bias is None else layer.bias.to(dtype).to(product)
-    return multiplied(features.to(dtype).to(product), layer.weight.to(dtype).to(product), bias).to(
+    return multiply(features.to(dtype).to(product), layer.weight.to(dtype).to(product), bias).to(
         dtype
     )
 
 
-def multiplied(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(n, out) from (n, in), (out, in) and (out,), all of one dtype, whatever is autocast."""
+def multiply(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(n, out) from (n, in), (out, in) and (out,) of one dtype; ignores autocast."""
     with torch.autocast(features.device.type, enabled=False):
         if features.device.type == "cpu" and features.element_size() == 2 and features.ndim == 2:
-            return _ByRungs.apply(features, weight, bias)  # type: ignore[no-untyped-call]
+            return _PaddedLinear.apply(features, weight, bias)  # type: ignore[no-untyped-call]
         return nn.functional.linear(features, weight, bias)
 
 
-class _ByRungs(torch.autograd.Function):
-    """A linear map in shapes of which there are few, see `products.rung`."""
+class _PaddedLinear(torch.autograd.Function):
+    """A linear map with padded numbers of rows, see `products.padded_rows`."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -56,11 +70,11 @@ class _ByRungs(torch.autograd.Function):
         want_features, want_weight, want_bias = ctx.needs_input_grad
         with torch.autocast(gradient.device.type, enabled=False):
             gradient = gradient.contiguous()
-            found, total = products.linear_backward(
+            of_features, of_weight = products.linear_backward(
                 features, weight, gradient, want_features, want_weight
             )
             summed = products.sum_dtype(weight.dtype)
             bias = (
                 gradient.sum(0, dtype=summed).to(weight.dtype) if ctx.biased and want_bias else None
             )
-        return found, None if total is None else total.to(weight.dtype), bias
+        return of_features, None if of_weight is None else of_weight.to(weight.dtype), bias

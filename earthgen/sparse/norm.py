@@ -1,8 +1,8 @@
 """Normalisation of features: over the voxels of a sample and a group of channels, or over the
 channels of a voxel.
 
-Statistics are taken in float32 for half dtypes, else in the dtype of the features, and the result
-has that dtype again. Weights may be of another dtype: they are cast.
+Statistics are computed in float32 for half precision, otherwise in the dtype of the features. The
+result has the dtype of the features. Weights may have another dtype: they are cast.
 """
 
 from __future__ import annotations
@@ -24,65 +24,97 @@ def group_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> SparseTensor:
-    """Group normalisation (Wu & He 2018): mean 0 and variance 1 over the voxels of a sample and a
-    group of channels.
+    """Group normalisation (Wu & He 2018, "Group Normalization"): mean 0 and variance 1 over the
+    voxels of a sample and a group of channels.
 
-    weight, bias : (channels,), by default 1 and 0
+    Samples are independent of each other.
 
-    Samples do not see each other; one without voxels takes no part. Raises SparseError,
-    SparseError.
+    Parameters
+    ----------
+    x : SparseTensor (n, channels)
+        Input.
+    groups : int
+        Number of groups, a divisor of the channels.
+    weight, bias : Tensor (channels,), optional
+        By default 1 and 0.
+    eps : float
+        Added to the variance.
+
+    Raises
+    ------
+    SparseError
+        If the groups do not divide the channels, or shapes or devices do not match.
     """
     _check_groups(groups, x.channels)
     scale, offset = _cast(x, weight), _cast(x, bias)
     bounds = x.sites.bounds
     sizes = [last - first for first, last in pairwise(bounds)]
-    done = []
-    for rows in torch.split(
-        x.features, sizes
-    ):  # split and cat: the gradient is put together once, not once a sample
+    parts = []
+    # split and cat: the gradient is assembled once and not once for each sample.
+    for rows in torch.split(x.features, sizes):
         if not len(rows):
             continue
         grouped = rows.to(sum_dtype(rows.dtype)).reshape(len(rows), groups, -1)
         variance, mean = torch.var_mean(grouped, (0, 2), correction=0, keepdim=True)
-        found = ((grouped - mean) * (variance + eps).rsqrt()).flatten(1)
-        done.append(_scaled(found, scale, offset).to(rows.dtype))
-    if not done:  # of no voxels, and still the weights have a gradient
-        done = [_scaled(x.features, scale, offset).to(x.features.dtype)]
-    return x.with_features(torch.cat(done))
+        normalised = ((grouped - mean) * (variance + eps).rsqrt()).flatten(1)
+        parts.append(_scale(normalised, scale, offset).to(rows.dtype))
+    if not parts:  # without voxels the weights still need a gradient
+        parts = [_scale(x.features, scale, offset).to(x.features.dtype)]
+    return x.with_features(torch.cat(parts))
 
 
 def layer_norm(
     x: SparseTensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> SparseTensor:
-    """Layer normalisation (Ba et al. 2016): mean 0 and variance 1 over the channels of each voxel.
+    """Layer normalisation (Ba et al. 2016, "Layer Normalization"): mean 0 and variance 1 over the
+    channels of each voxel.
 
-    weight, bias : (channels,), by default 1 and 0
+    Parameters
+    ----------
+    x : SparseTensor (n, channels)
+        Input.
+    weight, bias : Tensor (channels,), optional
+        By default 1 and 0.
+    eps : float
+        Added to the variance.
 
-    Raises SparseError, SparseError.
+    Raises
+    ------
+    SparseError
+        If shapes or devices do not match.
     """
     scale, offset = _cast(x, weight), _cast(x, bias)
     features = x.features.to(sum_dtype(x.features.dtype))
-    found = nn.functional.layer_norm(features, (x.channels,), scale, offset, eps)
-    return x.with_features(found.to(x.features.dtype))
+    normalised = nn.functional.layer_norm(features, (x.channels,), scale, offset, eps)
+    return x.with_features(normalised.to(x.features.dtype))
 
 
 def rms_norm(x: SparseTensor, weight: Tensor | None = None, eps: float = 1e-6) -> SparseTensor:
-    """Root mean square normalisation (Zhang & Sennrich 2019): mean square 1 over the channels of
-    each voxel.
+    """Root mean square normalisation (Zhang & Sennrich 2019, "Root Mean Square Layer
+    Normalization"): mean square 1 over the channels of each voxel.
 
-    weight : (channels,), by default 1
+    Parameters
+    ----------
+    x : SparseTensor (n, channels)
+        Input.
+    weight : Tensor (channels,), optional
+        By default 1.
+    eps : float
+        Added to the mean square.
 
-    Raises SparseError, SparseError.
+    Raises
+    ------
+    SparseError
+        If shapes or devices do not match.
     """
     scale = _cast(x, weight)
     features = x.features.to(sum_dtype(x.features.dtype))
-    found = features * (features.square().mean(1, keepdim=True) + eps).rsqrt()
-    return x.with_features(_scaled(found, scale, None).to(x.features.dtype))
+    normalised = features * (features.square().mean(1, keepdim=True) + eps).rsqrt()
+    return x.with_features(_scale(normalised, scale, None).to(x.features.dtype))
 
 
 class GroupNorm(nn.Module):
-    """`group_norm` with weight and bias. Raises SparseError where the groups do not divide the
-    channels."""
+    """`group_norm` with weight and bias; SparseError if the groups do not divide the channels."""
 
     def __init__(self, groups: int, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -129,7 +161,7 @@ def _check_groups(groups: int, channels: int) -> None:
 
 
 def _cast(x: SparseTensor, weight: Tensor | None) -> Tensor | None:
-    """A weight or bias in the dtype of statistics."""
+    """A weight or bias in the dtype of the statistics."""
     if weight is None:
         return None
     if weight.shape != (x.channels,):
@@ -140,12 +172,12 @@ def _cast(x: SparseTensor, weight: Tensor | None) -> Tensor | None:
     if weight.device != x.features.device:
         raise SparseError(
             f"a norm's weight is on {weight.device}, features are on {x.features.device}",
-            "bring them to one device",
+            "move them to one device",
         )
     return weight.to(sum_dtype(x.features.dtype))
 
 
-def _scaled(features: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def _scale(features: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     if weight is not None:
         features = features * weight
     return features if bias is None else features + bias

@@ -1,11 +1,10 @@
-"""The arithmetic of a sparse convolution: gather neighbours, multiply by the weight, and nothing
-else.
+"""The arithmetic of a sparse convolution: gather neighbours, multiply by the weight.
 
-output[o] = sum over offsets k of input[table[o, k]] @ weight[k], where the table has a row there.
-Both directions of the gradient are the same kind of product over the map of the other direction. It
-is written twice: `plain_*` lays all neighbours side by side, zeros for those that are not there,
-and is for any device; `grouped_*` multiplies no zeros, which pays where products are slow against
-memory: on a CPU in float32 and float64.
+output[o] = sum over offsets k of input[table[o, k]] @ weight[k], over the entries of the table that
+are not -1. The gradients are such products too, over the map of the other direction. There are two
+implementations. `plain_*` puts all neighbours of a row side by side, zeros for absent ones, and
+runs on any device. `grouped_*` multiplies no zeros, which is faster where products are slow
+compared to memory: on a CPU in float32 and float64.
 """
 
 from __future__ import annotations
@@ -21,52 +20,53 @@ from earthgen.sparse.kernel_map import KernelMap
 
 
 def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype in which products of `dtype` are taken: that, or float32 on CPUs that have no
-    instructions for it.
+    """The dtype in which products of `dtype` are computed: float32 for half precision on CPUs
+    without instructions for it, otherwise `dtype`.
 
-    Without them bfloat16 and float16 take 70 times as long as float32 on the CPU.
+    On such CPUs bfloat16 and float16 take 70 times as long as float32.
     """
     if device.type != "cpu" or dtype not in (torch.bfloat16, torch.float16):
         return dtype
-    ask = "_is_mkldnn_bf16_supported" if dtype == torch.bfloat16 else "_is_mkldnn_fp16_supported"
-    known = getattr(torch.ops.mkldnn, ask, None)
-    return dtype if known is not None and known() else torch.float32
+    query = "_is_mkldnn_bf16_supported" if dtype == torch.bfloat16 else "_is_mkldnn_fp16_supported"
+    supported = getattr(torch.ops.mkldnn, query, None)
+    return dtype if supported is not None and supported() else torch.float32
 
 
 def sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of sums over several products."""
+    """The dtype of sums of products: float32 for half precision, otherwise `dtype`."""
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
-def rung(rows: int, dtype: torch.dtype, device: torch.device) -> int:
-    """How many rows a product of `rows` is to take, zeros after them: a count of which there are
-    few.
+LEAST_STEP = 32
+"""Smallest step between padded numbers of rows."""
 
-    On the CPU the product library compiles a kernel for each new shape in bfloat16 and float16,
-    some 0.5 ms each, and every scene has other numbers of voxels: most of a small network's time.
-    There counts are rounded up to four an octave, elsewhere they are what they are.
+
+def padded_rows(rows: int, dtype: torch.dtype, device: torch.device) -> int:
+    """Number of rows, with zeros appended, of a product of `rows` rows.
+
+    On the CPU the library compiles a kernel for each new shape in bfloat16 and float16, about
+    0.5 ms each, and every scene has another number of voxels. That is most of the time of a small
+    network. So there the numbers are rounded up to four values per octave; elsewhere they are not
+    changed.
     """
     if device.type != "cpu" or dtype.itemsize > 2 or not rows:
         return rows
-    step = max(1 << (rows - 1).bit_length() >> 3, LEAST_RUNG)
+    step = max(1 << (rows - 1).bit_length() >> 3, LEAST_STEP)
     return -(-rows // step) * step
 
 
-LEAST_RUNG = 32
-
-
 def _with_zero(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """(n, c) rows in a dtype, and one of zeros after them, for offsets that meet nothing."""
+    """(n + 1, c): rows in a dtype and a row of zeros, which absent neighbours refer to."""
     padded = rows.new_empty((len(rows) + 1, rows.shape[1]), dtype=dtype)
     padded[:-1] = rows
     padded[-1] = 0
     return padded
 
 
-def forward(features: Tensor, weight: Tensor, found: KernelMap) -> Tensor:
-    """(outputs, out) from (inputs, in) and (volume, in, out), by the quicker of the two ways."""
+def forward(features: Tensor, weight: Tensor, pairs: KernelMap) -> Tensor:
+    """(outputs, out) from (inputs, in) and (volume, in, out), by the faster implementation."""
     work = grouped_forward if _by_groups(features) else plain_forward
-    return work(features, weight, found)
+    return work(features, weight, pairs)
 
 
 def backward(
@@ -78,20 +78,18 @@ def backward(
     want_weight: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of the input, (inputs, in), and of the weight, (volume, in, out) in the dtype of
-    sums.
-
-    back : the map of the other direction
-    """
+    sums; `back` is the map of the other direction."""
     work = grouped_backward if _by_groups(features) else plain_backward
     return work(features, weight, gradient, back, want_features, want_weight)
 
 
 def _by_groups(features: Tensor) -> bool:
-    """Whether leaving zeros out pays: not on GPUs, and not in a CPU's own bfloat16 and float16.
+    """Whether omitting zeros is faster: not on GPUs, and not in bfloat16 and float16 on CPUs with
+    instructions for them.
 
-    Products in those take a quarter of the time, but each new shape of one some 0.5 ms for a kernel
-    to be compiled, and groups of each new scene have new shapes. (131 k voxels, 64 channels,
-    bfloat16: 40 ms, by groups 60, at first 150.)
+    Products in these take a quarter of the time, but the library compiles a kernel for each new
+    shape in about 0.5 ms, and the groups of each scene have new shapes. (131 k voxels, 64 channels,
+    bfloat16: 40 ms plain; 60 ms by groups, 150 ms the first time.)
     """
     return (
         features.device.type == "cpu"
@@ -100,41 +98,40 @@ def _by_groups(features: Tensor) -> bool:
 
 
 CHUNK = {"cpu": 2**22}
-"""Elements that `plain_*` gather at once: on the CPU so many that they are multiplied from its
-cache."""
+"""Elements that `plain_*` gather at once: on the CPU as many as its cache holds."""
 
 
-def _chunks(found: KernelMap, channels: int) -> list[tuple[int, int]]:
+def _chunks(pairs: KernelMap, channels: int) -> list[tuple[int, int]]:
     rows = max(
-        128, CHUNK.get(found.table.device.type, 2**24) // max(channels * found.table.shape[1], 1)
+        128, CHUNK.get(pairs.table.device.type, 2**24) // max(channels * pairs.table.shape[1], 1)
     )
-    return _ranges(len(found.table), 1 << rows.bit_length() - 1)  # a rung of its own
+    return _ranges(len(pairs.table), 1 << rows.bit_length() - 1)  # a padded number of rows
 
 
 def _ranges(count: int, step: int) -> list[tuple[int, int]]:
-    """[0, count) in ranges of `step`, the last one of what is left."""
+    """Divide [0, count) into ranges of `step`; the last one may be shorter."""
     return [(first, min(first + step, count)) for first in range(0, count, step)]
 
 
 def _side_by_side(
-    rows: Tensor, found: KernelMap, dtype: torch.dtype
+    rows: Tensor, pairs: KernelMap, dtype: torch.dtype
 ) -> Callable[[int, int], Tensor]:
-    """What gives the neighbours of output rows [first, last), side by side: (rung of last - first,
-    volume * channels).
+    """A function that gathers the neighbours of output rows [first, last), side by side: (padded
+    rows, volume * channels).
 
-    It writes to the same memory at each call.
+    It returns the same memory at each call.
     """
     padded, volume = (
         rows.new_empty((len(rows) + 1, rows.shape[1]), dtype=dtype),
-        found.table.shape[1],
+        pairs.table.shape[1],
     )
     padded[0], padded[1:] = 0, rows
-    most = max((last - first for first, last in _chunks(found, rows.shape[1])), default=0)
-    taken = padded.new_empty((rung(most, dtype, rows.device) * volume, rows.shape[1]))
+    most = max((last - first for first, last in _chunks(pairs, rows.shape[1])), default=0)
+    taken = padded.new_empty((padded_rows(most, dtype, rows.device) * volume, rows.shape[1]))
 
     def gather(first: int, last: int) -> Tensor:
-        numbers = (found.table[first:last] + 1).flatten()  # a hole is row 0
-        whole = taken[: rung(last - first, dtype, rows.device) * volume]
+        numbers = (pairs.table[first:last] + 1).flatten()  # absent neighbours are row 0
+        whole = taken[: padded_rows(last - first, dtype, rows.device) * volume]
         whole[len(numbers) :] = 0
         torch.index_select(padded, 0, numbers, out=whole[: len(numbers)])
         return whole.view(-1, volume * rows.shape[1])
@@ -142,12 +139,12 @@ def _side_by_side(
     return gather
 
 
-def plain_forward(features: Tensor, weight: Tensor, found: KernelMap) -> Tensor:
+def plain_forward(features: Tensor, weight: Tensor, pairs: KernelMap) -> Tensor:
     """(outputs, out) from (inputs, in) and (volume, in, out)."""
     dtype = product_dtype(features.dtype, features.device)
-    flat, gather = weight.to(dtype).flatten(0, 1), _side_by_side(features, found, dtype)
-    result = features.new_empty((len(found.table), weight.shape[2]))
-    for first, last in _chunks(found, features.shape[1]):
+    flat, gather = weight.to(dtype).flatten(0, 1), _side_by_side(features, pairs, dtype)
+    result = features.new_empty((len(pairs.table), weight.shape[2]))
+    for first, last in _chunks(pairs, features.shape[1]):
         result[first:last] = (gather(first, last) @ flat)[: last - first]
     return result
 
@@ -163,7 +160,7 @@ def plain_backward(
     """Gradients of the input, (inputs, in), and of the weight, (volume, in, out) in the dtype of
     sums.
 
-    Both come from one gather: of the output's gradient, by `back`, the map of the other direction.
+    Both need one gather of the output's gradient, by `back`, the map of the other direction.
     """
     dtype = product_dtype(gradient.dtype, gradient.device)
     volume, channels, out = weight.shape
@@ -180,55 +177,55 @@ def plain_backward(
         if result is not None:
             result[first:last] = (taken @ turned)[: last - first]
         if total is not None:
-            total += taken.T @ lengthened(features[first:last].to(dtype), len(taken))
+            total += taken.T @ pad_to(features[first:last].to(dtype), len(taken))
     return result, None if total is None else total.view(volume, out, channels).transpose(1, 2)
 
 
-def lengthened(rows: Tensor, count: int) -> Tensor:
-    """Rows with zeros after them, `count` in all; the rows themselves where they are as many."""
+def pad_to(rows: Tensor, count: int) -> Tensor:
+    """Append zeros to rows up to `count`; the same tensor if there are as many already."""
     return (
         rows if len(rows) == count else torch.nn.functional.pad(rows, (0, 0, 0, count - len(rows)))
     )
 
 
 PIECE = 2**12
-"""Rows of a linear map that are multiplied at once where counts go by rungs."""
+"""Rows of a linear map with padded numbers of rows that are multiplied at once."""
 
 
 def linear_forward(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(n, out) from (n, in), (out, in) and (out,), by rungs."""
-    found = features.new_empty((len(features), len(weight)))
+    """(n, out) from (n, in), (out, in) and (out,), with padded numbers of rows."""
+    result = features.new_empty((len(features), len(weight)))
     for first, last in _ranges(len(features), PIECE):
-        rows = lengthened(features[first:last], rung(last - first, features.dtype, features.device))
-        found[first:last] = torch.nn.functional.linear(rows, weight, bias)[: last - first]
-    return found
+        count = padded_rows(last - first, features.dtype, features.device)
+        rows = pad_to(features[first:last], count)
+        result[first:last] = torch.nn.functional.linear(rows, weight, bias)[: last - first]
+    return result
 
 
 def linear_backward(
     features: Tensor, weight: Tensor, gradient: Tensor, want_features: bool, want_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of (n, in) features and of the (out, in) weight, that in the dtype of sums, by
-    rungs."""
+    """Gradients of (n, in) features and of the (out, in) weight, the latter in the dtype of sums,
+    with padded numbers of rows."""
     result = torch.empty_like(features) if want_features else None
     total = torch.zeros_like(weight, dtype=sum_dtype(weight.dtype)) if want_weight else None
     for first, last in _ranges(len(features), PIECE):
-        count = rung(last - first, features.dtype, features.device)
-        rows = lengthened(gradient[first:last], count)
+        count = padded_rows(last - first, features.dtype, features.device)
+        rows = pad_to(gradient[first:last], count)
         if result is not None:
             result[first:last] = (rows @ weight)[: last - first]
         if total is not None:
-            total += rows.T @ lengthened(features[first:last], count)
+            total += rows.T @ pad_to(features[first:last], count)
     return result, total
 
 
 CACHE = 2**20
-"""Elements that are gathered for one product: they are to be in a core's cache when they are
-multiplied."""
+"""Elements that are gathered for one product; they should fit into a core's cache."""
 
 
-def _parts(found: KernelMap, channels: int) -> Iterator[tuple[NDArray, Tensor, Tensor]]:
+def _parts(pairs: KernelMap, channels: int) -> Iterator[tuple[NDArray, Tensor, Tensor]]:
     """Rows, offsets and neighbours of products of at most about CACHE elements."""
-    for group in groups(found):
+    for group in groups(pairs):
         width = len(group.offsets)
         step = max(CACHE // max(width * channels, 1), 128)
         for first in range(0, len(group.rows), step):
@@ -241,12 +238,11 @@ def _parts(found: KernelMap, channels: int) -> Iterator[tuple[NDArray, Tensor, T
 
 
 def _gatherer(rows: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """What gives rows by their numbers, (m,) to (m, channels) of a dtype, at most as many as a
-    product takes.
+    """A function that gathers rows by their numbers, (m,) to (m, channels) of a dtype, at most as
+    many as one product needs.
 
-    It writes to the same memory at each call. Rows are kept in their own dtype until they are
-    gathered, since a wider copy of all of them would be much of what a convolution in bfloat16
-    allocates.
+    It returns the same memory at each call. Rows are converted after they are gathered, because a
+    wider copy of all of them would be a large part of the memory of a convolution in bfloat16.
     """
     channels = rows.shape[1]
     size = (min(max(CACHE // max(channels, 1), 128 * SLICE), MOST * SLICE), channels)
@@ -254,25 +250,25 @@ def _gatherer(rows: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     wide = gathered if dtype == rows.dtype else rows.new_empty(size, dtype=dtype)
 
     def gather(numbers: Tensor) -> Tensor:
-        found = torch.index_select(rows, 0, numbers, out=gathered[: len(numbers)])
-        return found if wide is gathered else wide[: len(numbers)].copy_(found)
+        chosen = torch.index_select(rows, 0, numbers, out=gathered[: len(numbers)])
+        return chosen if wide is gathered else wide[: len(numbers)].copy_(chosen)
 
     return gather
 
 
-def grouped_forward(features: Tensor, weight: Tensor, found: KernelMap) -> Tensor:
-    """As `plain_forward`, by groups."""
+def grouped_forward(features: Tensor, weight: Tensor, pairs: KernelMap) -> Tensor:
+    """The result of `plain_forward`, by groups."""
     dtype = product_dtype(features.dtype, features.device)
     channels, out = features.shape[1], weight.shape[2]
     weights = weight.to(dtype)
     gather = _gatherer(_with_zero(features, features.dtype), dtype)
-    total = features.new_zeros((len(found.table), out), dtype=sum_dtype(features.dtype))
+    total = features.new_zeros((len(pairs.table), out), dtype=sum_dtype(features.dtype))
     product, summed = weights.new_empty((MOST, out)), total.numpy()
-    for rows, offsets, neighbours in _parts(found, channels):
-        made = product[: len(rows)]
-        torch.mm(gather(neighbours).view(len(rows), -1), weights[offsets].flatten(0, 1), out=made)
-        add_rows(summed, rows, made.to(total.dtype).numpy())
-    del gather, product  # before the result is made in another dtype
+    for rows, offsets, neighbours in _parts(pairs, channels):
+        part = product[: len(rows)]
+        torch.mm(gather(neighbours).view(len(rows), -1), weights[offsets].flatten(0, 1), out=part)
+        add_rows(summed, rows, part.to(total.dtype).numpy())
+    del gather, product  # frees memory before the result is converted
     return total.to(features.dtype)
 
 
@@ -287,7 +283,7 @@ def grouped_backward(
     """Gradients of the input, (inputs, in), and of the weight, (volume, in, out) in the dtype of
     sums.
 
-    Both come from one gather: of the output's gradient, by `back`, the map of the other direction.
+    Both need one gather of the output's gradient, by `back`, the map of the other direction.
     """
     dtype = product_dtype(gradient.dtype, gradient.device)
     gather = _gatherer(_with_zero(gradient, gradient.dtype), dtype)
@@ -304,9 +300,9 @@ def grouped_backward(
     for rows, offsets, neighbours in _parts(back, out):
         taken = gather(neighbours).view(len(rows), -1)
         if want_features:
-            made = product[: len(rows)]
-            torch.mm(taken, turned[offsets].flatten(0, 1), out=made)
-            add_rows(summed, rows, made.to(total.dtype).numpy())
+            part = product[: len(rows)]
+            torch.mm(taken, turned[offsets].flatten(0, 1), out=part)
+            add_rows(summed, rows, part.to(total.dtype).numpy())
         if ours is not None:
             added = (taken.T @ ours(torch.from_numpy(rows))).view(len(offsets), -1).to(total.dtype)
             add_rows(summed_weights, offsets.numpy(), added.numpy())

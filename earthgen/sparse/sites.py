@@ -1,10 +1,9 @@
 """Sites: which voxels of a batch are active, and where the batch lies.
 
 Coordinates are int32 rows (sample, x, y, z), x east, y north, z up, counted in strides from the
-origin of their sample, which is a voxel of the frame's lattice. So the voxel of lattice index
-`origin + coordinate * stride` begins a cell of `stride` voxels an edge. Rows are sorted and none is
-there twice: what is computed from sites does not depend on the order in which their voxels were
-given.
+origin of their sample, which is a voxel of the frame's lattice. So a cell has `stride` voxels along
+its edge and begins at the voxel with lattice index `origin + coordinate * stride`. Rows are sorted
+and unique, so results do not depend on the order in which voxels are given.
 """
 
 from __future__ import annotations
@@ -28,8 +27,7 @@ LOW, HIGH = -(2**31), 2**31 - 1
 
 
 def triple(value: int | Sequence[int], name: str, least: int = 1) -> Triple:
-    """One number for all axes, or three, as three; SparseError where it is neither or below
-    `least`."""
+    """Expand one number to all axes, or check three; SparseError if one is below `least`."""
     values = tuple(value) if isinstance(value, Sequence) else (value,) * 3
     if len(values) != 3 or any(not isinstance(one, int) or one < least for one in values):
         raise SparseError(
@@ -45,9 +43,12 @@ class Place:
 
     Attributes
     ----------
-    origins : for each sample the lattice index (x, y, z) of its voxel (0, 0, 0)
-    voxel_size : edge length of a voxel of stride 1, metres
-    crs : the CRS of the lattice, "" for samples that lie nowhere
+    origins : tuple of (int, int, int)
+        For each sample the lattice index (x, y, z) of its voxel (0, 0, 0).
+    voxel_size : float
+        Edge of a voxel of stride 1, metres.
+    crs : str
+        CRS of the lattice, "" for none.
     """
 
     origins: tuple[Triple, ...] = ((0, 0, 0),)
@@ -56,14 +57,19 @@ class Place:
 
     @classmethod
     def of(cls, *frames: Frame) -> Place:
-        """A sample for each frame, whose voxel (0, 0, 0) is the frame's south-west-bottom corner.
+        """Place one sample at each frame: its voxel (0, 0, 0) is the frame's lowest south-west
+        voxel.
 
-        Raises SparseError for frames of several CRSs or voxel sizes.
+        Raises
+        ------
+        SparseError
+            If the frames differ in CRS or voxel size.
         """
         kinds = {(frame.crs, frame.voxel_size) for frame in frames}
         if len(kinds) != 1:
             raise SparseError(
-                f"samples of a batch lie on several lattices: {sorted(kinds)}", "batch those of one"
+                f"samples of a batch lie on several lattices: {sorted(kinds)}",
+                "make one batch for each lattice",
             )
         first = frames[0]
         return cls(
@@ -73,24 +79,29 @@ class Place:
         )
 
     def check_same(self, other: Place) -> None:
-        """Raise SparseError where two batches do not lie in the same place."""
+        """Raise SparseError if two batches do not lie in the same place."""
         if self != other:
             raise SparseError(
                 f"sparse tensors lie in different places: {self} and {other}",
-                "crop or batch them alike first",
+                "crop or batch them in the same way first",
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Sites:
-    """Active voxels. Make them with `make_sites`, which checks and sorts; the same object means the
-    same voxels.
+    """Active voxels. `make_sites` checks and sorts them.
+
+    Results that depend on the sites alone, such as kernel maps, are stored with the object, so
+    tensors with the same voxels should share it.
 
     Attributes
     ----------
-    coordinates : (n, 4) int32, rows (sample, x, y, z), sorted, none twice
-    stride : edge lengths of a cell in voxels, by axis
-    place : where the samples lie; its number of origins is the batch size
+    coordinates : Tensor (n, 4) int32
+        Rows (sample, x, y, z), sorted and unique.
+    stride : tuple of int
+        Edge of a cell in voxels, on each axis.
+    place : Place
+        Where the samples lie; its number of origins is the batch size.
     """
 
     coordinates: Tensor
@@ -102,35 +113,34 @@ class Sites:
         return self.coordinates.shape[0]
 
     def __reduce__(self) -> tuple[type[Sites], tuple[Tensor, Triple, Place]]:
-        return Sites, (
-            self.coordinates,
-            self.stride,
-            self.place,
-        )  # copies begin with nothing cached
+        return Sites, (self.coordinates, self.stride, self.place)  # without the cache
 
     @property
     def batch_size(self) -> int:
+        """Number of samples."""
         return len(self.place.origins)
 
     @property
     def device(self) -> torch.device:
+        """Device of the coordinates."""
         return self.coordinates.device
 
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` gives, made once for these sites: kernel maps, windows, coarser sites."""
+        """Return the result of `make`, which is computed once for these sites and key."""
         if key not in self._cache:
             self._cache[key] = make()
         return self._cache[key]
 
     def to(self, device: torch.device | str) -> Sites:
-        """The sites on another device, with nothing cached; these where they are there already."""
+        """The sites on another device, with an empty cache; the same object on the same device."""
         if torch.device(device) == self.device:
             return self
         return Sites(self.coordinates.to(device), self.stride, self.place)
 
     @property
     def box(self) -> tuple[list[int], list[int]]:
-        """The lowest and the highest coordinates, by column; of no sites, zeros and minus ones."""
+        """The lowest and the highest coordinates of each column; without sites, zeros and minus
+        ones."""
 
         def make() -> tuple[list[int], list[int]]:
             if not len(self):
@@ -142,33 +152,41 @@ class Sites:
 
     @property
     def keys(self) -> Tensor:
-        """(n,) int64: the rows as numbers of their place in the box, rising.
-
-        Raises SparseError where the box has more than 2^62 cells.
-        """
+        """(n,) int64 ascending numbers of the voxels in the box; SparseError if the box has more
+        than 2^62 cells."""
         return self.cached("keys", lambda: _keys(self.coordinates, *self.box))
 
     def rows(self, coordinates: Tensor) -> Tensor:
-        """Which row a voxel has: (m, 4) coordinates of any integer dtype to (m,) int64, -1 where
-        it is not active."""
+        """Find the rows of voxels.
+
+        Parameters
+        ----------
+        coordinates : Tensor (m, 4)
+            Of any integer dtype.
+
+        Returns
+        -------
+        Tensor (m,) int64
+            Row numbers, -1 where the voxel is not active.
+        """
         if coordinates.device != self.device:
             raise SparseError(
                 f"coordinates are on {coordinates.device}, sites on {self.device}",
-                "bring them to one",
+                "move them to one device",
             )
         if not len(self):
             return torch.full((len(coordinates),), -1, dtype=torch.int64, device=coordinates.device)
         low, high = (torch.tensor(bound, device=coordinates.device) for bound in self.box)
         inside = ((coordinates >= low) & (coordinates <= high)).all(1)
-        # What lies outside is looked up as the first row, so that its key cannot be taken for
-        # another's.
+        # Voxels outside are replaced by the first row, so that their keys match no other voxel.
         keys = _keys(torch.where(inside[:, None], coordinates, self.coordinates[:1]), *self.box)
-        found = torch.searchsorted(self.keys, keys).clamp_(max=len(self) - 1)
-        return torch.where(inside & (self.keys[found] == keys), found, -1)
+        rows = torch.searchsorted(self.keys, keys).clamp_(max=len(self) - 1)
+        return torch.where(inside & (self.keys[rows] == keys), rows, -1)
 
     @property
     def bounds(self) -> list[int]:
-        """Where each sample's rows begin, and the last ones end: batch size + 1 row numbers."""
+        """Row number at which each sample begins, and the number of rows: batch size + 1
+        numbers."""
 
         def make() -> list[int]:
             samples = torch.arange(self.batch_size + 1, dtype=torch.int32, device=self.device)
@@ -177,7 +195,7 @@ class Sites:
         return self.cached("bounds", make)
 
     def lattice(self) -> Tensor:
-        """(n, 3) int64: lattice indices of the first voxels of the cells."""
+        """(n, 3) int64 lattice indices of the first voxel of each cell."""
         origins = torch.tensor(self.place.origins, dtype=torch.int64, device=self.device).reshape(
             -1, 3
         )
@@ -185,55 +203,71 @@ class Sites:
         return origins[self.coordinates[:, 0].long()] + self.coordinates[:, 1:].long() * stride
 
     def centres(self) -> Tensor:
-        """(n, 3) float64: centres of the cells, metres; x and y in the CRS, z above the ground."""
+        """(n, 3) float64 centres of the cells, metres; x and y in the CRS, z above the ground."""
         half = torch.tensor(self.stride, dtype=torch.float64, device=self.device) / 2
         return (self.lattice().double() + half) * self.place.voxel_size
 
     def check_same(self, other: Sites) -> None:
-        """Raise SparseError where these are other voxels, or lie elsewhere."""
+        """Raise SparseError if the voxels or their place differ."""
         if self is other:
             return
         self.place.check_same(other.place)
         if self.stride != other.stride:
             raise SparseError(
                 f"sparse tensors have strides {self.stride} and {other.stride}",
-                "bring them to one stride first",
+                "resample one of them first",
             )
         if len(self) != len(other) or not torch.equal(self.coordinates, other.coordinates):
             raise SparseError(
-                f"sparse tensors have other voxels ({len(self):,} and {len(other):,})",
+                f"sparse tensors have different voxels ({len(self):,} and {len(other):,})",
                 "use `union`, or prune both to the same sites",
             )
 
     def select(self, keep: Tensor) -> Sites:
-        """The sites where `keep`, (n,) bool, holds."""
+        """The sites where `keep`, (n,) bool, is true."""
         return Sites(self.coordinates[keep], self.stride, self.place)
 
     def parents(self, factor: int | Sequence[int] = 2) -> Sites:
-        """The cells of `factor` times the stride that hold sites. The same call gives the same
+        """The cells of `factor` times the stride that contain sites. Equal calls return the same
         object.
 
-        Raises SparseError where an origin is no multiple of the new stride: the coarser cells would
-        then depend on where a crop begins.
+        Raises
+        ------
+        SparseError
+            If an origin is not a multiple of the new stride: the coarser cells would then depend on
+            where a crop begins.
         """
         by = triple(factor, "factor")
 
         def make() -> Sites:
             stride = tuple(a * b for a, b in zip(self.stride, by, strict=True))
             coordinates = torch.cat(
-                [self.coordinates[:, :1], coarsened(self.coordinates[:, 1:], by)], 1
+                [self.coordinates[:, :1], coarsen_coordinates(self.coordinates[:, 1:], by)], 1
             )
-            return distinct(coordinates, _strided(self.place, stride), self.place)
+            return distinct_sites(coordinates, _strided(self.place, stride), self.place)
 
         return self.cached(("parents", by), make)
 
     def children(self, factor: int | Sequence[int] = 2) -> tuple[Sites, Tensor]:
-        """All cells of the stride divided by `factor`, and (children,) int64: which one each is.
+        """Divide every cell into its children.
 
-        The number is `parent row * children of one + (i * factor_y + j) * factor_z + k`, so it
-        indexes rows of a (n * children of one, channels) tensor.
+        Parameters
+        ----------
+        factor : int or sequence of int
+            Divisor of the stride, one number or one for each axis.
 
-        Raises SparseError where the stride is not divisible; SparseError where int32 would wrap.
+        Returns
+        -------
+        Sites
+            All n * c children, c = the product of the factors.
+        Tensor (n * c,) int64
+            Their numbers, `parent row * c + (i * factor_y + j) * factor_z + k`, which index the
+            rows of a (n * c, channels) tensor.
+
+        Raises
+        ------
+        SparseError
+            If the stride is not divisible, or coordinates do not fit int32.
         """
         by = triple(factor, "factor")
         if any(a % b for a, b in zip(self.stride, by, strict=True)):
@@ -260,22 +294,30 @@ class Sites:
 def make_sites(
     coordinates: Tensor, *, stride: int | Sequence[int] = 1, place: Place | None = None
 ) -> tuple[Sites, Tensor]:
-    """Sites of voxels in any order, and (n,) int64: the given row for each of theirs.
+    """Check and sort voxels.
 
-    coordinates : (n, 4) of an integer dtype, rows (sample, x, y, z)
-    stride : of the coordinates, in voxels
-    place : where the samples lie; by default at the origin of a lattice of no CRS
+    Parameters
+    ----------
+    coordinates : Tensor (n, 4)
+        Rows (sample, x, y, z) of an integer dtype, in any order.
+    stride : int or sequence of int
+        Edge of a cell in voxels, one number or one for each axis.
+    place : Place, optional
+        Where the samples lie; by default at the origin of a lattice without CRS.
+
+    Returns
+    -------
+    Sites
+        The voxels.
+    Tensor (n,) int64
+        For each row of the sites its row in `coordinates`.
 
     Raises
     ------
-    SparseError, SparseError
-        for anything but (n, 4) integers, or a sample that the place does not have
     SparseError
-        where a voxel is named twice
-    SparseError
-        where coordinates do not fit int32, or the box around them has more than 2^62 cells
-    SparseError
-        where an origin is no multiple of the stride
+        If the coordinates are not (n, 4) integers within int32, a voxel occurs twice, the place
+        does not have a sample, an origin is not a multiple of the stride, or the box around the
+        voxels has more than 2^62 cells.
     """
     check_coordinates(coordinates)
     if place is None:
@@ -285,7 +327,7 @@ def make_sites(
         low, high = (int(value) for value in torch.aminmax(coordinates[:, 0]))
         if low < 0 or high >= len(place.origins):
             raise SparseError(
-                f"samples {low} to {high} are named, the batch has {len(place.origins)}",
+                f"samples {low} to {high} are given, the batch has {len(place.origins)}",
                 "number the samples from 0, and give an origin for each",
             )
     keys = _keys(coordinates, *_box(coordinates))
@@ -298,15 +340,15 @@ def make_sites(
         if len(same):
             first = tuple(coordinates[order[same[0, 0]]].tolist())
             raise SparseError(
-                f"{len(same):,} of {len(keys):,} voxels are named twice, first {first}",
-                "merge them first, for instance with `merged`",
+                f"{len(same):,} of {len(keys):,} voxels occur twice, the first is {first}",
+                "merge them first, for instance with `merge_duplicates`",
             )
     steps = triple(stride, "stride")
     return Sites(coordinates[order].int().contiguous(), _strided(place, steps), place), order
 
 
-def distinct(coordinates: Tensor, stride: Triple, place: Place) -> Sites:
-    """Sites of voxels that may be named many times; `coordinates` (n, 4) of an integer dtype,
+def distinct_sites(coordinates: Tensor, stride: Triple, place: Place) -> Sites:
+    """Sites of voxels that may occur several times; `coordinates` (n, 4) of an integer dtype,
     within int32."""
     if not len(coordinates):
         return Sites(coordinates.reshape(0, 4).int(), stride, place)
@@ -319,27 +361,29 @@ def distinct(coordinates: Tensor, stride: Triple, place: Place) -> Sites:
     return Sites(torch.stack(columns[::-1], 1).int(), stride, place)
 
 
-def coarsened(xyz: Tensor, by: Triple) -> Tensor:
-    """Integer coordinates divided and rounded down, for negative ones too."""
+def coarsen_coordinates(xyz: Tensor, by: Triple) -> Tensor:
+    """Divide integer coordinates and round down, also negative ones."""
     return xyz.div(torch.tensor(by, dtype=xyz.dtype, device=xyz.device), rounding_mode="floor")
 
 
-def joined(sites: Iterable[Sites]) -> Sites:
-    """The voxels of any of several sites, which must lie in one place and have one stride."""
+def union_sites(sites: Iterable[Sites]) -> Sites:
+    """The union of sites of one place and one stride."""
     several = list(sites)
     first = several[0]
     for other in several[1:]:
         first.place.check_same(other.place)
         if first.stride != other.stride:
             raise SparseError(
-                f"sites have strides {first.stride} and {other.stride}", "bring them to one first"
+                f"sites have strides {first.stride} and {other.stride}",
+                "resample one of them first",
             )
-    return distinct(torch.cat([one.coordinates for one in several]), first.stride, first.place)
+    return distinct_sites(
+        torch.cat([one.coordinates for one in several]), first.stride, first.place
+    )
 
 
 def check_coordinates(coordinates: Tensor) -> None:
-    """Raise SparseError, SparseError or SparseError where these are not (n, 4) integers within
-    int32."""
+    """Raise SparseError if coordinates are not (n, 4) integers within int32."""
     if coordinates.dtype not in (torch.int8, torch.int16, torch.int32, torch.int64):
         raise SparseError(f"coordinates are {coordinates.dtype}", "give int32 voxel indices")
     if coordinates.ndim != 2 or coordinates.shape[1] != 4:
@@ -351,13 +395,13 @@ def check_coordinates(coordinates: Tensor) -> None:
 
 
 def check_range(coordinates: Tensor) -> None:
-    """Raise SparseError where integer coordinates do not fit int32."""
+    """Raise SparseError if integer coordinates do not fit int32."""
     if coordinates.dtype == torch.int64 and coordinates.numel():
         low, high = (int(value) for value in torch.aminmax(coordinates))
         if low < LOW or high > HIGH:
             raise SparseError(
                 f"coordinates from {low:,} to {high:,} do not fit 32 bits",
-                "count them from an origin that is nearer",
+                "count them from a nearer origin",
             )
 
 
@@ -365,7 +409,8 @@ def _strided(place: Place, stride: Sequence[int]) -> Triple:
     for origin in place.origins:
         if any(a % b for a, b in zip(origin, stride, strict=True)):
             raise SparseError(
-                f"origin {origin} is no multiple of stride {tuple(stride)}: cells would depend on where a crop begins",
+                f"origin {origin} is not a multiple of stride {tuple(stride)}: cells would depend "
+                "on where a crop begins",
                 "begin crops at multiples of the coarsest stride",
             )
     return stride[0], stride[1], stride[2]
@@ -379,14 +424,14 @@ def _box(coordinates: Tensor) -> tuple[list[int], list[int]]:
 
 
 def _keys(coordinates: Tensor, low: list[int], high: list[int]) -> Tensor:
-    """(n,) int64: row-major numbers of coordinates in the box [low, high]."""
+    """(n,) int64 row-major numbers of coordinates in the box [low, high]."""
     cells = 1
     for a, b in zip(low, high, strict=True):
         cells *= max(b - a + 1, 1)
     if cells > 2**62:
         size = " x ".join(f"{b - a + 1:,}" for a, b in zip(low, high, strict=True))
         raise SparseError(
-            f"voxels lie in a box of {size} cells (samples, x, y, z), more than 64-bit keys can number",
+            f"voxels lie in a box of {size} cells (samples, x, y, z), too many for 64-bit keys",
             "crop, or count from an origin in each sample",
         )
     keys = coordinates[:, 0].long() - low[0]

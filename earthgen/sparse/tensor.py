@@ -1,4 +1,4 @@
-"""A sparse tensor: features of active voxels, and where these are."""
+"""Sparse tensors: features of active voxels."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from earthgen.sparse.sites import (
     Sites,
     Triple,
     check_coordinates,
-    distinct,
-    joined,
+    distinct_sites,
     make_sites,
+    union_sites,
 )
 
 
 @dataclass(frozen=True, eq=False)
 class SparseTensor:
-    """Features of sites. Make it with `sparse_tensor`; operations give new ones, and share sites
-    that stay the same.
+    """Features of active voxels. `sparse_tensor` creates one from voxels in any order.
+
+    Operations return new tensors, which share the sites if these do not change.
 
     Attributes
     ----------
-    sites : the active voxels, n
-    features : (n, channels), floating
+    sites : Sites
+        n active voxels.
+    features : Tensor (n, channels)
+        Of a floating dtype.
     """
 
     sites: Sites
@@ -38,13 +41,14 @@ class SparseTensor:
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or len(self.features) != len(self.sites):
             raise SparseError(
-                f"features have shape {tuple(self.features.shape)}, there are {len(self.sites):,} voxels",
+                f"features have shape {tuple(self.features.shape)}, there are "
+                f"{len(self.sites):,} voxels",
                 f"give ({len(self.sites)}, channels)",
             )
         if self.features.device != self.sites.device:
             raise SparseError(
                 f"features are on {self.features.device}, coordinates on {self.sites.device}",
-                "bring them to one",
+                "move them to one device",
             )
 
     def __len__(self) -> int:
@@ -52,38 +56,42 @@ class SparseTensor:
 
     @property
     def coordinates(self) -> Tensor:
-        """(n, 4) int32: (sample, x, y, z) in strides."""
+        """(n, 4) int32 rows (sample, x, y, z), in strides."""
         return self.sites.coordinates
 
     @property
     def stride(self) -> Triple:
+        """Edge of a cell in voxels, on each axis."""
         return self.sites.stride
 
     @property
     def place(self) -> Place:
+        """Where the samples lie."""
         return self.sites.place
 
     @property
     def channels(self) -> int:
+        """Number of channels."""
         return self.features.shape[1]
 
     @property
     def batch_size(self) -> int:
+        """Number of samples."""
         return self.sites.batch_size
 
     def with_features(self, features: Tensor) -> SparseTensor:
-        """Other features at the same sites."""
+        """The same sites with other features, (n, channels)."""
         return SparseTensor(self.sites, features)
 
     def to(self, target: torch.device | str | torch.dtype) -> SparseTensor:
-        """This on a device, or with features of a dtype."""
+        """Convert to a device, or convert the features to a dtype."""
         if isinstance(target, torch.dtype):
             return self.with_features(self.features.to(target))
         return SparseTensor(self.sites.to(target), self.features.to(target))
 
     def __add__(self, other: SparseTensor) -> SparseTensor:
-        """The sum at the same sites; SparseError where they are others, see `union`."""
-        _same_channels(self, other)  # and devices, before coordinates are compared
+        """The sum at the same sites; SparseError if the sites differ, see `union`."""
+        _same_channels(self, other)  # checks devices before coordinates are compared
         self.sites.check_same(other.sites)
         return self.with_features(self.features + other.features)
 
@@ -100,15 +108,15 @@ class SparseTensor:
         return parts
 
     def crop(self, low: Sequence[int], high: Sequence[int]) -> SparseTensor:
-        """The voxels of a box in every sample, [low, high) in coordinates (x, y, z). The origin
-        stays."""
+        """The voxels of the box [low, high) in every sample, in coordinates (x, y, z). The origin
+        does not change."""
         xyz = self.coordinates[:, 1:]
         _check_corners(low, high)
         bounds = torch.tensor([list(low), list(high)], device=xyz.device)
         return self.prune(((xyz >= bounds[0]) & (xyz < bounds[1])).all(1))
 
     def prune(self, keep: Tensor) -> SparseTensor:
-        """The voxels where `keep`, (n,) bool, holds."""
+        """The voxels where `keep`, (n,) bool, is true."""
         if keep.dtype != torch.bool or keep.shape != (len(self),):
             raise SparseError(
                 f"the mask to prune by is {keep.dtype} {tuple(keep.shape)}",
@@ -117,22 +125,40 @@ class SparseTensor:
         return SparseTensor(self.sites.select(keep), self.features[keep])
 
     def at(self, sites: Sites) -> SparseTensor:
-        """These features at other sites of the same place and stride; 0 where there was no
-        voxel."""
+        """These features at other sites of the same place and stride; 0 where there is no voxel."""
         if sites is self.sites:
             return self
         self.place.check_same(sites.place)
         if self.stride != sites.stride:
             raise SparseError(
-                f"strides differ: {self.stride} and {sites.stride}", "bring them to one first"
+                f"strides differ: {self.stride} and {sites.stride}", "resample one of them first"
             )
-        return SparseTensor(sites, taken(self.features, self.sites.rows(sites.coordinates)))
+        return SparseTensor(sites, take_rows(self.features, self.sites.rows(sites.coordinates)))
 
     def dense(
         self, low: Sequence[int] | None = None, high: Sequence[int] | None = None, fill: float = 0.0
     ) -> Tensor:
-        """(batch, channels, x, y, z): the box [low, high) of coordinates, by default that around
-        all voxels."""
+        """Convert the box [low, high) of coordinates to a dense tensor.
+
+        Parameters
+        ----------
+        low, high : sequence of int, optional
+            Corners (x, y, z); by default those of the box around all voxels.
+        fill : float
+            Value where there is no voxel.
+
+        Returns
+        -------
+        Tensor (batch, channels, x, y, z)
+            The box in every sample.
+
+        Raises
+        ------
+        SparseError
+            If the box ends before it begins.
+        OutOfMemoryError
+            If there is too little free memory.
+        """
         box = self.sites.box
         low = box[0][1:] if low is None else list(low)
         high = [value + 1 for value in box[1][1:]] if high is None else list(high)
@@ -158,8 +184,8 @@ class SparseTensor:
         return dense.index_put((sample, x, y, z), part.features).permute(0, 4, 1, 2, 3)
 
 
-def taken(rows: Tensor, number: Tensor) -> Tensor:
-    """(m, c): rows of (n, c) by (m,) numbers; 0 where the number is negative."""
+def take_rows(rows: Tensor, number: Tensor) -> Tensor:
+    """(m, c): select rows of (n, c) by (m,) numbers; 0 where the number is negative."""
     if not len(rows):
         return rows.new_zeros((len(number), rows.shape[1]))
     return rows.index_select(0, number.clamp(min=0)).masked_fill_((number < 0)[:, None], 0)
@@ -172,14 +198,23 @@ def sparse_tensor(
     stride: int | Sequence[int] = 1,
     place: Place | None = None,
 ) -> SparseTensor:
-    """A sparse tensor of voxels in any order.
+    """Create a sparse tensor of voxels in any order.
 
-    coordinates : (n, 4) of an integer dtype, rows (sample, x, y, z), in strides from the origin of
-        the sample
-    features : (n, channels)
-    stride, place : see `earthgen.sparse.sites`
+    Parameters
+    ----------
+    coordinates : Tensor (n, 4)
+        Rows (sample, x, y, z) of an integer dtype, in strides from the origin of the sample.
+    features : Tensor (n, channels)
+        Of a floating dtype.
+    stride : int or sequence of int
+        Edge of a cell in voxels, one number or one for each axis.
+    place : Place, optional
+        Where the samples lie; by default at the origin of a lattice without CRS.
 
-    Raises SparseError, SparseError, SparseError, SparseError, SparseError, SparseError.
+    Raises
+    ------
+    SparseError
+        If shapes or devices do not match, or as in `make_sites`.
     """
     _check_rows(coordinates, features)
     sites, order = make_sites(coordinates, stride=stride, place=place)
@@ -194,30 +229,45 @@ def from_dense(
     place: Place | None = None,
     stride: int | Sequence[int] = 1,
 ) -> SparseTensor:
-    """The active voxels of a dense tensor.
+    """Create a sparse tensor of the active voxels of a dense tensor.
 
-    dense : (batch, channels, x, y, z); active : (batch, x, y, z) bool; low : coordinates of its
-        first voxel
+    Parameters
+    ----------
+    dense : Tensor (batch, channels, x, y, z)
+        Features.
+    active : Tensor (batch, x, y, z) bool
+        Which voxels are active.
+    low : sequence of int
+        Coordinates (x, y, z) of the first voxel.
+    place : Place, optional
+        Where the samples lie; by default at the origin of a lattice without CRS.
+    stride : int or sequence of int
+        Edge of a cell in voxels.
+
+    Raises
+    ------
+    SparseError
+        If the shapes do not match.
     """
     if dense.ndim != 5 or active.shape != (dense.shape[0], *dense.shape[2:]):
         raise SparseError(
-            f"dense tensor {tuple(dense.shape)} and mask {tuple(active.shape)} do not fit",
+            f"dense tensor {tuple(dense.shape)} and mask {tuple(active.shape)} do not match",
             "give (batch, channels, x, y, z) and (batch, x, y, z)",
         )
     _check_corners(low)
-    found = torch.nonzero(active)
-    features = dense.permute(0, 2, 3, 4, 1)[tuple(found.unbind(1))]
-    coordinates = found + torch.tensor([0, *low], device=found.device)
+    index = torch.nonzero(active)
+    features = dense.permute(0, 2, 3, 4, 1)[tuple(index.unbind(1))]
+    coordinates = index + torch.tensor([0, *low], device=index.device)
     return sparse_tensor(
         coordinates, features, stride=stride, place=place or Place(((0, 0, 0),) * dense.shape[0])
     )
 
 
 def batch(tensors: Sequence[SparseTensor]) -> SparseTensor:
-    """One batch of the samples of several; their CRS, voxel size, stride and channels must
-    agree."""
+    """Join the samples of several tensors to one batch; CRS, voxel size, stride and channels have
+    to be the same, otherwise SparseError."""
     if not tensors:
-        raise SparseError("a batch of no sparse tensors", "give one or more")
+        raise SparseError("a batch needs at least one sparse tensor", "give one or more")
     first = tensors[0]
     coordinates, number = [], 0
     for one in tensors:
@@ -227,9 +277,10 @@ def batch(tensors: Sequence[SparseTensor]) -> SparseTensor:
             first.stride,
         ):
             raise SparseError(
-                f"samples lie on lattices of {first.place.crs!r}, {first.place.voxel_size} m, stride {first.stride} "
-                f"and {one.place.crs!r}, {one.place.voxel_size} m, stride {one.stride}",
-                "batch those of one lattice",
+                f"samples lie on lattices of {first.place.crs!r}, {first.place.voxel_size} m, "
+                f"stride {first.stride} and {one.place.crs!r}, {one.place.voxel_size} m, "
+                f"stride {one.stride}",
+                "make one batch for each lattice",
             )
         _same_channels(first, one)
         shifted = one.coordinates.clone()
@@ -243,15 +294,15 @@ def batch(tensors: Sequence[SparseTensor]) -> SparseTensor:
 
 
 def union(a: SparseTensor, b: SparseTensor) -> SparseTensor:
-    """The voxels of both; where both have one, the sum of the features."""
+    """The voxels of both tensors, with the sum of the features where both have one."""
     _same_channels(a, b)
     if a.sites is b.sites:
         return a + b
-    sites = joined([a.sites, b.sites])
+    sites = union_sites([a.sites, b.sites])
     return a.at(sites) + b.at(sites)
 
 
-def merged(
+def merge_duplicates(
     coordinates: Tensor,
     features: Tensor,
     *,
@@ -259,31 +310,44 @@ def merged(
     stride: int | Sequence[int] = 1,
     place: Place | None = None,
 ) -> SparseTensor:
-    """A sparse tensor of rows that may name a voxel several times, such as points.
+    """Create a sparse tensor of rows that may contain a voxel several times, such as points.
 
-    how : "mean" or "sum" of a voxel's rows, or "refuse"
+    Sums run in the order of the rows, so that results are reproducible, and in float32 for half
+    precision.
 
-    The sum runs in the order of the rows, so that the bits stay, and in float32 for bfloat16 and
-    float16.
+    Parameters
+    ----------
+    coordinates : Tensor (n, 4)
+        Rows (sample, x, y, z) of an integer dtype.
+    features : Tensor (n, channels)
+        Of a floating dtype.
+    how : str
+        "mean" or "sum" of the rows of a voxel, or "refuse".
+    stride : int or sequence of int
+        Edge of a cell in voxels.
+    place : Place, optional
+        Where the samples lie; by default at the origin of a lattice without CRS.
 
-    Raises the errors of `sparse_tensor`; SparseError also for another `how`.
+    Raises
+    ------
+    SparseError
+        If `how` is unknown, or as in `sparse_tensor`.
     """
     if how == "refuse":
         return sparse_tensor(coordinates, features, stride=stride, place=place)
     if how not in ("mean", "sum"):
-        raise SparseError(f"how={how!r} is no way to merge voxels", "give mean, sum or refuse")
+        raise SparseError(f"unknown merging how={how!r}", "give mean, sum or refuse")
     _check_rows(coordinates, features)
     check_coordinates(coordinates)
     samples = int(coordinates[:, 0].max()) + 1 if len(coordinates) else 1
     where = place or Place(((0, 0, 0),) * samples)
-    once = distinct(coordinates, (1, 1, 1), where)
+    once = distinct_sites(coordinates, (1, 1, 1), where)
     sites, _ = make_sites(once.coordinates, stride=stride, place=where)
     if not len(sites):
         return SparseTensor(sites, features)
     rows = sites.rows(coordinates)
-    order = torch.argsort(
-        rows, stable=True
-    )  # a voxel's rows in their order: index_add has none on CUDA
+    # The rows of a voxel in their order: index_add has no fixed order on CUDA.
+    order = torch.argsort(rows, stable=True)
     count = torch.bincount(rows, minlength=len(sites))
     wide = features[order].to(torch.promote_types(features.dtype, torch.float32))
     return SparseTensor(sites, torch.segment_reduce(wide, how, lengths=count).to(features.dtype))
@@ -293,7 +357,7 @@ def _check_rows(coordinates: Tensor, features: Tensor) -> None:
     if coordinates.device != features.device:
         raise SparseError(
             f"features are on {features.device}, coordinates on {coordinates.device}",
-            "bring them to one device",
+            "move them to one device",
         )
     if coordinates.ndim != 2 or features.ndim != 2 or len(features) != len(coordinates):
         raise SparseError(
@@ -306,7 +370,7 @@ def _check_corners(*corners: Sequence[int]) -> None:
     for corner in corners:
         if len(corner) != 3:
             raise SparseError(
-                f"corner {tuple(corner)} of a box is not of three axes", "give (x, y, z)"
+                f"corner {tuple(corner)} of a box does not have three axes", "give (x, y, z)"
             )
 
 
@@ -319,5 +383,5 @@ def _same_channels(a: SparseTensor, b: SparseTensor) -> None:
     if a.features.device != b.features.device:
         raise SparseError(
             f"sparse tensors are on {a.features.device} and {b.features.device}",
-            "bring them to one device",
+            "move them to one device",
         )

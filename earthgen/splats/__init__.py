@@ -1,7 +1,8 @@
-"""2D Gaussian splats: what a world's appearance is made of, and the file it travels in."""
+"""2D Gaussian splats: their files, cameras, pictures, losses and metrics.
 
-from __future__ import annotations
+The names load on first use; `Gaussians`, cameras and files need no torch.
+"""
 
-from earthgen.splats.gaussians import Gaussians, from_voxels
+import lazy_loader
 
-__all__ = ["Gaussians", "from_voxels"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

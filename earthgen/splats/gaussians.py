@@ -1,7 +1,7 @@
-"""Gaussians that know where they are: float32 means relative to a float64 anchor in a CRS.
+"""Georeferenced Gaussians: float32 means relative to a float64 anchor in a CRS.
 
-A world stores each Gaussian relative to its voxel (`earthgen.voxels.voxels.Splats`); here they
-stand in space.
+A world stores each Gaussian relative to its voxel (`earthgen.voxels.voxels.Splats`); these have
+positions in space.
 """
 
 from __future__ import annotations
@@ -22,27 +22,43 @@ Anchor = tuple[float, float, float]
 """East, north, up: float64 metres of the CRS and its vertical CRS."""
 
 UNIT_TOLERANCE = 1e-3
-"""How far the length of a quaternion may be from 1: half precision, in which worlds keep them,
-is good to 5e-4."""
+"""Largest difference between the length of a quaternion and 1. Half precision, in which worlds
+store them, is precise to 5e-4."""
+
+ARRAYS = ("means", "scales", "rotations", "opacities", "sh", "semantic")
+"""Fields of `Gaussians` with one row for each Gaussian."""
 
 
 @dataclass(frozen=True)
 class Gaussians:
     """2D Gaussians (discs) in space.
 
-    Axes are east, north, up in the projected CRS, right-handed, z up.
+    Axes are east, north, up in the projected CRS, right-handed, z up. Creating an object checks
+    shapes only; `check` checks the values.
 
     Attributes
     ----------
-    anchor : the point that `means` are relative to, metres
-    crs, vertical_crs : as of `geo_io.frame.Frame`
-    means : (n, 3) float32, metres from the anchor
-    scales : (n, 2) float32, standard deviations along the disc's two axes, metres
-    rotations : (n, 4) float32, unit quaternions (w, x, y, z) that turn the z axis into the disc's
-        normal
-    opacities : (n,) float32 in [0, 1]
-    sh : (n, k, 3) float32, spherical harmonics coefficients of the sRGB colour, k = (degree + 1)^2
-    semantic : (n,) uint8, class codes of `geo_io.legend`
+    anchor : tuple of float
+        Origin of `means`: east, north, up in metres of the CRS.
+    crs, vertical_crs : str
+        CRSs, see `geo_io.frame.Frame`.
+    means : NDArray (n, 3) float32
+        Metres from the anchor.
+    scales : NDArray (n, 2) float32
+        Standard deviations along the disc's two axes, metres.
+    rotations : NDArray (n, 4) float32
+        Unit quaternions (w, x, y, z) that rotate the z axis to the disc's normal.
+    opacities : NDArray (n,) float32
+        In [0, 1].
+    sh : NDArray (n, k, 3) float32
+        Spherical harmonics coefficients of the sRGB colour, k = (degree + 1)^2.
+    semantic : NDArray (n,) uint8
+        Class codes of `geo_io.legend`.
+
+    Raises
+    ------
+    FrameError
+        If a shape does not match.
     """
 
     anchor: Anchor
@@ -68,7 +84,7 @@ class Gaussians:
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise FrameError(
-                    f"{name} of shape {getattr(self, name).shape} do not fit {n} Gaussians"
+                    f"{name} of shape {getattr(self, name).shape} do not match {n} Gaussians"
                 )
         if round(self.sh.shape[1] ** 0.5) ** 2 != self.sh.shape[1]:
             raise FrameError(f"{self.sh.shape[1]} colour coefficients are not (degree + 1)^2")
@@ -83,11 +99,17 @@ class Gaussians:
 
     @property
     def positions(self) -> NDArray:
-        """(n, 3) float64, east, north, up in metres of the CRS."""
+        """(n, 3) float64 east, north, up in metres of the CRS."""
         return self.means.astype(np.float64) + np.asarray(self.anchor)
 
     def faults(self) -> dict[str, NDArray]:
-        """(n,) bool for each thing that no Gaussian may be, where there is one that is."""
+        """Find invalid values.
+
+        Returns
+        -------
+        dict
+            (n,) bool for each kind of fault that occurs: which Gaussians have it.
+        """
         with np.errstate(invalid="ignore", over="ignore"):
             length = np.linalg.norm(self.rotations.astype(np.float64), axis=1)
             finite = {
@@ -96,27 +118,27 @@ class Gaussians:
                 )
                 for name in ("means", "scales", "rotations", "opacities", "sh")
             }
-            found = {f"NaN or infinity among their {name}": ~good for name, good in finite.items()}
-            found["scales that are not above 0"] = finite["scales"] & (self.scales <= 0).any(axis=1)
-            found["quaternions of another length than 1"] = finite["rotations"] & (
+            faults = {f"NaN or infinity among their {name}": ~good for name, good in finite.items()}
+            faults["scales that are not above 0"] = finite["scales"] & (self.scales <= 0).any(
+                axis=1
+            )
+            faults["quaternions of another length than 1"] = finite["rotations"] & (
                 np.abs(length - 1) > UNIT_TOLERANCE
             )
-            found["opacities outside [0, 1]"] = finite["opacities"] & (
+            faults["opacities outside [0, 1]"] = finite["opacities"] & (
                 (self.opacities < 0) | (self.opacities > 1)
             )
-        return {what: rows for what, rows in found.items() if rows.any()}
+        return {what: rows for what, rows in faults.items() if rows.any()}
 
     def check(self) -> Gaussians:
-        """These Gaussians, if all of them can be.
-
-        Making a `Gaussians` checks shapes alone; whoever computes with values from elsewhere calls
-        this first.
+        """Check the values and return these Gaussians.
 
         Raises
         ------
         SplatError
-            if there are NaN, infinities, scales that are not positive, quaternions that are not
-            unit, or opacities outside [0, 1]; it says of each how many there are, and the first
+            If there are NaN, infinities, scales that are not positive, quaternions of another
+            length than 1, or opacities outside [0, 1]. The message counts each fault and names the
+            first Gaussian with it.
         """
         faults = self.faults()
         if faults:
@@ -126,33 +148,32 @@ class Gaussians:
             ]
             raise SplatError(
                 f"of {len(self)} Gaussians {'; '.join(texts)}",
-                "leave them out with take(valid()), or mend them",
+                "remove them with take(valid()), or correct them",
             )
         return self
 
     def valid(self) -> NDArray:
-        """(n,) bool: those in which `check` finds no fault."""
+        """(n,) bool: which Gaussians have valid values, see `check`."""
         good = np.ones(len(self), bool)
         for rows in self.faults().values():
             good &= ~rows
         return good
 
     def take(self, index: NDArray) -> Gaussians:
-        """The Gaussians at `index` (a mask or integers)."""
-        names = ("means", "scales", "rotations", "opacities", "sh", "semantic")
-        return replace(self, **{name: getattr(self, name)[index] for name in names})
+        """Select Gaussians by a mask or by integers."""
+        return replace(self, **{name: getattr(self, name)[index] for name in ARRAYS})
 
     @classmethod
     def concatenate(cls, parts: Sequence[Gaussians]) -> Gaussians:
-        """All parts in their order; they must share anchor and CRS, and at least one must be given.
+        """Join Gaussians with the same anchor and CRS, in their order.
 
         Raises
         ------
         FrameError
-            if there is no part, or two differ in anchor, CRS or vertical CRS
+            If there is no part, or two differ in anchor, CRS or vertical CRS.
         """
         if not parts:
-            raise FrameError("no Gaussians to put together")
+            raise FrameError("there are no Gaussians to join", "give at least one part")
         first = parts[0]
         for part in parts[1:]:
             if (part.anchor, part.crs, part.vertical_crs) != (
@@ -161,13 +182,12 @@ class Gaussians:
                 first.vertical_crs,
             ):
                 raise FrameError(
-                    f"Gaussians anchored at {part.anchor} in {part.crs} cannot join those at {first.anchor} in "
-                    f"{first.crs}",
-                    "make them with one anchor",
+                    f"Gaussians with the anchor {part.anchor} in {part.crs} cannot be joined with "
+                    f"those with {first.anchor} in {first.crs}",
+                    "give them one anchor with earthgen.splats.reanchor",
                 )
-        names = ("means", "scales", "rotations", "opacities", "sh", "semantic")
         whole: dict[str, Any] = {
-            name: np.concatenate([getattr(part, name) for part in parts]) for name in names
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS
         }
         return replace(first, **whole)
 
@@ -175,7 +195,7 @@ class Gaussians:
     def empty(
         cls, anchor: Anchor, crs: str, vertical_crs: str = UNKNOWN_DATUM, degree: int = 0
     ) -> Gaussians:
-        """No Gaussians."""
+        """Create an object without Gaussians."""
         return cls(
             anchor,
             crs,
@@ -192,24 +212,31 @@ class Gaussians:
 def from_voxels(
     voxels: Voxels, splats: Splats, ground: NDArray, anchor: Anchor | None = None
 ) -> Gaussians:
-    """The Gaussians of `voxels` in space, in their order.
+    """Compute the Gaussians of voxels in space, in their order.
 
-    voxels, splats : as a world gives them for a tile
-    ground : (ny, nx) float32 on the voxels' frame, height of the terrain, metres
-    anchor : of the result, the frame's own where None
+    A mean is the centre of its voxel plus the splat's offset; height 0 of the lattice is the ground
+    of the column. It is summed in float64 before the anchor is subtracted.
 
-    A mean is the centre of its voxel (the ground under its column counts as height 0 of the
-    lattice) plus the splat's offset, summed in float64 before the anchor is taken off.
+    Parameters
+    ----------
+    voxels, splats : Voxels, Splats
+        n voxels of a world and their splats.
+    ground : NDArray (ny, nx) float32
+        Height of the terrain on the voxels' frame, metres.
+    anchor : tuple of float, optional
+        Anchor of the result; by default that of the frame.
 
     Raises
     ------
     FrameError
-        if the ground does not lie on the voxels' frame, or the numbers of voxels and splats differ
+        If the ground does not have the shape of the frame, or the numbers of voxels and splats
+        differ.
     """
     frame = voxels.frame
     if ground.shape != frame.shape or len(splats) != len(voxels):
         raise FrameError(
-            f"ground of shape {ground.shape} and {len(splats)} splats do not fit {len(voxels)} voxels on {frame}"
+            f"ground of shape {ground.shape} and {len(splats)} splats do not match {len(voxels)} "
+            f"voxels on {frame}"
         )
     at = frame.anchor if anchor is None else anchor
     s = frame.voxel_size
@@ -229,6 +256,6 @@ def from_voxels(
 
 
 def _unit(rotation: NDArray) -> NDArray:
-    """(n, 4) float32 quaternions of length 1: stores keep them in half precision."""
+    """(n, 4) float32 quaternions of length 1; worlds store them in half precision."""
     length = np.linalg.norm(rotation.astype(np.float64), axis=1, keepdims=True)
     return (rotation / np.where(length > 0, length, 1)).astype(np.float32)

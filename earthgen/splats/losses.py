@@ -1,9 +1,8 @@
-"""What keeps 2D Gaussians on surfaces while they learn: the two regularisers of Huang et al. 2024,
-section 5.
+"""Regularisers that keep 2D Gaussians on surfaces during training: Huang et al. 2024, section 5.
 
-Both are added to a loss of pictures; the paper weighs distortion by 1000 (bounded scenes) or 100,
-normals by 0.05, with depths of about one unit. Distortion grows with the square of the unit: what
-is 1000 there is 1000 / s^2 for scenes of s metres.
+Both are added to a loss of pictures. The paper weights distortion by 1000 (bounded scenes) or 100
+and normals by 0.05, with depths of about one unit. Distortion grows with the square of the unit: a
+weight of 1000 there corresponds to 1000 / s^2 for scenes of s metres.
 """
 
 from __future__ import annotations
@@ -17,24 +16,28 @@ from earthgen.splats.raster.model import Rendering
 
 
 def depth_distortion(rendering: Rendering) -> Tensor:
-    """Mean over the pixels of `Rendering.distortion`, square metres: 0 where what a ray meets lies
-    at one depth.
+    """Mean of `Rendering.distortion` over the pixels, square metres.
 
-    It is the form of the paper's appendix, of squared distances; eq. 13 itself has distances.
+    It is 0 where all discs on a ray lie at one depth. This is the form with squared distances of
+    the paper's appendix; eq. 13 has distances.
     """
     return rendering.distortion.mean()
 
 
 def normal_consistency(rendering: Rendering, depth: Tensor | None = None) -> Tensor:
-    """Mean over pixels of sum w_i (1 - n_i . N): how far discs turn away from the surface they form
-    (eq. 14).
+    """Mean over the pixels of sum w_i (1 - n_i . N): the deviation of the discs' normals from that
+    of the surface (eq. 14).
 
-    depth : (h, w) metres, of the surface; None takes the expected depth. For a surface that blends
-        no foreground with
-        what is behind give `Rendering.median_depth`
+    N is the normal of `normals_from_depth`. Pixels without one (at edges, beside holes) are
+    ignored; without any normal the loss is 0.
 
-    N is the normal of `normals_from_depth`. Pixels that have none (at edges, beside holes) do not
-    count; without any the loss is 0.
+    Parameters
+    ----------
+    rendering : Rendering
+        The picture.
+    depth : Tensor (h, w), optional
+        Depth of the surface, metres; by default the expected depth. `Rendering.median_depth` does
+        not blend foreground and background.
     """
     surface = normals_from_depth(rendering.depth if depth is None else depth, rendering.camera)
     known = surface.detach().square().sum(-1) > 0
@@ -43,23 +46,34 @@ def normal_consistency(rendering: Rendering, depth: Tensor | None = None) -> Ten
 
 
 def normals_from_depth(depth: Tensor, camera: Camera) -> Tensor:
-    """(h, w, 3) unit normals, world axes, towards the camera, of the surface at `depth` (eq. 15).
+    """Compute the normals of a surface from its depth (eq. 15).
 
-    depth : (h, w) metres along the camera's z axis; 0 or less is no surface
+    A normal is the cross product of the differences between the points on the left and on the
+    right, above and below.
 
-    A normal is the product of the differences between the points left and right, above and below.
-    It is 0 at the edges of the picture, and where one of the four, or the pixel itself, is no
-    surface.
+    Parameters
+    ----------
+    depth : Tensor (h, w)
+        Metres along the camera's z axis; 0 or less where there is no surface.
+    camera : Camera
+        The camera.
+
+    Returns
+    -------
+    Tensor (h, w, 3)
+        Unit vectors in world axes that face the camera; 0 at the edges of the picture, and where
+        the pixel or one of the four neighbours has no surface.
 
     Raises
     ------
     SplatError
-        if the depth does not have the camera's size
+        If the depth does not have the camera's size.
     """
     if depth.shape != (camera.height, camera.width):
         raise SplatError(
-            f"a depth of shape {tuple(depth.shape)} is not of a camera of {camera.height} rows, {camera.width} columns",
-            "give the camera that made it",
+            f"a depth of shape {tuple(depth.shape)} does not match a camera of {camera.height} "
+            f"rows, {camera.width} columns",
+            "give the camera of the depth",
         )
     points = _points(depth, camera)
     across = points[1:-1, 2:] - points[1:-1, :-2]

@@ -1,25 +1,26 @@
-"""How a Gaussian stands in a PLY: names, order and encodings of its fields.
+"""Gaussians as PLY files, as viewers of 3D Gaussian Splatting read them.
 
-They are those of the reference implementation of 3D Gaussian Splatting (Kerbl et al. 2023): logit
-of the opacity, logarithm of the scales, colour coefficients per channel. Its viewers want three
-scales where a disc has two, so a third, thin one is written. The disc's normal stands in nx, ny,
-nz, for programs that take the file as a point cloud. Four fields of one byte come last; viewers
-that look fields up by name pass over them:
+The names, the order and the encodings of the fields are those of the reference implementation
+(Kerbl et al. 2023, "3D Gaussian Splatting for Real-Time Radiance Field Rendering"): logit of the
+opacity, natural logarithm of the scales, colour coefficients channel by channel. Its viewers
+expect three scales where a disc has two, so a third, thin one is written. nx, ny, nz hold the
+disc's normal, for programs that read the file as a point cloud. Four fields of one byte come last;
+viewers that read fields by name ignore them:
 
-- `semantic` : the class code
-- `bits_opacity`, `bits_scale_0`, `bits_scale_1` : the last eight bits of these numbers in float32.
-  A logit or logarithm
-  in float32 tells them to some units in the last place (at most 65, see `restore`), and these bits
-  tell which of those it was, so that a file gives back what was written, to the bit. A program that
-  edits a file without knowing them does little harm: a number comes out wrong by 128 units in the
-  last place, or 0.002 %. (Their names do not begin with "scale_", since loaders count fields that
-  do.)
+- `semantic`: the class code
+- `bits_opacity`, `bits_scale_0`, `bits_scale_1`: the last eight bits of these numbers in float32.
+  A logit or a logarithm in float32 gives the number back within some units in the last place (at
+  most 65, see `restore`). With these bits a file gives back exactly what was written. If a program
+  edits a file without updating them, a number is wrong by at most 128 units in the last place, or
+  0.002 %. (Their names do not begin with "scale_", because loaders count the fields that do.)
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -28,25 +29,59 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.splats.gaussians import Anchor, Gaussians
-from earthgen.voxels.splat_math import normals as disc_normals
+from earthgen.voxels.splat_math import disc_normals
 from geo_io.errors import InputError, MissingCrsError, MissingFileError
 from geo_io.frame import UNKNOWN_DATUM
 
 NO_OPACITY, FULL_OPACITY = -110.0, 18.0
-"""What stands for the logits of 0 and 1, which are infinite: the logistic function takes them to
-0 and 1 in float32."""
+"""Stored instead of the logits of 0 and 1, which are infinite. In float32 the logistic function
+maps them to 0 and 1."""
 
 ENCODED = ("opacity", "scale_0", "scale_1")
-"""Fields that hold a function of the number, and have their last bits in `bits_...`."""
+"""Fields that hold a function of the number; the number's last bits are in `bits_...`."""
+
+FLAT = 0.1
+"""Largest ratio of the shortest to the middle scale of a 3D Gaussian that is read as a disc."""
+
+FAR = 10_000.0
+"""Metres from the anchor. Coordinates of other programs that are farther get a new anchor."""
+
+EXACTLY_UNIT = 1e-6
+"""Quaternions whose length differs from 1 by no more than this are not normalised."""
+
+SCALARS = {
+    **dict.fromkeys(("char", "int8"), "i1"),
+    **dict.fromkeys(("uchar", "uint8"), "u1"),
+    **dict.fromkeys(("short", "int16"), "i2"),
+    **dict.fromkeys(("ushort", "uint16"), "u2"),
+    **dict.fromkeys(("int", "int32"), "i4"),
+    **dict.fromkeys(("uint", "uint32"), "u4"),
+    **dict.fromkeys(("float", "float32"), "f4"),
+    **dict.fromkeys(("double", "float64"), "f8"),
+}
+"""numpy type codes of the PLY types."""
+
+BYTE_ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
+"""numpy byte orders of the PLY formats."""
+
+HEADER_LIMIT = 1_000_000
+"""Bytes within which a header has to end."""
 
 _LARGEST = np.finfo(np.float32).max
+_AGAIN = "export it again with `earthgen export --format ply`"
 
 
 def record_type(degree: int) -> np.dtype:
-    """One Gaussian as it stands in the file, little endian, without gaps."""
-    rest = 3 * ((degree + 1) ** 2 - 1)
+    """Type of one Gaussian in the file: little endian, packed.
+
+    Parameters
+    ----------
+    degree : int
+        Degree of the spherical harmonics, 0 to 3.
+    """
+    n_rest = 3 * ((degree + 1) ** 2 - 1)
     floats = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"]
-    floats += [f"f_rest_{i}" for i in range(rest)]
+    floats += [f"f_rest_{i}" for i in range(n_rest)]
     floats += ["opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
     return np.dtype(
         [(name, "<f4") for name in floats]
@@ -54,19 +89,31 @@ def record_type(degree: int) -> np.dtype:
     )
 
 
-def bits_of(field: str) -> str:
-    """The field with the last bits of another."""
-    return f"bits_{field}"
+def bits_of(name: str) -> str:
+    """Name of the field with the last bits of another field."""
+    return f"bits_{name}"
 
 
 def encode(gaussians: Gaussians, thickness: float) -> NDArray:
-    """(n,) records of `record_type`; `thickness` is the third standard deviation, metres.
+    """Convert Gaussians to records of the file.
+
+    Parameters
+    ----------
+    gaussians : Gaussians
+        n Gaussians.
+    thickness : float
+        The third standard deviation of each disc, metres.
+
+    Returns
+    -------
+    NDArray (n,)
+        Records of `record_type`.
 
     Raises
     ------
     SplatError
-        if `Gaussians.check` finds a fault: viewers do strange things with NaN, and a scale of 0 has
-        no logarithm
+        If `Gaussians.check` finds invalid values: viewers do not expect NaN, and a scale of 0 has
+        no logarithm.
     """
     gaussians.check()
     records = np.zeros(len(gaussians), record_type(gaussians.degree))
@@ -76,10 +123,10 @@ def encode(gaussians: Gaussians, thickness: float) -> NDArray:
         records["n" + name] = normals[:, axis]
         records[f"f_dc_{axis}"] = gaussians.sh[:, 0, axis]
     # The reference implementation writes all of red, then green, then blue.
-    rest = gaussians.sh.shape[1] - 1
+    n_rest = gaussians.sh.shape[1] - 1
     for channel in range(3):
-        for i in range(rest):
-            records[f"f_rest_{channel * rest + i}"] = gaussians.sh[:, 1 + i, channel]
+        for i in range(n_rest):
+            records[f"f_rest_{channel * n_rest + i}"] = gaussians.sh[:, 1 + i, channel]
     numbers = dict(zip(ENCODED, (gaussians.opacities, *gaussians.scales.T), strict=True))
     records["opacity"] = logit(gaussians.opacities)
     for axis in range(2):
@@ -94,7 +141,7 @@ def encode(gaussians: Gaussians, thickness: float) -> NDArray:
 
 
 def logit(opacities: NDArray) -> NDArray:
-    """float64 log(o / (1 - o)), finite at 0 and 1."""
+    """log(o / (1 - o)) in float64, finite at 0 and 1."""
     o = opacities.astype(np.float64)
     inside = np.clip(o, np.finfo(np.float32).smallest_subnormal, 1 - 2**-24)
     return np.where(
@@ -103,53 +150,70 @@ def logit(opacities: NDArray) -> NDArray:
 
 
 def logistic(logits: NDArray) -> NDArray:
-    """float32 1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)) in float32."""
     with np.errstate(over="ignore", under="ignore"):
         return (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
 
 
 def exponential(logarithms: NDArray) -> NDArray:
-    """float32 exp(x); what is beyond float32 becomes its largest number."""
+    """exp(x) in float32; a result beyond float32 becomes its largest number."""
     with np.errstate(over="ignore", under="ignore"):
         return np.minimum(np.exp(logarithms.astype(np.float64)), _LARGEST).astype(np.float32)
 
 
 def restore(near: NDArray, bits: NDArray, most: float = float(_LARGEST)) -> NDArray:
-    """The float32 numbers in [0, most] with these last eight bits that are nearest to `near`.
+    """Find the float32 numbers that have given last bits and are nearest to given numbers.
 
-    near : (n,) float32, not negative, less than 128 units in the last place from the number looked
-        for
-    bits : (n,) uint8
+    Half a unit in the last place of a logarithm x in float32 is at most 2^-18 for |x| < 128. That
+    is a relative error of exp(x) of 2^-18, or 64 units in the last place; the error of the
+    logistic function is smaller. So the nearest number with these bits is the right one, even if
+    the exp of another machine differs in its last digit.
 
-    Half a unit of a logarithm x in float32 is at most 2^-18 for |x| < 128, a relative error of
-    exp(x) of 2^-18, or 64 units in the last place; that of the logistic function is smaller. So the
-    nearest is the right one, also where another machine's exp differs in its last digit.
+    Parameters
+    ----------
+    near : NDArray (n,) float32
+        Not negative, and less than 128 units in the last place from the numbers to find.
+    bits : NDArray (n,) uint8
+        Last eight bits of the numbers.
+    most : float
+        Upper bound of the result.
+
+    Returns
+    -------
+    NDArray (n,) float32
+        Numbers in [0, most].
     """
     pattern = _pattern(near)
-    away = ((bits.astype(np.int64) - pattern + 128) & 255) - 128
-    found = np.clip(pattern + away, 0, _pattern(np.array([most], np.float32))[0])
-    return np.where(np.isfinite(near), found.astype(np.uint32).view(np.float32), near)
+    offset = ((bits.astype(np.int64) - pattern + 128) & 255) - 128
+    restored = np.clip(pattern + offset, 0, _pattern(np.array([most], np.float32))[0])
+    return np.where(np.isfinite(near), restored.astype(np.uint32).view(np.float32), near)
 
 
 def _pattern(values: NDArray) -> NDArray:
-    """(n,) int64 bits of numbers in float32, in which neighbours differ by one."""
+    """(n,) int64 bits of numbers in float32; neighbouring numbers differ by one."""
     return np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.int64)
 
 
-FLAT = 0.1
-"""Of a 3D Gaussian: shortest to middle scale, up to which it counts as a disc."""
-
-FAR = 10_000.0
-"""Metres from the anchor beyond which coordinates of other programs get one of their own."""
-
-EXACTLY_UNIT = 1e-6
-"""Quaternions whose length is this near to 1 are taken as they stand, others are normalised."""
-
-
 class PlyWriter:
-    """Writes a PLY piece by piece; the number of Gaussians need not be known before the end.
+    """Write a PLY file part by part; the number of Gaussians may be unknown until the end.
 
     The file appears under its name when the `with` block ends without an error.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    degree : int
+        Degree of the spherical harmonics of all Gaussians.
+    thickness : float
+        Third standard deviation of each disc, metres.
+    comments : sequence of str
+        Comment lines of the header.
+
+    Attributes
+    ----------
+    count : int
+        Number of Gaussians written so far.
     """
 
     def __init__(
@@ -162,14 +226,14 @@ class PlyWriter:
         self._comments = list(comments)
         self._part = path.with_name(path.name + ".part")
         self._file: IO[bytes] = self._part.open("wb")
-        self._header_size = len(self._header(0))
         self._file.write(self._header(0))
 
     def write(self, gaussians: Gaussians) -> None:
-        """Append Gaussians; they must have the file's degree."""
+        """Append Gaussians; their degree has to be that of the file."""
         if gaussians.degree != self._degree:
             raise InputError(
-                f"Gaussians of degree {gaussians.degree} do not fit {self.path} of degree {self._degree}"
+                f"Gaussians of degree {gaussians.degree} do not fit {self.path} of degree "
+                f"{self._degree}"
             )
         self._file.write(encode(gaussians, self._thickness).tobytes())
         self.count += len(gaussians)
@@ -181,9 +245,8 @@ class PlyWriter:
             "format binary_little_endian 1.0",
             *(f"comment {text}" for text in self._comments),
         ]
-        # The header is written twice, and keeps its length by a comment that is as much shorter as
-        # the count is longer. (Blanks or zeros around the count itself would trip viewers that
-        # match it by a pattern.)
+        # The header is written twice. A comment that gets shorter as the count gets longer keeps
+        # its length. (Some viewers match the count by a pattern that allows no padding.)
         lines += [f"comment {'-' * (20 - len(str(count)))}", f"element vertex {count}"]
         lines += [
             f"property {'uchar' if record[name] == np.uint8 else 'float'} {name}"
@@ -213,15 +276,36 @@ class PlyWriter:
 def write_ply(
     path: Path, gaussians: Gaussians, thickness: float, extra: Mapping[str, Any] | None = None
 ) -> list[Path]:
-    """Write Gaussians and their sidecar; `thickness` as of `encode`, `extra` goes into the
-    sidecar."""
+    """Write Gaussians and their sidecar file.
+
+    Parameters
+    ----------
+    path : Path
+        The PLY file; the sidecar is `path` with ".json" appended.
+    gaussians : Gaussians
+        What to write.
+    thickness : float
+        Third standard deviation of each disc, metres.
+    extra : mapping, optional
+        More entries of the sidecar.
+
+    Returns
+    -------
+    list of Path
+        Both files.
+
+    Raises
+    ------
+    SplatError
+        If `Gaussians.check` finds invalid values.
+    """
     with PlyWriter(path, gaussians.degree, thickness) as writer:
         writer.write(gaussians)
     return [path, sidecar(path, gaussians, extra or {})]
 
 
 def sidecar(path: Path, gaussians: Gaussians, extra: Mapping[str, Any]) -> Path:
-    """Write NAME.ply.json: anchor, CRS, axes and encodings of the PLY at `path`. Returns its
+    """Write NAME.ply.json: anchor, CRS, axes and encodings of the PLY at `path`. Return its
     path."""
     out = path.with_name(path.name + ".json")
     document = {
@@ -233,8 +317,10 @@ def sidecar(path: Path, gaussians: Gaussians, extra: Mapping[str, Any]) -> Path:
         "position": "CRS coordinate = anchor + (x, y, z)",
         "encoding": {
             "opacity": "logit",
-            "scale": "natural logarithm of metres; scale_0 and scale_1 are the disc's, scale_2 a thin third",
-            "bits": "bits_opacity, bits_scale_0, bits_scale_1: last eight bits of the numbers in float32",
+            "scale": "natural logarithm of metres; scale_0 and scale_1 are the disc's, "
+            "scale_2 a thin third",
+            "bits": "bits_opacity, bits_scale_0, bits_scale_1: last eight bits of the numbers in "
+            "float32",
             "rotation": "unit quaternion rot_0..3 = w, x, y, z; turns z into the disc's normal",
             "colour": "sRGB = 0.5 + 0.28209479 * f_dc; f_rest by channel, then by coefficient",
             "semantic": "class code, see `earthgen legend`",
@@ -245,42 +331,162 @@ def sidecar(path: Path, gaussians: Gaussians, extra: Mapping[str, Any]) -> Path:
     return out
 
 
+@dataclass
+class _Element:
+    """An element of a PLY header: type codes of its properties by name, None for a list."""
+
+    name: str
+    count: int
+    properties: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def has_lists(self) -> bool:
+        return None in self.properties.values()
+
+    def dtype(self, byte_order: str) -> np.dtype:
+        codes = self.properties.items()
+        return np.dtype([(name, byte_order + (code or "")) for name, code in codes])
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What the header of a PLY says, and where the data begin, in bytes."""
+
+    format: str
+    elements: list[_Element]
+    end: int
+
+
 def read_records(path: str | Path) -> NDArray:
-    """The vertices of a PLY of any format as records of the file's own fields; binary ones stay on
-    disk until used.
+    """Read the vertices of a PLY file in any of its three formats.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    NDArray (n,)
+        Records of the file's own fields. Those of a binary file are mapped from the disk.
 
     Raises
     ------
-    MissingFileError, InputError
-        if the file is absent, is no PLY, has no vertices, or is cut short
+    MissingFileError
+        If the file does not exist.
+    InputError
+        If the file is not a PLY, has no vertices, is too short for what its header says, or puts
+        lists into or before the vertices.
     """
-    import plyfile
-
     path = Path(path)
-    again = "export it anew with `earthgen export --format ply`"
     try:
         with path.open("rb") as file:
-            if file.readline().strip() != b"ply":
-                raise InputError(f"{path} is not a PLY", "give the path of a .ply file")
-        found = plyfile.PlyData.read(str(path), mmap="r")
+            header = _read_header(path, file)
+            names = [element.name for element in header.elements]
+            if "vertex" not in names:
+                raise InputError(f"{path} has no vertices, only {', '.join(names)}", _AGAIN)
+            place = names.index("vertex")
+            before, vertex = header.elements[:place], header.elements[place]
+            if vertex.has_lists:
+                raise _unreadable(path, "its vertices have lists")
+            if not vertex.properties:
+                raise _unreadable(path, "its vertices have no properties")
+            if header.format == "ascii":
+                return _read_ascii(path, file, before, vertex)
+            return _map_binary(path, header, before, vertex)
     except FileNotFoundError as error:
         raise MissingFileError(f"{path} does not exist", "give the path of a .ply file") from error
-    except plyfile.PlyElementParseError as error:
-        element = error.element
-        if error.message == "early end-of-file" and element is not None:
-            raise InputError(
-                f"{path} ends after {error.row} of {element.count} Gaussians", again
-            ) from error
-        raise InputError(f"{path} cannot be read: {error}", again) from error
-    except (plyfile.PlyParseError, ValueError, OSError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} cannot be read as PLY: {error}", again) from error
-    if "vertex" not in found:
-        raise InputError(
-            f"{path} has no vertices, only {', '.join(e.name for e in found.elements)}", again
-        )
-    return found["vertex"].data
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as PLY: {error}", _AGAIN) from error
+
+
+def _unreadable(path: Path, why: str) -> InputError:
+    return InputError(f"{path} cannot be read as PLY: {why}", _AGAIN)
+
+
+def _cut_short(path: Path, rows: int, count: int) -> InputError:
+    return InputError(f"{path} ends after {rows} of {count} Gaussians", _AGAIN)
+
+
+def _read_header(path: Path, file: IO[bytes]) -> _Header:
+    if file.readline(HEADER_LIMIT).strip() != b"ply":
+        raise InputError(f"{path} is not a PLY", "give the path of a .ply file")
+    file_format = ""
+    elements: dict[str, _Element] = {}
+    element: _Element | None = None
+    while file.tell() < HEADER_LIMIT:
+        line = file.readline(HEADER_LIMIT).decode("ascii", "replace").strip()
+        words = line.split()
+        match words:
+            case ["end_header"]:
+                if not file_format:
+                    raise _unreadable(path, "its header names no format")
+                return _Header(file_format, list(elements.values()), file.tell())
+            case ["comment" | "obj_info", *_]:
+                continue
+            case ["format", name, "1.0"] if name in BYTE_ORDERS:
+                file_format = name
+            case ["element", name, count] if count.isdecimal() and len(count) < 20:
+                if name in elements:
+                    raise _unreadable(path, f"its header has two elements {name!r}")
+                element = elements[name] = _Element(name, int(count))
+            case ["property", "list", length, item, name] if (
+                element is not None and length in SCALARS and item in SCALARS
+            ):
+                _add_property(path, element, name, None)
+            case ["property", code, name] if element is not None and code in SCALARS:
+                _add_property(path, element, name, SCALARS[code])
+            case _:
+                raise _unreadable(path, f"its header has the line {line[:80]!r}")
+    raise _unreadable(path, f"its header does not end within {HEADER_LIMIT:,} bytes")
+
+
+def _add_property(path: Path, element: _Element, name: str, code: str | None) -> None:
+    if name in element.properties:
+        raise _unreadable(path, f"its element {element.name!r} has two properties {name!r}")
+    element.properties[name] = code
+
+
+def _map_binary(
+    path: Path, header: _Header, before: Sequence[_Element], vertex: _Element
+) -> NDArray:
+    """Map the vertices of a binary file; the size of each element before them has to be known."""
+    byte_order = BYTE_ORDERS[header.format]
+    offset = header.end
+    for element in before:
+        if element.has_lists:
+            raise _unreadable(path, f"lists of {element.name!r} stand before its vertices")
+        offset += element.count * element.dtype(byte_order).itemsize
+    record = vertex.dtype(byte_order)
+    rows = max(path.stat().st_size - offset, 0) // record.itemsize
+    if rows < vertex.count:
+        raise _cut_short(path, rows, vertex.count)
+    if vertex.count == 0:  # mmap refuses empty ranges
+        return np.empty(0, record)
+    return np.memmap(path, record, "r", offset, (vertex.count,))
+
+
+def _read_ascii(
+    path: Path, file: IO[bytes], before: Sequence[_Element], vertex: _Element
+) -> NDArray:
+    """Read the vertices of a text file, which has one line for each row of an element."""
+    record = vertex.dtype("=")
+    size = path.stat().st_size  # no file has more lines than bytes
+    for element in before:
+        for _ in islice(file, min(element.count, size)):
+            pass
+    lines = [line.decode("ascii", "replace") for line in islice(file, min(vertex.count, size))]
+    if len(lines) < vertex.count:
+        raise _cut_short(path, len(lines), vertex.count)
+    if not lines:
+        return np.empty(0, record)
+    try:
+        records = np.loadtxt(lines, record, comments=None, ndmin=1)
+    except ValueError as error:
+        raise _unreadable(path, str(error)) from error
+    if len(records) < vertex.count:
+        raise _unreadable(path, f"{vertex.count - len(records)} lines of its vertices are empty")
+    return records
 
 
 def read_ply(
@@ -291,33 +497,42 @@ def read_ply(
     anchor: Anchor = (0.0, 0.0, 0.0),
     flatten: bool = False,
 ) -> Gaussians:
-    """Gaussians from a PLY: of `write_ply` or the ply exporter, or of another program.
+    """Read Gaussians from a PLY file of `write_ply`, of the ply exporter, or of another program.
 
-    crs, vertical_crs, anchor : where the file's coordinates are, if no sidecar beside the file says
-        it; crs "" for
-        nowhere. Given a crs, a sidecar is not looked for.
-    flatten : take 3D Gaussians that are no discs, and drop their shortest axis
+    Files of other programs: coordinates in float64, or beyond 10 km, get a new anchor near their
+    middle, in whole metres (float32 keeps UTM coordinates to half a metre only). 3D Gaussians whose
+    shortest scale is at most a tenth of the middle one become discs across it. Quaternions are
+    normalised; absent classes become 0. Values are not checked; see `Gaussians.check`.
 
-    Of other programs' files: coordinates in float64, or beyond 10 km, get an anchor of their own
-    near their middle, in whole metres (such as UTM, of which float32 keeps half metres). 3D
-    Gaussians whose shortest scale is at most a tenth of the middle one become discs across it.
-    Quaternions are normalised; classes that are not there are 0. Values are not looked at:
-    `Gaussians.check` does that.
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    crs : str, optional
+        CRS of the file's coordinates, "" for none. If given, the sidecar file is not read.
+    vertical_crs : str
+        Vertical CRS of the file's coordinates, used if `crs` is given.
+    anchor : tuple of float
+        Origin of the file's coordinates in the CRS (east, north, up), metres, used if `crs` is
+        given.
+    flatten : bool
+        Accept 3D Gaussians that are not discs, and drop their shortest axis.
 
     Raises
     ------
-    MissingFileError, InputError
-        if there is no such file, it cannot be read as PLY, or its sidecar cannot be read
-    MissingCrsError
-        if no CRS is given and the sidecar is absent
+    MissingFileError
+        If the file does not exist.
     InputError
-        if fields of Gaussians are missing, or there are 3D Gaussians that are no discs
+        If the file cannot be read as PLY, its sidecar cannot be read, fields of Gaussians are
+        missing, or there are 3D Gaussians that are not discs.
+    MissingCrsError
+        If no CRS is given and there is no sidecar file.
     """
     path = Path(path)
     records = read_records(path)
     names = records.dtype.names or ()
     _require_gaussians(path, names)
-    place = (anchor, crs, vertical_crs) if crs is not None else _place(path)
+    place = (anchor, crs, vertical_crs) if crs is not None else _read_sidecar(path)
     scales, rotations = _discs(path, records, flatten)
     opacities = logistic(records["opacity"])
     own = all(bits_of(name) in names for name in ENCODED)
@@ -344,11 +559,12 @@ def read_ply(
     )
 
 
-def _place(path: Path) -> tuple[Anchor, str, str]:
+def _read_sidecar(path: Path) -> tuple[Anchor, str, str]:
+    """Anchor, CRS and vertical CRS."""
     side = path.with_name(path.name + ".json")
     if not side.exists():
         raise MissingCrsError(
-            f"{path} has no {side.name} beside it, which says its CRS and anchor",
+            f"{path} has no sidecar {side.name}, which holds its CRS and anchor",
             "copy both files, or give crs and anchor",
         )
     try:
@@ -357,7 +573,7 @@ def _place(path: Path) -> tuple[Anchor, str, str]:
         return (east, north, up), str(place["crs"]), str(place["vertical_crs"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{side} does not say anchor and CRS: {error}", "export the world anew"
+            f"{side} has no valid anchor and CRS: {error}", "export the world again"
         ) from error
 
 
@@ -365,7 +581,7 @@ def _require_gaussians(path: Path, names: Sequence[str]) -> None:
     if "packed_position" in names:
         raise InputError(
             f"{path} holds Gaussians in a compressed form",
-            "write it as a plain PLY from the program it is of",
+            "write a plain PLY with the program that made it",
         )
     needed = [
         name
@@ -383,31 +599,31 @@ def _require_gaussians(path: Path, names: Sequence[str]) -> None:
         )
 
 
-def _columns(records: NDArray, *fields: str) -> NDArray:
-    """(n, len(fields)) float32."""
-    return np.stack([records[field].astype(np.float32) for field in fields], axis=1)
+def _columns(records: NDArray, *names: str) -> NDArray:
+    """(n, len(names)) float32."""
+    return np.stack([records[name].astype(np.float32) for name in names], axis=1)
 
 
 def _means(records: NDArray, anchor: Anchor, own: bool) -> tuple[Anchor, NDArray]:
-    places = np.stack([records[axis].astype(np.float64) for axis in "xyz"], axis=1)
-    known = places[np.isfinite(places).all(axis=1)]
-    short = all(records[axis].dtype.itemsize <= 4 for axis in "xyz")
-    if own or len(known) == 0 or (short and np.abs(known).max() < FAR):
-        return anchor, places.astype(np.float32)
-    middle = np.round(known.mean(axis=0))
+    positions = np.stack([records[axis].astype(np.float64) for axis in "xyz"], axis=1)
+    finite = positions[np.isfinite(positions).all(axis=1)]
+    single = all(records[axis].dtype.itemsize <= 4 for axis in "xyz")
+    if own or len(finite) == 0 or (single and np.abs(finite).max() < FAR):
+        return anchor, positions.astype(np.float32)
+    middle = np.round(finite.mean(axis=0))
     at = np.asarray(anchor, np.float64) + middle
-    return (float(at[0]), float(at[1]), float(at[2])), (places - middle).astype(np.float32)
+    return (float(at[0]), float(at[1]), float(at[2])), (positions - middle).astype(np.float32)
 
 
 def _harmonics(path: Path, records: NDArray) -> NDArray:
-    """(n, k, 3) float32; in the file stands all of red, then green, then blue."""
+    """(n, k, 3) float32; the file has all of red, then green, then blue."""
     names = records.dtype.names or ()
-    rest = sum(name.startswith("f_rest_") for name in names)
-    k = 1 + rest // 3
-    absent = [f"f_rest_{i}" for i in range(rest) if f"f_rest_{i}" not in names]
-    if rest % 3 or round(k**0.5) ** 2 != k or absent:
+    n_rest = sum(name.startswith("f_rest_") for name in names)
+    k = 1 + n_rest // 3
+    absent = [f"f_rest_{i}" for i in range(n_rest) if f"f_rest_{i}" not in names]
+    if n_rest % 3 or round(k**0.5) ** 2 != k or absent:
         raise InputError(
-            f"{path} has {rest} fields f_rest_..., which are not the coefficients of a degree",
+            f"{path} has {n_rest} fields f_rest_..., which are not the coefficients of a degree",
             "give a PLY with 0, 9, 24 or 45 of them, numbered from 0",
         )
     sh = np.empty((len(records), k, 3), np.float32)
@@ -419,7 +635,7 @@ def _harmonics(path: Path, records: NDArray) -> NDArray:
 
 
 def _discs(path: Path, records: NDArray, flatten: bool) -> tuple[NDArray, NDArray]:
-    """Scales (n, 2) and quaternions (n, 4) float32, of 3D Gaussians across their shortest axis."""
+    """Scales (n, 2) and quaternions (n, 4) float32; 3D Gaussians lose their shortest axis."""
     names = records.dtype.names or ()
     rotations = _columns(records, "rot_0", "rot_1", "rot_2", "rot_3")
     scales = exponential(_columns(records, "scale_0", "scale_1"))
@@ -430,24 +646,24 @@ def _discs(path: Path, records: NDArray, flatten: bool) -> tuple[NDArray, NDArra
     thick = ordered[:, 0] > FLAT * ordered[:, 1]
     if thick.any() and not flatten:
         raise InputError(
-            f"{thick.sum()} of {len(records)} Gaussians of {path} are not flat: their shortest scale is more than "
-            f"{FLAT:.0%} of the middle one",
+            f"{thick.sum()} of {len(records)} Gaussians of {path} are not flat: their shortest "
+            f"scale is more than {FLAT:.0%} of the middle one",
             "flatten=True drops the shortest axis of all",
         )
-    shortest = np.argmin(three[:, ::-1], axis=1)  # of equals the last
+    shortest = np.argmin(three[:, ::-1], axis=1)  # the last of equal ones
     for axis, (first, second), turn in (
         (0, (1, 2), (0.5, 0.5, 0.5, 0.5)),
         (1, (2, 0), (0.5, -0.5, -0.5, -0.5)),
     ):
         rows = shortest == 2 - axis
-        # The axes are renamed in their order, x y z -> y z x or z x y: a turn by 120 degrees about
-        # their diagonal.
+        # The axes are renamed in cyclic order, x y z -> y z x or z x y. That is a rotation by 120
+        # degrees about their diagonal.
         scales[rows] = three[rows][:, [first, second]]
-        rotations[rows] = _after(rotations[rows], turn)
+        rotations[rows] = _multiply(rotations[rows], turn)
     return scales, rotations
 
 
-def _after(rotations: NDArray, turn: Sequence[float]) -> NDArray:
+def _multiply(rotations: NDArray, turn: Sequence[float]) -> NDArray:
     """(n, 4) float32 products: each quaternion times `turn`, which acts first."""
     w, x, y, z = rotations.astype(np.float64).T
     a, b, c, d = turn
@@ -461,7 +677,7 @@ def _after(rotations: NDArray, turn: Sequence[float]) -> NDArray:
 
 
 def _unit(rotations: NDArray) -> NDArray:
-    """Quaternions of length 1: other programs keep what they trained, of any length."""
+    """Quaternions of length 1; other programs store trained ones of any length."""
     length = np.linalg.norm(rotations.astype(np.float64), axis=1, keepdims=True)
     near = np.abs(length - 1) <= EXACTLY_UNIT
     return (rotations / np.where(near | (length == 0), 1, length)).astype(np.float32)

@@ -1,8 +1,9 @@
-"""Real spherical harmonics to degree 3, as 3D Gaussian Splatting and gsplat order and sign them.
+"""Real spherical harmonics to degree 3, with the order and signs of 3D Gaussian Splatting and
+gsplat.
 
-Colour in the direction d, a unit vector from the eye to the Gaussian, world axes: 0.5 + sum_k
-basis(d)_k sh_k, and not below 0. Order and signs are those of Sloan, "Stupid Spherical Harmonics
-(SH) Tricks" (2008), appendix A2.
+The colour in the direction d, a unit vector from the eye to the Gaussian in world axes, is 0.5 +
+sum_k basis(d)_k sh_k, and not below 0. Order and signs are those of Sloan 2008, "Stupid Spherical
+Harmonics (SH) Tricks", appendix A2.
 """
 
 from __future__ import annotations
@@ -23,24 +24,36 @@ C2 = math.sqrt(15 / (4 * math.pi))
 
 
 def basis(directions: NDArray, degree: int) -> NDArray:
-    """(n, (degree + 1)^2) float64 values of the basis functions in unit directions (n, 3).
+    """Evaluate the basis functions.
+
+    Parameters
+    ----------
+    directions : NDArray (n, 3)
+        Unit vectors.
+    degree : int
+        0 to 3.
+
+    Returns
+    -------
+    NDArray (n, (degree + 1)^2) float64
+        Values.
 
     Raises
     ------
     SplatError
-        if the degree is not 0 to 3
+        If the degree is not 0 to 3.
     """
     if degree not in range(MOST_DEGREE + 1):
         raise SplatError(
-            f"spherical harmonics of degree {degree} are not known", "use degrees 0 to 3"
+            f"spherical harmonics of degree {degree} are not supported", "use degrees 0 to 3"
         )
     x, y, z = np.asarray(directions, np.float64).T
     return np.stack([np.full_like(x, C0), *terms(x, y, z, degree)], axis=1)
 
 
 def terms(x: Any, y: Any, z: Any, degree: int) -> list[Any]:
-    """The basis functions above degree 0, in order, of the parts of unit directions: numpy
-    arrays or torch tensors."""
+    """Basis functions above degree 0, in order, of the components of unit directions: numpy arrays
+    or torch tensors."""
     values = []
     if degree >= 1:
         values += [-C1 * y, C1 * z, -C1 * x]
@@ -69,8 +82,8 @@ def terms(x: Any, y: Any, z: Any, degree: int) -> list[Any]:
 
 
 def colours(sh: NDArray, directions: NDArray) -> NDArray:
-    """(n, 3) float64 sRGB, not below 0: coefficients (n, k, 3) seen along unit directions (n,
-    3), eye to Gaussian."""
+    """(n, 3) float64 sRGB, not below 0, of coefficients (n, k, 3) in unit directions (n, 3) from
+    the eye to the Gaussian."""
     degree = round(sh.shape[1] ** 0.5) - 1
     return np.maximum(
         0.5 + np.einsum("nk,nkc->nc", basis(directions, degree), sh.astype(np.float64)), 0
@@ -78,13 +91,24 @@ def colours(sh: NDArray, directions: NDArray) -> NDArray:
 
 
 def rotation_matrix(turn: NDArray, degree: int) -> NDArray:
-    """(k, k) float64 M: coefficients M @ sh show in the direction turn @ d what sh shows in d.
+    """The matrix that rotates coefficients: M @ sh has in the direction turn @ d the colour of sh
+    in d.
 
-    turn : (3, 3) rotation
+    A rotation maps harmonics of one degree to each other. So each block is the solution of a linear
+    system: the rotated functions, evaluated in more directions than there are functions. The
+    solution is exact up to rounding.
 
-    Harmonics of one degree stay among themselves under a rotation, so each block is the solution of
-    a linear system: the rotated functions, evaluated in more directions than there are functions.
-    It is exact up to rounding.
+    Parameters
+    ----------
+    turn : NDArray (3, 3)
+        Rotation.
+    degree : int
+        0 to 3.
+
+    Returns
+    -------
+    NDArray (k, k) float64
+        k = (degree + 1)^2.
     """
     turn = np.asarray(turn, np.float64)
     n = np.arange(24) + 0.5
@@ -101,8 +125,7 @@ def rotation_matrix(turn: NDArray, degree: int) -> NDArray:
 
 
 def rotate(sh: NDArray, turn: NDArray) -> NDArray:
-    """(n, k, 3) float32 coefficients of the same colours, turned with the Gaussians by `turn`,
-    (3, 3)."""
+    """Rotate coefficients (n, k, 3) with their Gaussians by `turn` (3, 3); float32."""
     if sh.shape[1] == 1:
         return sh.astype(np.float32, copy=False)
     matrix = rotation_matrix(turn, round(sh.shape[1] ** 0.5) - 1)

@@ -1,5 +1,4 @@
-"""Gaussians as torch tensors, so that pictures of them have gradients, and what is checked
-before they are drawn."""
+"""Gaussians as torch tensors, for pictures with gradients, and the checks before drawing."""
 
 from __future__ import annotations
 
@@ -16,30 +15,41 @@ from earthgen.splats.spherical_harmonics import MOST_DEGREE
 from geo_io.frame import UNKNOWN_DATUM
 
 UNIT = 1e-2
-"""How far a quaternion's length may be from 1: some steps of an optimiser, but no quaternion of
-another convention."""
+"""Largest difference between the length of a quaternion and 1: enough for some steps of an
+optimiser, too little for quaternions of another convention."""
 
 FLOATS = ("means", "scales", "rotations", "opacities", "sh")
+"""Float tensors of `SplatTensors`."""
 
 
 @dataclass(frozen=True)
 class SplatTensors:
-    """2D Gaussians as `Gaussians` has them, on a torch device; any of the float tensors may want
-    gradients.
+    """2D Gaussians on a torch device; any of the float tensors may require gradients.
+
+    All float tensors have one dtype, and all tensors are on one device.
 
     Attributes
     ----------
-    means : (n, 3) float, metres from the anchor, axes east, north, up
-    scales : (n, 2) float, standard deviations along the disc's two axes, metres
-    rotations : (n, 4) float, quaternions (w, x, y, z) that turn the z axis into the disc's normal.
-        Their length is
-        divided out, also in gradients, and has to be 1 within `UNIT`
-    opacities : (n,) float in [0, 1]
-    sh : (n, k, 3) float, coefficients of the sRGB colour, k = (degree + 1)^2, degree 0 to 3
-    semantics : (n,) uint8, class codes, or None where there are none
-    anchor, crs, vertical_crs : as of `Gaussians`
+    means : Tensor (n, 3)
+        Metres from the anchor, axes east, north, up.
+    scales : Tensor (n, 2)
+        Standard deviations along the disc's two axes, metres.
+    rotations : Tensor (n, 4)
+        Quaternions (w, x, y, z) that rotate the z axis to the disc's normal. They are normalised,
+        also in gradients; their length has to be 1 within `UNIT`.
+    opacities : Tensor (n,)
+        In [0, 1].
+    sh : Tensor (n, k, 3)
+        Coefficients of the sRGB colour, k = (degree + 1)^2, degree 0 to 3.
+    semantics : Tensor (n,) uint8 or None
+        Class codes.
+    anchor, crs, vertical_crs
+        See `Gaussians`.
 
-    All floats are of one dtype, and all tensors on one device.
+    Raises
+    ------
+    SplatError
+        If a shape, dtype or device does not match.
     """
 
     means: Tensor
@@ -54,7 +64,7 @@ class SplatTensors:
 
     def __post_init__(self) -> None:
         _check_shapes(self)
-        _check_kinds(self)
+        _check_types(self)
 
     def __len__(self) -> int:
         return len(self.means)
@@ -66,10 +76,12 @@ class SplatTensors:
 
     @property
     def device(self) -> torch.device:
+        """Device of the tensors."""
         return self.means.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """Dtype of the float tensors."""
         return self.means.dtype
 
     @classmethod
@@ -80,7 +92,7 @@ class SplatTensors:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> SplatTensors:
-        """The tensors of `gaussians`; on the CPU in float32 they share its memory."""
+        """Convert Gaussians to tensors; on the CPU in float32 they share the memory."""
         arrays: dict[str, Any] = {
             name: torch.from_numpy(_writable(getattr(gaussians, name))).to(device, dtype)
             for name in FLOATS
@@ -94,7 +106,7 @@ class SplatTensors:
         )
 
     def gaussians(self) -> Gaussians:
-        """The same as numpy arrays in float32, without gradients; no class is class 0."""
+        """Convert to numpy arrays in float32, without gradients; without classes all are 0."""
         arrays = {name: getattr(self, name).detach().cpu().float().numpy() for name in FLOATS}
         classes = (
             torch.zeros(len(self), dtype=torch.uint8)
@@ -106,13 +118,13 @@ class SplatTensors:
         )
 
     def take(self, index: Tensor) -> SplatTensors:
-        """The Gaussians at `index` (a mask or integers)."""
+        """Select Gaussians by a mask or by integers."""
         names = (*FLOATS, *(("semantics",) if self.semantics is not None else ()))
         taken: dict[str, Any] = {name: getattr(self, name)[index] for name in names}
         return replace(self, **taken)
 
     def to(self, target: torch.dtype | torch.device | str) -> SplatTensors:
-        """The same in another float dtype or on another device."""
+        """Convert the float tensors to a dtype, or all tensors to a device."""
         moved: dict[str, Any] = {name: getattr(self, name).to(target) for name in FLOATS}
         if self.semantics is not None and not isinstance(target, torch.dtype):
             moved["semantics"] = self.semantics.to(target)
@@ -120,22 +132,25 @@ class SplatTensors:
 
 
 def check_values(splats: SplatTensors) -> None:
-    """Raise SplatError, naming the first Gaussian that is none.
+    """Check the values of Gaussians.
 
-    That is one with a value that is not finite, a scale that is not positive, an opacity outside
-    [0, 1], or a quaternion whose length is not 1.
+    Raises
+    ------
+    SplatError
+        If a value is not finite, a scale is not positive, an opacity is outside [0, 1], or the
+        length of a quaternion is not 1; the message names the first such Gaussian.
     """
     with torch.no_grad():
         for name in FLOATS:
-            # A sum is finite unless an addend is not, or it overflows; only then is it worth a look
-            # at each.
+            # A sum is finite unless an addend is not or it overflows. Only then are the addends
+            # checked one by one.
             if not torch.isfinite(getattr(splats, name).sum()):
                 _refuse(
                     ~torch.isfinite(getattr(splats, name)).reshape(len(splats), -1).all(1),
                     splats,
                     name,
                     "is not finite",
-                    "leave such Gaussians out",
+                    "remove such Gaussians",
                 )
         if not len(splats):
             return
@@ -161,7 +176,7 @@ def check_values(splats: SplatTensors) -> None:
                 off > 2 * UNIT,
                 splats,
                 "rotations",
-                "is no unit quaternion",
+                "is not a unit quaternion",
                 "divide quaternions by their length",
             )
 
@@ -173,7 +188,8 @@ def _refuse(wrong: Tensor, splats: SplatTensors, name: str, what: str, remedy: s
     value = getattr(splats, name)[row].detach().flatten().tolist()
     shown = ", ".join(f"{number:.6g}" for number in value[:4])
     raise SplatError(
-        f"{name} of Gaussian {row} ({shown}) {what}; so of {int(wrong.sum()):,} of {len(splats):,}",
+        f"{name} of Gaussian {row} ({shown}) {what}; this is the case for {int(wrong.sum()):,} of "
+        f"{len(splats):,}",
         remedy,
     )
 
@@ -186,9 +202,9 @@ def _check_shapes(splats: SplatTensors) -> None:
     n = splats.means.shape[0] if splats.means.ndim else 0
     shapes = {"means": (n, 3), "scales": (n, 2), "rotations": (n, 4), "opacities": (n,)}
     for name, shape in shapes.items():
-        found = tuple(getattr(splats, name).shape)
-        if found != shape:
-            raise SplatError(f"{name} has shape {found}", f"give {shape} for {n} Gaussians")
+        actual = tuple(getattr(splats, name).shape)
+        if actual != shape:
+            raise SplatError(f"{name} has shape {actual}", f"give {shape} for {n} Gaussians")
     sh = tuple(splats.sh.shape)
     if (
         len(sh) != 3
@@ -197,13 +213,14 @@ def _check_shapes(splats: SplatTensors) -> None:
         or sh[1] not in [(k + 1) ** 2 for k in range(MOST_DEGREE + 1)]
     ):
         raise SplatError(
-            f"sh has shape {sh}", f"give ({n}, k, 3) with k = 1, 4, 9 or 16 coefficients a colour"
+            f"sh has shape {sh}",
+            f"give ({n}, k, 3) with k = 1, 4, 9 or 16 coefficients of each colour",
         )
     if splats.semantics is not None and tuple(splats.semantics.shape) != (n,):
         raise SplatError(f"semantics has shape {tuple(splats.semantics.shape)}", f"give ({n},)")
 
 
-def _check_kinds(splats: SplatTensors) -> None:
+def _check_types(splats: SplatTensors) -> None:
     if not splats.means.is_floating_point():
         raise SplatError(f"means are {splats.means.dtype}", "give floats")
     for name in FLOATS:
@@ -214,18 +231,18 @@ def _check_kinds(splats: SplatTensors) -> None:
             )
         if value.device != splats.device:
             raise SplatError(
-                f"means lie on {splats.device}, {name} on {value.device}", "move them to one device"
+                f"means are on {splats.device}, {name} on {value.device}", "move them to one device"
             )
     if splats.semantics is not None:
         if splats.semantics.dtype != torch.uint8:
             raise SplatError(f"semantics are {splats.semantics.dtype}", "give class codes as uint8")
         if splats.semantics.device != splats.device:
             raise SplatError(
-                f"means lie on {splats.device}, semantics on {splats.semantics.device}",
+                f"means are on {splats.device}, semantics on {splats.semantics.device}",
                 "move them to one device",
             )
 
 
 def _writable(array: np.ndarray) -> np.ndarray:
-    """torch warns of arrays that it could write to and must not."""
+    """A writable, contiguous array: torch warns of others."""
     return array if array.flags.writeable and array.flags.c_contiguous else np.array(array)

@@ -1,4 +1,4 @@
-"""Gaussians elsewhere: cropped, put together, re-anchored, turned, scaled and moved."""
+"""Editing Gaussians: crop, merge, re-anchor, rotate, scale and move."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from geo_io.frame import Bounds, Frame
 def crop(
     gaussians: Gaussians, bounds: Bounds | Frame, heights: tuple[float, float] | None = None
 ) -> Gaussians:
-    """The Gaussians whose means lie within bounds, in their order.
+    """Select the Gaussians whose means lie within bounds, in their order.
 
-    bounds : left, bottom, right, top in metres of the CRS, half-open: left <= east < right, bottom
-        <= north < top, so
-        that neighbouring boxes share none. Or a frame, which must have the Gaussians' CRS; its
-        heights, counted from the ground, do not cut.
-    heights : low <= up < high, metres
+    Parameters
+    ----------
+    gaussians : Gaussians
+        What to crop.
+    bounds : tuple of float or Frame
+        Left, bottom, right, top in metres of the CRS, with left <= east < right and bottom <= north
+        < top, so that neighbouring boxes share no Gaussian. Or a frame with the same CRS; its
+        heights, which are relative to the ground, are ignored.
+    heights : tuple of float, optional
+        low <= up < high, metres.
 
     Raises
     ------
     SplatError
-        if the frame has another CRS
-    SplatError
-        if low > high in a direction
+        If the frame has another CRS, or a lower bound is above an upper one.
     """
     if isinstance(bounds, Frame):
         if bounds.crs != gaussians.crs:
@@ -43,26 +46,41 @@ def crop(
     low, high = heights if heights is not None else (-np.inf, np.inf)
     if not (left <= right and bottom <= top and low <= high):
         raise SplatError(
-            f"bounds {bounds} and heights {heights} hold nothing", "give left, bottom, right, top"
+            f"bounds {bounds} and heights {heights} are not ascending",
+            "give left <= right, bottom <= top and low <= high",
         )
     inside = np.ones(len(gaussians), bool)
     for axis, (least, most) in enumerate(((left, right), (bottom, top), (low, high))):
-        place = gaussians.means[:, axis].astype(np.float64) + gaussians.anchor[axis]
-        inside &= (place >= least) & (place < most)
+        position = gaussians.means[:, axis].astype(np.float64) + gaussians.anchor[axis]
+        inside &= (position >= least) & (position < most)
     return gaussians.take(inside)
 
 
 def reanchor(gaussians: Gaussians, anchor: Anchor) -> Gaussians:
-    """The same Gaussians with means relative to another anchor; summed in float64, rounded once.
+    """Make means relative to another anchor, computed in float64 and rounded once.
 
-    float32 is good to 4 mm at 50 km from the anchor, and the rounding stays when the anchor comes
-    back.
+    At 50 km from the anchor float32 is precise to 4 mm. Returning to the old anchor does not undo
+    the rounding.
+
+    Parameters
+    ----------
+    gaussians : Gaussians
+        What to convert.
+    anchor : tuple of float
+        New anchor: east, north, up in metres of the CRS.
+
+    Raises
+    ------
+    SplatError
+        If the anchor is not finite.
     """
     if tuple(anchor) == tuple(gaussians.anchor):
         return gaussians
     shift = np.asarray(gaussians.anchor, np.float64) - np.asarray(anchor, np.float64)
     if not np.isfinite(shift).all():
-        raise SplatError(f"{anchor} is no anchor", "give three finite numbers: east, north, up")
+        raise SplatError(
+            f"the anchor {anchor} is not finite", "give three finite numbers: east, north, up"
+        )
     means = (gaussians.means.astype(np.float64) + shift).astype(np.float32)
     return replace(
         gaussians, anchor=(float(anchor[0]), float(anchor[1]), float(anchor[2])), means=means
@@ -70,27 +88,31 @@ def reanchor(gaussians: Gaussians, anchor: Anchor) -> Gaussians:
 
 
 def merge(parts: Sequence[Gaussians], anchor: Anchor | None = None) -> Gaussians:
-    """All parts in their order, on one anchor: the first part's unless given.
+    """Join Gaussians in their order.
 
-    Colours of a lower degree get zeros for the coefficients that they lack, which changes no
-    colour.
+    Colours get the highest degree of the parts; absent coefficients are 0, which changes no colour.
+
+    Parameters
+    ----------
+    parts : sequence of Gaussians
+        What to join; all in one CRS.
+    anchor : tuple of float, optional
+        Anchor of the result; by default that of the first part.
 
     Raises
     ------
     SplatError
-        if there is no part
-    SplatError
-        if two differ in CRS or vertical CRS
+        If there is no part, or two differ in CRS or vertical CRS.
     """
     if not parts:
-        raise SplatError("no Gaussians to put together", "give at least one part")
+        raise SplatError("there are no Gaussians to join", "give at least one part")
     first = parts[0]
     for part in parts[1:]:
         if (part.crs, part.vertical_crs) != (first.crs, first.vertical_crs):
             raise SplatError(
-                f"Gaussians in {part.crs} with heights in {part.vertical_crs} cannot join those in {first.crs} with "
-                f"heights in {first.vertical_crs}",
-                "make them in one CRS",
+                f"Gaussians in {part.crs} with heights in {part.vertical_crs} cannot be joined "
+                f"with those in {first.crs} with heights in {first.vertical_crs}",
+                "give them in one CRS",
             )
     degree = max(part.degree for part in parts)
     at = first.anchor if anchor is None else anchor
@@ -98,8 +120,7 @@ def merge(parts: Sequence[Gaussians], anchor: Anchor | None = None) -> Gaussians
 
 
 def with_degree(gaussians: Gaussians, degree: int) -> Gaussians:
-    """Colours of another degree: zeros for coefficients that are lacking, what is above the
-    degree dropped."""
+    """Change the degree of the colours: higher coefficients are dropped, absent ones become 0."""
     k, have = (degree + 1) ** 2, gaussians.sh.shape[1]
     if k == have:
         return gaussians
@@ -116,33 +137,40 @@ def transform(
     translation: ArrayLike = (0.0, 0.0, 0.0),
     about: Anchor | None = None,
 ) -> Gaussians:
-    """Gaussians turned and scaled about a point, and moved: p -> about + scale * rotation @ (p -
-    about) + translation.
+    """Apply a similarity: p -> about + scale * rotation @ (p - about) + translation.
 
-    rotation : (3, 3) matrix, or a unit quaternion (w, x, y, z)
-    translation : metres east, north, up
-    about : metres of the CRS, the anchor unless given
+    Discs are rotated and scaled with their means; colours of degree 1 to 3 are rotated too. The
+    translation moves the anchor and not the means, so it loses no precision.
 
-    Discs are turned and scaled with their means, and so are the colours of degree 1 to 3, which are
-    seen in the turned directions. The translation moves the anchor and not the means: it costs no
-    digits.
+    Parameters
+    ----------
+    gaussians : Gaussians
+        What to transform.
+    rotation : array, optional
+        (3, 3) matrix, or unit quaternion (w, x, y, z).
+    scale : float
+        Positive factor.
+    translation : array (3,)
+        Metres east, north, up.
+    about : tuple of float, optional
+        Fixed point of rotation and scale, metres of the CRS; by default the anchor.
 
     Raises
     ------
     SplatError
-        if the rotation is none (a mirror is none either), the scale not positive, or a number not
-        finite
+        If the rotation is not one (or is a reflection), the scale is not positive, or a number is
+        not finite.
     """
     turn = np.eye(3) if rotation is None else _matrix(rotation)
     move = np.asarray(translation, np.float64)
     if move.shape != (3,) or not np.isfinite(move).all() or not (scale > 0 and np.isfinite(scale)):
         raise SplatError(
-            f"a scale of {scale} and a translation of {move.tolist()} are no similarity",
+            f"a scale of {scale} and a translation of {move.tolist()} are not a similarity",
             "give a positive scale, and three finite metres",
         )
     anchor = np.asarray(gaussians.anchor, np.float64)
     centre = anchor if about is None else np.asarray(about, np.float64)
-    # The anchor itself goes where the transformation takes it, and the means turn about it.
+    # The anchor is transformed, and the means are rotated about it.
     at = centre + scale * (turn @ (anchor - centre)) + move
     place: Anchor = (float(at[0]), float(at[1]), float(at[2]))
     if rotation is None and scale == 1:
@@ -153,7 +181,7 @@ def transform(
         anchor=place,
         means=means.astype(np.float32),
         scales=(gaussians.scales.astype(np.float64) * scale).astype(np.float32),
-        rotations=gaussians.rotations if rotation is None else _turned(gaussians.rotations, turn),
+        rotations=gaussians.rotations if rotation is None else _rotate(gaussians.rotations, turn),
         sh=gaussians.sh if rotation is None else rotate(gaussians.sh, turn),
     )
 
@@ -170,17 +198,17 @@ def _matrix(rotation: ArrayLike) -> NDArray:
         or np.linalg.det(value) < 0
     ):
         raise SplatError(
-            f"{value.tolist()} is no rotation",
+            f"{value.tolist()} is not a rotation",
             "give a right-handed orthogonal 3 x 3 matrix or a unit quaternion",
         )
     return value
 
 
-def _turned(rotations: NDArray, turn: NDArray) -> NDArray:
-    """(n, 4) float32: the quaternion of `turn` times each, (w, x, y, z)."""
+def _rotate(rotations: NDArray, turn: NDArray) -> NDArray:
+    """(n, 4) float32 products of the quaternion of `turn` and each quaternion, (w, x, y, z)."""
     from scipy.spatial.transform import Rotation
 
     x, y, z, w = Rotation.from_matrix(turn).as_quat()
-    # Left multiplication by a quaternion is a matrix.
+    # The matrix of the left multiplication by the quaternion.
     left = np.array([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])
     return (rotations.astype(np.float64) @ left.T).astype(np.float32)

@@ -1,70 +1,116 @@
-"""What plugins implement: the protocols behind the hooks, and the values that pass through them.
+"""What geometry and texture backends and condition encoders implement.
 
-`earthgen.testing.backends` has a conformance kit for geometry and texture backends.
+`earthgen.testing` has a conformance kit for backends.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:  # every plugin imports this module, and `earthgen --help` imports every plugin
+if TYPE_CHECKING:
     from earthgen.stages.stage import Stage
     from geo_io.frame import Frame
-from geo_io.frame import Frame
 
 Conditions = Mapping[str, Any]
-"""Condition layers by name, each with a `.frame` and a `.crop(frame)`: "semantics" is a
-`geo_io.layers.Semantics`, "dem" and "dsm" are `geo_io.layers.Raster` of float32 metres, "image"
-is a Raster of uint8 RGBA. A name is absent where the job has no such input. Stages get them
-beside the blocks that they read."""
+"""Condition layers by name, each with a `.frame` and a `.crop(frame)`.
+
+"semantics" is a `geo_io.layers.Semantics`; "dem" and "dsm" are `geo_io.layers.Raster` of float32
+metres; "image" is a Raster of uint8 RGBA. A name is absent where the job has no such input. Stages
+get conditions beside the blocks that they read.
+"""
 
 
-class GeometryBackend(Protocol):
-    """Makes the surface voxels of a world, as a chain of stages.
+@dataclass(frozen=True)
+class Cost:
+    """What a backend takes beyond what the rule-based backends take.
 
     Attributes
     ----------
-    name, version : enter the identity of the worlds made with it
-    requires : names of conditions it cannot do without
+    seconds : float
+        Per column of voxels, on one core.
+    memory : int
+        Bytes per worker.
+    basis : str
+        Where the figures come from, for people.
+    """
 
-    A learned backend also has `weights`, the digest of the weights it was created with, which
-    enters the identity too; docs/plugins/hooks.md lists what else it may have.
+    seconds: float
+    memory: int
+    basis: str
+
+
+class Backend(ABC):
+    """What geometry and texture backends share: a name, a version, and defaults.
+
+    Attributes
+    ----------
+    name, version : str
+        Enter the identity of the worlds made with the backend.
+    requires : tuple of str
+        Conditions that it cannot do without.
+    weights : str or None
+        The digest of its weights, for a learned backend. Enters the identity.
+    weights_card : mapping or None
+        What a world records about the weights: name, licence, sources, as JSON values.
     """
 
     name: str
     version: str
-    requires: tuple[str, ...]
+    requires: tuple[str, ...] = ()
+    weights: str | None = None
+    weights_card: Mapping[str, Any] | None = None
 
+    def check(self, frame: Frame) -> None:  # noqa: B027 - doing nothing is the default
+        """Raise an `EarthgenError` if the backend cannot make a world on `frame`.
+
+        Called before any input is read. The default accepts every frame.
+        """
+
+    def cost(self) -> Cost | None:
+        """Return what the backend takes beyond rules; None if nothing worth counting."""
+        return None
+
+
+class GeometryBackend(Backend):
+    """Makes the surface voxels of a world, as a chain of stages. Subclass it."""
+
+    @abstractmethod
     def stages(self) -> Sequence[Stage]:
-        """The stages, each after those it reads. The last gives
-        `earthgen.voxels.voxels.GEOMETRY_FIELDS`.
+        """Return the stages, each after those it reads.
 
-        A margin of 16 voxels or more on the last stage lets the levels of detail be made without
-        its neighbours.
+        The last one gives `earthgen.GEOMETRY_FIELDS`. With a margin of at least 16 voxels on the
+        last stage, the levels of detail need no neighbouring window.
         """
 
 
-class TextureBackend(Protocol):
-    """Makes one 2D Gaussian for each voxel, as a chain of stages.
+class TextureBackend(Backend):
+    """Makes one 2D Gaussian per voxel, as a chain of stages. Subclass it.
 
     Attributes
     ----------
-    name, version, requires : as of GeometryBackend
-    sh_degree : degree of the spherical harmonics of its colours, 0 to 3
+    sh_degree : int
+        Degree of the spherical harmonics of its colours, 0 to 3.
     """
 
-    name: str
-    version: str
-    sh_degree: int
-    requires: tuple[str, ...]
+    sh_degree: int = 0
 
+    @abstractmethod
     def stages(self, geometry: Stage) -> Sequence[Stage]:
-        """The stages for a geometry, given its last one, whose stride the last of these takes.
+        """Return the stages for a geometry.
 
-        The last gives `earthgen.voxels.voxels.texture_fields(sh_degree)`, a row for each voxel of
-        "geometry" in its core.
+        Parameters
+        ----------
+        geometry : Stage
+            The last stage of the geometry; the last texture stage takes its stride.
+
+        Returns
+        -------
+        sequence of Stage
+            The last one gives `earthgen.texture_fields(sh_degree)`, one row per voxel of "geometry"
+            in its core.
         """
 
 
@@ -72,46 +118,44 @@ class Condition(Protocol):
     """An opened input that can be read on any window of the lattice."""
 
     def survey(self, frame: Frame) -> Mapping[str, Any]:
-        """Check the input against the job's frame, and report on it; the report enters the
-        provenance.
+        """Check the input against the job's frame and report on it.
 
-        Raises a `geo_io.errors.EarthgenError` where the input cannot serve: no overlap, no data, no
-        legend.
+        The report enters the world's provenance; its entry "warnings", a list of str, is shown.
+
+        Raises
+        ------
+        EarthgenError
+            If the input cannot serve: no overlap, no data, no legend.
         """
 
     def read(self, window: Frame) -> Any:
-        """The layer on `window`, a function of the input and the window alone."""
+        """Return the layer on `window`: a function of the input and the window alone."""
 
 
 class ConditionEncoder(Protocol):
-    """Opens the sources of one named condition (`--semantics`, `--dem`, `--dsm`, `--image`,
-    `--condition NAME=FILE`).
+    """Opens the sources of one condition, such as "semantics", "dem", "dsm" or "image".
 
     Attributes
     ----------
-    name : the condition's name
-    version : enters the identity of worlds
+    name : str
+        The condition's name.
+    version : str
+        Enters the identity of worlds.
     """
 
     name: str
     version: str
 
     def open(self, sources: Sequence[Any], frame: Frame, options: Mapping[str, Any]) -> Condition:
-        """Open paths or in-memory layers for a job on `frame`; `options` are the job's reading
-        options."""
+        """Open the sources of a job.
 
-
-@dataclass(frozen=True)
-class Cost:
-    """What a learned backend takes beside what rules take: what its optional method `cost()` gives.
-
-    Attributes
-    ----------
-    seconds : a column of voxels, on one core
-    memory : bytes of a worker
-    basis : what the figures rest on
-    """
-
-    seconds: float
-    memory: int
-    basis: str
+        Parameters
+        ----------
+        sources : sequence
+            Paths or in-memory layers.
+        frame : Frame
+            Of the job.
+        options : mapping
+            The job's reading options: `class_field`, `legends`, `crosswalks`, `assume_crs`,
+            `allow_unmapped`, `dem_unit`, `dsm_unit`.
+        """

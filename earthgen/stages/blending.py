@@ -1,19 +1,15 @@
-"""How windows that are sampled apart agree: rules that turn a sampler into plain stages.
+"""Blending rules: they turn a sampler of single windows into stages whose windows agree.
 
-A generative model makes one window of fixed shape at a time. What neighbouring windows make of the
-cells they share has to be settled by a rule of the place alone, never by the order in which windows
-happen to be made. Each rule here takes a `Sampler` and gives stages whose last is called like the
-sampler; the task graph and the schedulers know nothing of rules. docs/plugins/agreement.md compares
-them.
+A generative model samples one window of fixed shape at a time. The value of a cell that several
+windows share must be a function of the place alone, never of the order in which windows are
+computed. Each rule takes a `Sampler` and returns stages; the last has the sampler's name.
+docs/plugins/agreement.md compares the rules:
 
 - `four_colour`: mask-based in-painting in a fixed order of four colours of windows (after Liu et
-  al., "EarthCrafter",
-  arXiv 2507.16535, who slide a window row by row).
+  al., "EarthCrafter", arXiv 2507.16535, who slide a window row by row).
 - `blended`: weighted means of overlapping windows between a few phases of the sampling (after
-  Bar-Tal et al.,
-  "MultiDiffusion", ICML 2023, which takes the mean in every step).
-- `independent`: every window for itself. The worlds have seams: it is what the others are measured
-  against.
+  Bar-Tal et al., "MultiDiffusion", ICML 2023, which takes the mean after every step).
+- `independent`: each window alone. The worlds have seams; this is the baseline.
 """
 
 from __future__ import annotations
@@ -37,58 +33,76 @@ if TYPE_CHECKING:
     from geo_io.frame import Frame
 
 STATE = "state"
-"""The field that the stages of a sampler give: (ny, nx, channels) float32."""
+"""Name of the field in the blocks of a sampler's stages: (ny, nx, channels) float32."""
 
 COLOURS = ((0, 0), (1, 0), (1, 1), (0, 1))
 """(x % 2, y % 2) of the windows of each colour, in the order of sampling.
 
-Each colour lies beside the one before it. No chain of dependencies is then longer than two windows
-to a side; in the order of rows it would be three.
+Each colour is adjacent to the one before it, so no chain of dependencies is longer than two windows
+to a side. In row order it would be three.
 """
 
-Weights = Callable[[int], NDArray]
-"""window (cells) -> (window,) float64 along one axis, positive; the weight of a cell is the
-product of two."""
+WindowWeights = Callable[[int], NDArray]
+"""Function of the window's edge in cells to (window,) float64, the positive weights along one axis.
+
+The weight of a cell is the product of its weights along both axes.
+"""
 
 
 @dataclass(frozen=True)
 class InpaintingMask:
-    """Cells of a window that earlier windows have decided.
+    """The known cells of a window: those that earlier windows have sampled.
 
     Attributes
     ----------
-    values : (ny, nx, channels) float32, the data; 0 where not known
-    mask : (ny, nx) bool, which cells are known
-    noise : (ny, nx, channels) float32, the noise of the place
-    again : n -> more noise of the place, of the same shape: another for each n >= 0
+    values : NDArray (ny, nx, channels) float32
+        The data; 0 outside the mask.
+    mask : NDArray (ny, nx) bool
+        Which cells are known.
+    noise : NDArray (ny, nx, channels) float32
+        The initial noise of the window.
+    fresh_noise : callable
+        n to other noise of the same shape, independent for each n >= 0.
     """
 
     values: NDArray
     mask: NDArray
     noise: NDArray
-    again: Callable[[int], NDArray]
+    fresh_noise: Callable[[int], NDArray]
 
     def impose(self, state: NDArray, time: float) -> NDArray:
-        """The state with known cells on the straight path of flow matching: time * data + (1 -
-        time) * noise."""
-        data = self.values
-        path = (
-            data if time == 1.0 else np.float32(time) * data + np.float32(1.0 - time) * self.noise
-        )
+        """Set the known cells to their state at `time`: time * data + (1 - time) * noise.
+
+        Parameters
+        ----------
+        state : NDArray (ny, nx, channels) float32
+            Of the window; not changed.
+        time : float
+            0 for noise, 1 for data.
+        """
+        path = self.values
+        if time != 1.0:
+            path = np.float32(time) * path + np.float32(1.0 - time) * self.noise
         return np.where(self.mask[..., None], path, state)
 
 
-class Windowed(Protocol):
-    """What samples windows with a diffusion or flow model. It goes to workers pickled, so it holds
-    settings only.
+class WindowSampler(Protocol):
+    """What samplers of dense and of sparse windows share.
+
+    A sampler is pickled and sent to workers, so it holds settings only.
 
     Attributes
     ----------
-    name : of the last stage made of it; keys its noise
-    window, stride : edge of what is sampled at once and distance of windows, cells; they overlap by
-        the difference
-    channels : values a cell
-    reads : conditions and earlier stages it needs
+    name : str
+        Name of the last stage; keys the noise.
+    window : int
+        Edge of what is sampled at once, cells.
+    stride : int
+        Distance between windows, cells; windows overlap by window - stride.
+    channels : int
+        Values per cell.
+    reads : tuple of Read
+        Conditions and earlier stages.
     """
 
     @property
@@ -103,12 +117,13 @@ class Windowed(Protocol):
     def reads(self) -> tuple[Read, ...]: ...
 
 
-class Sampler(Windowed, Protocol):
-    """Samples one window of a grid.
+class Sampler(WindowSampler, Protocol):
+    """Samples one window of a grid with a diffusion or flow model.
 
     Attributes
     ----------
-    scale : a cell is so many voxels wide
+    scale : int
+        Width of a cell in voxels.
     """
 
     @property
@@ -123,39 +138,60 @@ class Sampler(Windowed, Protocol):
         stop: float,
         known: InpaintingMask | None,
     ) -> NDArray:
-        """The state at time `stop`, from that at `start`; time runs from 0, noise, to 1, data.
+        """Return the state at time `stop`: a function of the arguments alone.
 
-        state : (ny, nx, channels) float32 on `window`, and so is what is returned. `known` is to be
-            imposed at every step. A function of its arguments alone.
+        Parameters
+        ----------
+        state : NDArray (ny, nx, channels) float32
+            The state at time `start`, on `window`.
+        window : Frame
+            Of cells.
+        inputs : mapping of str to Block or layer
+            What `reads` names.
+        start, stop : float
+            Time runs from 0, noise, to 1, data.
+        known : InpaintingMask or None
+            Cells to keep; to be imposed after every step.
+
+        Returns
+        -------
+        NDArray (ny, nx, channels) float32
         """
 
 
-Model = Callable[[NDArray, float, "Frame", Mapping[str, Any]], NDArray]
-"""(state, time, window, inputs) -> (ny, nx, channels): a velocity, or a prediction of the data."""
+FlowModel = Callable[[NDArray, float, "Frame", Mapping[str, Any]], NDArray]
+"""Function (state, time, window, inputs) to a velocity or a prediction of the data.
+
+State and result are (ny, nx, channels).
+"""
 
 
 @dataclass(frozen=True)
 class FlowSampler:
-    """A Sampler of a flow matching model, by Euler's method on equal steps of time.
+    """A Sampler that integrates a flow matching model by Euler's method.
 
     Attributes
     ----------
-    name, window, stride, channels, scale, reads : as of Sampler
-    model : what it follows; picklable
-    steps : evaluations of the model from noise to data
-    predicts : whether the model gives the velocity data - noise, or the data
-    shift : above 1, steps are shorter near the noise: time = u / (shift - (shift - 1) * u) for
-        equal steps of u
-        (Esser et al., "Scaling rectified flow transformers", ICML 2024, equation 23, with time the
-        other way round)
-    repeats : how often each step is made where cells are known; between, the state goes back with
-        other noise, so that
-        the rest of the window can follow what is known (Lugmayr et al., "RePaint", CVPR 2022,
-        section 4.2)
+    name, window, stride, channels, scale, reads
+        As of Sampler.
+    model : callable
+        The FlowModel; must be picklable.
+    steps : int
+        Evaluations of the model from noise to data.
+    predicts : {"velocity", "data"}
+        Whether the model predicts the velocity, data - noise, or the data.
+    shift : float
+        Above 1, steps are shorter near the noise: time = u / (shift - (shift - 1) * u) for equal
+        steps of u (Esser et al., "Scaling rectified flow transformers", ICML 2024, equation 23,
+        with time reversed).
+    repeats : int
+        How often each step is made in windows with known cells. Before each repetition the state
+        goes back in time with fresh noise, so that the other cells can adapt to the known ones
+        (Lugmayr et al., "RePaint", CVPR 2022, section 4.2).
     """
 
     name: str
-    model: Model
+    model: FlowModel
     window: int
     stride: int
     channels: int
@@ -167,7 +203,7 @@ class FlowSampler:
     repeats: int = 1
 
     def times(self, start: float, stop: float) -> list[float]:
-        """`start`, the steps between, `stop`."""
+        """Return `start`, the times of the steps between, and `stop`."""
         grid = (
             n / (self.shift * self.steps - (self.shift - 1.0) * n) for n in range(self.steps + 1)
         )
@@ -182,6 +218,7 @@ class FlowSampler:
         stop: float,
         known: InpaintingMask | None,
     ) -> NDArray:
+        """Return the state at time `stop`; see `Sampler.advance`."""
         times = self.times(start, stop)
         if known is not None:
             state = known.impose(state, start)
@@ -189,7 +226,9 @@ class FlowSampler:
         for time, after in pairwise(times):
             for repeat in range(self.repeats if known is not None else 1):
                 if known is not None and repeat:
-                    state = known.impose(noisier(state, after, time, known.again(drawn)), time)
+                    state = known.impose(
+                        renoise(state, after, time, known.fresh_noise(drawn)), time
+                    )
                     drawn += 1
                 state = self._step(state, window, inputs, time, after)
                 if known is not None:
@@ -199,61 +238,90 @@ class FlowSampler:
     def _step(
         self, state: NDArray, window: Frame, inputs: Mapping[str, Any], time: float, after: float
     ) -> NDArray:
-        found = self.model(state, time, window, inputs)
+        """Return the state at time `after`, one Euler step from that at `time`."""
+        prediction = self.model(state, time, window, inputs)
         if self.predicts == "velocity":
-            return state + np.float32(after - time) * found
+            return state + np.float32(after - time) * prediction
         part = (after - time) / (1.0 - time)
-        return np.float32(1.0 - part) * state + np.float32(part) * found
+        return np.float32(1.0 - part) * state + np.float32(part) * prediction
 
 
-def noisier(state: NDArray, time: float, before: float, noise: NDArray) -> NDArray:
-    """The state at an earlier time, from that at `time` and fresh noise: its share of the data
-    falls to before."""
+def renoise(state: NDArray, time: float, before: float, noise: NDArray) -> NDArray:
+    """Return the state at the earlier time `before`, from that at `time` and fresh noise.
+
+    Parameters
+    ----------
+    state, noise : NDArray (ny, nx, channels) float32
+        The state at `time`, and standard normals.
+    time, before : float
+        0 for noise, 1 for data; before < time.
+    """
     keep = before / time
     fresh = math.sqrt(max((1.0 - before) ** 2 - (keep * (1.0 - time)) ** 2, 0.0))
     return np.float32(keep) * state + np.float32(fresh) * noise
 
 
-def place_noise(sampler: Sampler, window: Frame, noise: Noise, purpose: str = "initial") -> NDArray:
-    """(ny, nx, channels) float32 normals of the place: the same for all the stages made of a
-    sampler."""
+def initial_noise(
+    sampler: Sampler, window: Frame, noise: Noise, purpose: str = "initial"
+) -> NDArray:
+    """Return the standard normals from which a window starts: the same in all stages of a sampler.
+
+    Parameters
+    ----------
+    sampler : Sampler
+        Its name keys the noise.
+    window : Frame
+        Of the sampler's cells.
+    noise : Noise
+        Of the world or any of its stages.
+    purpose : str
+        Different purposes get independent noise.
+
+    Returns
+    -------
+    NDArray (ny, nx, channels) float32
+    """
     return (
         noise.shared().stream(f"{sampler.name}: {purpose} noise").normals(window, sampler.channels)
     )
 
 
 def independent(sampler: Sampler) -> list[Stage]:
-    """Every window for itself; each cell is that of the window whose core holds it. It shows
-    seams."""
-    return [_stage(sampler, sampler.name, partial(_alone, sampler))]
+    """Return one stage that samples each window alone; the worlds have seams.
+
+    Each cell is taken from the window whose core holds it.
+    """
+    return [_stage(sampler, sampler.name, partial(_sample_window, sampler))]
 
 
-def _alone(sampler: Sampler, window: Frame, inputs: Mapping[str, Any], noise: Noise) -> Block:
-    state = sampler.advance(place_noise(sampler, window, noise), window, inputs, 0.0, 1.0, None)
+def _sample_window(
+    sampler: Sampler, window: Frame, inputs: Mapping[str, Any], noise: Noise
+) -> Block:
+    state = sampler.advance(initial_noise(sampler, window, noise), window, inputs, 0.0, 1.0, None)
     return Block(window, {STATE: state})
 
 
 def four_colour(sampler: Sampler) -> list[Stage]:
-    """Windows in four colours, each colour after those before it, whose cells it takes as known.
+    """Return four stages that sample windows of four colours, one colour after the other.
 
-    A cell has the value of the first colour that covers it. As known cells are kept, a window holds
-    the values of all its cells, not only of its core: a reader that looks no further than the
-    overlap needs no neighbours. The last stage samples the last colour, and passes on what windows
-    of other colours hold.
+    Cells that an earlier colour covers are known and kept, so each cell has the value of the first
+    colour that covers it. A window holds the final values of all its cells, not only of its core: a
+    reader within the overlap needs no neighbours. The last stage samples the last colour and copies
+    the values of the others.
 
     Raises
     ------
     PluginError
-        if windows do not overlap, or those of one colour meet: stride < window < 2 * stride
+        Unless stride < window < 2 * stride: windows must overlap, those of one colour must not.
     """
     if not sampler.stride < sampler.window < 2 * sampler.stride:
         raise PluginError(
-            f"sampler {sampler.name!r}: windows of {sampler.window} cells at a stride of {sampler.stride} cannot be "
-            "sampled in four colours",
+            f"sampler {sampler.name!r}: windows of {sampler.window} cells at a stride of "
+            f"{sampler.stride} cannot be sampled in four colours",
             "choose stride < window < 2 * stride",
         )
     stages: list[Stage] = []
-    paste = partial(_paste, sampler.channels)
+    merge = partial(_paste_windows, sampler.channels)
     for n, colour in enumerate(COLOURS):
         last = n == len(COLOURS) - 1
         before = tuple(stage.name for stage in stages)
@@ -261,37 +329,37 @@ def four_colour(sampler: Sampler) -> list[Stage]:
             _stage(
                 sampler,
                 sampler.name if last else f"{sampler.name}/{n}",
-                partial(_colour, sampler, before),
+                partial(_sample_colour, sampler, before),
                 before,
                 parity=None if last else colour,
-                merge=None if last else paste,
+                merge=None if last else merge,
             )
         )
     return stages
 
 
-def _colour(
+def _sample_colour(
     sampler: Sampler,
     before: tuple[str, ...],
     window: Frame,
     inputs: Mapping[str, Any],
     noise: Noise,
 ) -> Block:
-    start = place_noise(sampler, window, noise)
+    start = initial_noise(sampler, window, noise)
     values, mask = np.zeros(start.shape, np.float32), np.zeros(window.shape, bool)
-    for name in before:  # where two of them cover a cell, they hold the same value
+    for name in before:  # where several colours cover a cell, they hold the same value
         block = inputs[name]
         covered = block.dense["covered"]
         values[covered] = block.dense[STATE][covered]
         mask |= covered
     if not mask.any():
         state = sampler.advance(start, window, _own(inputs, before), 0.0, 1.0, None)
-    elif mask.all():  # a window of an earlier colour, in the last stage
+    elif mask.all():  # the last stage also has the windows of earlier colours
         state = values
     else:
 
-        def again(n: int) -> NDArray:
-            return place_noise(sampler, window, noise, f"repeat {n}")
+        def fresh_noise(n: int) -> NDArray:
+            return initial_noise(sampler, window, noise, f"repeat {n}")
 
         state = sampler.advance(
             start,
@@ -299,14 +367,16 @@ def _colour(
             _own(inputs, before),
             0.0,
             1.0,
-            InpaintingMask(values, mask, start, again),
+            InpaintingMask(values, mask, start, fresh_noise),
         )
         state = np.where(mask[..., None], values, state)
     return Block(window, {STATE: state})
 
 
-def _paste(channels: int, frame: Frame, parts: Sequence[tuple[tuple[int, int], Block]]) -> Block:
-    """Windows that do not overlap on a frame, and which cells they cover."""
+def _paste_windows(
+    channels: int, frame: Frame, parts: Sequence[tuple[tuple[int, int], Block]]
+) -> Block:
+    """Copy windows that do not overlap to a frame, and mark the cells that they cover."""
     state, covered = np.zeros((*frame.shape, channels), np.float32), np.zeros(frame.shape, bool)
     for _, block in parts:
         where = frame.slices(block.frame)
@@ -315,8 +385,17 @@ def _paste(channels: int, frame: Frame, parts: Sequence[tuple[tuple[int, int], B
 
 
 def raised_cosine(window: int) -> NDArray:
-    """(window,) float64 weights: a raised cosine, from near 0.001 at the edges to 1 in the
-    middle."""
+    """Return raised cosine weights, from near 0.001 at the edges to 1 in the middle.
+
+    Parameters
+    ----------
+    window : int
+        Number of weights.
+
+    Returns
+    -------
+    NDArray (window,) float64
+    """
     place = (np.arange(window) + 0.5) / window
     return 0.001 + 0.999 * 0.5 * (1.0 - np.cos(2.0 * math.pi * place))
 
@@ -324,25 +403,31 @@ def raised_cosine(window: int) -> NDArray:
 def blended(
     sampler: Sampler,
     phases: int = 2,
-    weights: Weights = raised_cosine,
+    weights: WindowWeights = raised_cosine,
     times: Sequence[float] | None = None,
 ) -> list[Stage]:
-    """All windows at once, in phases; each starts from the weighted mean of the states at the end
-    of the one before.
+    """Return stages that sample all windows in phases and blend them after each phase.
 
-    phases : each makes the place depend on one more ring of windows
-    weights : picklable
-    times : (phases + 1,) rising from 0 to 1, between which the phases run; None for phases that
-        last equally long
+    Each phase starts from the weighted mean of the windows' states at the end of the phase before.
+    Sums run in the order of the window index, in float64, and are divided once. Values that are
+    thresholded later, such as occupancy, must be blended as logits; the stage that reads the result
+    applies the threshold.
 
-    The sums run in the order of the window index, in float64, and are divided once. What is to be
-    thresholded, such as occupancy, has to be blended as logits, and thresholded by a stage that
-    reads this.
+    Parameters
+    ----------
+    sampler : Sampler
+        Samples one window.
+    phases : int
+        Each phase makes a cell depend on one more ring of windows.
+    weights : callable
+        WindowWeights; must be picklable.
+    times : sequence of float, optional
+        (phases + 1,) times, rising from 0 to 1, between which the phases run. Default: equal steps.
 
     Raises
     ------
     PluginError
-        if windows do not overlap, the times do not rise from 0 to 1, or a weight is not positive
+        If windows do not overlap, the times do not rise from 0 to 1, or a weight is not positive.
     """
     times = (
         tuple(n / max(phases, 1) for n in range(phases + 1))
@@ -362,8 +447,8 @@ def blended(
         or sampler.stride >= sampler.window
     ):
         raise PluginError(
-            f"sampler {sampler.name!r}: windows of {sampler.window} cells at a stride of {sampler.stride} cannot be "
-            "blended with these weights",
+            f"sampler {sampler.name!r}: windows of {sampler.window} cells at a stride of "
+            f"{sampler.stride} cannot be blended with these weights",
             "choose a stride below the window, and a positive weight for each of its cells",
         )
     stages: list[Stage] = []
@@ -373,7 +458,7 @@ def blended(
             _stage(
                 sampler,
                 sampler.name if n == phases - 1 else f"{sampler.name}/{n}",
-                partial(_phase, sampler, times[n], times[n + 1], before),
+                partial(_sample_phase, sampler, times[n], times[n + 1], before),
                 before,
                 merge=partial(blend, sampler.window, sampler.stride, weights),
             )
@@ -381,7 +466,7 @@ def blended(
     return stages
 
 
-def _phase(
+def _sample_phase(
     sampler: Sampler,
     start: float,
     stop: float,
@@ -390,7 +475,7 @@ def _phase(
     inputs: Mapping[str, Any],
     noise: Noise,
 ) -> Block:
-    state = inputs[before[0]].dense[STATE] if before else place_noise(sampler, window, noise)
+    state = inputs[before[0]].dense[STATE] if before else initial_noise(sampler, window, noise)
     return Block(
         window, {STATE: sampler.advance(state, window, _own(inputs, before), start, stop, None)}
     )
@@ -399,14 +484,27 @@ def _phase(
 def blend(
     window: int,
     stride: int,
-    weights: Weights,
+    weights: WindowWeights,
     frame: Frame,
     parts: Sequence[tuple[tuple[int, int], Block]],
 ) -> Block:
-    """The weighted mean on a frame of the windows that meet it: the merge of a blended stage.
+    """Return the weighted mean of the windows that meet a frame: the merge of `blended`.
 
-    parts : (index, what of the window lies in the frame), in the order in which they are to be
-        summed
+    Parameters
+    ----------
+    window, stride : int
+        Of the stage, cells.
+    weights : callable
+        WindowWeights.
+    frame : Frame
+        Of the result.
+    parts : sequence of (tuple of int, Block)
+        Index of each window and the part of it that lies in the frame, in the order of summation.
+
+    Raises
+    ------
+    PluginError
+        If the windows do not cover the frame.
     """
     along = np.asarray(weights(window), np.float64)
     margin = (window - stride) // 2
@@ -427,37 +525,49 @@ def blend(
     if total is None or not (weight > 0).all():
         raise PluginError(
             f"windows of {window} cells at a stride of {stride} do not cover {frame}",
-            "give all of them",
+            "pass every window that meets the frame",
         )
     return Block(frame, {STATE: (total / weight).astype(np.float32)})
 
 
-RULES: Mapping[str, Callable[[Sampler], list[Stage]]] = {
+BLENDING_RULES: Mapping[str, Callable[[Sampler], list[Stage]]] = {
     "four_colour": four_colour,
     "blended": blended,
     "independent": independent,
 }
-"""The rules by name."""
+"""The blending rules by name."""
 
-DEFAULT_RULE = "blended"
-"""docs/background/benchmarks.md has the figures that decided it."""
+DEFAULT_BLENDING_RULE = "blended"
+"""The rule that measured best: see docs/background/benchmarks.md."""
 
 
-def agree(sampler: Sampler, rule: str = DEFAULT_RULE) -> list[Stage]:
-    """The stages of a sampler under a rule; the last is called like the sampler and gives `STATE`.
+def blending_stages(sampler: Sampler, rule: str = DEFAULT_BLENDING_RULE) -> list[Stage]:
+    """Return the stages of a sampler under a blending rule.
+
+    The last one has the sampler's name and gives the field `STATE`::
+
+        sampler = FlowSampler("hills", model, window=256, stride=192, channels=8)
+        stages = blending_stages(sampler, "four_colour")
+
+    Parameters
+    ----------
+    sampler : Sampler
+        Samples one window.
+    rule : str
+        One of `BLENDING_RULES`.
 
     Raises
     ------
     UnknownNameError
-        if there is no such rule
+        If there is no such rule.
     PluginError
-        if the sampler's windows do not suit the rule
+        If the sampler's windows do not fit the rule.
     """
-    if rule not in RULES:
+    if rule not in BLENDING_RULES:
         raise UnknownNameError(
-            f"there is no rule {rule!r} for neighbouring windows", f"choose of {', '.join(RULES)}"
+            f"unknown blending rule {rule!r}", f"choose one of {', '.join(BLENDING_RULES)}"
         )
-    return RULES[rule](sampler)
+    return BLENDING_RULES[rule](sampler)
 
 
 def _stage(
@@ -482,5 +592,5 @@ def _stage(
 
 
 def _own(inputs: Mapping[str, Any], before: tuple[str, ...]) -> dict[str, Any]:
-    """The inputs that are the sampler's own."""
+    """Return the inputs without those from earlier stages of the same sampler."""
     return {name: value for name, value in inputs.items() if name not in before}

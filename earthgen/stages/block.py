@@ -1,4 +1,4 @@
-"""Blocks: what a stage makes of a window, as named arrays on a frame."""
+"""Blocks: the result of a stage on a window, as named arrays on a frame."""
 
 from __future__ import annotations
 
@@ -16,19 +16,26 @@ from earthgen.errors import PluginError
 from geo_io.frame import Frame
 
 Inputs = Mapping[str, Any]
-"""What a stage reads by name: a Block for a stage, a layer for a condition (see
-`earthgen.stages.backends.Conditions`)."""
+"""What a stage reads, by name: a Block for a stage, a layer for a condition (see
+`earthgen.stages.Conditions`)."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """One output of a stage: a value a cell (dense), or a value a voxel (sparse).
+    """One output of a stage: one value per cell (dense) or one value per voxel (sparse).
+
+    A stage with a height map and one normal per voxel declares::
+
+        fields = {"ground": Field("float32"), "normal": Field("float32", (3,), sparse=True)}
 
     Attributes
     ----------
-    dtype : numpy's name of it
-    shape : of one value; () for a number
-    sparse : whether it is a value a voxel rather than a value a column
+    dtype : str
+        Numpy's name of the type.
+    shape : tuple of int
+        Shape of one value; () for a number.
+    sparse : bool
+        Whether there is one value per voxel instead of one per cell.
     """
 
     dtype: str
@@ -38,15 +45,23 @@ class Field:
 
 @dataclass(frozen=True)
 class Block:
-    """Arrays on a frame: dense ones with a value a cell, sparse ones with a row a voxel.
+    """Arrays on a frame: dense ones with one value per cell, sparse ones with one row per voxel.
+
+    A stage returns one for its window, and reads those of earlier stages::
+
+        block = Block(window, {"height": np.zeros(window.shape, np.float32)})
+        block["height"]
 
     Attributes
     ----------
-    frame : where they are
-    dense : (ny, nx, ...) arrays by name, rows from north to south
-    xyz : (n, 3) int32, lattice indices east, north, up of the rows of `sparse`; None where there
-        are none
-    sparse : (n, ...) arrays by name
+    frame : Frame
+        Where the arrays lie.
+    dense : mapping of str to NDArray (ny, nx, ...)
+        Rows run from north to south.
+    xyz : NDArray (n, 3) int32 or None
+        Lattice indices east, north, up of the rows of `sparse`; None without sparse arrays.
+    sparse : mapping of str to NDArray (n, ...)
+        One row per voxel.
     """
 
     frame: Frame
@@ -55,16 +70,17 @@ class Block:
     sparse: Mapping[str, NDArray] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> NDArray:
-        """The array with this name, dense or sparse."""
+        """Return the array with this name, dense or sparse."""
         return self.dense[name] if name in self.dense else self.sparse[name]
 
     @property
     def nbytes(self) -> int:
+        """Size of all arrays, bytes."""
         arrays = (*self.dense.values(), *self.sparse.values())
         return sum(a.nbytes for a in arrays) + (0 if self.xyz is None else self.xyz.nbytes)
 
     def crop(self, inner: Frame) -> Block:
-        """The part on a frame that lies inside this one."""
+        """Return the part on `inner`, a frame that lies inside this one."""
         if (inner.x, inner.y) == (self.frame.x, self.frame.y):
             return self
         part = self.frame.slices(inner)
@@ -76,15 +92,26 @@ class Block:
         return Block(inner, dense, take_runs(self.xyz, runs), sparse)
 
     def require(self, fields: Mapping[str, Field], stage: str) -> None:
-        """Raise PluginError unless this holds these fields with their dtypes and shapes."""
+        """Raise PluginError unless the block has these fields with their dtypes and shapes.
+
+        Parameters
+        ----------
+        fields : mapping of str to Field
+            The required fields.
+        stage : str
+            Name of the stage that made the block, for the message.
+        """
         rows = -1 if self.xyz is None else len(self.xyz)
-        for name, wanted in fields.items():
-            values = (self.sparse if wanted.sparse else self.dense).get(name)
-            lead = (rows,) if wanted.sparse else self.frame.shape
+        for name, field_ in fields.items():
+            values = (self.sparse if field_.sparse else self.dense).get(name)
+            shape = ((rows,) if field_.sparse else self.frame.shape) + field_.shape
             if values is None:
                 problem = f"lacks field {name!r}"
-            elif values.dtype != wanted.dtype or values.shape != (*lead, *wanted.shape):
-                problem = f"gave field {name!r} as {values.dtype} {values.shape}, not {wanted.dtype} {(*lead, *wanted.shape)}"
+            elif values.dtype != field_.dtype or values.shape != shape:
+                problem = (
+                    f"gave field {name!r} as {values.dtype} {values.shape}, "
+                    f"not {field_.dtype} {shape}"
+                )
             else:
                 continue
             raise PluginError(
@@ -93,42 +120,42 @@ class Block:
 
 
 def within(xyz: NDArray, frame: Frame) -> NDArray:
-    """(n,) bool: which of the (n, 3) voxels stand in the columns of `frame`."""
+    """Return which of the (n, 3) voxels stand in the columns of `frame`: (n,) bool."""
     x, y = xyz[:, 0], xyz[:, 1]
     return (x >= frame.x[0]) & (x < frame.x[1]) & (y >= frame.y[0]) & (y < frame.y[1])
 
 
 def _runs_within(xyz: NDArray, frame: Frame) -> list[tuple[int, int]]:
-    """[first, last) of the stretches of (n, 3) voxels that stand in the columns of `frame`.
+    """Return the ranges [first, last) of voxels that stand in the columns of `frame`.
 
-    Voxels are sorted by row and column, so there is about one a row, and copying stretches is much
-    quicker than picking voxels.
+    Voxels are sorted by row and column, so there is about one range per row, and copying ranges is
+    much faster than picking single voxels.
     """
     edges = run_edges(within(xyz, frame)).tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
-def run_edges(wanted: NDArray) -> NDArray:
-    """(2 k,) where the k stretches of True in (n,) bool begin and end, in turn."""
-    padded = np.zeros(len(wanted) + 2, np.int8)
-    padded[1:-1] = wanted
+def run_edges(mask: NDArray) -> NDArray:
+    """Return where the k runs of True in (n,) bool begin and end, in turn: (2 k,) int."""
+    padded = np.zeros(len(mask) + 2, np.int8)
+    padded[1:-1] = mask
     return np.flatnonzero(np.diff(padded))
 
 
 def take_runs(values: NDArray, runs: Sequence[tuple[int, int]]) -> NDArray:
-    """The rows of some stretches [first, last), copied one after the other."""
+    """Return the rows of the ranges [first, last), copied one after the other."""
     return np.concatenate([values[first:last] for first, last in runs]) if runs else values[:0]
 
 
 def column_order(xyz: NDArray) -> NDArray:
-    """(n,) the permutation that sorts (n, 3) voxels by (y, x, z)."""
+    """Return the permutation that sorts (n, 3) voxels by (y, x, z): (n,) int."""
     return np.lexsort((xyz[:, 2], xyz[:, 0], xyz[:, 1]))
 
 
 def join(frame: Frame, parts: Sequence[Block]) -> Block:
-    """One block on `frame` from blocks that do not overlap; their sparse rows sorted by (y, x, z).
+    """Join blocks that do not overlap to one on `frame`.
 
-    Cells that no part covers are 0.
+    Its sparse rows are sorted by (y, x, z). Cells that no part covers are 0.
     """
     first = parts[0]
     if len(parts) == 1 and first.frame == frame:
@@ -151,7 +178,7 @@ def join(frame: Frame, parts: Sequence[Block]) -> Block:
 
 
 def pack(block: Block) -> bytes:
-    """The block as bytes: a safetensors file and its CRC-32."""
+    """Return the block as bytes: a safetensors file followed by its CRC-32."""
     from safetensors.numpy import save
 
     arrays = {f"dense/{name}": np.ascontiguousarray(a) for name, a in block.dense.items()}
@@ -163,7 +190,7 @@ def pack(block: Block) -> bytes:
 
 
 def unpack(data: bytes) -> Block | None:
-    """The block in what `pack` gave; None where the bytes are not whole."""
+    """Return the block that `pack` stored in `data`; None if the bytes are damaged."""
     if len(data) < 12 or struct.pack("<I", zlib.crc32(data[:-4])) != data[-4:]:
         return None
     from safetensors.numpy import load

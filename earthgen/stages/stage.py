@@ -1,38 +1,40 @@
-"""Stages: what a backend is made of. docs/plugins/stages.md explains them with a picture.
+"""Stages: the steps of a backend. docs/plugins/stages.md explains them with a picture.
 
 A stage computes windows on a lattice that starts at the CRS origin. Window (i, j) has a *core*, the
-cells [i * stride, (i + 1) * stride) x [j * stride, (j + 1) * stride), and where `window` is larger
-than `stride` a margin around it, which it shares with its neighbours. What a stage reads, it reads
-on its window and a halo around. Nothing here depends on the box that was asked for.
+cells [i * stride, (i + 1) * stride) x [j * stride, (j + 1) * stride). Where `window` is larger than
+`stride`, a margin surrounds the core and is shared with the neighbours. A stage reads its inputs on
+its window and a halo around it. Nothing here depends on the bounding box of the job.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 from earthgen.errors import PluginError
+from earthgen.noise.philox import Noise as Noise
 from earthgen.stages.block import Block, Field, Inputs
+from geo_io.frame import Frame as Frame
 
-if TYPE_CHECKING:
-    from earthgen.noise.philox import Noise
-    from geo_io.frame import Frame
-
-    Compute = Callable[[Frame, Inputs, Noise], Block]
-    Merge = Callable[[Frame, Sequence[tuple[tuple[int, int], Block]]], Block]
+Compute = Callable[[Frame, Inputs, Noise], Block]
+Merge = Callable[[Frame, Sequence[tuple[tuple[int, int], Block]]], Block]
 
 
 @dataclass(frozen=True)
 class Read:
-    """What a stage reads, and how far beyond its window.
+    """An input of a stage, and how far beyond the window it is read.
+
+    `Read("dem", metres=50.0)` gives the stage the terrain of its window and of 50 m around it.
 
     Attributes
     ----------
-    source : a condition, an earlier stage, or "geometry": the last stage of the geometry backend
-    metres, cells : the halo; their sum counts, metres rounded up to whole cells of the reading
-        stage
+    source : str
+        A condition, an earlier stage, or "geometry": the last stage of the geometry backend.
+    metres : float
+        Width of the halo; rounded up to whole cells of the stage that reads.
+    cells : int
+        Cells added to that.
     """
 
     source: str
@@ -40,31 +42,54 @@ class Read:
     cells: int = 0
 
     def halo(self, cell_size: float) -> int:
-        """The halo in cells of `cell_size` metres."""
+        """Return the width of the halo in cells of `cell_size` metres."""
         return self.cells + math.ceil(self.metres / cell_size - 1e-9)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a backend.
+    """One step of a backend: a function that computes one window.
+
+    A stage that smooths the terrain of windows of 256 cells::
+
+        def smooth(window, inputs, noise):
+            around = inputs["dem"].data  # the window and 4 cells on each side
+            height = scipy.ndimage.uniform_filter(around, 9)[4:-4, 4:-4]
+            return Block(window, {"height": height})
+
+
+        stage = Stage(
+            "smooth", 256, {"height": Field("float32")}, smooth, reads=(Read("dem", cells=4),)
+        )
 
     Attributes
     ----------
-    name : unique in its chain; its noise is keyed by it
-    window : edge of what one call of `compute` makes, cells
-    fields : what it makes, by name; sparse fields come with `xyz`
-    compute : (frame of the window, inputs by name, noise of this stage) -> Block on that frame; a
-        function of its
-        arguments alone
-    reads : what it needs
-    stride : distance between windows, cells; None: `window`, so that windows do not overlap
-    scale : a cell is so many voxels wide; 1 for stages on the voxel lattice, 8 for latents at an
-        eighth
-    parity : of a stage that has only every second window in x and in y: (x % 2, y % 2) of those
-    merge : how a reader's frame is put together from windows that overlap in it; None: each cell
-        from the window
-        whose core holds it. It gets the frame and the (index, Block) of all windows that meet it,
-        in the order (y, x) of their index.
+    name : str
+        Unique in its chain; keys its noise.
+    window : int
+        Edge of the window that one call of `compute` makes, cells.
+    fields : mapping of str to Field
+        The result of `compute`, by name; sparse fields come with `xyz`.
+    compute : callable
+        (window, inputs, noise) to a Block on the frame `window`: a function of its arguments
+        alone. `inputs` has a Block or layer for each of `reads`; `noise` is that of this stage.
+    reads : tuple of Read
+        The inputs.
+    stride : int or None
+        Distance between windows, cells. None: `window`, so that windows do not overlap.
+    scale : int
+        Width of a cell in voxels: 1 for stages on the voxel lattice, 8 for latents at an eighth.
+    parity : tuple of int or None
+        (x % 2, y % 2) of the windows of a stage that has only every second window along x and y.
+    merge : callable or None
+        Joins windows that overlap in the frame of a reader: it gets that frame and (index, Block)
+        of all windows that meet it, sorted by (y, x) of the index. None: each cell is taken from
+        the window whose core holds it.
+
+    Raises
+    ------
+    PluginError
+        If window, stride and scale are not positive, or the margin is uneven or negative.
     """
 
     name: str
@@ -80,12 +105,13 @@ class Stage:
     def __post_init__(self) -> None:
         if self.window < 1 or self.step < 1 or self.scale < 1:
             raise PluginError(
-                f"stage {self.name!r} has no positive window, stride and scale",
+                f"stage {self.name!r}: window, stride and scale must be positive",
                 "correct the plugin",
             )
         if self.step > self.window or (self.window - self.step) % 2:
             raise PluginError(
-                f"stage {self.name!r}: window {self.window} has to be its stride {self.step} and an even margin",
+                f"stage {self.name!r}: window {self.window} minus stride {self.step} must be even "
+                "and not negative",
                 "correct the plugin",
             )
 
@@ -96,7 +122,7 @@ class Stage:
 
     @property
     def margin(self) -> int:
-        """How far a window reaches beyond its core, cells."""
+        """Distance from the edge of a window to its core, cells."""
         return (self.window - self.step) // 2
 
     @property
@@ -105,19 +131,24 @@ class Stage:
         return self.step * self.scale
 
     def frame(self, world: Frame, x: int, y: int) -> Frame:
-        """The frame of window (x, y), on cells of this stage."""
+        """Return the frame of window (x, y), on cells of this stage.
+
+        Parameters
+        ----------
+        world : Frame
+            Any frame of voxels of the world; gives the lattice.
+        x, y : int
+            Index of the window.
+        """
         return self.cells(world).tile(x, y, self.step).pad(self.margin)
 
     def cells(self, frame: Frame) -> Frame:
-        """A frame of voxels as the frame of this stage's cells that covers it."""
+        """Return the frame of this stage's cells that covers a frame of voxels."""
         return frame.coarsen(self.scale) if self.scale > 1 else frame
 
 
 def rescale(frame: Frame, source: int, target: int) -> Frame:
-    """A frame of cells of `source` voxels as the frame of cells of `target` voxels that covers
-    it."""
-    from dataclasses import replace
-
+    """Return the frame of cells of `target` voxels that covers a frame of cells of `source`."""
     if source == target:
         return frame
     fine = replace(

@@ -1,9 +1,8 @@
-"""How windows that are sampled apart agree on voxels: `earthgen.stages.blending` for values a voxel
-instead of a column.
+"""Blending rules for values on voxels; `earthgen.stages.blending` has those for values on cells.
 
-Which voxels there are is settled before (they are another stage's), or by blending the logits of
-those that any window has. Weighted means run over the windows that cover a voxel, in the order of
-the window index, in float64.
+The voxels themselves come from another stage, or from blending occupancy logits of all voxels that
+any window lists. Weighted means run over the windows that cover a voxel, in the order of the window
+index, in float64.
 """
 
 from __future__ import annotations
@@ -17,24 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.errors import PluginError, UnknownNameError
-from earthgen.stages.blending import STATE, Weights, Windowed, raised_cosine
-from earthgen.stages.block import Block, Field
+from earthgen.stages.blending import STATE, WindowSampler, WindowWeights, raised_cosine
+from earthgen.stages.block import Block, Field, column_order
 from earthgen.stages.stage import Read, Stage
 
 if TYPE_CHECKING:
     from earthgen.noise.philox import Noise
     from geo_io.frame import Frame
 
-VOXEL_RULES = ("blended", "independent")
-"""The rules of `earthgen.stages.blending` that there are for voxels."""
+VOXEL_BLENDING_RULES = ("blended", "independent")
+"""The names of blending rules that exist for voxels."""
 
 
-class VoxelSampler(Windowed, Protocol):
-    """Samples one window of given voxels; its cells are the voxels.
+class VoxelSampler(WindowSampler, Protocol):
+    """Samples values on the given voxels of one window; its cells are the voxels.
 
     Attributes
     ----------
-    voxels : the source whose voxels are given, such as "geometry"; one of `reads`, without a halo
+    voxels : str
+        The source of the voxels, such as "geometry": one of `reads`, without a halo.
     """
 
     @property
@@ -49,37 +49,62 @@ class VoxelSampler(Windowed, Protocol):
         start: float,
         stop: float,
     ) -> NDArray:
-        """The state at time `stop`, from that at `start`; time runs from 0, noise, to 1, data.
+        """Return the state at time `stop`: a function of the arguments alone.
 
-        state : (n, channels) float32 of the voxels xyz, (n, 3) int32, and so is what is returned
+        Parameters
+        ----------
+        state : NDArray (n, channels) float32
+            The state of the voxels at time `start`.
+        xyz : NDArray (n, 3) int32
+            The voxels.
+        window : Frame
+            Their frame.
+        inputs : mapping of str to Block or layer
+            What `reads` names.
+        start, stop : float
+            Time runs from 0, noise, to 1, data.
+
+        Returns
+        -------
+        NDArray (n, channels) float32
         """
 
 
-def agree_on_voxels(sampler: VoxelSampler, rule: str = "blended", phases: int = 2) -> list[Stage]:
-    """The stages of a sampler under a rule; the last is called like the sampler and gives `STATE` a
-    voxel.
+def voxel_blending_stages(
+    sampler: VoxelSampler, rule: str = "blended", phases: int = 2
+) -> list[Stage]:
+    """Return the stages of a voxel sampler under a blending rule.
 
-    phases : of the rule "blended", each of which starts from the weighted mean of the one before
+    The last one has the sampler's name and gives the sparse field `STATE`.
+
+    Parameters
+    ----------
+    sampler : VoxelSampler
+        Samples the voxels of one window.
+    rule : str
+        One of `VOXEL_BLENDING_RULES`.
+    phases : int
+        Of "blended": each phase starts from the weighted mean at the end of the one before.
 
     Raises
     ------
     UnknownNameError
-        if there is no such rule for voxels
+        If there is no such rule for voxels.
     PluginError
-        if blended windows do not overlap, or there is no phase
+        If blended windows do not overlap, or there is no phase.
     """
-    if rule not in VOXEL_RULES:
+    if rule not in VOXEL_BLENDING_RULES:
         raise UnknownNameError(
-            f"there is no rule {rule!r} for voxels of neighbouring windows",
-            f"choose of {', '.join(VOXEL_RULES)}",
+            f"unknown blending rule {rule!r} for voxels",
+            f"choose one of {', '.join(VOXEL_BLENDING_RULES)}",
         )
     if rule == "independent":
         return [_stage(sampler, sampler.name, (0.0, 1.0), None, None)]
     if phases < 1 or sampler.stride >= sampler.window:
         raise PluginError(
-            f"sampler {sampler.name!r}: windows of {sampler.window} voxels at a stride of {sampler.stride} cannot be "
-            f"blended in {phases} phases",
-            "choose a stride below the window, and a phase or more",
+            f"sampler {sampler.name!r}: windows of {sampler.window} voxels at a stride of "
+            f"{sampler.stride} cannot be blended in {phases} phases",
+            "choose a stride below the window, and at least one phase",
         )
     merge = partial(blend_voxels, sampler.window, sampler.stride, raised_cosine, {}, ())
     stages: list[Stage] = []
@@ -98,12 +123,12 @@ def _stage(
         stride=sampler.stride,
         merge=merge,
         fields={STATE: Field("float32", (sampler.channels,), sparse=True)},
-        compute=partial(_phase, sampler, times, before),
+        compute=partial(_sample_phase, sampler, times, before),
         reads=(*sampler.reads, *(() if before is None else (Read(before),))),
     )
 
 
-def _phase(
+def _sample_phase(
     sampler: VoxelSampler,
     times: tuple[float, float],
     before: str | None,
@@ -124,27 +149,38 @@ def _phase(
 def blend_voxels(
     window: int,
     stride: int,
-    weights: Weights,
+    weights: WindowWeights,
     absent: Mapping[str, float],
     best: Sequence[str],
     frame: Frame,
     parts: Sequence[tuple[tuple[int, int], Block]],
 ) -> Block:
-    """Voxels of several windows on a frame: the merge of a stage whose sparse fields are blended.
+    """Blend the voxels of several windows on a frame: the merge of a stage with sparse fields.
 
-    absent : by field, what a window that covers a voxel's column and does not list the voxel counts
-        as; fields without
-        are means over the windows that list it
-    best : fields that are no means, such as classes: the value, other than 0, of the window with
-        the greatest weight,
-        of equal ones that of the first; 0 where all have 0
-    parts : (index, what of the window lies in the frame), in the order in which they are to be
-        summed
+    Parameters
+    ----------
+    window, stride : int
+        Of the stage, voxels.
+    weights : callable
+        WindowWeights.
+    absent : mapping of str to float
+        By field, the value that counts for a window that covers a voxel's column without listing
+        the voxel. Other fields are means over the windows that list it.
+    best : sequence of str
+        Fields that are not averaged, such as classes. They take the non-zero value of the window
+        with the greatest weight, of equal weights that of the first; 0 where all are 0.
+    frame : Frame
+        Of the result.
+    parts : sequence of (tuple of int, Block)
+        Index of each window and the part of it that lies in the frame, in the order of summation.
 
-    Raises PluginError where there are no windows.
+    Raises
+    ------
+    PluginError
+        If there are no windows.
     """
     if not parts:
-        raise PluginError(f"no windows cover {frame}", "give all of them")
+        raise PluginError(f"no window covers {frame}", "pass every window that meets it")
     along = np.asarray(weights(window), np.float64)
     margin = (window - stride) // 2
     cover = np.zeros(frame.shape)
@@ -158,9 +194,7 @@ def blend_voxels(
         xyz = _xyz(block)
         shares.append(of_rows[xyz[:, 1] - part.y[0]] * of_columns[xyz[:, 0] - part.x[0]])
     xyz, share = np.concatenate([_xyz(block) for _, block in parts]), np.concatenate(shares)
-    order = np.lexsort(
-        (xyz[:, 2], xyz[:, 0], xyz[:, 1])
-    )  # stable: a voxel's windows stay in their order
+    order = column_order(xyz)  # stable: a voxel's windows stay in their order
     xyz, share = xyz[order], share[order]
     first = np.ones(len(xyz), bool)
     first[1:] = (xyz[1:] != xyz[:-1]).any(axis=1)
@@ -188,13 +222,15 @@ def _xyz(block: Block) -> NDArray:
 
 
 def _sums(values: NDArray, start: NDArray) -> NDArray:
-    """Sums of the rows from each of `start` to the next."""
+    """Return the sums of the rows from each of `start` to the next."""
     return np.add.reduceat(values, start, axis=0) if len(start) else values[:0]
 
 
 def _best(values: NDArray, share: NDArray, start: NDArray) -> NDArray:
-    """The value of the greatest share in each group of rows, of equals the first; 0 only where
-    there is no other."""
+    """Return the value with the greatest share in each group of rows, of equals the first.
+
+    It is 0 only where all values of the group are.
+    """
     if not len(start):
         return values[:0]
     group = np.zeros(len(values), np.int64)

@@ -1,4 +1,9 @@
-"""The ground and its land cover, by rules that any geometry backend can use: sets of land classes,
-filters of bounded reach that give the same bits in any window, smooth noise of the place, and the
-ground itself.
+"""Ground and land cover: building blocks for any geometry backend.
+
+Sets of land classes, filters of bounded reach that give the same bits in any window, the reach of
+rules, and the ground from a DEM, a DSM or noise.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,5 +1,4 @@
-"""Sets of land classes by what the rules build on them, from the `surface` field of
-geo_io/legends/classes.yaml."""
+"""Land cover: look-ups by class or by the `surface` field of geo_io/legends/classes.yaml."""
 
 from __future__ import annotations
 
@@ -16,16 +15,17 @@ from geo_io.layers import Raster, Semantics
 from geo_io.legend import classes, codes
 
 CODES = 256
-"""Length of the look-up tables: any uint8 is a valid index."""
+"""Length of a look-up table by class code: any uint8 is a valid index."""
 
 
-def code(name: str) -> int:
+def class_code(name: str) -> int:
+    """Return the code of a land class."""
     return codes()[name]
 
 
 @functools.cache
 def surface_table(*surfaces: str) -> NDArray:
-    """(256,) bool: whether a class code has one of these surfaces."""
+    """Return whether each class code has one of these surfaces: (CODES,) bool."""
     table = np.zeros(CODES, bool)
     for land in classes():
         table[land.code] = land.surface in surfaces
@@ -33,21 +33,21 @@ def surface_table(*surfaces: str) -> NDArray:
 
 
 @functools.cache
-def name_table(*names: str) -> NDArray:
-    """(256,) bool: whether a class code is one of these classes."""
+def class_table(*names: str) -> NDArray:
+    """Return whether each class code is one of these classes: (CODES,) bool."""
     table = np.zeros(CODES, bool)
-    table[[code(name) for name in names]] = True
+    table[[class_code(name) for name in names]] = True
     return table
 
 
 def on_surface(cover: NDArray, *surfaces: str) -> NDArray:
-    """Bool of cover's shape: cells whose class has one of these surfaces."""
+    """Return the cells whose class has one of these surfaces: bool, of the shape of `cover`."""
     return _look_up(surface_table(*surfaces), cover)
 
 
 def is_class(cover: NDArray, *names: str) -> NDArray:
-    """Bool of cover's shape: cells of one of these classes."""
-    return _look_up(name_table(*names), cover)
+    """Return the cells of one of these classes: bool, of the shape of `cover`."""
+    return _look_up(class_table(*names), cover)
 
 
 def _look_up(table: NDArray, cover: NDArray) -> NDArray:
@@ -63,13 +63,13 @@ def _entries(table, cover):  # type: ignore[no-untyped-def]
     return out
 
 
-def known_cover(cover: NDArray) -> NDArray:
-    """`cover` with grassland where nothing is known: open ground that promises nothing."""
-    return np.where(cover == 0, np.uint8(code("grassland")), cover).astype(np.uint8)
+def fill_unknown_cover(cover: NDArray) -> NDArray:
+    """Replace class 0, unknown, by grassland, the most neutral open ground."""
+    return np.where(cover == 0, np.uint8(class_code("grassland")), cover).astype(np.uint8)
 
 
 def semantics_on(inputs: Mapping[str, Any], frame: Frame) -> Semantics:
-    """The semantics condition cropped to `frame`; all unknown where the job has none."""
+    """Return the semantics condition on `frame`; everything is unknown if the job has none."""
     layer: Semantics | None = inputs.get("semantics")
     if layer is None:
         return Semantics(frame, np.zeros(frame.shape, np.uint8), np.zeros(frame.shape, np.uint32))
@@ -77,6 +77,6 @@ def semantics_on(inputs: Mapping[str, Any], frame: Frame) -> Semantics:
 
 
 def raster_on(inputs: Mapping[str, Any], name: str, frame: Frame) -> NDArray | None:
-    """The array of a raster condition on `frame`, None where the job has none."""
+    """Return the array of a raster condition on `frame`; None if the job has none."""
     layer: Raster | None = inputs.get(name)
     return None if layer is None else layer.crop(frame).data

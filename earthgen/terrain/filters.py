@@ -1,8 +1,8 @@
-"""Filters with a bounded reach that give the same bits whatever window they run on.
+"""Filters of bounded reach that give the same bits in any window.
 
-Sums of floats depend on where they start; sums of integers do not. Heights are therefore summed in
-fixed point. A filter's reach is its `radius` in cells: cells farther from the array's edge than
-that are exact.
+Sums of floats depend on where they start, sums of integers do not: heights are summed in fixed
+point. The reach of a filter is its `radius` in cells; results are exact for cells that are farther
+than that from the array's edge.
 """
 
 from __future__ import annotations
@@ -13,18 +13,31 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 FIXED = 4096.0
-"""Steps a metre of the fixed-point sums; the largest sum, 1e4 m over 1e6 cells, stays far below
-2^63."""
+"""Fixed-point steps per metre; the largest sum, 1e4 m over 1e6 cells, stays far below 2^63."""
 
 
-def cells_of(metres: float, voxel_size: float) -> int:
-    """How many whole voxels fit into `metres`."""
+def whole_cells(metres: float, voxel_size: float) -> int:
+    """Return how many whole cells of `voxel_size` metres fit into `metres`."""
     return int(metres / voxel_size + 1e-9)
 
 
 def box_mean(values: NDArray, mask: NDArray, radius: int) -> NDArray:
-    """(ny, nx) float32: mean of `values` where `mask`, over squares of 2 * radius + 1 cells; NaN
-    for none."""
+    """Return the mean of the masked cells in a square around each cell.
+
+    Parameters
+    ----------
+    values : NDArray (ny, nx)
+        Metres, or other values of that size: sums have a resolution of 1 / FIXED.
+    mask : NDArray (ny, nx) bool
+        Cells to average.
+    radius : int
+        The square is 2 * radius + 1 cells wide.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+        NaN where the square has no masked cell.
+    """
     fixed = np.where(mask, np.rint(np.where(mask, values, 0.0) * FIXED), 0.0).astype(np.int64)
     total = _box_sum(fixed, radius)
     count = _box_sum(mask.astype(np.int64), radius)
@@ -33,10 +46,19 @@ def box_mean(values: NDArray, mask: NDArray, radius: int) -> NDArray:
 
 
 def box_share(mask: NDArray, radius: int) -> NDArray:
-    """(ny, nx) float32 in [0, 1]: share of cells of the square of 2 * radius + 1 cells where
-    `mask`.
+    """Return the share of masked cells in a square around each cell.
 
-    Cells outside the array count as not masked.
+    Parameters
+    ----------
+    mask : NDArray (ny, nx) bool
+        Cells outside the array count as not masked.
+    radius : int
+        The square is 2 * radius + 1 cells wide.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+        0 to 1.
     """
     return (_box_sum(mask.astype(np.int64), radius) / float((2 * radius + 1) ** 2)).astype(
         np.float32
@@ -74,20 +96,48 @@ def _box_sum(values, radius):  # type: ignore[no-untyped-def]
 
 
 def masked_min(values: NDArray, mask: NDArray, radius: int) -> NDArray:
-    """(ny, nx) float32: least of `values` where `mask`, over squares of 2 * radius + 1 cells;
-    inf for none."""
+    """Return the minimum of the masked cells in a square around each cell.
+
+    Parameters
+    ----------
+    values : NDArray (ny, nx)
+        Any unit.
+    mask : NDArray (ny, nx) bool
+        Cells to compare.
+    radius : int
+        The square is 2 * radius + 1 cells wide.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+        inf where the square has no masked cell.
+    """
     filled = np.where(mask, values, np.float32(np.inf)).astype(np.float32)
     return np.asarray(ndimage.minimum_filter(filled, 2 * radius + 1, mode="constant", cval=np.inf))
 
 
 def masked_max(values: NDArray, mask: NDArray, radius: int) -> NDArray:
-    """(ny, nx) float32: greatest of `values` where `mask`; -inf where there is none."""
+    """Return the maximum of the masked cells in a square, -inf for none; see `masked_min`."""
     return -masked_min(-values, mask, radius)
 
 
 def fill_gaps(values: NDArray, trusted: NDArray, radii: tuple[int, ...]) -> NDArray:
-    """(ny, nx) float32: `values` where `trusted`; elsewhere the mean of trusted cells in the
-    smallest square of `radii` that has any, NaN where none has."""
+    """Fill gaps with the mean of trusted cells nearby.
+
+    Parameters
+    ----------
+    values : NDArray (ny, nx) float32
+        Metres.
+    trusted : NDArray (ny, nx) bool
+        Cells to keep; the others are gaps.
+    radii : tuple of int
+        Radii of squares in cells, ascending; the first square with a trusted cell is used.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+        NaN where no square has a trusted cell.
+    """
     out = np.where(trusted, values, np.float32(np.nan)).astype(np.float32)
     for radius in radii:
         missing = np.isnan(out)
@@ -97,11 +147,25 @@ def fill_gaps(values: NDArray, trusted: NDArray, radii: tuple[int, ...]) -> NDAr
     return out
 
 
-def nearest(mask: NDArray, radius: int) -> tuple[NDArray, NDArray]:
-    """Distance in cells to, and flat index of, the nearest cell of `mask` within `radius` cells.
+def nearest_cell(mask: NDArray, radius: int) -> tuple[NDArray, NDArray]:
+    """Return the nearest masked cell of each cell within a radius.
 
-    Returns (ny, nx) float32, inf beyond the radius, and (ny, nx) int32, -1 there. Of cells equally
-    near the one with the nearest column, then the western, then the northern counts.
+    Of equally near cells it is the one with the nearest column, then the western, then the
+    northern one.
+
+    Parameters
+    ----------
+    mask : NDArray (ny, nx) bool
+        Cells to find.
+    radius : int
+        Greatest distance, cells.
+
+    Returns
+    -------
+    distance : NDArray (ny, nx) float32
+        Cells; inf where there is none within the radius.
+    index : NDArray (ny, nx) int32
+        Flat index of the nearest masked cell; -1 where there is none.
     """
     if not mask.any():
         return np.full(mask.shape, np.inf, np.float32), np.full(mask.shape, -1, np.int32)
@@ -112,9 +176,8 @@ def nearest(mask: NDArray, radius: int) -> tuple[NDArray, NDArray]:
 @numba.njit(cache=True, nogil=True)
 def _nearest(mask, radius):  # type: ignore[no-untyped-def]
     rows, cols = mask.shape
-    vertical = np.full(
-        (rows, cols), -1, np.int32
-    )  # row of the nearest masked cell in the same column
+    # Row of the nearest masked cell in the same column.
+    vertical = np.full((rows, cols), -1, np.int32)
     last = np.full(cols, -1, np.int32)
     for row in range(rows):
         for col in range(cols):
@@ -133,9 +196,8 @@ def _nearest(mask, radius):  # type: ignore[no-untyped-def]
                 vertical[row, col] = last[col]
     distance = np.full((rows, cols), np.inf, np.float32)
     index = np.full((rows, cols), -1, np.int32)
-    ahead = np.empty(
-        cols, np.int64
-    )  # columns to the nearest one eastwards that has a masked cell within reach
+    # Distance eastwards to the next column that has a masked cell within the radius.
+    ahead = np.empty(cols, np.int64)
     for row in range(rows):
         steps = radius + 1
         for col in range(cols - 1, -1, -1):
@@ -152,18 +214,30 @@ def _nearest(mask, radius):  # type: ignore[no-untyped-def]
                     other = col - step if side == 0 else col + step
                     if other < 0 or other >= cols or (side == 1 and step == 0):
                         continue
-                    found = vertical[row, other]
-                    if found >= 0:
-                        d = step * step + (row - found) * (row - found)
+                    at = vertical[row, other]
+                    if at >= 0:
+                        d = step * step + (row - at) * (row - at)
                         if d < best:
                             best = d
                             distance[row, col] = np.sqrt(np.float32(d))
-                            index[row, col] = found * cols + other
+                            index[row, col] = at * cols + other
     return distance, index
 
 
 def slopes(height: NDArray, voxel_size: float) -> tuple[NDArray, NDArray]:
-    """(ny, nx) float32 slope towards east and towards north of a height field, by central
-    differences."""
+    """Return the slopes of a height field by central differences.
+
+    Parameters
+    ----------
+    height : NDArray (ny, nx)
+        Metres, rows from north to south.
+    voxel_size : float
+        Metres.
+
+    Returns
+    -------
+    east, north : NDArray (ny, nx) float32
+        Rise over run.
+    """
     north, east = np.gradient(height.astype(np.float32), voxel_size)
     return np.asarray(east), np.asarray(-north)

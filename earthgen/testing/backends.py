@@ -1,22 +1,20 @@
-"""A conformance kit for plugin authors: subclass a class below in your tests, and run pytest.
+"""The conformance checks of geometry and texture backends: classes of tests to subclass.
 
-    from earthgen.testing.backends import GeometryConformance
+    from earthgen.testing import GeometryConformance
 
     class TestMine(GeometryConformance):
         def backend(self):
             return MyGeometry()
 
-The checks are those of docs/background/architecture.md: a world is a function of the place. They
-run the backend's stages in memory, as `Engine.reference` does. pytest is needed only to run them.
-Sparse backends and rasterisers have a function instead, `check_sparse_backend` and
-`check_rasterizer`.
+They check that a world is a function of seed, inputs and position, as docs/plugins/testing.md
+explains. The backend's stages run in memory, as in `Engine.reference`; pytest only collects them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +25,15 @@ from earthgen.noise.philox import Noise, Stream
 from earthgen.stages.backends import GeometryBackend, TextureBackend
 from earthgen.stages.block import Block, Inputs
 from earthgen.stages.stage import Read, Stage
+from earthgen.testing.worlds import (
+    CRS,
+    SMALL,
+    count_holes,
+    same_splats,
+    same_tiles,
+    same_voxels,
+    sample_conditions,
+)
 from earthgen.voxels.tile import LEVELS, Tile, crop_tile, join_tiles
 from earthgen.voxels.voxels import (
     FACES,
@@ -37,24 +44,12 @@ from earthgen.voxels.voxels import (
 )
 from geo_io.frame import Frame
 
-if TYPE_CHECKING:  # the rest of the kit needs no torch
-    pass
-from earthgen.testing.worlds import (
-    CRS,
-    SMALL,
-    open_sides,
-    same_splats,
-    same_tiles,
-    same_voxels,
-    sample_conditions,
-)
-
 
 @dataclass(frozen=True)
-class Recorder(Noise):
-    """Noise that notes which stage draws from which stream, but for what is shared on purpose."""
+class RecordingNoise(Noise):
+    """Noise that records which stage draws from which stream, without the shared streams."""
 
-    owner: str = ""  # the stage that the engine handed this to, whatever it asks for then
+    owner: str = ""  # the stage to which the engine gave this noise
     drawn: dict[tuple[int, int], set[str]] = field(default_factory=dict, compare=False)
 
     def of_stage(self, stage: str) -> Noise:
@@ -68,31 +63,36 @@ class Recorder(Noise):
 
 
 def _once(kit: object, name: str, make: Callable[[], Any]) -> Any:
-    """What `make` gives, kept on the kit's class; pytest makes an object for each check."""
-    attribute = f"_{name}_made"
-    if attribute not in type(kit).__dict__:  # not that of a parent: its backend is another
+    """The result of `make`, stored on the kit's class, because pytest makes an object per check."""
+    attribute = f"_stored_{name}"
+    if attribute not in type(kit).__dict__:  # that of a parent class comes from another backend
         setattr(type(kit), attribute, make())
     return getattr(type(kit), attribute)
 
 
 class GeometryConformance:
-    """Checks of a geometry backend. Override `backend`, and `conditions` where it needs others."""
+    """Checks of a geometry backend.
+
+    Override `backend`, and `conditions` if it needs others than `sample_conditions`.
+    """
 
     frame = Frame(CRS, 2.0, (341_700, 342_020), (2_769_400, 2_769_640))
-    """Where the checks run: not square, and across a border of most lattices."""
+    """Where the checks run. It is not square, and crosses window borders of most lattices."""
 
     def backend(self) -> GeometryBackend:
-        """A fresh backend."""
+        """Return a new backend."""
         raise TypeError("override `backend` to return the backend under test")
 
     def conditions(self) -> Mapping[str, Any]:
-        """Conditions by name, each with `read(frame)`."""
+        """Return the conditions by name, each with `read(frame)`."""
         return sample_conditions()
 
     def texture(self) -> TextureBackend:
+        """Return the texture of the worlds."""
         return PlainTexture()
 
     def engine(self, frame: Frame, seed: int = 0, noise: Noise | None = None) -> Engine:
+        """Return an engine with a new backend."""
         return Engine(
             frame, self.backend(), self.texture(), self.conditions(), noise or Noise(seed)
         )
@@ -100,7 +100,7 @@ class GeometryConformance:
     def whole(
         self, frame: Frame, seed: int = 0, size: int = 256, backwards: bool = False
     ) -> list[Tile]:
-        """The world on `frame` at all levels, put together from tiles of one size."""
+        """Generate a world in tiles of one size; return it at all levels."""
         make = self.engine(frame, seed).reference(size)
         tiles = [
             make(tx, ty)
@@ -113,21 +113,21 @@ class GeometryConformance:
             for n, level in enumerate(LEVELS)
         ]
 
-    def usual(self) -> list[Tile]:
-        """The world on `frame` in the usual way, made once for all checks."""
-        return _once(self, "usual", lambda: self.whole(self.frame))
+    def shared_world(self) -> list[Tile]:
+        """Return the world on `frame`, generated once for all checks."""
+        return _once(self, "world", lambda: self.whole(self.frame))
 
-    def windows(self, seed: int = 0, noise: Noise | None = None) -> Blocks:
-        """The windows of every stage, near the corner of `frame`, made anew."""
-        return Blocks(self.engine(self.frame, seed, noise), self.frame)
+    def windows(self, seed: int = 0, noise: Noise | None = None) -> StageWindows:
+        """Return new windows of every stage, near the south-west corner of `frame`."""
+        return StageWindows(self.engine(self.frame, seed, noise), self.frame)
 
-    def known(self) -> Blocks:
-        """The windows of seed 0, made once for all checks."""
-        return _once(self, "known", self.windows)
+    def shared_windows(self) -> StageWindows:
+        """Return the windows of seed 0, computed once for all checks."""
+        return _once(self, "windows", self.windows)
 
     def window(self, seed: int | None = None) -> Geometry:
-        """A window of the geometry's last stage: the known one, or one made anew."""
-        blocks = self.known() if seed is None else self.windows(seed)
+        """Return a window of the geometry's last stage: the shared one, or a new one of a seed."""
+        blocks = self.shared_windows() if seed is None else self.windows(seed)
         return Geometry.of(blocks.of(blocks.engine.chain.geometry))
 
     def test_attributes(self) -> None:
@@ -138,7 +138,7 @@ class GeometryConformance:
         assert dict(stages[-1].fields) == GEOMETRY_FIELDS, "the last stage gives GEOMETRY_FIELDS"
 
     def test_it_travels_to_workers(self) -> None:
-        """A worker process gets the backend pickled."""
+        """Worker processes get the backend pickled."""
         backend = unpacked(packed(self.backend()))
         assert [stage.name for stage in backend.stages()] == [
             stage.name for stage in self.backend().stages()
@@ -150,7 +150,7 @@ class GeometryConformance:
         assert len(voxels) and voxels.inside(geometry.frame).all()
         assert np.array_equal(voxels.order(), np.arange(len(voxels))), "sort by (y, x, z)"
         assert (np.diff(voxels.xyz[:, [1, 0, 2]], axis=0) != 0).any(axis=1).all(), (
-            "a voxel stands twice"
+            "a voxel is listed twice"
         )
         assert (voxels.faces > 0).all(), "a surface voxel has an open side"
         assert voxels.semantic.max() <= 25 and voxels.semantic.min() >= 1
@@ -165,10 +165,9 @@ class GeometryConformance:
         assert np.isfinite(geometry.ground).all()
 
     def test_surface_is_closed(self) -> None:
-        """No holes: where a voxel is closed sideways, the neighbouring column has a voxel or is
-        solid there."""
+        """There is a face between every solid cell and an open one beside it."""
         geometry = self.window()
-        assert open_sides(geometry.voxels) == 0
+        assert count_holes(geometry.voxels) == 0
 
     def test_normals_are_unit_and_offsets_small(self) -> None:
         geometry = self.window()
@@ -186,8 +185,8 @@ class GeometryConformance:
         assert not same_geometry(self.window(), self.window(seed=1))
 
     def test_stages_share_no_noise(self) -> None:
-        """What one stage draws no other does, but for what it takes from `noise.shared()`."""
-        noise = Recorder(0)
+        """No two stages draw from the same stream, except from `noise.shared()`."""
+        noise = RecordingNoise(0)
         blocks = self.windows(noise=noise)
         for stage in blocks.engine.chain.stages:
             blocks.of(stage.name)
@@ -196,15 +195,15 @@ class GeometryConformance:
 
     def test_any_tile_size_gives_the_same_world(self) -> None:
         for size in (SMALL, 512):
-            assert same_levels(self.usual(), self.whole(self.frame, size=size)), (
+            assert same_levels(self.shared_world(), self.whole(self.frame, size=size)), (
                 f"tiles of {size} differ"
             )
 
     def test_any_order_gives_the_same_world(self) -> None:
-        assert same_levels(self.usual(), self.whole(self.frame, backwards=True))
+        assert same_levels(self.shared_world(), self.whole(self.frame, backwards=True))
 
     def test_crop_equals_whole(self) -> None:
-        whole = self.usual()
+        whole = self.shared_world()
         (x, nx), (y, ny) = (self.frame.x[0], self.frame.nx), (self.frame.y[0], self.frame.ny)
         inner = replace(
             self.frame,
@@ -220,8 +219,8 @@ class GeometryConformance:
         assert same_levels(self.whole(frame, size=SMALL), self.whole(frame, size=256))
 
     def test_windows_agree_where_they_overlap(self) -> None:
-        """Margins and cores are the same place: a voxel stands in both or in none."""
-        blocks = self.known()
+        """A voxel where windows overlap is in both or in neither."""
+        blocks = self.shared_windows()
         stage = blocks.engine.chain[blocks.engine.chain.geometry]
         left, right = Geometry.of(blocks.of(stage.name)), Geometry.of(blocks.of(stage.name, 1))
         meet = left.frame.intersection(right.frame)
@@ -233,13 +232,15 @@ class GeometryConformance:
 
 
 class TextureConformance(GeometryConformance):
-    """Checks of a texture backend. Override `texture`; `backend` is then the geometry it is
-    tried on."""
+    """Checks of a texture backend.
+
+    Override `texture`, and `backend` for the geometry on which it is checked.
+    """
 
     def splats(self, seed: int | None = None) -> tuple[Geometry, Splats]:
-        """A window of the texture's last stage, and the geometry in it: the known one, or one
-        made anew."""
-        blocks = self.known() if seed is None else self.windows(seed)
+        """Return a window of the texture's last stage and the geometry in it: the shared one, or a
+        new one of a seed."""
+        blocks = self.shared_windows() if seed is None else self.windows(seed)
         chain = blocks.engine.chain
         block = blocks.of(chain.texture)
         return Geometry.of(blocks.of(chain.geometry).crop(block.frame)), Splats.of(block)
@@ -277,29 +278,36 @@ class TextureConformance(GeometryConformance):
 
 
 @dataclass
-class Blocks:
-    """Windows of the stages of an engine, made in memory where they are asked for."""
+class StageWindows:
+    """Windows of the stages of an engine, computed in memory on use.
+
+    Attributes
+    ----------
+    engine : Engine
+    corner : Frame
+        Its south-west voxel tells where the windows are.
+    computed : dict of Task to Block
+        The windows computed so far.
+    """
 
     engine: Engine
     corner: Frame
-    known: dict[Task, Block] = field(default_factory=dict)
+    computed: dict[Task, Block] = field(default_factory=dict)
 
     def of(self, stage: str, east: int = 0) -> Block:
-        """The window of a stage that holds the corner's south-west voxel, or one `east` of it."""
-        found = self.engine.chain[stage]
-        return self.fetch(
-            Task(
-                found.name, self.corner.x[0] // found.pitch + east, self.corner.y[0] // found.pitch
-            )
-        )
+        """Return the window of a stage that holds the south-west voxel, or one `east` of it."""
+        source = self.engine.chain[stage]
+        x, y = self.corner.x[0] // source.pitch, self.corner.y[0] // source.pitch
+        return self.fetch(Task(source.name, x + east, y))
 
     def fetch(self, task: Task) -> Block:
-        if task not in self.known:
-            self.known[task] = self.engine.block(task, self.graph(task), self.fetch)
-        return self.known[task]
+        """Return a window, computed once."""
+        if task not in self.computed:
+            self.computed[task] = self.engine.block(task, self.graph(task), self.fetch)
+        return self.computed[task]
 
     def graph(self, task: Task) -> Graph:
-        """A graph that has a task for every window: nothing is fused into a tile."""
+        """Return a graph with a task per window: no stage is fused with another."""
         graph = self.engine.graph(SMALL)
         graph.groups = {
             TILE: (),
@@ -309,6 +317,7 @@ class Blocks:
 
 
 def same_geometry(left: Geometry, right: Geometry) -> bool:
+    """Return whether two geometries are equal bit by bit."""
     dense = all(
         np.array_equal(getattr(left, name), getattr(right, name))
         for name in ("ground", "offset", "normal")
@@ -317,21 +326,22 @@ def same_geometry(left: Geometry, right: Geometry) -> bool:
 
 
 def same_levels(left: list[Tile], right: list[Tile]) -> bool:
+    """Return whether two tiles are equal bit by bit at all levels."""
     return all(same_tiles(one, other) for one, other in zip(left, right, strict=True))
 
 
-class PlainTexture:
-    """The least a texture can be: every voxel in one grey. For tests of geometry."""
+class PlainTexture(TextureBackend):
+    """The simplest texture: all voxels have the same grey. For tests of geometry."""
 
     name = "plain"
     version = "2"
-    requires: tuple[str, ...] = ()
-    sh_degree = 0
 
     def stages(self, geometry: Stage) -> list[Stage]:
+        """Return one stage."""
         return [Stage("plain", geometry.step, texture_fields(0), self.grey, (Read("geometry"),))]
 
     def grey(self, window: Frame, inputs: Inputs, noise: Noise) -> Block:
+        """Make the Gaussians of a window."""
         geometry = Geometry.of(inputs["geometry"])
         n, s = len(geometry.voxels), window.voxel_size
         rotation = np.tile(np.array([1, 0, 0, 0], np.float32), (n, 1))

@@ -1,4 +1,4 @@
-"""TODO docstring of earthgen.testing.backends.rasterizer."""
+"""The conformance check of rasterizers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from earthgen.splats.raster.model import Rasterizer
 
-if TYPE_CHECKING:  # the rest of the kit needs no torch
+if TYPE_CHECKING:  # torch is imported only when the check runs
     import torch
 
     from earthgen.splats.cameras.camera import Camera
@@ -14,33 +14,40 @@ if TYPE_CHECKING:  # the rest of the kit needs no torch
 
 
 def check_rasterizer(rasterizer: Rasterizer, device: str = "cpu") -> None:
-    """Compare a rasteriser with the reference: pictures and gradients, but for what it says it does
-    differently.
+    """Compare a rasterizer with the reference: pictures and gradients, except `differs`.
 
         def test_mine():
             check_rasterizer(MyRasterizer())
 
-    device : torch device to draw on. A rasteriser that is not for this machine or device has to say
-        so, and nothing
-        else is asked of it.
+    A rasterizer that cannot run on this machine or device must say so; then nothing else is
+    checked.
 
-    Raises AssertionError with what differs, and where.
+    Parameters
+    ----------
+    rasterizer : Rasterizer
+    device : str
+        torch device to draw on.
+
+    Raises
+    ------
+    AssertionError
+        With what differs, and where.
     """
     import torch
 
     from earthgen.splats.raster.reference import rasterize_reference
 
     assert rasterizer.name and all(isinstance(name, str) for name in rasterizer.devices), (
-        "name and devices are texts"
+        "`name` and `devices` must be str"
     )
-    assert isinstance(rasterizer.unavailable(), str), "`unavailable` gives a text that says why"
+    assert isinstance(rasterizer.unavailable(), str), "`unavailable` must return a str"
     if rasterizer.unavailable() or torch.device(device).type not in rasterizer.devices:
         return
     for name, splats, camera in _splat_scenes(device):
         background = torch.tensor((0.1, 0.2, 0.3), device=device)
-        made = rasterizer.rasterize(splats, camera, background)
+        rendering = rasterizer.rasterize(splats, camera, background)
         expected = rasterize_reference(splats, camera, background=background)
-        assert made.camera == camera, f"{name}: it names another camera"
+        assert rendering.camera == camera, f"{name}: the rendering has another camera"
         for output in (
             "rgb",
             "alpha",
@@ -50,40 +57,43 @@ def check_rasterizer(rasterizer: Rasterizer, device: str = "cpu") -> None:
             "distortion",
             "semantics",
         ):
-            found, wanted = getattr(made, output), getattr(expected, output)
-            assert found.shape == wanted.shape, f"{name}: {output} has shape {tuple(found.shape)}"
-            assert found.dtype == wanted.dtype, f"{name}: {output} is {found.dtype}"
+            ours, theirs = getattr(rendering, output), getattr(expected, output)
+            assert ours.shape == theirs.shape, f"{name}: {output} has shape {tuple(ours.shape)}"
+            assert ours.dtype == theirs.dtype, f"{name}: {output} is {ours.dtype}"
             if output in rasterizer.differs:
                 continue
-            # Some roundings of float32; at a few pixels they decide whether a Gaussian is drawn.
-            off = ((found.double() - wanted.double()).abs() > 1e-3).double().mean()
+            # Roundings of float32 decide at a few pixels whether a Gaussian is drawn.
+            off = ((ours.double() - theirs.double()).abs() > 1e-3).double().mean()
             assert off <= 0.01, f"{name}: {output} differs at {off:.1%} of the pixels"
             if not len(splats) or output == "semantics":
                 continue
-            assert found.requires_grad, f"{name}: {output} has no gradient"
+            assert ours.requires_grad, f"{name}: {output} has no gradient"
             inputs = [splats.means, splats.scales, splats.rotations, splats.opacities, splats.sh]
-            one, other = (
+            our_gradients, their_gradients = (
                 torch.autograd.grad(
-                    given.square().sum(), inputs, retain_graph=True, allow_unused=True
+                    tensor.square().sum(), inputs, retain_graph=True, allow_unused=True
                 )
-                for given in (found, wanted)
+                for tensor in (ours, theirs)
             )
-            for what, ours, theirs in zip(
-                ("means", "scales", "rotations", "opacities", "sh"), one, other, strict=True
+            for what, our, their in zip(
+                ("means", "scales", "rotations", "opacities", "sh"),
+                our_gradients,
+                their_gradients,
+                strict=True,
             ):
-                if theirs is None or not theirs.any():
+                if their is None or not their.any():
                     continue
-                assert ours is not None, f"{name}: {output} gives {what} no gradient"
-                error = (ours - theirs).norm() / theirs.norm()
-                # Depths do not depend on scales but for roundings.
-                small = theirs.norm() < 1e-4
+                assert our is not None, f"{name}: {output} gives {what} no gradient"
+                error = (our - their).norm() / their.norm()
+                # Depths depend on scales only through roundings.
+                small = their.norm() < 1e-4
                 assert error < 0.02 or small, (
                     f"{name}: the gradient of {output} to {what} is {error:.1%} off"
                 )
 
 
 def _splat_scenes(device: str) -> list[tuple[str, SplatTensors, Camera]]:
-    """Small Gaussians before a pinhole and an orthographic camera, and none."""
+    """Scenes of 150 and of 0 Gaussians, for a pinhole and an orthographic camera."""
     import torch
 
     from earthgen.splats.cameras.camera import look_at

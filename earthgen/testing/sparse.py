@@ -1,4 +1,4 @@
-"""TODO docstring of earthgen.testing.backends.sparse."""
+"""The conformance check of sparse backends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from earthgen.sparse.interface import SparseBackend
 
-if TYPE_CHECKING:  # the rest of the kit needs no torch
+if TYPE_CHECKING:  # torch is imported only when the check runs
     import torch
 
     from earthgen.sparse.backends import Case
@@ -16,42 +16,48 @@ if TYPE_CHECKING:  # the rest of the kit needs no torch
 def check_sparse_backend(
     backend: SparseBackend, device: str = "cpu", dtype: torch.dtype | None = None
 ) -> None:
-    """Compare a sparse backend with torch's: results, gradients where it has them, and repetition
-    where it promises it.
+    """Compare a sparse backend with torch's: results, gradients and determinism.
 
         def test_mine():
             check_sparse_backend(MySparse())
 
-    device : torch device to compare on; dtype : of the features, float32 by default
+    A backend that cannot run on this machine, or refuses the device or dtype, must say so; then
+    nothing else is checked. It must support the convolutions of `earthgen.sparse.backends.cases`,
+    and may refuse the others with a SparseError. Gradients are compared if it does not refuse them.
 
-    A backend that is not for this machine, device or dtype has to say so, and nothing else is asked
-    of it. A case of `earthgen.sparse.backends.cases` it has to know; another it may refuse with a
-    SparseError.
+    Parameters
+    ----------
+    backend : SparseBackend
+    device : str
+        torch device to compute on.
+    dtype : torch.dtype, optional
+        Of the features; float32 by default.
 
-    Raises AssertionError with what differs, and where.
+    Raises
+    ------
+    AssertionError
+        With what differs, and where.
     """
     import torch
 
-    kind, where = dtype or torch.float32, torch.device(device)
+    dtype, where = dtype or torch.float32, torch.device(device)
     assert backend.name and all(isinstance(name, str) for name in backend.devices), (
-        "name and devices are texts"
+        "`name` and `devices` must be str"
     )
-    assert isinstance(backend.deterministic, bool), "`deterministic` is True or False"
+    assert isinstance(backend.deterministic, bool), "`deterministic` must be a bool"
     if backend.unavailable():
-        assert isinstance(backend.unavailable(), str), "`unavailable` gives a text that says why"
+        assert isinstance(backend.unavailable(), str), "`unavailable` must return a str"
         return
-    reasons = [backend.refuses(where, kind, gradients) for gradients in (False, True)]
-    assert all(isinstance(reason, str) for reason in reasons), (
-        "`refuses` gives a text that says why"
-    )
+    reasons = [backend.refuses(where, dtype, gradients) for gradients in (False, True)]
+    assert all(isinstance(reason, str) for reason in reasons), "`refuses` must return a str"
     assert where.type in backend.devices or reasons[0], (
-        f"{device} is none of its devices, and it does not refuse it"
+        f"`refuses` must refuse {device}, which is not in `devices`"
     )
     if reasons[0]:
         return
     for name, sites in _sparse_scenes(device).items():
-        for case, needed in _sparse_cases(sites):
-            _check_sparse_case(backend, name, case, kind, not reasons[1], needed)
+        for case, required in _sparse_cases(sites):
+            _check_sparse_case(backend, name, case, dtype, not reasons[1], required)
 
 
 def _check_sparse_case(
@@ -60,7 +66,7 @@ def _check_sparse_case(
     case: Case,
     dtype: torch.dtype,
     gradients: bool,
-    needed: bool,
+    required: bool,
 ) -> None:
     import torch
 
@@ -70,8 +76,8 @@ def _check_sparse_case(
     try:
         wrong = difference(backend, case, dtype, gradients)
     except SparseError as error:
-        assert not needed, (
-            f"{scene}: {case.name}: it refuses what every backend has to know: {error}"
+        assert not required, (
+            f"{scene}: {case.name}: refused, but every backend must support it: {error}"
         )
         return
     assert not wrong, f"{scene}: {wrong}"
@@ -91,13 +97,12 @@ def _check_sparse_case(
                 for _ in range(2)
             )
         assert torch.equal(one, other), (
-            f"{scene}: {case.name}: two runs differ, though it says it is deterministic"
+            f"{scene}: {case.name}: two runs differ, although `deterministic` is True"
         )
 
 
 def _sparse_scenes(device: str) -> dict[str, Sites]:
-    """Voxels of several kinds: many and few, in one sample and in several, near the origin and
-    far from it."""
+    """Sets of voxels: many and few, in one and in several samples, near the origin and far away."""
     import torch
 
     from earthgen.sparse.backends import scattered
@@ -115,25 +120,25 @@ def _sparse_scenes(device: str) -> dict[str, Sites]:
         "one voxel": torch.tensor([[0, 5, -3, 2]]),
         "no voxel": torch.zeros((0, 4), dtype=torch.int64),
     }
-    skipped = torch.cat([few, few + torch.tensor([2, 1, 0, 0])])  # the sample between has no voxel
+    skipped = torch.cat([few, few + torch.tensor([2, 1, 0, 0])])  # sample 1 has no voxel
     place = Place(((0, 0, 0), (64, 0, -32), (0, 128, 0)))
     return {
         "random": scattered(60, 4, device),
-        **{name: make_sites(found.to(device))[0] for name, found in rows.items()},
+        **{name: make_sites(row.to(device))[0] for name, row in rows.items()},
         "a batch": make_sites(skipped.to(device), place=place)[0],
     }
 
 
 def _sparse_cases(sites: Sites) -> list[tuple[Case, bool]]:
-    """Convolutions to compare, and whether a backend has to know them."""
+    """Convolutions to compare, and whether a backend must support them."""
     from earthgen.sparse.backends import Case, cases
-    from earthgen.sparse.kernel_map import Kernel, reached
+    from earthgen.sparse.kernel_map import Kernel, reached_sites
 
     even, long, wide = Kernel.of(2), Kernel.of((1, 5, 3), 1, (1, 2, 1)), Kernel.of(3, 2)
     others = [
         Case("submanifold, size 2", sites, sites, even),
         Case("submanifold, size (1, 5, 3), dilated", sites, sites, long),
         Case("transposed at the same sites, size 3", sites, sites, Kernel.of(3), transposed=True),
-        Case("strided to all cells reached, size 3", sites, reached(sites, wide), wide),
+        Case("strided to all cells reached, size 3", sites, reached_sites(sites, wide), wide),
     ]
     return [*((case, True) for case in cases(sites)), *((case, False) for case in others)]

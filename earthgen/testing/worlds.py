@@ -1,73 +1,70 @@
-"""TODO docstring of earthgen.testing.backends.worlds."""
+"""Small synthetic inputs, as formulas of the position, and comparisons of worlds bit by bit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from earthgen.noise.fields import cell_centres
 from earthgen.voxels.tile import Tile
-from earthgen.voxels.voxels import (
-    FACES,
-    Splats,
-    Voxels,
-)
+from earthgen.voxels.voxels import FACES, Splats, Voxels
 from geo_io.frame import Frame
 from geo_io.layers import Buildings, Raster, Semantics, Trees
 from geo_io.legend import codes
 
-if TYPE_CHECKING:  # the rest of the kit needs no torch
-    pass
-
 CRS = "EPSG:32632"
+"""Of the synthetic inputs."""
+
+SMALL = 72
+"""A tile size in voxels that does not lie on the window lattices of most backends."""
 
 
 @dataclass(frozen=True)
-class Field:
-    """A condition that is a formula of the place: the same on every window, as a real one must
-    be."""
+class FormulaCondition:
+    """A condition given by a formula of the position, so it is the same on every window.
+
+    Attributes
+    ----------
+    layer : callable
+        (frame) to the layer on that frame.
+    """
 
     layer: Callable[[Frame], Any]
 
     def survey(self, frame: Frame) -> Mapping[str, Any]:
+        """Return an empty report."""
         return {}
 
     def read(self, window: Frame) -> Any:
+        """Return the layer on a window."""
         return self.layer(window)
 
 
-def cell_centres(frame: Frame) -> tuple[NDArray, NDArray]:
-    """(ny, nx) float64 x and y of the cell centres, CRS metres."""
-    s = frame.voxel_size
-    x = (np.arange(frame.x[0], frame.x[1]) + 0.5) * s
-    y = (np.arange(frame.y[1], frame.y[0], -1) - 0.5) * s
-    return np.broadcast_to(x, frame.shape), np.broadcast_to(y[:, None], frame.shape)
-
-
 def hills(frame: Frame) -> Raster:
-    """Smooth relief of some 20 m."""
-    x, y = cell_centres(frame)
+    """Return a smooth relief of about 40 m, float32 metres."""
+    x, y = np.meshgrid(*cell_centres(frame))
     height = 300 + 12 * np.sin(x / 170) * np.cos(y / 230) + 8 * np.sin((x + y) / 410)
     return Raster(frame, height.astype(np.float32))
 
 
 def village(frame: Frame) -> Semantics:
-    """Fields, a wood, a river, a road and a grid of houses 12 m x 8 m, 24 m apart, endless in
-    all directions."""
+    """Return a map of fields, a wood, a river, a road and a grid of houses.
+
+    The houses measure 12 m x 8 m and stand 24 m apart. The map is endless in all directions.
+    """
     import shapely
 
     code = codes()
-    x, y = cell_centres(frame)
+    x, y = np.meshgrid(*cell_centres(frame))
     cover = np.full(frame.shape, code["cropland"], np.uint8)
     parcel = ((x // 90).astype(np.int64) * 7919 + (y // 60).astype(np.int64)).astype(
         np.uint32
     ) | np.uint32(1)
     cover[np.mod(x, 700) < 180] = code["mixed_forest"]
-    settled = np.mod(y, 500) < 160
-    cover[settled] = code["residential"]
+    cover[np.mod(y, 500) < 160] = code["residential"]
     cover[np.abs(np.mod(x, 640) - 320 + 15 * np.sin(y / 60)) < 9] = code["river"]
     cover[np.abs(np.mod(y, 500) - 80) < 3.5] = code["road"]
     left, bottom, right, top = frame.bounds
@@ -81,7 +78,7 @@ def village(frame: Frame) -> Semantics:
     keys = ((i & 0xFFFFFFFF).astype(np.uint64) << np.uint64(32)) | (j & 0xFFFFFFFF).astype(
         np.uint64
     )
-    east, north = np.mod(x - 3, 24.0), np.mod(y - 3, 24.0)  # of the cell in its plot
+    east, north = np.mod(x - 3, 24.0), np.mod(y - 3, 24.0)  # within the plot
     house = (east > 0) & (east < 12) & (north > 0) & (north < 8) & (np.mod(y - north, 500) < 60)
     cover[house] = code["building"]
     order = np.argsort(keys)
@@ -91,13 +88,13 @@ def village(frame: Frame) -> Semantics:
     return Semantics(frame, cover, parcel, buildings, trees)
 
 
-def sample_conditions() -> dict[str, Field]:
-    """The conditions of the small world, by name."""
-    return {"semantics": Field(village), "dem": Field(hills)}
+def sample_conditions() -> dict[str, FormulaCondition]:
+    """Return the conditions "semantics" (`village`) and "dem" (`hills`)."""
+    return {"semantics": FormulaCondition(village), "dem": FormulaCondition(hills)}
 
 
 def same_tiles(left: Tile, right: Tile) -> bool:
-    """Whether two tiles hold the same bits."""
+    """Return whether two tiles are equal bit by bit."""
     dense = all(
         np.array_equal(
             getattr(left, name), getattr(right, name), equal_nan=name in ("ground", "surface")
@@ -110,6 +107,7 @@ def same_tiles(left: Tile, right: Tile) -> bool:
 
 
 def same_voxels(left: Voxels, right: Voxels) -> bool:
+    """Return whether two sets of voxels are equal bit by bit."""
     return all(
         np.array_equal(getattr(left, name), getattr(right, name))
         for name in ("xyz", "semantic", "faces", "object")
@@ -117,20 +115,18 @@ def same_voxels(left: Voxels, right: Voxels) -> bool:
 
 
 def same_splats(left: Splats, right: Splats) -> bool:
+    """Return whether two sets of Gaussians are equal bit by bit."""
     return all(
         np.array_equal(getattr(left, f.name), getattr(right, f.name)) for f in fields(Splats)
     )
 
 
-SMALL = 72
-"""Voxels: a tile size that does not lie on the window lattices of most backends."""
+def count_holes(voxels: Voxels) -> int:
+    """Count the holes of a surface, along x and y inside its frame.
 
-
-def open_sides(voxels: Voxels) -> int:
-    """How many holes the surface has, along x and y inside its frame.
-
-    A column is known from its voxels: going down, a voxel opens a solid stretch, and a face that
-    looks down ends it. A hole is a place where a solid cell meets an open one and no face says so.
+    The solid cells of a column follow from its voxels: from the top down, a voxel begins a solid
+    stretch, and a face that looks down ends it. A hole is a solid cell beside an open one without a
+    face between them.
     """
     frame = voxels.frame
     low, high = int(voxels.xyz[:, 2].min()) - 1, int(voxels.xyz[:, 2].max()) + 2
@@ -141,9 +137,7 @@ def open_sides(voxels: Voxels) -> int:
     listed[y - frame.y[0], x - frame.x[0], z - low] = True
     solid = np.zeros(surface.shape, bool)
     inside = np.zeros(surface.shape[:2], bool)
-    for k in range(
-        surface.shape[2] - 1, -1, -1
-    ):  # from the top: a +z face enters the solid, a -z face leaves it
+    for k in range(surface.shape[2] - 1, -1, -1):  # from the top down
         inside = np.where(listed[..., k], True, inside)
         solid[..., k] = inside
         inside &= ~((surface[..., k] & FACES["-z"]) > 0)

@@ -1,6 +1,8 @@
-"""Training of the learned parts on scenes of `earthgen.dataset`. docs/guides/training.md is the
-tour.
+"""Training of the learned parts on scenes of `earthgen.dataset`.
 
-`run.train` trains parts one after the other, `loop.fit` one of them; `parts` has what each part
-learns, and how it is measured and drawn. This file, `settings` and `errors` load no torch.
+docs/guides/training.md is the introduction. Names load on first use; settings need no torch.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

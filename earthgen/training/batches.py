@@ -16,24 +16,37 @@ from earthgen.models.conditions import Conditions
 from earthgen.sparse.sites import Place, Sites, make_sites
 
 GUESSED = 0.1
-"""Trust in a colour that was not seen itself: it must not teach much, but walls have to be drawn
-somehow."""
+"""Weight of a colour that was not seen itself: it must not teach much, but walls need some
+colour."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops side by side. They may come from several CRSs, so their lattice has none: "".
+    """Crops as samples of a batch. They may come from several CRSs, so their lattice has none.
 
     Attributes
     ----------
-    crops : what it was made of
-    sites : all surface voxels, n
-    semantic : (n,) uint8; normal : (n, 3) float32; rgb : (n, 3) float32 in [0, 1]
-    trust : (n,) float32, how much a colour says: 1 where it was seen, `GUESSED` where it is the
-        colour seen from above
-        of its column, such as a wall's, and 0 where nothing was seen
-    ground, height : (batch, ny, nx) float32, metres; cover : uint8; valid : bool
-    image : (batch, 3, ny, nx) float32 in [0, 1], NaN where it is unknown
+    crops : tuple of Crop
+        The samples.
+    sites : Sites
+        All n surface voxels.
+    semantic : Tensor (n,) uint8
+        Class codes.
+    normal : Tensor (n, 3) float32
+        Unit normals.
+    rgb : Tensor (n, 3) float32
+        Colours in [0, 1].
+    trust : Tensor (n,) float32
+        Weight of a colour: 1 if it was seen, `GUESSED` if it is the colour seen from above of its
+        column, such as a wall's, and 0 if nothing was seen.
+    ground, height : Tensor (batch, ny, nx) float32
+        Metres; heights are above the ground.
+    cover : Tensor (batch, ny, nx) uint8
+        Class codes seen from above.
+    valid : Tensor (batch, ny, nx) bool
+        Where the scene has data.
+    image : Tensor (batch, 3, ny, nx) float32
+        Colours in [0, 1] seen from above, NaN where unknown.
     """
 
     crops: tuple[Crop, ...]
@@ -53,24 +66,23 @@ class Batch:
 
     @property
     def seen(self) -> Tensor:
-        """(n,) bool: voxels whose colour was seen."""
+        """Voxels whose colour was seen, (n,) bool."""
         return self.trust == 1
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(nx, ny, nz) voxels of a sample."""
+        """Number of voxels (nx, ny, nz) of a sample."""
         frame = self.crops[0].frame
         return frame.nx, frame.ny, frame.z[1] - frame.z[0]
 
     @property
     def classes(self) -> Tensor:
-        """(batch, ny, nx) uint8: class codes seen from above, 0 where the scene has no data."""
+        """Class codes seen from above, 0 where the scene has no data, (batch, ny, nx) uint8."""
         return torch.where(self.valid, self.cover, 0)
 
     @property
     def conditions(self) -> Conditions:
-        """All that is known of the columns: class and height where the scene has data, the image
-        where it was seen."""
+        """Conditions on the columns: class and height where the scene has data, and the image."""
         height = torch.where(self.valid, self.height, torch.nan)
         nx, ny, _ = self.shape
         return Conditions(
@@ -78,7 +90,7 @@ class Batch:
         )
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same on another device."""
+        """Return the batch on another device."""
         if torch.device(device) == self.sites.device:
             return self
         names = (
@@ -98,25 +110,32 @@ class Batch:
 
 
 def make_batch(crops: Sequence[Crop], max_voxels: int | None = None) -> Batch:
-    """Crops of one shape as a batch; those beyond `max_voxels` in all are left out, but for the
-    first."""
-    taken, total = [crops[0]], len(crops[0])
+    """Return crops of one shape as a batch.
+
+    Parameters
+    ----------
+    crops : sequence of Crop
+        At least one.
+    max_voxels : int, optional
+        Crops are left out that would exceed this number of voxels in total, except the first.
+    """
+    used, total = [crops[0]], len(crops[0])
     for crop in crops[1:]:
         if max_voxels is None or total + len(crop) <= max_voxels:
-            taken.append(crop)
+            used.append(crop)
             total += len(crop)
-    origins = tuple((c.frame.x[0], c.frame.y[0], c.frame.z[0]) for c in taken)
-    place = Place(origins, taken[0].frame.voxel_size)
-    rows = [np.pad(crop.local, ((0, 0), (1, 0)), constant_values=n) for n, crop in enumerate(taken)]
+    origins = tuple((c.frame.x[0], c.frame.y[0], c.frame.z[0]) for c in used)
+    place = Place(origins, used[0].frame.voxel_size)
+    rows = [np.pad(crop.local, ((0, 0), (1, 0)), constant_values=n) for n, crop in enumerate(used)]
     sites, order = make_sites(torch.from_numpy(np.concatenate(rows)), place=place)
 
     def voxels(name: str) -> Tensor:
-        return torch.from_numpy(np.concatenate([getattr(crop, name) for crop in taken]))[order]
+        return torch.from_numpy(np.concatenate([getattr(crop, name) for crop in used]))[order]
 
     def columns(name: str) -> Tensor:
-        return torch.from_numpy(np.stack([getattr(crop, name) for crop in taken]))
+        return torch.from_numpy(np.stack([getattr(crop, name) for crop in used]))
 
-    trust = torch.from_numpy(np.concatenate([_trust(crop) for crop in taken]))[order]
+    trust = torch.from_numpy(np.concatenate([_trust(crop) for crop in used]))[order]
     seen = columns("image_known")
     image = (
         torch.where(seen[..., None], columns("image").float() / 255, torch.nan)
@@ -124,7 +143,7 @@ def make_batch(crops: Sequence[Crop], max_voxels: int | None = None) -> Batch:
         .contiguous()
     )
     return Batch(
-        tuple(taken),
+        tuple(used),
         sites,
         voxels("semantic"),
         voxels("normal").float(),

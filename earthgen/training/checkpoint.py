@@ -1,7 +1,7 @@
-"""Checkpoints: a folder with tensors.safetensors and state.json, which appears whole or not at all.
+"""Checkpoints: folders with tensors.safetensors and state.json, named after the step.
 
-A checkpoint is written beside its place, brought to the disk, and moved there in one step; older
-ones are removed only after that. Its name is the step. Nothing of it is unpickled.
+A checkpoint is written beside its place, flushed to the disk, and moved there in one step, so it
+is complete or absent; older ones are removed only after that. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -24,21 +24,31 @@ from torch import Tensor, nn
 from earthgen.errors import TrainingError
 from earthgen.files import PARTIAL, disk_error
 
-VERSION = 1
+VERSION = 2
+"""Of checkpoints; 1 had settings of other names."""
+
 PREFIX = "step-"
 TENSORS, STATE = "tensors.safetensors", "state.json"
 
 
 @dataclass
 class State:
-    """All that a training goes on from, but for its settings and data. Random numbers have no
-    state: `randomness`.
+    """What a training continues from, apart from its settings and data.
+
+    Random numbers have no state, see `earthgen.training.randomness`.
 
     Attributes
     ----------
-    average : moving averages of the model's floating parameters, by name
-    step : steps done; seconds : spent on them, over all continuations
-    sums : by figure, sum and number of its values since the last row of the log
+    model : nn.Module
+        The network in training.
+    optimizer : torch.optim.Optimizer
+        Holds the moments of the parameters.
+    average : dict of str to Tensor
+        Moving averages of the model's floating parameters, by name.
+    step, seconds : int, float
+        Steps done and the time they took, over all continuations.
+    sums : dict
+        Sum and number of the values of each figure since the last row of the log.
     """
 
     model: nn.Module
@@ -50,16 +60,33 @@ class State:
 
 
 def averaged(state: State) -> dict[str, Tensor]:
-    """The model's tensors with their moving averages, for `load_state_dict`."""
+    """Return the model's tensors with averaged parameters, for `load_state_dict`."""
     return {**state.model.state_dict(), **state.average}
 
 
 def save_checkpoint(folder: Path, state: State, identity: Mapping[str, Any], keep: int = 2) -> Path:
     """Write a checkpoint below `folder`, and remove all but the newest `keep`.
 
-    identity : settings and digests that a continuation has to agree with, JSON values
+    Parameters
+    ----------
+    folder : Path
+        Folder of the part in the run.
+    state : State
+        What to write.
+    identity : mapping
+        Settings and digests that a continuation has to share, JSON values.
+    keep : int
+        Checkpoints that stay.
 
-    Raises StoreError, StoreFullError.
+    Returns
+    -------
+    Path
+        Folder of the checkpoint.
+
+    Raises
+    ------
+    StoreError, StoreFullError
+        If it cannot be written.
     """
     name = f"{PREFIX}{state.step:09d}"
     part = folder / f".{name}.{uuid.uuid4().hex}{PARTIAL}"
@@ -94,19 +121,24 @@ def save_checkpoint(folder: Path, state: State, identity: Mapping[str, Any], kee
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints below a folder, oldest first."""
+    """Return the complete checkpoints below a folder, oldest first."""
     return sorted(path for path in folder.glob(f"{PREFIX}*") if (path / STATE).is_file())
 
 
 def clear_partial(folder: Path) -> None:
-    """Remove what writers left that were killed."""
+    """Remove the leftovers of writers that were killed."""
     for path in folder.glob(f".*{PARTIAL}"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What a checkpoint's state.json says. Raises TrainingError where it is damaged or of
-    another version."""
+    """Return the contents of a checkpoint's state.json.
+
+    Raises
+    ------
+    TrainingError
+        If it is damaged or of another version.
+    """
     try:
         about: dict[str, Any] = json.loads((path / STATE).read_text("utf-8"))
         version = about["version"]
@@ -115,7 +147,9 @@ def read_state(path: Path) -> dict[str, Any]:
         raise _damaged(path) from error
     if version != VERSION:
         raise TrainingError(
-            f"{path} is a checkpoint of version {version}, this is {VERSION}", "train again"
+            f"{path} was written by another version of earthgen "
+            f"(checkpoint version {version}, this is {VERSION})",
+            "train again with another --out; the finished weights of the run can still be used",
         )
     if not complete:
         raise _damaged(path)
@@ -123,9 +157,12 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def load_checkpoint(path: Path, state: State) -> None:
-    """Bring a state to a checkpoint, in place.
+    """Set a state to a checkpoint, in place.
 
-    Raises TrainingError where it is damaged, of another version, or of another model.
+    Raises
+    ------
+    TrainingError
+        If the checkpoint is damaged, of another version, or of another model.
     """
     about = read_state(path)
     try:
@@ -135,14 +172,16 @@ def load_checkpoint(path: Path, state: State) -> None:
     if _digest(tensors) != about["digest"]:
         raise _damaged(path)
     state.optimizer.state.clear()
-    wanted = {name: tuple(value.shape) for name, value in _tensors(state).items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if wanted != {
-        name: shape for name, shape in found.items() if not name.startswith("optimizer.")
-    }:
+    expected = {name: tuple(value.shape) for name, value in _tensors(state).items()}
+    stored = {
+        name: tuple(value.shape)
+        for name, value in tensors.items()
+        if not name.startswith("optimizer.")
+    }
+    if expected != stored:
         raise TrainingError(
-            f"{path} holds the tensors of another model",
-            "continue with the preset it was begun with",
+            f"{path} has the tensors of another model",
+            "continue with the preset that the run was started with",
         )
     state.model.load_state_dict(
         {n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")}
@@ -157,12 +196,12 @@ def load_checkpoint(path: Path, state: State) -> None:
 
 
 def _tensors(state: State) -> dict[str, Tensor]:
-    found = {f"model.{name}": value for name, value in state.model.state_dict().items()}
-    found |= {f"average.{name}": value for name, value in state.average.items()}
+    tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in state.average.items()}
     for name, parameter in state.model.named_parameters():
         for key, value in state.optimizer.state.get(parameter, {}).items():
-            found[f"optimizer.{key}.{name}"] = value
-    return {name: value.detach().cpu().contiguous() for name, value in found.items()}
+            tensors[f"optimizer.{key}.{name}"] = value
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
 def _restore_optimizer(state: State, tensors: Mapping[str, Tensor]) -> None:
@@ -172,8 +211,8 @@ def _restore_optimizer(state: State, tensors: Mapping[str, Tensor]) -> None:
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, kind, name = key.split(".", 2)
-            mine = state.optimizer.state.setdefault(parameters[name], {})
-            mine[kind] = (
+            moments = state.optimizer.state.setdefault(parameters[name], {})
+            moments[kind] = (
                 value.clone() if kind == "step" else value.to(parameters[name].device).clone()
             )
 
@@ -190,7 +229,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 def _damaged(path: Path) -> TrainingError:
     return TrainingError(
-        f"checkpoint {path} is damaged", "remove its folder: the run goes on from the one before"
+        f"checkpoint {path} is damaged", "remove its folder: the run continues from the one before"
     )
 
 

@@ -1,5 +1,4 @@
-"""The crops of a training: by number, a function of the seed, so that a continued run sees the
-same ones."""
+"""The crops of a training, each a function of the seed and its number."""
 
 from __future__ import annotations
 
@@ -23,43 +22,55 @@ from earthgen.training.randomness import numpy_generator
 from geo_io.legend import classes
 
 ATTEMPTS = 16
-"""Crops without voxels that are passed over in a row."""
+"""Crops without voxels that are skipped in a row."""
 
 CLASSES_CROPS = 256
 LEAST_SHARE = 5e-4
 
 COLOURED = 0.5
-"""Share of a crop's columns whose colour has to be known where texture is learned."""
+"""Share of a crop's columns whose colour has to be known, for training texture."""
 
 
 @dataclass(frozen=True)
-class Data:
-    """What a part is trained and measured on.
+class TrainingData:
+    """The crops that a part is trained and measured on.
 
     Attributes
     ----------
-    train : crops that are drawn from
-    chances : (m,) float64, running sums of the windows' odds
-    held : crops that are measured, from places that are not trained on; empty where the dataset
-        holds none out
-    digest : of the scenes and their split
-    sources : name, source and licence of each scene that is trained on
+    train : Crops
+        Crops to draw from.
+    cumulative : NDArray (m,) float64
+        Cumulative weights of the m windows of `train`.
+    held_out : tuple of Crop
+        Crops to measure, from places that are not trained on; empty if the dataset holds none out.
+    digest : str
+        SHA-256 of the scenes and their split.
+    sources : tuple of dict
+        Name, source and licence of each scene that is trained on.
     """
 
     train: Crops
-    chances: NDArray
-    held: tuple[Crop, ...]
+    cumulative: NDArray
+    held_out: tuple[Crop, ...]
     digest: str
     sources: tuple[dict[str, str], ...]
 
-    def crop(self, seed: int, drawn: int) -> Crop:
-        """The crop of a number. Raises TrainingError where crop after crop has no voxels."""
+    def crop(self, seed: int, number: int) -> Crop:
+        """Return the crop of a number.
+
+        Raises
+        ------
+        TrainingError
+            If several crops in a row have no voxels.
+        """
         for attempt in range(ATTEMPTS):
-            random = numpy_generator(seed, "crop", drawn, attempt)
+            random = numpy_generator(seed, "crop", number, attempt)
             index = int(
-                np.searchsorted(self.chances, random.random() * self.chances[-1], side="right")
+                np.searchsorted(
+                    self.cumulative, random.random() * self.cumulative[-1], side="right"
+                )
             )
-            # The epoch seeds the shift and the turn of a window: a new one for each draw.
+            # The epoch seeds the shift and the rotation of a window: a new one for each draw.
             epoch = int(random.integers(2**31))
             crop = self.train.at_epoch(epoch)[min(index, len(self.train) - 1)]
             if len(crop):
@@ -82,21 +93,31 @@ def open_data(
     coloured: bool = False,
     seed: int = 0,
     scenes: Sequence[Scene] | None = None,
-) -> Data:
-    """The crops of a dataset for a preset.
+) -> TrainingData:
+    """Return the crops of a dataset for a preset.
 
-    coloured : only crops of which the colour is known, for texture
-    scenes : those of the folder, as `load_scenes` gives them, if they are at hand
+    The weight of a scene is the square root of the number of its windows: large scenes are drawn
+    more often, and do not drown the small ones.
 
-    A scene's odds are the root of the number of its windows: large scenes are seen more often, and
-    do not drown the small ones.
+    Parameters
+    ----------
+    folder : Path or str
+        The dataset.
+    preset : Preset
+        Gives voxel size, band and, unless `columns` does, the edge of a crop.
+    columns, overlap, grades, names, held_out, seed
+        As of `earthgen.training.settings.TrainingSettings`; `names` are its `scenes`.
+    coloured : bool
+        Whether to take only crops with known colour, for texture.
+    scenes : sequence of Scene, optional
+        The scenes of the folder, if they are loaded already (`load_scenes`).
 
     Raises
     ------
     StoreError, FrameError
-        where there is no scene of these grades and names, or one has not the preset's voxel size
+        If there is no scene of these grades and names, or one has another voxel size.
     TrainingError
-        where no crop of the preset's size can be had
+        If no crop fits into the scenes.
     """
     every = load_scenes(folder, grades, names) if scenes is None else scenes
     size = columns or preset.columns
@@ -121,14 +142,12 @@ def open_data(
             "add scenes, hold out less, or take smaller crops with --columns",
         ) from error
     try:
-        aside = open_crops(every, part="held_out", **options)
+        measured = _spread_evenly(open_crops(every, part="held_out", **options), held_out)
     except CropError:
-        held: tuple[Crop, ...] = ()
-    else:
-        held = _spread(aside, held_out)
+        measured = ()
     scene = train.windows[:, 0]
     count = np.bincount(scene, minlength=len(train.scenes))
-    chances = np.cumsum(1 / np.sqrt(count[scene]))
+    cumulative = np.cumsum(1 / np.sqrt(count[scene]))
     used = [train.scenes[number] for number in np.unique(scene)]
     sources = tuple(
         {
@@ -138,22 +157,22 @@ def open_data(
         }
         for each in used
     )
-    return Data(train, chances, held, digest(every, folder), sources)
+    return TrainingData(train, cumulative, measured, dataset_digest(every, folder), sources)
 
 
-def seen_classes(data: Data, coloured: bool, crops: int = CLASSES_CROPS) -> list[str]:
-    """Names of the land classes that the training shows, in known colour where texture is learned.
+def classes_in_crops(data: TrainingData, coloured: bool, crops: int = CLASSES_CROPS) -> list[str]:
+    """Return the names of the land classes that occur in the training, in known colour if asked.
 
-    A class counts from 1 in 2,000 columns of `crops` crops, or of voxels where it is seen from the
-    side alone.
+    A class counts from 1 in 2,000 columns of `crops` crops on, or from as many voxels if it is
+    seen from the side alone.
     """
     columns, voxels = np.zeros(256), np.zeros(256)
-    for drawn in range(crops):
-        crop = data.crop(0, drawn)
+    for number in range(crops):
+        crop = data.crop(0, number)
         shown = crop.valid & crop.image_known if coloured else crop.valid
         columns += np.bincount(crop.cover[shown], minlength=256)
-        known = crop.semantic[crop.rgb_known] if coloured else crop.semantic
-        voxels += np.bincount(known, minlength=256)
+        semantic = crop.semantic[crop.rgb_known] if coloured else crop.semantic
+        voxels += np.bincount(semantic, minlength=256)
     share = np.maximum(columns / max(columns.sum(), 1), voxels / max(voxels.sum(), 1))
     return [land.name for land in classes() if share[land.code] >= LEAST_SHARE]
 
@@ -161,8 +180,13 @@ def seen_classes(data: Data, coloured: bool, crops: int = CLASSES_CROPS) -> list
 def load_scenes(
     folder: Path | str, grades: Sequence[str] = ("A", "B"), names: Sequence[str] = ()
 ) -> list[Scene]:
-    """The scenes of a dataset, those that are trained on in memory. Raises StoreError where
-    there is none."""
+    """Return the scenes of a dataset, those to train on in memory.
+
+    Raises
+    ------
+    StoreError
+        If the folder has no scene.
+    """
     return [
         scene.loaded()
         if scene.info.grade in grades and (not names or scene.info.name in names)
@@ -171,9 +195,8 @@ def load_scenes(
     ]
 
 
-def digest(scenes: Sequence[Scene], folder: Path | str) -> str:
-    """SHA-256 of what the scenes say of themselves, their inputs' digests among it, and of the
-    split."""
+def dataset_digest(scenes: Sequence[Scene], folder: Path | str) -> str:
+    """Return the SHA-256 of the scenes' descriptions, with their inputs' digests, and the split."""
     values = [scene.info.to_dict() for scene in scenes]
     for value in values:
         value["quality"] = {}  # figures such as seconds, which are no content
@@ -181,19 +204,19 @@ def digest(scenes: Sequence[Scene], folder: Path | str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _spread(crops: Crops, count: int) -> tuple[Crop, ...]:
-    """Crops from all scenes in turn, and spread over each."""
+def _spread_evenly(crops: Crops, count: int) -> tuple[Crop, ...]:
+    """Return crops from all scenes in turn, spread over each of them."""
     scene = crops.windows[:, 0]
     rows = [np.flatnonzero(scene == number) for number in np.unique(scene)]
-    found: list[Crop] = []
+    result: list[Crop] = []
     for turn in range(count):
-        if len(found) >= min(count, len(crops)):
+        if len(result) >= min(count, len(crops)):
             break
-        mine = rows[turn % len(rows)]
+        windows = rows[turn % len(rows)]
         nth, of = turn // len(rows), -(-count // len(rows))
         # The middles of equal stretches: neither always the corner, nor twice the same.
-        index = int(mine[min(int((nth + 0.5) / of * len(mine)), len(mine) - 1)])
+        index = int(windows[min(int((nth + 0.5) / of * len(windows)), len(windows) - 1)])
         crop = crops[index]
         if len(crop):
-            found.append(crop)
-    return tuple(found)
+            result.append(crop)
+    return tuple(result)

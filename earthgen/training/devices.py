@@ -1,7 +1,7 @@
-"""One device, or a team of processes with one each, through Lightning Fabric.
+"""One process on one device, or several processes through Lightning Fabric.
 
-Fabric is imported for more than one device alone; it is the extra `train`. A team has been run with
-two processes on a CPU, never on GPUs.
+Fabric is imported only for more than one device; it is in the extra `train`. Several processes
+were run on a CPU (two of them), never on GPUs.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from earthgen.errors import JobError
 
 
 @dataclass(frozen=True)
-class Team:
-    """The processes that train together.
+class ProcessGroup:
+    """The processes that train together, as one of them sees them.
 
     Attributes
     ----------
-    device : of this process
-    rank : number of this process; fabric : None for one process alone
+    device : torch.device
+        Device of this process.
+    rank : int
+        Number of this process.
+    fabric : lightning_fabric.Fabric, optional
+        None for one process alone.
     """
 
     device: torch.device
@@ -32,14 +36,14 @@ class Team:
     fabric: Any = None
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes files."""
         return self.rank == 0
 
     def average_gradients(self, model: nn.Module) -> None:
-        """Gradients become their means over the processes, in one message.
+        """Replace gradients by their means over the processes, in one message.
 
-        Parameters without a gradient in any process count as 0: which ones have one depends on the
+        Parameters without a gradient in a process count as 0: which ones have one depends on the
         voxels of a batch.
         """
         if self.fabric is None:
@@ -58,38 +62,47 @@ class Team:
             each.copy_(part.view_as(each))
 
     def agree(self, decision: bool) -> bool:
-        """What the first process decides: clocks differ, and all have to stop at one step."""
+        """Return the main process's decision: clocks differ, and all have to stop at one step."""
         if self.fabric is None:
             return decision
         return bool(self.fabric.broadcast(decision))
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait for all processes to arrive here."""
         if self.fabric is not None:
             self.fabric.barrier()
 
 
-def alone(device: str) -> Team:
-    """One process on a device. Raises JobError for one that is not there."""
+def single_process(device: str) -> ProcessGroup:
+    """Return one process on a device.
+
+    Raises
+    ------
+    JobError
+        If the machine has no such device.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        found = torch.device(device)
-        torch.zeros(1, device=found)
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise JobError(
             f"device {device!r} cannot be used: {str(error).splitlines()[0]}", "give --device cpu"
         ) from error
-    return Team(found)
+    return ProcessGroup(chosen)
 
 
-def launch(work: Callable[[Team], Any], device: str, devices: int) -> Any:
-    """Do work in one process, or in a team of them; returns what the first one's gives.
+def launch(work: Callable[[ProcessGroup], Any], device: str, devices: int) -> Any:
+    """Run a function in one process or several, and return the result of the main one.
 
-    Raises JobError where Fabric is wanted and not installed.
+    Raises
+    ------
+    JobError
+        If several devices are given and Fabric is not installed.
     """
     if devices == 1:
-        return work(alone(device))
+        return work(single_process(device))
     try:
         fabric = importlib.import_module("lightning_fabric")
     except ImportError as error:
@@ -98,10 +111,10 @@ def launch(work: Callable[[Team], Any], device: str, devices: int) -> Any:
             "install earthgen[train], or give --devices 1",
         ) from error
     strategy = "ddp_fork" if device == "cpu" else "ddp"
-    kind = "gpu" if device.startswith("cuda") else device
-    made = fabric.Fabric(accelerator=kind, devices=devices, strategy=strategy)
+    accelerator = "gpu" if device.startswith("cuda") else device
+    launcher = fabric.Fabric(accelerator=accelerator, devices=devices, strategy=strategy)
 
     def member(each: Any) -> Any:
-        return work(Team(each.device, each.global_rank, each))
+        return work(ProcessGroup(each.device, each.global_rank, each))
 
-    return made.launch(member)
+    return launcher.launch(member)

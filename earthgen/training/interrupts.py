@@ -1,5 +1,4 @@
-"""Ctrl-C while training: the step that runs is ended first, so that a checkpoint of it can be
-kept."""
+"""Ctrl-C while training: the current step is finished first, so that it can be kept."""
 
 from __future__ import annotations
 
@@ -11,24 +10,28 @@ from types import FrameType
 
 
 @contextmanager
-def interrupts(wanted: bool = True) -> Iterator[Callable[[], bool]]:
-    """A function that says whether Ctrl-C was pressed; pressed twice, it ends at once, by
-    KeyboardInterrupt.
+def interrupts(enabled: bool = True) -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether Ctrl-C was pressed.
 
-    wanted : False leaves Ctrl-C as it is. So does any thread but the main one, which alone hears
+    Pressed twice, Ctrl-C raises KeyboardInterrupt at once.
+
+    Parameters
+    ----------
+    enabled : bool
+        False leaves Ctrl-C unchanged. So does any thread but the main one, which alone receives
         signals.
     """
-    if not wanted or threading.current_thread() is not threading.main_thread():
+    if not enabled or threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     pressed = threading.Event()
 
-    def hear(number: int, frame: FrameType | None) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         if pressed.is_set():
             raise KeyboardInterrupt
         pressed.set()
 
-    before = signal.signal(signal.SIGINT, hear)
+    before = signal.signal(signal.SIGINT, on_signal)
     try:
         yield pressed.is_set
     finally:

@@ -1,4 +1,4 @@
-"""metrics.csv, and TensorBoard where its package is there."""
+"""The figures of a training by step: metrics.csv, and TensorBoard if it is installed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ CSV = "metrics.csv"
 
 
 class Log:
-    """Rows of figures by step. Columns that appear later are added, and rows after the step of a
-    continuation go."""
+    """Rows of figures by step. New columns are added when they first appear.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the part in the run.
+    step : int
+        Step of the checkpoint that the training continues from; rows of later steps are removed.
+    tensorboard : bool
+        Whether to write for TensorBoard too.
+    """
 
     def __init__(self, folder: Path, step: int = 0, tensorboard: bool = True) -> None:
-        """
-        step : rows of later steps are removed: a run that was killed has them, and they come again
-        """
         self.path = folder / CSV
         self.columns: list[str] = ["step"]
         rows = read_log(self.path)
@@ -33,7 +39,7 @@ class Log:
         self.board = _board(folder, step) if tensorboard else None
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """A row. Floats are written so that they read back as the same bits."""
+        """Add a row. Floats are written so that they read back as the same bits."""
         row = {"step": step, **values}
         if set(row) - set(self.columns):
             rows = read_log(self.path)
@@ -48,11 +54,12 @@ class Log:
                 self.board.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, pixels: Any) -> None:
-        """An (h, w, 3) uint8 picture, for TensorBoard."""
+        """Add an (h, w, 3) uint8 picture to TensorBoard."""
         if self.board is not None:
             self.board.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
+        """Close the files of TensorBoard."""
         if self.board is not None:
             self.board.close()
 
@@ -65,7 +72,7 @@ class Log:
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv; a last row that a kill cut off is left out."""
+    """Return the rows of a metrics.csv, without a last row that is incomplete after a kill."""
     if not path.is_file():
         return []
     text = path.read_text("utf-8")
@@ -74,7 +81,7 @@ def read_log(path: Path) -> list[dict[str, str]]:
 
 
 def series(rows: list[dict[str, str]], name: str) -> tuple[list[float], list[float]]:
-    """Steps and values of a column, where it has one."""
+    """Return steps and values of a column, for the rows that have a value."""
     pairs = [(float(row["step"]), float(row[name])) for row in rows if row.get(name)]
     return [step for step, _ in pairs], [value for _, value in pairs]
 

@@ -1,5 +1,4 @@
-"""How alike two pictures look: distances of features of the small network of
-`earthgen.models.image_features`.
+"""Perceptual distance of two pictures, by features of `earthgen.models.image_features`.
 
 The measure is that of Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a
 Perceptual Metric", equation 1, without its learned weights of channels. Nothing is downloaded: the
@@ -11,26 +10,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from earthgen.models.image_features import feature_network, missing
-
-__all__ = ["missing", "perceptual"]
+from earthgen.models.image_features import feature_network
 
 GROUPS = (0, 1, 2, 4)
 """Groups of blocks whose outputs are compared: of strides 2, 4, 8 and 16."""
 
 
 def perceptual(picture: Tensor, truth: Tensor) -> Tensor:
-    """Mean over groups of the squared distance between features of unit length, a pixel; 0 for
-    equal pictures.
+    """Return the squared distance of features of unit length per pixel, averaged over groups.
 
-    picture, truth : (h, w, 3) sRGB in [0, 1]
+    Parameters
+    ----------
+    picture, truth : Tensor (h, w, 3)
+        sRGB in [0, 1].
 
-    Raises ModelError where the package of the weights is not installed; `missing` tells beforehand.
+    Returns
+    -------
+    Tensor ()
+        0 for equal pictures.
+
+    Raises
+    ------
+    ModelError
+        If the package of the weights is not installed; check it with `missing_package`.
     """
     network = feature_network().to(picture.device)
     maps = network.maps(torch.stack([picture, truth]).permute(0, 3, 1, 2).float())
-    lost = []
+    distances = []
     for group in GROUPS:
         unit = maps[group] / (maps[group].square().sum(1, keepdim=True) + 1e-8).sqrt()
-        lost.append((unit[0] - unit[1]).square().sum(0).mean())
-    return torch.stack(lost).mean()
+        distances.append((unit[0] - unit[1]).square().sum(0).mean())
+    return torch.stack(distances).mean()

@@ -1,5 +1,4 @@
-"""Small pictures of crops: voxels as cubes seen from above at a slant, and sheets of several
-side by side."""
+"""Small pictures of crops: oblique views of voxels, maps, and sheets of several pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from earthgen.models.gaussian_head import upright
+from earthgen.models.gaussian_head import rotation_from_normal
 from earthgen.splats.cameras.camera import Camera, look_at
 from earthgen.splats.raster.rendering import rasterize
 from earthgen.splats.spherical_harmonics import C0
@@ -32,24 +31,32 @@ FACES = (
     ((0, -1, 0), 0.76),
     ((0, 1, 0), 0.6),
 )
-"""Normals of a cube's sides but the lower one, and how bright each is drawn."""
+"""Normals of a cube's sides except the lower one, and the brightness of each."""
 
 
 def cubes(xyz: NDArray, rgb: NDArray, frame: Frame, ground: NDArray) -> SplatTensors:
-    """The open sides of voxels as opaque discs.
+    """Return the free faces of voxels as opaque 2D Gaussians.
 
-    xyz : (n, 3) lattice indices; rgb : (n, 3) in [0, 1]
-    ground : (ny, nx) metres on the frame
+    Parameters
+    ----------
+    xyz : NDArray (n, 3) int32
+        Lattice indices.
+    rgb : NDArray (n, 3) float32
+        Colours in [0, 1].
+    frame : Frame
+        The frame of the crop.
+    ground : NDArray (ny, nx) float32
+        Metres, on the frame.
     """
     size = frame.voxel_size
     where = np.asarray(xyz, np.int64)
-    there = set(map(tuple, where.tolist()))
+    occupied = set(map(tuple, where.tolist()))
     centre = (where + 0.5) * size
     centre[:, 2] += ground[frame.y[1] - 1 - where[:, 1], where[:, 0] - frame.x[0]]
     middle = np.array(centre_of(frame, ground))
     means, normals, colours = [], [], []
     for normal, bright in FACES:
-        open_ = np.array([tuple(row) not in there for row in (where + normal).tolist()], bool)
+        open_ = np.array([tuple(row) not in occupied for row in (where + normal).tolist()], bool)
         means.append(centre[open_] + 0.5 * size * np.asarray(normal) - middle)
         normals.append(np.repeat(np.asarray(normal, np.float32)[None], int(open_.sum()), 0))
         colours.append(rgb[open_] * bright)
@@ -58,7 +65,7 @@ def cubes(xyz: NDArray, rgb: NDArray, frame: Frame, ground: NDArray) -> SplatTen
     return SplatTensors(
         torch.from_numpy(mean),
         torch.full((count, 2), 0.5 * size),
-        upright(torch.from_numpy(np.concatenate(normals))),
+        rotation_from_normal(torch.from_numpy(np.concatenate(normals))),
         torch.full((count,), 0.98),
         torch.from_numpy((colour - 0.5) / C0)[:, None],
         None,
@@ -69,7 +76,7 @@ def cubes(xyz: NDArray, rgb: NDArray, frame: Frame, ground: NDArray) -> SplatTen
 
 
 def centre_of(frame: Frame, ground: NDArray) -> tuple[float, float, float]:
-    """East, north and up of the middle of a crop's ground, metres."""
+    """Return east, north and up of the middle of a crop's ground, metres."""
     size = frame.voxel_size
     return (
         (frame.x[0] + frame.x[1]) / 2 * size,
@@ -79,8 +86,19 @@ def centre_of(frame: Frame, ground: NDArray) -> tuple[float, float, float]:
 
 
 def oblique(frame: Frame, ground: NDArray, side: int = SIDE, azimuth: float = 205.0) -> Camera:
-    """A slanted view of a whole crop from a side, degrees clockwise from north that it looks
-    from."""
+    """Return an oblique camera that sees a whole crop.
+
+    Parameters
+    ----------
+    frame : Frame
+        The frame of the crop.
+    ground : NDArray (ny, nx) float32
+        Metres, on the frame.
+    side : int
+        Pixels per edge.
+    azimuth : float
+        Direction that it looks from, degrees clockwise from north.
+    """
     edge = max(frame.nx, frame.ny) * frame.voxel_size
     angle = math.radians(azimuth)
     east, north, up = centre_of(frame, ground)
@@ -102,7 +120,7 @@ def oblique(frame: Frame, ground: NDArray, side: int = SIDE, azimuth: float = 20
 
 
 def view(splats: SplatTensors, frame: Frame, ground: NDArray, side: int = SIDE) -> Image.Image:
-    """A slanted picture of Gaussians that stand on a crop's frame."""
+    """Draw an oblique view of Gaussians in a crop's frame."""
     with torch.no_grad():
         return as_image(rasterize(splats, oblique(frame, ground, side), background=SKY).rgb)
 
@@ -110,21 +128,21 @@ def view(splats: SplatTensors, frame: Frame, ground: NDArray, side: int = SIDE) 
 def voxel_view(
     xyz: NDArray, rgb: NDArray, frame: Frame, ground: NDArray, side: int = SIDE
 ) -> Image.Image:
-    """A slanted picture of coloured voxels; the sky alone where there are none."""
+    """Draw an oblique view of coloured voxels; without voxels, only sky."""
     if not len(xyz):
         return Image.new("RGB", (side, side), tuple(int(255 * value) for value in SKY))
     return view(cubes(xyz, rgb, frame, ground), frame, ground, side)
 
 
 def class_colours(codes: NDArray) -> NDArray:
-    """(n, 3) float in [0, 1]: the colours of classes; grey for unknown."""
+    """Return the colours of class codes in [0, 1], (n, 3); unknown is grey."""
     table = palette().copy()
     table[0] = 150
     return table[np.asarray(codes, np.int64)] / np.float32(255)
 
 
 def map_view(values: NDArray, side: int = SIDE) -> Image.Image:
-    """(ny, nx, 3) uint8 colours, or (ny, nx) numbers in [0, 1], as a picture with whole pixels."""
+    """Draw a map, (ny, nx, 3) uint8 colours or (ny, nx) values in [0, 1], without smoothing."""
     colours = (
         values
         if values.ndim == 3
@@ -134,7 +152,7 @@ def map_view(values: NDArray, side: int = SIDE) -> Image.Image:
 
 
 def heat(height: NDArray, top: float = 30.0) -> NDArray:
-    """(ny, nx, 3) uint8: heights in metres from white over green and blue to dark."""
+    """Return colours of heights in metres, white to dark blue, (ny, nx, 3) uint8."""
     share = np.clip(np.nan_to_num(height) / top, 0, 1) ** 0.6
     stops = np.array(
         [[250, 250, 240], [190, 220, 170], [90, 170, 170], [50, 90, 150], [30, 20, 60]], np.float64
@@ -146,21 +164,21 @@ def heat(height: NDArray, top: float = 30.0) -> NDArray:
 
 
 def as_image(rgb: Tensor) -> Image.Image:
-    """(h, w, 3) in [0, 1] as a picture."""
+    """Return an (h, w, 3) tensor of values in [0, 1] as a picture."""
     return Image.fromarray((rgb.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy())
 
 
 def sheet(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Image.Image | None:
-    """Pictures of one size in rows, with a title above each column; None of no pictures."""
+    """Arrange pictures of one size in rows, with a title above each column; None without rows."""
     if not rows:
         return None
     side, gap, top = rows[0][0].size[0], 6, 22
     width = gap + len(titles) * (side + gap)
-    found = Image.new("RGB", (width, top + len(rows) * (side + gap)), "white")
-    draw = ImageDraw.Draw(found)
+    result = Image.new("RGB", (width, top + len(rows) * (side + gap)), "white")
+    draw = ImageDraw.Draw(result)
     for number, title in enumerate(titles):
         draw.text((gap + number * (side + gap), 4), title, (40, 40, 40), ImageFont.load_default(13))
     for down, row in enumerate(rows):
         for across, picture in enumerate(row):
-            found.paste(picture, (gap + across * (side + gap), top + down * (side + gap)))
-    return found
+            result.paste(picture, (gap + across * (side + gap), top + down * (side + gap)))
+    return result

@@ -1,156 +1,115 @@
-"""Curves of a training as a picture, drawn with Pillow: a panel a figure, steps along, values
-up."""
+"""Curves of a training as a picture: a panel per figure, drawn by matplotlib.
+
+The figure is made without pyplot, whose state is global.
+"""
 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+from numpy.typing import NDArray
 
 from earthgen.files import replace_file
 from earthgen.training.log import series
 
-WIDTH, HEIGHT, EDGE = 420, 240, 14
-LEFT, RIGHT, TOP, BOTTOM = 62, 12, 30, 26
-INK, GRID, PALE, STRONG, HELD = (
-    (40, 40, 40),
-    (224, 224, 224),
-    (186, 206, 228),
-    (31, 98, 168),
-    (200, 84, 20),
-)
-TICKS = 5
-SKIPPED = ("step", "seconds", "crops_per_s", "voxels_per_s", "gflops", "flop_share")
+HIDDEN = ("step", "seconds", "crops_per_s", "voxels_per_s", "gflops", "flop_share")
+"""Columns of metrics.csv without a panel."""
+
+TRAINING, RAW, HELD_OUT = "#1f62a8", "#bacee4", "#c85414"
+
+ACROSS = 3
+"""Panels in a row."""
+
+MANY = 40
+"""From this number of points on, a curve is smoothed and its points are not marked."""
+
+LOG_RATIO = 10
+"""From this ratio of the largest to the smallest value on, an axis is logarithmic."""
 
 
 def draw_curves(rows: list[dict[str, str]], title: str, path: Path) -> None:
-    """Write curves of all columns of a metrics.csv as a PNG, in one step; nothing where there are
-    no rows.
+    """Write curves of all columns of a metrics.csv as a PNG; do nothing without rows.
 
-    A figure of held-out crops stands in the panel of the training figure of its name, where there
+    A figure of held-out crops is drawn in the panel of the training figure of its name, if there
     is one.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Rows of `earthgen.training.log.read_log`.
+    title : str
+        Title of the picture.
+    path : Path
+        File to write, replaced in one step.
     """
-    names = list(dict.fromkeys(name for row in rows for name in row if name not in SKIPPED))
-    held = [name for name in names if name.startswith("held_out.")]
-    own = [name for name in names if name not in held]
-    panels = own + [name for name in held if name.removeprefix("held_out.") not in own]
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in HIDDEN))
+    held_out = [name for name in names if name.startswith("held_out.")]
+    training = [name for name in names if name not in held_out]
+    panels = training + [
+        name for name in held_out if name.removeprefix("held_out.") not in training
+    ]
     panels = [name for name in panels if series(rows, name)[0]]
     if not panels:
         return
-    across = min(3, len(panels))
+    across = min(ACROSS, len(panels))
     down = -(-len(panels) // across)
-    picture = Image.new(
-        "RGB", (across * (WIDTH + EDGE) + EDGE, down * (HEIGHT + EDGE) + EDGE + 24), "white"
-    )
-    draw = ImageDraw.Draw(picture)
-    draw.text((EDGE, 8), title, INK, _font(16))
+    figure = Figure(figsize=(4.4 * across, 2.6 * down + 0.3), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, x=0.01, ha="left")
     for number, name in enumerate(panels):
-        x = EDGE + number % across * (WIDTH + EDGE)
-        y = 24 + EDGE + number // across * (HEIGHT + EDGE)
-        beside = f"held_out.{name}"
-        _panel(
-            draw,
-            (x, y),
-            name,
-            series(rows, name),
-            series(rows, beside) if beside in held else ([], []),
-        )
+        axes = figure.add_subplot(down, across, number + 1)
+        _draw_panel(axes, name, series(rows, name), series(rows, f"held_out.{name}"))
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    figure.savefig(file, format="png")
     replace_file(path.parent, path.name, file.getvalue())
 
 
-def _panel(
-    draw: ImageDraw.ImageDraw,
-    corner: tuple[int, int],
+def _draw_panel(
+    axes: Axes,
     name: str,
     own: tuple[list[float], list[float]],
-    held: tuple[list[float], list[float]],
+    held_out: tuple[list[float], list[float]],
 ) -> None:
-    x0, y0 = corner[0] + LEFT, corner[1] + TOP
-    x1, y1 = corner[0] + WIDTH - RIGHT, corner[1] + HEIGHT - BOTTOM
-    values = sorted([*own[1], *held[1]])
-    low, high = values[0], values[-1]
-    # A loss that falls by more than a factor of ten is seen in equal ratios.
-    log = low > 0 and high > 10 * low
-    if not log and high - low < 1e-12:
-        low, high = low - 0.5, high + 0.5
-    last = max([*own[0], *held[0], 1.0])
-
-    def place(step: float, value: float) -> tuple[float, float]:
-        if log:
-            up = math.log(max(value, low) / low) / math.log(high / low)
-        else:
-            up = (value - low) / (high - low)
-        return x0 + step / last * (x1 - x0), y1 - up * (y1 - y0)
-
-    only_held = name.startswith("held_out.")
-    draw.text(
-        (corner[0] + LEFT, corner[1] + 8),
-        name.removeprefix("held_out."),
-        HELD if only_held else INK,
-        _font(13),
-    )
-    if held[0]:
-        draw.text((x1 - 92, corner[1] + 8), "held-out crops", HELD, _font(11))
-    for value in log_ticks(low, high) if log else ticks(low, high):
-        _, y = place(0, value)
-        draw.line([(x0, y), (x1, y)], GRID)
-        draw.text((corner[0] + LEFT - 6, y - 6), f"{value:.4g}", INK, _font(11), anchor="ra")
-    for value in ticks(0, last):
-        x, _ = place(value, low)
-        draw.line([(x, y0), (x, y1)], GRID)
-        draw.text((x, y1 + 6), f"{value:,.0f}", INK, _font(11), anchor="ma")
-    for (steps, found), colour, smooth in (
-        (own, HELD if only_held else STRONG, True),
-        (held, HELD, False),
+    colour = HELD_OUT if name.startswith("held_out.") else TRAINING
+    axes.set_title(name.removeprefix("held_out."), loc="left", fontsize=10, color=colour)
+    values = [*own[1], *held_out[1]]
+    if min(values) > 0 and max(values) > LOG_RATIO * min(values):
+        axes.set_yscale("log")
+    axes.set_xlim(0, max(*own[0], *held_out[0], 1.0))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(color="#e0e0e0")
+    axes.tick_params(labelsize=8)
+    for (steps, curve), shade, label in (
+        (own, colour, None),
+        (held_out, HELD_OUT, "held-out crops"),
     ):
-        points = [place(*pair) for pair in zip(steps, found, strict=True)]
-        if smooth and len(points) > 40:
-            draw.line(points, PALE, 1)
-            points = [place(s, v) for s, v in zip(steps, smoothed(found), strict=True)]
-        if len(points) > 1:
-            draw.line(points, colour, 2)
-        if len(points) < 40:
-            for x, y in points:
-                draw.ellipse([x - 2, y - 2, x + 2, y + 2], colour)
-    draw.rectangle([x0, y0, x1, y1], outline=INK)
+        if not steps:
+            continue
+        if len(steps) > MANY and curve is own[1]:
+            axes.plot(steps, curve, color=RAW, linewidth=1)
+            axes.plot(steps, running_mean(curve), color=shade, linewidth=1.6, label=label)
+        else:
+            marker = "." if len(steps) < MANY else ""
+            axes.plot(steps, curve, color=shade, linewidth=1.6, marker=marker, label=label)
+    if held_out[0]:
+        axes.legend(fontsize=8, frameon=False)
 
 
-def ticks(low: float, high: float, count: int = TICKS) -> list[float]:
-    """Round numbers within [low, high], about `count` of them."""
-    if not high > low:
-        return [low]
-    raw = (high - low) / count
-    size = 10.0 ** math.floor(math.log10(raw))
-    step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= raw)
-    first = math.ceil(low / step - 1e-9)
-    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+def running_mean(values: Sequence[float], share: float = 0.03) -> NDArray:
+    """Return the centred running mean over a share of the values, (n,) float64.
 
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten within [low, high], powers alone where these are many."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1, 2, 5) if len(powers) <= 4 else (1,)
-    found = [factor * 10.0**power for power in powers for factor in factors]
-    return [value for value in found if low <= value <= high]
-
-
-def smoothed(values: Sequence[float], share: float = 0.03) -> list[float]:
-    """A running mean over a share of the values, centred."""
-    half = max(int(len(values) * share / 2), 1)
-    sums = [0.0]
-    for value in values:
-        sums.append(sums[-1] + value)
-    found = []
-    for number in range(len(values)):
-        reach = min(half, number, len(values) - 1 - number)
-        found.append((sums[number + reach + 1] - sums[number - reach]) / (2 * reach + 1))
-    return found
-
-
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
+    Towards the ends the window shrinks, so that it stays centred.
+    """
+    count = len(values)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(count)
+    half = np.minimum(max(int(count * share / 2), 1), np.minimum(index, count - 1 - index))
+    result: NDArray = (sums[index + half + 1] - sums[index - half]) / (2 * half + 1)
+    return result

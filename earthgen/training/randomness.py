@@ -1,7 +1,7 @@
-"""Random numbers of a training: functions of the seed, the part, the step and the use, with no
-state to be kept.
+"""Random numbers of a training: functions of the seed, the part, the step and the use.
 
-A resumed run draws what the interrupted one would have drawn, because nothing is drawn in an order.
+Nothing is drawn in an order, so there is no state to keep, and a resumed run draws what the
+interrupted one would have drawn.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 
-def number(seed: int, *names: int | str) -> int:
-    """An integer in [0, 2^63) by a seed and names."""
+def derive_seed(seed: int, *names: int | str) -> int:
+    """Return an integer in [0, 2^63) that depends on a seed and names."""
     text = "/".join(str(name) for name in (seed, *names)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
@@ -21,8 +21,10 @@ def number(seed: int, *names: int | str) -> int:
 def torch_generator(
     seed: int, *names: int | str, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    return torch.Generator(device=device).manual_seed(number(seed, *names))
+    """Return a torch generator that depends on a seed and names."""
+    return torch.Generator(device=device).manual_seed(derive_seed(seed, *names))
 
 
 def numpy_generator(seed: int, *names: int | str) -> np.random.Generator:
-    return np.random.default_rng(number(seed, *names))
+    """Return a numpy generator that depends on a seed and names."""
+    return np.random.default_rng(derive_seed(seed, *names))

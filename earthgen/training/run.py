@@ -1,5 +1,4 @@
-"""A run: parts trained one after the other, each continued where it was left, and the set of
-weights that comes out.
+"""A run: parts trained one after the other, and the set of weights that results.
 
 RUN/PART/               metrics.csv, curves.png, pictures/, step-*/ (checkpoints), tensorboard/
 RUN/weights/            PART.safetensors, card.json, README.md
@@ -16,6 +15,7 @@ import torch
 
 from earthgen.dataset.scene import Scene
 from earthgen.errors import JobError, MissingWeightsError, TrainingError
+from earthgen.models.image_features import missing_package
 from earthgen.models.presets import Preset, preset
 from earthgen.models.weights.card import (
     AUTOENCODERS,
@@ -27,24 +27,31 @@ from earthgen.models.weights.card import (
 from earthgen.models.weights.format import part_path, read_header, save_weights
 from earthgen.progress import Listener, Progress
 from earthgen.sparse.products import product_dtype
-from earthgen.training import perceptual
 from earthgen.training.checkpoint import checkpoints
-from earthgen.training.data import Data, load_scenes, open_data, seen_classes
-from earthgen.training.devices import Team, launch
-from earthgen.training.loop import Fitted, fit
-from earthgen.training.parts.common import Context
+from earthgen.training.data import TrainingData, classes_in_crops, load_scenes, open_data
+from earthgen.training.devices import ProcessGroup, launch
+from earthgen.training.loop import FitResult, fit
+from earthgen.training.parts.common import TaskContext
 from earthgen.training.parts.height_flow import height_flow_task
 from earthgen.training.parts.struct_flow import struct_coarse_task, struct_fine_task
 from earthgen.training.parts.struct_vae import struct_vae_task
 from earthgen.training.parts.tex_flow import tex_flow_task
 from earthgen.training.parts.tex_vae import tex_vae_task
-from earthgen.training.schedule import Schedule
-from earthgen.training.settings import FREE, FREE_OF_PART, TASKS, PartSettings, Settings, of_part
+from earthgen.training.schedule import LearningSchedule
+from earthgen.training.settings import (
+    IDENTITY,
+    LENGTH,
+    TASKS,
+    PartSettings,
+    TexVaeSettings,
+    TrainingSettings,
+    part_settings,
+)
 from earthgen.training.task import Task
 
 WEIGHTS = "weights"
 
-MAKERS: dict[str, Callable[[Context], Task]] = {
+TASK_MAKERS: dict[str, Callable[[TaskContext[Any]], Task]] = {
     "struct-vae": struct_vae_task,
     "struct-coarse": struct_coarse_task,
     "struct-fine": struct_fine_task,
@@ -54,19 +61,22 @@ MAKERS: dict[str, Callable[[Context], Task]] = {
 }
 
 COLOURED = frozenset({"tex-vae", "tex-flow"})
-"""Parts that learn from crops whose colour is known."""
+"""Parts that are trained on crops with known colour."""
 
 
 @dataclass(frozen=True)
-class Report:
+class PartReport:
     """How the training of a part went.
 
     Attributes
     ----------
-    step, seconds : of the training, all continuations together
-    metrics : of held-out crops, measured with exactly the weights that came out
-    speed : of this call's steps: crops, voxels and FLOPs a second, and the share of what a matrix
-        product reaches
+    step, seconds : int, float
+        Length of the training, over all continuations.
+    metrics : mapping of str to float
+        Figures of held-out crops, measured with exactly the resulting weights.
+    speed : mapping of str to float
+        Of this call's steps: crops, voxels and FLOPs per second, and the share of the speed of a
+        plain matrix product.
     """
 
     step: int
@@ -76,172 +86,188 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What came of a run.
+class TrainingResult:
+    """The result of a run.
 
     Attributes
     ----------
-    weights : the set, with all parts that are trained so far
-    fitted : the parts that this call trained
+    weights : WeightSet
+        The set, with all parts that are trained so far.
+    fitted : mapping of str to PartReport
+        The parts that this call trained.
     """
 
     weights: WeightSet
-    fitted: Mapping[str, Report]
+    fitted: Mapping[str, PartReport]
 
 
 def train(
-    task: str, settings: Settings, *, resume: bool = False, listener: Listener | None = None
-) -> Trained:
-    """Train a task's parts, and write their weights.
+    task: str,
+    settings: TrainingSettings,
+    *,
+    resume: bool = False,
+    listener: Listener | None = None,
+) -> TrainingResult:
+    """Train the parts of a task, and write their weights.
 
-    task : of `TASKS`
-    resume : go on with the run at `settings.out`, or begin it where there is none. Parts that are
-        done are left alone
+    Parameters
+    ----------
+    task : str
+        A name in `earthgen.training.settings.TASKS`.
+    settings : TrainingSettings
+        The run, made by `earthgen.training.settings.make_settings`.
+    resume : bool
+        Whether to continue the run at `settings.out`, or start it if there is none. Finished parts
+        are not trained again.
+    listener : Listener, optional
+        Receives events of progress.
 
     Raises
     ------
+    JobError
+        If there is no such task, or a setting of a part is wrong.
     TrainingError
-        where the run has parts of the task already, and is not to be resumed
-    TrainingError
-        where it was begun with other settings or data
-    TrainingError
-        where a flow's autoencoder was not trained
-    TrainingError, StoreError, ModelError and their subclasses
-        see `fit` and `open_data`
+        If the run has parts of the task already and `resume` is False, was started with other
+        settings or data, or a flow's autoencoder was not trained; else as of
+        `earthgen.training.loop.fit`.
+    StoreError, ModelError
+        As of `earthgen.training.data.open_data` and `earthgen.models.weights.format.load_weights`.
     """
     if task not in TASKS:
-        raise JobError(
-            f"there is nothing to train called {task!r}", f"there are {', '.join(TASKS)}"
-        )
+        raise JobError(f"unknown task {task!r}", f"choose from {', '.join(TASKS)}")
     parts = TASKS[task]
-    chosen = {part: of_part(settings, part, parts) for part in parts}
-    found = preset(settings.preset)
+    own_settings = {part: part_settings(settings, part, parts) for part in parts}
+    sizes = preset(settings.preset)
     threads = torch.get_num_threads()
-    _check_free(settings, parts, resume)
+    _check_not_started(settings, parts, resume)
     progress = Progress(listener)
 
-    def work(team: Team) -> dict[str, dict[str, Any]]:
-        """Plain values, which go from the first process of a team to the one that started it."""
-        resolved = replace_precision(settings, team.device)
+    def work(group: ProcessGroup) -> dict[str, dict[str, Any]]:
+        """Return plain values, which the main process sends to the one that started it."""
+        precision = resolve_precision(settings.precision, group.device)
+        resolved = settings.model_copy(update={"precision": precision})
         settings.out.mkdir(parents=True, exist_ok=True)
-        done: dict[str, dict[str, Any]] = {}
-        opened: dict[bool, Data] = {}
+        reports: dict[str, dict[str, Any]] = {}
+        opened: dict[bool, TrainingData] = {}
         scenes: list[Scene] = []
         for part in parts:
+            own = own_settings[part]
             coloured = part in COLOURED
             if coloured not in opened:
                 scenes = scenes or load_scenes(settings.data, settings.grades, settings.scenes)
-                opened[coloured] = _data(resolved, found, coloured, scenes)
-            if not opened[coloured].held and team.first:
+                opened[coloured] = _open_data(resolved, sizes, coloured, scenes)
+            data = opened[coloured]
+            if not data.held_out and group.is_main:
                 progress.warn(
                     "no crop of the dataset is held out: nothing is measured while training"
                 )
-            identity = _identity(resolved, chosen[part], opened[coloured])
-            if _finished(resolved, part, chosen[part], identity):
+            identity = _identity(resolved, own, data)
+            if _is_finished(resolved, part, own, identity):
                 progress.say(f"{part} is trained already")
                 continue
-            if part == "tex-vae" and chosen[part].perceptual and perceptual.missing():
-                progress.warn(f"views are compared without features: {perceptual.missing()}")
-            fitted = _train_part(
-                part, resolved, chosen[part], found, opened[coloured], identity, team, progress
-            )
-            done[part] = {
+            if isinstance(own, TexVaeSettings) and own.perceptual_weight and missing_package():
+                progress.warn(f"views are compared without features: {missing_package()}")
+            fitted = _train_part(part, resolved, own, sizes, data, identity, group, progress)
+            reports[part] = {
                 "step": fitted.step,
                 "seconds": fitted.seconds,
                 "metrics": fitted.metrics,
                 "speed": fitted.speed,
             }
-            team.wait()
-        if team.first:
+            group.wait()
+        if group.is_main:
             title = settings.title or f"earthgen {settings.preset}, trained on {settings.data.name}"
             write_card(
                 settings.out / WEIGHTS,
                 title=title,
                 licence=settings.licence,
                 notes=settings.notes,
-                classes=_classes(settings, opened),
+                classes=_trained_classes(settings, opened),
             )
-        team.wait()
-        return done
+        group.wait()
+        return reports
 
     torch.set_num_threads(settings.threads or threads)
     try:
-        done = launch(work, settings.device, settings.devices) or {}
+        reports = launch(work, settings.device, settings.devices) or {}
     finally:
         torch.set_num_threads(threads)
-    return Trained(
+    return TrainingResult(
         open_weights(settings.out / WEIGHTS),
-        {part: Report(**values) for part, values in done.items()},
+        {part: PartReport(**values) for part, values in reports.items()},
     )
 
 
 def _train_part(
     part: str,
-    settings: Settings,
-    chosen: PartSettings,
-    found: Preset,
-    data: Data,
+    settings: TrainingSettings,
+    own: PartSettings,
+    sizes: Preset,
+    data: TrainingData,
     identity: Mapping[str, Any],
-    team: Team,
+    group: ProcessGroup,
     progress: Progress,
-) -> Fitted:
+) -> FitResult:
     folder = settings.out / WEIGHTS
-    context = Context(found, chosen, data, settings.seed, folder, team.device, settings.devices)
-    task = MAKERS[part](context)
+    context = TaskContext(sizes, own, data, settings.seed, folder, group.device, settings.devices)
+    task = TASK_MAKERS[part](context)
     identity = {**identity, "latents": task.latents}
-    fitted = fit(task, settings, chosen, settings.out / part, identity, team, progress)
+    fitted = fit(task, settings, own, settings.out / part, identity, group, progress)
     task.finish(fitted.model)
-    if team.first:
-        about = {
-            **identity,
-            "steps": fitted.step,
-            "seconds": round(fitted.seconds, 1),
-            "torch": torch.__version__,
-            "settings": chosen.model_dump(mode="json"),
-        }
+    if group.is_main:
         save_weights(
             part_path(folder, part),
             part,
             fitted.model,
-            preset_name=found.name,
-            voxel_size=found.voxel_size,
+            preset_name=sizes.name,
+            voxel_size=sizes.voxel_size,
             latents=task.latents,
             licence=settings.licence,
             data=data.sources,
             metrics=fitted.metrics,
-            settings=about,
+            settings={
+                **identity,
+                "steps": fitted.step,
+                "seconds": round(fitted.seconds, 1),
+                "torch": torch.__version__,
+            },
             dtype=settings.weights_dtype,
         )
     return fitted
 
 
-def _classes(settings: Settings, opened: Mapping[bool, Data]) -> dict[str, list[str]]:
-    """Which classes structure and texture were trained on; of those that this call does not
-    train as the card says."""
+def _trained_classes(
+    settings: TrainingSettings, opened: Mapping[bool, TrainingData]
+) -> dict[str, list[str]]:
+    """Return the classes that structure and texture were trained on.
+
+    Those that this call did not train are taken from the card.
+    """
     try:
-        known: dict[str, list[str]] = dict(read_card(settings.out / WEIGHTS).get("classes", {}))
+        before: dict[str, list[str]] = dict(read_card(settings.out / WEIGHTS).get("classes", {}))
     except MissingWeightsError:
-        known = {}
-    found = {
-        "texture" if coloured else "structure": seen_classes(data, coloured)
+        before = {}
+    now = {
+        "texture" if coloured else "structure": classes_in_crops(data, coloured)
         for coloured, data in opened.items()
     }
-    return {**known, **found}
+    return {**before, **now}
 
 
-def replace_precision(settings: Settings, device: torch.device) -> Settings:
-    """Settings with a precision in place of "auto": bf16 where the device multiplies bfloat16 in
-    hardware."""
-    if settings.precision != "auto":
-        return settings
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Return a precision with "auto" replaced: "bf16" if the device multiplies it in hardware."""
+    if precision != "auto":
+        return precision
     hardware = product_dtype(torch.bfloat16, device) == torch.bfloat16
-    return settings.model_copy(update={"precision": "bf16" if hardware else "fp32"})
+    return "bf16" if hardware else "fp32"
 
 
-def _data(settings: Settings, found: Preset, coloured: bool, scenes: list[Scene]) -> Data:
+def _open_data(
+    settings: TrainingSettings, sizes: Preset, coloured: bool, scenes: list[Scene]
+) -> TrainingData:
     return open_data(
         settings.data,
-        found,
+        sizes,
         columns=settings.columns,
         overlap=settings.overlap,
         grades=settings.grades,
@@ -253,26 +279,28 @@ def _data(settings: Settings, found: Preset, coloured: bool, scenes: list[Scene]
     )
 
 
-def _identity(settings: Settings, chosen: PartSettings, data: Data) -> dict[str, Any]:
-    """What a continuation has to agree with, as JSON values."""
-    values = settings.model_dump(mode="json", exclude=set(FREE))
-    mine = chosen.model_dump(mode="json", exclude=set(FREE_OF_PART))
-    return json.loads(json.dumps({**values, **mine, "dataset": data.digest}))
+def _identity(settings: TrainingSettings, own: PartSettings, data: TrainingData) -> dict[str, Any]:
+    """Return what a continuation has to share, as JSON values."""
+    values = settings.model_dump(mode="json", include=set(IDENTITY))
+    own_values = own.model_dump(mode="json", exclude=set(LENGTH))
+    result: dict[str, Any] = json.loads(
+        json.dumps({**values, **own_values, "dataset": data.digest})
+    )
+    return result
 
 
-def _check_free(settings: Settings, parts: tuple[str, ...], resume: bool) -> None:
-    begun = [part for part in parts if checkpoints(settings.out / part)]
-    if begun and not resume:
+def _check_not_started(settings: TrainingSettings, parts: tuple[str, ...], resume: bool) -> None:
+    started = [part for part in parts if checkpoints(settings.out / part)]
+    if started and not resume:
         raise TrainingError(
-            f"{settings.out} has {begun[0]} already", "give --resume, or another --out"
+            f"{settings.out} has {started[0]} already", "give --resume, or another --out"
         )
 
 
-def _finished(
-    settings: Settings, part: str, chosen: PartSettings, identity: Mapping[str, Any]
+def _is_finished(
+    settings: TrainingSettings, part: str, own: PartSettings, identity: Mapping[str, Any]
 ) -> bool:
-    """Whether a part has weights of these settings, data and latents already, and was trained as
-    long as is asked."""
+    """Whether a part has weights of these settings, data and latents, trained long enough."""
     folder = settings.out / WEIGHTS
     if not part_path(folder, part).is_file():
         return False
@@ -281,7 +309,7 @@ def _finished(
     if source is not None and before.latents != read_header(part_path(folder, source)).digest:
         return False
     # A tenth of a percent: seconds are rounded in the header.
-    share = Schedule.of(chosen).share(
+    share = LearningSchedule.of(own).share(
         before.settings.get("steps", 0), before.settings.get("seconds", 0.0)
     )
     return share >= 0.999 and all(

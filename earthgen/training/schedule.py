@@ -1,4 +1,4 @@
-"""How far a training is, and the learning rate there."""
+"""Progress of a training, and the learning rate that follows it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from earthgen.training.settings import PartSettings
 
 
 @dataclass(frozen=True)
-class Schedule:
+class LearningSchedule:
     """A training by steps, by time, or by what ends first.
 
     By time, the learning rate follows the clock: it reaches 0 when the time is over, however fast
@@ -17,32 +17,43 @@ class Schedule:
 
     Attributes
     ----------
-    steps, seconds : in all; None for no limit
+    peak : float
+        Highest learning rate.
+    warmup_ratio : float
+        Share of the training in which the rate rises to it.
+    decay_power : float
+        Power of the polynomial by which it falls to 0.
+    steps, seconds : int, float
+        Length of the training; None for no limit.
     """
 
     peak: float
-    warm_up: float
-    power: float
+    warmup_ratio: float
+    decay_power: float
     steps: int | None
     seconds: float | None
 
     @classmethod
-    def of(cls, settings: PartSettings) -> Schedule:
+    def of(cls, settings: PartSettings) -> LearningSchedule:
+        """Return the schedule of a part's settings."""
         seconds = None if settings.minutes is None else 60 * settings.minutes
         return cls(
-            settings.learning_rate, settings.warm_up, settings.power, settings.steps, seconds
+            settings.learning_rate,
+            settings.warmup_ratio,
+            settings.decay_power,
+            settings.steps,
+            seconds,
         )
 
     def share(self, step: int, seconds: float) -> float:
-        """How much of the training is done after so many steps and seconds; 1 or more at the
-        end."""
+        """Return the share of the training that is done; 1 or more at the end."""
         by_steps = 0.0 if self.steps is None else step / self.steps
         by_time = 0.0 if self.seconds is None else seconds / self.seconds
         return max(by_steps, by_time)
 
     def rate(self, share: float) -> float:
-        """The learning rate: a line up, then (1 - x)^power down. It begins a little above 0."""
-        if share < self.warm_up:
-            return self.peak * max(share / self.warm_up, 0.05)
-        rest = (1 - min(share, 1.0)) / (1 - self.warm_up)
-        return float(self.peak * rest**self.power)
+        """Return the learning rate: linear up from a little above 0, then (1 - x)^power down."""
+        if share < self.warmup_ratio:
+            return self.peak * max(share / self.warmup_ratio, 0.05)
+        rest = (1 - min(share, 1.0)) / (1 - self.warmup_ratio)
+        return float(self.peak * rest**self.decay_power)

@@ -1,13 +1,18 @@
-"""What a training run can be told, as checked values; loads no torch."""
+"""Settings of a training run, as checked values. Loads no torch.
+
+`TrainingSettings` describes a run. Each part has a model of its own (`PART_SETTINGS`) with the
+settings that this part uses and no others, so that a run and a model card record only those.
+"""
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from earthgen.errors import JobError
 from earthgen.models.presets import PARTS
@@ -22,7 +27,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     "height-flow": ("height-flow",),
     "all": ("struct-vae", "struct-coarse", "struct-fine", "height-flow", "tex-vae", "tex-flow"),
 }
-"""What `earthgen train` can be asked for, and the parts that it then trains, in order."""
+"""What `earthgen train` accepts, and the parts that each task trains, in order."""
 
 SHARES = {
     "struct-vae": 0.24,
@@ -32,9 +37,10 @@ SHARES = {
     "tex-flow": 0.22,
     "height-flow": 0.12,
 }
-"""How `all` divides --minutes or --steps among the parts, unless their own settings say."""
+"""How `all` divides --minutes or --steps among the parts that set neither themselves."""
 
 Mixture = tuple[tuple[tuple[str, ...], float], ...]
+"""Sets of condition names, each with its weight."""
 
 STRUCTURE: Mixture = (
     (("semantics",), 4.0),
@@ -51,127 +57,293 @@ TEXTURE: Mixture = (
     ((), 1.0),
 )
 
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
 
 class PartSettings(BaseModel):
-    """How one part is trained.
+    """Settings that every part has.
 
     Attributes
     ----------
-    steps, minutes : how long, whichever ends first; at least one of them. Minutes are those spent
-        on steps,
-        measurements and pictures, over all continuations together
-    batch : crops a step
-    max_voxels : of a batch; crops beyond it are left out (paper: 250,000 a sample)
-    learning_rate : of AdamW at its highest
-    warm_up : share of the training in which it rises from 0
-    power : of the polynomial by which it falls to 0 at the end
-    betas, weight_decay : of AdamW
-    clip : largest norm of the gradient
-    average : decay of the exponential moving average of the weights, which is what is kept
-    mixture : sets of conditions with weights, one drawn for each sample (flows)
-    drop : odds that land cover is hidden from a sample (height-flow)
-    shortcut, shortcut_from : share of steps that teach few-step sampling, after this share of the
-        training (flows)
-    dilation : odds of a neighbour of an active cell to be added (struct-fine)
-    pool : how many crops' latents are kept and drawn from (struct-fine)
-    render_from, render_every : share of the training after which, and every how many steps, views
-        are rendered; 1
-        renders none (tex-vae)
-    render_size : pixels an edge of a view
-    l1, ssim, perceptual : weights of the errors of views
-    divergence : weight of the latent's divergence; None is the part's own
+    steps, minutes : int, float
+        Length of the training, at least one of the two; it ends with the first that is reached.
+        Minutes are those of steps, measurements and pictures, over all continuations.
+    batch_size : int
+        Crops per step.
+    learning_rate : float
+        Highest learning rate of AdamW.
+    warmup_ratio : float
+        Share of the training in which the learning rate rises from 0.
+    decay_power : float
+        Power of the polynomial by which the learning rate falls to 0 at the end.
+    betas, weight_decay : (float, float), float
+        Parameters of AdamW.
+    max_grad_norm : float
+        The gradient is clipped to this norm.
+    ema_decay : float
+        Decay of the exponential moving average of the weights, which is what is kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int | None = Field(None, ge=1)
-    minutes: float | None = Field(None, gt=0)
-    batch: int = Field(4, ge=1)
-    max_voxels: int = Field(250_000, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    warm_up: float = Field(0.03, ge=0, lt=1)
-    power: float = Field(1.0, ge=0)
+    large: ClassVar[Mapping[str, Any]] = {
+        "batch_size": 64,
+        "learning_rate": 1e-4,
+        "ema_decay": 0.9999,
+        "warmup_ratio": 0.01,
+    }
+    """Defaults of the presets `base` and `paper`: the paper's batch size and learning rate."""
+
+    steps: Count | None = None
+    minutes: Positive | None = None
+    batch_size: Count
+    learning_rate: Positive = 1e-3
+    warmup_ratio: Decay = 0.03
+    decay_power: NonNegative = 1.0
     betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = Field(0.01, ge=0)
-    clip: float = Field(1.0, gt=0)
-    average: float = Field(0.998, ge=0, lt=1)
-    mixture: Mixture = STRUCTURE
-    drop: float = Field(0.1, ge=0, le=1)
-    shortcut: float = Field(0.25, ge=0, le=1)
-    shortcut_from: float = Field(0.5, ge=0, le=1)
-    dilation: float = Field(0.15, ge=0, le=1)
-    pool: int = Field(4096, ge=1)
-    render_from: float = Field(0.5, ge=0, le=1)
-    render_every: int = Field(2, ge=1)
-    render_size: int = Field(64, ge=16)
-    l1: float = Field(1.0, ge=0)
-    ssim: float = Field(0.2, ge=0)
-    perceptual: float = Field(0.1, ge=0)
-    divergence: float | None = Field(None, ge=0)
+    weight_decay: NonNegative = 0.01
+    max_grad_norm: Positive = 1.0
+    ema_decay: Decay = 0.998
 
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "struct-vae": {"batch": 2, "learning_rate": 2e-3},
-    "tex-vae": {"batch": 2, "learning_rate": 2e-3},
-    "struct-coarse": {"batch": 8},
-    "struct-fine": {"batch": 16},
-    "tex-flow": {"batch": 2, "mixture": TEXTURE},
-    "height-flow": {"batch": 16},
+class FlowSettings(PartSettings):
+    """Settings of all flows.
+
+    Attributes
+    ----------
+    shortcut_ratio : float
+        Share of the steps that train few-step sampling.
+    shortcut_start : float
+        Share of the training after which these steps begin.
+    """
+
+    shortcut_ratio: Ratio = 0.25
+    shortcut_start: Ratio = 0.5
+
+
+class StructVaeSettings(PartSettings):
+    """Settings of StructVAE.
+
+    Attributes
+    ----------
+    max_voxels : int
+        Voxels of a batch; further crops are left out (paper: 250,000 per sample).
+    kl_weight : float
+        Weight of the latent's Kullback-Leibler divergence.
+    """
+
+    batch_size: Count = 2
+    learning_rate: Positive = 2e-3
+    max_voxels: Count = 250_000
+    kl_weight: NonNegative = 1e-3
+
+
+class TexVaeSettings(PartSettings):
+    """Settings of TexVAE.
+
+    Attributes
+    ----------
+    max_voxels, kl_weight : int, float
+        As of `StructVaeSettings`.
+    render_start : float
+        Share of the training after which views are rendered; 1 renders none.
+    render_every : int
+        A view is rendered in one of so many steps.
+    render_size : int
+        Pixels per edge of a view.
+    l1_weight, ssim_weight, perceptual_weight : float
+        Weights of the errors of views.
+    """
+
+    batch_size: Count = 2
+    learning_rate: Positive = 2e-3
+    max_voxels: Count = 250_000
+    kl_weight: NonNegative = 1e-4
+    render_start: Ratio = 0.5
+    render_every: Count = 2
+    render_size: Annotated[int, Field(ge=16)] = 64
+    l1_weight: NonNegative = 1.0
+    ssim_weight: NonNegative = 0.2
+    perceptual_weight: NonNegative = 0.1
+
+
+class StructCoarseSettings(FlowSettings):
+    """Settings of StructFM's first stage.
+
+    Attributes
+    ----------
+    max_voxels : int
+        As of `StructVaeSettings`.
+    condition_mixture : Mixture
+        Sets of conditions with weights; one set is drawn for each sample.
+    """
+
+    batch_size: Count = 8
+    max_voxels: Count = 250_000
+    condition_mixture: Mixture = STRUCTURE
+
+
+class StructFineSettings(FlowSettings):
+    """Settings of StructFM's second stage.
+
+    Attributes
+    ----------
+    condition_mixture : Mixture
+        As of `StructCoarseSettings`.
+    dilation_probability : float
+        Probability that a neighbour of an active cell is added.
+    latent_pool_size : int
+        Crops whose latents are kept in memory and drawn from.
+    """
+
+    batch_size: Count = 16
+    condition_mixture: Mixture = STRUCTURE
+    dilation_probability: Ratio = 0.15
+    latent_pool_size: Count = 4096
+
+
+class TexFlowSettings(FlowSettings):
+    """Settings of TexFM.
+
+    Attributes
+    ----------
+    max_voxels, condition_mixture : int, Mixture
+        As of `StructCoarseSettings`.
+    """
+
+    batch_size: Count = 2
+    max_voxels: Count = 250_000
+    condition_mixture: Mixture = TEXTURE
+
+
+class HeightFlowSettings(FlowSettings):
+    """Settings of the flow on height maps.
+
+    Attributes
+    ----------
+    condition_dropout : float
+        Probability that the land cover is hidden from a sample.
+    """
+
+    batch_size: Count = 16
+    condition_dropout: Ratio = 0.1
+
+
+PART_SETTINGS: dict[str, type[PartSettings]] = {
+    "struct-vae": StructVaeSettings,
+    "tex-vae": TexVaeSettings,
+    "struct-coarse": StructCoarseSettings,
+    "struct-fine": StructFineSettings,
+    "tex-flow": TexFlowSettings,
+    "height-flow": HeightFlowSettings,
 }
-"""Of each part, for presets that learn on few crops; `LARGE` changes them for the others."""
+"""The settings model of each part."""
 
-LARGE: dict[str, Any] = {"batch": 64, "learning_rate": 1e-4, "average": 0.9999, "warm_up": 0.01}
-"""For presets `base` and `paper`: the paper's batch and learning rate."""
+RENAMED = {
+    "batch": "batch_size",
+    "warm_up": "warmup_ratio",
+    "power": "decay_power",
+    "clip": "max_grad_norm",
+    "average": "ema_decay",
+    "mixture": "condition_mixture",
+    "drop": "condition_dropout",
+    "shortcut": "shortcut_ratio",
+    "shortcut_from": "shortcut_start",
+    "dilation": "dilation_probability",
+    "pool": "latent_pool_size",
+    "render_from": "render_start",
+    "l1": "l1_weight",
+    "ssim": "ssim_weight",
+    "perceptual": "perceptual_weight",
+    "divergence": "kl_weight",
+}
+"""Earlier names of settings and their names now, for error messages."""
 
 
-class Settings(BaseModel):
+class LoopSettings(BaseModel):
+    """Settings of a run that the training loop uses.
+
+    Attributes
+    ----------
+    seed : int
+        Weights, crops and noise depend on it.
+    precision : str
+        "bf16" autocasts, "fp32" does not; "auto" is bf16 where the device multiplies bfloat16 in
+        hardware.
+    prefetch : int
+        Batches that are prepared ahead, in threads of their own.
+    checkpoint_minutes, checkpoint_steps : float, int
+        Between checkpoints, each with measurements and pictures; steps override minutes.
+    keep : int
+        Checkpoints to keep.
+    log_steps : int
+        Steps between rows of metrics.csv.
+    pictures, tensorboard : bool
+        Whether to write these.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    prefetch: Annotated[int, Field(ge=0, le=64)] = 0
+    checkpoint_minutes: Positive = 5.0
+    checkpoint_steps: Count | None = None
+    keep: Count = 2
+    log_steps: Count = 20
+    pictures: bool = True
+    tensorboard: bool = True
+
+
+class TrainingSettings(LoopSettings):
     """A run: what is trained, on what, and how.
 
     Attributes
     ----------
-    data : a folder of scenes, of `earthgen dataset build`
-    out : the folder of the run
-    steps, minutes : of all parts together
-    columns : along an edge of a crop, voxels; the preset's unless given
-    overlap : of neighbouring crops
-    grades, scenes : licence grades, and names of scenes, that are trained on
-    precision : "bf16" autocasts; "auto" does so where the device multiplies bfloat16 in hardware
-    device, devices : "cpu" or "cuda", and how many of them; more than one needs Lightning Fabric
-    threads : of the CPU; torch's own number unless given
-    prefetch : batches that are prepared ahead in threads of their own
-    checkpoint_minutes, checkpoint_steps : between checkpoints; each comes with measurements and
-        pictures
-    keep : checkpoints that stay
-    log_steps : between rows of metrics.csv
-    held_out : crops that are measured
-    weights_dtype, licence, title, notes : of the weights that come out
-    parts : settings of parts by name, where they are others than the defaults
+    data : Path
+        A folder of scenes, made by `earthgen dataset build`.
+    out : Path
+        The folder of the run.
+    preset : str
+        A name in `earthgen.models.presets.PRESETS`.
+    steps, minutes : int, float
+        Length of the training of all parts together.
+    columns : int
+        Columns along an edge of a crop; None takes the preset's.
+    overlap : float
+        Overlap of neighbouring crops, as a share of their edge.
+    grades, scenes : tuple of str
+        Licence grades, and names of scenes, to train on; no names are all scenes.
+    device, devices : str, int
+        "cpu", "cuda" or "auto", and how many; more than one needs Lightning Fabric.
+    threads : int
+        Threads of the CPU; None is torch's default.
+    held_out : int
+        Crops to measure.
+    weights_dtype, licence, title, notes : str, str, str, tuple of str
+        Of the resulting weights and their model card.
+    parts : dict
+        Settings of parts that differ from the defaults, by the name of the part: the fields of
+        its model in `PART_SETTINGS`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: Path
     out: Path
     preset: str = "tiny"
-    seed: int = Field(0, ge=0, lt=2**63)
-    steps: int | None = Field(None, ge=1)
-    minutes: float | None = Field(None, gt=0)
-    columns: int | None = Field(None, ge=8)
-    overlap: float = Field(0.5, ge=0, lt=1)
+    steps: Count | None = None
+    minutes: Positive | None = None
+    columns: Annotated[int, Field(ge=8)] | None = None
+    overlap: Decay = 0.5
     grades: tuple[str, ...] = ("A", "B")
     scenes: tuple[str, ...] = ()
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
     device: str = "cpu"
-    devices: int = Field(1, ge=1)
-    threads: int | None = Field(None, ge=1)
-    prefetch: int = Field(0, ge=0, le=64)
-    checkpoint_minutes: float = Field(5.0, gt=0)
-    checkpoint_steps: int | None = Field(None, ge=1)
-    keep: int = Field(2, ge=1)
-    log_steps: int = Field(20, ge=1)
-    held_out: int = Field(6, ge=0)
-    pictures: bool = True
-    tensorboard: bool = True
+    devices: Count = 1
+    threads: Count | None = None
+    held_out: Annotated[int, Field(ge=0)] = 6
     weights_dtype: Literal["float32", "bfloat16"] = "float32"
     licence: str = ""
     title: str = ""
@@ -180,82 +352,95 @@ class Settings(BaseModel):
 
     @field_validator("parts")
     @classmethod
-    def _known(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _check_parts(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         unknown = sorted(set(value) - set(PARTS))
         if unknown:
-            raise ValueError(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+            raise ValueError(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}")
         return value
 
-    @model_validator(mode="after")
-    def _crops(self) -> Settings:
-        if self.columns is not None and self.columns % 8:
-            raise ValueError("crops are multiples of 8 voxels")
-        return self
+    @field_validator("columns")
+    @classmethod
+    def _check_columns(cls, value: int | None) -> int | None:
+        if value is not None and value % 8:
+            raise ValueError("must be a multiple of 8")
+        return value
 
 
-FREE = frozenset(
-    {
-        "out",
-        "steps",
-        "minutes",
-        "threads",
-        "device",
-        "devices",
-        "prefetch",
-        "checkpoint_minutes",
-        "checkpoint_steps",
-        "keep",
-        "log_steps",
-        "held_out",
-        "pictures",
-        "tensorboard",
-        "weights_dtype",
-        "licence",
-        "title",
-        "notes",
-        "parts",
-        "data",
-    }
-)
-"""Settings of a run that a continuation may change: of `data` the digest counts, not where it
-lies."""
+IDENTITY = ("preset", "seed", "columns", "overlap", "grades", "scenes", "precision")
+"""Settings of a run that a continuation has to share. The dataset is compared by its digest."""
 
-FREE_OF_PART = frozenset({"steps", "minutes"})
+LENGTH = frozenset({"steps", "minutes"})
+"""Settings of a part that a continuation may change."""
 
 
-def of_part(settings: Settings, part: str, of: tuple[str, ...]) -> PartSettings:
-    """The settings of one part, with its share of the run's steps and minutes.
+def part_settings(settings: TrainingSettings, part: str, task: tuple[str, ...]) -> PartSettings:
+    """Return the settings of one part, with its share of the run's steps and minutes.
 
-    of : the parts of the run
+    Parameters
+    ----------
+    settings : TrainingSettings
+        The run.
+    part : str
+        The part.
+    task : tuple of str
+        All parts of the run, which share its steps and minutes.
 
-    Raises JobError where a setting is wrong, or nothing says how long to train.
+    Raises
+    ------
+    JobError
+        If a setting is wrong, or neither steps nor minutes are given.
     """
-    given = {
-        **DEFAULTS[part],
-        **(LARGE if settings.preset in ("base", "paper") else {}),
-        **settings.parts.get(part, {}),
-    }
-    if "steps" not in given and "minutes" not in given:
-        share = SHARES[part] / sum(SHARES[each] for each in of)
+    model = PART_SETTINGS[part]
+    large = model.large if settings.preset in ("base", "paper") else {}
+    values = {**large, **settings.parts.get(part, {})}
+    if "steps" not in values and "minutes" not in values:
+        share = SHARES[part] / sum(SHARES[each] for each in task)
         if settings.steps is not None:
-            given["steps"] = max(round(settings.steps * share), 1)
+            values["steps"] = max(round(settings.steps * share), 1)
         if settings.minutes is not None:
-            given["minutes"] = settings.minutes * share
-    found: PartSettings = _checked(PartSettings, given, f"parts.{part}.")
-    if found.steps is None and found.minutes is None:
-        raise JobError(f"nothing says how long to train {part}", "give --minutes or --steps")
-    return found
+            values["minutes"] = settings.minutes * share
+    result = make_part_settings(part, values)
+    if result.steps is None and result.minutes is None:
+        raise JobError(f"no setting says how long to train {part}", "give --minutes or --steps")
+    return result
 
 
-def make_settings(values: Mapping[str, Any]) -> Settings:
-    """Checked settings from values by name. Raises JobError, naming the first that is wrong."""
-    return _checked(Settings, values, "")
+def make_part_settings(part: str, values: Mapping[str, Any]) -> PartSettings:
+    """Return checked settings of a part from values by name.
+
+    Raises
+    ------
+    JobError
+        For the first setting that is unknown, not used by this part, or out of range.
+    """
+    model = PART_SETTINGS[part]
+    for name in values:
+        if name not in model.model_fields:
+            raise _unknown_setting(part, name)
+    return _checked(model, values, f"parts.{part}.")
+
+
+def make_settings(values: Mapping[str, Any]) -> TrainingSettings:
+    """Return checked settings of a run from values by name, those of its parts included.
+
+    Raises
+    ------
+    JobError
+        For the first setting that is wrong.
+    """
+    settings = _checked(TrainingSettings, values, "")
+    for part, own in settings.parts.items():
+        make_part_settings(part, own)
+    return settings
 
 
 def load_settings(path: Path | str) -> dict[str, Any]:
-    """The values of a TOML file, `data` and `out` relative to it.
+    """Return the values of a TOML file; `data` and `out` are relative to the file.
 
-    Raises JobError where it is not there, or no TOML.
+    Raises
+    ------
+    JobError
+        If the file does not exist or is not TOML.
     """
     where = Path(path)
     try:
@@ -274,9 +459,26 @@ def load_settings(path: Path | str) -> dict[str, Any]:
     return values
 
 
-def _checked(kind: Any, values: Mapping[str, Any], prefix: str) -> Any:
+def _unknown_setting(part: str, name: str) -> JobError:
+    """Return the error for a setting that a part does not have, with the nearest of its names."""
+    own = list(PART_SETTINGS[part].model_fields)
+    current = RENAMED.get(name, name)
+    nearest = current if current in own else difflib.get_close_matches(current, own, 1, 0.0)[0]
+    users = [each for each, model in PART_SETTINGS.items() if current in model.model_fields]
+    if users and current not in own:
+        problem = f"{part} does not use it, it is a setting of {', '.join(users)}"
+        remedy = f"remove it, or did you mean {nearest!r}?"
+    else:
+        problem, remedy = f"{part} has no such setting", f"did you mean {nearest!r}?"
+    return JobError(f"setting 'parts.{part}.{name}': {problem}", remedy)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _checked(model: type[M], values: Mapping[str, Any], prefix: str) -> M:
     try:
-        return kind(**values)
+        return model(**values)
     except ValidationError as error:
         first = error.errors()[0]
         name = prefix + ".".join(str(part) for part in first["loc"])

@@ -1,4 +1,4 @@
-"""What this machine can compute, for the share of it that training uses."""
+"""The speed of a plain matrix product on this machine, to which training is compared."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from earthgen.sparse.products import product_dtype
 
 @functools.cache
 def peak_flops(device: torch.device, dtype: torch.dtype, size: int = 768) -> float:
-    """Floating-point operations a second of a matrix product, the best of some, on as many
-    threads as torch has now."""
+    """Return floating-point operations per second of a matrix product, the best of six runs.
+
+    It uses as many threads as torch has at the time of the first call.
+    """
     kind = product_dtype(dtype, device)
     a = torch.ones(size, size, dtype=kind, device=device)
     best = float("inf")

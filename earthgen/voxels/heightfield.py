@@ -1,9 +1,8 @@
-"""Columns with a top: the exact height and normal of what each holds, put onto the voxels of its
-surface.
+"""Surfaces of columns whose exact heights are known: smooth roofs and ground on voxels.
 
-A voxel says where a surface is to half a voxel. A backend that knows the height of each column's
-top gives it here, and roofs and ground come out smooth; walls, and what stands in the air, get
-their normals from the voxels around.
+Voxels alone locate a surface to half a voxel. Here the top voxel of each column gets the exact
+height and normal of the column's top. Walls, and parts above the tops such as crowns, get their
+normals from the voxels around. `surface_of_heights` is all that a backend with height maps needs.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.terrain.cover import code
+from earthgen.errors import PluginError
+from earthgen.terrain.cover import class_code, fill_unknown_cover
 from earthgen.terrain.filters import slopes
 from earthgen.voxels.surface import (
     NORMAL_RADIUS,
@@ -23,26 +23,32 @@ from earthgen.voxels.surface import (
     shear_normals,
     surface_voxels,
 )
-from earthgen.voxels.voxels import FACES, TOP, Voxels
+from earthgen.voxels.voxels import SIDES, TOP, TOP_AND_BOTTOM, Geometry, Voxels
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
-SIDES = FACES["-x"] | FACES["+x"] | FACES["-y"] | FACES["+y"]
-LEVEL = FACES["-z"] | TOP
+HEIGHT_MARGIN = NORMAL_RADIUS + 1
+"""Cells around a window on which `surface_of_heights` needs its arrays."""
 
 
 @dataclass(frozen=True)
 class ColumnTops:
-    """The tops of the columns of a frame, all (ny, nx) but the frame.
+    """The exact tops of the columns of a frame.
 
     Attributes
     ----------
-    frame : of the columns
-    top : float32 metres above the column's ground: exact top of what is solid from the ground up
-    object : uint32, what stands there; 0 for the ground
-    level : int32, the highest solid voxel below the top
-    normal : (ny, nx, 3) float32, unit, in the projected CRS
-    east, north : float32, slope of the ground
+    frame : Frame
+        Of the columns.
+    top : NDArray (ny, nx) float32
+        Top of what is solid from the ground up, metres above the column's ground.
+    object : NDArray (ny, nx) uint32
+        Object numbers; 0 for the ground.
+    level : NDArray (ny, nx) int32
+        Lattice index z of the highest solid voxel below the top.
+    normal : NDArray (ny, nx, 3) float32
+        Unit normals of the tops in the projected CRS.
+    east, north : NDArray (ny, nx) float32
+        Slope of the ground, rise over run.
     """
 
     frame: Frame
@@ -57,12 +63,22 @@ class ColumnTops:
 def column_tops(
     frame: Frame, ground: NDArray, top: NDArray, number: NDArray, semantic: NDArray, z_end: int
 ) -> ColumnTops:
-    """Tops of columns, exact one cell inside the frame.
+    """Return the tops of columns; they are exact from one cell inside the frame.
 
-    ground : (ny, nx) float32, absolute metres; top : as of Tops, float32; number : uint32 objects
-    semantic : (ny, nx) uint8, class of what stands there: a normal looks no further than the same
-        object and class
-    z_end : no voxel at or above it
+    Parameters
+    ----------
+    frame : Frame
+        Of the columns.
+    ground : NDArray (ny, nx) float32
+        Absolute height of the ground, metres.
+    top : NDArray (ny, nx) float32
+        Metres above the ground.
+    number : NDArray (ny, nx) uint32
+        Object numbers; 0 for the ground.
+    semantic : NDArray (ny, nx) uint8
+        Class of what stands there. A normal uses neighbours of the same object and class only.
+    z_end : int
+        Lattice index above the highest possible voxel.
     """
     size = frame.voxel_size
     east, north = slopes(ground, size)
@@ -71,10 +87,23 @@ def column_tops(
 
 
 def top_level(top: NDArray, voxel_size: float, z_end: int) -> NDArray:
-    """int32 level of the highest solid voxel below a surface `top` metres above ground.
+    """Return the lattice index z of the highest solid voxel below a surface.
 
-    The surface lies between the voxel's middle and half a voxel above its upper face. At most z_end
-    - 1.
+    The surface lies between the voxel's middle and half a voxel above its upper face.
+
+    Parameters
+    ----------
+    top : NDArray float32
+        Metres above the ground.
+    voxel_size : float
+        Metres.
+    z_end : int
+        Results are at most z_end - 1.
+
+    Returns
+    -------
+    NDArray int32
+        Of the shape of `top`, at least -1: the voxel of the ground's surface.
     """
     level = np.ceil(top / np.float32(voxel_size) - np.float32(0.5)).astype(np.int32) - 1
     return np.asarray(np.clip(level, -1, z_end - 1))
@@ -83,18 +112,32 @@ def top_level(top: NDArray, voxel_size: float, z_end: int) -> NDArray:
 def surface_of_columns(
     frame: Frame, volume: NDArray, objects: NDArray, low: int, tops: ColumnTops
 ) -> tuple[Voxels, NDArray, NDArray]:
-    """The surface voxels of `frame`, and (n, 3) float32 each: their normals, and offsets as of
-    `Geometry`.
+    """Return the surface voxels of a volume with exact heights and normals at the column tops.
 
-    volume, objects, low : as of `earthgen.voxels.surface.surface_voxels`, with a margin of
-        NORMAL_RADIUS voxels
-    tops : on a frame that reaches at least one cell beyond `frame`
+    Parameters
+    ----------
+    frame : Frame
+        Of the result.
+    volume, objects, low
+        As for `surface_voxels`, with a padding of NORMAL_RADIUS voxels.
+    tops : ColumnTops
+        On a frame that extends at least one cell beyond `frame`.
 
-    Raises FrameError where the tops do not reach so far.
+    Returns
+    -------
+    voxels : Voxels
+        The surface voxels.
+    normal, offset : NDArray (n, 3) float32
+        As in `Geometry`.
+
+    Raises
+    ------
+    FrameError
+        If the shapes do not fit, or the tops do not extend far enough.
     """
     if frame.intersection(tops.frame.pad(-1)) != frame:
         raise FrameError(
-            f"tops on {tops.frame} do not reach a cell beyond {frame}", "pad their frame"
+            f"tops on {tops.frame} do not extend a cell beyond {frame}", "pad their frame"
         )
     size = frame.voxel_size
     voxels = surface_voxels(frame, volume, objects, low, NORMAL_RADIUS)
@@ -104,13 +147,13 @@ def surface_of_columns(
     normal = occupancy_normals(voxels, volume, low, NORMAL_RADIUS, rough)
     normal = shear_normals(normal, tops.east[row, col], tops.north[row, col])
     offset = face_offsets(voxels.faces, size)
-    _finish(
+    _apply_tops(
         normal,
         offset,
         is_top,
         voxels.xyz,
         voxels.faces,
-        voxels.semantic == code("building"),
+        voxels.semantic == class_code("building"),
         row,
         col,
         tops.normal,
@@ -122,10 +165,102 @@ def surface_of_columns(
     return voxels, normal, offset
 
 
+def surface_of_heights(
+    window: Frame,
+    ground: NDArray,
+    height: NDArray,
+    semantic: NDArray,
+    objects: NDArray | None = None,
+    *,
+    absolute: bool = False,
+) -> Geometry:
+    """Return the closed surface of solid columns, given their heights and land classes.
+
+    All arrays lie on `window.pad(HEIGHT_MARGIN)`, rows from north to south, because normals depend
+    on the columns around. A stage with height maps is then complete with::
+
+        def surface(window, inputs, noise):
+            around = window.pad(HEIGHT_MARGIN)
+            ...
+            return surface_of_heights(window, ground, height, semantic).block()
+
+    Parameters
+    ----------
+    window : Frame
+        Of the result.
+    ground : NDArray (ny + 2 HEIGHT_MARGIN, nx + 2 HEIGHT_MARGIN) float32
+        Absolute height of the ground, metres.
+    height : NDArray float32
+        Height of what stands on the ground, metres; 0 or less for bare ground. Heights above the
+        frame's z range are cut off.
+    semantic : NDArray uint8
+        Land class of each column, a code of `geo_io.legend`; 0, unknown, becomes grassland. Walls
+        of the class "building" are upright.
+    objects : NDArray uint32, optional
+        One number for all columns of a building or tree, 0 for the ground; columns without height
+        count as ground. Default: all 0. Tops of different objects are not smoothed into each other.
+    absolute : bool
+        Whether `height` is absolute, such as a surface model, instead of above the ground.
+
+    Returns
+    -------
+    Geometry
+        The surface on `window`; its `block()` is the result of a geometry backend's last stage.
+
+    Raises
+    ------
+    FrameError
+        If an array does not fit `window.pad(HEIGHT_MARGIN)`.
+    PluginError
+        If a height is not finite, or a class or object number is not an unsigned integer in range.
+    """
+    around = window.pad(HEIGHT_MARGIN)
+    size, z_end = window.voxel_size, window.z[1]
+    ground = _require("ground", ground, around, np.float32)
+    height = _require("height", height, around, np.float64 if absolute else np.float32)
+    cover = fill_unknown_cover(_require("semantic", semantic, around, np.uint8))
+    number = np.zeros(around.shape, np.uint32)
+    if objects is not None:
+        number = _require("objects", objects, around, np.uint32)
+    if absolute:
+        height = (height - ground).astype(np.float32)
+    top = np.clip(height, np.float32(0), np.float32(z_end * size))
+    number = np.where(top_level(top, size, z_end) >= 0, number, np.uint32(0))
+    tops = column_tops(around, ground, top, number, cover, z_end)
+    # One level below the ground's surface voxels, z = -1, so that they have solid voxels below.
+    z = np.arange(-2, int(tops.level.max()) + 2)
+    solid = z <= tops.level[..., None]
+    volume = np.where(solid, cover[..., None], np.uint8(0))
+    numbers = np.where(solid & (z >= 0), number[..., None], np.uint32(0))
+    edge = HEIGHT_MARGIN - NORMAL_RADIUS
+    volume, numbers = (np.ascontiguousarray(a[edge:-edge, edge:-edge]) for a in (volume, numbers))
+    voxels, normal, offset = surface_of_columns(window, volume, numbers, int(z[0]), tops)
+    inside = np.ascontiguousarray(ground[around.slices(window)])
+    return Geometry(window, inside, voxels, offset, normal)
+
+
+def _require(name: str, values: NDArray, frame: Frame, dtype: type[np.generic]) -> NDArray:
+    """Return an argument of `surface_of_heights` as a contiguous array of `dtype`, checked."""
+    values = np.asarray(values)
+    if values.shape != frame.shape:
+        raise FrameError(
+            f"{name} of shape {values.shape} does not fit {frame} of shape {frame.shape}",
+            "compute it on window.pad(HEIGHT_MARGIN)",
+        )
+    if np.issubdtype(dtype, np.floating):
+        if not np.isfinite(values).all():
+            raise PluginError(f"{name} on {frame} is not finite everywhere", "fill its gaps")
+    elif values.dtype.kind not in "bui" or not np.array_equal(values, values.astype(dtype)):
+        raise PluginError(
+            f"{name} on {frame} has values that {np.dtype(dtype).name} cannot hold",
+            "pass unsigned integers in range",
+        )
+    return np.ascontiguousarray(values, dtype)
+
+
 @numba.njit(cache=True, nogil=True)
 def _column_normals(ground, top, number, semantic, size):  # type: ignore[no-untyped-def]
-    """(ny, nx, 3) float32 unit normals of the columns' exact tops, each from neighbours of the
-    same thing."""
+    """Return (ny, nx, 3) float32 unit normals of the tops, from neighbours of the same object."""
     rows, cols = ground.shape
     out = np.zeros((rows, cols, 3), np.float32)
     for row in range(rows):
@@ -158,14 +293,14 @@ def _column_normals(ground, top, number, semantic, size):  # type: ignore[no-unt
 
 
 @numba.njit(cache=True, nogil=True)
-def _finish(  # type: ignore[no-untyped-def]
+def _apply_tops(  # type: ignore[no-untyped-def]
     normal, offset, tops, xyz, faces, building, row, col, normals, top, number, level, size
 ):
-    """Exact normals and offsets where a voxel is its column's top; upright walls."""
+    """Set exact normals and offsets where a voxel is its column's top, and make walls upright."""
     for n in range(xyz.shape[0]):
         r, c = row[n], col[n]
         if not tops[n]:
-            if building[n] and faces[n] & LEVEL == 0:
+            if building[n] and faces[n] & TOP_AND_BOTTOM == 0:
                 flat = np.sqrt(normal[n, 0] ** 2 + normal[n, 1] ** 2)
                 if flat > 0.2:
                     normal[n, 0], normal[n, 1], normal[n, 2] = (
@@ -177,7 +312,7 @@ def _finish(  # type: ignore[no-untyped-def]
         offset[n, 0], offset[n, 1] = 0.0, 0.0
         offset[n, 2] = top[r, c] - (xyz[n, 2] + 0.5) * size
         a, b, z = normals[r, c, 0], normals[r, c, 1], normals[r, c, 2]
-        # Sides that drop to another thing make an edge; the steps of one roof do not.
+        # Sides that drop to another object make an edge; the steps of one roof do not.
         drop_x, drop_y = 0.0, 0.0
         for side in range(4):
             if faces[n] & (1 << side) == 0:
@@ -188,7 +323,7 @@ def _finish(  # type: ignore[no-untyped-def]
                 drop_x += dc
                 drop_y -= dr
         if drop_x != 0.0 or drop_y != 0.0:
-            # One disc stands for the edge of the roof and the wall below it: it chamfers the edge.
+            # One disc covers the edge of the roof and the wall below it: it chamfers the edge.
             far = np.sqrt(drop_x * drop_x + drop_y * drop_y)
             offset[n, 0], offset[n, 1] = 0.25 * size * drop_x / far, 0.25 * size * drop_y / far
             offset[n, 2] -= 0.2 * size

@@ -1,16 +1,17 @@
-"""Levels of detail: dense layers as overviews, voxels and Gaussians as a pyramid of doubling
-voxels.
+"""Levels of detail: overviews of the dense layers, and voxels and Gaussians of doubled size.
 
-The rule (source: own). A coarse cell is made of the 2 x 2 cells, a coarse voxel of the 2 x 2 x 2
-voxels of the level before. Heights and colours are means over the children with data, the class is
-the most frequent one, of equals the first in row order. A coarse voxel stands where any of its
-children is listed, that is, is a surface voxel of the level before. A side of it is open where that
-side of a child is open and no coarse voxel stands there; a voxel without an open side is dropped,
-for others hide it. It takes class and object from its topmost child, of equally high ones from the
-last in row order, and its Gaussian is the mean of theirs, with twice the deviations. Sums run in
-float32 over the children in the order of rows, by (y, x, z). So a voxel depends on what stands
-within one coarse voxel of it at each level: LEVEL_HALO voxels at most, whatever piece of the world
-it is computed in.
+The rule (source: own). A coarse cell has 2 x 2 children, a coarse voxel 2 x 2 x 2, all of the level
+before. Heights and colours are means over the children with data. The class of a cell is the most
+frequent one, of equally frequent ones the first in row order.
+
+A coarse voxel exists where any of its children is a surface voxel. A side of it is open if that
+side of a child is open and no coarse voxel is adjacent there; voxels without an open side are
+dropped, because others hide them. Class and object are those of the topmost child, of equally high
+ones the last in row order. The Gaussian is the mean of the children's, with twice the standard
+deviations. Sums run in float32 over the children, sorted by (y, x, z).
+
+So a voxel depends on what lies within one coarse voxel of it at each level, at most LEVEL_HALO
+voxels, whatever piece of the world is computed.
 """
 
 from __future__ import annotations
@@ -24,39 +25,63 @@ from numpy.typing import NDArray
 
 from earthgen.errors import PluginError
 from earthgen.stages.block import Block, take_runs
-from earthgen.voxels.tile import LEVEL_HALO, LEVELS, Tile, _Columns, _columns_of, _runs_in, tile_of
+from earthgen.voxels.columns import ColumnIndex, index_columns
+from earthgen.voxels.tile import LEVELS, Tile, tile_from_voxels
 from earthgen.voxels.voxels import Splats, Voxels
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
+LEVEL_HALO = 16
+"""Voxels of geometry around a piece of a world that make all its levels exact.
 
-def pyramid(frame: Frame, geometry: Block, texture: Block) -> list[Tile]:
-    """The tiles of all LEVELS of a piece of a world, each on `frame.coarsen(level)`, by the rule of
-    this module.
+Each level depends on one of its own voxels more: 2 + 4 + 8 = 14 voxels, rounded up to whole voxels
+of level 8. This holds for any voxels and faces, also for a surface that the height range cuts off;
+a closed surface would need 8.
+"""
 
-    What they hold at a place does not depend on the piece.
 
-    frame : the piece; its x and y ranges are multiples of 8
-    geometry : GEOMETRY_FIELDS on `frame.pad(LEVEL_HALO)`, rows sorted by (y, x, z)
-    texture : texture_fields on `frame`; its rows are those of the geometry that lie in `frame`, in
-        the same order
+def build_pyramid(frame: Frame, geometry: Block, texture: Block) -> list[Tile]:
+    """Return the tiles of all `LEVELS` of a piece of a world.
 
-    Raises FrameError where the frames are others, PluginError where the rows are.
+    The content at a place does not depend on the piece.
+
+    Parameters
+    ----------
+    frame : Frame
+        The piece; its x and y ranges are multiples of 8.
+    geometry : Block
+        GEOMETRY_FIELDS on `frame.pad(LEVEL_HALO)`, rows sorted by (y, x, z).
+    texture : Block
+        `texture_fields` on `frame`, one row per voxel of the geometry in `frame`, in the same
+        order.
+
+    Returns
+    -------
+    list of Tile
+        One for each level, on `frame.coarsen(level)`.
+
+    Raises
+    ------
+    FrameError
+        If the frames do not fit.
+    PluginError
+        If the rows do not fit.
     """
     if any(edge % LEVELS[-1] for edge in (*frame.x, *frame.y)):
         raise FrameError(
-            f"{frame} does not consist of whole voxels of level {LEVELS[-1]}", "align it"
+            f"{frame} does not consist of whole voxels of level {LEVELS[-1]}",
+            f"align it to multiples of {LEVELS[-1]}",
         )
-    for block, wanted in ((geometry, frame.pad(LEVEL_HALO)), (texture, frame)):
-        block.frame.require_lattice(wanted)
-        if (block.frame.x, block.frame.y) != (wanted.x, wanted.y):
+    for block, required in ((geometry, frame.pad(LEVEL_HALO)), (texture, frame)):
+        block.frame.require_lattice(required)
+        if (block.frame.x, block.frame.y) != (required.x, required.y):
             raise FrameError(
-                f"levels of {frame} need a block on {wanted}, not on {block.frame}",
+                f"levels of {frame} need a block on {required}, not on {block.frame}",
                 "crop or pad it",
             )
     xyz = np.empty((0, 3), np.int32) if geometry.xyz is None else geometry.xyz
-    around = _columns_of(geometry.frame, xyz, geometry["faces"])
-    runs = _runs_in(around, frame)
+    around = index_columns(geometry.frame, xyz, geometry["faces"])
+    runs = around.runs_in(frame)
     voxels = Voxels(
         frame,
         *(
@@ -70,24 +95,28 @@ def pyramid(frame: Frame, geometry: Block, texture: Block) -> list[Tile]:
     )
     if not same:
         raise PluginError(
-            f"{len(splats)} Gaussians are not those of the {len(voxels)} voxels of {frame}",
+            f"{len(splats)} Gaussians do not match the {len(voxels)} voxels of {frame}",
             "report it to the texture plugin's author",
         )
     ground = geometry["ground"][geometry.frame.slices(frame)]
-    return _levels(tile_of(frame, ground, voxels, splats), around)
+    return _levels(tile_from_voxels(frame, ground, voxels, splats), around)
 
 
-def levels_of(tile: Tile) -> list[Tile]:
-    """The levels of a level-1 tile that stands alone: as `pyramid`, with nothing known around it.
+def tile_levels(tile: Tile) -> list[Tile]:
+    """Return the levels of a level-1 tile without neighbours, by the rule of `build_pyramid`.
 
-    Its frame need not be aligned; coarse cells at its border are made of the children that there
-    are. Raises PluginError where the voxels are not sorted by (y, x, z) or not in the frame.
+    Its frame need not be aligned; coarse cells at its border have fewer children.
+
+    Raises
+    ------
+    PluginError
+        If the voxels are not sorted by (y, x, z) or not in the frame.
     """
-    return _levels(tile, _columns_of(tile.frame, tile.voxels.xyz, tile.voxels.faces))
+    return _levels(tile, index_columns(tile.frame, tile.voxels.xyz, tile.voxels.faces))
 
 
-def _levels(tile: Tile, around: _Columns) -> list[Tile]:
-    """The levels of a tile, given the voxels in and around it."""
+def _levels(tile: Tile, around: ColumnIndex) -> list[Tile]:
+    """Return the levels of a tile, given the voxels in and around it."""
     tiles = [tile]
     for _ in LEVELS[1:]:  # each has voxels twice as large as those before
         tile, around = _coarsen(tile, around)
@@ -95,25 +124,24 @@ def _levels(tile: Tile, around: _Columns) -> list[Tile]:
     return tiles
 
 
-def _coarsen(tile: Tile, around: _Columns) -> tuple[Tile, _Columns]:
-    """A tile and the voxels around it at twice the voxel size."""
+def _coarsen(tile: Tile, around: ColumnIndex) -> tuple[Tile, ColumnIndex]:
+    """Return a tile and the voxels in and around it at twice the voxel size."""
     frame = tile.frame.coarsen(2)
     coarse, parent = _merge(around)
-    runs = _runs_in(coarse, frame)
-    number = np.full(
-        len(coarse.xyz) + 1, -1, np.int32
-    )  # of a voxel within the tile; the last stands for parent -1
+    runs = coarse.runs_in(frame)
+    # Row in the tile of each coarse voxel; the last entry is for parent -1.
+    number = np.full(len(coarse.xyz) + 1, -1, np.int32)
     at = 0
     for first, end in runs:
         number[first:end] = np.arange(at, at + end - first)
         at += end - first
-    parent = number[take_runs(parent, _runs_in(around, tile.frame))]
+    parent = number[take_runs(parent, around.runs_in(tile.frame))]
     voxels, splats = tile.voxels, tile.splats
     bands = prod(splats.sh.shape[1:])
     top, count = np.full(at, -1, np.int32), np.zeros(at, np.float32)
     offset, scale, rotation = (np.zeros((at, k), np.float32) for k in (3, 2, 4))
     opacity, sh = np.zeros(at, np.float32), np.zeros((at, bands), np.float32)
-    given = (
+    children = (
         splats.offset,
         splats.scale,
         splats.rotation,
@@ -124,7 +152,7 @@ def _coarsen(tile: Tile, around: _Columns) -> tuple[Tile, _Columns]:
         parent,
         np.ascontiguousarray(voxels.xyz, np.int32),
         np.float32(tile.frame.voxel_size / 2),
-        tuple(np.ascontiguousarray(values, np.float32) for values in given),
+        tuple(np.ascontiguousarray(values, np.float32) for values in children),
         top,
         count,
         (offset, scale, rotation, opacity, sh),
@@ -133,21 +161,23 @@ def _coarsen(tile: Tile, around: _Columns) -> tuple[Tile, _Columns]:
     scale /= count[:, None] / np.float32(2)
     opacity /= count
     sh /= count[:, None]
-    _turn(rotation, count)
+    _rotations_of_sums(rotation, count)
     merged = Splats(offset, scale, rotation, opacity, sh.reshape(at, *splats.sh.shape[1:]))
-    standing = Voxels(
+    coarse_voxels = Voxels(
         frame,
         take_runs(coarse.xyz, runs),
         voxels.semantic[top],
         take_runs(coarse.faces, runs),
         voxels.object[top],
     )
-    return replace(_overview(tile, frame), voxels=standing, splats=merged), coarse
+    return replace(_overview(tile, frame), voxels=coarse_voxels, splats=merged), coarse
 
 
-def _merge(fine: _Columns) -> tuple[_Columns, NDArray]:
-    """The voxels of twice the size that have an open side, and (n,) int32 which of them each
-    voxel is in, or -1."""
+def _merge(fine: ColumnIndex) -> tuple[ColumnIndex, NDArray]:
+    """Return the coarse voxels that have an open side, and each voxel's parent.
+
+    Parents are (n,) int32 rows of the coarse voxels, -1 for a dropped one.
+    """
     frame = fine.frame.coarsen(2)
     n = len(fine.xyz)
     xyz, faces, parent = np.empty((n, 3), np.int32), np.empty(n, np.uint8), np.empty(n, np.int32)
@@ -167,16 +197,16 @@ def _merge(fine: _Columns) -> tuple[_Columns, NDArray]:
         start,
         parent,
     )
-    _close(xyz, faces, start, frame.nx, frame.ny)
-    left = _drop(xyz, faces, start, parent)
-    return _Columns(frame, xyz[:left], faces[:left], start), parent
+    _close_faces(xyz, faces, start, frame.nx, frame.ny)
+    n = _drop_hidden(xyz, faces, start, parent)
+    return ColumnIndex(frame, xyz[:n], faces[:n], start), parent
 
 
 @numba.njit(cache=True, nogil=True)
 def _find_parents(  # type: ignore[no-untyped-def]
     xyz, faces, start, x0, y0, nx, ny, px0, py0, pnx, pny, out_xyz, out_faces, out_start, parent
 ):
-    """Merges the four columns below each coarse column; sides are open where one of a child is."""
+    """Merge the four columns of each coarse column; a side is open if that of a child is."""
     at, end = np.zeros(4, np.int64), np.zeros(4, np.int64)
     n = 0
     for row in range(pny):
@@ -188,13 +218,13 @@ def _find_parents(  # type: ignore[no-untyped-def]
                 if 0 <= x < nx and 0 <= y < ny:
                     at[child], end[child] = start[y * nx + x], start[y * nx + x + 1]
             while True:
-                lowest, found = 0, False
+                lowest, any_left = 0, False
                 for child in range(4):
                     if at[child] < end[child]:
                         z = xyz[at[child], 2] >> 1
-                        if not found or z < lowest:
-                            lowest, found = z, True
-                if not found:
+                        if not any_left or z < lowest:
+                            lowest, any_left = z, True
+                if not any_left:
                     break
                 sides = np.uint8(0)
                 for child in range(4):
@@ -211,8 +241,8 @@ def _find_parents(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _close(xyz, faces, start, nx, ny):  # type: ignore[no-untyped-def]
-    """Closes the sides at which another voxel stands; the bits are those of FACES."""
+def _close_faces(xyz, faces, start, nx, ny):  # type: ignore[no-untyped-def]
+    """Close the sides that touch another voxel; the bits are those of FACES."""
     for row in range(ny):
         for col in range(nx):
             column = row * nx + col
@@ -242,8 +272,8 @@ def _close_between(xyz, faces, start, here, there, side, back):  # type: ignore[
 
 
 @numba.njit(cache=True, nogil=True)
-def _drop(xyz, faces, start, parent):  # type: ignore[no-untyped-def]
-    """Moves the voxels with an open side up, in place, and returns their number; parents follow."""
+def _drop_hidden(xyz, faces, start, parent):  # type: ignore[no-untyped-def]
+    """Remove voxels without an open side in place, update parents, and return the number left."""
     number = np.empty(start[-1], np.int32)
     n = 0
     first = start[0]
@@ -265,16 +295,15 @@ def _drop(xyz, faces, start, parent):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_children(parent, xyz, half, given, top, count, sums):  # type: ignore[no-untyped-def]
-    """Adds up what children give their parents, in one pass, for it is bound by memory.
+def _add_children(parent, xyz, half, children, top, count, sums):  # type: ignore[no-untyped-def]
+    """Sum the children of each parent, in one pass because memory bandwidth is the limit.
 
-    half : of a child's edge, which lies between its centre and its parent's along each axis
-    given : offset, scale, rotation, opacity and sh of the children
-    top : becomes the row of the topmost child, of equally high ones of the last
-    sums : what becomes of them; the first three columns of rotation become the sum of the
-        children's `normals`
+    half : half a child's edge, the distance of its centre from its parent's along each axis
+    children : their offset, scale, rotation, opacity and sh
+    top : filled with the row of the topmost child, of equally high ones the last
+    sums : filled like `children`; the first three columns of rotation get the sum of the normals
     """
-    offset, scale, rotation, opacity, sh = given
+    offset, scale, rotation, opacity, sh = children
     out_offset, out_scale, out_normal, out_opacity, out_sh = sums
     one, two = np.float32(1), np.float32(2)
     for k in range(parent.shape[0]):
@@ -298,9 +327,8 @@ def _add_children(parent, xyz, half, given, top, count, sums):  # type: ignore[n
 
 
 @numba.njit(cache=True, nogil=True)
-def _turn(rotation, count):  # type: ignore[no-untyped-def]
-    """From sums of normals to `rotations` of their means, in place; straight up where they
-    cancel out."""
+def _rotations_of_sums(rotation, count):  # type: ignore[no-untyped-def]
+    """Turn sums of normals into rotations of their means, in place; up where they cancel out."""
     zero, one, two = np.float32(0), np.float32(1), np.float32(2)
     for p in range(rotation.shape[0]):
         a, b, c = rotation[p, 0] / count[p], rotation[p, 1] / count[p], rotation[p, 2] / count[p]
@@ -311,7 +339,7 @@ def _turn(rotation, count):  # type: ignore[no-untyped-def]
             a, b, c = zero, zero, one
         w = np.sqrt(max((one + c) / two, zero))
         if w < np.float32(1e-4):
-            w, x, y = zero, one, zero  # straight down, as in `rotations`
+            w, x, y = zero, one, zero  # straight down, as in `disc_rotations`
         else:
             scale = one / (two * w)
             x, y = -b * scale, a * scale
@@ -321,11 +349,9 @@ def _turn(rotation, count):  # type: ignore[no-untyped-def]
 
 
 def _overview(tile: Tile, frame: Frame) -> Tile:
-    """The dense layers of a tile at twice the cell size, without voxels."""
-    row, col = (
-        frame.y[1] * 2 - tile.frame.y[1],
-        tile.frame.x[0] - frame.x[0] * 2,
-    )  # where the tile begins in `frame`
+    """Return the tile with its dense layers at twice the cell size; voxels stay as in `tile`."""
+    # Where the tile begins in `frame`, in fine cells.
+    row, col = frame.y[1] * 2 - tile.frame.y[1], tile.frame.x[0] - frame.x[0] * 2
     ground, surface = np.empty(frame.shape, np.float32), np.empty(frame.shape, np.float32)
     semantics, rgb = np.empty(frame.shape, np.uint8), np.empty((*frame.shape, 3), np.uint8)
     _mean_of_four(np.ascontiguousarray(tile.ground, np.float32), row, col, ground)
@@ -351,7 +377,7 @@ def _mean_of_four(data, row, col, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _mode_of_four(data, row, col, out):  # type: ignore[no-untyped-def]
-    """The most frequent non-zero value; of equals the first in row order."""
+    """Fill `out` with the most frequent non-zero value; of equals the first in row order."""
     for r in range(out.shape[0]):
         for c in range(out.shape[1]):
             best, most = 0, 0
@@ -370,7 +396,7 @@ def _mode_of_four(data, row, col, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _colour_of_four(rgb, classes, row, col, out):  # type: ignore[no-untyped-def]
-    """The mean over the cells that have a class; black where none has."""
+    """Fill `out` with the mean over the cells that have a class; black where none has."""
     for r in range(out.shape[0]):
         for c in range(out.shape[1]):
             red, green, blue, count = 0.0, 0.0, 0.0, 0

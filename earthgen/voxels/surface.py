@@ -1,8 +1,7 @@
-"""From a dense window of solid voxels to its surface: voxels with open sides, their normals, and
-discs that cover it.
+"""The surface of a dense window of solid voxels: voxels with open sides, normals, covering discs.
 
 Any geometry backend can use `surface_voxels` and `occupancy_normals`, any texture backend
-`surface_splats`.
+`surface_splats`. `earthgen.voxels.heightfield` is for height maps.
 """
 
 from __future__ import annotations
@@ -12,41 +11,51 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from earthgen.voxels.splat_math import SH_C0
-from earthgen.voxels.voxels import FACES, TOP, Geometry, Splats, Voxels
+from earthgen.voxels.voxels import SIDES, TOP, TOP_AND_BOTTOM, Geometry, Splats, Voxels
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
 COVERAGE = 0.58
-"""Standard deviation of a disc over the distance to its neighbours. At 0.58, four discs around a
-corner where voxels meet leave less than a tenth of what is behind."""
+"""Standard deviation of a disc as a share of the distance to its neighbours.
+
+At 0.58, four discs around a corner where voxels meet hide more than nine tenths of the background.
+"""
 
 MAX_STRETCH = 4.0
-"""The most a disc is stretched down a slope; steeper ground than 76 degrees would need more."""
+"""Upper limit of a disc's stretch down a slope, enough for slopes up to 76 degrees."""
 
 EDGE = 1.4
-"""Discs of voxels with several open sides are larger by the root of this along each axis: one
-closes a corner."""
+"""Factor on the variances of a disc whose voxel has several open sides: it covers a corner."""
 
 NORMAL_RADIUS = 2
-"""Voxels around a voxel that `occupancy_normals` looks at; a volume needs this padding for it."""
-
-_SIDES = FACES["-x"] | FACES["+x"] | FACES["-y"] | FACES["+y"]
-_LEVEL = FACES["-z"] | TOP
+"""Radius of the neighbourhood of `occupancy_normals`, voxels; its volume needs this padding."""
 
 
 def surface_voxels(
     frame: Frame, volume: NDArray, objects: NDArray, low: int, pad: int = 1
 ) -> Voxels:
-    """The solid voxels of `frame` that have an empty voxel beside, above or below them.
+    """Return the solid voxels of `frame` that have an empty voxel beside, above or below them.
 
-    volume : (ny + 2 pad, nx + 2 pad, nz) uint8, class codes, 0 for empty; rows from north to south,
-        z upwards.
-        Below it everything is solid, above it empty.
-    objects : uint32 of the same shape
-    low : lattice index z of volume[:, :, 0]
-    pad : how many voxels the volume is larger than the frame on each of the four sides, at least 1
+    Voxels outside the frame's z range are left out.
 
-    Voxels outside the frame's z range are left out. Raises FrameError where the shapes do not fit.
+    Parameters
+    ----------
+    frame : Frame
+        Of the result.
+    volume : NDArray (ny + 2 pad, nx + 2 pad, nz) uint8
+        Class codes, 0 for empty; rows from north to south, z upwards. Below the volume everything
+        counts as solid, above it as empty.
+    objects : NDArray uint32
+        Object numbers, of the same shape.
+    low : int
+        Lattice index z of volume[:, :, 0].
+    pad : int
+        Voxels by which the volume extends beyond the frame on each of the four sides, at least 1.
+
+    Raises
+    ------
+    FrameError
+        If the shapes do not fit.
     """
     rows, cols = frame.shape
     if volume.ndim != 3 or pad < 1 or volume.shape[:2] != (rows + 2 * pad, cols + 2 * pad):
@@ -55,15 +64,12 @@ def surface_voxels(
         )
     if objects.shape != volume.shape:
         raise FrameError(
-            f"objects of shape {objects.shape} do not lie on a volume of shape {volume.shape}"
+            f"objects of shape {objects.shape} do not fit a volume of shape {volume.shape}"
         )
     count = int(_count(volume, pad, low, frame.z[0], frame.z[1]))
     xyz = np.empty((count, 3), np.int32)
-    semantic, faces, number = (
-        np.empty(count, np.uint8),
-        np.empty(count, np.uint8),
-        np.empty(count, np.uint32),
-    )
+    semantic, faces = np.empty(count, np.uint8), np.empty(count, np.uint8)
+    number = np.empty(count, np.uint32)
     _extract(
         volume,
         objects,
@@ -129,31 +135,47 @@ def _extract(volume, objects, pad, low, z0, z1, x0, y0, xyz, semantic, faces, nu
 
 
 def occupancy_normals(
-    voxels: Voxels, volume: NDArray, low: int, pad: int, wanted: NDArray
+    voxels: Voxels, volume: NDArray, low: int, pad: int, mask: NDArray
 ) -> NDArray:
-    """(n, 3) float32 unit normals, from the solid towards the open within NORMAL_RADIUS voxels.
+    """Return normals from the solid to the empty voxels within NORMAL_RADIUS voxels.
 
-    They are normals on the lattice, where the ground is level; `shear_normals` takes them to the
+    They are normals on the lattice, where the ground is level; `shear_normals` converts them to the
     projected CRS.
 
-    volume, low, pad : as of `surface_voxels`, pad at least NORMAL_RADIUS
-    wanted : (n,) bool; other rows stay 0
+    Parameters
+    ----------
+    voxels : Voxels
+        Surface voxels of the volume.
+    volume, low, pad
+        As for `surface_voxels`; pad must be at least NORMAL_RADIUS.
+    mask : NDArray (n,) bool
+        Voxels to compute; other rows are 0.
+
+    Returns
+    -------
+    NDArray (n, 3) float32
+        Unit normals.
+
+    Raises
+    ------
+    FrameError
+        If the padding is too small.
     """
     if pad < NORMAL_RADIUS:
         raise FrameError(
-            f"a volume with a margin of {pad} voxels gives no normals", f"give {NORMAL_RADIUS}"
+            f"a margin of {pad} voxels is too small for normals", f"pad by {NORMAL_RADIUS} voxels"
         )
     out = np.zeros((len(voxels), 3), np.float32)
     frame = voxels.frame
-    _normals(voxels.xyz, voxels.faces, wanted, volume, low, pad, frame.x[0], frame.y[0], out)
+    _normals(voxels.xyz, voxels.faces, mask, volume, low, pad, frame.x[0], frame.y[0], out)
     return out
 
 
 @numba.njit(cache=True, nogil=True)
-def _normals(xyz, faces, wanted, volume, low, pad, x0, y0, out):  # type: ignore[no-untyped-def]
+def _normals(xyz, faces, mask, volume, low, pad, x0, y0, out):  # type: ignore[no-untyped-def]
     rows, _, levels = volume.shape
     for n in range(xyz.shape[0]):
-        if not wanted[n]:
+        if not mask[n]:
             continue
         col, row, k = xyz[n, 0] - x0 + pad, rows - pad - 1 - (xyz[n, 1] - y0), xyz[n, 2] - low
         a, b, c = 0.0, 0.0, 0.0
@@ -170,8 +192,8 @@ def _normals(xyz, faces, wanted, volume, low, pad, x0, y0, out):  # type: ignore
                             c += dk / distance
         size = np.sqrt(a * a + b * b + c * c)
         if size < 0.3:
-            # A thin thing looks open on all sides: take the open faces, and a slant where they
-            # cancel out too.
+            # A thin object is open on all sides: use its open faces, and a fixed direction where
+            # they cancel out too.
             f = faces[n]
             a = float((f & 2) >> 1) - float(f & 1)
             b = float((f & 8) >> 3) - float((f & 4) >> 2)
@@ -183,10 +205,21 @@ def _normals(xyz, faces, wanted, volume, low, pad, x0, y0, out):  # type: ignore
 
 
 def shear_normals(normal: NDArray, slope_east: NDArray, slope_north: NDArray) -> NDArray:
-    """(n, 3) float32 unit normals in the projected CRS from (n, 3) normals on the lattice.
+    """Convert normals on the lattice to normals in the projected CRS.
 
-    The lattice stands on the ground: going from it to the CRS shears the columns by the ground's
-    slope, (n,) each.
+    Lattice heights are relative to the ground, so the conversion shears the columns by its slope.
+
+    Parameters
+    ----------
+    normal : NDArray (n, 3)
+        Unit normals on the lattice.
+    slope_east, slope_north : NDArray (n,)
+        Slope of the ground at each voxel, rise over run.
+
+    Returns
+    -------
+    NDArray (n, 3) float32
+        Unit normals.
     """
     sheared = normal.astype(np.float32).copy()
     sheared[:, 0] -= slope_east * normal[:, 2]
@@ -195,15 +228,28 @@ def shear_normals(normal: NDArray, slope_east: NDArray, slope_north: NDArray) ->
     return np.asarray(sheared / np.maximum(length, 1e-6), np.float32)
 
 
-def unsheared_normals(normal: NDArray, slope_east: NDArray, slope_north: NDArray) -> NDArray:
-    """The other way round: (n, 3) float32 unit normals on the lattice from those in the
-    projected CRS."""
+def unshear_normals(normal: NDArray, slope_east: NDArray, slope_north: NDArray) -> NDArray:
+    """Convert normals in the projected CRS to normals on the lattice; see `shear_normals`."""
     return shear_normals(normal, -slope_east, -slope_north)
 
 
 def face_offsets(faces: NDArray, voxel_size: float) -> NDArray:
-    """(n, 3) float32 metres from voxels' centres to the middle of their open faces; opposite
-    faces cancel out."""
+    """Return the offsets from voxels' centres to the middle of their open faces.
+
+    Opposite faces cancel out.
+
+    Parameters
+    ----------
+    faces : NDArray (n,) uint8
+        Bits of `FACES`.
+    voxel_size : float
+        Metres.
+
+    Returns
+    -------
+    NDArray (n, 3) float32
+        Metres.
+    """
     bits = faces.astype(np.int32)
     axes = [((bits >> (2 * axis + 1)) & 1) - ((bits >> (2 * axis)) & 1) for axis in range(3)]
     toward = np.stack(axes, axis=1).astype(np.float32)
@@ -212,14 +258,25 @@ def face_offsets(faces: NDArray, voxel_size: float) -> NDArray:
 
 
 def surface_splats(geometry: Geometry, rgb: NDArray, opacity: ArrayLike = 1.0) -> Splats:
-    """One disc a voxel that covers the surface without holes: normal and mean from the geometry,
-    colour given.
+    """Return one disc per voxel; together they cover the surface without holes.
 
-    The disc's first axis points down its steepest slope, the second is level. Each is as wide as
-    the voxel is along it, the voxel being sheared with the ground below; so a disc on a steep slope
-    is stretched down the slope.
+    Normals and means are those of the geometry. The first axis of a disc points down its steepest
+    slope, the second is level. A disc is as wide as the voxel along each axis, where the voxel is
+    sheared with the ground below; on a steep slope it is stretched down the slope.
 
-    rgb : (n, 3) sRGB, 0 to 255; opacity : scalar or (n,)
+    Parameters
+    ----------
+    geometry : Geometry
+        The surface.
+    rgb : NDArray (n, 3)
+        sRGB colours of the voxels, 0 to 255.
+    opacity : float or NDArray (n,)
+        0 to 1.
+
+    Returns
+    -------
+    Splats
+        With spherical harmonics of degree 0.
     """
     n = len(geometry.voxels)
     slope_east, slope_north = ground_slopes(geometry)
@@ -242,8 +299,13 @@ def surface_splats(geometry: Geometry, rgb: NDArray, opacity: ArrayLike = 1.0) -
 
 
 def ground_slopes(geometry: Geometry) -> tuple[NDArray, NDArray]:
-    """(n,) float32 each: the ground's slope towards east and north at each voxel, by differences
-    in the window."""
+    """Return the slope of the ground at each voxel, by central differences in the window.
+
+    Returns
+    -------
+    east, north : NDArray (n,) float32
+        Rise over run.
+    """
     ground, frame = geometry.ground.astype(np.float32), geometry.frame
     row = frame.y[1] - 1 - geometry.voxels.xyz[:, 1]
     col = geometry.voxels.xyz[:, 0] - frame.x[0]
@@ -259,7 +321,7 @@ def _discs(normal, faces, slope_east, slope_north, size, scale, rotation):  # ty
         nx, ny = float(normal[n, 0]), float(normal[n, 1])
         nz = min(max(float(normal[n, 2]), -1.0), 1.0)
         level = np.sqrt(nx * nx + ny * ny)
-        # rotation = turn by psi about z, after a tilt by theta about y: z goes to the normal, x
+        # A tilt by theta about y, then a turn by psi about z: z becomes the normal, and x points
         # down the slope.
         if level < 1e-6:
             cos_psi, sin_psi = 1.0, 0.0
@@ -283,14 +345,14 @@ def _discs(normal, faces, slope_east, slope_north, size, scale, rotation):  # ty
             if nz > 0.2:
                 # One voxel a column carries a top: its neighbour down the slope is 1 / nz away.
                 along = max(
-                    along, 1.0 / (nz * nz) if faces[n] & _SIDES == 0 else min(1.0 / (nz * nz), 2.25)
+                    along, 1.0 / (nz * nz) if faces[n] & SIDES == 0 else min(1.0 / (nz * nz), 2.25)
                 )
             else:
                 along += down_z * down_z
         else:
             along += down_z * down_z
-        sides = faces[n] & _SIDES
-        if sides != 0 and (faces[n] & _LEVEL != 0 or sides & (sides - 1) != 0):
+        sides = faces[n] & SIDES
+        if sides != 0 and (faces[n] & TOP_AND_BOTTOM != 0 or sides & (sides - 1) != 0):
             along, across = along * EDGE, across * EDGE
         scale[n, 0] = COVERAGE * size * min(max(np.sqrt(along), 0.85), MAX_STRETCH)
         scale[n, 1] = COVERAGE * size * min(max(np.sqrt(across), 0.85), MAX_STRETCH)

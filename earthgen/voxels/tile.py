@@ -1,4 +1,4 @@
-"""TODO docstring of earthgen.voxels.voxels.tile."""
+"""Tiles: voxels, Gaussians and dense layers of one frame at one level of detail."""
 
 from __future__ import annotations
 
@@ -9,37 +9,40 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.errors import PluginError
-from earthgen.stages.block import run_edges, take_runs
-from earthgen.voxels.splat_math import SH_C0
+from earthgen.stages.block import take_runs
+from earthgen.voxels.columns import index_columns
+from earthgen.voxels.splat_math import base_colours
 from earthgen.voxels.voxels import Splats, Voxels
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
-LEVEL_HALO = 16
-"""Voxels of geometry around a piece that make all its levels exact.
-
-Each level looks one of its own voxels further: 2 + 4 + 8 = 14 voxels, and whole voxels of level 8
-make 16. That holds for any voxels and sides, also those that a height band cuts off; for a closed
-surface 8 would do.
-"""
+LEVELS = (1, 2, 4, 8)
+"""Levels of detail of a stored world: voxel sizes as multiples of the world's voxel size."""
 
 _EMPTY = {"ground": np.nan, "surface": np.nan, "semantics": 0, "rgb": 0}
-"""The dense layers and what stands for no data in them."""
+"""The dense layers and their values for no data."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """The content of one tile at one level.
+    """The content of one tile of a world at one level.
 
     Attributes
     ----------
-    frame : where it is
-    ground, surface : (ny, nx) float32 metres, terrain and the top of what stands on it; NaN: no
-        data
-    semantics : (ny, nx) uint8, class of the topmost voxel; 0: no data
-    rgb : (ny, nx, 3) uint8, colour of the topmost voxel
-    voxels, splats : the surface voxels and their Gaussians
+    frame : Frame
+        The tile's frame; its voxel size is that of the level.
+    ground : NDArray (ny, nx) float32
+        Height of the terrain, metres; NaN for no data.
+    surface : NDArray (ny, nx) float32
+        Height of the highest surface, metres; NaN for no data.
+    semantics : NDArray (ny, nx) uint8
+        Class of the topmost voxel; 0 for no data.
+    rgb : NDArray (ny, nx, 3) uint8
+        Colour of the topmost voxel.
+    voxels : Voxels
+        The surface voxels.
+    splats : Splats
+        Their Gaussians, in the same order.
     """
 
     frame: Frame
@@ -51,23 +54,35 @@ class Tile:
     splats: Splats
 
 
-def tile_of(frame: Frame, ground: NDArray, voxels: Voxels, splats: Splats) -> Tile:
-    """A tile whose dense layers are what its voxels (sorted by y, x, z) show from above.
+def tile_from_voxels(frame: Frame, ground: NDArray, voxels: Voxels, splats: Splats) -> Tile:
+    """Return the tile of some voxels; its dense layers show them from above.
 
-    Columns without a voxel become no data. Raises PluginError where the voxels are not sorted or
-    not in the frame.
+    Columns without a voxel become no data.
+
+    Parameters
+    ----------
+    frame : Frame
+        Of the tile.
+    ground : NDArray (ny, nx) float32
+        Height of the terrain, metres.
+    voxels : Voxels
+        Sorted by (y, x, z).
+    splats : Splats
+        Their Gaussians.
+
+    Raises
+    ------
+    PluginError
+        If the voxels are not sorted or not in the frame.
     """
-    columns = _columns_of(frame, voxels.xyz, voxels.faces)
-    shown, surface = (
-        np.full(frame.shape, np.nan, np.float32),
-        np.full(frame.shape, np.nan, np.float32),
-    )
+    columns = index_columns(frame, voxels.xyz, voxels.faces)
+    terrain = np.full(frame.shape, np.nan, np.float32)
+    surface = np.full(frame.shape, np.nan, np.float32)
     semantics, rgb = np.zeros(frame.shape, np.uint8), np.zeros((*frame.shape, 3), np.uint8)
-    top = (
-        columns.start[1:][columns.start[1:] > columns.start[:-1]] - 1
-    )  # the last voxel of each column
-    colour = colours(splats.sh[top])
-    _show(
+    first, end = columns.start[:-1], columns.start[1:]
+    top = end[end > first] - 1  # the last voxel of each column that has any
+    colour = base_colours(splats.sh[top])
+    _fill_layers(
         top,
         columns.xyz,
         frame.x[0],
@@ -77,16 +92,16 @@ def tile_of(frame: Frame, ground: NDArray, voxels: Voxels, splats: Splats) -> Ti
         np.ascontiguousarray(splats.offset, np.float32),
         np.ascontiguousarray(voxels.semantic),
         colour,
-        shown,
+        terrain,
         surface,
         semantics,
         rgb,
     )
-    return Tile(frame, shown, surface, semantics, rgb, voxels, splats)
+    return Tile(frame, terrain, surface, semantics, rgb, voxels, splats)
 
 
 @numba.njit(cache=True, nogil=True)
-def _show(  # type: ignore[no-untyped-def]
+def _fill_layers(  # type: ignore[no-untyped-def]
     top,
     xyz,
     x0,
@@ -101,7 +116,7 @@ def _show(  # type: ignore[no-untyped-def]
     out_semantics,
     out_rgb,
 ):
-    """Fills dense layers from the voxels at rows `top`; y1 is the y of the first row of cells."""
+    """Fill the dense layers from the voxels at rows `top`; y1 is the y of the northern edge."""
     for n in range(top.shape[0]):
         k = top[n]
         row, col = y1 - xyz[k, 1], xyz[k, 0] - x0
@@ -113,20 +128,16 @@ def _show(  # type: ignore[no-untyped-def]
             out_rgb[row, col, band] = colour[n, band]
 
 
-def colours(sh: NDArray) -> NDArray:
-    """(n, 3) uint8 view-independent colours of (n, k, 3) spherical harmonics."""
-    return np.clip(np.rint((0.5 + SH_C0 * sh[:, 0, :].astype(np.float32)) * 255), 0, 255).astype(
-        np.uint8
-    )
-
-
 def join_tiles(frame: Frame, tiles: Sequence[Tile]) -> Tile:
-    """One tile on `frame` from tiles that do not overlap; no data where there is none of them.
+    """Join tiles that do not overlap to one tile on `frame`; cells outside them become no data.
 
-    Raises FrameError where there are no tiles, one does not lie in the frame, or two overlap.
+    Raises
+    ------
+    FrameError
+        If there are no tiles, one does not lie in the frame, or two overlap.
     """
     if not tiles:
-        raise FrameError(f"there are no tiles to join on {frame}", "give at least one")
+        raise FrameError(f"there are no tiles to join on {frame}", "pass at least one")
     if len(tiles) == 1 and tiles[0].frame == frame:
         return tiles[0]
     tiles = sorted(tiles, key=lambda tile: tile.frame.x)
@@ -139,7 +150,7 @@ def join_tiles(frame: Frame, tiles: Sequence[Tile]) -> Tile:
         taken[where] = True
         for name, values in dense.items():
             values[where] = getattr(tile, name)
-    # In a row of cells the tiles follow each other from west to east, so their voxels do.
+    # In each row of cells, tiles and so their voxels follow each other from west to east.
     start = [_row_starts(tile) for tile in tiles]
     runs = [
         (tile, start[n][y - tile.frame.y[0]], start[n][y - tile.frame.y[0] + 1])
@@ -171,11 +182,21 @@ def join_tiles(frame: Frame, tiles: Sequence[Tile]) -> Tile:
 
 
 def crop_tile(tile: Tile, frame: Frame, inside: NDArray | None = None) -> Tile:
-    """The part of a tile in `frame` and, with a mask, in those of its columns.
+    """Return the part of a tile inside `frame` and, if given, inside a mask.
 
-    inside : (ny, nx) bool on `frame`; columns outside become no data and lose their voxels
+    Parameters
+    ----------
+    tile : Tile
+        The tile.
+    frame : Frame
+        Lies inside the tile's frame.
+    inside : NDArray (ny, nx) bool, optional
+        On `frame`; columns outside become no data and lose their voxels.
 
-    Raises FrameError where the frame does not lie in the tile's, or the mask not on the frame.
+    Raises
+    ------
+    FrameError
+        If the frame does not lie inside the tile's, or the mask does not fit the frame.
     """
     if inside is None and frame == tile.frame:
         return tile
@@ -184,14 +205,14 @@ def crop_tile(tile: Tile, frame: Frame, inside: NDArray | None = None) -> Tile:
         inside = np.ones(frame.shape, bool)
     elif inside.shape != frame.shape:
         raise FrameError(
-            f"a mask of shape {inside.shape} does not lie on {frame} of shape {frame.shape}"
+            f"a mask of shape {inside.shape} does not fit {frame} of shape {frame.shape}"
         )
     dense = {name: _filled(frame, tile, name) for name in _EMPTY}
     for name, values in dense.items():
         values[inside] = getattr(tile, name)[where][inside]
     columns = np.zeros(tile.frame.shape, bool)
     columns[where] = inside
-    runs = _runs(columns, _columns_of(tile.frame, tile.voxels.xyz, tile.voxels.faces).start)
+    runs = index_columns(tile.frame, tile.voxels.xyz, tile.voxels.faces).runs(columns)
     v, s = tile.voxels, tile.splats
     voxels = Voxels(frame, *(take_runs(a, runs) for a in (v.xyz, v.semantic, v.faces, v.object)))
     splats = Splats(*(take_runs(a, runs) for a in (s.offset, s.scale, s.rotation, s.opacity, s.sh)))
@@ -206,70 +227,5 @@ def _filled(frame: Frame, like: Tile, name: str) -> NDArray:
 
 
 def _row_starts(tile: Tile) -> NDArray:
-    """(ny + 1,): where the voxels of each row of cells begin, from south to north."""
+    """Return where the voxels of each row of cells begin, from south to north: (ny + 1,) int."""
     return np.searchsorted(tile.voxels.xyz[:, 1], np.arange(tile.frame.y[0], tile.frame.y[1] + 1))
-
-
-LEVELS = (1, 2, 4, 8)
-"""The levels of detail a world is stored at, in multiples of its voxel size."""
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Where the voxels of a frame stand: rows start[c] to start[c + 1] are those of column c.
-
-    xyz : (n, 3) int32, sorted by (y, x, z); faces : (n,) uint8
-    start : (ny * nx + 1,) int64; columns run from west to east and then from south to north, as
-        voxels do
-    """
-
-    frame: Frame
-    xyz: NDArray
-    faces: NDArray
-    start: NDArray
-
-
-def _columns_of(frame: Frame, xyz: NDArray, faces: NDArray) -> _Columns:
-    """The columns of sorted voxels; PluginError where they are not."""
-    start = np.empty(frame.nx * frame.ny + 1, np.int64)
-    xyz = np.ascontiguousarray(xyz, np.int32)
-    if not _find_columns(xyz, frame.x[0], frame.y[0], frame.nx, frame.ny, start):
-        raise PluginError(
-            f"voxels are not sorted by (y, x, z), stand twice, or lie outside {frame}",
-            "see earthgen.voxels.voxels.Voxels",
-        )
-    return _Columns(frame, xyz, np.ascontiguousarray(faces, np.uint8), start)
-
-
-def _runs_in(columns: _Columns, frame: Frame) -> list[tuple[int, int]]:
-    """`_runs` of the columns in a frame."""
-    wanted = np.zeros(columns.frame.shape, bool)
-    wanted[columns.frame.slices(frame)] = True
-    return _runs(wanted, columns.start)
-
-
-def _runs(wanted: NDArray, start: NDArray) -> list[tuple[int, int]]:
-    """Ranges of rows that hold the voxels of the wanted columns, (ny, nx) bool from north to
-    south, in their order."""
-    edges = start[run_edges(wanted[::-1].ravel())].tolist()
-    return list(zip(edges[::2], edges[1::2], strict=True))
-
-
-@numba.njit(cache=True, nogil=True)
-def _find_columns(xyz, x0, y0, nx, ny, start):  # type: ignore[no-untyped-def]
-    """Fills `start`; False where the voxels are not sorted by (y, x, z), one stands twice or
-    outside."""
-    at, before, below = 0, -1, 0
-    for row in range(xyz.shape[0]):
-        x, y, z = xyz[row, 0] - x0, xyz[row, 1] - y0, xyz[row, 2]
-        if x < 0 or x >= nx or y < 0 or y >= ny:
-            return False
-        column = y * nx + x
-        if column < before or (column == before and z <= below):
-            return False
-        while at <= column:
-            start[at] = row
-            at += 1
-        before, below = column, z
-    start[at:] = xyz.shape[0]
-    return True

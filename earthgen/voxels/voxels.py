@@ -1,4 +1,4 @@
-"""Surface voxels: what a geometry backend makes and a world stores."""
+"""Voxels, Gaussians and geometry: what backends make and a world stores."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
 FACES = {"-x": 1, "+x": 2, "-y": 4, "+y": 8, "-z": 16, "+z": 32}
-"""Bits of `Voxels.faces`: the sides of a voxel that look into the open."""
+"""Bits of `Voxels.faces`: the open sides of a voxel."""
 
 TOP = FACES["+z"]
+"""The bit of the upper side."""
+
+SIDES = FACES["-x"] | FACES["+x"] | FACES["-y"] | FACES["+y"]
+"""The bits of the four vertical sides."""
+
+TOP_AND_BOTTOM = FACES["-z"] | TOP
+"""The bits of the two horizontal sides."""
 
 GEOMETRY_FIELDS = {
     "ground": Field("float32"),
@@ -26,12 +33,17 @@ GEOMETRY_FIELDS = {
     "offset": Field("float32", (3,), sparse=True),
     "normal": Field("float32", (3,), sparse=True),
 }
-"""What the last stage of a geometry backend makes; see `Voxels` and `Geometry`."""
+"""Fields of the last stage of a geometry backend; see `Voxels` and `Geometry`."""
 
 
 def texture_fields(sh_degree: int) -> dict[str, Field]:
-    """What the last stage of a texture backend makes, a row a voxel of the geometry; see
-    `Splats`."""
+    """Return the fields of the last stage of a texture backend, one row per voxel; see `Splats`.
+
+    Parameters
+    ----------
+    sh_degree : int
+        Degree of the spherical harmonics, 0 to 3.
+    """
     return {
         "offset": Field("float32", (3,), sparse=True),
         "scale": Field("float32", (2,), sparse=True),
@@ -47,12 +59,16 @@ class Voxels:
 
     Attributes
     ----------
-    frame : the frame they lie in
-    xyz : (n, 3) int32, lattice indices east, north, up; z = 0 stands on the ground surface of its
-        column
-    semantic : (n,) uint8, class codes of `geo_io.legend`
-    faces : (n,) uint8, bits of `FACES`
-    object : (n,) uint32, the same number for all voxels of one building or tree, 0 for the ground
+    frame : Frame
+        Contains the voxels.
+    xyz : NDArray (n, 3) int32
+        Lattice indices east, north, up; z = 0 is the first voxel above the ground of its column.
+    semantic : NDArray (n,) uint8
+        Class codes of `geo_io.legend`.
+    faces : NDArray (n,) uint8
+        Open sides, bits of `FACES`.
+    object : NDArray (n,) uint32
+        One number for all voxels of a building or tree, 0 for the ground.
     """
 
     frame: Frame
@@ -65,7 +81,7 @@ class Voxels:
         return len(self.xyz)
 
     def take(self, index: NDArray, frame: Frame | None = None) -> Voxels:
-        """The voxels at `index` (a mask or integers), on `frame` or this frame."""
+        """Return the voxels at `index`, a mask or integers, on `frame` or else this frame."""
         return Voxels(
             frame or self.frame,
             self.xyz[index],
@@ -75,28 +91,31 @@ class Voxels:
         )
 
     def inside(self, frame: Frame) -> NDArray:
-        """(n,) bool: in the columns of `frame`."""
+        """Return which voxels stand in the columns of `frame`: (n,) bool."""
         self.frame.require_lattice(frame)
         return within(self.xyz, frame)
 
     def order(self) -> NDArray:
-        """(n,) the permutation that sorts by (y, x, z)."""
+        """Return the permutation that sorts by (y, x, z): (n,) int."""
         return column_order(self.xyz)
 
 
 @dataclass(frozen=True)
 class Splats:
-    """2D Gaussians, one a voxel, in the voxels' order.
+    """2D Gaussians, one per voxel, in the voxels' order.
 
     Attributes
     ----------
-    offset : (n, 3) float32, metres from the voxel's centre (which stands on its column's ground) to
-        the mean
-    scale : (n, 2) float32, standard deviations along the disc's two axes, metres
-    rotation : (n, 4) float32, unit quaternion (w, x, y, z) that turns the z axis into the disc's
-        normal
-    opacity : (n,) float32 in [0, 1]
-    sh : (n, k, 3) float32, spherical harmonics coefficients of the colour, k = (degree + 1)^2
+    offset : NDArray (n, 3) float32
+        Metres from the voxel's centre, whose height is above the column's ground, to the mean.
+    scale : NDArray (n, 2) float32
+        Standard deviations along the disc's two axes, metres.
+    rotation : NDArray (n, 4) float32
+        Unit quaternions (w, x, y, z) that rotate the z axis to the disc's normal.
+    opacity : NDArray (n,) float32
+        0 to 1.
+    sh : NDArray (n, k, 3) float32
+        Spherical harmonics coefficients of the colour, k = (degree + 1)^2.
     """
 
     offset: NDArray
@@ -109,10 +128,12 @@ class Splats:
         return len(self.offset)
 
     def take(self, index: NDArray) -> Splats:
+        """Return the Gaussians at `index`, a mask or integers."""
         return Splats(*(getattr(self, field.name)[index] for field in fields(self)))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Splats]) -> Self:
+        """Join several sets of Gaussians, in their order."""
         return cls(
             *(
                 np.concatenate([getattr(part, field.name) for part in parts])
@@ -122,11 +143,17 @@ class Splats:
 
     @classmethod
     def of(cls, block: Block) -> Self:
-        """The Gaussians in a block of `texture_fields`."""
+        """Return the Gaussians in a block of `texture_fields`."""
         return cls(*(block.sparse[field.name] for field in fields(cls)))
 
     def block(self, voxels: Voxels) -> Block:
-        """A block of these Gaussians, which are those of `voxels`."""
+        """Return a block of `texture_fields` with these Gaussians: the result of a stage.
+
+        Parameters
+        ----------
+        voxels : Voxels
+            The voxels of the Gaussians, in the same order.
+        """
         return Block(
             voxels.frame,
             {},
@@ -137,17 +164,26 @@ class Splats:
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a geometry backend makes of one window.
+    """The result of a geometry backend on one window.
 
     Attributes
     ----------
-    frame : the window
-    ground : (ny, nx) float32, height of the terrain surface, metres in the frame's vertical CRS
-    voxels : the surface voxels of the window
-    offset : (n, 3) float32, metres from each voxel's centre to the surface it stands for (at most
-        half a voxel
-        along x and y)
-    normal : (n, 3) float32, unit normal of that surface in the projected CRS, up positive
+    frame : Frame
+        The window.
+    ground : NDArray (ny, nx) float32
+        Height of the terrain, metres in the frame's vertical CRS.
+    voxels : Voxels
+        The surface voxels of the window.
+    offset : NDArray (n, 3) float32
+        Metres from each voxel's centre to the surface that it represents; at most half a voxel
+        along x and y.
+    normal : NDArray (n, 3) float32
+        Unit normal of that surface in the projected CRS, z up.
+
+    Raises
+    ------
+    FrameError
+        If the shapes do not fit the frame and the voxels.
     """
 
     frame: Frame
@@ -164,13 +200,14 @@ class Geometry:
             or self.normal.shape != (n, 3)
         ):
             raise FrameError(
-                f"a geometry of {n} voxels with ground {self.ground.shape}, offset {self.offset.shape} and normal "
-                f"{self.normal.shape} does not fit {self.frame} of shape {self.frame.shape}"
+                f"a geometry of {n} voxels with ground {self.ground.shape}, "
+                f"offset {self.offset.shape} and normal {self.normal.shape} does not fit "
+                f"{self.frame} of shape {self.frame.shape}"
             )
 
     @classmethod
     def of(cls, block: Block) -> Self:
-        """The geometry in a block of `GEOMETRY_FIELDS`."""
+        """Return the geometry in a block of `GEOMETRY_FIELDS`."""
         sparse = block.sparse
         voxels = Voxels(
             block.frame, _rows(block), sparse["semantic"], sparse["faces"], sparse["object"]
@@ -178,7 +215,7 @@ class Geometry:
         return cls(block.frame, block.dense["ground"], voxels, sparse["offset"], sparse["normal"])
 
     def block(self) -> Block:
-        """This as a block of `GEOMETRY_FIELDS`: what a stage gives."""
+        """Return a block of `GEOMETRY_FIELDS`: the result of a stage."""
         sparse = {name: getattr(self.voxels, name) for name in ("semantic", "faces", "object")}
         sparse |= {"offset": self.offset, "normal": self.normal}
         return Block(self.frame, {"ground": self.ground}, self.voxels.xyz, sparse)
@@ -189,7 +226,7 @@ def _rows(block: Block) -> NDArray:
 
 
 def concatenate_voxels(frame: Frame, parts: Sequence[Voxels]) -> Voxels:
-    """The voxels of several windows on the frame that covers them, in the parts' order."""
+    """Join the voxels of several windows on the frame that covers them, in their order."""
     return Voxels(
         frame,
         np.concatenate([part.xyz for part in parts]),

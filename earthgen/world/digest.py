@@ -1,13 +1,12 @@
-"""Digests of content: what a world holds, as a number that does not depend on how it is stored.
+"""Digests of the content of a world, which do not depend on how it is stored.
 
 Each record, a cell of a dense layer or a voxel with its Gaussian, is hashed with its level and
-place, and the hashes are summed. A sum has no order, and the sums of disjoint parts add up to that
-of the whole: a digest does not depend on the tile size, the order of tiles, the chunks or the
-compression, and the digest of a crop is the sum over its tiles.
+position, and the hashes are summed. So a digest does not depend on tile size, order of tiles,
+chunks or compression, and the digests of disjoint parts add up to that of the whole.
 
-The hash is a chain of Philox 4x32-10 blocks, each fed forward with its input as in a compression
-function. It guards against accidents: lost, swapped, damaged or differently computed records. It is
-no proof against a forger, who can look for sets of records with equal sums.
+The hash is a chain of Philox 4x32-10 blocks (Salmon et al., "Parallel random numbers: as easy as
+1, 2, 3", SC 2011), each fed forward with its input. It detects accidents: lost, swapped, damaged or
+differently computed records. It does not protect against forgery.
 """
 
 from __future__ import annotations
@@ -27,39 +26,45 @@ from earthgen.voxels.tile import LEVELS, Tile
 Digest = tuple[int, int, int, int]
 """Four sums modulo 2^64."""
 
-NOTHING: Digest = (0, 0, 0, 0)
-"""The digest of a world without a record."""
+EMPTY_DIGEST: Digest = (0, 0, 0, 0)
+"""The digest of a world without records."""
 
-_CELL, _VOXEL = 1, 2  # kinds of records
+_CELL, _VOXEL = 1, 2  # types of records
 _KEY = (0x65617274, 0x6867656E)
 _KEY_LAST = (0x636F6E74, 0x656E7473)
 
 
 def tile_digest(levels: Sequence[Tile]) -> Digest:
-    """The digest of a tile.
+    """Return the digest of a tile.
 
-    levels : the tile at level 1, 2, 4 and 8. A cell counts where any of its values differs from no
-        data; values of a
-        Gaussian count as they are stored, in float16. All NaN are one, and -0 is 0.
+    A cell counts if any of its values differs from no data. Values of a Gaussian count in float16,
+    the stored dtype. All NaN are equal, and -0 equals 0.
+
+    Parameters
+    ----------
+    levels : sequence of Tile
+        The tile at level 1, 2, 4 and 8.
     """
-    return add(*(_level_digest(level, tile) for level, tile in zip(LEVELS, levels, strict=True)))
+    return add_digests(
+        *(_level_digest(level, tile) for level, tile in zip(LEVELS, levels, strict=True))
+    )
 
 
-def add(*digests: Digest) -> Digest:
-    """The digest of disjoint parts together."""
+def add_digests(*digests: Digest) -> Digest:
+    """Return the digest of disjoint parts together."""
     lanes = [sum(digest[lane] for digest in digests) % 2**64 for lane in range(4)]
     return lanes[0], lanes[1], lanes[2], lanes[3]
 
 
 def digest_text(identity: Mapping[str, Any], digest: Digest) -> str:
-    """64 hex digits of a world's identity and content."""
+    """Return 64 hex digits of a world's identity and content."""
     return hashlib.blake2b(
         _canonical([identity, list(digest)]), digest_size=32, person=b"earthgen world"
     ).hexdigest()
 
 
 def identity_key(identity: Mapping[str, Any]) -> str:
-    """16 hex digits of a world's identity."""
+    """Return 16 hex digits of a world's identity."""
     return hashlib.blake2b(
         _canonical(identity), digest_size=8, person=b"earthgen ident"
     ).hexdigest()
@@ -103,13 +108,12 @@ def _bits(values: NDArray, dtype: type[np.floating]) -> NDArray:
 
 
 def _half_rows(values: NDArray) -> NDArray:
-    """(n, values a row) uint16: float16 values as bits."""
+    """The bits of float16 values, one row per record: (n, values) uint16."""
     return _bits(values, np.float16).reshape(len(values), math.prod(values.shape[1:]))
 
 
 _BATCH = 64
-"""Records that are hashed side by side, so that the compiler makes vector instructions of the
-loops over them."""
+"""Records that are hashed together, so that the compiler can vectorize the loops over them."""
 
 _MULTIPLIER_0, _MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL_0, _WEYL_1 = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
@@ -118,8 +122,7 @@ _HIGH = np.uint64(32)
 
 @numba.njit(error_model="numpy")
 def _philox(counters, k0, k1):  # type: ignore[no-untyped-def]
-    """Philox 4x32-10 of (4, _BATCH) uint32, in place: `earthgen.noise.philox.philox4x32` for
-    many counters at once."""
+    """Philox 4x32-10 of (4, _BATCH) uint32 counters, in place; see `earthgen.noise.philox`."""
     c0, c1, c2, c3 = counters[0], counters[1], counters[2], counters[3]
     for _ in range(10):
         for i in range(_BATCH):
@@ -132,10 +135,10 @@ def _philox(counters, k0, k1):  # type: ignore[no-untyped-def]
 
 @numba.njit(error_model="numpy")
 def _add_records(words, count, state, fed, lanes):  # type: ignore[no-untyped-def]
-    """Hash records, the first `count` columns of words (4 n, _BATCH) uint32, and add their 256 bits
-    to the lanes.
+    """Hash the first `count` columns of words (4 n, _BATCH) uint32, and add their 256 bits to the
+    lanes.
 
-    state, fed : (4, _BATCH) uint32 to work in
+    state and fed are buffers, (4, _BATCH) uint32.
     """
     state[:] = 0
     for first in range(0, words.shape[0], 4):
@@ -199,8 +202,8 @@ def _sum_cells(level, x0, y1, ground, surface, semantics, rgb, lanes):  # type: 
 
 @numba.njit(inline="always")
 def _put_halves(values, row, words, count, at):  # type: ignore[no-untyped-def]
-    """Append a row of float16 bits to a column of words, from half word `at` on; gives where the
-    next go."""
+    """Append a row of float16 bits to a column of words, from half word `at` on; return the next
+    position."""
     for column in range(values.shape[1]):
         half = _half(np.uint32(values[row, column]))
         if at & 1:

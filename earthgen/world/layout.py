@@ -1,31 +1,32 @@
-"""TODO docstring of earthgen.world.world.layout."""
+"""The layout of a world in storage: names, dtypes and chunks of its arrays, and hidden files.
+
+docs/reference/store.md describes the same for other readers.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from earthgen.files import (
-    HIDDEN,
-)
+from earthgen.files import HIDDEN
 from earthgen.voxels.tile import LEVELS
 
 FORMAT_VERSION = 2
-"""Of the layout in storage. A store with another one is refused."""
+"""Version of the layout. A store with another one is refused."""
 
 ROWS = 2**26
-"""Most voxels a tile can have; rows that are not written take no space."""
+"""Most voxels of a tile. Rows that are not written take no space."""
 
 ROW_CHUNK = 2**16
 """Rows that are compressed together."""
 
 ROW_SHARD = 2**21
-"""Rows that share an object."""
+"""Rows that share an object of an object store, or a file."""
 
 INDEX_CHUNK = 64
-"""Tiles along an edge of a chunk of the index."""
+"""Edge of a chunk of the index, tiles."""
 
 INDEX_FIELDS = 1 + len(LEVELS) + 4 + 1
-"""Marker, rows by level, digest, bytes."""
+"""Number of fields of the index: marker, rows by level, digest (4), bytes."""
 
 DENSE = {
     "ground": ("float32", (), np.nan, "terrain height", "m"),
@@ -33,23 +34,33 @@ DENSE = {
     "semantics": ("uint8", (), 0, "land class of the topmost surface", "1"),
     "rgb": ("uint8", (3,), 0, "colour of the topmost surface", "1"),
 }
+"""Dense layers, whose chunks are tiles: dtype, shape of a value, fill value, long name, unit."""
+
 VOXELS = {
     "xyz": ("int32", (3,)),
     "semantic": ("uint8", ()),
     "faces": ("uint8", ()),
     "object": ("uint32", ()),
 }
+"""Attributes of voxels: dtype, shape of a value."""
+
 SPLATS = {
     "offset": ("float16", (3,)),
     "scale": ("float16", (2,)),
     "rotation": ("float16", (4,)),
     "opacity": ("float16", ()),
 }
-RAGGED = [f"voxels/level_{{level}}/{name}" for name in VOXELS]
-RAGGED += [f"splats/level_{{level}}/{name}" for name in (*SPLATS, "sh")]
+"""Attributes of Gaussians beside "sh", whose shape depends on the degree: dtype, shape."""
+
+RAGGED = [
+    *(f"voxels/level_{{level}}/{name}" for name in VOXELS),
+    *(f"splats/level_{{level}}/{name}" for name in (*SPLATS, "sh")),
+]
+"""Ragged arrays, with one row per voxel. Their shape is (tiles north to south, tiles west to east,
+rows, ...)."""
 
 OBJECTS_PER_TILE = len(LEVELS) * (len(DENSE) + len(RAGGED))
-"""Files of a tile of up to ROW_SHARD voxels."""
+"""Objects of a tile of up to ROW_SHARD voxels."""
 
 STAGES = f"{HIDDEN}stages"
-"""The folder of all scratch, inside the world."""
+"""Folder of the stage caches, inside the world."""

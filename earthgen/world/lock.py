@@ -1,9 +1,9 @@
-"""One process at a time works on a world; its workers write tiles for it.
+"""The lock of a world: only one process at a time works on it, with its workers.
 
-In a local folder the operating system keeps the lock and frees it however the process ends. On an
-object store the lock is an object that says who works there, renewed as long as they do. That is
-advisory: an object store cannot exclude that two processes start in the same moment, or that one
-goes on that was cut off for ten minutes.
+In a local folder the operating system holds the lock, and frees it however the process ends. On an
+object store the lock is an object that names its owner, who renews it. That is advisory: an object
+store cannot prevent two processes from starting in the same moment, or a process from continuing
+after it was cut off for ten minutes.
 """
 
 from __future__ import annotations
@@ -25,38 +25,48 @@ from earthgen.files import HIDDEN, PARTIAL, Folder, LocalFolder, disk_error, fai
 from earthgen.world.store import Store
 
 LOCK = f"{HIDDEN}lock"
-OWNER = f"{HIDDEN}owner"  # a file of its own: Windows lets nobody read a locked one
+"""Name of the locked file, or of the lock object."""
+
+OWNER = f"{HIDDEN}owner"
+"""Name of the file with the owner of a local lock; Windows lets no process read the locked one."""
 
 STALE_SECONDS = 600.0
-"""A lock on an object store that was not renewed for so long was left by a crash."""
+"""Age after which a lock on an object store no longer counts: a crash left it."""
 
 RENEW_SECONDS = 60.0
-"""How often `renew` writes at most."""
+"""Shortest time between two writes of `renew`."""
 
 
 @dataclass
 class WorldLock:
-    """A lock that this process holds."""
+    """A lock that this process holds.
+
+    Attributes
+    ----------
+    where : Folder
+        Of the world.
+    owner : dict
+        "host", "pid", "token" and "since" of this process.
+    """
 
     where: Folder
     owner: dict[str, Any]
     _renewed: float = field(default_factory=time.monotonic)
 
     def renew(self) -> None:
-        """Say that the work goes on: to be called at least every few minutes. Nothing to do in a
-        local folder.
+        """Renew the lock; call it at least every few minutes. A local lock needs no renewal.
 
         Raises
         ------
         StoreError
-            if another process has taken the world over
+            If another process has taken the lock.
         """
         if isinstance(self.where, LocalFolder) or time.monotonic() - self._renewed < RENEW_SECONDS:
             return
         try:
-            found = _read(self.where, LOCK)
-            if found is None or found.get("token") != self.owner["token"]:
-                raise _held(self.where, found)
+            owner = _read(self.where, LOCK)
+            if owner is None or owner.get("token") != self.owner["token"]:
+                raise _held(self.where, owner)
             _claim(self.where, self.owner)
         except failures() as error:
             if isinstance(error, StoreError):
@@ -67,12 +77,16 @@ class WorldLock:
 
 @contextmanager
 def lock_world(world: Store | str | Path) -> Iterator[WorldLock]:
-    """Hold a world, or the place where one is to be made, for the time of a `with` block.
+    """Lock a world, or the place of a new one, for a `with` block.
+
+    Parameters
+    ----------
+    world : Store, path or URL
 
     Raises
     ------
     StoreError
-        if another process holds it, saying which, or there is something else than a world
+        If another process holds the lock (names it), or something else than a world is there.
     """
     where = world.folder if isinstance(world, Store) else folder(world)
     owner = {
@@ -97,7 +111,7 @@ def _hold_local(where: LocalFolder, owner: dict[str, Any]) -> Iterator[None]:
         ]
         if others and not where.exists("zarr.json"):
             raise StoreError(f"{where.path} is not an earthgen world", "give another folder")
-        made = not where.exists()
+        created = not where.exists()
         (where.path / "index").mkdir(parents=True, exist_ok=True)
         lock = FileLock(where.path / LOCK, thread_local=False)
         lock.acquire(timeout=0)
@@ -118,12 +132,12 @@ def _hold_local(where: LocalFolder, owner: dict[str, Any]) -> Iterator[None]:
         with suppress(OSError):  # the world may have been moved away or deleted
             where.remove([OWNER])
         lock.release()
-        if made and not where.exists("zarr.json"):
-            _tidy(where)
+        if created and not where.exists("zarr.json"):
+            _remove_folders(where)
 
 
-def _tidy(where: LocalFolder) -> None:
-    """Remove the folders that were made for a lock, if no world was made in them."""
+def _remove_folders(where: LocalFolder) -> None:
+    """Remove the folders that were created for a lock."""
     with suppress(OSError):
         where.remove([LOCK])
         (where.path / "index").rmdir()
@@ -133,15 +147,13 @@ def _tidy(where: LocalFolder) -> None:
 @contextmanager
 def _hold_remote(where: Folder, owner: dict[str, Any]) -> Iterator[None]:
     try:
-        found = _read(where, LOCK)
-        if found is not None and time.time() - float(found.get("renewed", 0)) < STALE_SECONDS:
-            raise _held(where, found)
+        other = _read(where, LOCK)
+        if other is not None and time.time() - float(other.get("renewed", 0)) < STALE_SECONDS:
+            raise _held(where, other)
         _claim(where, owner)
-        found = _read(where, LOCK)
-        if (
-            found is None or found.get("token") != owner["token"]
-        ):  # somebody else began in the same moment
-            raise _held(where, found)
+        other = _read(where, LOCK)
+        if other is None or other.get("token") != owner["token"]:  # two began in the same moment
+            raise _held(where, other)
     except failures() as error:
         if isinstance(error, StoreError):
             raise
@@ -150,8 +162,8 @@ def _hold_remote(where: Folder, owner: dict[str, Any]) -> Iterator[None]:
         yield
     finally:
         with suppress(*failures()):
-            found = _read(where, LOCK)
-            if found is not None and found.get("token") == owner["token"]:
+            other = _read(where, LOCK)
+            if other is not None and other.get("token") == owner["token"]:
                 where.remove([LOCK])
 
 
@@ -162,18 +174,16 @@ def _claim(where: Folder, owner: dict[str, Any]) -> None:
 def _read(where: Folder, name: str) -> dict[str, Any] | None:
     data = where.read(name)
     try:
-        found = json.loads(data) if data else None
+        document = json.loads(data) if data else None
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return document if isinstance(document, dict) else None
 
 
 def _held(where: Folder, owner: dict[str, Any] | None) -> StoreError:
     remedy = "wait until it is done, or end it"
     if not isinstance(where, LocalFolder):
-        remedy += (
-            f"; a lock that is not renewed for {STALE_SECONDS / 60:.0f} minutes counts no more"
-        )
+        remedy += f"; a lock expires {STALE_SECONDS / 60:.0f} minutes after its last renewal"
     if owner is None:
         return StoreError(f"another process works on world {where.path}", remedy)
     who = f"process {owner.get('pid')} on {owner.get('host')}"

@@ -1,5 +1,5 @@
-"""What an export or a picture covers: the part of a world that was asked for, at a level of
-detail."""
+"""The part of a world that an export or a picture covers, and what its files record about the
+world."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import earthgen
+from earthgen._version import __version__
 from earthgen.errors import StoreError
-from geo_io.frame import Bounds, Frame
+from geo_io.frame import Bounds, Frame, extent
 
 if TYPE_CHECKING:
     from earthgen.world.world import World
-from geo_io.frame import extent
 
 
 @dataclass(frozen=True)
@@ -24,10 +23,12 @@ class Selection:
 
     Attributes
     ----------
-    frame : of the part, on the level's lattice
-    level : 1, 2, 4 or 8 times the world's voxel size
-    tiles : (tx, ty) of the finished tiles that the part meets, row by row from the south-west,
-        never empty
+    frame : Frame
+        Of the part, on the lattice of the level.
+    level : int
+        1, 2, 4 or 8: the size of a cell in voxels.
+    tiles : tuple of (tx, ty)
+        The finished tiles that the part meets, row by row from the south-west; never empty.
     """
 
     frame: Frame
@@ -35,19 +36,27 @@ class Selection:
     tiles: tuple[tuple[int, int], ...]
 
     def tile(self, world: World, tx: int, ty: int) -> Frame | None:
-        """The frame of what the part has of one tile."""
+        """Return the frame of one tile's share of the part; None if they do not meet."""
         return self.frame.intersection(world.tile_frame(tx, ty, self.level))
 
 
 def select(world: World, bounds: Bounds | None, level: int) -> Selection:
-    """The part of `world` whose voxels meet `bounds` (CRS metres, None for all of it).
+    """Select the part of a world whose voxels meet bounds.
+
+    Parameters
+    ----------
+    world : World
+    bounds : tuple of float or None
+        Left, bottom, right, top in metres of the CRS; None for the whole world.
+    level : int
+        1, 2, 4 or 8.
 
     Raises
     ------
     StoreError
-        if the world has no such level, or none of its tiles there is finished
+        If the world has no such level, or no finished tile there.
     RegionError
-        if the bounds are empty or do not meet the world
+        If the bounds are empty or do not meet the world.
     """
     frame = world.part(level, bounds)
     finished = sorted(world.tiles(), key=lambda tile: (tile[1], tile[0]))
@@ -56,8 +65,8 @@ def select(world: World, bounds: Bounds | None, level: int) -> Selection:
             f"world {world.path} has no finished tile",
             "finish it with `earthgen generate --resume`",
         )
-    found = Selection(frame, level, tuple(finished))
-    tiles = tuple(tile for tile in finished if found.tile(world, *tile) is not None)
+    everywhere = Selection(frame, level, tuple(finished))
+    tiles = tuple(tile for tile in finished if everywhere.tile(world, *tile) is not None)
     if not tiles:
         raise StoreError(
             f"no tile of world {world.path} is finished within {extent(frame.bounds)}",
@@ -67,11 +76,16 @@ def select(world: World, bounds: Bounds | None, level: int) -> Selection:
 
 
 def anchor_of(world: World, selection: Selection) -> tuple[float, float, float]:
-    """A point in the middle of the selection at the height of its lowest ground, rounded down to
-    whole metres.
+    """Return the point to which the coordinates of an exported file are relative.
 
-    Coordinates relative to it are small, so that float32 keeps them to better than a millimetre in
-    a region of 8 km, and a viewer that turns about its origin turns about the world.
+    It is the middle of the selection at the height of its lowest ground, in whole metres. Relative
+    to it, float32 coordinates are exact to a millimetre within a region of 8 km, and a viewer that
+    turns about its origin turns about the world.
+
+    Returns
+    -------
+    x, y, z : float
+        CRS metres, and height in metres.
     """
     frame, coarsest = selection.frame, max(world.levels)
     s = frame.voxel_size
@@ -84,25 +98,24 @@ def anchor_of(world: World, selection: Selection) -> tuple[float, float, float]:
     return x, y, float(np.floor(lowest)) if np.isfinite(lowest) else 0.0
 
 
-def origin(world: World) -> dict[str, Any]:
-    """Where a world came from, as JSON values for the files made from it.
+def source_record(world: World) -> dict[str, Any]:
+    """Return the origin of a world, as JSON values for the files made from it.
 
-    Inputs are given by their file names: what is passed on need not tell the folders of whoever
-    made it.
+    Inputs are given by their file names, without folders, which may be private.
     """
     provenance = world.provenance
-    out: dict[str, Any] = {"generator": f"earthgen {earthgen.__version__}", "seed": world.seed}
+    out: dict[str, Any] = {"generator": f"earthgen {__version__}", "seed": world.seed}
     for name in ("ground", "inputs", "licences", "attribution"):
         if name in provenance:
             out[name] = provenance[name]
     if isinstance(out.get("inputs"), dict):
         out["inputs"] = {
-            name: [_named(item) for item in items] for name, items in out["inputs"].items()
+            name: [_without_folder(item) for item in items] for name, items in out["inputs"].items()
         }
     return out
 
 
-def _named(item: Any) -> Any:
+def _without_folder(item: Any) -> Any:
     if not isinstance(item, dict) or "source" not in item:
         return item
     return {**item, "source": re.split(r"[\\/]", str(item["source"]))[-1]}

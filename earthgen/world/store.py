@@ -1,17 +1,13 @@
-"""A world in storage: one Zarr v3 group. docs/reference/store.md describes the layout for other
-readers.
+"""A world in storage: one Zarr v3 group, whose layout docs/reference/store.md describes.
 
-Dense layers lie in the root group (level 1) and in `level_2`, `level_4`, `level_8`, so that
-`xarray.open_zarr(path)` shows them; a chunk is a tile, compressed with gzip, whose CRC-32 is their
-checksum and which any GDAL from 3.11 on reads. Voxels and Gaussians lie in `voxels/level_N` and
-`splats/level_N` as ragged arrays of shape (tiles north to south, tiles west to east, rows, ...): a
-tile's rows fill the first of its chunks, the rest do not exist; a shard keeps the chunks of a tile
-in one object.
+Dense layers lie in the root group (level 1) and in `level_2`, `level_4` and `level_8`, so that
+`xarray.open_zarr(path)` shows them. Voxels and Gaussians lie in `voxels/level_N` and
+`splats/level_N` as ragged arrays: the rows of a tile fill the first of its chunks, and the other
+chunks do not exist.
 
-Many workers write tiles, each tile by one of them, and one coordinator enters what they wrote in
-`index`: how many rows a tile has, the digest of its content and its size. A tile that the index
-does not name is not there. The index is written after the data it speaks of, and both are on the
-disk for good when the calls return.
+Many workers write tiles, each tile by one of them, and one coordinator enters finished tiles in
+`index`: number of rows, digest and size. A tile counts only if the index has it. The index is
+written after the data, and both have reached the disk when the calls return.
 """
 
 from __future__ import annotations
@@ -39,8 +35,8 @@ from earthgen.files import (
     disk_error,
     failures,
     folder,
-    gone,
     link_file,
+    missing_world,
     replace_file,
 )
 from earthgen.voxels.tile import LEVELS, Tile
@@ -56,23 +52,27 @@ from earthgen.world.layout import (
     ROW_SHARD,
     ROWS,
     SPLATS,
+    STAGES,
     VOXELS,
 )
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
-_DAMAGE = (ValueError, RuntimeError, EOFError, zlib.error, gzip.BadGzipFile)  # what decoders raise
+_DAMAGE = (ValueError, RuntimeError, EOFError, zlib.error, gzip.BadGzipFile)  # raised by decoders
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What the index says of a tile.
+    """The record of a tile in the index.
 
     Attributes
     ----------
-    rows : number of voxels by level
-    digest : of the content, see `earthgen.world.digest`
-    bytes : size of the tile's objects together
+    rows : tuple of int
+        Number of voxels at level 1, 2, 4 and 8.
+    digest : Digest
+        Of the content; see `earthgen.world.digest`.
+    bytes : int
+        Size of all objects of the tile.
     """
 
     rows: tuple[int, ...]
@@ -82,18 +82,31 @@ class Entry:
 
 @dataclass(frozen=True)
 class Store:
-    """An open world in storage; `World` is the view of it for users."""
+    """An open world in storage; `World` is its face for users.
+
+    Attributes
+    ----------
+    path : Path or str
+        A folder, or a URL.
+    root : zarr.Group
+    frame : Frame
+        Of the world.
+    tile_size : int
+        Edge of a tile, voxels.
+    folder : Folder
+        File operations on `path`.
+    """
 
     path: Path | str
     root: Any
     frame: Frame
     tile_size: int
     folder: Folder
-    _arrays: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # opened ones
+    _arrays: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the content depends on, but the extent."""
+        """What the content depends on, apart from the extent."""
         return dict(self.root.attrs["earthgen"].get("identity", {}))
 
     @property
@@ -103,7 +116,7 @@ class Store:
 
     @property
     def tiles_frame(self) -> Frame:
-        """The frame of all tiles that the world meets: what the arrays cover."""
+        """The frame of all tiles that the world meets. The arrays cover it."""
         t = self.tile_size
         return Frame(
             self.frame.crs,
@@ -115,7 +128,13 @@ class Store:
         )
 
     def tile_frame(self, tx: int, ty: int, level: int = 1) -> Frame:
-        """The part of a tile that lies in the world, at a level."""
+        """Return the part of a tile that lies in the world, at a level.
+
+        Raises
+        ------
+        StoreError
+            If the tile does not lie in the world.
+        """
         part = self.frame.tile(tx, ty, self.tile_size).intersection(self.frame)
         if part is None:
             raise StoreError(
@@ -126,39 +145,52 @@ class Store:
 
     def _place(self, tx: int, ty: int) -> tuple[int, int]:
         """Row and column of a tile in the arrays."""
-        self.tile_frame(tx, ty)  # it has to have one
+        self.tile_frame(tx, ty)  # raises if the tile lies elsewhere
         whole = self.tiles_frame
         return whole.y[1] // self.tile_size - 1 - ty, tx - whole.x[0] // self.tile_size
 
     def index(self) -> NDArray:
-        """(tiles north to south, tiles west to east, fields) int64; all 0 where there is no
-        finished tile.
+        """Return the index.
 
-        The fields are a marker, the number of voxels at level 1, 2, 4 and 8, the digest (four
-        uint64 read as int64) and the bytes of the tile.
+        Returns
+        -------
+        NDArray (tiles north to south, tiles west to east, fields) int64
+            The fields are a marker, the number of voxels at level 1, 2, 4 and 8, the digest (four
+            uint64 read as int64) and the bytes of the tile; all 0 for an unfinished tile.
 
         Raises
         ------
         StoreError
-            if the index is damaged; `mend_index` forgets the tiles of the damaged part
+            If the index is damaged; `repair_index` mends it.
         """
         index = self._get("index", ...)
         index[index[..., 0] != self._marker] = 0
         return index
 
-    def done(self, part: Frame | None = None) -> list[tuple[int, int]]:
-        """(tx, ty) of the finished tiles that `part` meets (None: of all), row by row from the
-        south-west."""
+    def finished_tiles(self, part: Frame | None = None) -> list[tuple[int, int]]:
+        """Return (tx, ty) of the finished tiles that `part` meets, row by row from the south-west.
+
+        Parameters
+        ----------
+        part : Frame, optional
+            At level 1, inside `tiles_frame`, which is the default.
+        """
         part = part or self.tiles_frame
-        rows, columns = np.nonzero(self.finished(part))
+        rows, columns = np.nonzero(self.finished_mask(part))
         tx, ty = columns + part.x[0] // self.tile_size, rows + part.y[0] // self.tile_size
         return list(zip(tx.tolist(), ty.tolist(), strict=True))
 
-    def finished(self, part: Frame | None = None) -> NDArray:
-        """(tiles south to north, tiles west to east) bool: which tiles are finished, of those that
-        `part` meets.
+    def finished_mask(self, part: Frame | None = None) -> NDArray:
+        """Return which of the tiles that `part` meets are finished.
 
-        part : a frame of level 1 inside `tiles_frame`; None for all of it
+        Parameters
+        ----------
+        part : Frame, optional
+            At level 1, inside `tiles_frame`, which is the default.
+
+        Returns
+        -------
+        NDArray (tiles south to north, tiles west to east) bool
         """
         whole, t = self.tiles_frame, self.tile_size
         part = part or whole
@@ -171,7 +203,7 @@ class Store:
         return np.asarray(self._get("index", (*place, 0))[::-1] == self._marker)
 
     def entry(self, tx: int, ty: int) -> Entry | None:
-        """What the index says of a tile; None if it is not finished."""
+        """Return the record of a tile; None if it is not finished."""
         fields = self._get("index", self._place(tx, ty))
         if fields[0] != self._marker:
             return None
@@ -181,7 +213,7 @@ class Store:
         )
 
     def digest(self) -> Digest:
-        """The digests of all finished tiles together, as the index has them."""
+        """Return the digest of all finished tiles, from the index."""
         lanes = (
             self.index()[..., 1 + len(LEVELS) : -1]
             .view(np.uint64)
@@ -191,15 +223,19 @@ class Store:
         return a, b, c, d
 
     def commit(self, entries: Mapping[tuple[int, int], Entry]) -> None:
-        """Make tiles visible whose `write` returned these entries. One process does that, see
-        `earthgen.world.lock`.
+        """Make tiles visible, and return when the index has reached the disk.
 
-        Returns when the index is on the disk for good.
+        Only one process may do this; see `earthgen.world.lock`.
+
+        Parameters
+        ----------
+        entries : mapping of (tx, ty) to Entry
+            What `write` returned.
 
         Raises
         ------
         StoreError
-            if the world is gone, its index is damaged or cannot be written
+            If the world was removed, or its index is damaged or cannot be written.
         """
         rows = {}
         for tile, entry in entries.items():
@@ -208,12 +244,14 @@ class Store:
         self._set_index(rows)
 
     def forget(self, tiles: Iterable[tuple[int, int]]) -> None:
-        """Take tiles out of the index, before they are written anew."""
+        """Remove tiles from the index, before they are written again."""
         self._set_index({tile: np.zeros(INDEX_FIELDS, np.int64) for tile in tiles})
 
-    def mend_index(self) -> int:
-        """Forget the tiles whose part of the index is damaged; gives the number of parts. They
-        are made again then."""
+    def repair_index(self) -> int:
+        """Remove the damaged parts of the index; return their number.
+
+        The tiles in them count as unfinished from then on.
+        """
         array, damaged = self._array("index"), []
         for row in range(0, array.shape[0], INDEX_CHUNK):
             for column in range(0, array.shape[1], INDEX_CHUNK):
@@ -226,8 +264,8 @@ class Store:
 
     @property
     def _marker(self) -> int:
-        """What marks a finished tile: its world's identity, so that no entry is taken for one of
-        another world."""
+        """The marker of a finished tile. It holds the identity, so that no entry of another world
+        counts."""
         return int(self.key, 16) >> 1 or 1
 
     def _set_index(self, entries: Mapping[tuple[int, int], NDArray]) -> None:
@@ -237,12 +275,10 @@ class Store:
             chunks[row // INDEX_CHUNK, column // INDEX_CHUNK].append((row, column, fields))
         self._require()
         array = self._array("index")
-        if isinstance(
-            self.folder, LocalFolder
-        ):  # zarr's own writes may come to lie on the disk after the rename
-            array = zarr.open_array(
-                _Durable(self.folder.path), path="index", mode="r+", zarr_format=3
-            )
+        if isinstance(self.folder, LocalFolder):
+            # Data that zarr writes itself may reach the disk only after the rename of the file.
+            store = _DurableStore(self.folder.path)
+            array = zarr.open_array(store, path="index", mode="r+", zarr_format=3)
         for (i, j), changes in sorted(chunks.items()):
             first = i * INDEX_CHUNK, j * INDEX_CHUNK
             place = slice(first[0], first[0] + INDEX_CHUNK), slice(first[1], first[1] + INDEX_CHUNK)
@@ -250,24 +286,30 @@ class Store:
             for row, column, fields in changes:
                 chunk[row - first[0], column - first[1]] = fields
             self._safely(partial(array.__setitem__, place, chunk))
-        self._safely(
-            lambda: self.folder.sync(["index/zarr.json"])
-        )  # the folder's names: a chunk may have gone
+        # Syncs the names in the folder too: a chunk may have been removed.
+        self._safely(lambda: self.folder.sync(["index/zarr.json"]))
 
     def write(self, tx: int, ty: int, levels: Sequence[Tile]) -> Entry:
-        """Write a tile at all levels; it becomes visible when the entry is given to `commit`.
+        """Write a tile at all levels, and return when the data has reached the disk.
 
-        Any process may write, a tile only one at a time. A tile in the index is to be forgotten
-        first. Returns when the data is on the disk for good.
+        The tile becomes visible when the entry is passed to `commit`. Any process may write, but
+        only one at a time may write a tile. A tile in the index must be forgotten first.
 
-        levels : the tile at level 1, 2, 4 and 8, on `tile_frame(tx, ty, level)`
+        Parameters
+        ----------
+        tx, ty : int
+            Index of the tile.
+        levels : sequence of Tile
+            The tile at level 1, 2, 4 and 8, on `tile_frame(tx, ty, level)`.
 
         Raises
         ------
         StoreFullError
-            if the disk is full; the tiles written before stay valid
+            If the disk is full; the tiles written before stay valid.
         StoreError
-            if it cannot be written for another reason, or has too many voxels
+            If it cannot be written for another reason, or has too many voxels.
+        FrameError
+            If a level is on another frame.
         """
         row, column = self._place(tx, ty)
         stored = [replace(tile, splats=_halves(tile.splats)) for tile in levels]
@@ -290,8 +332,7 @@ class Store:
         rows = tuple(len(tile.voxels) for tile in stored)
         dense, ragged = self._objects(tx, ty, rows)
         self._require()
-        # zarr would merge new rows into what an earlier, broken-off write left, if it can read
-        # that.
+        # Otherwise zarr would merge the new rows into what an interrupted write left.
         self._safely(lambda: self.folder.remove(ragged))
         self._safely(lambda: self.folder.each(jobs))
         self._safely(lambda: self.folder.sync([*dense, *ragged]))
@@ -312,8 +353,8 @@ class Store:
         return jobs
 
     def _objects(self, tx: int, ty: int, rows: Sequence[int]) -> tuple[list[str], list[str]]:
-        """Names of the objects of a tile's dense and ragged layers. Those that hold nothing but
-        0 do not exist."""
+        """Names of the objects of a tile's dense and ragged layers. An object of zeros does not
+        exist."""
         row, column = self._place(tx, ty)
         dense = [
             f"{_dense(name, level)}/c/{row}/{column}" + "/0" * len(extra)
@@ -323,7 +364,7 @@ class Store:
         ragged = []
         for level, count in zip(LEVELS, rows, strict=True):
             for name in RAGGED:
-                # attributes of a voxel that are no single number have more axes, each in one chunk
+                # Attributes with several values per voxel have more axes, each in one chunk.
                 axes = self._array(name.format(level=level)).ndim - 3
                 shards = range(-(-count // ROW_SHARD))
                 ragged += [
@@ -333,37 +374,43 @@ class Store:
         return dense, ragged
 
     def adopt(self, other: Store, tx: int, ty: int) -> Entry:
-        """Take a finished tile of another local world as it is: its files are linked, or copied
-        where they cannot be.
+        """Link the files of a finished tile of another local world, or copy them.
 
-        Links are safe, since a file of a world is replaced and never changed. The tile's frame has
-        to be the same in both, and their identity too; the caller commits the entry.
+        Links are safe, because a file of a world is replaced and never changed. Both worlds must
+        have the same identity, and the tile the same frame in both. The caller commits the entry.
+
+        Raises
+        ------
+        StoreError
+            If the tile is not finished there, or cannot be linked or copied.
         """
         entry = other.entry(tx, ty)
         if entry is None:
             raise StoreError(
-                f"tile ({tx}, {ty}) of {other.path} is not finished", "finish it with --resume"
+                f"tile ({tx}, {ty}) of {other.path} is not finished", "finish it with `resume`"
             )
-        there, here = (
+        sources, targets = (
             [name for part in store._objects(tx, ty, entry.rows) for name in part]
             for store in (other, self)
         )
-        for source, target in zip(there, here, strict=True):
+        for source, target in zip(sources, targets, strict=True):
             old, new = Path(other.path) / source, Path(self.path) / target
-            if old.exists():  # what holds nothing but 0 has no file
+            if old.exists():  # an object of zeros has no file
                 self._safely(partial(link_file, old, new))
-        self._safely(lambda: self.folder.sync(here))
+        self._safely(lambda: self.folder.sync(targets))
         return entry
 
     def sweep(self) -> int:
-        """Remove what crashes left: files half written, and scratch of other identities. Gives
-        their number.
+        """Remove what crashes left: half-written files, and stage caches of other identities.
 
-        For the one process that works on the world, while no worker does; looks through all
+        Call it in the process that holds the lock, while no worker runs. It looks through all
         folders.
-        """
-        from earthgen.world.layout import STAGES
 
+        Returns
+        -------
+        int
+            Number of removed files.
+        """
         names = list(self._safely(lambda: list(self.folder.partial())))
         names += [name for name in self.folder.names(STAGES) if name.split("/")[2] != self.key]
         self._safely(lambda: self.folder.remove(names))
@@ -373,15 +420,29 @@ class Store:
         return len(names)
 
     def read_dense(self, name: str, tx: int, ty: int, level: int = 1) -> NDArray:
-        """A dense layer on `tile_frame(tx, ty, level)`."""
+        """Return a dense layer of a tile.
+
+        Parameters
+        ----------
+        name : str
+            A key of `earthgen.world.layout.DENSE`.
+        tx, ty, level : int
+
+        Returns
+        -------
+        NDArray (ny, nx, ...)
+            On `tile_frame(tx, ty, level)`; the fill value for an unfinished tile.
+        """
         place = self.tiles_frame.coarsen(level).slices(self.tile_frame(tx, ty, level))
         return self._get(_dense(name, level), place)
 
     def read_voxels(
         self, tx: int, ty: int, level: int = 1, splats: bool = True
     ) -> tuple[Voxels, Splats | None]:
-        """The voxels of a finished tile and, unless not wanted, their Gaussians in float32; none
-        of any other tile."""
+        """Return the voxels of a tile and their Gaussians in float32.
+
+        An unfinished tile has none. Without `splats`, the Gaussians are not read and are None.
+        """
         entry = self.entry(tx, ty)
         count = entry.rows[LEVELS.index(level)] if entry else 0
         voxels, halves = self._ragged(tx, ty, level, count, splats)
@@ -394,7 +455,7 @@ class Store:
     def _ragged(
         self, tx: int, ty: int, level: int, count: int, splats: bool
     ) -> tuple[Voxels, Splats | None]:
-        """The voxels of a tile and their Gaussians as they are stored."""
+        """The voxels of a tile and their Gaussians in the stored dtypes."""
         row, column = self._place(tx, ty)
 
         def read(name: str) -> NDArray:
@@ -408,23 +469,23 @@ class Store:
         voxels = Voxels(self.tile_frame(tx, ty, level), *values[: len(VOXELS)])
         return voxels, Splats(*values[len(VOXELS) :]) if splats else None
 
-    def digest_of(self, tx: int, ty: int) -> Digest:
-        """The digest of a finished tile, from what is stored; checksums are verified on the way.
+    def compute_digest(self, tx: int, ty: int) -> Digest:
+        """Read a finished tile, verifying checksums, and return its digest.
 
         Raises
         ------
         StoreError
-            if the tile is not finished, or damaged so that it cannot be read
+            If the tile is not finished, or so damaged that it cannot be read.
         """
         entry = self.entry(tx, ty)
         if entry is None:
             raise StoreError(
-                f"tile ({tx}, {ty}) of {self.path} is not finished", "continue it with --resume"
+                f"tile ({tx}, {ty}) of {self.path} is not finished", "finish it with `resume`"
             )
         levels = []
         for level, count in zip(LEVELS, entry.rows, strict=True):
             voxels, splats = self._ragged(tx, ty, level, count, True)
-            assert splats is not None  # asked for
+            assert splats is not None  # requested
             ground, surface, semantics, rgb = self.folder.each(
                 [partial(self.read_dense, name, tx, ty, level) for name in DENSE]
             )
@@ -433,33 +494,37 @@ class Store:
         return tile_digest(levels)
 
     def check(self, tx: int, ty: int, quick: bool = False) -> str | None:
-        """What is wrong with a tile in storage, None where nothing is.
+        """Check a tile in storage.
 
-        quick : compare the size of its objects only, without reading them
+        Parameters
+        ----------
+        tx, ty : int
+        quick : bool
+            Only compare the size of its objects, without reading them.
+
+        Returns
+        -------
+        str or None
+            What is wrong; None if nothing is.
         """
         entry = self.entry(tx, ty)
         if entry is None:
             return "it is not in the index"
         dense, ragged = self._objects(tx, ty, entry.rows)
         sizes = self._safely(lambda: self.folder.sizes([*dense, *ragged]))
-        # A layer of nothing but 0 has no object, so an absent one is a fault only if the content is
-        # another.
+        # A layer of zeros has no object: a missing one is a fault only if the content differs.
         absent = [name.split("/c")[0] for name in (*dense, *ragged) if name not in sizes]
-        lost = f"; without an object: {', '.join(absent)}" if absent else ""
+        note = f"; without an object: {', '.join(absent)}" if absent else ""
         if quick:
             size = sum(sizes.values())
-            return (
-                None
-                if size == entry.bytes
-                else f"its objects have {size:,} bytes, not {entry.bytes:,}{lost}"
-            )
+            if size == entry.bytes:
+                return None
+            return f"its objects have {size:,} bytes, not {entry.bytes:,}{note}"
         try:
-            digest = self.digest_of(tx, ty)
+            digest = self.compute_digest(tx, ty)
         except StoreError as error:
             return error.problem
-        return (
-            None if digest == entry.digest else f"its content is not that which was written{lost}"
-        )
+        return None if digest == entry.digest else f"its content has changed{note}"
 
     def _array(self, name: str) -> Any:
         if name not in self._arrays:
@@ -468,7 +533,7 @@ class Store:
             except (KeyError, TypeError, ValueError) as error:
                 self._require()
                 raise StoreError(
-                    f"{self.path} is damaged: {name}/zarr.json is absent or not whole",
+                    f"{self.path} is damaged: {name}/zarr.json is missing or incomplete",
                     "generate it again",
                 ) from error
             except failures() as error:
@@ -483,7 +548,7 @@ class Store:
             if name == "index":
                 raise StoreError(
                     f"the index of {self.path} is damaged: {error}",
-                    "--resume makes the tiles of the damaged part again",
+                    "`resume` generates the tiles of the damaged part again",
                 ) from error
             raise StoreError(
                 f"{name} of {self.path} is damaged: {error}",
@@ -495,7 +560,7 @@ class Store:
             ) from error
 
     def _safely(self, call: Callable[[], Any]) -> Any:
-        """The result of a call that writes; its failure as a StoreError."""
+        """Make a call that writes; its failure becomes a StoreError."""
         try:
             return call()
         except failures() as error:
@@ -504,13 +569,13 @@ class Store:
             raise disk_error(error, self.path) from error
 
     def _require(self) -> None:
-        """Raise StoreError if the world was deleted: on an object store writes would go on."""
+        """Raise StoreError if the world was deleted: on an object store, writes would succeed."""
         if not self._safely(lambda: self.folder.exists("zarr.json")):
-            raise gone(self.path)
+            raise missing_world(self.path)
 
 
-class _Disk(LocalStore):
-    """A local Zarr store that does not make its own folder anew when that was deleted or moved."""
+class _LocalStore(LocalStore):
+    """A local Zarr store that does not create its folder again after it was deleted or moved."""
 
     durable = False
 
@@ -522,8 +587,8 @@ class _Disk(LocalStore):
         replace_file(self.root, key, value.as_buffer_like(), self.durable)
 
 
-class _Durable(_Disk):
-    """Its writes would survive a power cut."""
+class _DurableStore(_LocalStore):
+    """A local Zarr store whose writes survive a power cut."""
 
     durable = True
 
@@ -537,10 +602,10 @@ def _halves(splats: Splats) -> Splats:
 
 
 def _write_rows(array: Any, row: int, column: int, data: NDArray) -> None:
-    """Fill whole chunks, so that zarr need not read one to write it."""
+    """Write whole chunks, because zarr reads a chunk before it writes a part of it."""
     if len(data) > ROWS:
         raise StoreError(
-            f"a tile has {len(data):,} voxels, more than {ROWS:,}", "use a smaller --tile-size"
+            f"a tile has {len(data):,} voxels, more than {ROWS:,}", "give a smaller `tile_size`"
         )
     if not len(data):
         return
@@ -551,8 +616,10 @@ def _write_rows(array: Any, row: int, column: int, data: NDArray) -> None:
 
 
 def single_thread() -> None:
-    """Keep zarr and its codecs to one thread: for workers, of which there is one a core. Call it
-    before any use."""
+    """Limit zarr and its codecs to one thread, for workers that have one core each.
+
+    Call it before the first use of zarr.
+    """
     from numcodecs import blosc
 
     zarr.config.set({"async.concurrency": 1, "threading.max_workers": 1})
@@ -567,17 +634,27 @@ def create_store(
     attributes: Mapping[str, Any],
     sh_degree: int = 0,
 ) -> Store:
-    """An empty world.
+    """Create an empty world.
 
-    path : a folder, or the URL of a place in an object store
-    attributes : JSON values kept in the root group under "earthgen": identity, provenance, settings
+    Parameters
+    ----------
+    path : path or URL
+    frame : Frame
+        Of the world.
+    tile_size : int
+        Edge of a tile, voxels.
+    attributes : mapping
+        "identity", "provenance" and "settings" as JSON values, stored in the root group under
+        "earthgen".
+    sh_degree : int
+        Degree of the spherical harmonics of the colours.
 
     Raises
     ------
     StoreExistsError
-        if there is something at `path`
+        If something exists at `path`.
     StoreError
-        if nothing can be written there
+        If nothing can be written there.
     """
     where = folder(path)
     try:
@@ -592,7 +669,7 @@ def create_store(
         store = Store(where.path, root, frame, tile_size, where)
         where.each(_array_jobs(store, sh_degree))
         where.sync(list(where.names()))
-        # The attributes come last: a store without them was broken off while it was being made.
+        # The attributes come last: a store without them was interrupted while it was created.
         root.attrs["earthgen"] = {
             "format_version": FORMAT_VERSION,
             "frame": frame.to_dict(),
@@ -610,24 +687,22 @@ def create_store(
 
 def _exists(path: Path | str) -> StoreExistsError:
     return StoreExistsError(
-        f"{path} exists already", "give --overwrite, --resume, or another --out"
+        f"{path} exists already", "give `overwrite`, `resume`, or another `out`"
     )
 
 
 def _zarr_store(where: Folder, read_only: bool) -> Any:
     if isinstance(where, LocalFolder):
-        return _Disk(where.path, read_only=read_only)
+        return _LocalStore(where.path, read_only=read_only)
     return FsspecStore.from_url(str(where.path), read_only=read_only)
 
 
 def _array_jobs(store: Store, sh_degree: int) -> list[Callable[[], Any]]:
-    """Calls that make the arrays."""
+    """Calls that create the arrays."""
     root, whole, tile = store.root, store.tiles_frame, store.tile_size
     grid = (whole.ny // tile, whole.nx // tile)
-    names = {
-        "name": "default",
-        "separator": ".",
-    }  # a file an object instead of a file in two folders of its own
+    # One file per object, instead of one in two folders of its own.
+    names = {"name": "default", "separator": "."}
     jobs: list[Callable[[], Any]] = [
         partial(
             root.create_array,
@@ -641,7 +716,7 @@ def _array_jobs(store: Store, sh_degree: int) -> list[Callable[[], Any]]:
             chunk_key_encoding=names,
         )
     ]
-    kinds = [*VOXELS.values(), *SPLATS.values(), ("float16", ((sh_degree + 1) ** 2, 3))]
+    dtypes = [*VOXELS.values(), *SPLATS.values(), ("float16", ((sh_degree + 1) ** 2, 3))]
     for level in LEVELS:
         group = root if level == 1 else root.create_group(f"level_{level}")
         jobs.append(partial(_create_dense, group, whole.coarsen(level), tile // level))
@@ -657,7 +732,7 @@ def _array_jobs(store: Store, sh_degree: int) -> list[Callable[[], Any]]:
                 fill_value=0,
                 chunk_key_encoding=names,
             )
-            for name, (dtype, extra) in zip(RAGGED, kinds, strict=True)
+            for name, (dtype, extra) in zip(RAGGED, dtypes, strict=True)
         ]
     return jobs
 
@@ -708,20 +783,18 @@ def _create_dense(group: Any, frame: Frame, chunk: int) -> None:
 
 
 def open_store(path: str | Path, mode: Literal["r", "r+"] = "r") -> Store:
-    """Open a world, at a path or URL.
+    """Open a world at a path or URL.
 
     Raises
     ------
     StoreError
-        if it is not there, is no world, is damaged, or was written by a newer or older version
+        If it does not exist, is not a world, is damaged, or has another format version.
     """
     where = folder(path)
     attributes: Any
     try:
         if not where.exists() and not where.exists("zarr.json"):
-            raise StoreError(
-                f"world {path} does not exist", "make it with `earthgen generate ... --out`"
-            )
+            raise StoreError(f"world {path} does not exist", "make it with `earthgen generate`")
         root = zarr.open_group(_zarr_store(where, read_only=mode == "r"), mode=mode, zarr_format=3)
         attributes = root.attrs.get("earthgen")
     except StoreError:
@@ -734,12 +807,12 @@ def open_store(path: str | Path, mode: Literal["r", "r+"] = "r") -> Store:
         raise _damaged(path) from error
     except failures() as error:
         raise StoreError(
-            f"{path} cannot be read: {error}", "check its place and your rights to it"
+            f"{path} cannot be read: {error}", "check the path and your permissions"
         ) from error
     if attributes is None:
         raise StoreError(
-            f"{path} is not an earthgen world, or was broken off while it was made",
-            "generate it again with --overwrite",
+            f"{path} is not an earthgen world, or its creation was interrupted",
+            "generate it again with `overwrite`",
         )
     try:
         version = int(attributes["format_version"])
@@ -753,7 +826,8 @@ def open_store(path: str | Path, mode: Literal["r", "r+"] = "r") -> Store:
         )
     if version < FORMAT_VERSION:
         raise StoreError(
-            f"{path} was made by an older earthgen, in format version {version}; this one reads {FORMAT_VERSION}",
+            f"{path} was made by an older earthgen, in format version {version}; this one reads "
+            f"version {FORMAT_VERSION}",
             "generate it again",
         )
     return Store(where.path, root, frame, tile_size, where)
@@ -761,5 +835,5 @@ def open_store(path: str | Path, mode: Literal["r", "r+"] = "r") -> Store:
 
 def _damaged(path: Path | str) -> StoreError:
     return StoreError(
-        f"{path} is damaged: its zarr.json is not whole", "generate it again with --overwrite"
+        f"{path} is damaged: its zarr.json is incomplete", "generate it again with `overwrite`"
     )

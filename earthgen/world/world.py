@@ -1,5 +1,4 @@
-"""A world on disk, as users read it: xarray layers, voxels and Gaussians by bounding box,
-provenance."""
+"""A world on disk as users read it: layers, voxels and Gaussians by bounding box, provenance."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from earthgen.splats.gaussians import Gaussians, from_voxels
 from earthgen.stages.stage import rescale
 from earthgen.voxels.tile import LEVELS
 from earthgen.voxels.voxels import Splats, Voxels, concatenate_voxels
-from earthgen.world.digest import add, digest_text
+from earthgen.world.digest import add_digests, digest_text
 from earthgen.world.layout import DENSE
 from earthgen.world.store import Store, open_store
 from geo_io.errors import RegionError
@@ -26,8 +25,10 @@ if TYPE_CHECKING:
 
 
 class World:
-    """A georeferenced 3D world. Bounds are left, bottom, right, top in metres of the world's
-    CRS."""
+    """A georeferenced 3D world, open for reading; `open_world` returns it.
+
+    Bounds are (left, bottom, right, top) in metres of the world's CRS.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -35,51 +36,51 @@ class World:
 
     @property
     def path(self) -> Path | str:
-        """Where it is: a folder, or a URL."""
+        """Folder or URL of the world."""
         return self._store.path
 
     @property
     def frame(self) -> Frame:
-        """Where it is, at level 1."""
+        """The lattice and extent at level 1."""
         return self._store.frame
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Levels of detail, in multiples of the voxel size."""
+        """The levels of detail, in multiples of the voxel size."""
         return LEVELS
 
     @property
     def tile_size(self) -> int:
-        """Edge length of a tile, voxels of level 1."""
+        """Edge of a tile, voxels of level 1."""
         return self._store.tile_size
 
     @property
     def seed(self) -> int:
+        """The seed of the noise."""
         return int(self.identity["seed"])
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything the content depends on, but the extent."""
+        """Everything the content depends on, apart from the extent."""
         return dict(self._attributes["identity"])
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where it came from: inputs with digests and what was found in them, software,
-        warnings."""
+        """The origin of the world: inputs with digests and surveys, software, warnings."""
         return dict(self._attributes["provenance"])
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The job's settings, as given."""
+        """The settings of the job."""
         return dict(self._attributes["settings"])
 
     def level_frame(self, level: int) -> Frame:
-        """Where it is, at a level.
+        """Return the lattice and extent at a level.
 
         Raises
         ------
         StoreError
-            if there is no such level
+            If there is no such level.
         """
         if level not in self.levels:
             raise StoreError(
@@ -88,80 +89,93 @@ class World:
         return self.frame.coarsen(level) if level > 1 else self.frame
 
     def tiles(self) -> list[tuple[int, int]]:
-        """(tx, ty) of the finished tiles, row by row from the south-west."""
-        return self._store.done()
+        """Return (tx, ty) of the finished tiles, row by row from the south-west."""
+        return self._store.finished_tiles()
 
     @property
     def missing(self) -> int:
-        """How many tiles are not finished."""
-        finished = self._store.finished()
+        """The number of unfinished tiles."""
+        finished = self._store.finished_mask()
         return int(finished.size - finished.sum())
 
     @property
     def complete(self) -> bool:
+        """Whether all tiles are finished."""
         return self.missing == 0
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of voxels by level ("voxels" is level 1)."""
+        """The number of voxels: "voxels" at level 1, "voxels_level_2" and so on."""
         totals = self._store.index()[..., 1 : 1 + len(LEVELS)].sum(axis=(0, 1))
         return {"voxels": int(totals[0])} | {
             f"voxels_level_{level}": int(n) for level, n in zip(LEVELS[1:], totals[1:], strict=True)
         }
 
     def bytes_on_disk(self) -> int:
-        """Bytes of everything in its folder, scratch of an unfinished job too."""
+        """Return the bytes of all its files, with the stage cache of an unfinished job."""
         return self._store.folder.size()
 
     def digest(self, recompute: bool = False) -> str:
-        """64 hex digits of identity and content, the same for any tile size and order of the
-        finished tiles.
+        """Return 64 hex digits of the identity and the content of the finished tiles.
 
-        Worlds of one identity whose edges are multiples of 8 voxels have digests that depend on
-        their content alone.
+        The digest does not depend on the tile size, nor on the order in which tiles were made.
 
-        recompute : read and check everything instead of trusting the index
+        Parameters
+        ----------
+        recompute : bool
+            Read and check all data, instead of relying on the index.
 
         Raises
         ------
         StoreError
-            if a tile is damaged so that it cannot be read
+            If a tile is so damaged that it cannot be read.
         """
         if recompute:
-            total = add(*(self._store.digest_of(*tile) for tile in self.tiles()))
+            total = add_digests(*(self._store.compute_digest(*tile) for tile in self.tiles()))
         else:
             total = self._store.digest()
         return digest_text(self.identity, total)
 
     def tile_frame(self, tx: int, ty: int, level: int = 1) -> Frame:
-        """The part of a tile that lies in the world."""
+        """Return the part of a tile that lies in the world, at a level."""
         self.level_frame(level)
         return self._store.tile_frame(tx, ty, level)
 
     def tile_layers(self, tx: int, ty: int, level: int = 1) -> dict[str, NDArray]:
-        """The dense layers of a tile as arrays on `tile_frame`."""
+        """Return the dense layers of a tile by name, as arrays on `tile_frame`; see `layers`."""
         self.level_frame(level)
         return {name: self._store.read_dense(name, tx, ty, level) for name in DENSE}
 
     def tile_voxels(self, tx: int, ty: int, level: int = 1) -> tuple[Voxels, Splats]:
-        """The voxels of a tile and their Gaussians."""
+        """Return the voxels of a tile and their Gaussians."""
         self.level_frame(level)
         voxels, splats = self._store.read_voxels(tx, ty, level)
-        assert splats is not None  # asked for
+        assert splats is not None  # requested
         return voxels, splats
 
     def layers(self, level: int = 1, bounds: Bounds | None = None) -> xarray.Dataset:
-        """The dense layers, lazily.
+        """Return the dense layers, which are read on use.
 
-        ground, surface : float32 (y, x), metres, NaN for no data; semantics : uint8 (y, x), class
-            codes of `geo_io.legend`, 0 for no data; rgb : uint8 (y, x, band). Rows run from north
-            to south; x and y are cell centres in CRS metres; the CRS is in `spatial_ref`, where
-            rioxarray finds it.
+        Parameters
+        ----------
+        level : int
+            1, 2, 4 or 8.
+        bounds : tuple of float, optional
+            Left, bottom, right, top in metres of the CRS. By default the whole world.
+
+        Returns
+        -------
+        xarray.Dataset
+            ground, surface: float32 (y, x), metres, NaN for no data. semantics: uint8 (y, x), class
+            codes of `geo_io.legend`, 0 for no data. rgb: uint8 (y, x, band). Rows run from north to
+            south; x and y are cell centres in CRS metres. rioxarray finds the CRS in `spatial_ref`.
 
         Raises
         ------
+        StoreError
+            If there is no such level.
         RegionError
-            if `bounds` do not meet the world
+            If the bounds do not meet the world.
         """
         import rioxarray  # noqa: F401 - registers the .rio accessor that users expect on the result
         import xarray
@@ -180,39 +194,74 @@ class World:
         return dataset.isel(y=rows, x=columns)
 
     def voxels(self, bounds: Bounds | None = None, level: int = 1) -> Voxels:
-        """The surface voxels, sorted by (y, x, z). Raises RegionError if `bounds` do not meet
-        the world."""
-        part = self.part(level, bounds)
-        found = [voxels for voxels, _ in self._read(part, level, splats=False)]
-        whole = concatenate_voxels(part, found) if found else _no_voxels(part)
-        return whole.take(whole.order())
+        """Return the surface voxels, sorted by (y, x, z).
 
-    def gaussians(self, bounds: Bounds | None = None, level: int = 1) -> Gaussians:
-        """The 2D Gaussians in the order of `voxels`. Raises RegionError if `bounds` do not meet
-        the world."""
-        part = self.part(level, bounds)
-        found = [
-            (voxels, splats)
-            for voxels, splats in self._read(part, level, splats=True)
-            if splats is not None
-        ]
-        if not found:
-            raise StoreError(f"{self.path} has no finished tile there", "continue it with --resume")
-        voxels = concatenate_voxels(part, [voxels for voxels, _ in found])
-        order = voxels.order()
-        splats = Splats.concatenate([splats for _, splats in found])
-        ground = np.asarray(self.layers(level, bounds)["ground"].values)
-        return from_voxels(voxels.take(order), splats.take(order), ground)
-
-    def part(self, level: int, bounds: Bounds | None) -> Frame:
-        """The frame of the voxels that meet `bounds` (None for all), at a level.
+        Parameters
+        ----------
+        bounds : tuple of float, optional
+            Left, bottom, right, top in metres of the CRS. By default the whole world.
+        level : int
+            1, 2, 4 or 8.
 
         Raises
         ------
         StoreError
-            if there is no such level
+            If there is no such level.
         RegionError
-            if the bounds are empty or do not meet the world
+            If the bounds do not meet the world.
+        """
+        part = self.part(level, bounds)
+        tiles = [voxels for voxels, _ in self._read(part, level, splats=False)]
+        whole = concatenate_voxels(part, tiles) if tiles else _no_voxels(part)
+        return whole.take(whole.order())
+
+    def gaussians(self, bounds: Bounds | None = None, level: int = 1) -> Gaussians:
+        """Return the 2D Gaussians, in the order of `voxels`.
+
+        Parameters
+        ----------
+        bounds : tuple of float, optional
+            Left, bottom, right, top in metres of the CRS. By default the whole world.
+        level : int
+            1, 2, 4 or 8.
+
+        Raises
+        ------
+        StoreError
+            If there is no such level, or no finished tile within the bounds.
+        RegionError
+            If the bounds do not meet the world.
+        """
+        part = self.part(level, bounds)
+        tiles = [
+            (voxels, splats)
+            for voxels, splats in self._read(part, level, splats=True)
+            if splats is not None
+        ]
+        if not tiles:
+            raise StoreError(f"{self.path} has no finished tile there", "finish it with `resume`")
+        voxels = concatenate_voxels(part, [voxels for voxels, _ in tiles])
+        order = voxels.order()
+        splats = Splats.concatenate([splats for _, splats in tiles])
+        ground = np.asarray(self.layers(level, bounds)["ground"].values)
+        return from_voxels(voxels.take(order), splats.take(order), ground)
+
+    def part(self, level: int, bounds: Bounds | None) -> Frame:
+        """Return the frame of the voxels that meet bounds, at a level.
+
+        Parameters
+        ----------
+        level : int
+            1, 2, 4 or 8.
+        bounds : tuple of float or None
+            Left, bottom, right, top in metres of the CRS; None for the whole world.
+
+        Raises
+        ------
+        StoreError
+            If there is no such level.
+        RegionError
+            If the bounds are empty or do not meet the world.
         """
         frame = self.level_frame(level)
         if bounds is None:
@@ -224,8 +273,8 @@ class World:
         part = frame.crop(bounds)
         if part is None:
             raise RegionError(
-                f"the box {extent(bounds)} does not meet world {self.path}, which covers {extent(frame.bounds)} in "
-                f"{frame.crs}",
+                f"the box {extent(bounds)} does not meet world {self.path}, which covers "
+                f"{extent(frame.bounds)} in {frame.crs}",
                 "give bounds in metres of that CRS",
             )
         return part
@@ -233,7 +282,7 @@ class World:
     def _read(
         self, part: Frame, level: int, splats: bool
     ) -> Iterator[tuple[Voxels, Splats | None]]:
-        for tile in self._store.done(rescale(part, level, 1)):
+        for tile in self._store.finished_tiles(rescale(part, level, 1)):
             voxels, gaussians = self._store.read_voxels(*tile, level, splats)
             inside = voxels.inside(part)
             yield voxels.take(inside), gaussians.take(inside) if gaussians is not None else None
@@ -243,16 +292,21 @@ class World:
 
 
 def open_world(path: str | Path) -> World:
-    """Open a world for reading, at a path or a URL such as s3://bucket/world.zarr.
+    """Open a world for reading.
+
+    Parameters
+    ----------
+    path : path or URL
+        Such as world.zarr or s3://bucket/world.zarr.
 
     Raises
     ------
     StoreError
-        if there is none at `path`, or a newer or older earthgen wrote it
+        If there is no world at `path`, or its format has another version.
     """
     return World(open_store(path))
 
 
 def _no_voxels(frame: Frame) -> Voxels:
-    none = np.empty(0, np.uint8)
-    return Voxels(frame, np.empty((0, 3), np.int32), none, none, np.empty(0, np.uint32))
+    empty = np.empty(0, np.uint8)
+    return Voxels(frame, np.empty((0, 3), np.int32), empty, empty, np.empty(0, np.uint32))

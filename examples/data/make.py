@@ -1,7 +1,7 @@
-"""Cut the demo's data from the full extracts. Run once; the results are committed.
+"""Cut the data of the demo from full extracts. The results are committed.
 
-python examples/data/make.py FOLDER    # the folder with landuse_4326.shp, osm_4326.gpkg and
-srtm3_4326.tif
+Run `python examples/data/make.py FOLDER` with a folder that has landuse_4326.shp, osm_4326.gpkg and
+srtm3_4326.tif.
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ import rasterio
 from rasterio.windows import from_bounds
 
 HERE = Path(__file__).parent
-BOX = (11.575, 49.995, 11.616, 50.021)  # lon/lat: a little more than the demo's world
+BOX = (
+    11.575,
+    49.995,
+    11.616,
+    50.021,
+)  # longitude and latitude, slightly larger than the world of the demo
 DEM_BOX = (11.55, 49.975, 11.637, 50.04)
 
 
 def main(source: Path) -> None:
+    """Cut land use, buildings, lines and heights."""
     landuse = gpd.read_file(source / "landuse_4326.shp", bbox=BOX)[
         ["osm_id", "osm_way_id", "class", "geometry"]
     ]

@@ -1,6 +1,6 @@
-"""Cloud-optimised GeoTIFF, whole or window by window.
+"""Writers of cloud-optimised GeoTIFFs, whole or window by window.
 
-A file is written beside its place under another name and moved there when it is complete.
+A file is written under a temporary name beside its final path, and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -28,37 +28,45 @@ from geo_io.layers import Raster
 BLOCK_SIZE = 512
 
 RESAMPLING = ("nearest", "average", "bilinear", "cubic", "cubicspline", "mode", "rms")
-"""What overviews can be made by: "nearest" or "mode" for class codes."""
+"""Resampling methods for overviews; use "nearest" or "mode" for class codes."""
 
 
 class CogWriter:
-    """Writes a cloud-optimised GeoTIFF from windows, in any order; holds no more than a window in
-    memory.
+    """Writer of a cloud-optimised GeoTIFF from windows in any order.
 
-    Use as a context manager. The file appears when the block ends without an error, and is complete
-    then.
+    Use it as a context manager. The file appears, complete, when the block ends without an error.
+    No more than one window is held in memory.
 
     Parameters
     ----------
-    path : of the file; replaced if it exists
-    frame : where the raster is
-    dtype : of all bands
-    count : number of bands; four bands of uint8 are RGBA, three are RGB
-    nodata : the value that means "no data"; what is never written holds it (else 0)
-    colormap : RGB or RGBA by class code, for one band of uint8
-    band_names : one a band
-    vertical_crs : of the heights the file holds: the CRS then is a compound one, and the tag
-        VERTICAL_CRS
-        says it too. Leave it away for rasters that hold no heights
-    tags : metadata as text
-    overview_resampling : one of `RESAMPLING`
+    path : str or Path
+        The file; it is replaced if it exists.
+    frame : Frame
+        Where the raster is.
+    dtype : dtype
+        Data type of all bands.
+    count : int
+        Number of bands; four bands of uint8 are RGBA, three are RGB.
+    nodata : float, optional
+        Value of cells without data. Cells that are never written have it, else 0.
+    colormap : mapping of int to sequence of int, optional
+        RGB or RGBA by class code, for one band of uint8.
+    band_names : sequence of str, optional
+        One name for each band.
+    vertical_crs : str, optional
+        CRS of the heights in the file, for rasters of heights only. The file then has a compound
+        CRS, and the tag VERTICAL_CRS.
+    tags : mapping of str to str, optional
+        Metadata.
+    overview_resampling : str
+        One of `RESAMPLING`.
 
     Raises
     ------
     InputError
-        if the file cannot be written
+        If an option is wrong, or the file cannot be written.
     FrameError
-        if a window does not lie on the frame's lattice
+        If a window does not lie on the frame's lattice, or the vertical CRS is not understood.
     """
 
     def __init__(
@@ -86,11 +94,13 @@ class CogWriter:
         self.overview_resampling = overview_resampling
         if overview_resampling not in RESAMPLING:
             raise InputError(
-                f"overviews by {overview_resampling!r} are not known", f"choose of {RESAMPLING}"
+                f"unknown resampling {overview_resampling!r} of overviews",
+                f"choose one of {', '.join(RESAMPLING)}",
             )
         if band_names is not None and len(band_names) != count:
             raise InputError(
-                f"{len(band_names)} names for {count} bands of {path}", "give one a band"
+                f"there are {len(band_names)} names for the {count} bands of {path}",
+                "give one name for each band",
             )
         self.crs = raster_crs(frame, vertical_crs)
         stem = f".{self.path.name}.{os.getpid()}"
@@ -133,7 +143,13 @@ class CogWriter:
         return self
 
     def write(self, raster: Raster) -> None:
-        """Write a window, (ny, nx) or (ny, nx, bands); what lies outside the frame is left out."""
+        """Write a window, (ny, nx) or (ny, nx, bands); cells outside the frame are left out.
+
+        Raises
+        ------
+        FrameError
+            If the window does not lie on the frame's lattice, or its bands or dtype do not fit.
+        """
         inner = self.frame.intersection(raster.frame)
         if inner is None:
             return
@@ -141,7 +157,8 @@ class CogWriter:
         bands = data[None] if data.ndim == 2 else np.moveaxis(data, -1, 0)
         if bands.shape[0] != self.count or not np.can_cast(bands.dtype, self.dtype, "same_kind"):
             raise FrameError(
-                f"{bands.shape[0]} bands of {bands.dtype} do not fit {self.count} of {self.dtype} in {self.path}",
+                f"{bands.shape[0]} bands of {bands.dtype} do not fit {self.count} of {self.dtype} "
+                f"in {self.path}",
                 "convert them first",
             )
         row, column = self.frame.slices(inner)
@@ -150,13 +167,13 @@ class CogWriter:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         try:
             self._dataset.close()
-            if kind is None:
+            if error_type is None:
                 self._finish()
         except (rasterio.errors.RasterioError, OSError) as problem:
             raise self._failed(problem) from problem
@@ -185,19 +202,23 @@ class CogWriter:
 
 
 def write_cog(path: str | Path, raster: Raster, **options: Any) -> None:
-    """Write a raster as cloud-optimised GeoTIFF; the options are those of `CogWriter`."""
+    """Write a raster as cloud-optimised GeoTIFF; options and errors are those of `CogWriter`."""
     count = 1 if raster.data.ndim == 2 else raster.data.shape[2]
     with CogWriter(path, raster.frame, raster.data.dtype, count, **options) as writer:
         writer.write(raster)
 
 
 def raster_crs(frame: Frame, vertical_crs: str | None) -> CRS:
-    """The CRS of a frame for rasterio, compound where a vertical CRS is given and known.
+    """Return the CRS of a frame for rasterio; it is compound if a vertical CRS is given.
 
-    GeoTIFF has no place for a projected CRS with ellipsoidal heights (a 3D CRS such as EPSG:4979):
-    there, the CRS stays plain, and the tag VERTICAL_CRS says it.
+    GeoTIFF cannot express a projected CRS with ellipsoidal heights (a 3D CRS such as EPSG:4979). In
+    that case the CRS stays two-dimensional; the writer records the vertical CRS in the tag
+    VERTICAL_CRS.
 
-    Raises FrameError if the vertical CRS is not understood.
+    Raises
+    ------
+    FrameError
+        If the vertical CRS is not understood.
     """
     horizontal = pyproj.CRS.from_user_input(frame.crs)
     if vertical_crs is None or vertical_crs == UNKNOWN_DATUM:

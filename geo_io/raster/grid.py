@@ -1,5 +1,7 @@
-"""Cells of a raster: its pixels or those of an overview, averaged in whole blocks that windows
-agree on."""
+"""Cells of a raster: pixels of the raster or of an overview, averaged in blocks.
+
+Blocks count from the corner of the raster, so that all windows see the same cells.
+"""
 
 from __future__ import annotations
 
@@ -16,62 +18,71 @@ from rasterio.env import GDALVersion
 from rasterio.windows import Window
 
 from geo_io.frame import Range
-from geo_io.raster.source import BASE_ONLY, RasterSource, opened
+from geo_io.raster.source import BASE_ONLY, RasterSource, open_dataset
 
 SAMPLES = 8
-"""Pixels a block average takes along each axis of a voxel at least, where the source is that
-fine."""
+"""Least number of pixels along each axis of a voxel that a block average uses, if there are as
+many."""
 
 STRIP_PIXELS = 4_000_000
-"""Pixels that are read at a time when blocks are averaged; bounds the memory of a read."""
+"""Pixels that are read at a time when blocks are averaged; limits the memory of a read."""
 
 Decode = Callable[[NDArray, NDArray], tuple[NDArray, NDArray]]
-"""From (pixels (bands, h, w) as stored, valid (h, w) bool) to (values, valid) before anything is
-resampled."""
+"""Function of stored pixels (bands, h, w) and their mask (h, w) bool, applied before resampling.
+It returns values and mask."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The lattice that is sampled: a raster or one of its overviews, reduced by whole factors.
+    """The lattice of cells that is sampled: a raster or one of its overviews, reduced.
 
-    Cell (r, c) is the mean of `factor` x `factor` pixels, every `stride`-th of the level being
-    read.
+    Attributes
+    ----------
+    level : int or None
+        Overview level to read (see `open_dataset`).
+    size : (int, int)
+        Rows and columns of the level in pixels.
+    stride : int
+        Every `stride`-th pixel of the level is read.
+    factor : int
+        A cell is the mean of `factor` x `factor` of these pixels.
+    scale : (float, float)
+        Source pixels of a cell along rows and along columns.
     """
 
     level: int | None
     size: tuple[int, int]
-    """(rows, columns) of the level in pixels."""
     stride: int
     factor: int
     scale: tuple[float, float]
-    """Source pixels in a cell, along rows and along columns."""
 
     @property
     def cell(self) -> int:
-        """Pixels of the level along a cell."""
+        """Pixels of the level along each edge of a cell."""
         return self.stride * self.factor
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Rows and columns of cells."""
         return -(-self.size[0] // self.cell), -(-self.size[1] // self.cell)
 
 
 def grid_for(source: RasterSource, voxel_size: float, *, average: bool = True) -> Grid:
-    """The lattice to sample for voxels of a size in metres: depends on nothing else, so that
-    windows agree.
+    """Choose the lattice to sample for voxels of a size in metres.
 
-    With `average` a cell is about as large as a voxel, and never smaller than a pixel. Without,
-    pixels are picked, eight or more a voxel.
+    It depends on the source and this size alone, so that all windows agree. With `average`, a cell
+    is about as large as a voxel and never smaller than a pixel. Without, single pixels are picked,
+    at least eight along each edge of a voxel if there are as many.
     """
     ratio = voxel_size / math.sqrt(source.pixel_metres[0] * source.pixel_metres[1])
     if not average:
-        # Overviews of classes may hold means of codes, so they are not used. GDAL before 3.9 cannot
-        # be told so.
+        # Overviews of classes may hold means of codes, so they are not used. GDAL before 3.9 has no
+        # option for that.
         if source.overviews and not GDALVersion.runtime().at_least("3.9"):
             return _grid(source, None, 1, 1)
         return _grid(source, BASE_ONLY if source.overviews else None, max(1, int(ratio / 8)), 1)
-    # The coarsest overview that leaves at least two of its pixels a voxel: how overviews were made
-    # is unknown.
+    # The coarsest overview with at least two pixels along a voxel: how overviews were made is
+    # unknown.
     level = max((n for n, f in enumerate(source.overviews) if 2 * f <= ratio), default=None)
     rest = max(1, int(ratio / (source.overviews[level] if level is not None else 1) + 0.5))
     stride = max(1, rest // SAMPLES)
@@ -79,10 +90,10 @@ def grid_for(source: RasterSource, voxel_size: float, *, average: bool = True) -
 
 
 def coarse_grid(source: RasterSource, cells: int, *, sparse_cells: int, sparse_pixels: int) -> Grid:
-    """A lattice of about `cells` cells along the longer side of a whole raster, each a mean.
+    """Make a lattice with about `cells` cells along the longer side of a raster, each a mean.
 
-    A raster of more than `sparse_pixels` without overviews would have to be read whole for that:
-    there, single pixels are picked, `sparse_cells` along the longer side.
+    Means need the whole raster to be read if it has no overviews. If it has more than
+    `sparse_pixels`, single pixels are picked instead, about `sparse_cells` along the longer side.
     """
     longest = max(source.shape)
     level = max((n for n, f in enumerate(source.overviews) if longest >= f * cells), default=None)
@@ -96,8 +107,7 @@ def coarse_grid(source: RasterSource, cells: int, *, sparse_cells: int, sparse_p
 
 
 def sparse_grid(source: RasterSource, cells: int) -> Grid:
-    """A lattice of single pixels as they are stored, about `cells` along the longer side of a
-    whole raster."""
+    """Make a lattice of single stored pixels, about `cells` along the longer side of a raster."""
     return _grid(source, BASE_ONLY if source.overviews else None, -(-max(source.shape) // cells), 1)
 
 
@@ -105,7 +115,7 @@ def _grid(source: RasterSource, level: int | None, stride: int, factor: int) -> 
     height, width = source.shape
     size = (height, width)
     if level is not None and level != BASE_ONLY:
-        with opened(source.path, level) as dataset:
+        with open_dataset(source.path, level) as dataset:
             size = (dataset.height, dataset.width)
     cell = stride * factor
     return Grid(level, size, stride, factor, (cell * height / size[0], cell * width / size[1]))
@@ -121,13 +131,35 @@ def read_grid(
     decode: Decode | None = None,
     masked: bool = True,
 ) -> tuple[NDArray, NDArray]:
-    """Cells of a lattice, also beyond the raster.
+    """Read cells of a lattice, also beyond the raster.
+
+    Parameters
+    ----------
+    source : RasterSource
+        The raster.
+    grid : Grid
+        The lattice.
+    rows, columns : (int, int)
+        Half-open ranges of cells; h and w cells.
+    bands : sequence of int
+        Band numbers, counted from 1.
+    decode : callable, optional
+        Applied to the pixels before they are averaged (see `Decode`).
+    masked : bool
+        Leave out nodata, masked and transparent pixels.
 
     Returns
     -------
-    (values (bands, h, w), valid (h, w) bool) : the mean of the valid pixels of each cell, float32; the pixels
-        as they are (decoded) where cells are single pixels. 0 where not valid: outside the raster,
-        or nodata.
+    values : NDArray (bands, h, w)
+        Mean of the valid pixels of each cell, float32; the decoded pixel where a cell is a single
+        pixel. 0 where not valid.
+    valid : NDArray (h, w) bool
+        False outside the raster and where it has no data.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
     """
     height, width = grid.shape
     shape = (rows[1] - rows[0], columns[1] - columns[0])
@@ -143,7 +175,7 @@ def read_grid(
             c0, c1 = max(columns[0] - k * turn, 0), min(columns[1] - k * turn, width, turn)
             if r0 >= r1 or c0 >= c1:
                 continue
-            block, good = _read_cells(
+            block, block_valid = _read_cells(
                 source, handle, grid, (r0, r1), (c0, c1), bands, decode, masked
             )
             if values is None:
@@ -151,10 +183,8 @@ def read_grid(
             row = slice(r0 - rows[0], r1 - rows[0])
             column = slice(c0 + k * turn - columns[0], c1 + k * turn - columns[0])
             values[:, row, column] = block
-            valid[row, column] = good
-    if (
-        values is None
-    ):  # nothing to read: one pixel tells how many bands decode makes of these, and their dtype
+            valid[row, column] = block_valid
+    if values is None:  # Nothing to read: one pixel shows bands and dtype of what `decode` returns.
         one, _ = _decoded(
             np.zeros((len(bands), 1, 1), source.dtypes[bands[0] - 1]),
             np.zeros((1, 1), bool),
@@ -174,7 +204,7 @@ def _read_cells(
     decode: Decode | None,
     masked: bool,
 ) -> tuple[NDArray, NDArray]:
-    """Cells that lie within the raster, strip by strip so that memory is bounded."""
+    """Read cells within the raster, strip by strip so that memory is bounded."""
     if grid.factor == 1:
         pixels, good = _read_pixels(source, handle, grid, rows, columns, bands, decode, masked)
         # A part of a stride at the far edge has no pixel of its own.
@@ -200,9 +230,27 @@ def _read_cells(
 def block_mean(
     pixels: NDArray, good: NDArray, h: int, w: int, factor: int
 ) -> tuple[NDArray, NDArray]:
-    """Mean of the good pixels of each block; the last blocks may be cut short by the raster's edge.
+    """Average the good pixels of each block; blocks at the raster's edge may have fewer pixels.
 
-    Added pixel by pixel in one order, so that a mean does not depend on the shape of what was read.
+    Pixels are added in a fixed order, so that a mean does not depend on the shape of the window.
+
+    Parameters
+    ----------
+    pixels : NDArray (bands, rows, columns)
+        Pixel values.
+    good : NDArray (rows, columns) bool
+        Pixels to average.
+    h, w : int
+        Rows and columns of blocks.
+    factor : int
+        Pixels along each edge of a block.
+
+    Returns
+    -------
+    mean : NDArray (bands, h, w) float32
+        0 for blocks without a good pixel.
+    valid : NDArray (h, w) bool
+        Blocks with a good pixel.
     """
     total = np.zeros((pixels.shape[0], h, w), np.float64)
     count = np.zeros((h, w), np.int32)
@@ -225,18 +273,17 @@ def _read_pixels(
     decode: Decode | None,
     masked: bool,
 ) -> tuple[NDArray, NDArray]:
-    """Every `stride`-th pixel of the level under cells, decoded. Cells at the far edges may be
-    cut short."""
+    """Read every `stride`-th pixel under cells, decoded; cells at the far edges may have fewer."""
     s = grid.stride
     top, left = rows[0] * grid.cell, columns[0] * grid.cell
     h = min(rows[1] * grid.cell, grid.size[0]) - top
     w = min(columns[1] * grid.cell, grid.size[1]) - left
-    if s > 1:  # whole strides only: GDAL then picks the same pixel of each, whatever the window
+    if s > 1:  # With whole strides GDAL picks the same pixel of each in every window.
         h, w = max(h // s, 1) * s, max(w // s, 1) * s
         h, w = min(h, grid.size[0] - top), min(w, grid.size[1] - left)
     shape = (max(h // s, 1), max(w // s, 1))
     if isinstance(handle, xr.DataArray):
-        row = slice(top + min(s, h) // 2, top + h, s)  # the pixels that GDAL picks, too
+        row = slice(top + min(s, h) // 2, top + h, s)  # The same pixels as GDAL picks.
         column = slice(left + min(s, w) // 2, left + w, s)
         pixels = np.asarray(handle[[band - 1 for band in bands], row, column].values)
         valid = _array_mask(source, pixels, bands) if masked else np.ones(shape, bool)
@@ -259,7 +306,7 @@ def _decoded(pixels: NDArray, valid: NDArray, decode: Decode | None) -> tuple[ND
 
 
 def _array_mask(source: RasterSource, pixels: NDArray, bands: Sequence[int]) -> NDArray:
-    """As GDAL: a pixel is nodata if all its bands are."""
+    """Mask nodata as GDAL does: a pixel is nodata if all its bands are."""
     valid = np.zeros(pixels.shape[1:], bool)
     for values, band in zip(pixels, bands, strict=True):
         nodata = source.nodata[band - 1]
@@ -272,5 +319,5 @@ def _handle(source: RasterSource, level: int | None) -> Iterator[Any]:
     if source.array is not None:
         yield source.array
         return
-    with opened(source.path, level) as dataset:
+    with open_dataset(source.path, level) as dataset:
         yield dataset

@@ -1,4 +1,4 @@
-"""Where the voxels of a window lie on the pixel lattice of a raster."""
+"""Positions of the voxels of a window on the pixel lattice of a raster."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
-from geo_io.crs import parsed_crs, transformer
+from geo_io.crs import parse_crs, transformer
 from geo_io.frame import Frame
 from geo_io.raster.source import RasterSource
 
 NODE_STEP = 16
-"""Voxels between the places that are projected exactly; those between are interpolated, where
-that is exact to `NODE_TOLERANCE`."""
+"""Voxels between nodes, which are projected exactly. Positions between nodes are interpolated where
+that is accurate to `NODE_TOLERANCE`."""
 
 NODE_TOLERANCE = 1e-3
 """Largest error of an interpolated position, in voxels or source pixels, whichever is larger."""
 
 
 def positions(source: RasterSource, window: Frame) -> tuple[NDArray, NDArray]:
-    """Where the voxel centres of a window lie on the source's pixel lattice.
+    """Project the voxel centres of a window to the source's pixel lattice.
 
     Returns
     -------
-    (columns, rows) : (ny, nx) float64 each, 0 at the outer edge of the first pixel; NaN where a place cannot
-        be projected. Columns of rasters in longitudes are unwrapped: they do not jump within the
+    columns, rows : NDArray (ny, nx) float64
+        Positions in pixels; 0 is the outer edge of the first pixel. NaN where a place cannot be
+        projected. Columns of rasters in longitudes are unwrapped: they do not jump within the
         window.
     """
     step, s = NODE_STEP, window.voxel_size
     i = np.arange(*window.x)
     j = np.arange(*window.y)[::-1]
-    target = parsed_crs(window.crs)
+    target = parse_crs(window.crs)
     if source.crs.equals(target, ignore_axis_order=True):
         x, y = np.meshgrid((i + 0.5) * s, (j + 0.5) * s)
         return _to_lattice(source, x, y)
@@ -47,7 +48,7 @@ def positions(source: RasterSource, window: Frame) -> tuple[NDArray, NDArray]:
     )
     means = (nodes[:, :-1, :-1] + nodes[:, 1:, :-1] + nodes[:, :-1, 1:] + nodes[:, 1:, 1:]) / 4
     tolerance = NODE_TOLERANCE * max(1.0, s / min(source.pixel_metres))
-    curved = ~(np.abs(means - middles) <= tolerance).all(axis=0)  # NaN counts as curved
+    curved = ~(np.abs(means - middles) <= tolerance).all(axis=0)  # True for NaN
 
     # Interpolate along rows, then along columns: each cell between nodes depends on its own corners
     # alone.
@@ -64,13 +65,13 @@ def positions(source: RasterSource, window: Frame) -> tuple[NDArray, NDArray]:
 
 def _to_lattice(source: RasterSource, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
     a, b, c, d, e, f = (~source.transform)[:6]
-    if b == 0 and d == 0:  # subtract first: keeps whole pixels whole
+    if b == 0 and d == 0:  # Subtracting first keeps whole pixels exact.
         return (x - source.transform.c) * a, (y - source.transform.f) * e
     return a * x + b * y + c, d * x + e * y + f
 
 
 def _middle(source: RasterSource, target: pyproj.CRS, window: Frame) -> float:
-    """The column, near the raster's own, that the columns of a window are unwrapped around."""
+    """Return the column around which the columns of a window are unwrapped."""
     if source.period is None:
         return math.nan
     left, bottom, right, top = window.bounds
@@ -82,8 +83,7 @@ def _middle(source: RasterSource, target: pyproj.CRS, window: Frame) -> float:
 def _project(
     source: RasterSource, target: pyproj.CRS, middle: float, x: NDArray, y: NDArray
 ) -> tuple[NDArray, NDArray]:
-    """Lattice positions of places in the frame's CRS; columns unwrapped to within half a turn of
-    `middle`."""
+    """Project places to the lattice; columns are unwrapped to within half a turn of `middle`."""
     x, y = transformer(target, source.crs).transform(x, y, errcheck=False)
     bad = ~(np.isfinite(x) & np.isfinite(y))
     with np.errstate(invalid="ignore"):
@@ -94,8 +94,8 @@ def _project(
     return column, row
 
 
-def covered(source: RasterSource, window: Frame) -> NDArray:
-    """(ny, nx) bool: voxel centres inside the raster, whether it holds data there or not."""
+def coverage_mask(source: RasterSource, window: Frame) -> NDArray:
+    """Return which voxel centres lie inside the raster, with or without data, (ny, nx) bool."""
     return _inside(source, *positions(source, window))
 
 
@@ -104,14 +104,13 @@ def _inside(source: RasterSource, column: NDArray, row: NDArray) -> NDArray:
     if source.period is not None and width < source.period:
         column = np.mod(column, source.period)
     elif source.period is not None:
-        column = np.zeros_like(column)  # a whole turn covers every longitude
+        column = np.zeros_like(column)  # A whole turn covers every longitude.
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     return np.asarray(inside)
 
 
 def overlaps(source: RasterSource, frame: Frame) -> bool:
-    """True if a frame and a raster may have a place in common (by the extent of either on the
-    other)."""
+    """Return whether a frame and a raster may overlap, by their extents."""
     coarse = frame.coarsen(max(1, math.ceil(max(frame.shape) / 64))).pad(1)
     column, row = positions(source, coarse)
     good = np.isfinite(column) & np.isfinite(row)

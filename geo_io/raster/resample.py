@@ -1,14 +1,15 @@
-"""Rasters of any CRS and resolution, read window by window onto a frame.
+"""Resampling of rasters of any CRS and resolution onto a frame, window by window.
 
-`read_on` is a pure function of the source and the place: where two windows overlap they hold the
-same values, bit for bit. GDAL's warper does not promise that (its transformer approximates along
-each window's scan lines, and its kernel width follows the window's size), so the steps are done
-here:
+`read_on` is a pure function of the source and the place: where two windows overlap, their values
+are equal to the bit. GDAL's warper does not guarantee that, since its transformer approximates
+along the scan lines of a window and its kernel width depends on the size of the window. The steps
+are:
 
-1. the centre of each voxel is projected to a position on the source's pixel lattice;
-2. a source much finer than the voxels is averaged in whole blocks of pixels that count from the source's
-   corner, from an overview where it has one;
-3. the pixels around each position are weighted by a kernel of fixed width: linear, or the cubic B-spline.
+1. The centre of each voxel is projected to a position on the source's pixel lattice.
+2. A source much finer than the voxels is averaged in blocks of pixels that count from the source's
+   corner, from an overview if it has one.
+3. The pixels around each position are weighted by a kernel of fixed width: linear, or the cubic
+   B-spline.
 
 Only the pixels under the window and the kernel are read.
 """
@@ -29,36 +30,50 @@ from geo_io.raster.positions import positions
 from geo_io.raster.source import RasterSource
 
 KERNELS = {"nearest": 0, "mode": 0, "bilinear": 1, "average": 1, "cubic_spline": 3}
-"""Spline order by name of the resampling. A source finer than the voxels is averaged first for
-the last three, so "average" and "bilinear" mean the same."""
+"""Spline order by name of the resampling method. For the last three a source finer than the voxels
+is averaged first, so "average" and "bilinear" are the same."""
 
 KERNEL_PAD = 2
 """Pixels beyond a position that a kernel may touch."""
 
 WINDOW_PIXELS = 64_000_000
-"""A window that needs more pixels than this, and far more than its area explains, wraps around
-its source."""
+"""A window that needs more pixels than this, and many more than its area, wraps around the
+source."""
 
 
 def cells_around(
     source: RasterSource, grid: Grid, column: NDArray, row: NDArray, *, reach: int
 ) -> tuple[NDArray, NDArray, Range, Range]:
-    """Positions in cells of a grid (cell centres at whole numbers), and the ranges of cells that
-    are needed.
+    """Convert positions to cells of a grid, and find the ranges of cells to read.
 
-    Positions farther than `reach` cells outside the raster are moved to that distance: nothing is
-    read there. The ranges reach `KERNEL_PAD` beyond the positions.
+    Parameters
+    ----------
+    source : RasterSource
+        The raster.
+    grid : Grid
+        The lattice of cells.
+    column, row : NDArray (ny, nx) float64
+        Positions in pixels, as from `positions`.
+    reach : int
+        Positions farther than this many cells outside the raster are moved to that distance.
+
+    Returns
+    -------
+    column, row : NDArray (ny, nx) float64
+        Positions in cells; the centre of a cell is a whole number.
+    rows, columns : (int, int)
+        Half-open ranges of cells, which extend `KERNEL_PAD` beyond the positions.
 
     Raises
     ------
     RegionError
-        if the window wraps around the source's CRS, so that most of the source would have to be
-        read
+        If the window wraps around the source's CRS, so that most of the source would have to be
+        read.
     """
     height, width = source.shape
     far = reach * max(grid.scale)
     wrap = 0.0 if source.period is None else source.period
-    c, r = _known(column), _known(row)
+    c, r = _without_nan(column), _without_nan(row)
     c = np.clip(c, -far - wrap, width + far + wrap) / grid.scale[1] - 0.5
     r = np.clip(r, -far, height + far) / grid.scale[0] - 0.5
     rows = (math.floor(r.min()) - KERNEL_PAD, math.ceil(r.max()) + KERNEL_PAD + 1)
@@ -72,18 +87,31 @@ def cells_around(
     return c, r, rows, columns
 
 
-def _known(positions: NDArray) -> NDArray:
-    """Positions with the least known one, or one outside, for those that are not known."""
-    known = positions[np.isfinite(positions)]
-    return np.where(np.isfinite(positions), positions, known.min() if known.size else -math.inf)
+def _without_nan(positions: NDArray) -> NDArray:
+    """Replace NaN by the smallest finite position, or by one outside if there is none."""
+    finite = positions[np.isfinite(positions)]
+    return np.where(np.isfinite(positions), positions, finite.min() if finite.size else -math.inf)
 
 
 def sample(values: NDArray, column: NDArray, row: NDArray, order: int) -> NDArray:
-    """Kernel-weighted means at positions in an array (h, w): order 1 linear, 3 the cubic B-spline;
-    float32.
+    """Interpolate an array by a kernel.
 
-    The B-spline is used as a smoothing kernel (no prefilter), which never overshoots: GDAL's
+    The B-spline is a smoothing kernel (without prefilter) that never overshoots, as in GDAL's
     "cubicspline".
+
+    Parameters
+    ----------
+    values : NDArray (h, w)
+        Values at whole positions.
+    column, row : NDArray (ny, nx) float64
+        Positions to interpolate at.
+    order : int
+        1 for linear, 3 for the cubic B-spline.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+        Kernel-weighted means.
     """
     out = ndimage.map_coordinates(
         values,
@@ -97,8 +125,22 @@ def sample(values: NDArray, column: NDArray, row: NDArray, order: int) -> NDArra
 
 
 def pick(values: NDArray, column: NDArray, row: NDArray) -> NDArray:
-    """The cell (h, w) that each position lies in; a position on an edge belongs to the cell
-    after it."""
+    """Return the value of the cell that each position lies in.
+
+    A position on an edge belongs to the next cell.
+
+    Parameters
+    ----------
+    values : NDArray (..., h, w)
+        Values of the cells.
+    column, row : NDArray (ny, nx) float64
+        Positions in cells; the centre of a cell is a whole number.
+
+    Returns
+    -------
+    NDArray (..., ny, nx)
+        Values, of the same dtype.
+    """
     r = np.floor(row + 0.5 + 1e-6).astype(np.intp).clip(0, values.shape[-2] - 1)
     c = np.floor(column + 0.5 + 1e-6).astype(np.intp).clip(0, values.shape[-1] - 1)
     return np.asarray(values[..., r, c])
@@ -113,37 +155,49 @@ def read_on(
     masked: bool = True,
     decode: Decode | None = None,
 ) -> tuple[NDArray, NDArray]:
-    """A raster's bands on a window. Depends on the source and the place alone, not on the window.
+    """Resample bands of a raster onto a window.
+
+    A value depends on the source and the place alone, not on the window.
 
     Parameters
     ----------
-    bands : numbers from 1
-    resampling : "average" (= "bilinear") and "cubic_spline" average a source finer than the voxels
-        first and
-        give float32; "nearest" and "mode" (the value of most of a voxel, the smallest of equals)
-        keep values and dtype
-    masked : leave out nodata, masked and transparent pixels
-    decode : what to make of the pixels before they are resampled, for example colours of a palette
+    source : RasterSource
+        The raster.
+    window : Frame
+        Where to sample.
+    bands : sequence of int
+        Band numbers, counted from 1.
+    resampling : str
+        "average" (= "bilinear") and "cubic_spline" average a source finer than the voxels first,
+        and give float32. "nearest" and "mode" (the most frequent value in a voxel, the smallest of
+        equally frequent ones) keep values and dtype.
+    masked : bool
+        Leave out nodata, masked and transparent pixels.
+    decode : callable, optional
+        Applied to the pixels before they are resampled (see `geo_io.raster.grid.Decode`).
 
     Returns
     -------
-    (values (bands, ny, nx), valid (ny, nx) bool) : 0 where not valid. A voxel is valid if at least half of
-        the kernel's weight is on valid pixels inside the raster.
+    values : NDArray (bands, ny, nx)
+        0 where not valid.
+    valid : NDArray (ny, nx) bool
+        True where at least half of the kernel's weight is on valid pixels inside the raster.
 
     Raises
     ------
     InputError
-        if the file cannot be read, or has no such band
+        If the file cannot be read, or has no such band.
     RegionError
-        if the window wraps around the source's CRS
+        If the window wraps around the source's CRS.
     """
     if resampling not in KERNELS:
         raise InputError(
-            f"resampling {resampling!r} is not known", f"choose one of {', '.join(KERNELS)}"
+            f"unknown resampling {resampling!r}", f"choose one of {', '.join(KERNELS)}"
         )
     if not bands or min(bands) < 1 or max(bands) > source.count:
         raise InputError(
-            f"{source.name} has no band {list(bands)}", f"it has {source.count}, counted from 1"
+            f"{source.name} does not have the bands {list(bands)}",
+            f"choose from its {source.count} bands, counted from 1",
         )
     if resampling == "mode":
         return _mode(source, window, bands, masked, decode)
@@ -173,7 +227,7 @@ def read_on(
 def _mode(
     source: RasterSource, window: Frame, bands: Sequence[int], masked: bool, decode: Decode | None
 ) -> tuple[NDArray, NDArray]:
-    """The most frequent value among points spread evenly over each voxel; nodata has a vote too."""
+    """Return the most frequent value among regular points of each voxel; nodata counts too."""
     ratio = window.voxel_size / min(source.pixel_metres)
     k = min(max(1, math.ceil(ratio - 0.25)), 5)
     if k == 1:

@@ -1,5 +1,4 @@
-"""Raster files and DataArrays, opened for their metadata alone. `resample.read_on` reads them
-onto a frame."""
+"""Metadata of raster files and DataArrays. `geo_io.raster.resample.read_on` reads their pixels."""
 
 from __future__ import annotations
 
@@ -24,27 +23,34 @@ from geo_io.errors import InputError, MissingCrsError, MissingFileError
 from geo_io.frame import Bounds, short_name
 
 BASE_ONLY = -1
-"""The overview level that means: the raster itself, and no overview."""
+"""Overview level that stands for the raster itself, without overviews."""
 
 
 @dataclass(frozen=True, eq=False)
 class RasterSource:
-    """What is known of a raster without reading its pixels. Made by `open_raster`; holds no open
-    file.
+    """Metadata of a raster. Made by `open_raster`; holds no open file.
 
     Attributes
     ----------
-    name : how messages call it: the path, or the name of the DataArray
-    path : what GDAL opens; empty for a DataArray
-    array : (bands, rows, columns) DataArray of an in-memory source, else None
-    crs : horizontal CRS
-    vertical : vertical CRS, None where the file does not say
-    transform : from (column, row) to CRS coordinates
-    shape : (rows, columns)
-    dtypes, nodata, units, descriptions, colorinterp, scales, offsets : one a band; units and
-        descriptions are
-        "" and nodata is None where the file does not say
-    overviews : reduction factors of the overviews of the first band, finest first
+    name : str
+        Name in messages: the path, or the name of the DataArray.
+    path : str
+        Path for GDAL; empty for a DataArray.
+    array : DataArray (bands, rows, columns) or None
+        The data of an in-memory source.
+    crs : pyproj.CRS
+        Horizontal CRS.
+    vertical : pyproj.CRS or None
+        Vertical CRS, if the file has one.
+    transform : Affine
+        From (column, row) to CRS coordinates.
+    shape : (int, int)
+        Rows and columns.
+    dtypes, nodata, units, descriptions, colorinterp, scales, offsets : tuple
+        One value per band. Units and descriptions are "" and nodata is None where the file has
+        none.
+    overviews : tuple of int
+        Reduction factors of the overviews of the first band, the finest first.
     """
 
     name: str
@@ -65,6 +71,7 @@ class RasterSource:
 
     @property
     def count(self) -> int:
+        """Number of bands."""
         return len(self.dtypes)
 
     @property
@@ -80,20 +87,18 @@ class RasterSource:
         return [self.place(*corner) for corner in ((0, 0), (w, 0), (w, h), (0, h))]
 
     def place(self, column: float, row: float) -> tuple[float, float]:
-        """CRS coordinates of a place on the pixel lattice; 0, 0 is the outer corner of the first
-        pixel."""
+        """Return CRS coordinates of a pixel position; 0, 0 is the corner of the raster."""
         a, b, c, d, e, f = self.transform[:6]
         return a * column + b * row + c, d * column + e * row + f
 
     @property
     def bounds(self) -> Bounds:
-        """left, bottom, right, top in the raster's CRS."""
+        """Left, bottom, right, top in the raster's CRS."""
         x, y = zip(*self.corners, strict=True)
         return min(x), min(y), max(x), max(y)
 
     def bounds_in(self, crs: str | pyproj.CRS) -> Bounds:
-        """left, bottom, right, top in another CRS, edges densified. Across the antimeridian,
-        left > right."""
+        """Return left, bottom, right, top in another CRS; left > right across the antimeridian."""
         left, bottom, right, top = transformer(self.crs, pyproj.CRS(crs)).transform_bounds(
             *self.bounds, densify_pts=21
         )
@@ -101,7 +106,7 @@ class RasterSource:
 
     @functools.cached_property
     def pixel_metres(self) -> tuple[float, float]:
-        """Width and height of the pixel in the middle of the raster on the ground, metres."""
+        """Width and height on the ground of the pixel in the middle of the raster, metres."""
         h, w = self.shape
         points = [self.place(*p) for p in ((w / 2, h / 2), (w / 2 + 1, h / 2), (w / 2, h / 2 + 1))]
         lon, lat = transformer(self.crs, WGS84).transform(
@@ -110,7 +115,7 @@ class RasterSource:
         if not np.isfinite([*lon, *lat]).all():
             raise InputError(
                 f"{self.name} lies where its CRS {short_name(self.crs)} is not defined",
-                "check the CRS of the file, or give it anew with gdal_edit -a_srs",
+                "check the CRS of the file, and correct it with gdal_edit -a_srs",
             )
         geod = pyproj.Geod(ellps="WGS84")
         _, _, sizes = geod.inv(lon[:1] * 2, lat[:1] * 2, lon[1:], lat[1:])
@@ -118,7 +123,7 @@ class RasterSource:
 
     @functools.cached_property
     def period(self) -> float | None:
-        """Columns after which a raster in longitudes repeats, None for other rasters."""
+        """Columns after which a raster in longitudes repeats; None for other rasters."""
         a, b, _, d, _, _ = self.transform[:6]
         if not self.crs.is_geographic or b != 0 or d != 0:
             return None
@@ -128,18 +133,24 @@ class RasterSource:
 def open_raster(
     source: str | Path | xr.DataArray | RasterSource, *, assume_crs: str | None = None
 ) -> RasterSource:
-    """Read the metadata of a raster file, or of a DataArray with a CRS (see rioxarray).
+    """Read the metadata of a raster.
 
-    `assume_crs` is the CRS of a raster that carries none; one that it carries wins.
+    Parameters
+    ----------
+    source : str, Path, DataArray or RasterSource
+        A path for GDAL, or a DataArray with a CRS (see rioxarray). A RasterSource is returned
+        unchanged.
+    assume_crs : str, optional
+        CRS of a raster that has none.
 
     Raises
     ------
     MissingFileError
-        if the path does not exist
+        If the path does not exist.
     MissingCrsError
-        if there is no CRS
+        If the raster has no CRS on Earth and `assume_crs` is not given.
     InputError
-        if it is no raster, has no bands, or has no position
+        If the file is not a raster, has no bands, or has no geotransform.
     """
     if isinstance(source, RasterSource):
         return source
@@ -149,19 +160,18 @@ def open_raster(
     local = "://" not in path and not path.startswith("/vsi") and ":" not in path[2:]
     if local and not Path(path).exists():
         raise MissingFileError(f"{path} does not exist", "check the path")
-    with _unplaced_ignored(), opened(path) as dataset:
+    with _georeference_warning_ignored(), open_dataset(path) as dataset:
         if dataset.count == 0:
-            parts = ", ".join(dataset.subdatasets[:5]) or "it has none"
+            parts = ", ".join(dataset.subdatasets[:5])
             raise InputError(
-                f"{path} holds no raster bands itself", f"name one of its parts: {parts}"
+                f"{path} has no raster bands itself",
+                f"name one of its parts: {parts}" if parts else "give a file with raster bands",
             )
         if dataset.transform == Affine.identity():
-            located = (
-                ", only ground control points or RPCs" if dataset.gcps[0] or dataset.rpcs else ""
-            )
+            only = ", only ground control points or RPCs" if dataset.gcps[0] or dataset.rpcs else ""
             raise InputError(
-                f"{path} has no geotransform{located}",
-                "georeference it first, with gdalwarp or a world file beside it",
+                f"{path} has no geotransform{only}",
+                "georeference it with gdalwarp, or with a world file beside it",
             )
         crs, vertical = _parse_crs(path, dataset.crs, assume_crs)
         return RasterSource(
@@ -184,7 +194,7 @@ def open_raster(
 
 
 def _describe_array(array: xr.DataArray, assume_crs: str | None) -> RasterSource:
-    import rioxarray  # registers the .rio accessor
+    import rioxarray  # Registers the .rio accessor.
 
     name = f"DataArray {array.name!r}" if array.name is not None else "DataArray"
     try:
@@ -192,11 +202,12 @@ def _describe_array(array: xr.DataArray, assume_crs: str | None) -> RasterSource
         transform = array.rio.transform(recalc=True)
     except (rioxarray.exceptions.RioXarrayError, ValueError) as error:
         raise InputError(
-            f"{name} is no raster: {error}", "give it dimensions y and x with coordinates"
+            f"{name} is not a raster: {error}", "give it dimensions y and x with coordinates"
         ) from error
     if array.ndim not in (2, 3) or array.size == 0:
         raise InputError(
-            f"{name} has dimensions {array.dims}", "give it y and x, and bands before them if any"
+            f"{name} has dimensions {array.dims} of size {array.shape}",
+            "give it dimensions y and x, with bands before them if it has several",
         )
     if transform == Affine.identity():
         raise InputError(f"{name} has no geotransform", "give it x and y coordinates in its CRS")
@@ -227,19 +238,29 @@ def _describe_array(array: xr.DataArray, assume_crs: str | None) -> RasterSource
 
 
 @contextlib.contextmanager
-def _unplaced_ignored() -> Iterator[None]:
-    """Silence rasterio about files without a position: `open_raster` raises an error instead."""
+def _georeference_warning_ignored() -> Iterator[None]:
+    """Silence rasterio's warning about a missing geotransform: `open_raster` raises an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         yield
 
 
 @contextlib.contextmanager
-def opened(path: str, level: int | None = None) -> Iterator[Any]:
-    """An open rasterio dataset; GDAL's errors become ours.
+def open_dataset(path: str, level: int | None = None) -> Iterator[Any]:
+    """Open a rasterio dataset as a context manager.
 
-    `level` is an overview level (0 is the finest), or `BASE_ONLY` to keep GDAL from using overviews
-    by itself.
+    Parameters
+    ----------
+    path : str
+        Path for GDAL.
+    level : int, optional
+        An overview level (0 is the finest), or `BASE_ONLY` to keep GDAL from using overviews. By
+        default GDAL chooses.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
     """
     options: dict[str, Any] = {}
     if level is not None:
@@ -250,15 +271,15 @@ def opened(path: str, level: int | None = None) -> Iterator[Any]:
     except rasterio.errors.RasterioIOError as error:
         raise InputError(
             f"{path} cannot be read as a raster: {error}",
-            "check with gdalinfo that it is whole and of a format GDAL knows",
+            "check with gdalinfo that it is complete and of a format that GDAL reads",
         ) from error
 
 
 def _parse_crs(name: str, crs: Any, assume_crs: str | None) -> tuple[pyproj.CRS, pyproj.CRS | None]:
-    """(horizontal, vertical) from what the raster carries, or from what is assumed."""
+    """Return the horizontal and vertical CRS of a raster, by its own record or `assume_crs`."""
     if not crs and assume_crs is None:
         raise MissingCrsError(
-            f"{name} has no CRS", "name it with --assume-crs, for example EPSG:4326"
+            f"{name} has no CRS", "give its CRS as `assume_crs`, such as EPSG:4326"
         )
     try:
         if crs:
@@ -268,7 +289,7 @@ def _parse_crs(name: str, crs: Any, assume_crs: str | None) -> tuple[pyproj.CRS,
     except pyproj.exceptions.CRSError as error:
         raise MissingCrsError(
             f"the CRS {str(crs or assume_crs)!r} of {name} is not understood",
-            "name it with an EPSG code such as EPSG:32632",
+            "give it as an EPSG code such as EPSG:32632",
         ) from error
     vertical = None
     if parsed.is_compound:
@@ -278,29 +299,29 @@ def _parse_crs(name: str, crs: Any, assume_crs: str | None) -> tuple[pyproj.CRS,
     base = parsed.source_crs if parsed.is_bound else parsed
     if base is None or not (base.is_geographic or base.is_projected):
         raise MissingCrsError(
-            f"the CRS {parsed.name!r} of {name} is local: nothing says where on Earth it lies",
+            f"the CRS {parsed.name!r} of {name} is local, without a position on Earth",
             "write its real CRS into the file with gdal_edit -a_srs",
         )
     return parsed, vertical
 
 
 def _identified(vertical: pyproj.CRS) -> pyproj.CRS:
-    """The EPSG vertical CRS of the same name, where GDAL gives one that has lost its code.
+    """Return the EPSG vertical CRS of the same name if GDAL lost the code.
 
     GDAL 3.10 reads the vertical part of GeoTIFFs that were written with a compound code (EPSG:7415,
     7405) with the right name and a wrong datum.
     """
     if vertical.to_authority(min_confidence=70) is None:
         for match in vertical.list_authority(min_confidence=0):
-            known = pyproj.CRS.from_authority(match.auth_name, match.code)
-            if known.name == vertical.name:
-                return known
+            candidate = pyproj.CRS.from_authority(match.auth_name, match.code)
+            if candidate.name == vertical.name:
+                return candidate
     return vertical
 
 
 def _checked(name: str, transform: Affine) -> Affine:
     if not np.isfinite(transform[:6]).all() or transform.determinant == 0:
         raise InputError(
-            f"{name} has an unusable geotransform {tuple(transform[:6])}", "georeference it anew"
+            f"{name} has an unusable geotransform {tuple(transform[:6])}", "georeference it again"
         )
     return Affine(*transform[:6])

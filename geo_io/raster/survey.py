@@ -1,5 +1,4 @@
-"""The places of a region at which a raster is surveyed, part by part so that memory does not
-grow with the region."""
+"""Places of a region at which a raster is surveyed, in parts so that memory stays bounded."""
 
 from __future__ import annotations
 
@@ -11,17 +10,28 @@ from geo_io.raster.grid import grid_for
 from geo_io.raster.source import RasterSource
 
 PART_PIXELS = 1024
-"""About as many pixels of the raster are read along each edge of a part."""
+"""Approximate number of raster pixels along each edge of a part."""
 
 PART_CELLS = (16, 1024)
-"""Parts have at least and at most so many places along each edge."""
+"""Least and most places along each edge of a part."""
 
 
 def survey_parts(
     source: RasterSource, frame: Frame, places: int, pixels: int = PART_PIXELS
 ) -> Iterator[Frame]:
-    """Frames that together cover a region with no more than `places` coarse cells along its
-    longer side."""
+    """Yield coarse frames that together cover a region.
+
+    Parameters
+    ----------
+    source : RasterSource
+        The raster that will be read at the cells of these frames.
+    frame : Frame
+        The region.
+    places : int
+        Most cells along the longer side of the region.
+    pixels : int
+        Approximate number of raster pixels along each edge of a part.
+    """
     coarse = frame.coarsen(max(1, math.ceil(max(frame.shape) / places)))
     scale = grid_for(source, coarse.voxel_size, average=False).stride * min(source.pixel_metres)
     size = PART_CELLS[1]

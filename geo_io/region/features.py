@@ -1,8 +1,6 @@
-"""Many regions: a file of polygons, a feature a region with settings of its own; or the cells of a
-grid.
+"""Many regions: the polygons of a file, each with settings of its own, or the cells of a grid.
 
-The features of a file are read whole and checked together, so that a batch of hours fails in its
-first second.
+All features of a file are read and checked together, so that a long batch fails at its start.
 """
 
 from __future__ import annotations
@@ -24,37 +22,37 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from geo_io.crs import WGS84, parsed_crs, transformer
+from geo_io.crs import WGS84, parse_crs, transformer
 from geo_io.errors import FrameError, InputError, RegionError
 from geo_io.frame import Bounds, Frame, horizontal_crs, projected_crs, short_name
 from geo_io.region.file import inside
-from geo_io.region.region import unwrapped, utm_crs
+from geo_io.region.region import unwrap_longitudes, utm_crs
 from geo_io.vector.load import FALLBACK_ENCODING, call_ogr, load_frame
 from geo_io.vector.parquet import is_parquet, load_parquet, parquet_file
 from geo_io.vector.repair import clean, simple_parts
 from geo_io.vector.source import VectorSource, open_vector, require_file, split_layer
 
 NAME_COLUMNS = ("name", "id", "region")
-"""Columns that name a region, whatever their case: the first that is there and filled for all
-features."""
+"""Columns for the name of a region, in any case; the first that all features fill is used."""
 
 OVERLAP_SHARE = 0.01
-"""Of the smaller of two features: a shared area above this is an overlap, however narrow it is."""
+"""Share of the smaller of two features above which their common area is an overlap, however narrow
+it is."""
 
 SHOWN = 3
-"""How many features, or pairs of them, a message names."""
+"""Most features, or pairs of them, that a message names."""
 
 PAIR_LIMIT = 1000
-"""How many overlapping pairs are looked for. Beyond it the message says "at least"."""
+"""Most overlapping pairs that are counted. Beyond it the message says "at least"."""
 
 CELL_LIMIT = 100_000
-"""The most cells a grid may have: each becomes a world of its own."""
+"""Most cells of a grid: each becomes a world of its own."""
 
 DBF_NAME = 10
-"""Shapefiles cut the names of their columns to this many characters."""
+"""Characters to which shapefiles cut the names of columns."""
 
 LONGEST_NAME = 200
-"""Bytes of a folder's name; file systems hold 255."""
+"""Most bytes of a folder's name; file systems allow 255."""
 
 RESERVED = {
     "con",
@@ -63,7 +61,7 @@ RESERVED = {
     "nul",
     *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)),
 }
-"""Names that Windows keeps for devices."""
+"""Names that Windows reserves for devices."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +70,16 @@ class RegionFeature:
 
     Attributes
     ----------
-    name : unique in its file and fit for a folder: letters, digits, ".", "_" and "-"
-    geometry : valid Polygon or MultiPolygon in `crs`, 2D; across the antimeridian its longitudes go
-        beyond 180°
-    crs : the CRS of the file, authority code or WKT
-    attributes : the settings that the feature gives, by lower-case name, as plain Python values
-    number : its place in the file, counted from 1 in the order of feature ids
+    name : str
+        Name for a folder, unique in the file: letters, digits, ".", "_" and "-".
+    geometry : shapely Polygon or MultiPolygon
+        Valid 2D geometry in `crs`. Across the antimeridian its longitudes exceed 180°.
+    crs : str
+        CRS of the file, authority code or WKT.
+    attributes : dict
+        Settings of the feature by lower-case name, as plain Python values.
+    number : int
+        Place in the file, counted from 1 in the order of feature ids.
     """
 
     name: str
@@ -96,51 +98,56 @@ def read_regions(
     voxel_size: float = 1.0,
     allow_overlap: bool = False,
 ) -> list[RegionFeature]:
-    """The regions of a file, a polygon feature each, in the order of feature ids.
+    """Read the regions of a file, one per polygon feature, in the order of feature ids.
+
+    Two features overlap if both are generated in the same CRS and share, in that CRS, more than
+    `OVERLAP_SHARE` of the area of the smaller one, or a part that is wider than a voxel (the larger
+    of the two). A part is wider if anything is left after erosion by half a voxel. Slightly
+    different borders of neighbours are therefore not an overlap. Two features with the same
+    geometry and the same settings are refused even where overlaps are allowed.
 
     Parameters
     ----------
-    source : a path, a path with a layer ("file.gpkg:layer"), or a GeoDataFrame
-    settings : names of the settings that an attribute may give; other columns are ignored. A column
-        of a
-        shapefile that was cut to 10 characters stands for the one setting that begins so. Null, NaN
-        and blank text give nothing
-    assume_crs : the CRS of a file without a CRS record
-    crs, voxel_size : of features that do not give their own; for `crs` None, the UTM zone of each
-        feature's centre.
-        They serve the search for overlaps alone. A feature that a CRS cannot hold is refused where
-        its frame is made
-    allow_overlap : do not look for overlaps
-
-    Two features overlap if both are generated in one CRS and they share, in it, more than
-    `OVERLAP_SHARE` of the area of the smaller one, or a part wider than one voxel (the larger of
-    the two): what is left once their intersection is eroded by half a voxel. Borders that two
-    neighbours drew slightly differently are no overlap. The same geometry twice with the same
-    settings would be the same world twice, and is refused even where overlaps are allowed.
+    source : str, Path or GeoDataFrame
+        A path, a path with a layer ("file.gpkg:layer"), or a GeoDataFrame.
+    settings : frozenset of str
+        Names of the settings that an attribute may give; other columns are ignored. A column name
+        that a shapefile cut to 10 characters stands for the one setting that begins with it. Null,
+        NaN and blank text are ignored.
+    assume_crs : str, optional
+        CRS of a file without a CRS record.
+    crs : str, optional
+        CRS of features without their own, for the search for overlaps; by default the UTM zone of
+        each feature's centre.
+    voxel_size : float
+        Voxel size of features without their own, metres, for the search for overlaps.
+    allow_overlap : bool
+        Do not search for overlaps.
 
     Raises
     ------
-    MissingFileError, InputError, MissingCrsError
-        if the file cannot be read, has no CRS record, or several layers of polygons; or two columns
-        for one setting
+    MissingFileError, MissingCrsError
+        If the file does not exist, or has no CRS record and `assume_crs` is not given.
+    InputError
+        If the file cannot be read, has several layers of polygons, or two columns for a setting.
     RegionError
-        if there is no feature, if one is no polygon, is empty or broken beyond repair, if two have
-        one name, if two are the same, or if two overlap
+        If there is no feature; if one is not a polygon, is empty or is broken beyond repair; if two
+        have the same name, are the same, or overlap.
     """
     layer = _open(source, assume_crs)
     if layer.feature_count == 0:
         raise RegionError(
-            f"{layer.name} holds no features", "give a file with a polygon for each region"
+            f"{layer.name} has no features", "give a file with a polygon for each region"
         )
     columns = _setting_columns(layer, settings)
     named = [
-        column for wish in NAME_COLUMNS for column in layer.fields if column.casefold() == wish
+        column for name in NAME_COLUMNS for column in layer.fields if column.casefold() == name
     ]
     geometry, table = _load(layer, sorted({*columns, *named}))
-    given = next(
+    filled = next(
         (column for column in named if all(value is not None for value in table[column])), None
     )
-    texts = None if given is None else [_text(value) for value in table[given]]
+    texts = None if filled is None else [_text(value) for value in table[filled]]
     regions = _Regions(layer.name, texts)
 
     shapes = _polygons(geometry, layer, regions)
@@ -165,25 +172,31 @@ def read_regions(
 def grid_cells(
     frame: Frame, cell_m: float, region: shapely.Geometry | None = None
 ) -> list[tuple[str, Bounds]]:
-    """The cells of a grid that a frame meets: name, and left, bottom, right, top cropped to the
-    frame.
+    """List the cells of a grid that a frame overlaps.
 
     Edges are multiples of `cell_m` from the origin of the CRS, so that a cell and its name
-    ("x+0683_y+5538": how many cells east and north) are the same whatever frame is asked for. Cells
-    come row by row from the south-west.
+    ("x+0683_y+5538": number of cells east and north) do not depend on the frame.
 
     Parameters
     ----------
-    frame : what to cover
-    cell_m : edge of a cell, metres; a multiple of the voxel size
-    region : polygons in the CRS of the frame; cells that hold the centre of no voxel of it are left
-        out
+    frame : Frame
+        The area to cover.
+    cell_m : float
+        Edge of a cell, metres; a multiple of the voxel size.
+    region : shapely geometry, optional
+        Polygons in the CRS of the frame. Cells without a voxel whose centre lies in them are left
+        out.
+
+    Returns
+    -------
+    list of (str, Bounds)
+        Name, and left, bottom, right, top cropped to the frame, row by row from the south-west.
 
     Raises
     ------
     RegionError
-        if the cell is no multiple of the voxel size, if there are too many cells, or if none meets
-        the region
+        If the cell is not a multiple of the voxel size, if there are too many cells, or if none
+        overlaps the region.
     """
     voxel = frame.voxel_size
     size = round(cell_m / voxel) if math.isfinite(cell_m) else 0
@@ -196,7 +209,8 @@ def grid_cells(
     count = math.prod(-(-high // size) - low // size for low, high in (frame.x, frame.y))
     if count > CELL_LIMIT:
         raise RegionError(
-            f"a grid of {cell_m:g} m over {frame.area_km2:g} km² has {count} cells, more than {CELL_LIMIT}",
+            f"a grid of {cell_m:g} m over {frame.area_km2:g} km² has {count} cells, "
+            f"more than {CELL_LIMIT}",
             "give larger cells, or a smaller region",
         )
     places = list(frame.tiles(size))
@@ -207,10 +221,10 @@ def grid_cells(
         cells = [cell for cell, kept in zip(cells, keep, strict=True) if kept]
     if not cells:
         raise RegionError(
-            f"no cell of the grid meets the region in {frame}", "check the region and its CRS"
+            f"no cell of the grid overlaps the region in {frame}", "check the region and its CRS"
         )
-    # Projected coordinates rarely exceed 10,000 km, so this many digits sort. They depend on the
-    # cell alone.
+    # Projected coordinates rarely exceed 10,000 km, so names with this many digits sort. The number
+    # depends on the cell size alone.
     digits = max(4, len(str(math.ceil(1e7 / cell_m) - 1)))
     return [
         (f"x{tx:+0{digits + 1}d}_y{ty:+0{digits + 1}d}", part.bounds) for (tx, ty), part in cells
@@ -228,18 +242,19 @@ def _open(source: str | Path | gpd.GeoDataFrame, assume_crs: str | None) -> Vect
 
 
 def _polygon_layer(path: str) -> str | None:
-    """The layer to read where none is named: the one that can hold polygons. None where there is
-    but one layer."""
+    """Return the one layer that can hold polygons, None if the file has a single layer."""
     layers = [
-        (str(name), str(kind))
-        for name, kind in call_ogr(pyogrio.list_layers, path)
-        if kind is not None
+        (str(name), str(shape))
+        for name, shape in call_ogr(pyogrio.list_layers, path)
+        if shape is not None
     ]
     if len(layers) < 2:
         return None
-    able = [name for name, kind in layers if re.search("Polygon|Surface|Unknown|Collection", kind)]
+    able = [
+        name for name, shape in layers if re.search("Polygon|Surface|Unknown|Collection", shape)
+    ]
     if not able:
-        listed = ", ".join(f"{name} ({kind})" for name, kind in layers)
+        listed = ", ".join(f"{name} ({shape})" for name, shape in layers)
         raise RegionError(
             f"{path} has no layer of polygons: {listed}",
             "give a file with a polygon for each region",
@@ -272,7 +287,7 @@ def _layer_crs(path: str, layer: str) -> str:
 
 
 def _setting_columns(layer: VectorSource, settings: frozenset[str]) -> dict[str, str]:
-    """The setting that each column gives, for those that give one."""
+    """Return the setting of each column that gives one."""
     columns: dict[str, str] = {}
     is_shapefile = layer.path is not None and layer.path.casefold().endswith(
         (".shp", ".shz", ".dbf")
@@ -287,7 +302,7 @@ def _setting_columns(layer: VectorSource, settings: frozenset[str]) -> dict[str,
         twin = next((other for other, name in columns.items() if name == setting), None)
         if twin is not None:
             raise InputError(
-                f"{layer.name} has two columns for the setting {setting!r}: {twin!r} and {column!r}",
+                f"{layer.name} has two columns for `{setting}`: {twin!r} and {column!r}",
                 "remove or rename one of them",
             )
         columns[column] = setting
@@ -295,16 +310,15 @@ def _setting_columns(layer: VectorSource, settings: frozenset[str]) -> dict[str,
 
 
 def _load(layer: VectorSource, columns: list[str]) -> tuple[NDArray, dict[str, list[Any]]]:
-    """Geometries (None where null or unreadable) and plain values by column, in the order of
-    feature ids.
+    """Load geometries (None where unreadable) and plain values by column, in the order of ids.
 
-    Attributes come through Arrow: pandas would turn integers with a null among them into floats,
-    and lose a column that is called "geometry".
+    Attributes are read through Arrow: pandas turns integers with nulls into floats, and loses a
+    column with the name "geometry".
     """
     if layer.frame is not None:
         frame, geometry, _ = load_frame(layer.frame, None, columns, None)
         return geometry, {column: [_plain(value) for value in frame[column]] for column in columns}
-    assert layer.path is not None  # one of the two is always there
+    assert layer.path is not None  # A source has a frame or a path.
     if is_parquet(layer.path):
         geometry = load_parquet(layer.path, None, [])[1]
         rows = parquet_file(layer.path).read(columns=columns).to_pylist() if columns else []
@@ -326,8 +340,7 @@ def _load(layer: VectorSource, columns: list[str]) -> tuple[NDArray, dict[str, l
 
 
 def _read_rows(path: str, **options: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What pyogrio knows of a layer, and its rows as Python values; text that is not the UTF-8
-    it claims is read."""
+    """Return pyogrio's description of a layer and its rows, also if text is not in UTF-8."""
     try:
         info, table = pyogrio.read_arrow(path, **options)
         return info, table.to_pylist()
@@ -337,7 +350,7 @@ def _read_rows(path: str, **options: Any) -> tuple[dict[str, Any], list[dict[str
 
 
 def _plain(value: Any, is_json: bool = False) -> Any:
-    """A value as plain Python: no numpy scalar; None for null, NaN, NaT and blank text."""
+    """Convert a value to plain Python: None for null, NaN, NaT and blank text."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, np.generic):
@@ -346,21 +359,20 @@ def _plain(value: Any, is_json: bool = False) -> Any:
         return _parsed(value) if is_json else value.strip() or None
     if value is None or isinstance(value, list | dict | tuple):
         return value
-    # NaN and NaT differ from themselves; pandas.NA has no truth.
+    # NaN and NaT are not equal to themselves; pandas.NA has no truth value.
     return None if type(value).__name__ == "NAType" or value != value else value
 
 
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:  # a column may be declared as JSON and hold other text
+    except json.JSONDecodeError:  # A column that is declared as JSON may have other text.
         return text.strip() or None
 
 
 @dataclass(frozen=True)
 class _Regions:
-    """How messages call a file's features. `texts` are the names that it gives, None where it
-    gives none."""
+    """Names of a file's features in messages; `texts` is None if the file has no names."""
 
     layer: str
     texts: list[str] | None
@@ -369,12 +381,12 @@ class _Regions:
         return f"{row + 1}" if self.texts is None else f"{row + 1} {self.texts[row]!r}"
 
     def list(self, rows: Sequence[int]) -> str:
-        """ "2 'a', 5 'b', 6 'c' and 9 more"."""
+        """Return text such as "2 'a', 5 'b', 6 'c' and 9 more"."""
         more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
         return ", ".join(self.label(row) for row in rows[:SHOWN]) + more
 
     def pairs(self, pairs: Sequence[tuple[int, int]]) -> str:
-        """ "1 'a' and 2 'b'; 3 'c' and 4 'd'"."""
+        """Return text such as "1 'a' and 2 'b'; 3 'c' and 4 'd'"."""
         return "; ".join(f"{self.label(a)} and {self.label(b)}" for a, b in pairs[:SHOWN])
 
 
@@ -384,18 +396,18 @@ def _text(value: Any) -> str:
 
 
 def _unique_names(regions: _Regions, count: int) -> list[str]:
-    """A folder's name for each feature. Names that only differ in what a folder cannot show get
-    their number.
+    """Make a folder name for each feature; names that would be equal get the feature's number.
 
-    Case counts as such: some file systems do not tell it apart.
+    Names are compared without case, since some file systems ignore it.
     """
     if regions.texts is None:
         return [f"region-{row + 1}" for row in range(count)]
     same = _repeats(regions.texts)
     if same:
         raise RegionError(
-            f"{regions.layer} gives several features the same name, {_count(len(same), 'pair')}: {regions.pairs(same)}",
-            "give each feature a name of its own",
+            f"{regions.layer} gives several features the same name, "
+            f"{_count(len(same), 'pair')}: {regions.pairs(same)}",
+            "give each feature a unique name",
         )
     names = [_folder_name(text) for text in regions.texts]
     clashes = {row for pair in _repeats([name.casefold() for name in names]) for row in pair}
@@ -410,8 +422,7 @@ def _unique_names(regions: _Regions, count: int) -> list[str]:
 
 
 def _folder_name(text: str) -> str:
-    """Letters and digits of any script, ".", "_" and "-" stay; no hidden, relative or reserved
-    name comes out."""
+    """Make a folder name of letters, digits, ".", "_" and "-", not hidden, relative or reserved."""
     kept = (c if c in "._-" or unicodedata.category(c)[0] in "LMN" else "_" for c in text)
     name = re.sub(r"^[.-]|\.$", "_", "".join(kept))
     name = name.encode()[:LONGEST_NAME].decode(errors="ignore")
@@ -419,7 +430,7 @@ def _folder_name(text: str) -> str:
 
 
 def _repeats(values: Iterable[Any]) -> list[tuple[int, int]]:
-    """(row of the first, row) for every value that was there before."""
+    """Return (first row, row) for every value that occurred before."""
     first: dict[Any, int] = {}
     return [
         (first[value], row)
@@ -433,41 +444,41 @@ def _count(number: int, what: str) -> str:
 
 
 def _polygons(geometry: NDArray, layer: VectorSource, regions: _Regions) -> NDArray:
-    """(n,) valid Polygon or MultiPolygon of each feature, in the layer's CRS."""
+    """Return the valid Polygon or MultiPolygon of each feature (n,), in the layer's CRS."""
     absent = shapely.is_missing(geometry) | shapely.is_empty(geometry)
     parts, owner = simple_parts(geometry)
     parts_type = shapely.get_type_id(parts)
     areal = np.isin(np.arange(len(geometry)), owner[parts_type == 3])
     if not (areal | absent).any():
-        kinds = ", ".join(sorted({shape.geom_type for shape in geometry}))
+        types = ", ".join(sorted({shape.geom_type for shape in geometry}))
         raise RegionError(
-            f"{layer.name} holds no polygons but {kinds}",
-            "give polygons: buffer points or lines to have some",
+            f"{layer.name} has no polygons, but {types}",
+            "give polygons: buffer points or lines",
         )
     if absent.any():
         raise RegionError(
-            f"{layer.name} holds features without geometry, or with a broken one: "
+            f"{layer.name} has features without geometry, or with a broken one: "
             f"{regions.list(np.flatnonzero(absent).tolist())}",
             "draw or remove them",
         )
     if not areal.all():
         other = np.flatnonzero(~areal).tolist()
-        kinds = ", ".join(sorted({geometry[row].geom_type for row in other}))
+        types = ", ".join(sorted({geometry[row].geom_type for row in other}))
         raise RegionError(
-            f"{layer.name} holds features that are no polygons but {kinds}: {regions.list(other)}",
-            "a region is a polygon: remove the others",
+            f"{layer.name} has features that are not polygons but {types}: {regions.list(other)}",
+            "remove them: a region is a polygon",
         )
-    # bounds skip NaN, so each coordinate is looked at
+    # shapely.bounds skips NaN, so each coordinate is checked.
     xy, index = shapely.get_coordinates(geometry, return_index=True)
     wild = np.unique(index[~np.isfinite(xy).all(axis=1)])
     if len(wild):
         raise RegionError(
-            f"{layer.name} holds features with coordinates that are no finite numbers: {regions.list(wild.tolist())}",
+            f"{layer.name} has features with coordinates that are not finite numbers: "
+            f"{regions.list(wild.tolist())}",
             "repair or remove them",
         )
-    if parsed_crs(
-        layer.crs
-    ).is_geographic:  # before the repair: a ring from 179° to -179° looks turned over
+    # Before the repair: a ring from 179° to -179° looks turned over.
+    if parse_crs(layer.crs).is_geographic:
         left, _, right, _ = shapely.bounds(geometry).T
         wide = right - left > 180
         geometry = geometry.copy()
@@ -475,22 +486,21 @@ def _polygons(geometry: NDArray, layer: VectorSource, regions: _Regions) -> NDAr
             shapely.transform(shapely.force_2d(shape), _unwrap) for shape in geometry[wide]
         ]
     shapes, _ = clean(geometry, layer.crs, layer.crs)
-    for row in np.flatnonzero(
-        np.isin(shapely.get_type_id(shapes), (7,))
-    ):  # collections; lines in them do not count
+    for row in np.flatnonzero(shapely.get_type_id(shapes) == 7):  # Collections: keep polygons.
         inner = simple_parts(shapes[row : row + 1])[0]
         shapes[row] = shapely.union_all(inner[shapely.get_type_id(inner) == 3])
     flat = shapely.is_missing(shapes) | (shapely.area(shapes) == 0)
     if flat.any():
         raise RegionError(
-            f"{layer.name} holds features without area: {regions.list(np.flatnonzero(flat).tolist())}",
+            f"{layer.name} has features without area: "
+            f"{regions.list(np.flatnonzero(flat).tolist())}",
             "repair or remove them",
         )
     return shapes
 
 
 def _unwrap(xy: NDArray) -> NDArray:
-    return np.column_stack([unwrapped(xy[:, 0]), xy[:, 1]])
+    return np.column_stack([unwrap_longitudes(xy[:, 0]), xy[:, 1]])
 
 
 def _refuse_twins(shapes: NDArray, values: list[dict[str, Any]], regions: _Regions) -> None:
@@ -500,7 +510,7 @@ def _refuse_twins(shapes: NDArray, values: list[dict[str, Any]], regions: _Regio
     )
     if same:
         raise RegionError(
-            f"{regions.layer} holds the same geometry with the same settings several times, in "
+            f"{regions.layer} has the same geometry with the same settings several times, in "
             f"{_count(len(same), 'pair')} of features: {regions.pairs(same)}",
             "remove the duplicates, or give them different settings",
         )
@@ -521,49 +531,51 @@ def _refuse_overlaps(
         rows = np.array([row for row, other in enumerate(targets) if other == target])
         projected, _ = clean(shapes[rows], source, target)
         there = ~shapely.is_missing(projected)
-        found = _overlaps(projected[there], voxels[rows][there], PAIR_LIMIT - len(pairs))
-        pairs += [(int(a), int(b)) for a, b in rows[there][found]]
+        overlapping = _overlaps(projected[there], voxels[rows][there], PAIR_LIMIT - len(pairs))
+        pairs += [(int(a), int(b)) for a, b in rows[there][overlapping]]
         if len(pairs) >= PAIR_LIMIT:
             break
     if pairs:
         least = "at least " if len(pairs) >= PAIR_LIMIT else ""
         raise RegionError(
-            f"{regions.layer} holds features that overlap, {least}{_count(len(pairs), 'pair')}: "
+            f"{regions.layer} has features that overlap, {least}{_count(len(pairs), 'pair')}: "
             f"{regions.pairs(sorted(pairs))}",
-            "cut them apart, or give --allow-overlap to generate the shared part in each",
+            "separate them, or set `allow_overlap` to generate the common part in each",
         )
 
 
 def _voxel(given: dict[str, Any], default: float) -> float:
     value = given.get("voxel_size", default)
     good = isinstance(value, int | float) and math.isfinite(value) and value > 0
-    return float(value) if good else default  # a bad one is refused with the other settings
+    return float(value) if good else default  # A wrong one is refused with the other settings.
 
 
 def _targets(
     shapes: NDArray, values: list[dict[str, Any]], source: str, crs: str | None
 ) -> list[str | None]:
-    """The CRS that each feature is generated in, None where it cannot be told."""
-    wishes = [given.get("crs", crs) for given in values]
+    """Return the CRS in which each feature is generated, None if it cannot be determined."""
+    requested = [given.get("crs", crs) for given in values]
     zones: list[str | None] = [None] * len(shapes)
-    if None in wishes:
+    if None in requested:
         xy, index = shapely.get_coordinates(shapes, return_index=True)
-        lon, lat = transformer(horizontal_crs(parsed_crs(source)), WGS84).transform(
+        lon, lat = transformer(horizontal_crs(parse_crs(source)), WGS84).transform(
             xy[:, 0], xy[:, 1]
         )
         ends = np.searchsorted(index, np.arange(len(shapes) + 1))
         for row, (start, stop) in enumerate(itertools.pairwise(ends)):
             zones[row] = _zone(lon[start:stop], lat[start:stop])
-    known = {wish: _projected(wish) for wish in {str(wish) for wish in wishes if wish is not None}}
+    names = {str(name) for name in requested if name is not None}
+    projected = {name: _projected(name) for name in names}
     return [
-        zone if wish is None else known[str(wish)] for wish, zone in zip(wishes, zones, strict=True)
+        zone if name is None else projected[str(name)]
+        for name, zone in zip(requested, zones, strict=True)
     ]
 
 
 def _zone(lon: NDArray, lat: NDArray) -> str | None:
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         return None
-    lon = unwrapped(lon)
+    lon = unwrap_longitudes(lon)
     try:
         return utm_crs((float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max())))
     except RegionError:
@@ -578,45 +590,45 @@ def _projected(crs: str) -> str | None:
 
 
 def _overlaps(shapes: NDArray, voxels: NDArray, limit: int) -> NDArray:
-    """(m, 2) int64 pairs a < b of polygons (metres) that overlap as `read_regions` says; at most
-    `limit`."""
+    """Return pairs a < b of polygons (metres) that overlap, (m, 2) int64, at most `limit`.
+
+    `read_regions` defines what an overlap is.
+    """
     tree = shapely.STRtree(shapes)
     area = shapely.area(shapes)
-    found, count, step = [np.empty((0, 2), np.int64)], 0, 256
+    pairs, count, step = [np.empty((0, 2), np.int64)], 0, 256
     for start in range(0, len(shapes), step):
         a, b = tree.query(shapes[start : start + step], predicate="intersects")
         a = a + start
         order = np.lexsort((b, a))
         a, b = a[order], b[order]
         a, b = a[a < b], b[a < b]
-        # In blocks: where everything overlaps everything the limit is met long before the last
-        # pair.
+        # In blocks: where all polygons overlap each other, the limit is reached early.
         for block in range(0, len(a), 4096):
             left, right = a[block : block + 4096], b[block : block + 4096]
             common = np.asarray(shapely.intersection(shapes[left], shapes[right]), object)
             shared = shapely.area(common)
             voxel = np.maximum(voxels[left], voxels[right])
             over = shared > OVERLAP_SHARE * np.minimum(area[left], area[right])
-            # What is wider than a voxel holds a disc of that diameter.
+            # A part that is wider than a voxel contains a disc of that diameter.
             unsure = np.flatnonzero(~over & (shared > math.pi / 4 * voxel**2))
             eroded = shapely.buffer(common[unsure], -voxel[unsure] / 2)
             over[unsure] = ~shapely.is_empty(eroded)
-            found.append(np.column_stack([left[over], right[over]]).astype(np.int64))
+            pairs.append(np.column_stack([left[over], right[over]]).astype(np.int64))
             count += int(over.sum())
             if count >= limit:
-                return np.concatenate(found)[:limit]
-    return np.concatenate(found)
+                return np.concatenate(pairs)[:limit]
+    return np.concatenate(pairs)
 
 
 def _holds_voxels(parts: list[Frame], region: shapely.Geometry) -> NDArray:
-    """(n,) bool: frames with a voxel whose centre lies in `region`."""
+    """Return which frames have a voxel whose centre lies in `region`, (n,) bool."""
     boxes = shapely.box(*np.array([part.bounds for part in parts]).T)
     shapely.prepare(region)
     keep = np.asarray(shapely.contains(region, boxes))
     for row in np.flatnonzero(~keep & shapely.intersects(region, boxes)):
         common = shapely.intersection(region, boxes[row])
-        # A disc as wide as a voxel's diagonal holds a centre, wherever it is. Narrower parts are
-        # rasterised.
+        # Any disc as wide as a voxel's diagonal contains a centre. Narrower parts are rasterised.
         roomy = not shapely.is_empty(
             shapely.buffer(common, -parts[row].voxel_size * math.sqrt(0.5))
         )

@@ -1,4 +1,4 @@
-"""Regions that come from files: polygons of a vector layer, or the extent of a raster."""
+"""Frames of region files: polygons of a vector layer, or the extent of a raster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from geo_io.vector.source import open_vector, split_layer
 
 
 def is_raster(source: Any) -> bool:
-    """Whether a source is a raster: an xarray.DataArray, or a file that GDAL opens as one."""
+    """Return whether a source is an xarray.DataArray or a file that GDAL opens as a raster."""
     if not isinstance(source, str | Path):
         return hasattr(source, "rio") or type(source).__name__ == "DataArray"
     path, layer = split_layer(source)
@@ -33,34 +33,58 @@ def is_raster(source: Any) -> bool:
 
 
 def frame_from_file(
-    source: Any, *, assume_crs: str | None = None, **kind: Any
+    source: Any, *, assume_crs: str | None = None, **options: Any
 ) -> tuple[Frame, shapely.Geometry | None]:
-    """The frame of a region file, and the union of its polygons in the frame's CRS (None for a
-    raster's extent).
+    """Make the frame of a region file.
 
-    kind : crs, voxel_size, band and vertical_crs as of `geo_io.region.region.frame_from_bbox`
+    Parameters
+    ----------
+    source : str, Path, GeoDataFrame or DataArray
+        Polygons, or a raster whose extent is the region.
+    assume_crs : str, optional
+        CRS of a source that has none.
+    **options
+        `crs`, `voxel_size`, `band` and `vertical_crs` of
+        `geo_io.region.region.frame_from_bbox`.
+
+    Returns
+    -------
+    frame : Frame
+        The frame around the region.
+    polygons : shapely geometry or None
+        Union of the polygons in the frame's CRS; None for a raster.
 
     Raises
     ------
-    InputError, RegionError
-        if the file cannot be read, or has no polygons
+    MissingFileError, MissingCrsError, InputError
+        If the file cannot be read, or has no CRS.
+    RegionError
+        If it has no polygons, or the CRS cannot represent the region.
     """
     if is_raster(source):
-        return frame_from_raster(open_raster(source, assume_crs=assume_crs), **kind), None
+        return frame_from_raster(open_raster(source, assume_crs=assume_crs), **options), None
     layer = open_vector(source, assume_crs=assume_crs)
     if layer.bounds is None:
-        raise RegionError(f"{layer.name} holds no features", "give a file with polygons")
+        raise RegionError(f"{layer.name} has no features", "give a file with polygons")
     left, bottom, right, top = layer.bounds
     if not all(np.isfinite(layer.bounds)):
         raise InputError(f"{layer.name} has no finite extent", "repair the file")
     features = layer.read(layer.crs, (left - 1, bottom - 1, right + 1, top + 1), columns=())
     return frame_from_polygons(
-        features.geometry.to_numpy(), layer.crs, name=f"region {layer.name}", **kind
+        features.geometry.to_numpy(), layer.crs, name=f"region {layer.name}", **options
     )
 
 
 def inside(frame: Frame, region: shapely.Geometry) -> NDArray:
-    """(ny, nx) bool: the cells of `frame` whose centre lies in `region` (in the frame's CRS)."""
+    """Return which cells of `frame` have their centre in `region`, (ny, nx) bool.
+
+    Parameters
+    ----------
+    frame : Frame
+        The cells.
+    region : shapely geometry
+        Polygons in the CRS of the frame.
+    """
     if not shapely.intersects(region, shapely.box(*frame.bounds)):
         return np.zeros(frame.shape, bool)
     return np.asarray(geometry_mask([region], frame.shape, frame.transform, invert=True))

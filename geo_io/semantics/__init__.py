@@ -1,1 +1,1 @@
-"""TODO package."""
+"""Land cover, buildings and trees from vector layers and class rasters, on any window."""

@@ -1,5 +1,4 @@
-"""What common attributes of vector features mean: heights, widths, and what lies under the
-ground."""
+"""Heights, widths and underground position of vector features, from common attributes."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-# The order is the order of trust: the first that holds a usable value decides, feature by feature.
+# In order of preference: the first that has a usable value decides, feature by feature.
 HEIGHT_FIELDS = (
     "height",
     "building:height",
@@ -100,12 +99,12 @@ ATTRIBUTE_FIELDS = (
 
 METRES_PER_LEVEL = 3.0
 ROOF_METRES = 1.0
-"""A building of n levels is n x 3 m + 1 m tall where no height is given."""
+"""A building of n levels without a height is n x 3 m + 1 m tall."""
 LANE_METRES = 3.25
 HIGHEST = 900.0
 """Heights above this, in metres, are errors of the source."""
 WIDEST = 200.0
-"""Widths of lines above this, in metres, are errors of the source. Reading margins rely on it."""
+"""Widths of lines above this, in metres, are errors of the source. Reading margins depend on it."""
 
 _FOOT = 0.3048
 _DECIMAL = r"(\d+(?:[.,]\d+)?)"
@@ -117,13 +116,13 @@ _TAG = re.compile(r'"((?:[^"\\]|\\.)*)"=>"((?:[^"\\]|\\.)*)"')
 
 
 def attribute_columns(fields: Iterable[str]) -> list[str]:
-    """Those of the fields that the functions below look at."""
+    """Return those of the fields that the functions of this module read."""
     wanted = {TAG_FIELD} | {spelling for name in ATTRIBUTE_FIELDS for spelling in _spellings(name)}
     return [field for field in fields if field.casefold() in wanted]
 
 
 def values_of(column: pd.Series) -> list[Any]:
-    """A column as hashable Python values, None where there is none."""
+    """Return a column as hashable Python values, None for missing ones."""
     values = column.astype(object).where(column.notna(), None).tolist()
     return [
         value if isinstance(value, (str, int, float, type(None))) else str(value)
@@ -132,9 +131,9 @@ def values_of(column: pd.Series) -> list[Any]:
 
 
 def parse_metres(value: object, highest: float = HIGHEST) -> float:
-    """A length in metres from what a source says: 12, "12.5 m", "12,5", "40 ft", 40'6".
+    """Parse a length in metres: 12, "12.5 m", "12,5", "40 ft", 40'6".
 
-    NaN for zero, negative, above `highest` and what cannot be read.
+    NaN for zero, negative numbers, numbers above `highest`, and text that is not a length.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         metres = float(value)
@@ -150,8 +149,7 @@ def parse_metres(value: object, highest: float = HIGHEST) -> float:
 
 
 def expand_tags(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the tags of OSM's `other_tags` (hstore) that we look at as columns of their
-    own."""
+    """Add the tags of OSM's `other_tags` (hstore) that this module reads as columns."""
     column = next((name for name in table.columns if name.casefold() == TAG_FIELD), None)
     if column is None:
         return table
@@ -160,9 +158,9 @@ def expand_tags(table: pd.DataFrame) -> pd.DataFrame:
         for text in values_of(table[column])
     ]
     present = {name for row in tags for name in row}
-    known = {name.casefold() for name in table.columns}
+    columns = {name.casefold() for name in table.columns}
     fresh = [
-        name for name in dict.fromkeys(ATTRIBUTE_FIELDS) if name in present and name not in known
+        name for name in dict.fromkeys(ATTRIBUTE_FIELDS) if name in present and name not in columns
     ]
     return table.assign(
         **{name: pd.Series([row.get(name) for row in tags], dtype=object) for name in fresh}
@@ -170,29 +168,34 @@ def expand_tags(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def heights(table: pd.DataFrame) -> NDArray:
-    """Metres above ground of each feature, (n,) float64, NaN where nothing says: heights, else
-    levels."""
+    """Return metres above ground of each feature, (n,) float64, from heights, else from levels.
+
+    NaN where there is neither.
+    """
     result = first_metres(table, HEIGHT_FIELDS, HIGHEST)
     levels = first_metres(table, LEVEL_FIELDS, HIGHEST / METRES_PER_LEVEL - 1)
     return np.where(np.isnan(result), levels * METRES_PER_LEVEL + ROOF_METRES, result)
 
 
 def line_widths(table: pd.DataFrame, is_road: NDArray) -> NDArray:
-    """Metres of width that the attributes give each line, (n,) float64, NaN where they do not."""
+    """Return the width of each line in metres, (n,) float64, NaN where no attribute gives one.
+
+    Lanes count for roads only (`is_road`, (n,) bool).
+    """
     result = first_metres(table, WIDTH_FIELDS, WIDEST)
     lanes = np.where(is_road, first_metres(table, LANE_FIELDS, 20.0), np.nan)
     return np.where(np.isnan(result), lanes * LANE_METRES, result)
 
 
 def underground(table: pd.DataFrame, is_water: NDArray) -> NDArray:
-    """(n,) bool: what cannot be seen from above: tunnels, culverts, what lies below level 0.
+    """Return which features are underground, (n,) bool: tunnels, culverts, levels below 0.
 
-    OSM's `layer` only orders what crosses, and rivers often carry -1 along their whole length, so
-    it does not hide water.
+    OSM's `layer` only orders crossing features, and rivers often have -1 along their whole length,
+    so it does not hide water (`is_water`, (n,) bool).
     """
     hidden = np.zeros(len(table), bool)
     for name in _present(table, TUNNEL_FIELDS):
-        says_no = {None, "", "no", "0", "f", "false", "nan"}  # Geofabrik writes T and F
+        says_no = {None, "", "no", "0", "f", "false", "nan"}  # Geofabrik writes T and F.
         hidden |= np.array([_text(value) not in says_no for value in values_of(table[name])], bool)
     for name in _present(table, PLACE_FIELDS):
         hidden |= np.array(
@@ -208,27 +211,26 @@ def underground(table: pd.DataFrame, is_water: NDArray) -> NDArray:
 
 
 def first_metres(table: pd.DataFrame, names: Sequence[str], highest: float) -> NDArray:
-    """For each feature the first of the attributes `names` that holds a usable length, (n,)
-    float64."""
+    """Return the first usable length of each feature among the attributes `names`, (n,) float64."""
     result = np.full(len(table), np.nan)
     for name in _present(table, names):
         values = values_of(table[name])
-        known = {value: parse_metres(value, highest) for value in set(values)}
-        found = np.array([known[value] for value in values], float)
-        result = np.where(np.isnan(result), found, result)
+        lengths = {value: parse_metres(value, highest) for value in set(values)}
+        metres = np.array([lengths[value] for value in values], float)
+        result = np.where(np.isnan(result), metres, result)
     return result
 
 
 def _present(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
     by_fold = {str(column).casefold(): str(column) for column in table.columns}
-    found = [
+    present = [
         by_fold[spelling] for name in names for spelling in _spellings(name) if spelling in by_fold
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(present))
 
 
 def _spellings(name: str) -> tuple[str, ...]:
-    """A name, and what a shapefile leaves of it: ten letters."""
+    """Return a name, and its first ten letters, to which a shapefile cuts it."""
     return (name, name[:10]) if len(name) > 10 else (name,)
 
 

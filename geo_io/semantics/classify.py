@@ -1,4 +1,4 @@
-"""The classes of vector features, by a legend and their attributes."""
+"""Classes of vector features, from a legend and their attributes."""
 
 from __future__ import annotations
 
@@ -15,26 +15,34 @@ from geo_io.semantics.attributes import values_of
 
 
 @dataclass(frozen=True)
-class Choice:
-    """How the features of a layer are classified: a crosswalk, and the layer name that it goes
-    by."""
+class LegendChoice:
+    """Legend of a layer: a crosswalk, and the name of the layer for the crosswalk."""
 
     crosswalk: Crosswalk
     layer: str
 
 
 @dataclass(frozen=True)
-class Classified:
-    """Class code (n,) uint8, line width (n,) float64 (NaN: none said) and value (n,) text of
-    features."""
+class FeatureClasses:
+    """Classes of n features.
+
+    Attributes
+    ----------
+    code : NDArray (n,) uint8
+        Class code, UNMAPPED where no rule maps the feature.
+    width : NDArray (n,) float64
+        Width of lines in metres, NaN where the legend gives none.
+    value : NDArray (n,) object
+        The attribute value that decides, as text such as "landuse=forest".
+    """
 
     code: NDArray
     width: NDArray
     value: NDArray
 
 
-def classify(table: pd.DataFrame, choice: Choice) -> Classified:
-    """Apply a crosswalk to attributes, once for each combination of values that occurs."""
+def classify(table: pd.DataFrame, choice: LegendChoice) -> FeatureClasses:
+    """Apply a crosswalk to attributes, once for each distinct combination of values."""
     rules = choice.crosswalk.matching_rules([str(name) for name in table.columns])
     fields = list(dict.fromkeys(field for field, _ in rules))
     rows = (
@@ -49,15 +57,14 @@ def classify(table: pd.DataFrame, choice: Choice) -> Classified:
     value = np.array(
         [_value_text(dict(zip(fields, row, strict=True)), rules, choice) for row in place], object
     )
-    return Classified(code[inverse], width[inverse], value[inverse])
+    return FeatureClasses(code[inverse], width[inverse], value[inverse])
 
 
-def _value_text(row: Mapping[str, Any], rules: list[tuple[str, Rule]], choice: Choice) -> str:
-    """The value that decides: of the rule that maps it, else the first that is there; "" if there
-    is none.
+def _value_text(row: Mapping[str, Any], rules: list[tuple[str, Rule]], choice: LegendChoice) -> str:
+    """Return the value that a rule maps, else the first present value, else "".
 
-    Rules that map to nothing but "unknown" only sort out (features under construction and the
-    like): their fields do not say what a feature is.
+    Rules that map to "unknown" alone exclude features, such as those under construction. Their
+    fields do not say what a feature is.
     """
     deciding = next((field for field, rule in rules if rule.lookup(row[field]) != UNMAPPED), None)
     if deciding is None and choice.crosswalk.layer_class(choice.layer) != UNMAPPED:

@@ -1,4 +1,4 @@
-"""What the user may say about land cover, buildings and trees."""
+"""Options for reading land cover, buildings and trees."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ from geo_io.legend import Crosswalk
 
 @dataclass(frozen=True)
 class SemanticsOptions:
-    """How sources are understood.
+    """How sources are interpreted.
 
     Attributes
     ----------
-    class_field : the attribute that holds the class; found by itself where None
-    legends : crosswalks that the user names; tried first
-    crosswalks : all that are known, built in or from plugins; "generic" last
-    assume_crs : CRS of sources without a CRS record
-    allow_unmapped : accept that more than half of the area maps to nothing
+    class_field : str or None
+        Attribute with the class; by default it is chosen by the legend.
+    legends : tuple of Crosswalk
+        Crosswalks that the user names; they are tried first.
+    crosswalks : tuple of Crosswalk
+        All available crosswalks, built in or from plugins, "generic" last.
+    assume_crs : str or None
+        CRS of sources without a CRS record.
+    allow_unmapped : bool
+        Accept that more than half of the area maps to no class.
     """
 
     class_field: str | None = None

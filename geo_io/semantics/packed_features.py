@@ -1,37 +1,52 @@
-"""Prepared features in few bytes: what is kept of blocks, and how a window takes from them what it
-shows.
+"""Compact storage of prepared features: packed blocks, a cache of them, and the part in a window.
 
-A footprint takes some 170 bytes here and ten times as many as a geometry of its own.
+A packed footprint takes about 170 bytes, a tenth of a shapely geometry with its attributes.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from geo_io.frame import Bounds
 from geo_io.legend import priorities
 
-KEPT_BYTES = 24 * 2**20
-"""Bytes of blocks that a reader keeps of all its sources together, whatever the region: some 150
-000 footprints."""
+CACHE_BYTES = 24 * 2**20
+"""Bytes of blocks that a reader keeps of all its sources together, whatever the region: about
+150 000 footprints."""
 
 ENTRY_BYTES = 4096
-"""What a block counts for at least."""
+"""Bytes that a block counts in addition to its arrays."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Prepared features: `shapes` (polygons, lines made wide) in the order of painting, and trees.
+class WindowFeatures:
+    """Prepared features: n shapes in painting order, and m trees.
 
-    code, key, height, is_area: of each shape; is_area is False for lines. xy (m, 2), tree_height,
-    crown, tree_key: of each tree.
+    Attributes
+    ----------
+    shapes : NDArray (n,) object
+        Shapely Polygons: areas, and lines widened to polygons.
+    code : NDArray (n,) uint8
+        Class code.
+    key : NDArray (n,) uint64
+        Key from the place of the shape.
+    height : NDArray (n,) float64
+        Metres above ground, NaN where unknown.
+    is_area : NDArray (n,) bool
+        False for lines.
+    xy : NDArray (m, 2) float64
+        Position of trees, CRS metres.
+    tree_height, crown : NDArray (m,) float64
+        Height and crown diameter of trees in metres, NaN where unknown.
+    tree_key : NDArray (m,) uint64
+        Key from the place of the tree.
     """
 
     shapes: NDArray
@@ -44,9 +59,9 @@ class Seen:
     crown: NDArray
     tree_key: NDArray
 
-    def take(self, shapes: NDArray, trees: NDArray) -> Seen:
-        """The part with these indices or masks."""
-        return Seen(
+    def take(self, shapes: NDArray, trees: NDArray) -> WindowFeatures:
+        """Return the shapes and trees with these indices or masks."""
+        return WindowFeatures(
             self.shapes[shapes],
             self.code[shapes],
             self.key[shapes],
@@ -60,17 +75,25 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Features of one block in the order of painting, coordinates in one array.
+class PackedFeatures:
+    """Features of one block in painting order, with all coordinates in one array.
 
     Attributes
     ----------
-    coordinates : (c, 2) float64, CRS metres, of all rings
-    rings : (r + 1,) int32, where each ring begins in `coordinates`
-    polygons : (n + 1,) int32, where each polygon begins in `rings`
-    boxes : (n, 4) float32, the bounds of each polygon rounded outwards
-    fid, part : (n,) int64 feature id, and int32 number of the polygon within its feature
-    rest : all else of the features; its `shapes` are None
+    coordinates : NDArray (c, 2) float64
+        Coordinates of all rings, CRS metres.
+    rings : NDArray (r + 1,) int32
+        Start of each ring in `coordinates`.
+    polygons : NDArray (n + 1,) int32
+        Start of each polygon in `rings`.
+    boxes : NDArray (n, 4) float32
+        Bounds of each polygon, rounded outwards.
+    fid : NDArray (n,) int64
+        Feature id of each polygon.
+    part : NDArray (n,) int32
+        Number of the polygon within its feature.
+    rest : WindowFeatures
+        All other arrays of the features; its `shapes` are empty.
     """
 
     coordinates: NDArray
@@ -79,161 +102,171 @@ class Packed:
     boxes: NDArray
     fid: NDArray
     part: NDArray
-    rest: Seen
+    rest: WindowFeatures
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all arrays."""
         rest = (array.nbytes for name, array in vars(self.rest).items() if name != "shapes")
         return sum(array.nbytes for name, array in vars(self).items() if name != "rest") + sum(rest)
 
     def shapes(self, chosen: NDArray) -> NDArray:
-        """The polygons with these indices, as they were before."""
+        """Unpack the polygons with these indices."""
         if len(chosen) == 0:
             return np.empty(0, object)
         rings, polygon_starts = _ranges(self.polygons[chosen], self.polygons[chosen + 1])
         places, ring_starts = _ranges(self.rings[rings], self.rings[rings + 1])
-        made = shapely.from_ragged_array(
+        polygons = shapely.from_ragged_array(
             shapely.GeometryType.POLYGON, self.coordinates[places], (ring_starts, polygon_starts)
         )
-        return np.asarray(made, object)
+        return np.asarray(polygons, object)
 
 
-def pack(seen: Seen, fid: NDArray, part: NDArray) -> Packed:
-    """Pack features in the order of painting. `seen.shapes` are Polygons, none of them empty."""
-    if len(seen.shapes):
-        _, coordinates, (rings, polygons) = shapely.to_ragged_array(seen.shapes, include_z=False)
-    else:
-        coordinates, rings, polygons = (
-            np.empty((0, 2)),
-            np.zeros(1, np.int64),
-            np.zeros(1, np.int64),
+def pack(features: WindowFeatures, fid: NDArray, part: NDArray) -> PackedFeatures:
+    """Pack features.
+
+    Parameters
+    ----------
+    features : WindowFeatures
+        n shapes, none of them empty, and m trees.
+    fid : NDArray (n,) int64
+        Feature id of each shape.
+    part : NDArray (n,) int
+        Number of the shape within its feature.
+    """
+    if len(features.shapes):
+        _, coordinates, (rings, polygons) = shapely.to_ragged_array(
+            features.shapes, include_z=False
         )
-    bounds = shapely.bounds(seen.shapes).reshape(-1, 4)
+    else:
+        coordinates = np.empty((0, 2))
+        rings = polygons = np.zeros(1, np.int64)
+    bounds = shapely.bounds(features.shapes).reshape(-1, 4)
     infinite = np.array([-np.inf, -np.inf, np.inf, np.inf], np.float32)
-    return Packed(
+    return PackedFeatures(
         coordinates,
         rings.astype(np.int32),
         polygons.astype(np.int32),
         np.nextafter(bounds.astype(np.float32), infinite),
         fid,
         part.astype(np.int32),
-        Seen(
-            np.empty(0, object),
-            seen.code,
-            seen.key,
-            seen.height,
-            seen.is_area,
-            seen.xy,
-            seen.tree_height,
-            seen.crown,
-            seen.tree_key,
-        ),
+        replace(features, shapes=np.empty(0, object)),
     )
 
 
-def seen_in(bounds: Bounds, blocks: Iterable[Packed]) -> Seen:
-    """What blocks hold within bounds, each thing once, whichever blocks it lies in."""
+def features_within(bounds: Bounds, blocks: Iterable[PackedFeatures]) -> WindowFeatures:
+    """Return the features of blocks within bounds; one that lies in several blocks occurs once."""
     left, bottom, right, top = bounds
     window = shapely.box(left, bottom, right, top)
     shapely.prepare(window)
-    found, fids, parts = [], [], []
+    visible: list[WindowFeatures] = []
+    fids, parts = [], []
     for block in blocks:
         west, south, east, north = block.boxes.T
         near = np.flatnonzero((west <= right) & (east >= left) & (south <= top) & (north >= bottom))
-        shapes = block.shapes(near)
-        meets = shapely.intersects(window, shapes)
+        shapes = np.empty(len(block.fid), object)
+        shapes[near] = block.shapes(near)
+        chosen = near[shapely.intersects(window, shapes[near])]
         x, y = block.rest.xy.T
-        # Half-open, as voxels are: of windows side by side one has the tree.
-        chosen = near[meets], (x >= left) & (x < right) & (y >= bottom) & (y < top)
-        rest = block.rest
-        found.append(
-            Seen(
-                shapes[meets],
-                rest.code[chosen[0]],
-                rest.key[chosen[0]],
-                rest.height[chosen[0]],
-                rest.is_area[chosen[0]],
-                rest.xy[chosen[1]],
-                rest.tree_height[chosen[1]],
-                rest.crown[chosen[1]],
-                rest.tree_key[chosen[1]],
-            )
+        # Half-open like voxels, so that a tree belongs to one of two neighbouring windows.
+        trees = (x >= left) & (x < right) & (y >= bottom) & (y < top)
+        visible.append(replace(block.rest, shapes=shapes).take(chosen, trees))
+        fids.append(block.fid[chosen])
+        parts.append(block.part[chosen])
+    if not visible:
+        return no_features()
+    if len(visible) == 1:
+        return visible[0]
+    every = WindowFeatures(
+        *(
+            np.concatenate([getattr(features, name) for features in visible])
+            for name in vars(visible[0])
         )
-        fids.append(block.fid[chosen[0]])
-        parts.append(block.part[chosen[0]])
-    if not found:
-        return nothing_seen()
-    if len(found) == 1:
-        return found[0]
-    every = Seen(
-        *(np.concatenate([getattr(seen, name) for seen in found]) for name in vars(found[0]))
     )
     fid, part = np.concatenate(fids), np.concatenate(parts)
     order = painting_order(every, fid, part)
     return every.take(order[_first(every, fid, part, order)], np.arange(len(every.xy)))
 
 
-def painting_order(seen: Seen, fid: NDArray, part: NDArray) -> NDArray:
-    """(n,) indices: lower priority first, then larger, then by key; then areas before lines, as
-    in the file."""
-    size = shapely.area(seen.shapes)
-    return np.lexsort((part, fid, ~seen.is_area, seen.key, -size, priorities()[seen.code]))
+def painting_order(features: WindowFeatures, fid: NDArray, part: NDArray) -> NDArray:
+    """Return the indices of shapes in painting order, (n,) int.
+
+    Shapes of lower priority come first, then larger ones, then by key; then areas before lines, in
+    the order of the file (`fid` and `part`, as in `PackedFeatures`).
+    """
+    size = shapely.area(features.shapes)
+    return np.lexsort(
+        (part, fid, ~features.is_area, features.key, -size, priorities()[features.code])
+    )
 
 
-def _first(seen: Seen, fid: NDArray, part: NDArray, order: NDArray) -> NDArray:
-    """(n,) bool, of `order`: not the same thing as the one before, which another block held as
-    well."""
+def _first(features: WindowFeatures, fid: NDArray, part: NDArray, order: NDArray) -> NDArray:
+    """Return which shapes in `order` differ from the one before, (n,) bool.
+
+    Equal ones come from different blocks.
+    """
     again = np.zeros(len(order), bool)
     if len(order):
         again[1:] = True
-        for values in (fid, part, seen.is_area, seen.key, seen.code):
+        for values in (fid, part, features.is_area, features.key, features.code):
             again[1:] &= values[order[1:]] == values[order[:-1]]
     return ~again
 
 
-def nothing_seen() -> Seen:
-    none, no, keys, things = (
-        np.empty(0),
-        np.empty(0, bool),
-        np.empty(0, np.uint64),
-        np.empty(0, object),
+def no_features() -> WindowFeatures:
+    """Return an empty set of features."""
+    numbers, keys = np.empty(0), np.empty(0, np.uint64)
+    return WindowFeatures(
+        shapes=np.empty(0, object),
+        code=np.empty(0, np.uint8),
+        key=keys,
+        height=numbers,
+        is_area=np.empty(0, bool),
+        xy=np.empty((0, 2)),
+        tree_height=numbers,
+        crown=numbers,
+        tree_key=keys,
     )
-    return Seen(things, np.empty(0, np.uint8), keys, none, no, np.empty((0, 2)), none, none, keys)
 
 
 def _ranges(start: NDArray, stop: NDArray) -> tuple[NDArray, NDArray]:
-    """All of start[0]..stop[0], start[1]..stop[1], ... and (n + 1,) where each begins among
-    them."""
+    """Concatenate the ranges start[0]..stop[0], start[1]..stop[1], ...
+
+    Returns their numbers, and the place (n + 1,) where each range starts among them.
+    """
     starts = np.concatenate([[0], np.cumsum(stop - start, dtype=np.int64)])
     return np.arange(starts[-1]) + np.repeat(start - starts[:-1], stop - start), starts
 
 
-class KeptBlocks:
-    """The blocks that were used last, as many as fit in so many bytes. Threads may share it."""
+class BlockCache:
+    """Cache of the blocks that were used last, bounded by bytes. Threads may share it.
+
+    Parameters
+    ----------
+    limit : int, optional
+        Most bytes, by default `CACHE_BYTES`. A single block may exceed it.
+    """
 
     def __init__(self, limit: int | None = None) -> None:
-        self._limit = KEPT_BYTES if limit is None else limit
+        limit = CACHE_BYTES if limit is None else limit
+
+        def size(block: PackedFeatures) -> int:
+            # A block that exceeds the limit takes all of it, and is kept alone.
+            return min(block.nbytes + ENTRY_BYTES, limit)
+
         self._lock = threading.Lock()
-        self._blocks: OrderedDict[Hashable, Packed] = OrderedDict()
-        self._bytes = 0
+        self._blocks: LRUCache[Hashable, PackedFeatures] = LRUCache(limit, getsizeof=size)
 
-    def get(self, key: Hashable, make: Callable[[], Packed]) -> Packed:
-        """The block with this key, made if it is not there: by one thread, for all that wait for
-        it."""
+    def get(self, key: Hashable, make: Callable[[], PackedFeatures]) -> PackedFeatures:
+        """Return the block with this key; if it is missing, one thread makes it for all."""
+        with self._lock:
+            block = self._blocks.get(key)
+            if block is None:
+                block = self._blocks[key] = make()
+            return block
+
+    def put(self, key: Hashable, block: PackedFeatures) -> None:
+        """Add a block, unless there is one with this key."""
         with self._lock:
             if key not in self._blocks:
-                self._put(key, make())
-            self._blocks.move_to_end(key)
-            return self._blocks[key]
-
-    def put(self, key: Hashable, block: Packed) -> None:
-        with self._lock:
-            if key not in self._blocks:
-                self._put(key, block)
-
-    def _put(self, key: Hashable, block: Packed) -> None:
-        self._blocks[key] = block
-        self._bytes += block.nbytes + ENTRY_BYTES
-        while self._bytes > self._limit and len(self._blocks) > 1:
-            _, old = self._blocks.popitem(last=False)
-            self._bytes -= old.nbytes + ENTRY_BYTES
+                self._blocks[key] = block

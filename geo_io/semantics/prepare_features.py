@@ -1,5 +1,7 @@
-"""Vector features made ready for reading windows: classified, simple, lines made wide, in the
-order of painting."""
+"""Preparation of vector features: classified, split into simple parts, sorted for painting.
+
+Lines are widened to polygons.
+"""
 
 from __future__ import annotations
 
@@ -24,40 +26,56 @@ from geo_io.semantics.attributes import (
     line_widths,
     underground,
 )
-from geo_io.semantics.classify import Choice, Classified, classify
-from geo_io.semantics.packed_features import Packed, Seen, pack, painting_order
+from geo_io.semantics.classify import FeatureClasses, LegendChoice, classify
+from geo_io.semantics.packed_features import PackedFeatures, WindowFeatures, pack, painting_order
 from geo_io.vector.repair import simple_parts
 from geo_io.vector.source import VectorSource
 
 TALLEST_TREE = 130.0
-"""Metres; tree heights above this are errors of the source. The tallest living tree has 116 m."""
+"""Tree heights above this, in metres, are errors of the source; the tallest living tree has 116."""
 
 WIDEST_CROWN = 60.0
-"""Metres; likewise for crowns."""
+"""Crown diameters above this, in metres, are errors of the source."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """All features that meet an area, prepared.
+    """All n features that intersect an area, prepared.
 
-    `packed` is what windows see, its trees those within the area (half-open, so that areas side by
-    side share none). All else is for a survey: `width`, metres, is that of lines; `dropped_bounds`
-    (m, 4) are in the source's CRS.
+    Attributes
+    ----------
+    fid : NDArray (n,) int64
+        Feature ids.
+    geometry : NDArray (n,) object
+        Valid 2D geometries in the CRS of the area.
+    classified : FeatureClasses
+        Their classes.
+    width : NDArray (n,) float64
+        Width of lines in metres, NaN where it is unknown.
+    hidden, repaired : NDArray (n,) bool
+        Features that are underground, and that had an invalid geometry.
+    dropped : NDArray (m,) int64
+        Ids of features whose geometry is beyond repair.
+    dropped_bounds : NDArray (m, 4) float64
+        Their bounds in the source's CRS.
+    packed : PackedFeatures
+        What windows show. Trees are those within the area, which is half-open, so that neighbouring
+        areas share none.
     """
 
     fid: NDArray
     geometry: NDArray
-    classified: Classified
+    classified: FeatureClasses
     width: NDArray
     hidden: NDArray
     repaired: NDArray
     dropped: NDArray
     dropped_bounds: NDArray
-    packed: Packed
+    packed: PackedFeatures
 
 
-def prepare(source: VectorSource, choice: Choice, columns: list[str], area: Frame) -> Block:
-    """Read, classify and prepare all features that meet an area."""
+def prepare(source: VectorSource, choice: LegendChoice, columns: list[str], area: Frame) -> Block:
+    """Read, classify and prepare all features that intersect an area."""
     features = source.features(area.crs, area.bounds, columns)
     table = expand_tags(features.table)
     geometry = np.asarray(features.table.geometry.values, object)
@@ -92,7 +110,7 @@ def _shapes_and_trees(
     width: NDArray,
     shown: NDArray,
     area: Bounds,
-) -> Packed:
+) -> PackedFeatures:
     parts, row = simple_parts(geometry[shown])
     row = shown[row]
     dimension = shapely.get_dimensions(parts)
@@ -109,8 +127,8 @@ def _shapes_and_trees(
         [np.arange(len(rows)) - np.searchsorted(rows, rows) for rows in (of_areas, of_strips)]
     )
     is_area = np.arange(len(shapes)) < len(of_areas)
-    there = ~shapely.is_empty(shapes)
-    shapes, of, part, is_area = shapes[there], of[there], part[there], is_area[there]
+    kept = ~shapely.is_empty(shapes)
+    shapes, of, part, is_area = shapes[kept], of[kept], part[kept], is_area[kept]
     size = shapely.area(shapes)
     key = place_keys(
         shapely.get_x(shapely.centroid(shapes)),
@@ -124,7 +142,7 @@ def _shapes_and_trees(
         (xy[:, 0] >= area[0]) & (xy[:, 0] < area[2]) & (xy[:, 1] >= area[1]) & (xy[:, 1] < area[3])
     )
     xy, of_tree = xy[within], row[tree][within]
-    seen = Seen(
+    seen = WindowFeatures(
         shapes=shapes,
         code=code[of],
         key=key,
@@ -141,19 +159,27 @@ def _shapes_and_trees(
 
 @functools.cache
 def _class_widths() -> NDArray:
-    """(26,) width of lines by class code, NaN where a line makes no sense."""
+    """Return the width of lines by class code, (26,), NaN for classes without lines."""
     return np.array([np.nan] + [np.nan if land.width is None else land.width for land in classes()])
 
 
 def place_keys(x: NDArray, y: NDArray, size: NDArray) -> NDArray:
-    """(n,) uint64 keys of things by where they are: rounded to the metre, so that the same
-    footprint has the same key in whatever file and CRS it came (but for the few that lie at the
-    edge of the rounding).
+    """Make keys of objects from their places.
+
+    Places are rounded to the metre, so that the same footprint has the same key in any file and
+    source CRS, except for the few that lie near the limit of rounding.
 
     Parameters
     ----------
-    x, y : (n,) float64, CRS metres
-    size : (n,) float64, metres
+    x, y : NDArray (n,) float64
+        Position, CRS metres.
+    size : NDArray (n,) float64
+        Size, metres.
+
+    Returns
+    -------
+    NDArray (n,) uint64
+        Keys (BLAKE2b digests).
     """
     rows = np.column_stack([np.rint(x), np.rint(y), np.rint(size)]).astype("<i8")
     digests = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows]

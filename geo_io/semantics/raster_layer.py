@@ -1,4 +1,4 @@
-"""A class raster among the sources of land cover: its classes on a window, and a survey of it."""
+"""A class raster as a source of land cover: classes on a window, and a survey."""
 
 from __future__ import annotations
 
@@ -17,18 +17,28 @@ from geo_io.semantics.rasterize import nearest
 from geo_io.semantics.survey import SourceSurvey, ValueArea
 
 SURVEY_CELLS = 4096
-"""A raster is surveyed on no more than so many places along each edge of the region."""
+"""Most places along each edge of a region that a survey reads."""
 
 SURVEY_PIXELS = 2048
-"""... and about so many pixels along each edge at a time."""
+"""Approximate number of pixels along each edge that a survey reads at a time."""
 
 SHIFT = 2**40
-"""Added to cell values while a survey counts them, so that 0 is free to mean "nothing here"."""
+"""Offset of cell values while a survey counts them, so that 0 can stand for no value."""
 
 
 @dataclass(frozen=True)
 class RasterLayer:
-    """A class raster with its legend, and the class code of each cell value."""
+    """A class raster with its legend.
+
+    Attributes
+    ----------
+    source : RasterSource
+        The raster.
+    crosswalk : Crosswalk
+        The legend.
+    table : dict of int to int
+        Class code by cell value.
+    """
 
     source: RasterSource
     crosswalk: Crosswalk
@@ -36,22 +46,27 @@ class RasterLayer:
 
     @property
     def name(self) -> str:
+        """Name of the raster in messages."""
         return self.source.name
 
     def classes(self, window: Frame, factor: int) -> NDArray | None:
-        """Class codes on the fine grid of a window, None where the raster does not reach."""
+        """Return class codes on a grid `factor` times as fine as a window, None outside the raster.
+
+        The result is (ny * factor, nx * factor) uint8.
+        """
         if not overlaps(self.source, window):
             return None
         return nearest(window, factor, self.source, self._codes)
 
     def _codes(self, values: NDArray, valid: NDArray) -> NDArray:
         integers, whole = _whole(values, valid)
-        known = np.array(sorted(self.table), np.int64)
-        place = np.searchsorted(known, integers).clip(0, len(known) - 1)
-        code = np.array([self.table[value] for value in known.tolist()], np.uint8)[place]
-        return np.where(whole & (known[place] == integers), code, UNKNOWN).astype(np.uint8)
+        listed = np.array(sorted(self.table), np.int64)
+        place = np.searchsorted(listed, integers).clip(0, len(listed) - 1)
+        code = np.array([self.table[value] for value in listed.tolist()], np.uint8)[place]
+        return np.where(whole & (listed[place] == integers), code, UNKNOWN).astype(np.uint8)
 
     def survey(self, frame: Frame) -> tuple[list[ValueArea], SourceSurvey]:
+        """Measure the area of each cell value in a frame."""
         if not overlaps(self.source, frame):
             return [], SourceSurvey(self.name, meets=False)
         counts: dict[int, int] = {}
@@ -63,7 +78,7 @@ class RasterLayer:
             cells = nearest(part, 1, self.source, _shifted)
             for value, count in zip(*np.unique(cells, return_counts=True), strict=True):
                 counts[int(value)] = counts.get(int(value), 0) + int(count)
-        counts.pop(0, None)  # outside the raster, or nodata
+        counts.pop(0, None)  # Outside the raster, or nodata.
         values = [
             ValueArea(
                 self.name,
@@ -77,6 +92,7 @@ class RasterLayer:
         return values, SourceSurvey(self.name, meets=True)
 
     def summary(self) -> dict[str, Any]:
+        """Describe the raster and its legend."""
         return {
             "path": self.source.path or self.name,
             "layer": None,
@@ -89,7 +105,7 @@ class RasterLayer:
 
 
 def _whole(values: NDArray, valid: NDArray) -> tuple[NDArray, NDArray]:
-    """Cell values as int64, and which of them are valid and whole numbers."""
+    """Return cell values as int64, and which of them are valid integers."""
     if values.dtype.kind in "iub":
         return values.astype(np.int64), valid
     rounded = np.round(np.where(valid, values, 0))

@@ -1,8 +1,7 @@
-"""Geometry and rasters onto a frame: painting polygons, nearest cells of a raster, the class of a
-cell.
+"""Rasterisation onto a frame: painting polygons, nearest cells of a raster, and majority classes.
 
-Everything is computed in coordinates of the whole lattice, never of the window, and each cell by
-itself. So a cell has the same value in every window that contains it, to the bit.
+Each cell is computed on its own, in coordinates of the lattice and not of the window. Its value is
+therefore the same, to the bit, in all windows that contain it.
 """
 
 from __future__ import annotations
@@ -15,35 +14,41 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geo_io.crs import parsed_crs, transformer
+from geo_io.crs import parse_crs, transformer
 from geo_io.frame import Frame, Range
 from geo_io.legend import UNKNOWN, priorities
 from geo_io.raster.grid import grid_for, read_grid
 from geo_io.raster.source import RasterSource
 
 SUPERSAMPLE = 4
-"""Fine cells along the edge of a voxel, on which classes are painted before the largest share is
-taken."""
+"""Fine cells along the edge of a voxel. Classes are painted on them before the largest share is
+chosen."""
 
 NODE_CELLS = 128
-"""A raster is looked up through exact positions at every so many fine cells, linear between."""
+"""Fine cells between exact positions on a raster; positions between them are interpolated."""
 
 
 def paint(frame: Frame, geometries: NDArray, values: NDArray, factor: int) -> NDArray:
-    """Polygons on a grid `factor` times as fine as the frame's, the later over the earlier.
+    """Paint polygons on a grid, the later over the earlier.
 
-    A cell belongs to a polygon if its centre does; a centre on a border belongs to the polygon east
-    or north of it, so polygons that share a border leave neither a gap nor an overlap.
+    A cell belongs to a polygon if its centre does. A centre on a border belongs to the polygon to
+    the east or north of it, so polygons that share a border leave neither a gap nor an overlap.
 
     Parameters
     ----------
-    frame : where to paint
-    geometries : (n,) valid Polygons or MultiPolygons, CRS metres
-    values : (n,) of an integer dtype
+    frame : Frame
+        Where to paint.
+    geometries : NDArray (n,) object
+        Valid shapely Polygons or MultiPolygons, CRS metres.
+    values : NDArray (n,) int
+        Value of each geometry, of any integer dtype.
+    factor : int
+        The grid is this many times as fine as the frame.
 
     Returns
     -------
-    (ny * factor, nx * factor) of the dtype of `values`, 0 where no polygon is
+    NDArray (ny * factor, nx * factor)
+        Values, of the dtype of `values`; 0 outside the polygons.
     """
     out = np.zeros((frame.ny * factor, frame.nx * factor), values.dtype)
     parts, part_of = shapely.get_parts(geometries, return_index=True)
@@ -58,27 +63,35 @@ def paint(frame: Frame, geometries: NDArray, values: NDArray, factor: int) -> ND
 
 
 def composite(base: NDArray, top: NDArray) -> None:
-    """Lay the classes `top` over `base`, in place: a cell changes if the new class's priority is no
-    lower.
+    """Lay classes over others, in place, where their priority is not lower.
 
-    Both are uint8 of one shape. Unknown cells of `top` change nothing.
+    Parameters
+    ----------
+    base : NDArray (h, w) uint8
+        Class codes, which are changed.
+    top : NDArray (h, w) uint8
+        Class codes to lay over them; unknown cells change nothing.
     """
     _composite(base, top, priorities())
 
 
 def majority(fine: NDArray, factor: int) -> NDArray:
-    """The class with the largest share of each `factor` x `factor` block of `fine`.
+    """Return the class with the largest share of each block of cells.
 
     Of equal shares the class with the higher priority wins, then the lower code. Unknown wins only
-    where it has more than half: an edge of the data does not eat into what is known.
+    with more than half, so that known classes reach up to the edge of the data.
 
     Parameters
     ----------
-    fine : (ny * factor, nx * factor) uint8 class codes
+    fine : NDArray (ny * factor, nx * factor) uint8
+        Class codes.
+    factor : int
+        Cells along each edge of a block.
 
     Returns
     -------
-    (ny, nx) uint8
+    NDArray (ny, nx) uint8
+        Class codes.
     """
     out = np.empty((fine.shape[0] // factor, fine.shape[1] // factor), np.uint8)
     _majority(fine, factor, priorities(), out)
@@ -88,30 +101,36 @@ def majority(fine: NDArray, factor: int) -> NDArray:
 def nearest(
     frame: Frame, factor: int, source: RasterSource, decode: Callable[[NDArray, NDArray], NDArray]
 ) -> NDArray:
-    """The raster's first band under the centre of each fine cell, 0 outside the raster.
+    """Sample a raster's first band at the centre of each fine cell.
 
     Like `resample.read_on` with "nearest", but for grids of many millions of cells.
 
     Parameters
     ----------
-    frame, factor : the grid to fill, `factor` times as fine as the frame
-    decode : makes an array to return values from, of pixels (h, w) and which of them are valid (h,
-        w)
+    frame : Frame
+        Where to sample.
+    factor : int
+        The grid is this many times as fine as the frame.
+    source : RasterSource
+        The raster.
+    decode : callable
+        Function of pixels (h, w) and their mask (h, w) bool that returns the values to sample.
 
     Returns
     -------
-    (ny * factor, nx * factor) of the dtype that `decode` gives
+    NDArray (ny * factor, nx * factor)
+        Values, of the dtype that `decode` returns; 0 outside the raster.
     """
     cell = frame.voxel_size / factor
-    grid = grid_for(
-        source, 8 * cell, average=False
-    )  # gives eight pixels or more: one for each fine cell
+    # `grid_for` picks at least eight pixels per voxel: one for each fine cell.
+    grid = grid_for(source, 8 * cell, average=False)
     nodes, start = _nodes(frame, factor, source)
     nodes /= grid.cell
-    known = nodes[np.isfinite(nodes).all(axis=-1)]
-    low, high = (known.min(axis=0), known.max(axis=0)) if len(known) else (np.zeros(2), np.zeros(2))
+    finite = nodes[np.isfinite(nodes).all(axis=-1)]
+    low = finite.min(axis=0) if len(finite) else np.zeros(2)
+    high = finite.max(axis=0) if len(finite) else np.zeros(2)
     rows, columns = (
-        _needed(
+        _cell_range(
             low[axis],
             high[axis],
             grid.size[1 - axis] // grid.cell,
@@ -127,9 +146,8 @@ def nearest(
     return out
 
 
-def _needed(low: float, high: float, size: int, periodic: bool) -> Range:
-    """The range of cells between two positions, within a raster of `size` cells unless it goes
-    round."""
+def _cell_range(low: float, high: float, size: int, periodic: bool) -> Range:
+    """Return the range of cells between two positions, cropped to `size` unless periodic."""
     first, last = math.floor(low), math.ceil(high) + 1
     if not periodic:
         first, last = max(first, 0), min(last, max(size, 1))
@@ -137,31 +155,32 @@ def _needed(low: float, high: float, size: int, periodic: bool) -> Range:
 
 
 def _nodes(frame: Frame, factor: int, source: RasterSource) -> tuple[NDArray, NDArray]:
-    """Where nodes of the lattice lie in a raster.
+    """Project nodes of the fine lattice to pixel positions of a raster.
 
     Returns
     -------
-    nodes : (rows, columns, 2) float64, column and row of the raster at every `NODE_CELLS` fine
-        cells, from
-        the south-west; not finite where the raster's CRS does not reach
-    start : (2,) int64, lattice index (x, y) of the first node, in node steps
+    nodes : NDArray (rows, columns, 2) float64
+        Column and row on the raster at every `NODE_CELLS` fine cells, from the south-west; not
+        finite where the raster's CRS is not defined.
+    start : NDArray (2,) int64
+        Lattice index (x, y) of the first node, in steps of `NODE_CELLS`.
     """
     left, right = frame.x[0] * factor // NODE_CELLS, -(-frame.x[1] * factor // NODE_CELLS)
     bottom, top = frame.y[0] * factor // NODE_CELLS, -(-frame.y[1] * factor // NODE_CELLS)
     step = NODE_CELLS * (frame.voxel_size / factor)
     x, y = np.meshgrid(np.arange(left, right + 1) * step, np.arange(bottom, top + 1) * step)
-    crs = parsed_crs(frame.crs)
+    crs = parse_crs(frame.crs)
     if not source.crs.equals(crs, ignore_axis_order=True):
         x, y = transformer(crs, source.crs).transform(x, y)
     column, row = ~source.transform @ (x, y)
-    if source.period is not None:  # longitudes must not jump within the window
+    if source.period is not None:  # Longitudes must not jump within the window.
         middle = column[column.shape[0] // 2, column.shape[1] // 2]
         with np.errstate(invalid="ignore"):
             column = column - source.period * np.round((column - middle) / source.period)
     return np.stack([column, row], axis=-1), np.array([left, bottom], np.int64)
 
 
-# `left` and `top` are the lattice indices of the grid's north-west corner.
+# In these loops `left` and `top` are the lattice indices of the grid's north-west corner.
 
 
 def _paint_loop(out, xy, ring_start, first_ring, values, left, top):  # type: ignore[no-untyped-def]
@@ -177,7 +196,7 @@ def _paint_loop(out, xy, ring_start, first_ring, values, left, top):  # type: ig
             south, north = min(south, xy[k, 1]), max(north, xy[k, 1])
         if east < left or west > left + nx or north < top - ny or south > top:
             continue
-        # Row j has its centre at j + 0.5, and belongs to what spans [south, north).
+        # Row j has its centre at j + 0.5, and belongs to polygons that span [south, north).
         low = max(int(np.ceil(south - 0.5)), top - ny)
         high = min(int(np.ceil(north - 0.5)), top)
         if low >= high:
@@ -193,8 +212,8 @@ def _paint_loop(out, xy, ring_start, first_ring, values, left, top):  # type: ig
                 columns = np.empty(total, np.int64)
             for ring in range(first_ring[shape], first_ring[shape + 1]):
                 for k in range(ring_start[ring], ring_start[ring + 1] - 1):
-                    # From south to north whatever the ring's direction: neighbours get the same
-                    # crossings.
+                    # From south to north in both directions of the ring, so that neighbours get
+                    # the same crossings.
                     if xy[k, 1] <= xy[k + 1, 1]:
                         xa, ya, xb, yb = xy[k, 0], xy[k, 1], xy[k + 1, 0], xy[k + 1, 1]
                     else:
@@ -259,8 +278,7 @@ def _majority_loop(fine, factor, priority, out):  # type: ignore[no-untyped-def]
 def _nearest_loop(out, nodes, start, cells, column0, row0, left, top, step):  # type: ignore[no-untyped-def]
     ny, nx = out.shape
     rows, columns = cells.shape
-    # A millionth of a cell: a centre meant to lie on a border must not fall to either side by
-    # rounding.
+    # In cells. Rounding must not move a centre on a border to either side.
     tolerance = 1e-6
     for i in range(ny):
         y = (top - 1 - i + 0.5) / step - start[1]

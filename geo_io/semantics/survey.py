@@ -1,4 +1,4 @@
-"""What the sources of land cover, buildings and trees hold within a region."""
+"""Results of a survey: areas by value, and counts by source, within a region."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ from geo_io.legend import UNKNOWN, UNMAPPED, codes
 
 @dataclass(frozen=True)
 class ValueArea:
-    """How much of a region has one value of one source.
+    """Area of a region that has a certain value of a source.
 
-    `code` is its class, `legend.UNMAPPED` where no rule knows it; `area` in m2 (lines: length times
-    width). `value` is "" where the features have no value at all.
+    Attributes
+    ----------
+    source : str
+        Name of the source.
+    value : str
+        Attribute and value, such as "landuse=forest"; "" for features without any value.
+    code : int
+        Class code, `legend.UNMAPPED` if no rule maps the value.
+    area : float
+        Square metres; of lines, length times width.
+    features : int
+        Number of features, 0 for a raster.
     """
 
     source: str
@@ -25,16 +35,26 @@ class ValueArea:
 
 @dataclass(frozen=True)
 class SourceSurvey:
-    """What a survey counted in one source.
+    """Counts of a survey for one source.
 
     Attributes
     ----------
-    features : features in the region (0 for a raster)
-    repaired, dropped : of these, geometries mended, and not mendable
-    empty : features without geometry in the whole file (in its first 100 000)
-    underground : tunnels and the like, left out
-    no_width : lines of a class that no width is known for, left out
-    points : points that are no trees, left out
+    source : str
+        Name of the source.
+    meets : bool
+        Whether the extent of the source overlaps the region.
+    features : int
+        Features in the region, 0 for a raster.
+    repaired, dropped : int
+        Features whose geometry was repaired, or was beyond repair.
+    empty : int
+        Features without geometry among the first 100 000 of the file.
+    underground : int
+        Tunnels and other underground features, left out.
+    no_width : int
+        Lines of unknown width, left out.
+    points : int
+        Points that are not trees, left out.
     """
 
     source: str
@@ -50,32 +70,33 @@ class SourceSurvey:
 
 @dataclass(frozen=True)
 class Survey:
-    """What the sources hold within a region."""
+    """Values and counts of all sources within a region."""
 
     values: tuple[ValueArea, ...]
     sources: tuple[SourceSurvey, ...]
 
     @property
     def mapped(self) -> tuple[ValueArea, ...]:
-        """Values with a class (or known to mean nothing), the largest first."""
+        """Values that rules map to a class or to unknown, the largest first."""
         return tuple(value for value in self.values if value.code != UNMAPPED)
 
     @property
     def unmapped(self) -> tuple[ValueArea, ...]:
-        """Values that no rule knows, the largest first."""
+        """Values that no rule maps, the largest first."""
         return tuple(value for value in self.values if value.code == UNMAPPED and value.value)
 
     @property
     def mapped_area(self) -> float:
-        """m2, overlaps counted as often as they occur."""
+        """Area of mapped values in square metres; overlaps count repeatedly."""
         return sum(value.area for value in self.mapped)
 
     @property
     def unmapped_area(self) -> float:
-        """m2 of values that no rule knows. Features without any value do not count."""
+        """Area of unmapped values in square metres, without features that have no value."""
         return sum(value.area for value in self.unmapped)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the survey as JSON values."""
         names = {code: name for name, code in codes().items()} | {
             UNKNOWN: "unknown",
             UNMAPPED: None,

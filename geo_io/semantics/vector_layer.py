@@ -1,5 +1,4 @@
-"""A vector layer among the sources of land cover: read in blocks, seen through windows, and
-surveyed."""
+"""A vector layer as a source of land cover: read in blocks, shown on windows, and surveyed."""
 
 from __future__ import annotations
 
@@ -15,44 +14,62 @@ from geo_io.crs import transform_bounds
 from geo_io.frame import Bounds, Frame
 from geo_io.legend import UNKNOWN, UNMAPPED, codes
 from geo_io.semantics.attributes import WIDEST, attribute_columns
-from geo_io.semantics.classify import Choice
-from geo_io.semantics.packed_features import KeptBlocks, Packed, Seen, nothing_seen, seen_in
+from geo_io.semantics.classify import LegendChoice
+from geo_io.semantics.packed_features import (
+    BlockCache,
+    PackedFeatures,
+    WindowFeatures,
+    features_within,
+    no_features,
+)
 from geo_io.semantics.prepare_features import Block, prepare
 from geo_io.semantics.survey import SourceSurvey, ValueArea
 from geo_io.vector.source import VectorSource
 
 BLOCK_VOXELS = 512
-"""Edge of the blocks in which features are read and kept, at least. Blocks lie on a lattice from
-the CRS origin."""
+"""Least edge of the blocks in which features are read and cached. Blocks lie on a lattice from the
+CRS origin."""
 
 BLOCK_METRES = 2048.0
-"""Blocks of small voxels are doubled up to this: memory goes with the area."""
+"""Blocks of small voxels are doubled up to this edge, since memory depends on the area."""
 
 SCANNED_METRES, SCANNED_FEATURES = 8192.0, 48_000
-"""... and up to this in a file that is gone through for each block, unless they would hold more features than that (as
-many as the file has in the mean)."""
+"""Blocks of a file without a spatial index, which is read whole for each block, are doubled up to
+this edge, unless they would have more features than this at the mean density of the file."""
 
 MARGIN_VOXELS = 640
-"""Blocks are read up to so many voxels around the job's frame, for windows that stick out."""
+"""Blocks are read up to this many voxels around the job's frame, for windows that extend beyond."""
 
 REACH = WIDEST / 2 + 28.0
-"""Metres beyond a window within which a feature can still be seen in it: half the widest line,
-and spare."""
+"""Metres beyond a window within which a feature can be visible in it: half the widest line, and a
+margin."""
 
 NOMINAL_WIDTH = 3.0
-"""Metres of width by which the area of lines that map to nothing is counted."""
+"""Width in metres with which the area of lines without a width is counted."""
 
 
 class VectorLayer:
-    """A vector source with its legend. The blocks of it that were used last are in `kept`."""
+    """A vector source with its legend.
+
+    Parameters
+    ----------
+    source : VectorSource
+        The features.
+    choice : LegendChoice or None
+        Their legend; None for an empty source.
+    frame : Frame
+        The job's frame, which bounds what is cached.
+    cache : BlockCache
+        Cache of blocks, shared with other layers.
+    """
 
     def __init__(
-        self, source: VectorSource, choice: Choice | None, frame: Frame, kept: KeptBlocks
+        self, source: VectorSource, choice: LegendChoice | None, frame: Frame, cache: BlockCache
     ) -> None:
         self.source = source
         self.choice = choice
         self.frame = frame
-        self._kept = kept
+        self._cache = cache
         self._extent = source.bounds_in(frame.crs)
         self._size = _block_size(source, self._extent, frame.voxel_size)
         self._reach = math.ceil(REACH / frame.voxel_size)
@@ -67,80 +84,83 @@ class VectorLayer:
 
     @property
     def name(self) -> str:
+        """Name of the layer in messages."""
         return self.source.name
 
-    def seen(self, window: Frame) -> Seen:
-        """What of the layer can be seen in a window: depends on the window and the features
-        alone."""
+    def features(self, window: Frame) -> WindowFeatures:
+        """Return the features in a window. They depend on the window and the layer alone."""
         need = window.pad(self._reach)
-        if self.choice is None or not self._may_meet(need):
-            return nothing_seen()
-        if not _holds(self._read, need):  # too far outside the job to be worth keeping
-            return seen_in(window.bounds, [self._prepare(need).packed])
-        # One after the other: of blocks that are not kept only what the window shows stays.
-        return seen_in(window.bounds, (self._packed(tx, ty) for tx, ty in need.tiles(self._size)))
+        if self.choice is None or not self._may_overlap(need):
+            return no_features()
+        if not _holds(self._read, need):  # Too far outside the job to be cached.
+            return features_within(window.bounds, [self._prepare(need).packed])
+        # Block by block, so that no more than one block beyond the cache is in memory.
+        return features_within(
+            window.bounds, (self._packed(tx, ty) for tx, ty in need.tiles(self._size))
+        )
 
-    def _packed(self, tx: int, ty: int) -> Packed:
-        return self._kept.get((id(self), tx, ty), lambda: self._prepare(self._area(tx, ty)).packed)
+    def _packed(self, tx: int, ty: int) -> PackedFeatures:
+        return self._cache.get((id(self), tx, ty), lambda: self._prepare(self._area(tx, ty)).packed)
 
     def _area(self, tx: int, ty: int) -> Frame:
-        """What is read for a block: no more of it than a job can need."""
+        """Return the part of a block that a job can need."""
         area = self._read.intersection(self.frame.tile(tx, ty, self._size))
-        assert area is not None  # only blocks of the job are asked for
+        assert area is not None  # Only blocks of the job are read.
         return area
 
     def _prepare(self, area: Frame) -> Block:
-        assert self.choice is not None  # a layer without a choice is empty, and never looked at
+        assert self.choice is not None  # A layer without a legend is empty and never read.
         return prepare(self.source, self.choice, self._columns, area)
 
-    def _may_meet(self, area: Frame) -> bool:
+    def _may_overlap(self, area: Frame) -> bool:
         if self.source.bounds is None:
             return False
-        if self._extent is None:  # the frame's CRS does not reach as far as the layer does
-            return self.meets(area)
-        # A margin, as the bounds went through the transformation at other points than the features.
+        if self._extent is None:  # The frame's CRS is not defined for all of the layer.
+            return self.overlaps(area)
+        # With a margin, since bounds and features are transformed at different points.
         extent = np.array(self._extent) + np.array([-1, -1, 1, 1]) * (
             50 + 0.01 * _longest(self._extent)
         )
-        return _meet(tuple(extent), area.bounds)
+        return _overlap(tuple(extent), area.bounds)
 
-    def meets(self, frame: Frame) -> bool:
-        """Whether the extents of layer and frame meet, in the layer's CRS."""
+    def overlaps(self, frame: Frame) -> bool:
+        """Return whether the extents of layer and frame overlap, in the layer's CRS."""
         bounds = transform_bounds(frame.bounds, frame.crs, self.source.crs)
         if bounds is None or self.source.bounds is None:
             return False
         left, bottom, right, top = bounds
         if left <= right:
-            return _meet(bounds, self.source.bounds)
+            return _overlap(bounds, self.source.bounds)
         return any(
-            _meet(part, self.source.bounds)
+            _overlap(part, self.source.bounds)
             for part in ((left, bottom, 180.0, top), (-180.0, bottom, right, top))
         )
 
     def survey(self, frame: Frame) -> tuple[list[ValueArea], SourceSurvey]:
-        """Count what meets a frame, block by block from the south-west; a feature counts in its
-        first block, whole."""
-        if self.choice is None or not self.meets(frame):
+        """Measure areas by value, and count features, in a frame.
+
+        Blocks are read from the south-west, and a feature counts once, in its first block.
+        """
+        if self.choice is None or not self.overlaps(frame):
             return [], SourceSurvey(self.name, meets=False)
         totals: dict[tuple[str, int], list[float]] = {}
         counts = dict.fromkeys(("features", "repaired", "underground", "no_width", "points"), 0)
         dropped: set[int] = set()
-        # Features that reach into blocks still to come, so that they count once, and how far north
-        # they reach.
+        # Features that extend into later blocks, and how far north: they must not count again.
         again, reach = np.empty(0, np.int64), np.empty(0)
         inside_job = _holds(self._read, frame)
         for tx, ty in frame.tiles(self._size):
             tile = frame.tile(tx, ty, self._size)
             area = self._area(tx, ty) if inside_job else tile.intersection(frame)
-            assert area is not None  # tiles() only gives tiles that meet the frame
-            if not self._may_meet(area):
+            assert area is not None  # tiles() yields tiles that overlap the frame.
+            if not self._may_overlap(area):
                 continue
             block = self._prepare(area)
             if inside_job:
-                self._kept.put((id(self), tx, ty), block.packed)
+                self._cache.put((id(self), tx, ty), block.packed)
             dropped.update(block.dropped[self._dropped_within(block, frame)].tolist())
             fresh = shapely.intersects(_box(frame), block.geometry) & ~np.isin(block.fid, again)
-            for name, mask in _feature_kinds(block).items():
+            for name, mask in _counted(block).items():
                 counts[name] += int((mask & fresh).sum())
             shown = np.flatnonzero(fresh & ~block.hidden)
             for key, each in zip(
@@ -165,16 +185,16 @@ class VectorLayer:
         )
 
     def _dropped_within(self, block: Block, frame: Frame) -> NDArray:
-        """Which of a block's unusable features lie in a frame, by their bounds in the source's
-        CRS."""
+        """Return which dropped features of a block lie in a frame, by their bounds."""
         bounds = transform_bounds(frame.bounds, frame.crs, self.source.crs)
-        if bounds is None or bounds[0] > bounds[2]:  # across the antimeridian: as found
+        if bounds is None or bounds[0] > bounds[2]:  # Across the antimeridian: count all.
             return np.ones(len(block.dropped), bool)
         left, bottom, right, top = block.dropped_bounds.T
         apart = (left > bounds[2]) | (right < bounds[0]) | (bottom > bounds[3]) | (top < bounds[1])
         return np.asarray(~apart)
 
     def summary(self) -> dict[str, Any]:
+        """Describe the layer and its legend."""
         return {
             "path": self.source.path or self.name,
             "layer": self.source.layer,
@@ -195,12 +215,12 @@ def _longest(bounds: Bounds) -> float:
     return max(bounds[2] - bounds[0], bounds[3] - bounds[1])
 
 
-def _meet(a: Sequence[float], b: Sequence[float]) -> bool:
+def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
     return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 
-def _feature_kinds(block: Block) -> dict[str, NDArray]:
-    """Which features each number of a survey counts."""
+def _counted(block: Block) -> dict[str, NDArray]:
+    """Return masks of the features that each number of a survey counts."""
     code, dimension = block.classified.code, shapely.get_dimensions(block.geometry)
     shown = ~block.hidden & (code != UNMAPPED) & (code != UNKNOWN)
     return {
@@ -213,7 +233,7 @@ def _feature_kinds(block: Block) -> dict[str, NDArray]:
 
 
 def _areas_within(block: Block, chosen: NDArray, frame: Frame) -> NDArray:
-    """(n,) m2 within a frame of the features of a block with these indices."""
+    """Return the square metres within a frame of the features with these indices, (n,)."""
     left, bottom, right, top = frame.bounds
     pieces = block.geometry[chosen]
     bounds = shapely.bounds(pieces)
@@ -227,8 +247,7 @@ def _areas_within(block: Block, chosen: NDArray, frame: Frame) -> NDArray:
 def _reaching_on(
     again: NDArray, reach: NDArray, block: Block, fresh: NDArray, tile: Frame
 ) -> tuple[NDArray, NDArray]:
-    """Ids of counted features that later blocks hold too, and the north of their bounds: no more
-    than a row's."""
+    """Return ids and northern bounds of counted features that later blocks contain too."""
     left, bottom, right, top = tile.bounds
     bounds = shapely.bounds(block.geometry)
     across = fresh & ~np.all(
@@ -247,8 +266,7 @@ def _box(frame: Frame) -> shapely.Polygon:
 
 
 def _block_size(source: VectorSource, extent: Bounds | None, voxel_size: float) -> int:
-    """Voxels along the edge of a block: a property of the source and the lattice, never of the
-    region."""
+    """Choose the voxels along the edge of a block; they do not depend on the region."""
     size = BLOCK_VOXELS
     while 2 * size * voxel_size <= BLOCK_METRES:
         size *= 2

@@ -1,5 +1,4 @@
-"""Rows of a GeoDataFrame, or of a file that GDAL reads through pyogrio. For Parquet see
-`parquet`."""
+"""Features of a GeoDataFrame, or of a file that GDAL reads through pyogrio."""
 
 from __future__ import annotations
 
@@ -16,17 +15,19 @@ from geo_io.errors import InputError
 from geo_io.frame import Bounds
 
 FALLBACK_ENCODING = "ISO-8859-1"
-"""Reads any bytes. What was UTF-8 after all is repaired by `legend.normalise`."""
+"""Encoding that reads any bytes. `legend.normalise` repairs text that was UTF-8."""
 
-Loaded = tuple[pd.DataFrame, NDArray, NDArray]
-"""Attributes (index 0..n-1), (n,) geometries or None, (n,) int64 feature ids."""
+FeatureColumns = tuple[pd.DataFrame, NDArray, NDArray]
+"""Attributes (index 0..n-1), geometries or None (n,) object, and feature ids (n,) int64."""
 
 
 def load_frame(
     frame: gpd.GeoDataFrame, box: Bounds | None, columns: list[str], limit: int | None
-) -> Loaded:
-    """Rows of a GeoDataFrame that may meet `box` (its CRS), or the first `limit`; their numbers
-    are the ids."""
+) -> FeatureColumns:
+    """Load the rows of a GeoDataFrame that may intersect `box` (its CRS), or the first `limit`.
+
+    Feature ids are row numbers.
+    """
     if box is None:
         rows = np.arange(len(frame) if limit is None else min(limit, len(frame)))
     else:
@@ -41,9 +42,11 @@ def load_frame(
 
 def load_ogr(
     path: str, layer: str, box: Bounds | None, columns: list[str], limit: int | None
-) -> Loaded:
-    """Features of a layer that GDAL finds for `box` (the layer's CRS), or the first `limit`, in
-    order of id."""
+) -> FeatureColumns:
+    """Load the features that GDAL selects by `box` (the layer's CRS), or the first `limit`.
+
+    They are sorted by id.
+    """
     table = call_ogr(
         pyogrio.read_dataframe,
         path,
@@ -53,7 +56,7 @@ def load_ogr(
         fid_as_index=True,
         max_features=None if limit is None else max(limit, 1),
     )
-    table = table.iloc[:limit].sort_index(kind="stable")  # a spatial index returns its own order
+    table = table.iloc[:limit].sort_index(kind="stable")  # A spatial index has its own order.
     fid = table.index.to_numpy(np.int64)
     geometry = np.asarray(table.geometry.values, object)
     return pd.DataFrame(table[columns]).reset_index(drop=True), geometry, fid
@@ -69,8 +72,10 @@ _OGR_ERRORS = (
 
 
 def call_ogr(call: Any, path: str | None, **options: Any) -> Any:
-    """Call a function of pyogrio; errors become ours, and text in another encoding than said is
-    read."""
+    """Call a function of pyogrio; InputError if it fails.
+
+    Text that is not in the declared encoding is read with `FALLBACK_ENCODING`.
+    """
     try:
         try:
             return call(path, **options)
@@ -80,7 +85,9 @@ def call_ogr(call: Any, path: str | None, **options: Any) -> Any:
             return call(path, encoding=FALLBACK_ENCODING, **options)
     except _OGR_ERRORS as error:
         message = str(error).split(";")[0]
-        remedy = "give a vector file that GDAL reads: .shp, .gpkg, .geojson, .fgb, .parquet, .sqlite, ..."
+        remedy = (
+            "give a vector file that GDAL reads, such as .shp, .gpkg, .geojson, .fgb or .sqlite"
+        )
         if "SHAPE_RESTORE_SHX" in message:
-            message, remedy = "its .shx is missing", "copy the .shx beside the .shp too"
+            message, remedy = "its .shx is missing", "copy the .shx beside the .shp"
         raise InputError(f"{path} cannot be read as a vector file: {message}", remedy) from error

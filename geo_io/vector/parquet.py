@@ -1,4 +1,7 @@
-"""GeoParquet, read through pyarrow: its metadata, and the rows that a box needs."""
+"""GeoParquet files, read through pyarrow: metadata, and the rows that a box needs.
+
+GDAL is not used, since it often comes without its Parquet driver.
+"""
 
 from __future__ import annotations
 
@@ -15,58 +18,57 @@ import shapely
 
 from geo_io.errors import InputError
 from geo_io.frame import Bounds
-from geo_io.vector.load import Loaded, load_frame
+from geo_io.vector.load import FeatureColumns, load_frame
 
 PARQUET = {".parquet", ".geoparquet", ".pq"}
-"""Suffixes of GeoParquet, which is read through pyarrow: GDAL often comes without its Parquet
-driver."""
-
+"""Suffixes of GeoParquet files."""
 
 BATCH_ROWS = 16_384
-"""Rows of a group that are looked at at a time."""
+"""Rows of a row group that are read at a time."""
 
 
 def is_parquet(path: str | None) -> bool:
-    """Whether a file's suffix says that it is Parquet."""
+    """Return whether a path has a suffix of Parquet."""
     return path is not None and Path(path).suffix.casefold() in PARQUET
 
 
 def parquet_file(path: str) -> pq.ParquetFile:
-    """The opened file; pyarrow's errors become ours."""
+    """Open a Parquet file; InputError if it cannot be read."""
     try:
         return pq.ParquetFile(path)
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
         raise InputError(
-            f"{path} is no readable Parquet file: {error}", "check that it is whole"
+            f"{path} cannot be read as a Parquet file: {error}", "check that it is complete"
         ) from error
 
 
 def geo_metadata(file: pq.ParquetFile, path: str) -> dict[str, Any]:
-    """The GeoParquet record of a file. Raises InputError if there is none."""
+    """Return the GeoParquet metadata of a file; InputError if it has none."""
     record = (file.schema_arrow.metadata or {}).get(b"geo")
     if record is None:
-        raise InputError(f"{path} is Parquet without geometry", "write it as GeoParquet")
+        raise InputError(f"{path} is a Parquet file without geometry", "write it as GeoParquet")
     geo: dict[str, Any] = json.loads(record)
     return geo
 
 
 def covering_columns(geo: dict[str, Any]) -> dict[str, list[str]]:
-    """The columns that hold each row's bounds, by "xmin", "ymin", "xmax", "ymax"; empty where
-    none do."""
+    """Return the columns of each row's "xmin", "ymin", "xmax", "ymax"; empty if there are none."""
     covering = geo["columns"][geo["primary_column"]].get("covering", {}).get("bbox", {})
     return {name: covering[name] for name in ("xmin", "ymin", "xmax", "ymax") if name in covering}
 
 
 def load_parquet(
     path: str, box: Bounds | None, columns: list[str], limit: int | None = None
-) -> Loaded:
-    """Row group by row group, a batch at a time; groups whose recorded bounds do not meet `box`
-    are not read."""
+) -> FeatureColumns:
+    """Load the rows that may intersect `box` (the CRS of the file), or the first `limit`.
+
+    Row groups whose recorded bounds do not intersect `box` are skipped.
+    """
     file = parquet_file(path)
     geo = geo_metadata(file, path)
     primary = geo["primary_column"]
     if geo["columns"][primary].get("encoding", "WKB") != "WKB":
-        # Native encodings are read by geopandas, whole: it offers no way to read a part of them.
+        # geopandas reads native encodings, but cannot read a part of a file.
         return load_frame(gpd.read_parquet(path), box, columns, limit)
     tables, geometries, rows, start = [], [], [], 0
     for group in range(file.metadata.num_row_groups):
@@ -107,7 +109,7 @@ def load_parquet(
 
 
 def _disjoint(group: Any, covering: dict[str, list[str]], box: Bounds) -> bool:
-    """Whether a row group's statistics say that no row of it meets `box`."""
+    """Return whether the statistics of a row group show that no row intersects `box`."""
     statistics = {}
     for index in range(group.num_columns):
         chunk = group.column(index)

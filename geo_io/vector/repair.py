@@ -1,4 +1,4 @@
-"""Geometry made 2D, reprojected, valid and simple."""
+"""Repair of geometries: 2D, reprojected, valid, and split into simple parts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,22 @@ from geo_io.crs import transformer
 
 
 def clean(geometry: NDArray, source: str, target: str) -> tuple[NDArray, NDArray]:
-    """2D, reprojected, valid geometry (None where nothing is left), and which of them were
-    repaired."""
+    """Make geometries 2D and valid, and reproject them.
+
+    Parameters
+    ----------
+    geometry : NDArray (n,) object
+        Shapely geometries or None.
+    source, target : str
+        Their CRS, and the CRS of the result.
+
+    Returns
+    -------
+    geometry : NDArray (n,) object
+        Valid geometries; None where nothing is left.
+    repaired : NDArray (n,) bool
+        Geometries that were invalid.
+    """
     result = np.array(geometry, object, copy=True)
     result[shapely.is_missing(result) | shapely.is_empty(result)] = None
     result = shapely.force_2d(result)
@@ -28,8 +42,7 @@ def clean(geometry: NDArray, source: str, target: str) -> tuple[NDArray, NDArray
 
 
 def _reproject(geometry: NDArray, source: str, target: str) -> NDArray:
-    # A straight edge is no longer straight in another CRS. Edges so long that it shows get points
-    # in between.
+    # A straight edge is curved in another CRS. Edges so long that it matters get points in between.
     step = 0.02 if pyproj.CRS(source).is_geographic else 2000.0
     bounds = shapely.bounds(geometry)
     large = np.fmax(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1]) > step
@@ -43,7 +56,7 @@ def _reproject(geometry: NDArray, source: str, target: str) -> NDArray:
 
 
 def _repair(shape: shapely.Geometry) -> shapely.Geometry | None:
-    """The valid geometry of the same dimension, None where nothing is left of it."""
+    """Return the valid geometry of the same dimension, None if nothing is left of it."""
     dimension = shapely.get_dimensions(shape)
     valid = shapely.make_valid(shape, method="structure", keep_collapsed=False)
     parts = simple_parts(np.array([valid], object))[0]
@@ -56,12 +69,22 @@ def _repair(shape: shapely.Geometry) -> shapely.Geometry | None:
 
 
 def simple_parts(geometry: NDArray) -> tuple[NDArray, NDArray]:
-    """Polygons, LineStrings and Points of geometries however nested, and for each the index it
-    came from."""
+    """Split geometries into Polygons, LineStrings and Points.
+
+    Parameters
+    ----------
+    geometry : NDArray (n,) object
+        Shapely geometries; collections may be nested.
+
+    Returns
+    -------
+    parts : NDArray (m,) object
+        The simple geometries.
+    index : NDArray (m,) int
+        Index in `geometry` of the geometry that each part comes from.
+    """
     parts, index = shapely.get_parts(geometry, return_index=True)
-    while (
-        shapely.get_type_id(parts) > 3
-    ).any():  # 4 to 7 are the Multi... and the GeometryCollection
+    while (shapely.get_type_id(parts) > 3).any():  # 4 to 7: multi-part geometries and collections
         parts, inner = shapely.get_parts(parts, return_index=True)
         index = index[inner]
     return parts, index

@@ -1,5 +1,4 @@
-"""Vector files: opened for their metadata alone, read a window at a time, repaired, in the CRS
-asked for."""
+"""Vector files and GeoDataFrames: metadata, and features by bounds, repaired and reprojected."""
 
 from __future__ import annotations
 
@@ -17,13 +16,9 @@ import shapely
 from numpy.typing import NDArray
 
 from geo_io.crs import resolve_crs, transform_bounds
-from geo_io.errors import (
-    InputError,
-    MissingFileError,
-    nearest_name,
-)
+from geo_io.errors import InputError, MissingFileError, nearest_name
 from geo_io.frame import Bounds
-from geo_io.vector.load import Loaded, call_ogr, load_frame, load_ogr
+from geo_io.vector.load import FeatureColumns, call_ogr, load_frame, load_ogr
 from geo_io.vector.parquet import (
     covering_columns,
     geo_metadata,
@@ -34,21 +29,26 @@ from geo_io.vector.parquet import (
 from geo_io.vector.repair import clean
 
 EMPTY_LIMIT = 100_000
-"""How many features `VectorSource.count_empty` looks at. No window finds what has no place."""
+"""Most features that `VectorSource.count_empty` reads."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What `VectorSource.features` returns.
+    """Features within bounds, as `VectorSource.features` returns them.
 
     Attributes
     ----------
-    table : attributes and 2D valid geometry of n features in the CRS asked for, in the order of the
-        file
-    fid : (n,) int64, the feature ids of the file
-    repaired : (n,) bool, the geometry was invalid
-    dropped : (m,) int64, ids of features that meet the bounds but have no valid geometry left
-    dropped_bounds : (m, 4) float64, the bounds of these in the source's CRS
+    table : GeoDataFrame
+        Attributes and valid 2D geometry of n features in the requested CRS, in the order of the
+        file.
+    fid : NDArray (n,) int64
+        Feature ids of the file.
+    repaired : NDArray (n,) bool
+        Features whose geometry was invalid.
+    dropped : NDArray (m,) int64
+        Ids of further features whose geometry is beyond repair.
+    dropped_bounds : NDArray (m, 4) float64
+        Their bounds in the source's CRS.
     """
 
     table: gpd.GeoDataFrame
@@ -64,15 +64,26 @@ class VectorSource:
 
     Attributes
     ----------
-    name : how messages call it
-    path : the file, None for a GeoDataFrame
-    layer : the layer's name; for formats without layers the file's stem
-    crs : the horizontal CRS, authority code or WKT
-    fields : attribute names
-    geometry_type : as GDAL names it, "Unknown" where features differ
-    feature_count : number of features
-    bounds : left, bottom, right, top in `crs`, None where there is no feature
-    indexed : False where each box that is read goes through the whole file
+    name : str
+        Name in messages.
+    path : str or None
+        The file; None for a GeoDataFrame.
+    layer : str
+        Name of the layer; the stem of the file for formats without layers.
+    crs : str
+        Horizontal CRS, authority code or WKT.
+    fields : tuple of str
+        Names of the attributes.
+    geometry_type : str
+        GDAL's name of the geometry type, "Unknown" if features differ.
+    feature_count : int
+        Number of features.
+    bounds : (float, float, float, float) or None
+        Left, bottom, right, top in `crs`; None if there is no feature.
+    frame : GeoDataFrame or None
+        The data of an in-memory source.
+    indexed : bool
+        False if reading a box goes through the whole file.
     """
 
     name: str
@@ -87,35 +98,44 @@ class VectorSource:
     indexed: bool = True
 
     def bounds_in(self, crs: str) -> Bounds | None:
-        """The bounds in another CRS, edges densified; None where empty or where that CRS does
-        not reach."""
+        """Return the bounds in another CRS; None if empty, or if that CRS is not defined there."""
         return None if self.bounds is None else transform_bounds(self.bounds, self.crs, crs)
 
     def read(
         self, crs: str, bounds: Bounds, columns: Sequence[str] | None = None
     ) -> gpd.GeoDataFrame:
-        """The features that meet `bounds`, whole; see `features`."""
+        """Return attributes and geometry of the features that intersect `bounds`.
+
+        Parameters and errors are those of `features`.
+        """
         return self.features(crs, bounds, columns).table
 
     def features(self, crs: str, bounds: Bounds, columns: Sequence[str] | None = None) -> Features:
-        """The features whose geometry meets `bounds`, whole, reprojected to `crs`.
+        """Read the features whose geometry intersects `bounds`, whole, reprojected to `crs`.
+
+        Geometry is made 2D. Invalid geometry is repaired by `shapely.make_valid` (GEOS, structure
+        method) and keeps its dimension: a self-intersecting polygon stays an area. The result
+        depends on the features and `bounds` alone. The geometry must intersect the bounds, not only
+        its bounding box, as in GDAL's filter, so that all formats give the same features.
 
         Parameters
         ----------
-        crs : CRS of `bounds` and of the result
-        bounds : left, bottom, right, top; its border belongs to it
-        columns : attributes to read, all by default
+        crs : str
+            CRS of `bounds` and of the result.
+        bounds : (float, float, float, float)
+            Left, bottom, right, top, including the border.
+        columns : sequence of str, optional
+            Attributes to read, all by default.
 
-        Geometry is made 2D. Invalid geometry is repaired by `shapely.make_valid` (GEOS, structure
-        method) and keeps its dimension: a self-intersecting polygon stays an area. What is returned
-        depends on the features and `bounds` alone. (It is the geometry that must meet the bounds,
-        not its bounding box: that is how GDAL filters, and so the one rule that every format can
-        keep.)
+        Returns
+        -------
+        Features
+            The features, and which of them were repaired or dropped.
 
         Raises
         ------
         InputError
-            if the file cannot be read
+            If the file cannot be read.
         """
         columns = list(self.fields) if columns is None else list(columns)
         tables, geometries, fids = [], [], []
@@ -149,12 +169,11 @@ class VectorSource:
         )
 
     def head(self, count: int) -> pd.DataFrame:
-        """The attributes of the first `count` features of the file: a sample that depends on no
-        region."""
+        """Return the attributes of the first `count` features of the file."""
         return _load(self, None, list(self.fields), limit=count)[0]
 
     def count_empty(self) -> int:
-        """How many of the first `EMPTY_LIMIT` features have no geometry."""
+        """Return how many of the first `EMPTY_LIMIT` features have no geometry."""
         if self.frame is None and not is_parquet(self.path):
             bounds = call_ogr(
                 pyogrio.read_bounds, self.path, layer=self.layer, max_features=EMPTY_LIMIT
@@ -166,8 +185,7 @@ class VectorSource:
         return int((shapely.is_missing(geometry) | shapely.is_empty(geometry)).sum())
 
     def _search_boxes(self, crs: str, bounds: Bounds) -> Iterator[Bounds]:
-        """Boxes in the source's CRS that together hold everything within `bounds` and a little
-        more."""
+        """Yield boxes in the source's CRS that together cover `bounds` with a margin."""
         left, bottom, right, top = bounds
         # Bounds and features go through the transformation at different points, so a margin is
         # needed; the exact choice is made after reprojection.
@@ -191,19 +209,26 @@ def open_vector(
     layer: str | None = None,
     assume_crs: str | None = None,
 ) -> VectorSource:
-    """Open a layer for its metadata; no feature is kept.
+    """Read the metadata of a vector layer.
 
     Parameters
     ----------
-    source : a path, a path with a layer ("file.gpkg:layer"), or a GeoDataFrame
-    layer : the layer, where the path does not name it
-    assume_crs : the CRS of a source that has no CRS record; others keep theirs
+    source : str, Path or GeoDataFrame
+        A path, a path with a layer ("file.gpkg:layer"), or a GeoDataFrame.
+    layer : str, optional
+        The layer, if the path does not name it.
+    assume_crs : str, optional
+        CRS of a source without a CRS record.
 
     Raises
     ------
-    MissingFileError, InputError, MissingCrsError
-        if the file does not exist, is no vector file, has no such layer, or several where none is
-        named; if it has no CRS record and none is assumed, or one that its coordinates contradict
+    MissingFileError
+        If the file does not exist.
+    MissingCrsError
+        If there is no CRS record and `assume_crs` is not given.
+    InputError
+        If the file is not a vector file, does not have the layer, or has several layers and none is
+        named; if the coordinates contradict the CRS.
     """
     if isinstance(source, gpd.GeoDataFrame):
         return _open_frame(source, layer, assume_crs)
@@ -216,7 +241,7 @@ def open_vector(
 
 
 def split_layer(source: str | Path) -> tuple[str, str | None]:
-    """("file.gpkg", "layer") from "file.gpkg:layer", and (source, None) where no layer is named.
+    """Split "file.gpkg:layer" into path and layer; the layer is None if none is named.
 
     The colon of a drive letter, of a URL's scheme or of its port does not count.
     """
@@ -238,18 +263,17 @@ def split_layer(source: str | Path) -> tuple[str, str | None]:
 
 
 def holds_features(path: str) -> bool:
-    """Whether a file has a layer with geometry."""
+    """Return whether a file has a layer with geometry."""
     if is_parquet(path):
         return True
     try:
-        return any(kind is not None for _, kind in call_ogr(pyogrio.list_layers, path))
+        return any(shape is not None for _, shape in call_ogr(pyogrio.list_layers, path))
     except InputError:
         return False
 
 
 def require_file(path: str) -> None:
-    """Raise MissingFileError unless the path exists or is one that only GDAL can tell (a URL,
-    /vsi...)."""
+    """Raise MissingFileError unless the path exists or only GDAL can open it (a URL, /vsi...)."""
     if "://" not in path and not path.startswith("/vsi") and not Path(path).exists():
         raise MissingFileError(f"{path} does not exist", "check the path")
 
@@ -258,9 +282,10 @@ def _open_frame(frame: gpd.GeoDataFrame, layer: str | None, assume_crs: str | No
     layer = layer or str(frame.attrs.get("name", ""))
     name = f"GeoDataFrame {layer}".strip()
     if frame.columns.duplicated().any():
-        raise InputError(f"{name} has two columns of one name", "rename one of them")
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise InputError(f"{name} has two columns named {twice!r}", "rename one of them")
     bounds = _finite_bounds(frame.total_bounds)
-    types = sorted({str(kind) for kind in frame.geom_type.dropna().unique()})
+    types = sorted({str(name) for name in frame.geom_type.dropna().unique()})
     return VectorSource(
         name=name,
         path=None,
@@ -275,9 +300,9 @@ def _open_frame(frame: gpd.GeoDataFrame, layer: str | None, assume_crs: str | No
 
 
 def _open_ogr(path: str, layer: str | None, assume_crs: str | None) -> VectorSource:
-    layers = [(str(name), kind) for name, kind in call_ogr(pyogrio.list_layers, path)]
-    spatial = [name for name, kind in layers if kind is not None]
-    listed = ", ".join(spatial) or "none with geometry"
+    layers = [(str(name), shape) for name, shape in call_ogr(pyogrio.list_layers, path)]
+    spatial = [name for name, shape in layers if shape is not None]
+    listed = ", ".join(spatial) or "(no layer with geometry)"
     if layer is None:
         if not spatial:
             raise InputError(
@@ -317,12 +342,13 @@ def _open_ogr(path: str, layer: str | None, assume_crs: str | None) -> VectorSou
 def _open_parquet(path: str, layer: str | None, assume_crs: str | None) -> VectorSource:
     if layer not in (None, Path(path).stem):
         raise InputError(
-            f"layer {layer!r} of {path} does not exist", "a Parquet file has but one: name none"
+            f"layer {layer!r} of {path} does not exist",
+            "a Parquet file has a single layer: give the path alone",
         )
     file = parquet_file(path)
     geo = geo_metadata(file, path)
     column = geo["columns"][geo["primary_column"]]
-    # The GeoParquet standard: no "crs" means longitude and latitude, null means not known.
+    # GeoParquet: without "crs" coordinates are longitude and latitude; null is an unknown CRS.
     crs = pyproj.CRS.from_json_dict(column["crs"]) if column.get("crs") else None
     if "crs" not in column:
         crs = pyproj.CRS("OGC:CRS84")
@@ -362,11 +388,11 @@ def _finite_bounds(bounds: Any) -> Bounds | None:
 
 def _load(
     source: VectorSource, box: Bounds | None, columns: list[str], limit: int | None = None
-) -> Loaded:
-    """Features that may meet `box` (the source's CRS), or the first `limit` of all."""
+) -> FeatureColumns:
+    """Load the features that may intersect `box` (the source's CRS), or the first `limit`."""
     if source.frame is not None:
         return load_frame(source.frame, box, columns, limit)
-    assert source.path is not None  # one of the two is always there
+    assert source.path is not None  # A source has a frame or a path.
     if is_parquet(source.path):
         return load_parquet(source.path, box, columns, limit)
     return load_ogr(source.path, source.layer, box, columns, limit)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import earthgen
-from earthgen.hookspecs import Offer, PluginInfo, hookimpl
-
-if TYPE_CHECKING:
-    from earthgen_cog.exporter import CogExporter
+from earthgen import Offer, PluginInfo, hookimpl
 
 
 @hookimpl
@@ -19,17 +14,11 @@ def earthgen_info() -> PluginInfo:
 
 
 @hookimpl
-def earthgen_exporters() -> list[Offer[CogExporter]]:
+def earthgen_exporters() -> list[Offer]:
     return [
         Offer(
             "cog",
-            _exporter,
+            "earthgen_cog.exporter:CogExporter",
             "ground, surface, height, classes and colours as cloud-optimised GeoTIFF",
         )
     ]
-
-
-def _exporter() -> CogExporter:
-    from earthgen_cog.exporter import CogExporter
-
-    return CogExporter()

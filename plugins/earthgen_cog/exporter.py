@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.progress import Progress
-from earthgen.world.selection import Selection, origin, select
+from earthgen.world.selection import Selection, select, source_record
 from earthgen.world.world import World
 from geo_io.frame import UNKNOWN_DATUM, Bounds
 from geo_io.layers import Raster
@@ -20,15 +20,14 @@ from geo_io.raster.geotiff import CogWriter
 
 
 class CogExporter:
-    """Writes ground.tif, surface.tif, height.tif, semantics.tif (with semantics.tif.aux.xml) and
+    """Write ground.tif, surface.tif, height.tif, semantics.tif (with semantics.tif.aux.xml) and
     rgb.tif.
 
-    ground, surface : float32, heights in metres of the vertical CRS; NaN is no data
-    height : float32, metres of the surface above the ground; NaN is no data
-    semantics : uint8, class codes with a colour table; 0 is no data. GDAL and QGIS find the
-        classes' names in the
-        .aux.xml, and they stand in the tag CLASSES
-    rgb : uint8 red, green, blue, alpha; alpha 0 is no data
+    - ground, surface: float32 heights in metres of the vertical CRS; NaN is no data
+    - height: float32 height of the surface above the ground, metres; NaN is no data
+    - semantics: uint8 class codes with a colour table; 0 is no data. The names of the classes are
+      in the .aux.xml, which GDAL and QGIS read, and in the tag CLASSES
+    - rgb: uint8 red, green, blue, alpha; alpha 0 is no data
     """
 
     name = "cog"
@@ -36,14 +35,14 @@ class CogExporter:
     def export(
         self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress
     ) -> list[Path]:
-        """Write into the folder `out`; see `earthgen.render.interfaces.Exporter`.
+        """Write into the folder `out`; see `earthgen.Exporter`.
 
         Raises
         ------
         StoreError, RegionError
-            if the world has no such level, no finished tile, or nothing within `bounds`
+            If the world has no such level, no finished tile, or nothing within `bounds`.
         InputError
-            if the files cannot be written
+            If the files cannot be written.
         """
         selection = select(world, bounds, level)
         out.mkdir(parents=True, exist_ok=True)
@@ -72,7 +71,7 @@ class CogExporter:
 
 def _writers(world: World, selection: Selection, out: Path) -> dict[str, CogWriter]:
     frame = selection.frame
-    known = origin(world)
+    known = source_record(world)
     tags = {"GENERATOR": known["generator"], "SEED": str(known["seed"])}
     tags |= {
         name.upper(): _text(known[name]) for name in known if name not in ("generator", "seed")

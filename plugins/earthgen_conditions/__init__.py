@@ -1,14 +1,11 @@
-"""The built-in conditions: semantics, dem, dsm and image, read by geo_io; and the crosswalks
-that ship with it."""
+"""The built-in conditions semantics, dem, dsm and image, and the crosswalks of geo_io."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from earthgen import __version__, hookimpl
-from earthgen.hookspecs import Offer, PluginInfo
-from earthgen.stages.backends import ConditionEncoder
+from earthgen import Offer, PluginInfo, __version__, hookimpl
 
 if TYPE_CHECKING:
     from geo_io.legend import Crosswalk
@@ -16,32 +13,30 @@ if TYPE_CHECKING:
 
 @hookimpl
 def earthgen_info() -> PluginInfo:
+    """Describe the plugin."""
     return PluginInfo(
         "conditions", __version__, "Apache-2.0", "reads land cover, heights and images"
     )
 
 
 @hookimpl
-def earthgen_condition_encoders() -> Iterable[Offer[ConditionEncoder]]:
-    def create(name: str) -> ConditionEncoder:
-        from earthgen_conditions import encoders
-
-        return encoders.ENCODERS[name]()
-
+def earthgen_condition_encoders() -> Iterable[Offer]:
+    """Offer an encoder for each built-in condition."""
     return [
         Offer(
             "semantics",
-            lambda: create("semantics"),
+            "earthgen_conditions.encoders:SemanticsEncoder",
             "land cover, buildings and trees from vector and raster layers",
         ),
-        Offer("dem", lambda: create("dem"), "height of the ground, metres"),
-        Offer("dsm", lambda: create("dsm"), "height of the topmost surface, metres"),
-        Offer("image", lambda: create("image"), "an orthorectified image, RGBA"),
+        Offer("dem", "earthgen_conditions.encoders:DemEncoder", "height of the ground, metres"),
+        Offer("dsm", "earthgen_conditions.encoders:DsmEncoder", "height of the surface, metres"),
+        Offer("image", "earthgen_conditions.encoders:ImageEncoder", "an orthorectified RGBA image"),
     ]
 
 
 @hookimpl
 def earthgen_legends() -> Iterable[Crosswalk]:
+    """Offer the crosswalks of geo_io."""
     from geo_io.legend import builtin_crosswalks
 
     return builtin_crosswalks()

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import earthgen
-from earthgen.hookspecs import Offer, PluginInfo, hookimpl
-
-if TYPE_CHECKING:
-    from earthgen_glb.exporter import GlbExporter
+from earthgen import Offer, PluginInfo, hookimpl
 
 
 @hookimpl
@@ -19,11 +14,11 @@ def earthgen_info() -> PluginInfo:
 
 
 @hookimpl
-def earthgen_exporters() -> list[Offer[GlbExporter]]:
-    return [Offer("glb", _exporter, "the surface as a mesh with colours, in binary glTF")]
-
-
-def _exporter(**options: Any) -> GlbExporter:
-    from earthgen_glb.exporter import GlbExporter
-
-    return GlbExporter(**options)
+def earthgen_exporters() -> list[Offer]:
+    return [
+        Offer(
+            "glb",
+            "earthgen_glb.exporter:GlbExporter",
+            "the surface as a mesh with colours, in binary glTF",
+        )
+    ]

@@ -1,9 +1,9 @@
 """The surface of a world as binary glTF 2.0.
 
-One node and mesh a tile. Axes are glTF's: x east, y up, z south, relative to the anchor in the
-scene's extras. Colours are linear RGB, as the specification wants them in COLOR_0, in 16 bits,
-because 8 would show steps in dark woods. There are no normals: a viewer then shades each face flat,
-which the specification demands of it.
+There is one node and mesh for each tile. Axes are those of glTF: x east, y up, z south, relative to
+the anchor in the scene's extras. Colours (COLOR_0) are linear RGB, as the specification requires,
+in 16 bits, because 8 bits would show steps in dark forests. There are no normals, so that viewers
+shade each face flat, as the specification requires.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import earthgen
 from earthgen.errors import StoreError
 from earthgen.progress import Progress
 from earthgen.render.mesh import Mesh, pieces, surface_mesh
-from earthgen.voxels.tile import colours
-from earthgen.world.selection import anchor_of, origin, select
+from earthgen.voxels.splat_math import base_colours
+from earthgen.world.selection import anchor_of, select, source_record
 from earthgen.world.world import World
 from geo_io.frame import Bounds, extent
 
 FACES_LIMIT = 4_000_000
-"""A mesh of more quads is written as one file a tile: single ones get too large for most
+"""A mesh of more quads is written as one file for each tile: larger files are too large for most
 viewers."""
 
 
@@ -42,14 +42,18 @@ LINEAR = _linear()
 
 @dataclass(frozen=True)
 class Part:
-    """The mesh of one tile as glTF wants it.
+    """The mesh of one tile in the form of glTF.
 
     Attributes
     ----------
-    name : of the node
-    position : (v, 3) float32, x east, y up, z south
-    colour : (v, 4) uint16 linear RGBA
-    triangle : (t, 3) uint32
+    name : str
+        Name of the node.
+    position : NDArray (v, 3) float32
+        x east, y up, z south, metres.
+    colour : NDArray (v, 4) uint16
+        Linear RGBA.
+    triangle : NDArray (t, 3) uint32
+        Vertices.
     """
 
     name: str
@@ -59,11 +63,16 @@ class Part:
 
 
 class GlbExporter:
-    """Writes world.glb, or world_TX_TY.glb for each tile of a world of more than `FACES_LIMIT`
+    """Write world.glb, or world_TX_TY.glb for each tile of a world of more than `faces_limit`
     faces.
 
-    All files of one export share their anchor, so that they fit together as they are. A coarser
-    `level` makes smaller files.
+    All files of one export share their anchor, so that they fit together. A coarser `level` makes
+    smaller files.
+
+    Parameters
+    ----------
+    faces_limit : int
+        Largest number of quads of a single file.
     """
 
     name = "glb"
@@ -74,12 +83,12 @@ class GlbExporter:
     def export(
         self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress
     ) -> list[Path]:
-        """Write into the folder `out`; see `earthgen.render.interfaces.Exporter`.
+        """Write into the folder `out`; see `earthgen.Exporter`.
 
         Raises
         ------
         StoreError, RegionError
-            if the world has no such level, no finished tile, or nothing within `bounds`
+            If the world has no such level, no finished tile, or nothing within `bounds`.
         """
         selection = select(world, bounds, level)
         anchor = anchor_of(world, selection)
@@ -94,7 +103,7 @@ class GlbExporter:
             "bounds": list(frame.bounds),
             "voxel_size": frame.voxel_size,
             "level": level,
-            **origin(world),
+            **source_record(world),
         }
         out.mkdir(parents=True, exist_ok=True)
         progress.start("export glb", len(selection.tiles))
@@ -106,7 +115,7 @@ class GlbExporter:
             faces += len(mesh.quads)
             if len(mesh.quads):
                 name = "tile_{}_{}".format(*piece.tile)
-                held.append((piece.tile, make_part(name, mesh, colours(piece.splats.sh))))
+                held.append((piece.tile, make_part(name, mesh, base_colours(piece.splats.sh))))
             if faces > self.faces_limit:
                 written += [
                     write_glb(out / "world_{}_{}.glb".format(*tile), [part], extras)

@@ -1,68 +1,61 @@
 """The learned backends: geometry and texture from a set of weights (docs/guides/learned.md).
 
-`height-flow` makes a height map and raises it to voxels; `latent` makes voxels and Gaussians by the
-chain of EarthCrafter. Nothing here loads torch before a backend is created.
+`height-flow` makes a height map and extrudes it to voxels; `latent` makes voxels and Gaussians by
+the method of EarthCrafter. Torch is loaded when a backend is created.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from earthgen.hookspecs import Offer, PluginInfo, hookimpl
-from earthgen.stages.backends import GeometryBackend, TextureBackend
-
-if TYPE_CHECKING:
-    from earthgen_latent.geometry import LatentGeometry
-    from earthgen_latent.height_map import HeightFlowGeometry
-    from earthgen_latent.texture import LatentTexture
+from earthgen import Offer, PluginInfo, hookimpl
 
 LATENT_VERSION = "1"
 """Enters the identity of worlds; raised whenever the same weights would give another world."""
 
-
-def _height_flow(weights: str | Path | None = None, **options: Any) -> HeightFlowGeometry:
-    from earthgen_latent.height_map import HeightFlowGeometry
-
-    return HeightFlowGeometry(weights, **options)
-
-
-def _geometry(
-    weights: str | Path | None = None, sparse_backend: str | None = None, **options: Any
-) -> LatentGeometry:
-    from earthgen_latent.geometry import LatentGeometry
-
-    return LatentGeometry(weights, sparse_backend=sparse_backend, **options)
-
-
-def _texture(
-    weights: str | Path | None = None, sparse_backend: str | None = None, **options: Any
-) -> LatentTexture:
-    from earthgen_latent.texture import LatentTexture
-
-    return LatentTexture(weights, sparse_backend=sparse_backend, **options)
+LEARNED = ("weights", "sparse_backend")
+"""Settings of a job that learned backends with sparse networks take."""
 
 
 @hookimpl
 def earthgen_info() -> PluginInfo:
+    """Describe the plugin."""
     return PluginInfo(
         name="latent",
         version=LATENT_VERSION,
         licence="Apache-2.0",
-        summary="geometry and texture by flows over sparse latents, after EarthCrafter; experimental",
+        summary="geometry and texture by flows over sparse latents, experimental",
         weights_licence="that of the set in use, which a world's provenance names",
     )
 
 
 @hookimpl
-def earthgen_geometry_backends() -> Iterable[Offer[GeometryBackend]]:
+def earthgen_geometry_backends() -> Iterable[Offer]:
+    """Offer the learned geometries."""
     return [
-        Offer("height-flow", _height_flow, "a learned height map, raised to voxels; wants weights"),
-        Offer("latent", _geometry, "learned voxels: coarse cells, latents, decoder; wants weights"),
+        Offer(
+            "height-flow",
+            "earthgen_latent.height_map:HeightFlowGeometry",
+            "a learned height map, extruded to voxels; needs weights",
+            takes=("weights",),
+        ),
+        Offer(
+            "latent",
+            "earthgen_latent.geometry:LatentGeometry",
+            "learned voxels: coarse cells, latents, decoder; needs weights",
+            takes=LEARNED,
+        ),
     ]
 
 
 @hookimpl
-def earthgen_texture_backends() -> Iterable[Offer[TextureBackend]]:
-    return [Offer("latent", _texture, "learned Gaussians over any geometry; wants weights")]
+def earthgen_texture_backends() -> Iterable[Offer]:
+    """Offer the learned texture."""
+    return [
+        Offer(
+            "latent",
+            "earthgen_latent.texture:LatentTexture",
+            "learned Gaussians for the voxels of any geometry; needs weights",
+            takes=LEARNED,
+        )
+    ]

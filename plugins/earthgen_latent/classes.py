@@ -1,8 +1,7 @@
-"""Land classes that a network was not trained on: a relative that it knows stands in, or a rule
-paints them.
+"""Land classes that a network was not trained on: a similar class replaces them, or a rule
+colours them.
 
-A class that training never showed has an embedding of random numbers, and what a network makes of
-it is anything.
+A class that did not occur in the training has a random embedding, and its result is arbitrary.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from geo_io.legend import codes
 
-RELATIVES: Mapping[str, tuple[str, ...]] = {
+SIMILAR: Mapping[str, tuple[str, ...]] = {
     "bare_ground": ("sand", "extraction", "paved"),
     "rock": ("bare_ground", "extraction"),
     "sand": ("bare_ground",),
@@ -40,7 +39,7 @@ RELATIVES: Mapping[str, tuple[str, ...]] = {
     "sports": ("grass", "grassland"),
     "extraction": ("bare_ground", "sand", "rock"),
 }
-"""What comes next to a class, the nearest first. Snow, ice and buildings are like nothing else."""
+"""Classes that are similar to a class, the nearest first. Snow, ice and buildings have none."""
 
 PAINTED: Mapping[str, tuple[int, int, int]] = {
     "river": (74, 86, 78),
@@ -48,30 +47,39 @@ PAINTED: Mapping[str, tuple[int, int, int]] = {
     "sea": (46, 72, 88),
     "snow_ice": (232, 236, 240),
 }
-"""sRGB of classes without a known relative, where the network was never shown their colour."""
+"""sRGB of classes without a trained similar class."""
 
 
 @functools.lru_cache(maxsize=8)
-def stand_ins(known: tuple[str, ...]) -> NDArray:
-    """(256,) uint8: what a network is told of each class code; 0, unknown, of classes without a
-    known relative.
+def substitute_classes(trained: tuple[str, ...]) -> NDArray:
+    """Return the class code that a network gets for each class code.
 
-    known : names of the classes that it was trained on; empty for all
+    Parameters
+    ----------
+    trained : tuple of str
+        Names of the classes that it was trained on; empty for all.
+
+    Returns
+    -------
+    NDArray (256,) uint8
+        0, unknown, for classes without a trained similar class.
     """
     table = np.arange(256, dtype=np.uint8)
     number = codes()
-    for name, code in number.items() if known else ():
-        found = next((each for each in (name, *RELATIVES.get(name, ())) if each in known), None)
-        table[code] = 0 if found is None else number[found]
+    for name, code in number.items() if trained else ():
+        similar = (each for each in (name, *SIMILAR.get(name, ())) if each in trained)
+        table[code] = number.get(next(similar, ""), 0)
     return table
 
 
 @functools.lru_cache(maxsize=8)
-def paints(known: tuple[str, ...]) -> tuple[NDArray, NDArray]:
-    """(256,) bool, which class codes a rule paints; and (256, 3) uint8, their colours. known :
-    as of `stand_ins`"""
+def painted_classes(trained: tuple[str, ...]) -> tuple[NDArray, NDArray]:
+    """Return which class codes a rule colours, (256,) bool, and their sRGB, (256, 3) uint8.
+
+    The parameter is that of `substitute_classes`.
+    """
     table, colours = np.zeros(256, bool), np.zeros((256, 3), np.uint8)
     for name, colour in PAINTED.items():
         code = codes()[name]
-        table[code], colours[code] = stand_ins(known)[code] == 0, colour
+        table[code], colours[code] = substitute_classes(trained)[code] == 0, colour
     return table, colours

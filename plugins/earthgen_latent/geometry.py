@@ -1,5 +1,4 @@
-"""The geometry backend `latent`: cells, latents and voxels by StructFM and StructVAE, along a
-height map or without."""
+"""The geometry backend `latent`: cells, latents and voxels by StructFM and StructVAE."""
 
 from __future__ import annotations
 
@@ -13,27 +12,32 @@ from numpy.typing import NDArray
 
 from earthgen.errors import PluginError
 from earthgen.noise.philox import Noise
-from earthgen.stages.backends import Cost
+from earthgen.stages.backends import Cost, GeometryBackend
 from earthgen.stages.blending import raised_cosine
 from earthgen.stages.block import Block
 from earthgen.stages.stage import Read, Stage
 from earthgen.stages.voxel_blending import blend_voxels
-from earthgen.terrain.cover import code, is_class, known_cover, on_surface, semantics_on
+from earthgen.terrain.cover import (
+    class_code,
+    fill_unknown_cover,
+    is_class,
+    semantics_on,
+)
 from earthgen.voxels.voxels import GEOMETRY_FIELDS
-from earthgen_latent.costs import cost_of
+from earthgen_latent.columns import COLUMNS, columns_stage
+from earthgen_latent.costs import count_cost
 from earthgen_latent.height_map import MARGIN, STRIDE
 from earthgen_latent.heights import PART as HEIGHT_FLOW
-from earthgen_latent.heights import HeightSampler, height_of
-from earthgen_latent.known import COLUMNS, columns_stage
-from earthgen_latent.networks import Learned, open_networks
-from earthgen_latent.sampling import USE, Sampling, lattice, names
+from earthgen_latent.heights import HeightSampler, heights_of_state
+from earthgen_latent.networks import LearnedBackend, open_networks
+from earthgen_latent.sampling import USE, Sampling, condition_names, window_lattice
 from earthgen_latent.solid import (
-    HOUSE,
-    SOLID,
+    SOLID_MARGIN,
     Columns,
     building_objects,
+    clear_water_and_yards,
     crown_objects,
-    raised,
+    raise_columns,
     standing_classes,
 )
 from earthgen_latent.structure import (
@@ -56,19 +60,30 @@ if TYPE_CHECKING:
 VOXELS = "latent.voxels"
 
 
-class LatentGeometry(Learned):
+class LatentGeometry(LearnedBackend, GeometryBackend):
     """Voxels decoded from latents.
 
-    weights : folder of a set; None for the one that the package comes with
-    height_map : whether heights are generated first, as a condition of what follows; a surface
-        model goes before them
-    steps, method, guidance, shift, use, rule, phases : as of `Sampling`; `use` is what structure is
-        told
-    window, stride : of the flows' windows, voxels; None for what suits the weights
-    surface : stride of the windows of voxels
-    variant : other structures for the same heights
-    device : of torch; sparse_backend : as --sparse-backend; precision : of products, "fp32" or
-        "bf16"
+    Parameters
+    ----------
+    weights : str or Path, optional
+        Folder of a set; None is the set that the package comes with.
+    height_map : bool
+        Whether heights are generated first, as a condition of the structure; a surface model
+        replaces them where it has data.
+    window, stride : int, optional
+        Of the flows' windows, voxels; None is the default of the weights.
+    surface : int
+        Stride of the windows of voxels.
+    variant : int
+        Another one gives another structure for the same heights.
+    device : str
+        Device of torch.
+    sparse_backend : str, optional
+        As --sparse-backend.
+    precision : str
+        Of products, "fp32" or "bf16".
+    use, steps, method, guidance, shift, rule, phases
+        As of `earthgen_latent.sampling.Sampling`.
     """
 
     name = "latent"
@@ -86,45 +101,50 @@ class LatentGeometry(Learned):
         sparse_backend: str | None = None,
         precision: str = "fp32",
         use: str | Sequence[str] = USE,
-        **sampling: Any,
+        steps: int = Sampling.steps,
+        method: str = Sampling.method,
+        guidance: float = Sampling.guidance,
+        shift: float = Sampling.shift,
+        rule: str = Sampling.rule,
+        phases: int = Sampling.phases,
     ) -> None:
-        settings = Sampling(use=names(use), **sampling)
-        made = height_map and "height" in settings.use
-        parts = (COARSE, FINE, VAE, *((HEIGHT_FLOW,) if made else ()))
+        settings = Sampling(steps, method, guidance, shift, condition_names(use), rule, phases)
+        with_heights = height_map and "height" in settings.use
+        parts = (COARSE, FINE, VAE, *((HEIGHT_FLOW,) if with_heights else ()))
         networks = open_networks(weights, parts, device, sparse_backend, precision)
         cell = networks.config(VAE).stride
         unit = cell * networks.config(COARSE).patch
         if any(edge % unit for edge in networks.band):
             raise PluginError(
-                f"the band {networks.band} of the weights is no multiple of {unit} voxels",
+                f"the band {networks.band} of the weights is not a multiple of {unit} voxels",
                 "report it to the plugin's author",
             )
-        wide, step = lattice(window, stride, networks.window, unit)
-        self.networks = networks
-        self.structure = Structure(networks, settings, wide, step, made, variant)
+        width, step = window_lattice(window, stride, networks.window, unit)
+        super().__init__(networks)
+        self.structure = Structure(networks, settings, width, step, with_heights, variant)
         self.surface = surface
 
     def cost(self) -> Cost:
-        """What a column of voxels takes."""
+        """Return the cost of a column of voxels."""
         structure = self.structure
         flows = (COARSE, FINE, *((HEIGHT_FLOW,) if structure.heights else ()))
-        return cost_of(
+        return count_cost(
             self.networks, structure.sampling, structure.window, structure.stride, flows, (VAE,)
         )
 
     def stages(self) -> Sequence[Stage]:
-        """Columns, heights, cells, latents, voxels' logits, surface."""
+        """Return the stages: columns, heights, cells, latents, voxels' logits, surface."""
         structure = self.structure
-        agreed = structure.sampling.stages
+        blended = structure.sampling.stages
         stages = [columns_stage()]
         if structure.heights:
             heights = HeightSampler(
                 self.networks, structure.sampling, structure.window, structure.stride, HEIGHTS
             )
-            stages += agreed(heights)
+            stages += blended(heights)
         coarse, fine = CoarseSampler(structure), FineSampler(structure)
-        stages += agreed(coarse)
-        stages += agreed(fine)
+        stages += blended(coarse)
+        stages += blended(fine)
         around = tuple(Read(stage.name, cells=structure.cell) for stage in (coarse, fine))
         merge = partial(
             blend_voxels,
@@ -151,68 +171,79 @@ class LatentGeometry(Learned):
             self.surface + 2 * MARGIN,
             GEOMETRY_FIELDS,
             partial(make_surface, structure),
-            tuple(Read(source, cells=SOLID) for source in reads),
+            tuple(Read(source, cells=SOLID_MARGIN) for source in reads),
             self.surface,
         )
         return [*stages, last]
 
 
 def make_surface(structure: Structure, window: Frame, inputs: Inputs, noise: Noise) -> Block:
-    """The surface of `window`, from candidates whose logits are blended: they are thresholded
-    here, once."""
-    inner = window.pad(SOLID)
-    known: Block = inputs[COLUMNS].crop(inner)
+    """Return the surface of `window`, from candidate voxels with blended logits."""
+    inner = window.pad(SOLID_MARGIN)
+    conditions: Block = inputs[COLUMNS].crop(inner)
     voxels: Block = inputs[VOXELS].crop(inner)
-    level, semantic, kept = tops_of(inner, voxels)
-    top = exact_tops(inner, level, _heights(structure, inputs, inner, known))
-    cover = known_cover(known["cover"])
-    yard = is_class(cover, "building") & (top < HOUSE)
-    top[on_surface(cover, "water") | yard] = 0
+    level, semantic, kept = highest_voxels(inner, voxels)
+    top = fit_tops(inner, level, _heights(structure, inputs, inner, conditions))
+    top, yard = clear_water_and_yards(fill_unknown_cover(conditions["cover"]), top)
     standing = top > 0
-    thing = np.where(standing, standing_classes(known["cover"], semantic), semantic)
-    built = standing & is_class(thing, "building")
+    classes = np.where(standing, standing_classes(conditions["cover"], semantic), semantic)
+    built = standing & is_class(classes, "building")
     layer = semantics_on(inputs, inner)
     number = np.where(built, building_objects(inner, layer, noise), crown_objects(inner, noise))
-    land = np.where(known["cover"] != 0, known["cover"], np.where(standing, np.uint8(0), semantic))
+    land = np.where(
+        conditions["cover"] != 0, conditions["cover"], np.where(standing, np.uint8(0), semantic)
+    )
     columns = Columns(
         top=top,
-        ground_class=np.where(yard, np.uint8(code("paved")), known_cover(land)),
-        semantic=known_cover(thing),
+        ground_class=np.where(yard, np.uint8(class_code("paved")), fill_unknown_cover(land)),
+        semantic=fill_unknown_cover(classes),
         object=np.where(standing, number, np.uint32(0)),
     )
-    assert voxels.xyz is not None  # the stage has sparse fields
+    assert voxels.xyz is not None, "the stage has sparse fields"
     # Below a top whose class the map corrects, voxels are corrected too.
-    right = (thing == semantic)[inner.y[1] - 1 - voxels.xyz[:, 1], voxels.xyz[:, 0] - inner.x[0]]
+    right = (classes == semantic)[inner.y[1] - 1 - voxels.xyz[:, 1], voxels.xyz[:, 0] - inner.x[0]]
     above = kept & right & (voxels.xyz[:, 2] >= 0) & (voxels.sparse["semantic"] != 0)
-    ground = np.ascontiguousarray(known["ground"])
-    return raised(
+    ground = np.ascontiguousarray(conditions["ground"])
+    return raise_columns(
         window, inner, ground, columns, voxels.xyz[above], voxels.sparse["semantic"][above]
     ).block()
 
 
 def _heights(
-    structure: Structure, inputs: Mapping[str, Any], inner: Frame, known: Block
+    structure: Structure, inputs: Mapping[str, Any], inner: Frame, conditions: Block
 ) -> NDArray:
-    """(ny, nx) float32 metres above the ground as the condition has them, NaN where it has none."""
-    height = known["above"]
+    """Return heights above the ground by the conditions, NaN without one, (ny, nx) float32."""
+    height = conditions["above"]
     if HEIGHTS in inputs:
-        height = np.where(
-            np.isfinite(height), height, height_of(inputs[HEIGHTS].crop(inner), structure.networks)
-        )
+        generated = heights_of_state(inputs[HEIGHTS].crop(inner), structure.networks)
+        height = np.where(np.isfinite(height), height, generated)
     return np.asarray(
         height if "height" in structure.sampling.use else np.full_like(height, np.nan)
     )
 
 
-def tops_of(frame: Frame, voxels: Block) -> tuple[NDArray, NDArray, NDArray]:
-    """The highest voxel of each column, (ny, nx) int32, its class, uint8, and (n,) bool, which
-    candidates stay.
+def highest_voxels(frame: Frame, voxels: Block) -> tuple[NDArray, NDArray, NDArray]:
+    """Find the highest active voxel of each column.
 
-    voxels : candidates in the columns of `frame`, sorted by (y, x, z)
+    Candidates are active if their logit is above 0. In a column with candidates and none above 0
+    the most likely one is active, of equals the lowest, so that a surface that is equally likely at
+    two heights leaves no hole. A column without candidates is bare ground.
 
-    Candidates stay where their logit is above 0. A column that has candidates and none above 0
-    keeps the likeliest, of equals the lowest: a surface at even odds between two heights is no
-    hole. A column without any is bare ground.
+    Parameters
+    ----------
+    frame : Frame
+        The columns.
+    voxels : Block
+        The n candidates in these columns, sorted by (y, x, z).
+
+    Returns
+    -------
+    level : NDArray (ny, nx) int32
+        z of the highest active voxel, -1 for none.
+    semantic : NDArray (ny, nx) uint8
+        Its class, 0 for none.
+    active : NDArray (n,) bool
+        Which candidates are active.
     """
     level, semantic = np.full(frame.shape, -1, np.int32), np.zeros(frame.shape, np.uint8)
     xyz, logit = voxels.xyz, voxels.sparse["logit"]
@@ -225,19 +256,28 @@ def tops_of(frame: Frame, voxels: Block) -> tuple[NDArray, NDArray, NDArray]:
     filled = np.zeros(frame.nx * frame.ny, bool)
     filled[column[keep]] = True
     keep[best[~filled[column[best]]]] = True
-    rows = np.flatnonzero(keep)  # of each column the last is the highest
+    rows = np.flatnonzero(keep)
+    # Of each column the last candidate is the highest.
     last = rows[np.concatenate([column[rows][1:] != column[rows][:-1], [True]])]
     level.reshape(-1)[column[last]] = xyz[last, 2]
     semantic.reshape(-1)[column[last]] = voxels.sparse["semantic"][last]
     return level, semantic, keep
 
 
-def exact_tops(frame: Frame, level: NDArray, height: NDArray) -> NDArray:
-    """(ny, nx) float32 metres: heights where the voxels are within one of them, else the voxels'
-    upper faces.
+def fit_tops(frame: Frame, level: NDArray, height: NDArray) -> NDArray:
+    """Return the tops of columns, (ny, nx) float32 metres, with the voxels unchanged.
 
-    The voxels stay what they are: `earthgen.voxels.heightfield.top_level` of a top is its level.
-    Ground level is 0.
+    A top is the height if the voxels' upper face is within one voxel of it, else the upper face;
+    `earthgen.voxels.heightfield.top_level` of a top is the given level. Bare ground is 0.
+
+    Parameters
+    ----------
+    frame : Frame
+        The columns.
+    level : NDArray (ny, nx) int32
+        z of the highest voxel, -1 for none.
+    height : NDArray (ny, nx) float32
+        Metres above the ground, NaN unknown.
     """
     size = np.float32(frame.voxel_size)
     face = (level + 1).astype(np.float32) * size

@@ -1,43 +1,52 @@
-"""The geometry backend `height-flow`: a learned height map, raised to voxels."""
+"""The geometry backend `height-flow`: a learned height map, extruded to voxels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from earthgen.noise.philox import Noise
-from earthgen.stages.backends import Cost
+from earthgen.stages.backends import Cost, GeometryBackend
 from earthgen.stages.block import Block
 from earthgen.stages.stage import Read, Stage
 from earthgen.terrain.cover import semantics_on
 from earthgen.voxels.voxels import GEOMETRY_FIELDS
-from earthgen_latent.costs import cost_of
-from earthgen_latent.heights import PART, HeightSampler, height_of
-from earthgen_latent.known import COLUMNS, columns_stage
-from earthgen_latent.networks import Learned, Networks, open_networks
-from earthgen_latent.sampling import USE, Sampling, lattice, names
-from earthgen_latent.solid import SOLID, columns_of, raised
+from earthgen_latent.columns import COLUMNS, columns_stage
+from earthgen_latent.costs import count_cost
+from earthgen_latent.heights import PART, HeightSampler, heights_of_state
+from earthgen_latent.networks import LearnedBackend, Networks, open_networks
+from earthgen_latent.sampling import USE, Sampling, condition_names, window_lattice
+from earthgen_latent.solid import SOLID_MARGIN, columns_from_heights, raise_columns
 from geo_io.frame import Frame
 
 if TYPE_CHECKING:
     from earthgen.stages.block import Inputs
 
 STRIDE, MARGIN = 256, 16
-"""Voxels: the core of a window of geometry, and what levels of detail want around it."""
+"""Voxels of the core of a window of geometry, and of the margin that levels of detail need."""
 
 
-class HeightFlowGeometry(Learned):
+class HeightFlowGeometry(LearnedBackend, GeometryBackend):
     """Solid columns whose heights a flow has made.
 
-    weights : folder of a set; None for the one that the package comes with
-    steps, method, guidance, shift, use, rule, phases : as of `Sampling`
-    window, stride : of the flow's windows, voxels; None for what suits the weights
-    surface : stride of the windows of voxels
-    device : of torch; precision : of products, "fp32" or "bf16"
+    Parameters
+    ----------
+    weights : str or Path, optional
+        Folder of a set; None is the set that the package comes with.
+    window, stride : int, optional
+        Of the flow's windows, voxels; None is the default of the weights.
+    surface : int
+        Stride of the windows of voxels.
+    device : str
+        Device of torch.
+    precision : str
+        Of products, "fp32" or "bf16".
+    use, steps, method, guidance, shift, rule, phases
+        As of `earthgen_latent.sampling.Sampling`.
     """
 
     name = "height-flow"
@@ -52,25 +61,30 @@ class HeightFlowGeometry(Learned):
         device: str = "cpu",
         precision: str = "fp32",
         use: str | Sequence[str] = USE,
-        **sampling: Any,
+        steps: int = Sampling.steps,
+        method: str = Sampling.method,
+        guidance: float = Sampling.guidance,
+        shift: float = Sampling.shift,
+        rule: str = Sampling.rule,
+        phases: int = Sampling.phases,
     ) -> None:
-        self.sampling = Sampling(use=names(use), **sampling)
-        self.networks = open_networks(weights, (PART,), device, precision=precision)
+        self.sampling = Sampling(steps, method, guidance, shift, condition_names(use), rule, phases)
+        super().__init__(open_networks(weights, (PART,), device, precision=precision))
         unit = 2 ** (len(self.networks.config(PART).channels) - 1)
-        self.window, self.stride = lattice(window, stride, self.networks.window, unit)
+        self.window, self.stride = window_lattice(window, stride, self.networks.window, unit)
         self.surface = surface
 
     def cost(self) -> Cost:
-        """What a column of voxels takes."""
-        return cost_of(self.networks, self.sampling, self.window, self.stride, (PART,), ())
+        """Return the cost of a column of voxels."""
+        return count_cost(self.networks, self.sampling, self.window, self.stride, (PART,), ())
 
     def stages(self) -> Sequence[Stage]:
-        """What is known of the columns, their heights under the rule, and the surface."""
+        """Return the stages: columns, heights, surface."""
         heights = HeightSampler(self.networks, self.sampling, self.window, self.stride)
         reads = (
-            Read(COLUMNS, cells=SOLID),
-            Read(heights.name, cells=SOLID),
-            Read("semantics", cells=SOLID),
+            Read(COLUMNS, cells=SOLID_MARGIN),
+            Read(heights.name, cells=SOLID_MARGIN),
+            Read("semantics", cells=SOLID_MARGIN),
         )
         last = Stage(
             "height-flow.surface",
@@ -86,12 +100,15 @@ class HeightFlowGeometry(Learned):
 def make_surface(
     networks: Networks, heights: str, measured: bool, window: Frame, inputs: Inputs, noise: Noise
 ) -> Block:
-    """The surface of `window`. measured : whether a surface model's heights count where it has
-    data"""
-    inner = window.pad(SOLID)
-    known: Block = inputs[COLUMNS].crop(inner)
-    height = height_of(inputs[heights].crop(inner), networks)
+    """Return the surface of `window`; `measured`: whether a surface model's heights are used."""
+    inner = window.pad(SOLID_MARGIN)
+    conditions: Block = inputs[COLUMNS].crop(inner)
+    height = heights_of_state(inputs[heights].crop(inner), networks)
     if measured:
-        height = np.where(np.isfinite(known["above"]), known["above"], height).astype(np.float32)
-    columns = columns_of(inner, semantics_on(inputs, inner), known["cover"], height, noise)
-    return raised(window, inner, np.ascontiguousarray(known["ground"]), columns).block()
+        height = np.where(np.isfinite(conditions["above"]), conditions["above"], height).astype(
+            np.float32
+        )
+    columns = columns_from_heights(
+        inner, semantics_on(inputs, inner), conditions["cover"], height, noise
+    )
+    return raise_columns(window, inner, np.ascontiguousarray(conditions["ground"]), columns).block()

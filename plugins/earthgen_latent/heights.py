@@ -14,9 +14,9 @@ from earthgen.models.height_flow import HeightFlow, ground_slopes
 from earthgen.stages.blending import STATE, InpaintingMask
 from earthgen.stages.block import Block
 from earthgen.stages.stage import Read
-from earthgen_latent.known import COLUMNS
+from earthgen_latent.columns import COLUMNS
 from earthgen_latent.networks import Networks, inference
-from earthgen_latent.sampling import Sampling, pinned
+from earthgen_latent.sampling import Sampling, hold_known
 from geo_io.frame import Frame
 
 PART = "height-flow"
@@ -24,8 +24,10 @@ PART = "height-flow"
 
 @dataclass(frozen=True)
 class HeightSampler:
-    """A `earthgen.stages.blending.Sampler` of height maps; where a surface model is known, it
-    goes straight to that."""
+    """An `earthgen.stages.blending.Sampler` of height maps.
+
+    Where a surface model is known, the state goes straight to its heights.
+    """
 
     networks: Networks
     sampling: Sampling
@@ -34,7 +36,8 @@ class HeightSampler:
     name: str = "latent.heights"
     scale: int = 1
     channels: int = 1
-    reads: tuple[Read, ...] = (Read(COLUMNS, cells=1),)  # a cell around, for slopes
+    # A margin of one cell, for slopes.
+    reads: tuple[Read, ...] = (Read(COLUMNS, cells=1),)
 
     def advance(
         self,
@@ -45,7 +48,7 @@ class HeightSampler:
         stop: float,
         known: InpaintingMask | None,
     ) -> NDArray:
-        """(ny, nx, 1) float32 at time `stop`."""
+        """Return the state at time `stop`, (ny, nx, 1) float32."""
         self.networks.check(window)
         around: Block = inputs[COLUMNS]
         inside = around.frame.slices(window)
@@ -55,7 +58,7 @@ class HeightSampler:
             slopes = ground_slopes(_tensor(around["ground"], device), window.voxel_size)[
                 :, :, inside[0], inside[1]
             ]
-            cover = _tensor(self.networks.told(PART, around["cover"][inside]), device)
+            cover = _tensor(self.networks.class_codes(PART, around["cover"][inside]), device)
             if "semantics" not in self.sampling.use:
                 cover = torch.zeros_like(cover)
             predict = model.predictor(cover, slopes, self.sampling.guidance)
@@ -65,16 +68,16 @@ class HeightSampler:
             if known is not None:
                 data = np.where(known.mask, known.values[..., 0], data)
                 mask = mask | known.mask
-            predict = pinned(predict, model.flow, _map(mask, device), _map(data, device))
+            predict = hold_known(predict, model.flow, _map(mask, device), _map(data, device))
             few = PART in self.networks.few_steps
-            found = self.sampling.follow(
+            result = self.sampling.integrate(
                 model.flow, predict, _map(state[..., 0], device), start, stop, few
             )
-            return found[0, 0, :, :, None].float().cpu().numpy()
+            return result[0, 0, :, :, None].float().cpu().numpy()
 
 
-def height_of(block: Block, networks: Networks) -> NDArray:
-    """(ny, nx) float32 metres above the ground, of a finished state."""
+def heights_of_state(block: Block, networks: Networks) -> NDArray:
+    """Return the metres above the ground of a finished state, (ny, nx) float32."""
     with inference(networks):
         model: HeightFlow = networks(PART)
         state = _map(block.dense[STATE][..., 0], networks.device)
@@ -82,10 +85,10 @@ def height_of(block: Block, networks: Networks) -> NDArray:
 
 
 def _tensor(values: NDArray, device: str) -> torch.Tensor:
-    """(1, ...) of one sample."""
+    """Return values of one sample as a batch, (1, ...)."""
     return torch.from_numpy(np.ascontiguousarray(values)[None]).to(device)
 
 
 def _map(values: NDArray, device: str) -> torch.Tensor:
-    """(1, 1, ny, nx)."""
+    """Return a map as a batch with one channel, (1, 1, ny, nx)."""
     return _tensor(values[None], device)

@@ -1,4 +1,4 @@
-"""How flows are sampled: settings that users give, and cells whose data are known."""
+"""How flows are sampled: the options, and cells whose data are known."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from torch import Tensor
 
 from earthgen.errors import ModelError, UnknownNameError
 from earthgen.models.flow import METHODS, Flow, Method, Predict, sample
-from earthgen.stages.blending import DEFAULT_RULE, RULES, Sampler, agree, blended
+from earthgen.stages.blending import (
+    BLENDING_RULES,
+    DEFAULT_BLENDING_RULE,
+    Sampler,
+    blended,
+    blending_stages,
+)
 from earthgen.stages.stage import Stage
 
 USE = ("semantics", "height", "image")
-"""Conditions that networks can be told."""
+"""Conditions that networks take."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +29,22 @@ class Sampling:
 
     Attributes
     ----------
-    steps : evaluations from noise to data
-    method : of `earthgen.models.flow.METHODS`; "" for shortcuts where the weights were trained to
-        take them. Euler's is
-        the default since it measured best in few steps (docs/background/benchmarks.md)
-    guidance : what the conditions change, times this (classifier-free guidance); 1 is the network
-        as it is
-    shift : above 1, steps are shorter near the noise
-    use : conditions that the network is told, of those that the job has
-    rule : how neighbouring windows agree, of `earthgen.stages.blending.RULES`
-    phases : of the rule "blended": more agree better on what reaches far, and read further
+    steps : int
+        Steps from noise to data.
+    method : str
+        A name in `earthgen.models.flow.METHODS`; "" is "shortcut" for weights that were trained for
+        it, else "euler". Euler's method measured best in few steps
+        (docs/background/benchmarks.md).
+    guidance : float
+        Scale of classifier-free guidance; 1 is none.
+    shift : float
+        Above 1, steps are shorter near the noise.
+    use : tuple of str
+        Conditions that the network takes, of those that the job has.
+    rule : str
+        How neighbouring windows are blended, in `earthgen.stages.blending.BLENDING_RULES`.
+    phases : int
+        Of the rule "blended": more phases agree better over long distances, and read further.
     """
 
     steps: int = 4
@@ -40,51 +52,51 @@ class Sampling:
     guidance: float = 1.0
     shift: float = 1.0
     use: tuple[str, ...] = USE
-    rule: str = DEFAULT_RULE
+    rule: str = DEFAULT_BLENDING_RULE
     phases: int = 2
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or not 1 <= self.steps <= 1000:
             raise ModelError(
-                f"{self.steps!r} steps cannot be taken", "give a whole number from 1 to 1000"
+                f"the number of steps is {self.steps!r}", "give a whole number from 1 to 1000"
             )
         if self.method and self.method not in METHODS:
-            raise ModelError(
-                f"there is no method {self.method!r}", f"there are {', '.join(METHODS)}"
-            )
+            raise ModelError(f"unknown method {self.method!r}", f"choose from {', '.join(METHODS)}")
         if not self.guidance >= 0 or not self.shift > 0:
             raise ModelError(
-                f"a guidance of {self.guidance} with a shift of {self.shift} leads nowhere",
+                f"the guidance {self.guidance} or the shift {self.shift} is out of range",
                 "give a guidance of at least 0 and a shift above 0",
             )
         unknown = sorted(set(self.use) - set(USE))
         if unknown:
             raise ModelError(
-                f"there is no condition {unknown[0]!r} to use", f"there are {', '.join(USE)}"
+                f"unknown condition {unknown[0]!r} to use", f"choose from {', '.join(USE)}"
             )
         if not isinstance(self.phases, int) or not 1 <= self.phases <= 8:
             raise ModelError(
-                f"windows cannot be blended in {self.phases!r} phases", "give 1 to 8, such as 2"
+                f"the number of phases is {self.phases!r}", "give a whole number from 1 to 8"
             )
-        if self.rule not in RULES:
+        if self.rule not in BLENDING_RULES:
             raise UnknownNameError(
-                f"there is no rule {self.rule!r} for neighbouring windows",
-                f"choose of {', '.join(RULES)}",
+                f"unknown rule {self.rule!r} for neighbouring windows",
+                f"choose from {', '.join(BLENDING_RULES)}",
             )
 
     def stages(self, sampler: Sampler) -> list[Stage]:
-        """The stages of a sampler under the rule."""
+        """Return the stages of a sampler under the rule."""
         return (
-            blended(sampler, self.phases) if self.rule == "blended" else agree(sampler, self.rule)
+            blended(sampler, self.phases)
+            if self.rule == "blended"
+            else blending_stages(sampler, self.rule)
         )
 
     def method_of(self, few_steps: bool) -> Method:
-        """The method for a network that was trained for few steps, or was not."""
+        """Return the method for a network that was trained for few steps, or was not."""
         if self.method:
             return self.method  # type: ignore[return-value]
         return "shortcut" if few_steps else "euler"
 
-    def follow(
+    def integrate(
         self,
         flow: Flow,
         predict: Predict,
@@ -93,7 +105,7 @@ class Sampling:
         stop: float,
         few_steps: bool,
     ) -> Tensor:
-        """The state at time `stop`, from that at `start`."""
+        """Return the state at time `stop`, from the state at `start`."""
         return sample(
             flow,
             predict,
@@ -106,22 +118,30 @@ class Sampling:
         )
 
 
-def names(use: str | Sequence[str]) -> tuple[str, ...]:
-    """Names of conditions from a list or a text such as "semantics,image"; "" and "none" are no
-    names."""
-    given = use.split(",") if isinstance(use, str) else list(use)
-    return tuple(name.strip() for name in given if name.strip() not in ("", "none"))
+def condition_names(use: str | Sequence[str]) -> tuple[str, ...]:
+    """Return names from a list or a text such as "semantics,image"; "" and "none" are no names."""
+    names = use.split(",") if isinstance(use, str) else list(use)
+    return tuple(name.strip() for name in names if name.strip() not in ("", "none"))
 
 
-def pinned(predict: Predict, flow: Flow, mask: Tensor | None, data: Tensor) -> Predict:
-    """Predictions that know some of the data: there, the state goes straight to what is known.
+def hold_known(predict: Predict, flow: Flow, mask: Tensor | None, data: Tensor) -> Predict:
+    """Return predictions by which the state goes straight to known data.
 
-    mask : of the state's shape; None where nothing is known
+    Parameters
+    ----------
+    predict : callable
+        Predictions of the network.
+    flow : Flow
+        What the network predicts.
+    mask : Tensor bool, optional
+        Where data are known, of the state's shape; None for nowhere.
+    data : Tensor
+        The known data, of the state's shape.
     """
     if mask is None or not bool(mask.any()):
         return predict
 
-    def known(state: Tensor, time: float, step: float) -> Tensor:
+    def held(state: Tensor, time: float, step: float) -> Tensor:
         truth = (
             data
             if flow.predicts == "data"
@@ -129,27 +149,39 @@ def pinned(predict: Predict, flow: Flow, mask: Tensor | None, data: Tensor) -> P
         )
         return torch.where(mask, truth, predict(state, time, step))
 
-    return known
+    return held
 
 
-def lattice(window: int | None, stride: int | None, default: int, unit: int) -> tuple[int, int]:
-    """Window and stride of a sampler, voxels; three quarters of the window by default.
+def window_lattice(
+    window: int | None, stride: int | None, default: int, unit: int
+) -> tuple[int, int]:
+    """Return window and stride of a sampler, voxels.
 
-    unit : windows have to begin and end at multiples of this many voxels, so that cells lie on the
-        world's lattice
+    Parameters
+    ----------
+    window, stride : int, optional
+        None is `default`, and three quarters of the window.
+    default : int
+        Default window.
+    unit : int
+        Windows begin and end at multiples of it, so that cells lie on the world's lattice.
 
-    Raises ModelError where they do not.
+    Raises
+    ------
+    ModelError
+        If windows do not lie on cells.
     """
-    wide = default if window is None else window
-    step = wide * 3 // 4 if stride is None else stride
-    if step < 1 or wide <= step or wide % unit or step % unit or (wide - step) // 2 % unit:
+    width = default if window is None else window
+    step = width * 3 // 4 if stride is None else stride
+    if step < 1 or width <= step or width % unit or step % unit or (width - step) // 2 % unit:
         raise ModelError(
-            f"windows of {wide} voxels at a stride of {step} do not lie on cells of {unit}",
-            f"give a window and a smaller stride that are multiples of {unit}, as is half of their difference",
+            f"windows of {width} voxels at a stride of {step} do not lie on cells of {unit} voxels",
+            f"give a window and a smaller stride such that both and half of their difference are "
+            f"multiples of {unit}",
         )
-    return wide, step
+    return width, step
 
 
-def variant_name(variant: int) -> str:
-    """What a variant adds to the name that keys a sampler's noise; nothing for the first."""
+def variant_suffix(variant: int) -> str:
+    """Return the suffix of the name that keys a sampler's noise, "" for the first variant."""
     return f"#{variant}" if variant else ""

@@ -1,8 +1,8 @@
 """Structure by StructFM and StructVAE: cells, their latents, and the logits of voxels.
 
 The state of a window is dense: a value, or a latent, for each cell of the band in each column of
-cells. So windows agree by the rules of `earthgen.stages.blending`, and which cells are active is
-decided once, from what they agreed on.
+cells. Windows are blended by the rules of `earthgen.stages.blending`, and the active cells are
+chosen once, from the blended values.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from earthgen.models.conditions import Conditions
 from earthgen.models.struct_flow import StructCoarse, StructFine
 from earthgen.models.struct_vae import StructVAE
-from earthgen.sparse import SparseTensor
 from earthgen.sparse.sites import Place, Sites, make_sites
+from earthgen.sparse.tensor import SparseTensor
 from earthgen.stages.blending import STATE, InpaintingMask
 from earthgen.stages.block import Block, Field, column_order
 from earthgen.stages.stage import Read, rescale
-from earthgen_latent.heights import height_of
-from earthgen_latent.known import COLUMNS
+from earthgen_latent.columns import COLUMNS
+from earthgen_latent.heights import heights_of_state
 from earthgen_latent.networks import Networks, inference
-from earthgen_latent.sampling import Sampling, pinned, variant_name
+from earthgen_latent.sampling import Sampling, hold_known, variant_suffix
 from geo_io.frame import Frame
 
 COARSE, FINE, VAE = "struct-coarse", "struct-fine", "struct-vae"
@@ -34,10 +34,10 @@ COARSE, FINE, VAE = "struct-coarse", "struct-fine", "struct-vae"
 HEIGHTS = "latent.heights"
 
 OCCUPANCY = {"logit": Field("float32", sparse=True), "semantic": Field("uint8", sparse=True)}
-"""Candidates of voxels: the logit of being active, and the class, 0 where the decoder gave none."""
+"""Candidate voxels: the logit of being active, and the class, 0 if the decoder gave none."""
 
 ABSENT = -4.0
-"""Logit of a voxel that one window's decoder did not even consider, where another's did."""
+"""Logit of a voxel that is a candidate in another window only."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,14 @@ class Structure:
 
     Attributes
     ----------
-    networks, sampling : see there
-    window, stride : of all windows, voxels
-    heights : whether there is a stage of generated heights to take as a condition
-    variant : of the noise of cells and latents: another gives another structure for the same
-        heights
+    networks, sampling : Networks, Sampling
+        The weights, and the options of the flows.
+    window, stride : int
+        Of all windows, voxels.
+    heights : bool
+        Whether generated heights are a condition.
+    variant : int
+        Of the noise of cells and latents: another one gives another structure for the same heights.
     """
 
     networks: Networks
@@ -67,56 +70,57 @@ class Structure:
 
     @property
     def cells(self) -> str:
-        """The stage of which cells are active; its name keys the noise."""
-        return f"latent.cells{variant_name(self.variant)}"
+        """Name of the stage of active cells, which keys the noise."""
+        return f"latent.cells{variant_suffix(self.variant)}"
 
     @property
     def latents(self) -> str:
-        """The stage of the cells' latents."""
-        return f"latent.latents{variant_name(self.variant)}"
+        """Name of the stage of the cells' latents, which keys the noise."""
+        return f"latent.latents{variant_suffix(self.variant)}"
 
     @property
     def layers(self) -> int:
-        """Cells from the bottom of the band to its top."""
+        """Number of cells from the bottom of the band to its top."""
         low, high = self.networks.band
         return (high - low) // self.cell
 
     @property
     def sources(self) -> tuple[str, ...]:
+        """Stages of the conditions."""
         return (COLUMNS, HEIGHTS) if self.heights else (COLUMNS,)
 
     def fine(self, window: Frame) -> Frame:
-        """A frame of cells as the frame of their voxels, in the networks' band."""
+        """Return the frame of the voxels of a frame of cells, in the networks' band."""
         return self.banded(rescale(window, self.cell, 1))
 
     def banded(self, frame: Frame) -> Frame:
+        """Return a frame with the heights of the networks' band."""
         return replace(frame, z=self.networks.band)
 
     def conditions(self, frame: Frame, inputs: Mapping[str, Any]) -> Conditions:
-        """What is known of the columns of a frame of voxels."""
-        known: Block = inputs[COLUMNS]
-        height = known["above"]
+        """Return the conditions on the columns of a frame of voxels."""
+        columns: Block = inputs[COLUMNS]
+        height = columns["above"]
         if HEIGHTS in inputs:
             height = np.where(
-                np.isfinite(height), height, height_of(inputs[HEIGHTS], self.networks)
+                np.isfinite(height), height, heights_of_state(inputs[HEIGHTS], self.networks)
             )
-        cover = self.networks.told(FINE, known["cover"])
+        cover = self.networks.class_codes(FINE, columns["cover"])
         return conditions_of(
-            frame, self.sampling, self.networks.device, cover, height, known["image"]
+            frame, self.sampling, self.networks.device, cover, height, columns["image"]
         )
 
     def sites(
         self, active: NDArray, window: Frame
     ) -> tuple[Sites, tuple[NDArray, NDArray, NDArray]]:
-        """Active cells of (ny, nx, layers) bool on a frame of cells, and the index of each in
-        such an array."""
+        """Return active cells of (ny, nx, layers) bool, and the index of each in that array."""
         row, column, layer = np.nonzero(active)
         south = active.shape[0] - 1 - row
         rows = np.stack([np.zeros_like(row), column, south, layer], 1).astype(np.int32)
         place = Place.of(self.fine(window))
         sites, order = make_sites(torch.from_numpy(rows), stride=self.cell, place=place)
-        picked = order.numpy()
-        return sites.to(self.networks.device), (row[picked], column[picked], layer[picked])
+        index = order.numpy()
+        return sites.to(self.networks.device), (row[index], column[index], layer[index])
 
 
 def conditions_of(
@@ -127,10 +131,22 @@ def conditions_of(
     height: NDArray | None,
     image: NDArray | None,
 ) -> Conditions:
-    """Conditions of one sample, without those that are not used, or known nowhere.
+    """Return conditions of one sample, without those that are not used or known nowhere.
 
-    cover : (ny, nx) class codes, 0 unknown; height : (ny, nx) metres, NaN unknown; image : (ny, nx,
-        4) RGBA
+    Parameters
+    ----------
+    frame : Frame
+        Frame of the voxels.
+    sampling : Sampling
+        Says which conditions are used.
+    device : str
+        Device of torch.
+    cover : NDArray (ny, nx) uint8
+        Class codes, 0 unknown.
+    height : NDArray (ny, nx) float32, optional
+        Metres above the ground, NaN unknown.
+    image : NDArray (ny, nx, 4) uint8, optional
+        RGBA, alpha 0 unknown.
     """
     maps: dict[str, Any] = {}
     if "semantics" in sampling.use and cover.any():
@@ -143,8 +159,17 @@ def conditions_of(
 
 
 def active_cells(state: NDArray) -> NDArray:
-    """(ny, nx, layers) bool of (ny, nx, layers) float32, about -1 or 1: above 0, and one in
-    every column of cells."""
+    """Return the active cells: those above 0, and at least one in every column of cells.
+
+    Parameters
+    ----------
+    state : NDArray (ny, nx, layers) float32
+        Values about -1 or 1.
+
+    Returns
+    -------
+    NDArray (ny, nx, layers) bool
+    """
     active = state > 0
     best = np.argmax(state, axis=2)
     active |= (np.arange(state.shape[2]) == best[..., None]) & ~active.any(axis=2, keepdims=True)
@@ -153,38 +178,43 @@ def active_cells(state: NDArray) -> NDArray:
 
 @dataclass(frozen=True)
 class CellSampler:
-    """Where the windows of cells lie that both stages of StructFM sample."""
+    """The windows of cells of both stages of StructFM."""
 
     structure: Structure
 
     @property
     def window(self) -> int:
+        """Cells along an edge of a window."""
         return self.structure.window // self.structure.cell
 
     @property
     def stride(self) -> int:
+        """Cells between windows."""
         return self.structure.stride // self.structure.cell
 
     @property
     def scale(self) -> int:
+        """Voxels along an edge of a cell."""
         return self.structure.cell
 
 
 @dataclass(frozen=True)
 class CoarseSampler(CellSampler):
-    """A `earthgen.stages.blending.Sampler` of which cells are active: a channel a layer of the
-    band."""
+    """An `earthgen.stages.blending.Sampler` of active cells, one channel per layer of the band."""
 
     @property
     def name(self) -> str:
+        """Name of the stage."""
         return self.structure.cells
 
     @property
     def channels(self) -> int:
+        """Channels of the state."""
         return self.structure.layers
 
     @property
     def reads(self) -> tuple[Read, ...]:
+        """Inputs of the stage."""
         return tuple(Read(source) for source in self.structure.sources)
 
     def advance(
@@ -196,6 +226,7 @@ class CoarseSampler(CellSampler):
         stop: float,
         known: InpaintingMask | None,
     ) -> NDArray:
+        """Return the state at time `stop`, as of `earthgen.stages.blending.Sampler`."""
         structure = self.structure
         networks, sampling = structure.networks, structure.sampling
         with inference(networks):
@@ -204,24 +235,24 @@ class CoarseSampler(CellSampler):
             conditions = structure.conditions(frame, inputs)
             shape = (frame.nx, frame.ny, frame.z[1] - frame.z[0])
             grid = model.grid(Place.of(frame), shape, networks.device)
-            told = model.condition(conditions, grid)
+            condition = model.condition(conditions, grid)
             free = model.condition(conditions.hidden(), grid) if sampling.guidance != 1 else None
-            predict = model.predictor(grid, told, free, sampling.guidance)
+            predict = model.predictor(grid, condition, free, sampling.guidance)
             if known is not None:
                 mask = np.broadcast_to(known.mask[..., None], known.values.shape)
-                predict = pinned(
+                predict = hold_known(
                     predict,
                     model.flow,
                     _rows(mask, networks.device),
                     _rows(known.values, networks.device),
                 )
             few = COARSE in networks.few_steps
-            found = sampling.follow(
+            result = sampling.integrate(
                 model.flow, predict, _rows(state, networks.device), start, stop, few
             )
             # Rows of a grid are sorted by (x, y, z), y from the south.
             back = (
-                found[:, 0]
+                result[:, 0]
                 .float()
                 .cpu()
                 .numpy()
@@ -232,7 +263,7 @@ class CoarseSampler(CellSampler):
 
 
 def _rows(values: NDArray, device: str) -> torch.Tensor:
-    """(n, 1) in the order of a grid, of (ny, nx, layers)."""
+    """Return (ny, nx, layers) values in the order of a grid, (n, 1)."""
     return (
         torch.from_numpy(np.ascontiguousarray(values[::-1].transpose(1, 0, 2)))
         .reshape(-1, 1)
@@ -242,19 +273,21 @@ def _rows(values: NDArray, device: str) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class FineSampler(CellSampler):
-    """A `earthgen.stages.blending.Sampler` of latents, those of all layers; of cells that are
-    not active they are unused."""
+    """An `earthgen.stages.blending.Sampler` of latents of all layers, unused in inactive cells."""
 
     @property
     def name(self) -> str:
+        """Name of the stage."""
         return self.structure.latents
 
     @property
     def channels(self) -> int:
+        """Channels of the state."""
         return self.structure.layers * int(self.structure.networks.config(FINE).latent)
 
     @property
     def reads(self) -> tuple[Read, ...]:
+        """Inputs of the stage."""
         return (*(Read(source) for source in self.structure.sources), Read(self.structure.cells))
 
     def advance(
@@ -266,6 +299,7 @@ class FineSampler(CellSampler):
         stop: float,
         known: InpaintingMask | None,
     ) -> NDArray:
+        """Return the state at time `stop`, as of `earthgen.stages.blending.Sampler`."""
         structure = self.structure
         networks, sampling = structure.networks, structure.sampling
         sites, index = structure.sites(active_cells(inputs[structure.cells].dense[STATE]), window)
@@ -273,9 +307,9 @@ class FineSampler(CellSampler):
         with inference(networks):
             model: StructFine = networks(FINE)
             conditions = structure.conditions(structure.fine(window), inputs)
-            told = model.condition(conditions, sites)
+            condition = model.condition(conditions, sites)
             free = model.condition(conditions.hidden(), sites) if sampling.guidance != 1 else None
-            predict = model.predictor(sites, told, free, sampling.guidance)
+            predict = model.predictor(sites, condition, free, sampling.guidance)
             features = torch.from_numpy(state.reshape(shape)[index]).to(networks.device)
             if known is not None:
                 data = torch.from_numpy(known.values.reshape(shape)[index]).to(networks.device)
@@ -284,18 +318,17 @@ class FineSampler(CellSampler):
                     .to(networks.device)
                     .expand_as(data)
                 )
-                predict = pinned(predict, model.flow, mask, data)
-            found = sampling.follow(
+                predict = hold_known(predict, model.flow, mask, data)
+            result = sampling.integrate(
                 model.flow, predict, features, start, stop, FINE in networks.few_steps
             )
         out = state.reshape(shape).copy()
-        out[index] = found.float().cpu().numpy()
+        out[index] = result.float().cpu().numpy()
         return out.reshape(state.shape)
 
 
 def decode(structure: Structure, window: Frame, inputs: Mapping[str, Any], noise: Any) -> Block:
-    """Candidates of voxels in `window` (a frame of voxels), from latents on it and a cell
-    around."""
+    """Return candidate voxels in `window`, from latents on it and a margin of one cell."""
     latents, cells = inputs[structure.latents], inputs[structure.cells]
     networks = structure.networks
     sites, index = structure.sites(active_cells(cells.dense[STATE]), cells.frame)
@@ -304,14 +337,14 @@ def decode(structure: Structure, window: Frame, inputs: Mapping[str, Any], noise
         fine: StructFine = networks(FINE)
         vae: StructVAE = networks(VAE)
         latent = fine.refined(SparseTensor(sites, torch.from_numpy(features).to(networks.device)))
-        found = vae.decode(vae.statistics.restored(latent))
-        candidates = found.levels[-1].candidates
+        decoded = vae.decode(vae.statistics.restored(latent))
+        candidates = decoded.levels[-1].candidates
         xyz = candidates.sites.lattice().cpu().numpy().astype(np.int32)
         logit = candidates.features[:, 0].float().cpu().numpy()
         semantic = np.zeros(len(xyz), np.uint8)
-        if found.classes is not None and len(found.sites):
-            semantic[candidates.sites.rows(found.sites.coordinates).cpu().numpy()] = (
-                found.semantic().cpu().numpy()
+        if decoded.classes is not None and len(decoded.sites):
+            semantic[candidates.sites.rows(decoded.sites.coordinates).cpu().numpy()] = (
+                decoded.semantic().cpu().numpy()
             )
     order = column_order(xyz)
     sparse = {"logit": logit[order], "semantic": semantic[order]}

@@ -1,8 +1,7 @@
-"""The texture backend `latent`: a latent of each voxel by TexFM, and from it one Gaussian a voxel
-by TexVAE.
+"""The texture backend `latent`: a latent per voxel by TexFM, decoded to a Gaussian by TexVAE.
 
-It takes any geometry: what the networks are told are its voxels, their classes and normals, and the
-class that is seen from above; of the conditions, the image.
+It takes any geometry: the inputs of the networks are its voxels, their classes and normals, the
+class seen from above, and the image of the job's conditions.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ from earthgen.models.presets import BlockConfig
 from earthgen.models.tex_flow import TexFlow
 from earthgen.models.tex_vae import TexVAE
 from earthgen.noise.philox import Noise
-from earthgen.sparse import SparseTensor
 from earthgen.sparse.sites import Place, Sites, make_sites
+from earthgen.sparse.tensor import SparseTensor
 from earthgen.splats.spherical_harmonics import C0
-from earthgen.stages.backends import Cost
+from earthgen.stages.backends import Cost, TextureBackend
 from earthgen.stages.blending import STATE
 from earthgen.stages.block import Block
 from earthgen.stages.stage import Read, Stage
-from earthgen.stages.voxel_blending import VOXEL_RULES, agree_on_voxels
+from earthgen.stages.voxel_blending import VOXEL_BLENDING_RULES, voxel_blending_stages
 from earthgen.terrain.cover import raster_on
-from earthgen.voxels.surface import ground_slopes, unsheared_normals
+from earthgen.voxels.surface import ground_slopes, unshear_normals
 from earthgen.voxels.voxels import Geometry, Splats, Voxels, texture_fields
-from earthgen_latent.classes import paints
-from earthgen_latent.costs import cost_of
-from earthgen_latent.networks import Learned, Networks, inference, open_networks
-from earthgen_latent.sampling import Sampling, lattice, names, variant_name
+from earthgen_latent.classes import painted_classes
+from earthgen_latent.costs import count_cost
+from earthgen_latent.networks import LearnedBackend, Networks, inference, open_networks
+from earthgen_latent.sampling import Sampling, condition_names, variant_suffix, window_lattice
 from earthgen_latent.structure import conditions_of
 from geo_io.frame import Frame
 
@@ -45,12 +44,11 @@ if TYPE_CHECKING:
 
 FLOW, VAE = "tex-flow", "tex-vae"
 
-TOLD = ("semantics", "image")
-"""Conditions that TexFM is trained with."""
+CONDITIONS = ("semantics", "image")
+"""Conditions of TexFM."""
 
-FARTHEST = 96
-"""Voxels: the most that a decoder's windows read around them; one that looks farther may show
-where they meet."""
+MAX_HALO = 96
+"""Largest margin of a decoder's windows, voxels; with a farther reach, seams may be visible."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +64,12 @@ class ColourSampler:
 
     @property
     def channels(self) -> int:
+        """Channels of the state."""
         return int(self.networks.config(FLOW).latent)
 
     @property
     def reads(self) -> tuple[Read, ...]:
+        """Inputs of the stage."""
         return Read("geometry"), Read("image")
 
     def advance(
@@ -81,7 +81,7 @@ class ColourSampler:
         start: float,
         stop: float,
     ) -> NDArray:
-        """(n, channels) float32 at time `stop`."""
+        """Return the state at time `stop`, (n, channels) float32."""
         networks, sampling = self.networks, self.sampling
         if not len(xyz):
             return state
@@ -94,31 +94,31 @@ class ColourSampler:
                 frame,
                 sampling,
                 networks.device,
-                networks.told(FLOW, cover),
+                networks.class_codes(FLOW, cover),
                 None,
                 raster_on(inputs, "image", window),
             )
-            sites, order = sites_of(xyz, frame, networks.device)
+            sites, order = voxel_sites(xyz, frame, networks.device)
             normal = torch.from_numpy(lattice_normals(geometry)[order]).to(networks.device)
-            semantic = torch.from_numpy(networks.told(FLOW, geometry.voxels.semantic[order])).to(
-                networks.device
-            )
-            known = semantic if conditions.semantics is not None else None
-            told = model.condition(conditions, sites, known, normal)
+            semantic = torch.from_numpy(
+                networks.class_codes(FLOW, geometry.voxels.semantic[order])
+            ).to(networks.device)
+            classes = semantic if conditions.semantics is not None else None
+            condition = model.condition(conditions, sites, classes, normal)
             guided = sampling.guidance != 1
             free = model.condition(conditions.hidden(), sites, None, normal) if guided else None
-            predict = model.predictor(sites, told, free, sampling.guidance)
+            predict = model.predictor(sites, condition, free, sampling.guidance)
             features = torch.from_numpy(state[order]).to(networks.device)
-            found = sampling.follow(
+            result = sampling.integrate(
                 model.flow, predict, features, start, stop, FLOW in networks.few_steps
             )
         out = np.empty_like(state)
-        out[order] = found.float().cpu().numpy()
+        out[order] = result.float().cpu().numpy()
         return out
 
 
-def sites_of(xyz: NDArray, frame: Frame, device: str) -> tuple[Sites, NDArray]:
-    """Sites of voxels in a frame, and (n,) int64: the row of xyz that each is."""
+def voxel_sites(xyz: NDArray, frame: Frame, device: str) -> tuple[Sites, NDArray]:
+    """Return the sites of voxels in a frame, and the row of `xyz` of each, (n,) int64."""
     local = xyz - np.array([frame.x[0], frame.y[0], frame.z[0]], np.int32)
     rows = torch.from_numpy(np.pad(local, ((0, 0), (1, 0))))
     sites, order = make_sites(rows, place=Place.of(frame))
@@ -126,12 +126,15 @@ def sites_of(xyz: NDArray, frame: Frame, device: str) -> tuple[Sites, NDArray]:
 
 
 def seen_from_above(geometry: Geometry) -> tuple[NDArray, NDArray]:
-    """Of the highest voxel of each column: its class, (ny, nx) uint8, 0 for none; and its height
-    z, (ny, nx) int32."""
+    """Return class, (ny, nx) uint8, and z, (ny, nx) int32, of the highest voxel of each column.
+
+    Columns without voxels have class 0 and z = -1.
+    """
     frame, voxels = geometry.frame, geometry.voxels
     cover, level = np.zeros(frame.shape, np.uint8), np.full(frame.shape, -1, np.int32)
     row, col = frame.y[1] - 1 - voxels.xyz[:, 1], voxels.xyz[:, 0] - frame.x[0]
-    last = np.ones(len(voxels), bool)  # voxels are sorted by column, then upwards
+    # Voxels are sorted by column, then upwards.
+    last = np.ones(len(voxels), bool)
     last[:-1] = (voxels.xyz[1:, :2] != voxels.xyz[:-1, :2]).any(axis=1)
     cover[row[last], col[last]] = voxels.semantic[last]
     level[row[last], col[last]] = voxels.xyz[last, 2]
@@ -139,27 +142,37 @@ def seen_from_above(geometry: Geometry) -> tuple[NDArray, NDArray]:
 
 
 def lattice_normals(geometry: Geometry) -> NDArray:
-    """(n, 3) float32 unit normals in ground-relative space, where the networks live."""
-    return unsheared_normals(geometry.normal, *ground_slopes(geometry))
+    """Return unit normals in ground-relative space, that of the networks, (n, 3) float32."""
+    return unshear_normals(geometry.normal, *ground_slopes(geometry))
 
 
 def decoder_reach(kinds: str, blocks: BlockConfig) -> int:
-    """How many voxels away, at most, a chain of blocks looks."""
+    """Return the largest distance, in voxels, of an input that a chain of blocks depends on."""
     far = {"c": 1, "s": blocks.window - 1, "t": blocks.window - 1}
-    return sum(far.get(kind, FARTHEST) for kind in kinds)
+    return sum(far.get(kind, MAX_HALO) for kind in kinds)
 
 
-class LatentTexture(Learned):
-    """Gaussians over the voxels of any geometry.
+class LatentTexture(LearnedBackend, TextureBackend):
+    """Gaussians for the voxels of any geometry.
 
-    weights : folder of a set; None for the one that the package comes with
-    steps, method, guidance, shift, use, rule, phases : as of `Sampling`; the rules are those for
-        voxels
-    window, stride : of the flow's windows, voxels; None for what suits the weights
-    sh_degree : 1 keeps what changes with the view
-    variant : other colours for the same geometry
-    device : of torch; sparse_backend : as --sparse-backend; precision : of products, "fp32" or
-        "bf16"
+    Parameters
+    ----------
+    weights : str or Path, optional
+        Folder of a set; None is the set that the package comes with.
+    window, stride : int, optional
+        Of the flow's windows, voxels; None is the default of the weights.
+    sh_degree : int
+        0 or 1; 1 keeps what changes with the view.
+    variant : int
+        Another one gives other colours for the same geometry.
+    device : str
+        Device of torch.
+    sparse_backend : str, optional
+        As --sparse-backend.
+    precision : str
+        Of products, "fp32" or "bf16".
+    use, steps, method, guidance, shift, rule, phases
+        As of `earthgen_latent.sampling.Sampling`; the rules are those for voxels.
     """
 
     name = "latent"
@@ -175,39 +188,44 @@ class LatentTexture(Learned):
         device: str = "cpu",
         sparse_backend: str | None = None,
         precision: str = "fp32",
-        use: str | Sequence[str] = TOLD,
-        **sampling: Any,
+        use: str | Sequence[str] = CONDITIONS,
+        steps: int = Sampling.steps,
+        method: str = Sampling.method,
+        guidance: float = Sampling.guidance,
+        shift: float = Sampling.shift,
+        rule: str = Sampling.rule,
+        phases: int = Sampling.phases,
     ) -> None:
-        self.sampling = Sampling(use=names(use), **sampling)
-        if self.sampling.rule not in VOXEL_RULES:
+        self.sampling = Sampling(steps, method, guidance, shift, condition_names(use), rule, phases)
+        if self.sampling.rule not in VOXEL_BLENDING_RULES:
             raise ModelError(
-                f"there is no rule {self.sampling.rule!r} for voxels of neighbouring windows",
-                f"choose of {', '.join(VOXEL_RULES)}",
+                f"unknown rule {self.sampling.rule!r} for voxels of neighbouring windows",
+                f"choose from {', '.join(VOXEL_BLENDING_RULES)}",
             )
         if sh_degree not in (0, 1):
             raise ModelError(
                 f"there are no harmonics of degree {sh_degree}", "give sh_degree 0 or 1"
             )
-        self.networks = open_networks(weights, (FLOW, VAE), device, sparse_backend, precision)
+        super().__init__(open_networks(weights, (FLOW, VAE), device, sparse_backend, precision))
         unit = 2 ** (len(self.networks.config(FLOW).unet.channels) - 1)
-        self.window, self.stride = lattice(window, stride, self.networks.window, unit)
+        self.window, self.stride = window_lattice(window, stride, self.networks.window, unit)
         self.sh_degree, self.variant = sh_degree, variant
 
     def cost(self) -> Cost:
-        """What a column of voxels takes."""
-        return cost_of(self.networks, self.sampling, self.window, self.stride, (FLOW,), (VAE,))
+        """Return the cost of a column of voxels."""
+        return count_cost(self.networks, self.sampling, self.window, self.stride, (FLOW,), (VAE,))
 
     def stages(self, geometry: Stage) -> Sequence[Stage]:
-        """Latents of the voxels under the rule, then Gaussians on the geometry's windows."""
+        """Return the stages: latents of the voxels, then Gaussians on the geometry's windows."""
         colours = ColourSampler(
             self.networks,
             self.sampling,
             self.window,
             self.stride,
-            f"latent.colours{variant_name(self.variant)}",
+            f"latent.colours{variant_suffix(self.variant)}",
         )
         config = self.networks.config(VAE)
-        halo = min(decoder_reach(config.decoder, config.blocks), FARTHEST)
+        halo = min(decoder_reach(config.decoder, config.blocks), MAX_HALO)
         last = Stage(
             "latent.splats",
             geometry.step,
@@ -221,7 +239,7 @@ class LatentTexture(Learned):
             ),
             (Read("geometry", cells=halo), Read(colours.name, cells=halo), Read("image")),
         )
-        return [*agree_on_voxels(colours, self.sampling.rule, self.sampling.phases), last]
+        return [*voxel_blending_stages(colours, self.sampling.rule, self.sampling.phases), last]
 
 
 def make_splats(
@@ -233,10 +251,9 @@ def make_splats(
     inputs: Inputs,
     noise: Noise,
 ) -> Block:
-    """The Gaussians of `window`, from the latents on it and as far around as the decoder looks.
+    """Return the Gaussians of `window`, from latents on it and a margin of the decoder's reach.
 
-    images : whether the network is told the image, and so knows colours of classes that it was not
-        trained on
+    `images` says whether the network takes the image, which has the colours of all classes.
     """
     geometry = Geometry.of(inputs["geometry"])
     latents: Block = inputs[colours]
@@ -244,28 +261,36 @@ def make_splats(
     inside = voxels.inside(window)
     with inference(networks):
         vae: TexVAE = networks(VAE)
-        sites, order = sites_of(
+        sites, order = voxel_sites(
             voxels.xyz, replace(geometry.frame, z=networks.band), networks.device
         )
         features = torch.from_numpy(latents.sparse[STATE][order]).to(networks.device)
         normal = torch.from_numpy(geometry.normal[order].astype(np.float32)).to(networks.device)
-        found = vae.decode(vae.statistics.restored(SparseTensor(sites, features)), normal)
-        splats = found.arrays(sh_degree)
+        gaussians = vae.decode(vae.statistics.restored(SparseTensor(sites, features)), normal)
+        splats = gaussians.arrays(sh_degree)
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
-    mine, there = splats.take(back[inside]), voxels.take(inside, window)
+    own, core = splats.take(back[inside]), voxels.take(inside, window)
     image = raster_on(inputs, "image", window)
     unseen = np.ones(window.shape, bool) if image is None or not images else image[..., 3] == 0
-    return painted(mine, there, unseen, networks.known(FLOW)).block(there)
+    return paint_unknown_classes(own, core, unseen, networks.trained_classes(FLOW)).block(core)
 
 
-def painted(splats: Splats, voxels: Voxels, unseen: NDArray, known: tuple[str, ...]) -> Splats:
-    """With rules' colours for classes that the network knows no relative of.
+def paint_unknown_classes(
+    splats: Splats, voxels: Voxels, unseen: NDArray, trained: tuple[str, ...]
+) -> Splats:
+    """Return Gaussians with rule-based colours for classes without a trained similar class.
 
-    unseen : (ny, nx) bool, columns of which no image tells the colour; known : classes that the
-        network was trained on
+    Parameters
+    ----------
+    splats, voxels : Splats, Voxels
+        The n Gaussians and their voxels.
+    unseen : NDArray (ny, nx) bool
+        Columns whose colour no image gives.
+    trained : tuple of str
+        Classes that the network was trained on.
     """
-    which, colours = paints(known)
+    which, colours = painted_classes(trained)
     frame = voxels.frame
     rows = (
         which[voxels.semantic]

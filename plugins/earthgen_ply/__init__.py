@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import earthgen
-from earthgen.hookspecs import Offer, PluginInfo, hookimpl
-
-if TYPE_CHECKING:
-    from earthgen_ply.exporter import PlyExporter
+from earthgen import Offer, PluginInfo, hookimpl
 
 
 @hookimpl
@@ -19,17 +14,11 @@ def earthgen_info() -> PluginInfo:
 
 
 @hookimpl
-def earthgen_exporters() -> list[Offer[PlyExporter]]:
+def earthgen_exporters() -> list[Offer]:
     return [
         Offer(
             "ply",
-            _exporter,
+            "earthgen_ply.exporter:PlyExporter",
             "Gaussians as splat viewers read them, and a sidecar with anchor and CRS",
         )
     ]
-
-
-def _exporter() -> PlyExporter:
-    from earthgen_ply.exporter import PlyExporter
-
-    return PlyExporter()

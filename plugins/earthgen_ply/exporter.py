@@ -7,21 +7,21 @@ from pathlib import Path
 from earthgen.progress import Progress
 from earthgen.splats.gaussians import Gaussians, from_voxels
 from earthgen.splats.ply import PlyWriter, sidecar
-from earthgen.world.selection import anchor_of, origin, select
+from earthgen.world.selection import anchor_of, select, source_record
 from earthgen.world.world import World
 from geo_io.frame import Bounds
 
 THICKNESS = 1e-3
-"""Of a disc, as its third standard deviation in voxels: thin, and still a Gaussian to a viewer
-of 3D ones."""
+"""Third standard deviation of a disc, in voxels: thin, but still a Gaussian for viewers of 3D
+Gaussians."""
 
 
 class PlyExporter:
-    """Writes world.ply and world.ply.json.
+    """Write world.ply and world.ply.json.
 
-    Gaussians stand in the order of the tiles (row by row from the south-west) and in a tile in that
-    of its voxels (by y, x, z). Positions are relative to an anchor in the middle of the region,
-    east, north and up.
+    Gaussians are in the order of the tiles (row by row from the south-west), and within a tile in
+    that of its voxels (by y, x, z). Positions are relative to an anchor in the middle of the
+    region: east, north and up.
     """
 
     name = "ply"
@@ -29,12 +29,12 @@ class PlyExporter:
     def export(
         self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress
     ) -> list[Path]:
-        """Write into the folder `out`; see `earthgen.render.interfaces.Exporter`.
+        """Write into the folder `out`; see `earthgen.Exporter`.
 
         Raises
         ------
         StoreError, RegionError
-            if the world has no such level, no finished tile, or nothing within `bounds`
+            If the world has no such level, no finished tile, or nothing within `bounds`.
         """
         selection = select(world, bounds, level)
         anchor = anchor_of(world, selection)
@@ -61,7 +61,7 @@ class PlyExporter:
             "voxel_size": frame.voxel_size,
             "level": level,
             "count": writer.count,
-            **origin(world),
+            **source_record(world),
         }
         empty = Gaussians.empty(anchor, frame.crs, frame.vertical_crs, degree)
         return [path, sidecar(path, empty, extra)]

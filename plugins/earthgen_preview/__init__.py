@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import earthgen
-from earthgen.hookspecs import Offer, PluginInfo, hookimpl
-
-if TYPE_CHECKING:
-    from earthgen.render.interfaces import Renderer
+from earthgen import Offer, PluginInfo, hookimpl
 
 
 @hookimpl
@@ -19,24 +14,16 @@ def earthgen_info() -> PluginInfo:
 
 
 @hookimpl
-def earthgen_renderers() -> list[Offer[Renderer]]:
+def earthgen_renderers() -> list[Offer]:
     return [
         Offer(
             "splats",
-            _splats,
+            "earthgen_preview.splats:SplatRenderer",
             "the 2D Gaussians from above, oblique or as a camera sees them, on the CPU",
         ),
-        Offer("zbuffer", _zbuffer, "shaded map or oblique view of the voxels' surface, on the CPU"),
+        Offer(
+            "zbuffer",
+            "earthgen_preview.zbuffer:ZBufferRenderer",
+            "shaded map or oblique view of the voxels' surface, on the CPU, without torch",
+        ),
     ]
-
-
-def _splats(**options: Any) -> Renderer:
-    from earthgen_preview.splats import SplatRenderer
-
-    return SplatRenderer(**options)
-
-
-def _zbuffer(**options: Any) -> Renderer:
-    from earthgen_preview.renderer import ZBuffer
-
-    return ZBuffer(**options)

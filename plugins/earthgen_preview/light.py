@@ -1,8 +1,6 @@
-"""Light for pictures: a low sun, a wide sky, shadows cast by the surface, and dimness between
-things.
+"""Light for pictures: a low sun, a wide sky, shadows cast by the surface, and dim hollows.
 
-All colours here are linear; `to_srgb` ends the work. Heights come as grids with rows from north to
-south.
+Colours are linear; `to_srgb` converts the final picture. Grids have rows from north to south.
 """
 
 from __future__ import annotations
@@ -18,33 +16,40 @@ SKY = np.array([0.86, 0.95, 1.12], np.float32)
 SUN_STRENGTH = 0.70
 SKY_STRENGTH = 0.38
 FAR_BELOW = -1e9
-"""Height of what casts no shadow."""
+"""Height of cells that cast no shadow, metres."""
 
 
 def sun_vector(azimuth: float, elevation: float) -> NDArray:
-    """(3,) float32 unit vector east, north, up towards the sun; degrees clockwise from north,
-    above the horizon."""
+    """(3,) float32 unit vector (east, north, up) towards the sun.
+
+    Parameters
+    ----------
+    azimuth : float
+        Degrees clockwise from north.
+    elevation : float
+        Degrees above the horizon.
+    """
     a, e = math.radians(azimuth), math.radians(elevation)
     return np.array([math.sin(a) * math.cos(e), math.cos(a) * math.cos(e), math.sin(e)], np.float32)
 
 
 def to_linear(srgb: NDArray) -> NDArray:
-    """Linear light, float32, of uint8 sRGB."""
+    """Convert uint8 sRGB to float32 linear light."""
     return LINEAR[srgb]
 
 
 def to_srgb(linear: NDArray) -> NDArray:
-    """uint8 sRGB of linear light."""
+    """Convert linear light to uint8 sRGB."""
     table = np.rint(255 * _encode(np.arange(4097) / 4096)).astype(np.uint8)
     return table[np.rint(np.clip(linear, 0, 1) * 4096).astype(np.int32)]
 
 
 SHOULDER = 0.75
-"""Linear light above this is compressed, so that sunlit white keeps its shape."""
+"""Linear light above this is compressed, so that sunlit white keeps its shading."""
 
 
 def roll_off(value: NDArray) -> NDArray:
-    """Linear light with what is too bright bent towards 1 instead of cut."""
+    """Compress linear light above `SHOULDER` smoothly towards 1."""
     bent = SHOULDER + (1 - SHOULDER) * np.tanh((value - SHOULDER) / (1 - SHOULDER))
     return np.where(value <= SHOULDER, np.maximum(value, 0), bent)
 
@@ -54,27 +59,39 @@ def _encode(x: NDArray) -> NDArray:
 
 
 def decode(x: NDArray) -> NDArray:
-    """Linear light of sRGB values in [0, 1] (IEC 61966-2-1)."""
+    """Convert sRGB values in [0, 1] to linear light (IEC 61966-2-1)."""
     return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
 
 
 LINEAR = decode(np.arange(256) / 255).astype(np.float32)
-"""(256,) linear light of the sRGB values (IEC 61966-2-1)."""
+"""(256,) linear light of the 8-bit sRGB values."""
 
 
 def shadow_heights(surface: NDArray, cell: float, azimuth: float, elevation: float) -> NDArray:
-    """(ny, nx) float32: the height below which the surface around lies between a place and the sun.
+    """Compute the height below which each cell is in the shadow of the surface.
 
-    surface : (ny, nx) float32 metres, NaN where nothing stands; cell : metres
+    One sweep starts at the sun's side: the shadow over a cell is that over the next cell towards
+    the sun, or that cell's surface, minus the descent of the sunbeam between them.
 
-    One sweep from the sun's side: the shadow over a cell is what the next cell towards the sun
-    throws, less what the sunbeam drops on the way.
+    Parameters
+    ----------
+    surface : NDArray (ny, nx) float32
+        Heights, metres; NaN where there is no surface.
+    cell : float
+        Edge of a cell, metres.
+    azimuth, elevation : float
+        Direction of the sun, degrees.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+        Heights, metres.
     """
     a = math.radians(azimuth)
     east, south = math.sin(a), -math.cos(a)
     filled = np.where(np.isfinite(surface), surface, np.float32(FAR_BELOW)).astype(np.float32)
     across = abs(east) > abs(south)
-    if across:  # sweep along rows of the transposed grid
+    if across:  # sweep along the rows of the transposed grid
         filled, east, south = filled.T, south, east
     if south > 0:
         filled = filled[::-1]
@@ -87,7 +104,8 @@ def shadow_heights(surface: NDArray, cell: float, azimuth: float, elevation: flo
 
 @numba.njit(cache=True, nogil=True)
 def _sweep(surface, shift, drop):  # type: ignore[no-untyped-def]
-    """The sun stands beyond row 0; a step towards it moves `shift` columns."""
+    """Sweep from row 0, which is nearest to the sun; a step towards the sun moves `shift`
+    columns."""
     ny, nx = surface.shape
     out = np.full((ny, nx), np.float32(FAR_BELOW))
     for r in range(1, ny):
@@ -105,7 +123,7 @@ def _sweep(surface, shift, drop):  # type: ignore[no-untyped-def]
 
 
 def surroundings(surface: NDArray, cell: float, radius: float) -> NDArray:
-    """(ny, nx) float32 mean height of the surface within `radius` metres; what lies below it is
+    """(ny, nx) float32 mean height of the surface within `radius` metres; places below it are
     dim."""
     from scipy.ndimage import uniform_filter
 

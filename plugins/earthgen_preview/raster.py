@@ -1,4 +1,4 @@
-"""Quads into a picture: projection, depth buffer and light, one quad after the other."""
+"""Drawing quads: projection, depth buffer and light, one quad after the other."""
 
 from __future__ import annotations
 
@@ -10,34 +10,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.render.mesh import NORMALS
-from earthgen_preview.camera import Camera
-from earthgen_preview.light import SHOULDER, SKY, SKY_STRENGTH, SUN, SUN_STRENGTH
-
-HAZE = 0.10
-"""Share of the background's colour in what lies farthest away."""
+from earthgen_preview.light import SKY, SUN
+from earthgen_preview.views import HAZE, Light, Projection, average_samples, shade_point
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """The picture while it is drawn, in samples.
+    """A picture that is being drawn, in samples.
 
     Attributes
     ----------
-    eye : the camera
-    samples : along each edge of a pixel
-    colour : (h, w, 3) float32 linear
-    depth : (h, w) float32 metres along the view, infinite where nothing is drawn
-    sky : (h, 3) float32 linear background colours of the rows
+    eye : Projection
+        Where samples lie.
+    samples : int
+        Samples along each edge of a pixel.
+    colour : NDArray (h, w, 3) float32
+        Linear colours.
+    depth : NDArray (h, w) float32
+        Metres along the view, infinite where nothing is drawn.
+    sky : NDArray (h, 3) float32
+        Linear background colours of the rows.
     """
 
-    eye: Camera
+    eye: Projection
     samples: int
     colour: NDArray
     depth: NDArray
     sky: NDArray
 
     @classmethod
-    def of(cls, eye: Camera, samples: int, sky: NDArray, lit: NDArray) -> Canvas:
+    def blank(cls, eye: Projection, samples: int, sky: NDArray, lit: NDArray) -> Canvas:
         """An empty canvas; `lit` (height, width) float32 dims the background."""
         h, w = eye.shape[0] * samples, eye.shape[1] * samples
         dimmed = np.repeat(np.repeat(lit, samples, axis=0), samples, axis=1)
@@ -47,36 +49,13 @@ class Canvas:
         )
 
     def resolve(self) -> NDArray:
-        """(height, width, 3) float32: the mean of each pixel's samples."""
-        h, w = self.eye.shape
-        n = self.samples
-        return self.colour.reshape(h, n, w, n, 3).mean(axis=(1, 3))
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What lights the quads; all relative to the camera's anchor.
-
-    Attributes
-    ----------
-    left, top, cell : of the two grids, metres
-    shadow, around : (ny, nx) float32 metres, as of `light.shadow_heights` and `light.surroundings`
-    sun : (3,) float32 unit vector towards the sun
-    softness : metres below the shadow's height at which it is full
-    """
-
-    left: float
-    top: float
-    cell: float
-    shadow: NDArray
-    around: NDArray
-    sun: NDArray
-    softness: float
+        """(height, width, 3) float32 means of the samples of each pixel."""
+        return average_samples(self.colour, self.samples)
 
 
 def draw(
     canvas: Canvas,
-    scene: Scene,
+    scene: Light,
     vertices: NDArray,
     quads: NDArray,
     voxel: NDArray,
@@ -87,14 +66,28 @@ def draw(
     *,
     two_sided: bool,
 ) -> None:
-    """Draw quads; see `earthgen.render.mesh.Mesh` for the geometry.
+    """Draw quads on a canvas.
 
-    colour : (n, 3) float32 linear; normal : (n, 3) float32; water : (n,) bool, by voxel
-    two_sided : draw the inner sides as well, which are seen only where the world is cut open
+    Parameters
+    ----------
+    canvas : Canvas
+        Is drawn on.
+    scene : Light
+        Relative to the anchor of the canvas's projection.
+    vertices, quads, voxel, side : NDArray
+        The geometry, see `earthgen.render.mesh.Mesh`.
+    colour : NDArray (n, 3) float32
+        Linear colour of each voxel.
+    normal : NDArray (n, 3) float32
+        Normal of each voxel.
+    water : NDArray (n,) bool
+        Which voxels are water.
+    two_sided : bool
+        Draw the inner sides as well, which are visible only where the world is cut.
     """
     eye = canvas.eye
     pixel = eye.metres_per_pixel / canvas.samples
-    # The deepest and the nearest thing of the whole scene bound the haze.
+    # The haze spans the depths of the whole scene.
     reach = eye.shape[0] * eye.metres_per_pixel
     _draw(
         vertices,
@@ -126,28 +119,6 @@ def draw(
         canvas.depth,
         canvas.sky,
     )
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _roll_off(value):  # type: ignore[no-untyped-def]
-    """`light.roll_off` of one value."""
-    if value <= SHOULDER:
-        return max(value, 0.0)
-    return SHOULDER + (1 - SHOULDER) * math.tanh((value - SHOULDER) / (1 - SHOULDER))
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _sample(grid, x, y):  # type: ignore[no-untyped-def]
-    """Bilinear, in cells from the centre of the first, held at the border."""
-    ny, nx = grid.shape
-    x = min(max(x, 0.0), nx - 1.0)
-    y = min(max(y, 0.0), ny - 1.0)
-    i, j = min(int(y), max(ny - 2, 0)), min(int(x), max(nx - 2, 0))
-    t, u = y - i, x - j
-    i1, j1 = min(i + 1, ny - 1), min(j + 1, nx - 1)
-    return (grid[i, j] * (1 - u) + grid[i, j1] * u) * (1 - t) + (
-        grid[i1, j] * (1 - u) + grid[i1, j1] * u
-    ) * t
 
 
 @numba.njit(cache=True, nogil=True, fastmath=False)
@@ -226,7 +197,7 @@ def _draw(  # type: ignore[no-untyped-def]
                     if d >= depth[r, col]:
                         continue
                     if not lit:
-                        light_one(
+                        shade_point(
                             mx / 4,
                             my / 4,
                             mz / 4,
@@ -251,52 +222,3 @@ def _draw(  # type: ignore[no-untyped-def]
                     for band in range(3):
                         value = shade[band] * (0.75 if back else 1.0)
                         out[r, col, band] = value * (1 - haze) + sky[0, band] * haze
-
-
-@numba.njit(cache=True, nogil=True)
-def light_one(  # type: ignore[no-untyped-def]
-    x,
-    y,
-    z,
-    colour,
-    normal,
-    water,
-    outward,
-    grid_left,
-    grid_top,
-    cell,
-    shadow,
-    around,
-    sun,
-    softness,
-    sun_colour,
-    sky_colour,
-    shade,
-):
-    """Writes to `shade` (3,) the linear light of one place; x, y, z, and the grids, as in
-    `Scene`."""
-    # The splat's normal is smoother than the voxel's side, but tells nothing of a side that faces
-    # elsewhere.
-    nx, ny, nz = normal[0], normal[1], normal[2]
-    if nx * outward[0] + ny * outward[1] + nz * outward[2] < 0.25:
-        nx, ny, nz = 0.5 * nx + outward[0], 0.5 * ny + outward[1], 0.5 * nz + outward[2]
-        length = math.sqrt(nx * nx + ny * ny + nz * nz)
-        if length > 1e-6:
-            nx, ny, nz = nx / length, ny / length, nz / length
-    # Looked up half a cell in front of the side: its own column does not shade it.
-    gx = (x + outward[0] * cell * 0.5 - grid_left) / cell - 0.5
-    gy = (grid_top - y - outward[1] * cell * 0.5) / cell - 0.5
-    shaded = (_sample(shadow, gx, gy) - z) / softness
-    shaded = min(max(shaded, 0.0), 1.0)
-    below = min(max((_sample(around, gx, gy) - z) / 10.0, 0.0), 1.0)
-    facing = max(nx * sun[0] + ny * sun[1] + nz * sun[2], 0.0) / sun[2]
-    if water:
-        facing = 1.0
-        shaded *= 0.5
-    direct = SUN_STRENGTH * min(facing, 1.5) * (1 - 0.85 * shaded)
-    ambient = SKY_STRENGTH * (1 - 0.5 * below) * (0.65 + 0.35 * nz)
-    for band in range(3):
-        value = colour[band] * (direct * sun_colour[band] + ambient * sky_colour[band])
-        if water:
-            value = 0.88 * value + 0.12 * sky_colour[band] * 0.8
-        shade[band] = _roll_off(value)

@@ -1,4 +1,4 @@
-"""The top of a world as one grid that is about as fine as the picture."""
+"""The surface of a world as one grid that is about as fine as the picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from geo_io.legend import classes
 WATER = np.array(
     [False] + [land.group == "water" for land in classes()] + [False] * (255 - len(classes()))
 )
-"""(256,) which class codes are water."""
+"""(256,) bool: which class codes are water."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,16 @@ class Relief:
 
     Attributes
     ----------
-    left, top : of the grid, CRS metres
-    cell : metres
-    surface : (ny, nx) float32 metres, NaN where nothing is
-    rgb : (ny, nx, 3) float32 linear colour
-    water : (ny, nx) float32, share of water
+    left, top : float
+        Upper left corner of the grid, CRS metres.
+    cell : float
+        Edge of a cell, metres.
+    surface : NDArray (ny, nx) float32
+        Heights, metres; NaN where there is no data.
+    rgb : NDArray (ny, nx, 3) float32
+        Linear colours.
+    water : NDArray (ny, nx) float32
+        Share of water.
     """
 
     left: float
@@ -43,10 +48,20 @@ class Relief:
 def read_relief(
     world: World, selection: Selection, metres_per_pixel: float, colours: bool = True
 ) -> Relief:
-    """Read the dense layers tile by tile, merging cells where even the coarsest level is finer than
-    a pixel.
+    """Read the dense layers of a world tile by tile.
 
-    Without `colours`, rgb and water are empty.
+    Cells are averaged where even the coarsest level is finer than a pixel.
+
+    Parameters
+    ----------
+    world : World
+        The world.
+    selection : Selection
+        The part and the level to read.
+    metres_per_pixel : float
+        Size of the picture's pixels.
+    colours : bool
+        If not set, `rgb` and `water` of the result are empty.
     """
     frame = selection.frame
     s = frame.voxel_size
@@ -56,10 +71,8 @@ def read_relief(
     height = np.zeros(shape, np.float32)
     rgb = np.zeros((*shape, 3) if colours else (0, 0, 3), np.float32)
     water = np.zeros(shape if colours else (0, 0), np.float32)
-    whole, layers = (
-        world.level_frame(selection.level),
-        world.layers(selection.level),
-    )  # lazy: only what is used is read
+    whole = world.level_frame(selection.level)
+    layers = world.layers(selection.level)  # lazy: only the layers used below are read
     no_rgb, no_water = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), bool)
     for tx, ty in selection.tiles:
         part = selection.tile(world, tx, ty)

@@ -1,8 +1,8 @@
-"""Pictures of a world's Gaussians: what they are, in the light of the other previews.
+"""The `splats` renderer: the Gaussians of a world, lit like the surface in the other renderer.
 
-The Gaussians are drawn window by window (`earthgen.render.pictures`), and the light is laid over
-what each pixel shows: its colour, normal, depth and class. So a picture of any size takes the
-memory of a window and of the picture itself.
+The Gaussians are drawn window by window (`earthgen.render.pictures`). Each pixel is then lit by its
+colour, normal, depth and class. So a picture of any size needs the memory of one window and of the
+picture itself.
 """
 
 from __future__ import annotations
@@ -22,42 +22,47 @@ from earthgen.splats.cameras.camera import Camera
 from earthgen.world.selection import select
 from earthgen.world.world import World
 from earthgen_preview import light
-from earthgen_preview.camera import Camera as Eye
-from earthgen_preview.camera import camera
-from earthgen_preview.picture import with_marks
-from earthgen_preview.raster import HAZE, Scene, light_one
+from earthgen_preview.block import paint_block
+from earthgen_preview.marks import with_marks
 from earthgen_preview.relief import WATER, read_relief
-from earthgen_preview.renderer import (
+from earthgen_preview.views import (
+    HAZE,
     HORIZON,
     MAP_SUN,
     PAPER,
     SAMPLES,
+    Light,
+    Projection,
+    average_samples,
     background,
     level_for,
-    paint_block,
+    project_view,
+    shade_point,
     side_sun,
-    sunlit,
+    sunlight,
 )
 
 RELIEF = 2048
-"""Cells along the longer edge of the grid of heights that shadows are cast on, at most about."""
+"""Approximate largest number of cells along an edge of the grid of heights that cast shadows."""
 
 FAR = 1e6
-"""Metres before and behind an orthographic camera within which everything is seen."""
+"""Metres before and behind an orthographic camera within which everything is visible."""
 
 LEAST = 0.02
-"""A pixel that is covered less than this shows the background."""
+"""A pixel of which a smaller share is covered shows the background."""
 
 
 class SplatRenderer:
-    """Draws the Gaussians on the CPU, from above, oblique, or as a camera sees them.
+    """Draw the Gaussians of a world on the CPU, from above, oblique, or as a camera sees them.
 
     Parameters
     ----------
-    marks : put a scale bar and an arrow to the north into maps and oblique views of 200 pixels or
-        more
-    lit : in the light of a low sun, with shadows; otherwise in the colours that the world stores
-    rasterizer : the name of one, see `earthgen.splats.raster.rendering.rasterize`
+    marks : bool
+        Draw a scale bar and a north arrow into maps and oblique views of 200 pixels or more.
+    lit : bool
+        Light the world with a low sun and shadows; otherwise show the stored colours.
+    rasterizer : str, optional
+        Name of the rasterizer, see `earthgen.splats.rasterize`.
     """
 
     name = "splats"
@@ -66,20 +71,25 @@ class SplatRenderer:
         self.marks = marks
         self.lit = lit
         self.rasterizer = rasterizer
-        self._scenes: dict[tuple[object, ...], Scene] = {}
+        self._lights: dict[tuple[object, ...], Light] = {}
         self._tiles: Tiles | None = None
 
     def render(self, world: World, view: View, progress: Progress) -> NDArray:
-        """(height, width, 3) uint8 sRGB; see `earthgen.render.interfaces.View`.
+        """Draw a view.
+
+        Returns
+        -------
+        NDArray (height, width, 3) uint8
+            sRGB.
 
         Raises
         ------
         JobError
-            if the view is impossible
+            If the view is not supported.
         StoreError, RegionError
-            if the world has no finished tile, or none within the view's bounds
+            If the world has no finished tile, or none within the view's bounds.
         """
-        eye: Eye | None = None
+        eye: Projection | None = None
         if view.kind == "camera":
             if view.camera is None:
                 raise JobError(
@@ -87,17 +97,17 @@ class SplatRenderer:
                 )
             seen = view.camera
         else:
-            eye = camera(world, view)
+            eye = project_view(world, view)
             seen = orthographic(eye, world)
         image = self._draw(world, view, seen, eye, progress)
         return with_marks(image, eye) if self.marks and eye is not None else image
 
     def _draw(
-        self, world: World, view: View, seen: Camera, eye: Eye | None, progress: Progress
+        self, world: World, view: View, seen: Camera, eye: Projection | None, progress: Progress
     ) -> NDArray:
         samples = SAMPLES if view.kind == "oblique" else 1
         fine = seen.scaled(samples) if samples > 1 else seen
-        scene = self._scene(world, view) if self.lit else None
+        scene = self._light(world, view) if self.lit else None
         behind = _backdrop(world, view, eye, fine.height)
         haze = _haze(world, view, seen)
         image = np.empty((seen.height, seen.width, 3), np.uint8)
@@ -112,33 +122,33 @@ class SplatRenderer:
             tiles=self._read(world, view),
         ):
             rows, columns = window.place
-            colours = _shown(
+            colours = _light_window(
                 window, scene, behind[rows, columns if behind.shape[1] > 1 else slice(None)], haze
             )
             row, column = rows.start // samples, columns.start // samples
-            h, w = colours.shape[0] // samples, colours.shape[1] // samples
-            mean = colours.reshape(h, samples, w, samples, 3).mean(axis=(1, 3))
+            mean = average_samples(colours, samples)
+            h, w = mean.shape[:2]
             image[row : row + h, column : column + w] = light.to_srgb(mean)
         return image
 
     def _read(self, world: World, view: View) -> Tiles:
-        """The tiles of a view, kept like its light."""
-        kept = self._tiles
-        if kept is None or kept.world is not world or kept.bounds != view.bounds:
-            kept = self._tiles = Tiles(world, view.bounds)
-        return kept
+        """The tiles of a view, which the frames of a path share."""
+        tiles = self._tiles
+        if tiles is None or tiles.world is not world or tiles.bounds != view.bounds:
+            tiles = self._tiles = Tiles(world, view.bounds)
+        return tiles
 
-    def _scene(self, world: World, view: View) -> Scene:
-        """The light of a view: kept, since the frames of a path share it."""
+    def _light(self, world: World, view: View) -> Light:
+        """The light of a view, which the frames of a path share."""
         sun = MAP_SUN if view.kind == "top" else side_sun(view.azimuth)
         key = (world.path, view.bounds, sun, len(world.tiles()))
-        if key not in self._scenes:
-            self._scenes = {key: sunlight(world, view, sun)}
-        return self._scenes[key]
+        if key not in self._lights:
+            self._lights = {key: light_of(world, view, sun)}
+        return self._lights[key]
 
 
-def orthographic(eye: Eye, world: World) -> Camera:
-    """The same view as a camera of Gaussians."""
+def orthographic(eye: Projection, world: World) -> Camera:
+    """Convert a projection to the camera of the same view."""
     turn = np.stack([eye.right, -eye.up, eye.toward], axis=1)
     pixel = 1 / eye.metres_per_pixel
     height, width = eye.shape
@@ -161,20 +171,18 @@ def orthographic(eye: Eye, world: World) -> Camera:
     )
 
 
-def sunlight(world: World, view: View, sun: tuple[float, float]) -> Scene:
-    """Where the sun's light and the sky's reach, in metres of the CRS. sun : azimuth and
-    elevation, degrees."""
+def light_of(world: World, view: View, sun: tuple[float, float]) -> Light:
+    """The light on a world in metres of the CRS; `sun` is azimuth and elevation, degrees."""
     whole = select(world, view.bounds, 1)
     left, bottom, right, top = whole.frame.bounds
     pixel = max(max(right - left, top - bottom) / RELIEF, world.frame.voxel_size)
     selection = select(world, view.bounds, level_for(world, pixel))
-    return sunlit(read_relief(world, selection, pixel, colours=False), sun)
+    return sunlight(read_relief(world, selection, pixel, colours=False), sun)
 
 
 @dataclass(frozen=True)
 class Haze:
-    """How far away things fade: none of it nearer than `near`, all of it beyond `far`, metres
-    along the view."""
+    """Depths at which the haze begins and is full, metres along the view."""
 
     near: float
     far: float
@@ -190,7 +198,7 @@ def _haze(world: World, view: View, seen: Camera) -> Haze | None:
     return Haze(0.0, size)
 
 
-def _backdrop(world: World, view: View, eye: Eye | None, height: int) -> NDArray:
+def _backdrop(world: World, view: View, eye: Projection | None, height: int) -> NDArray:
     """(height, width or 1, 3) float32 linear colours behind the world."""
     if view.kind == "top":
         return np.tile(light.to_linear(PAPER), (height, 1, 1))
@@ -200,17 +208,19 @@ def _backdrop(world: World, view: View, eye: Eye | None, height: int) -> NDArray
     return paint_block(world, selection, eye, view.azimuth).colour
 
 
-def _shown(window: Window, scene: Scene | None, behind: NDArray, haze: Haze | None) -> NDArray:
-    """(h, w, 3) float32 linear light of a window; `behind`, (h, w or 1, 3), is what stands
-    behind the world there."""
-    made = window.rendering
-    alpha, rgb = made.alpha.numpy(), made.rgb.numpy()
+def _light_window(
+    window: Window, scene: Light | None, behind: NDArray, haze: Haze | None
+) -> NDArray:
+    """(h, w, 3) float32 linear light of a window; `behind`, (h, w or 1, 3), is the background."""
+    picture = window.rendering
+    alpha, rgb = picture.alpha.numpy(), picture.rgb.numpy()
     colour = light.decode(np.clip(rgb / np.maximum(alpha, LEAST)[..., None], 0, 1)).astype(
         np.float32
     )
-    depth = np.where(made.median_depth.numpy() != 0, made.median_depth.numpy(), made.depth.numpy())
+    median = picture.median_depth.numpy()
+    depth = np.where(median != 0, median, picture.depth.numpy())
     if scene is not None:
-        seen = made.camera
+        seen = picture.camera
         h, w = alpha.shape
         row, column = np.mgrid[0:h, 0:w] + 0.5
         points = seen.unproject(np.stack([column.ravel(), row.ravel()], 1), depth.ravel())
@@ -220,8 +230,8 @@ def _shown(window: Window, scene: Scene | None, behind: NDArray, haze: Haze | No
         _light_pixels(
             points,
             colour.reshape(-1, 3),
-            made.normal.numpy().reshape(-1, 3),
-            WATER[made.semantics.numpy().ravel()],
+            picture.normal.numpy().reshape(-1, 3),
+            WATER[picture.semantics.numpy().ravel()],
             alpha.ravel() >= LEAST,
             near.left,
             near.top,
@@ -251,7 +261,7 @@ def _light_pixels(  # type: ignore[no-untyped-def]
     colour,
     normal,
     water,
-    there,
+    covered,
     left,
     top,
     cell,
@@ -265,12 +275,12 @@ def _light_pixels(  # type: ignore[no-untyped-def]
     shade = np.empty(3, np.float32)
     unit = np.empty(3, np.float32)
     for k in range(points.shape[0]):
-        if not there[k]:
+        if not covered[k]:
             continue
         length = math.sqrt(normal[k, 0] ** 2 + normal[k, 1] ** 2 + normal[k, 2] ** 2)
         for axis in range(3):
             unit[axis] = normal[k, axis] / length if length > 1e-6 else (1.0 if axis == 2 else 0.0)
-        light_one(
+        shade_point(
             points[k, 0],
             points[k, 1],
             points[k, 2],

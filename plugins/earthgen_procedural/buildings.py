@@ -1,4 +1,4 @@
-"""Buildings: from footprints, grown on lots, from raster land cover, and from a surface model."""
+"""Buildings from footprints, on lots, from raster land cover, and from a surface model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.noise.fields import cells, seeds
+from earthgen.noise.fields import jittered_lattice, voronoi_cells
 from earthgen.noise.philox import Noise, Stream
 from earthgen.terrain.cover import is_class
-from earthgen.terrain.filters import FIXED, box_mean, box_share, cells_of, nearest
+from earthgen.terrain.filters import FIXED, box_mean, box_share, nearest_cell, whole_cells
 from earthgen.terrain.ground import TERRAIN_REACH, Ground
-from earthgen.terrain.reach import Reach, widest
+from earthgen.terrain.reach import Reach, widest_reach
 from earthgen_procedural.footprints import (
     Outlines,
     Rectangles,
@@ -24,7 +24,6 @@ from earthgen_procedural.footprints import (
     wall_distance,
 )
 from earthgen_procedural.lots import HOUSE_REACH, grow
-from earthgen_procedural.measured import measured_roofs
 from earthgen_procedural.objects import (
     FLAT_ROOF,
     HALL_ROOF,
@@ -32,26 +31,25 @@ from earthgen_procedural.objects import (
     PLAIN_ROOF,
     object_number,
 )
+from earthgen_procedural.surface_model import measured_roofs
 from geo_io.frame import Frame
 from geo_io.layers import Buildings
 
 # Reaches, metres.
-WHOLE = 60.0  # a footprint up to this diagonal is wholly seen from every window it touches
-BASE_MEAN = 16.0  # the ground under larger ones is levelled over this
-SURROUNDINGS = 20.0  # what counts as the surroundings of a building
-PLOT = 26.0  # land cover that only says "building" is divided into houses about this wide
-SLOPE_REACH, SLOPE_RUN = (
-    7.0,
-    5.0,
-)  # walls of such houses are looked for this far; roofs rise over this way
-FOOTPRINT_REACH = Reach(WHOLE, 4) + widest(TERRAIN_REACH, Reach(SURROUNDINGS))
-PLOT_REACH = Reach(1.5 * PLOT, 1) + widest(
+WHOLE = 60.0  # largest diagonal of footprints that every window they touch reads completely
+BASE_MEAN = 16.0  # the ground under larger ones is averaged over this
+SURROUNDINGS = 20.0  # radius of the surroundings of a building
+PLOT = 26.0  # cells of class building without footprints are divided into houses about this wide
+# Such houses search for their walls this far, and their roofs rise over this distance.
+SLOPE_REACH, SLOPE_RUN = 7.0, 5.0
+FOOTPRINT_REACH = Reach(WHOLE, 4) + widest_reach(TERRAIN_REACH, Reach(SURROUNDINGS))
+PLOT_REACH = Reach(1.5 * PLOT, 1) + widest_reach(
     Reach(BASE_MEAN) + TERRAIN_REACH, Reach(2 * SURROUNDINGS)
 )
 GROWN_REACH = Reach(2 * HOUSE_REACH, 2) + TERRAIN_REACH
 
 LOWEST = 2.0  # metres, of any building
-CHIMNEY_VOXEL = 1.3  # metres: chimneys are built of voxels no larger than this
+CHIMNEY_VOXEL = 1.3  # metres: the largest voxels with chimneys
 
 FLAT, GABLED, HIPPED, SKELETON = 0, 1, 2, 3
 """Shapes of roofs. A skeleton roof rises from every wall, whatever the outline."""
@@ -63,29 +61,35 @@ class Roofs:
 
     Attributes
     ----------
-    top : (ny, nx) float32, absolute height, metres; NaN where there is no building
-    object : (ny, nx) uint32, 0 where there is none
+    top : NDArray (ny, nx) float32
+        Absolute height, metres; NaN without a building.
+    object : NDArray (ny, nx) uint32
+        Object number; 0 without a building.
     """
 
     top: NDArray
     object: NDArray
 
     def over(self, other: Roofs) -> Roofs:
-        """These roofs, and the other's where there is none of these or the other's is higher."""
+        """Return the higher roof of both in each cell."""
         mine = ~np.isnan(self.top) & ~(self.top < other.top)
         return Roofs(np.where(mine, self.top, other.top), np.where(mine, self.object, other.object))
 
 
 @dataclass(frozen=True)
 class Stock:
-    """n buildings to be raised.
+    """The footprints and properties of n buildings.
 
     Attributes
     ----------
-    lines : their outlines
-    height : (n,) metres from base to ridge, NaN where it is to be drawn
-    key : (n,) uint64
-    trade : (n,) bool, shops and works; None to tell it from the surroundings
+    lines : Outlines
+        Footprints.
+    height : NDArray (n,)
+        Metres from base to ridge; NaN to draw it.
+    key : NDArray (n,) uint64
+        Random keys.
+    trade : NDArray (n,) bool or None
+        Shops and works; None to derive it from the surroundings.
     """
 
     lines: Outlines
@@ -96,16 +100,19 @@ class Stock:
 
 @dataclass(frozen=True)
 class Shapes:
-    """How each of n buildings is roofed: (n,) arrays.
+    """The roofs of n buildings: (n,) arrays.
 
     Attributes
     ----------
-    roof, kind : int, the shape of the roof, and the kind in the object number
-    eaves, rise : metres from the base to the eaves, and from there to the ridge
-    span : metres from the wall over which the roof rises; it is level farther in
-    bump_at, bump_half, bump_up : a chimney or a box on the roof: where along the long side (-1 to
-        1), its half
-        width and its height above the eaves, metres; half width 0 for none
+    roof, kind : NDArray int
+        Shape of the roof, and the type in the object number.
+    eaves, rise : NDArray
+        Metres from the base to the eaves, and from there to the ridge.
+    span : NDArray
+        Metres from the wall over which the roof rises; farther in it is level.
+    bump_at, bump_half, bump_up : NDArray
+        A chimney or a box on the roof: position along the long side (-1 to 1), half width (0
+        without one) and height above the eaves, metres.
     """
 
     roof: NDArray
@@ -121,17 +128,29 @@ class Shapes:
 def make_buildings(
     frame: Frame, cover: NDArray, buildings: Buildings, ground: Ground, noise: Noise
 ) -> Roofs:
-    """All buildings on `frame`: those of the source where its cover says building, and grown ones.
+    """Return all buildings on `frame`; cells nearer to its edge than land.HALO are not exact.
 
-    cover : (ny, nx) uint8. Cells nearer to the edge than the rules reach (land.HALO) are not to be
-        used.
+    Mapped buildings stand where the land cover has the class building, others on lots.
+
+    Parameters
+    ----------
+    frame : Frame
+        The padded window.
+    cover : NDArray (ny, nx) uint8
+        Land classes.
+    buildings : Buildings
+        Mapped footprints.
+    ground : Ground
+        The ground on the frame.
+    noise : Noise
+        Of the stage.
     """
     size = frame.voxel_size
     built = is_class(cover, "building")
     measured = (
         np.zeros(frame.shape, bool) if ground.surface is None else np.isfinite(ground.surface)
     )
-    local = box_mean(ground.terrain, np.ones(frame.shape, bool), cells_of(BASE_MEAN, size))
+    local = box_mean(ground.terrain, np.ones(frame.shape, bool), whole_cells(BASE_MEAN, size))
     roofs = Roofs(np.full(frame.shape, np.nan, np.float32), np.zeros(frame.shape, np.uint32))
 
     if built.any():
@@ -142,9 +161,9 @@ def make_buildings(
                 outlines(buildings.footprint[near]), buildings.height[near], buildings.key[near]
             )
             owner = rasterise(stock.lines, frame)
-            # The reader may rasterise by another rule: a building cell beside a footprint belongs
-            # to it.
-            distance, index = nearest(owner >= 0, 2)
+            # The land cover may be rasterised by another rule: building cells beside a footprint
+            # belong to it.
+            distance, index = nearest_cell(owner >= 0, 2)
             owner = np.where(
                 built & (distance < 1.9), owner.ravel()[np.maximum(index, 0)], -1
             ).astype(np.int32)
@@ -174,9 +193,7 @@ def make_buildings(
     top = np.where(
         np.isnan(roofs.top), roofs.top, np.maximum(roofs.top, ground.height + np.float32(LOWEST))
     )
-    number = np.where(
-        np.isnan(top), np.uint32(0), roofs.object
-    )  # yards of what the surface model has not
+    number = np.where(np.isnan(top), np.uint32(0), roofs.object)  # yards have no object
     return Roofs(top.astype(np.float32), number.astype(np.uint32))
 
 
@@ -189,16 +206,30 @@ def raise_roofs(
     local: NDArray,
     noise: Noise,
 ) -> Roofs:
-    """The roofs of `stock`, whose cells are told by `owner`, (ny, nx) int32, -1 for none.
+    """Return the roofs of some buildings.
 
-    terrain : (ny, nx) float32 metres; local : the same, smoothed, for buildings too large to be
-        seen as a whole
+    Parameters
+    ----------
+    frame : Frame
+        The padded window.
+    cover : NDArray (ny, nx) uint8
+        Land classes.
+    stock : Stock
+        The buildings.
+    owner : NDArray (ny, nx) int32
+        Which building a cell belongs to; -1 for none.
+    terrain : NDArray (ny, nx) float32
+        Metres.
+    local : NDArray (ny, nx) float32
+        The terrain, smoothed: base of buildings too large for the window.
+    noise : Noise
+        Of the stage.
     """
     n = len(stock.lines)
     box = rectangles(stock.lines)
     whole = 2.0 * np.hypot(box.length, box.width) <= WHOLE
     walls = wall_distance(stock.lines, frame, owner, np.ones(n, bool))
-    radius = cells_of(SURROUNDINGS, frame.voxel_size)
+    radius = whole_cells(SURROUNDINGS, frame.voxel_size)
     shops = box_share(is_class(cover, "commercial"), radius) - box_share(
         is_class(cover, "residential"), radius
     )
@@ -256,9 +287,21 @@ def _sums(owner, fixed, shops, walls, n):  # type: ignore[no-untyped-def]
 
 
 def draw_heights(draw: NDArray, area: NDArray, trade: NDArray) -> NDArray:
-    """(n,) float64 metres: plausible heights of buildings, from sheds to blocks.
+    """Return plausible heights of buildings, from sheds to blocks.
 
-    draw : (n,) uniform in [0, 1); area : (n,) m2; trade : (n,) bool, shops and works
+    Parameters
+    ----------
+    draw : NDArray (n,)
+        Uniform in [0, 1).
+    area : NDArray (n,)
+        Of the footprints, m2.
+    trade : NDArray (n,) bool
+        Shops and works.
+
+    Returns
+    -------
+    NDArray (n,) float64
+        Metres.
     """
     step = np.searchsorted([25.0, 60.0, 250.0, 800.0], area, side="right")
     low = np.where(
@@ -277,8 +320,20 @@ def shape_roofs(
 ) -> Shapes:
     """Choose the roof of each building.
 
-    key : (n,) uint64; height : (n,) metres to the ridge, NaN where it is to be drawn; trade : (n,)
-        bool, shops and works; inside : (n,) metres from the innermost cell to the walls
+    Parameters
+    ----------
+    stream : Stream
+        Source of the draws.
+    key : NDArray (n,) uint64
+        Random keys of the buildings.
+    box : Rectangles
+        Around the footprints.
+    height : NDArray (n,)
+        Metres to the ridge; NaN to draw it.
+    trade : NDArray (n,) bool
+        Shops and works.
+    inside : NDArray (n,)
+        Metres from the innermost cell to the walls.
     """
     height_draw, flat_draw, form_draw, pitch_draw, bump_draw = (
         stream.of_objects(key, c) for c in range(5)
@@ -302,8 +357,8 @@ def shape_roofs(
         flat, 0.0, np.minimum(np.tan(np.radians(pitch)) * span, np.minimum(0.5 * height, 7.0))
     )
 
-    # Chimneys end at the ridge, so that a height that was given holds; boxes stand only where it
-    # was not.
+    # Chimneys end at the ridge and boxes stand on roofs of drawn height only, so that a given
+    # height is kept.
     chimney = ((roof == GABLED) | (roof == HIPPED)) & (box.area > 45.0) & (bump_draw < 0.75)
     boxed = flat & drawn & (box.area > 150.0) & (bump_draw < 0.8)
     half = np.where(chimney, 0.6, np.where(boxed, 1.2 + 1.3 * form_draw, 0.0))
@@ -335,8 +390,7 @@ def _raise(  # type: ignore[no-untyped-def]
     bump_half,
     bump_up,
 ):
-    """Absolute roof heights of the cells of each building; `base` is NaN where the smoothed
-    ground `local` serves."""
+    """Return absolute roof heights of cells; where `base` is NaN the base is the ground `local`."""
     rows, cols = owner.shape
     out = np.full((rows, cols), np.nan, np.float32)
     for row in range(rows):
@@ -365,29 +419,25 @@ def _raise(  # type: ignore[no-untyped-def]
 def _roofs_of_cells(
     frame: Frame, cover: NDArray, built: NDArray, local: NDArray, noise: Noise
 ) -> Roofs:
-    """Roofs of building cells that no footprint explains: houses on a jittered lattice, keyed by
-    place."""
+    """Return roofs of building cells without a footprint: houses on a jittered lattice."""
     size = frame.voxel_size
-    points = seeds(noise.stream("plots"), frame, max(PLOT, 3.0 * size), 0.8)
-    plot = cells(points, frame)
+    points = jittered_lattice(noise.stream("plots"), frame, max(PLOT, 3.0 * size), 0.8)
+    plot = voronoi_cells(points, frame)
     draws = noise.stream("plots.roofs").bits(points.key.ravel(), 0) * 2.0**-32
-    # What a whole house has in common is looked up where its plot's seed lies.
-    middle = (
-        np.clip(
-            frame.y[1] - 1 - np.floor(points.y / size).astype(np.int64), 0, frame.ny - 1
-        ).ravel(),
-        np.clip(np.floor(points.x / size).astype(np.int64) - frame.x[0], 0, frame.nx - 1).ravel(),
-    )
-    crowd = box_share(built, cells_of(2.0 * SURROUNDINGS, size))[middle]
-    trade = box_share(is_class(cover, "commercial"), cells_of(SURROUNDINGS, size))[middle] > 0.2
-    # A house in the open has two storeys, one in the middle of a town up to seven.
+    # Properties of a whole house are looked up at the lattice point of its plot.
+    row = frame.y[1] - 1 - np.floor(points.y / size).astype(np.int64)
+    col = np.floor(points.x / size).astype(np.int64) - frame.x[0]
+    middle = np.clip(row, 0, frame.ny - 1).ravel(), np.clip(col, 0, frame.nx - 1).ravel()
+    crowd = box_share(built, whole_cells(2.0 * SURROUNDINGS, size))[middle]
+    trade = box_share(is_class(cover, "commercial"), whole_cells(SURROUNDINGS, size))[middle] > 0.2
+    # Isolated houses have two storeys, those in the middle of a town up to seven.
     town = np.clip((crowd - 0.15) / 0.4, 0.0, 1.0)
     eaves = local[middle] + 4.0 + 3.0 * draws[:, 0] + town * (5.0 + 5.0 * draws[:, 0])
     flat = draws[:, 1] < np.where(trade, 0.85, 0.25)
     slope = np.where(flat, 0.0, 0.55 + 0.3 * draws[:, 2])
     kind = np.where(flat, np.where(trade, HALL_ROOF, FLAT_ROOF), PITCHED_ROOF)
 
-    distance, _ = nearest(~built, max(cells_of(SLOPE_REACH, size), 1))
+    distance, _ = nearest_cell(~built, max(whole_cells(SLOPE_REACH, size), 1))
     inward = np.minimum(
         np.where(np.isfinite(distance), distance * size, SLOPE_REACH) - 0.5 * size, SLOPE_RUN
     )

@@ -1,8 +1,8 @@
-"""Fields: how farmland is divided, what grows where, and in which direction it is tilled.
+"""Farmland: its division into fields, their crops, and the direction of their rows.
 
-One polygon of land use is often many fields, and raster land cover has no polygons at all. So every
-parcel is cut by a pattern of strips that depends on the place: blocks of a Voronoi diagram, each
-with its own direction. Geometry and texture both call `make_fields`, and get the same fields.
+A polygon of land use often contains many fields, and raster land cover has no polygons at all. So
+every parcel is cut by a pattern of strips that depends on the place: blocks of a Voronoi diagram,
+each with its own direction. Geometry and texture both call `make_fields` and get the same fields.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.noise.fields import Seeds, cell_centres, cells, seeds
+from earthgen.noise.fields import PointLattice, cell_centres, jittered_lattice, voronoi_cells
 from earthgen.noise.philox import Noise
 from earthgen.terrain.cover import is_class, on_surface
 from geo_io.frame import Frame
 
-BLOCK = 420.0  # metres between the middles of blocks of one direction
+BLOCK = 420.0  # mean distance of the centres of blocks, metres
 
 WHEAT, BARLEY, MAIZE, RAPESEED, PLOUGHED, ROOTS, LEY, STUBBLE = range(8)
 """Crops."""
@@ -36,7 +36,7 @@ CROP_HEIGHT = np.array(
         [0.1, 0.15],
     ]
 )
-"""Metres, (crops, 2)."""
+"""Least and greatest height of each crop, metres: (crops, 2)."""
 
 HEDGED_PARCEL, HEDGED_FIELD = 0.42, 0.06
 """Chance of a hedge between two parcels, and between two fields of one parcel."""
@@ -44,18 +44,26 @@ HEDGED_PARCEL, HEDGED_FIELD = 0.42, 0.06
 
 @dataclass(frozen=True)
 class Fields:
-    """The fields of a frame; all (ny, nx).
+    """The fields of a frame.
 
     Attributes
     ----------
-    index : int32, into the draws of this frame's fields, -1 outside farmland and grass
-    draws : (n, 4) float64 uniform in [0, 1), by field
-    crop : uint8, one of the crops; only where the class is cropland
-    height : float32, metres, of the crop; 0 elsewhere
-    angle : float32, radians from east, direction of the rows
-    across : float32, metres across the rows
-    edge : bool, cells beside another field
-    hedge : bool, the edges on which a hedge stands
+    index : NDArray (ny, nx) int32
+        Row of `draws`; -1 outside farmland and grass.
+    draws : NDArray (n, 4) float64
+        Uniform in [0, 1), one row per field of the frame.
+    crop : NDArray (ny, nx) uint8
+        One of the crops; valid where the class is cropland.
+    height : NDArray (ny, nx) float32
+        Height of the crop, metres; 0 elsewhere.
+    angle : NDArray (ny, nx) float32
+        Direction of the rows, radians from east.
+    across : NDArray (ny, nx) float32
+        Position across the rows, metres.
+    edge : NDArray (ny, nx) bool
+        Cells beside another field.
+    hedge : NDArray (ny, nx) bool
+        The edges that have a hedge.
     """
 
     index: NDArray
@@ -68,28 +76,44 @@ class Fields:
     hedge: NDArray
 
     def part(self, part: tuple[slice, slice]) -> Fields:
-        """The fields of a part of the frame, given as slices of its arrays."""
+        """Return the fields of a part of the frame, given as slices of its arrays."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self)}
         return Fields(
             **{name: values if name == "draws" else values[part] for name, values in arrays.items()}
         )
 
 
-def field_blocks(frame: Frame, noise: Noise) -> tuple[Seeds, NDArray]:
-    """The middles of the blocks around `frame`, and (n, 4) float64 uniform draws of each: the
-    first is its angle over pi. Stages agree on them: they come from shared noise."""
+def field_blocks(frame: Frame, noise: Noise) -> tuple[PointLattice, NDArray]:
+    """Return the blocks around `frame`; they are the same in all stages.
+
+    Returns
+    -------
+    blocks : PointLattice
+        Their centres, n points.
+    draws : NDArray (n, 4) float64
+        Uniform in [0, 1); the first is the direction of the rows divided by pi.
+    """
     shared = noise.shared()
-    blocks = seeds(shared.stream("procedural.fields.blocks"), frame, BLOCK, 0.7)
+    blocks = jittered_lattice(shared.stream("procedural.fields.blocks"), frame, BLOCK, 0.7)
     return blocks, shared.stream("procedural.fields.strips").bits(blocks.key.ravel(), 0) * 2.0**-32
 
 
 def make_fields(frame: Frame, cover: NDArray, parcel: NDArray, noise: Noise) -> Fields:
-    """The fields on `frame`; `edge` and `hedge` are not to be used in its outermost cells.
+    """Return the fields on `frame`; `edge` and `hedge` are wrong in its outermost cells.
 
-    cover : (ny, nx) uint8; parcel : (ny, nx) uint32
+    Parameters
+    ----------
+    frame : Frame
+        Of the arrays.
+    cover : NDArray (ny, nx) uint8
+        Land classes.
+    parcel : NDArray (ny, nx) uint32
+        Numbers of the land use polygons, 0 without one.
+    noise : Noise
+        Of the world or any of its stages.
     """
     blocks, draw = field_blocks(frame, noise)
-    block = cells(blocks, frame)
+    block = voronoi_cells(blocks, frame)
     angle = draw[:, 0] * np.pi
     width, length = 45.0 + 75.0 * draw[:, 1] ** 1.5, 150.0 + 230.0 * draw[:, 2]
     farmed = on_surface(cover, "crop") | is_class(cover, "grassland")
@@ -110,10 +134,10 @@ def make_fields(frame: Frame, cover: NDArray, parcel: NDArray, noise: Noise) -> 
     )
 
     stream = noise.shared().stream("procedural.fields")
-    names, index = np.unique(key[tilled], return_inverse=True)
+    field_keys, index = np.unique(key[tilled], return_inverse=True)
     where = np.full(frame.shape, -1, np.int32)
     where[tilled] = index
-    draws = np.stack([stream.of_objects(names, c) for c in range(4)], axis=1).reshape(-1, 4)
+    draws = np.stack([stream.of_objects(field_keys, c) for c in range(4)], axis=1).reshape(-1, 4)
     crop_of = np.searchsorted(np.cumsum(CROP_SHARE)[:-1], draws[:, 0], side="right").astype(
         np.uint8
     )
@@ -133,33 +157,33 @@ def make_fields(frame: Frame, cover: NDArray, parcel: NDArray, noise: Noise) -> 
 
 
 @numba.njit(cache=True, nogil=True)
-def _strips(x, y, block, bx, by, bkey, angle, width, length, wanted, parcel):  # type: ignore[no-untyped-def]
+def _strips(x, y, block, bx, by, bkey, angle, width, length, mask, parcel):  # type: ignore[no-untyped-def]
     key = np.zeros(block.shape, np.uint64)
     across = np.zeros(block.shape, np.float32)
     cos, sin = np.cos(angle), np.sin(angle)
     for row in range(y.size):
         for col in range(x.size):
-            if not wanted[row, col]:
+            if not mask[row, col]:
                 continue
             b = block[row, col]
             dx, dy = x[col] - bx[b], y[row] - by[b]
             u, v = dx * cos[b] + dy * sin[b], dy * cos[b] - dx * sin[b]
             strip = int(np.floor(v / width[b]))
-            # Neighbouring strips are cut at different places.
+            # Neighbouring strips are cut at different positions.
             shift = 0.37 * strip
             cut = int(np.floor(u / length[b] + shift))
-            name = np.uint64(bkey[b]) << np.uint64(32)
-            name ^= np.uint64((strip + 512) & 1023) << np.uint64(10) | np.uint64((cut + 512) & 1023)
-            name ^= np.uint64(parcel[row, col]) * np.uint64(0x9E3779B97F4A7C15)
-            key[row, col] = name
+            field = np.uint64(bkey[b]) << np.uint64(32)
+            field ^= np.uint64((strip + 512) & 1023) << np.uint64(10)
+            field ^= np.uint64((cut + 512) & 1023)
+            field ^= np.uint64(parcel[row, col]) * np.uint64(0x9E3779B97F4A7C15)
+            key[row, col] = field
             across[row, col] = v
     return key, across
 
 
 @numba.njit(cache=True, nogil=True)
 def _borders(key, parcel, farmed):  # type: ignore[no-untyped-def]
-    """Cells beside a farmed cell of another field: a key of the pair of fields, and whether
-    their parcels differ."""
+    """Return the cells beside another field, the key of both fields, and whether parcels differ."""
     rows, cols = key.shape
     edge, parted = np.zeros((rows, cols), np.bool_), np.zeros((rows, cols), np.bool_)
     pair = np.zeros((rows, cols), np.uint64)

@@ -1,8 +1,6 @@
-"""Building footprints on the lattice: which cell is whose, how each lies, and how far a cell is
-from its walls.
+"""Building footprints: rasterised to cells, their smallest rectangles, and distances to walls.
 
-Everything is computed from absolute coordinates in float64, so that two windows that share a cell
-agree on it.
+Everything is computed from absolute coordinates in float64, so windows that share a cell agree.
 """
 
 from __future__ import annotations
@@ -20,13 +18,16 @@ from geo_io.layers import Buildings
 
 @dataclass(frozen=True)
 class Outlines:
-    """Polygons as flat arrays.
+    """n polygons as flat arrays.
 
     Attributes
     ----------
-    xy : (v, 2) float64 CRS metres, rings closed
-    ring : (r + 1,) int64 offsets of rings in xy
-    polygon : (n + 1,) int64 offsets of polygons in ring
+    xy : NDArray (v, 2) float64
+        Vertices, CRS metres; rings are closed.
+    ring : NDArray (r + 1,) int64
+        Offsets of rings in `xy`.
+    polygon : NDArray (n + 1,) int64
+        Offsets of polygons in `ring`.
     """
 
     xy: NDArray
@@ -39,14 +40,18 @@ class Outlines:
 
 @dataclass(frozen=True)
 class Rectangles:
-    """The smallest rectangle around each polygon.
+    """The smallest rectangle around each of n polygons: (n,) float64 arrays.
 
     Attributes
     ----------
-    x, y : (n,) float64 centre, CRS metres
-    angle : (n,) float64, direction of the long side, radians from east
-    length, width : (n,) float64 half extents along and across it, metres
-    area : (n,) float64 of the polygon, m2
+    x, y : NDArray
+        Centre, CRS metres.
+    angle : NDArray
+        Direction of the long side, radians from east.
+    length, width : NDArray
+        Half extents along and across it, metres.
+    area : NDArray
+        Of the polygon, m2.
     """
 
     x: NDArray
@@ -58,7 +63,7 @@ class Rectangles:
 
 
 def touching(buildings: Buildings, frame: Frame) -> NDArray:
-    """(k,) int64: indices of the buildings whose bounding boxes meet `frame`, in their order."""
+    """Return the buildings whose bounding boxes meet `frame`: (k,) int64 indices, ascending."""
     if len(buildings) == 0:
         return np.empty(0, np.int64)
     left, bottom, right, top = frame.bounds
@@ -68,7 +73,7 @@ def touching(buildings: Buildings, frame: Frame) -> NDArray:
 
 
 def outlines(footprints: NDArray) -> Outlines:
-    """Flat arrays of (n,) shapely Polygons."""
+    """Return the flat arrays of (n,) shapely Polygons."""
     if len(footprints) == 0:
         return Outlines(np.empty((0, 2)), np.zeros(1, np.int64), np.zeros(1, np.int64))
     _, xy, (ring, polygon) = shapely.to_ragged_array(shapely.force_2d(footprints))
@@ -78,8 +83,7 @@ def outlines(footprints: NDArray) -> Outlines:
 
 
 def rectangles(lines: Outlines) -> Rectangles:
-    """The rectangle of least area around each polygon: one of its sides lies along a side of the
-    polygon's hull."""
+    """Return the smallest rectangle around each polygon that is parallel to one of its sides."""
     return Rectangles(*np.asarray(_rectangles(lines.xy, lines.ring, lines.polygon)))
 
 
@@ -89,10 +93,8 @@ def _rectangles(xy, ring, polygon):  # type: ignore[no-untyped-def]
     out = np.zeros((6, n))
     for k in range(n):
         first, last = ring[polygon[k]], ring[polygon[k] + 1]
-        x0, y0 = (
-            xy[first, 0],
-            xy[first, 1],
-        )  # relative to a corner: squares of coordinates would lose millimetres
+        # Relative to a corner: squares of absolute coordinates would lose millimetres.
+        x0, y0 = xy[first, 0], xy[first, 1]
         best = np.inf
         for a in range(first, last - 1):
             dx, dy = xy[a + 1, 0] - xy[a, 0], xy[a + 1, 1] - xy[a, 1]
@@ -129,10 +131,15 @@ def _rectangles(xy, ring, polygon):  # type: ignore[no-untyped-def]
 
 
 def rasterise(lines: Outlines, frame: Frame) -> NDArray:
-    """(ny, nx) int32: index of the polygon that holds the cell's centre, -1 where none does; the
-    later one wins.
+    """Return the index of the polygon that contains each cell's centre.
 
-    A polygon so small that it holds no centre gets the cell in which its first ring's middle lies.
+    Later polygons overwrite earlier ones. A polygon too small to contain a centre gets the cell of
+    its first ring's centroid.
+
+    Returns
+    -------
+    NDArray (ny, nx) int32
+        -1 without a polygon.
     """
     return np.asarray(
         _rasterise(
@@ -194,11 +201,24 @@ def _rasterise(xy, ring, polygon, size, x0, y1, rows, cols):  # type: ignore[no-
     return out
 
 
-def wall_distance(lines: Outlines, frame: Frame, owner: NDArray, wanted: NDArray) -> NDArray:
-    """(ny, nx) float32: metres from each cell's centre to the outline of the polygon it belongs to;
-    0 elsewhere.
+def wall_distance(lines: Outlines, frame: Frame, owner: NDArray, mask: NDArray) -> NDArray:
+    """Return the distance of each cell's centre to the outline of its polygon.
 
-    owner : (ny, nx) int32 as of `rasterise`; wanted : (n,) bool, polygons to measure in
+    Parameters
+    ----------
+    lines : Outlines
+        n polygons.
+    frame : Frame
+        Of the cells.
+    owner : NDArray (ny, nx) int32
+        As from `rasterise`.
+    mask : NDArray (n,) bool
+        Polygons to compute.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+        Metres; 0 elsewhere.
     """
     return np.asarray(
         _wall_distance(
@@ -209,20 +229,20 @@ def wall_distance(lines: Outlines, frame: Frame, owner: NDArray, wanted: NDArray
             frame.x[0],
             frame.y[1],
             owner,
-            wanted,
+            mask,
         )
     )
 
 
 @numba.njit(cache=True, nogil=True)
-def _wall_distance(xy, ring, polygon, size, x0, y1, owner, wanted):  # type: ignore[no-untyped-def]
+def _wall_distance(xy, ring, polygon, size, x0, y1, owner, mask):  # type: ignore[no-untyped-def]
     rows, cols = owner.shape
     out = np.zeros((rows, cols), np.float32)
     for row in range(rows):
         py = (y1 - 1 - row + 0.5) * size
         for col in range(cols):
             k = owner[row, col]
-            if k < 0 or not wanted[k]:
+            if k < 0 or not mask[k]:
                 continue
             px = (x0 + col + 0.5) * size
             best = np.inf

@@ -1,4 +1,4 @@
-"""The `procedural` geometry backend: the land, and on it plants and the surface of all."""
+"""The `procedural` geometry backend: the land, plants on it, and the surface of both."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.noise.philox import Noise
+from earthgen.stages.backends import GeometryBackend
 from earthgen.stages.block import Block
 from earthgen.stages.stage import Stage
-from earthgen.terrain.cover import code, semantics_on
+from earthgen.terrain.cover import class_code, semantics_on
 from earthgen.terrain.reach import Reach, require_fit
 from earthgen.voxels.heightfield import column_tops, surface_of_columns
 from earthgen.voxels.surface import NORMAL_RADIUS
 from earthgen.voxels.voxels import GEOMETRY_FIELDS, Geometry, Voxels, concatenate_voxels
-from earthgen_procedural import PROCEDURAL_VERSION, land, measured, vegetation
+from earthgen_procedural import PROCEDURAL_VERSION, land, surface_model, vegetation
 from earthgen_procedural.fields import Fields, make_fields
-from earthgen_procedural.volume import LOW, Columns, fill
+from earthgen_procedural.volume import LOW, Columns, fill_volume
 from geo_io.frame import Frame
 
 if TYPE_CHECKING:
@@ -28,65 +29,72 @@ if TYPE_CHECKING:
 SURFACE = "procedural.surface"
 
 STRIDE, MARGIN = 512, 16
-"""Voxels: the core of a window, and what is added around it so that levels of detail need no
-neighbour."""
+"""Core of a window, and the margin with which levels of detail need no neighbour; voxels."""
 
-SOLID = NORMAL_RADIUS + 1
-"""Cells around a window that must be made solid, for normals, and for slopes at those cells."""
+SOLID_MARGIN = NORMAL_RADIUS + 1
+"""Cells around a window that are filled too: for normals, and for slopes at those cells."""
 
 HALO = Reach(35.0, 7)
-"""Around a window, where the land and the mapped trees are read; each of CHAINS fits in."""
+"""How far around a window the land and the mapped trees are read; at least each of CHAINS."""
 
 CHAINS = {
-    "plants": Reach(0, SOLID) + vegetation.CROWN_REACH + vegetation.TRUNK_REACH,
-    "low growth": Reach(0, SOLID) + vegetation.LOW_REACH,
+    "plants": Reach(0, SOLID_MARGIN) + vegetation.CROWN_REACH + vegetation.TRUNK_REACH,
+    "low growth": Reach(0, SOLID_MARGIN) + vegetation.LOW_REACH,
 }
-"""How far each chain of rules reaches."""
+"""The reach of each chain of rules."""
 
 STRIP = 96
-"""Rows of a window that are made solid at a time."""
+"""Rows of a window that are filled at a time, to save memory."""
 
 
-class ProceduralGeometry:
-    """Terrain, water, roads, buildings and plants by rules. See the modules beside this one."""
+class ProceduralGeometry(GeometryBackend):
+    """Terrain, water, roads, buildings and plants by rules.
+
+    `land` makes ground and buildings, `vegetation` plants, `volume` solid voxels of all.
+    """
 
     name = "procedural"
     version = PROCEDURAL_VERSION
-    requires: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         require_fit(land.CHAINS, land.HALO)
         require_fit(CHAINS, HALO)
 
     def stages(self) -> Sequence[Stage]:
-        """The land in large windows, for its rules look far, then the surface in smaller ones."""
+        """Return two stages: the land in large windows, the surface in smaller ones."""
         reads = (HALO.read(land.LAND), HALO.read("semantics"))
         surface = Stage(SURFACE, STRIDE + 2 * MARGIN, GEOMETRY_FIELDS, make_surface, reads, STRIDE)
         return land.land_stage(), surface
 
 
 def make_surface(window: Frame, inputs: Inputs, noise: Noise) -> Block:
-    """The surface of `window`, from the land around; the condition "semantics", if given, has
-    parcels and trees."""
+    """Return the surface of `window` as a block of GEOMETRY_FIELDS.
+
+    Inputs are the land around and, if the job has it, "semantics" with parcels and trees.
+    """
     size = window.voxel_size
     wide = window.pad(HALO.voxels(size))
     block: Block = inputs[land.LAND]
     layer = semantics_on(inputs, wide)
-    cover, sight = block["cover"], block["sight"]
+    cover, flags = block["cover"], block["dsm_flags"]
     site = vegetation.Site(
-        wide, cover, ~np.isnan(block["roof"]), sight & land.SEEN != 0, sight & land.KNOWN != 0
+        wide,
+        cover,
+        ~np.isnan(block["roof"]),
+        flags & land.SHOWS_TREES != 0,
+        flags & land.HAS_DATA != 0,
     )
     field = make_fields(wide, cover, layer.parcel, noise)
     plants = vegetation.plant(site, field, layer.trees, noise)
     foot = site.at(block["ground"], plants.x, plants.y)
-    inner = window.pad(SOLID)
+    inner = window.pad(SOLID_MARGIN)
     return _surface(window, inner, _columns(inner, block, site, field, noise), plants, foot).block()
 
 
 def _columns(
     inner: Frame, block: Block, site: vegetation.Site, field: Fields, noise: Noise
 ) -> Columns:
-    """What stands on `inner`, but plants."""
+    """Return the columns of `inner` without trees and bushes."""
     around = inner.pad(vegetation.LOW_REACH.voxels(inner.voxel_size))
     low = vegetation.low_growth(site.crop(around), field.part(site.frame.slices(around)), noise)
     part = around.slices(inner)
@@ -99,7 +107,7 @@ def _columns(
     )
     ground = np.ascontiguousarray(land_here["ground"])
     built = ~np.isnan(roof)
-    semantic = np.where(built, np.uint8(code("building")), semantic)
+    semantic = np.where(built, np.uint8(class_code("building")), semantic)
     canopied = bool((canopy > 0).any())
     return Columns(
         ground=ground,
@@ -111,8 +119,8 @@ def _columns(
         canopy_base=np.where(canopy > 0, np.maximum(0.35 * canopy, canopy - 9.0), 0.0).astype(
             np.float32
         ),
-        canopy_class=measured.canopy_class(cover),
-        canopy_object=measured.crown_objects(inner, cover, noise)
+        canopy_class=surface_model.canopy_class(cover),
+        canopy_object=surface_model.crown_objects(inner, cover, noise)
         if canopied
         else np.zeros(inner.shape, np.uint32),
     )
@@ -121,7 +129,7 @@ def _columns(
 def _surface(
     window: Frame, inner: Frame, columns: Columns, plants: vegetation.Plants, foot: NDArray
 ) -> Geometry:
-    """The surface of the columns, which lie on `inner`, and of the plants, in `window`."""
+    """Return the surface of the columns, which lie on `inner`, and of the plants, in `window`."""
     tops = column_tops(
         inner, columns.ground, columns.top, columns.object, columns.semantic, window.z[1]
     )
@@ -132,7 +140,7 @@ def _surface(
         first = max(last - STRIP, 0)
         strip = replace(window, y=(window.y[1] - last, window.y[1] - first))
         rows = (edge + first - pad, edge + last + pad)
-        volume, objects = fill(inner, rows, columns, tops.level, plants, foot)
+        volume, objects = fill_volume(inner, rows, columns, tops.level, plants, foot)
         volume, objects = (a[:, edge - pad : edge + window.nx + pad] for a in (volume, objects))
         parts.append(surface_of_columns(strip, volume, objects, LOW, tops))
     voxels = concatenate_voxels(window, [part[0] for part in parts])

@@ -1,14 +1,14 @@
-"""The colour of the ground and of what is sown on it: one for each cell of a frame."""
+"""The colours of the ground and of crops, one per cell."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.noise.fields import cells, gradient_noise, seeds, white
+from earthgen.noise.fields import gradient_noise, jittered_lattice, voronoi_cells, white_noise
 from earthgen.noise.philox import Noise
 from earthgen.terrain.cover import is_class, on_surface
-from earthgen.terrain.filters import box_share, cells_of, nearest
+from earthgen.terrain.filters import box_share, nearest_cell, whole_cells
 from earthgen.terrain.reach import Reach
 from earthgen_procedural.fields import Fields, make_fields
 from earthgen_procedural.palette import (
@@ -23,17 +23,30 @@ from earthgen_procedural.palette import (
 )
 from geo_io.frame import Frame
 
-SHORE = 12.0  # metres over which water grows deep
+SHORE = 12.0  # metres from the bank to deep water
 GROUND_REACH = Reach(SHORE, 1)
 TWO_PI = 2.0 * np.pi
 
 
 def row_share(position: NDArray, voxel_size: float, period: NDArray, width: NDArray) -> NDArray:
-    """Share of each cell that lies in one of the stripes [0, width) of every `period`, all in
-    metres.
+    """Return the share of each cell that is covered by periodic stripes [0, width).
 
-    position : across the stripes, of the cell's middle. Exact for a cell of width voxel_size: thin
-        rows fade out at large voxels and do not flicker.
+    It is exact for cells of width voxel_size, so thin rows fade out at large voxels without
+    aliasing.
+
+    Parameters
+    ----------
+    position : NDArray
+        Of the cells' centres across the stripes, metres.
+    voxel_size : float
+        Metres.
+    period, width : NDArray
+        Distance and width of the stripes, metres.
+
+    Returns
+    -------
+    NDArray
+        0 to 1.
     """
     low, high = position - 0.5 * voxel_size, position + 0.5 * voxel_size
 
@@ -45,15 +58,28 @@ def row_share(position: NDArray, voxel_size: float, period: NDArray, width: NDAr
 
 
 def colour_ground(frame: Frame, cover: NDArray, parcel: NDArray, noise: Noise) -> NDArray:
-    """(ny, nx, 3) float32 sRGB, 0 to 255; cells nearer than GROUND_REACH to the frame's edge are
-    not to be used.
+    """Return the colours of the ground; cells nearer than GROUND_REACH to the edge are not exact.
 
-    cover : (ny, nx) uint8; parcel : (ny, nx) uint32
+    Parameters
+    ----------
+    frame : Frame
+        The padded window.
+    cover : NDArray (ny, nx) uint8
+        Land classes.
+    parcel : NDArray (ny, nx) uint32
+        Numbers of the land use polygons, 0 without one.
+    noise : Noise
+        Of the stage.
+
+    Returns
+    -------
+    NDArray (ny, nx, 3) float32
+        sRGB, 0 to 255.
     """
     size = frame.voxel_size
     stream = noise.stream("ground")
     fine, middle = gradient_noise(stream, frame, 2.4, 0), gradient_noise(stream, frame, 9.0, 1)
-    coarse, grain = gradient_noise(stream, frame, 48.0, 2), white(stream, frame, 3)
+    coarse, grain = gradient_noise(stream, frame, 48.0, 2), white_noise(stream, frame, 3)
     blend = np.clip(0.5 + 0.5 * middle + 0.3 * fine, 0.0, 1.0)[..., None]
     patch = np.clip(1.6 * coarse - 0.1, 0.0, 1.0)[..., None]
 
@@ -92,13 +118,13 @@ def _crops(
     tone = depth * row_share(field.across[crop].astype(np.float64), size, period, width)
     tone += 0.10 * (draw[:, 3] - 0.5) + 0.05 * coarse[crop]
     base = base * (1.0 + tone[:, None])
-    # A field's rim is weeds.
+    # Weeds grow along the edges of fields.
     rim = field.edge[crop][:, None]
     colour[crop] = np.where(rim, 0.35 * base + 0.65 * np.array([112.0, 128.0, 62.0]), base)
 
 
 def _grass(colour: NDArray, cover: NDArray, field: Fields, size: float) -> None:
-    """Meadows differ from field to field, and some are mown in swaths; turf is mown in stripes."""
+    """Colour meadows by field, some mown in swaths, and turf mown in stripes."""
     meadow = is_class(cover, "grassland") & (field.index >= 0)
     if meadow.any():
         draw = field.draws[field.index[meadow]]
@@ -131,48 +157,50 @@ def _mosaic(
     spacing: float,
     blend: NDArray,
 ) -> None:
-    """Gardens or yards: a mosaic of surfaces keyed by place."""
+    """Colour gardens or yards as a mosaic of surfaces."""
     if not mask.any():
         return
-    points = seeds(noise.stream(name), frame, max(spacing, frame.voxel_size), 0.9)
+    points = jittered_lattice(noise.stream(name), frame, max(spacing, frame.voxel_size), 0.9)
     draw = noise.stream(f"{name}.kinds").bits(points.key.ravel(), 0) * 2.0**-32
     kind = np.searchsorted(np.cumsum(share)[:-1], draw[:, 0], side="right")
-    cell = cells(points, frame)[mask]
+    cell = voronoi_cells(points, frame)[mask]
     pair = colours[kind[cell]]
     tone = 1.0 + 0.10 * (draw[:, 1][cell] - 0.5)
     colour[mask] = (pair[:, 0] + blend[mask] * (pair[:, 1] - pair[:, 0])) * tone[:, None]
 
 
 def _slabs(colour: NDArray, cover: NDArray, frame: Frame, noise: Noise) -> None:
-    """Paving and asphalt were laid piece by piece."""
+    """Vary the tone of paving and asphalt from slab to slab."""
     for name, spacing, depth in (("paved", 5.0, 0.09), ("road", 17.0, 0.06)):
         mask = is_class(cover, name)
         if mask.any():
-            points = seeds(noise.stream(name), frame, max(spacing, frame.voxel_size), 0.9)
+            points = jittered_lattice(
+                noise.stream(name), frame, max(spacing, frame.voxel_size), 0.9
+            )
             tone = 1.0 + depth * (points.key.ravel() * 2.0**-32 - 0.5)
-            colour[mask] *= tone[cells(points, frame)[mask]][:, None]
+            colour[mask] *= tone[voronoi_cells(points, frame)[mask]][:, None]
 
 
 def _roads(colour: NDArray, cover: NDArray, size: float) -> None:
-    """Dust along the edges of roads; rails on their ballast."""
+    """Colour dust along the edges of roads, and rails on their ballast."""
     road = is_class(cover, "road")
     if road.any() and size <= 2.0:
-        inner = box_share(road, max(cells_of(1.0, size), 1))[road]
+        inner = box_share(road, max(whole_cells(1.0, size), 1))[road]
         dust = np.clip(0.9 - inner, 0.0, 0.4)[:, None]
         colour[road] += dust * (np.array([136.0, 130.0, 118.0]) - colour[road])
     rail = is_class(cover, "rail")
     if rail.any() and size <= 1.3:
-        distance, _ = nearest(~rail, max(cells_of(3.0, size), 1))
+        distance, _ = nearest_cell(~rail, max(whole_cells(3.0, size), 1))
         inward = np.where(np.isfinite(distance), distance * size - 0.5 * size, 9.0)
         track = (rail & (np.abs(inward - 1.0) < 0.5 * max(size, 0.4)))[..., None]
         colour += track * 0.55 * (np.array([86.0, 76.0, 70.0]) - colour)
 
 
 def _water(colour: NDArray, cover: NDArray, water: NDArray, middle: NDArray, size: float) -> None:
-    """Water is pale over shallow ground and dark farther out."""
+    """Colour water pale near the bank and dark farther out."""
     if not water.any():
         return
-    distance, _ = nearest(~water, max(cells_of(SHORE, size), 1))
+    distance, _ = nearest_cell(~water, max(whole_cells(SHORE, size), 1))
     out = np.clip(np.where(np.isfinite(distance), distance * size, SHORE) / SHORE, 0.0, 1.0)
     reach = np.where(is_class(cover, "river"), 0.45, 0.8)
     shallow = (reach * (1.0 - out + 0.15 * middle) ** 2)[water][:, None]

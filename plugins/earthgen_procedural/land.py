@@ -1,5 +1,4 @@
-"""The stage `procedural.land`: the ground, and what stands on it besides plants, one value a
-cell."""
+"""The stage `procedural.land`: the ground, buildings and measured canopies, one value per cell."""
 
 from __future__ import annotations
 
@@ -12,9 +11,9 @@ from earthgen.noise.philox import Noise
 from earthgen.stages.block import Block, Field
 from earthgen.stages.stage import Stage
 from earthgen.terrain import ground
-from earthgen.terrain.cover import code, is_class, known_cover, raster_on, semantics_on
+from earthgen.terrain.cover import class_code, fill_unknown_cover, is_class, raster_on, semantics_on
 from earthgen.terrain.reach import Reach
-from earthgen_procedural import buildings, lots, measured
+from earthgen_procedural import buildings, lots, surface_model
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
@@ -24,48 +23,55 @@ if TYPE_CHECKING:
 LAND = "procedural.land"
 
 WINDOW = 1024
-"""Cells. The rules look far, so that large windows save more of what is computed around them
-than they waste on small worlds."""
+"""Cells. Large windows suit rules of long reach: less is computed twice around them."""
 
 COARSEST = 10.0
-"""Metres: the rules are made for voxels up to this size."""
+"""Metres: the largest voxels for which the rules work."""
 
 HALO = Reach(114.0, 8)
-"""Around a window, where conditions are read; each of CHAINS fits in."""
+"""How far around a window conditions are read; at least each of CHAINS."""
 
 CHAINS = {
     "ground": ground.GROUND_REACH,
-    "footprints": measured.ROOFS_REACH + buildings.FOOTPRINT_REACH,
-    "plots": measured.ROOFS_REACH + buildings.PLOT_REACH,
-    "lots": measured.THINGS_REACH + lots.REACH,
+    "footprints": surface_model.ROOFS_REACH + buildings.FOOTPRINT_REACH,
+    "plots": surface_model.ROOFS_REACH + buildings.PLOT_REACH,
+    "lots": surface_model.THINGS_REACH + lots.REACH,
     "grown houses": buildings.GROWN_REACH,
-    "measured things": measured.THINGS_REACH + measured.ROOFS_REACH + ground.TERRAIN_REACH,
-    "measured trees": measured.SEEN_REACH + ground.TERRAIN_REACH,
+    "measured things": surface_model.THINGS_REACH
+    + surface_model.ROOFS_REACH
+    + ground.TERRAIN_REACH,
+    "measured trees": surface_model.SEEN_REACH + ground.TERRAIN_REACH,
 }
-"""How far each chain of rules reaches."""
+"""The reach of each chain of rules."""
 
-KNOWN, SEEN = 1, 2
-"""Bits of the field `sight`: a surface model has data, and it shows the trees."""
+HAS_DATA, SHOWS_TREES = 1, 2
+"""Bits of the field `dsm_flags`: a surface model has data here, and it shows the trees."""
 
 FIELDS = {
     "ground": Field("float32"),  # metres, absolute
     "cover": Field("uint8"),  # class codes, never 0; "building" only where one stands
-    "roof": Field("float32"),  # metres, absolute: the top of a building, NaN where there is none
-    "object": Field("uint32"),  # of the building, 0 where there is none
-    "canopy": Field("float32"),  # metres above ground of trees in a surface model, 0 for none
-    "sight": Field("uint8"),  # KNOWN and SEEN
+    "roof": Field("float32"),  # metres, absolute: the top of a building, NaN without one
+    "object": Field("uint32"),  # number of the building, 0 without one
+    "canopy": Field("float32"),  # metres above ground: trees of a surface model, 0 without one
+    "dsm_flags": Field("uint8"),  # HAS_DATA and SHOWS_TREES
 }
 
 
 def land_stage() -> Stage:
+    """Return the stage `procedural.land`."""
     reads = tuple(HALO.read(name) for name in ("semantics", "dem", "dsm"))
     return Stage(LAND, WINDOW, FIELDS, make_land, reads)
 
 
 def make_land(window: Frame, inputs: Inputs, noise: Noise) -> Block:
-    """The land of `window`; conditions: "semantics", "dem" and "dsm", none of which it must have.
+    """Return the land of `window` as a block of FIELDS.
 
-    Raises FrameError for voxels too large for the rules.
+    The conditions "semantics", "dem" and "dsm" are all optional.
+
+    Raises
+    ------
+    FrameError
+        If the voxels are too large for the rules.
     """
     size = window.voxel_size
     if size > COARSEST:
@@ -76,7 +82,7 @@ def make_land(window: Frame, inputs: Inputs, noise: Noise) -> Block:
     outer = window.pad(HALO.voxels(size))
     inside = outer.slices(window)
     layer = semantics_on(inputs, outer)
-    cover = known_cover(layer.cover)
+    cover = fill_unknown_cover(layer.cover)
     land = ground.make_ground(
         outer, cover, raster_on(inputs, "dem", outer), raster_on(inputs, "dsm", outer), noise
     )
@@ -84,18 +90,21 @@ def make_land(window: Frame, inputs: Inputs, noise: Noise) -> Block:
     height, top, number = (
         np.ascontiguousarray(a[inside]) for a in (land.height, roofs.top, roofs.object)
     )
-    canopy, sight = np.zeros(window.shape, np.float32), np.zeros(window.shape, np.uint8)
+    canopy, flags = np.zeros(window.shape, np.float32), np.zeros(window.shape, np.uint8)
     if land.surface is not None:
         built = ~np.isnan(roofs.top)
-        found = measured.measure(outer, layer.cover, land.terrain, land.surface, built, noise)
+        measured = surface_model.detect_objects(
+            outer, layer.cover, land.terrain, land.surface, built, noise
+        )
         surface = land.surface[inside]
-        block = found.block[inside] & np.isnan(top)
+        block = measured.block[inside] & np.isnan(top)
         top[block] = np.maximum(surface, height + np.float32(buildings.LOWEST))[block]
-        number[block] = found.block_object[inside][block]
-        tree = found.canopy[inside] & np.isnan(top) & (surface - height > measured.TALL)
+        number[block] = measured.block_object[inside][block]
+        tree = measured.canopy[inside] & np.isnan(top) & (surface - height > surface_model.TALL)
         canopy[tree] = (surface - height)[tree]
-        sight = (
-            found.known[inside] * np.uint8(KNOWN) | found.seen[inside] * np.uint8(SEEN)
+        flags = (
+            measured.has_data[inside] * np.uint8(HAS_DATA)
+            | measured.shows_trees[inside] * np.uint8(SHOWS_TREES)
         ).astype(np.uint8)
     fields = {
         "ground": height,
@@ -103,12 +112,12 @@ def make_land(window: Frame, inputs: Inputs, noise: Noise) -> Block:
         "roof": top,
         "object": number,
         "canopy": canopy,
-        "sight": sight,
+        "dsm_flags": flags,
     }
     return Block(window, fields)
 
 
 def _yards(cover: NDArray, top: NDArray) -> NDArray:
-    """`cover` without buildings where none stands: there is a yard."""
+    """Return `cover` with paving where the class is building but none stands: yards."""
     yard = is_class(cover, "building") & np.isnan(top)
-    return np.where(yard, np.uint8(code("paved")), cover).astype(np.uint8)
+    return np.where(yard, np.uint8(class_code("paved")), cover).astype(np.uint8)

@@ -1,9 +1,8 @@
-"""Buildings grown where the land cover only says that people live or work there.
+"""Buildings on residential and commercial land without mapped footprints.
 
-Houses stand on jittered lattices that are keyed by place: each block of a Voronoi diagram has its
-own, turned by its own angle. Houses near a road turn to it and move up to it. Which of two houses
-that would touch may stay is decided by their priorities in two rounds, so that a house depends on
-nothing farther than REACH.
+Houses stand on jittered lattices that are keyed by place. Each block of a Voronoi diagram has its
+own lattice at a random angle. Houses near a road are turned and moved to it. Of two houses that
+would touch, one is removed by priority, in two rounds, so that nothing beyond REACH matters.
 """
 
 from __future__ import annotations
@@ -14,49 +13,53 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from earthgen.noise.fields import Seeds, nearest_seed, seeds
+from earthgen.noise.fields import PointLattice, jittered_lattice, nearest_point
 from earthgen.noise.philox import Noise
 from earthgen.terrain.cover import is_class, on_surface
-from earthgen.terrain.filters import box_mean, cells_of, nearest, slopes
-from earthgen.terrain.reach import Reach, widest
+from earthgen.terrain.filters import box_mean, nearest_cell, slopes, whole_cells
+from earthgen.terrain.reach import Reach, widest_reach
 from earthgen_procedural.footprints import Outlines
 from geo_io.frame import Frame
 
 # Lengths in metres.
-EXCLUSION = (
-    48.0  # no building is grown this near to one of the source: the source has mapped the place
-)
-ROAD = 36.0  # houses this near to a road turn to it
+EXCLUSION = 48.0  # none are added this close to a mapped building: its surroundings are mapped
+ROAD = 36.0  # houses this close to a road turn to it
 ROAD_SMOOTH = 3.0
-MOVE = 8.0  # how far a house may move up to its road
-APART = 14.0  # middles of two houses
+MOVE = 8.0  # the farthest that a house moves to its road
+APART = 14.0  # least distance between the centres of two houses
 ROUNDS = 2
-HOUSE_REACH = 14.0  # from a house's middle to the corners of what belongs to it
+HOUSE_REACH = 14.0  # from a house's centre to the corners of its annexes
 HALL_REACH = 23.0
 REACH = (
-    widest(Reach(HOUSE_REACH + (2 * ROUNDS - 1) * APART), Reach(HALL_REACH))
-    + widest(Reach(EXCLUSION, 1), Reach(MOVE + ROAD + ROAD_SMOOTH, 2))
-    + Reach(0, 2)  # a house's middle and corners are looked up in the cells that hold them
+    widest_reach(Reach(HOUSE_REACH + (2 * ROUNDS - 1) * APART), Reach(HALL_REACH))
+    + widest_reach(Reach(EXCLUSION, 1), Reach(MOVE + ROAD + ROAD_SMOOTH, 2))
+    + Reach(0, 2)  # a house's centre and corners are looked up in the cells that contain them
 )
-"""From a cell to what decides whether a building is grown there. Whether a house stays in the
-second round depends on neighbours of neighbours of its neighbours: on those that the first round
-left, and on what those had lost to."""
+"""Reach from a cell to everything that decides whether a building is added there.
+
+In the second round a house depends on neighbours of neighbours of its neighbours: on the houses
+that the first round left, and on those that removed others.
+"""
 
 HOUSE_BLOCK, HOUSE_LOT = 160.0, (16.5, 22.0)
 HALL_BLOCK, HALL_LOT = 320.0, (46.0, 46.0)
-MARGIN = 1.5  # between a wall and cover that is not to be built on
+MARGIN = 1.5  # between a wall and cover that excludes buildings
 
 
 @dataclass(frozen=True)
 class Lots:
-    """n grown buildings, each a rectangle.
+    """n rectangular buildings.
 
     Attributes
     ----------
-    corner : (n, 4, 2) float64 CRS metres
-    key : (n,) uint64
-    trade : (n,) bool, shops and works
-    annex : (n,) bool, stands beside a house and is lower than it
+    corner : NDArray (n, 4, 2) float64
+        CRS metres.
+    key : NDArray (n,) uint64
+        Random keys.
+    trade : NDArray (n,) bool
+        Shops and works.
+    annex : NDArray (n,) bool
+        Whether it stands beside a house and is lower.
     """
 
     corner: NDArray
@@ -68,6 +71,7 @@ class Lots:
         return len(self.key)
 
     def outlines(self) -> Outlines:
+        """Return the rectangles as polygons."""
         closed = np.concatenate([self.corner, self.corner[:, :1]], axis=1).reshape(-1, 2)
         n = len(self)
         return Outlines(
@@ -75,12 +79,20 @@ class Lots:
         )
 
     def take(self, mask: NDArray) -> Lots:
+        """Return the buildings where an (n,) mask is True."""
         return Lots(self.corner[mask], self.key[mask], self.trade[mask], self.annex[mask])
 
 
 @dataclass(frozen=True)
 class _Site:
-    """What lots are tested against: arrays on `frame`."""
+    """The surroundings of lots.
+
+    frame : of the arrays, all (ny, nx)
+    free : bool, where buildings may stand
+    road : float32, metres to the nearest road
+    away_x, away_y : float32, gradient of that distance
+    mapped : bool, where mapped buildings exclude others
+    """
 
     frame: Frame
     cover: NDArray
@@ -91,7 +103,7 @@ class _Site:
     mapped: NDArray
 
     def index(self, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-        """Rows and columns (clipped) of places, and whether they lie on the frame."""
+        """Return clipped rows and columns of points, and whether they lie on the frame."""
         size = self.frame.voxel_size
         row = self.frame.y[1] - 1 - np.floor(y / size).astype(np.int64)
         col = np.floor(x / size).astype(np.int64) - self.frame.x[0]
@@ -100,19 +112,27 @@ class _Site:
 
 
 def grow(frame: Frame, cover: NDArray, measured: NDArray, noise: Noise) -> Lots:
-    """The grown buildings whose middles lie on `frame`; those nearer than REACH to its edge are not
-    to be used.
+    """Return the buildings whose centres lie on `frame`, exact farther than REACH from its edge.
 
-    cover : (ny, nx) uint8; measured : (ny, nx) bool, where a surface model says what stands there
+    Parameters
+    ----------
+    frame : Frame
+        The padded window.
+    cover : NDArray (ny, nx) uint8
+        Land classes.
+    measured : NDArray (ny, nx) bool
+        Where a surface model has data; no buildings are added there.
+    noise : Noise
+        Of the stage.
     """
     free = on_surface(cover, "grow") & ~measured
     if not free.any():
         return _join([])
     size = frame.voxel_size
-    road, _ = nearest(on_surface(cover, "road"), max(cells_of(ROAD, size), 1))
+    road, _ = nearest_cell(on_surface(cover, "road"), max(whole_cells(ROAD, size), 1))
     metres = np.where(np.isfinite(road), road * size, ROAD).astype(np.float32)
-    smooth = box_mean(metres, np.ones(frame.shape, bool), cells_of(ROAD_SMOOTH, size))
-    mapped, _ = nearest(is_class(cover, "building"), max(cells_of(EXCLUSION, size), 1))
+    smooth = box_mean(metres, np.ones(frame.shape, bool), whole_cells(ROAD_SMOOTH, size))
+    mapped, _ = nearest_cell(is_class(cover, "building"), max(whole_cells(EXCLUSION, size), 1))
     site = _Site(frame, cover, free, metres, *slopes(smooth, size), np.isfinite(mapped))
     parts = []
     if is_class(cover, "residential").any():
@@ -136,7 +156,7 @@ def _join(parts: list[Lots]) -> Lots:
 
 
 def _lattice(
-    points: Seeds,
+    points: PointLattice,
     lot: tuple[float, float],
     block: float,
     jitter: float,
@@ -144,7 +164,7 @@ def _lattice(
     i: NDArray,
     j: NDArray,
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """x, y and angle of the lots of all blocks, each (blocks, lots)."""
+    """Return x, y and angle of the lots of all blocks, each (blocks, lots)."""
     angle = np.broadcast_to((points.key.ravel() * (2.0**-32 * np.pi))[:, None], words.shape[:2])
     u = (i + 0.5 + jitter * (words[..., 0] * 2.0**-32 - 0.5)) * lot[0]
     v = (j + 0.5 + jitter * (words[..., 1] * 2.0**-32 - 0.5)) * lot[1]
@@ -164,9 +184,9 @@ def _candidates(
     lot: tuple[float, float],
     jitter: float,
     name: str,
-) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray, Seeds]:
-    """Lots of one class: x, y, angle, block, (n, 8) random words, and the blocks."""
-    points = seeds(noise.stream(f"{kind}.blocks"), site.frame, block, 0.7)
+) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray, PointLattice]:
+    """Return lots of one class: x, y, angle, block, (n, 8) random words, and the blocks."""
+    points = jittered_lattice(noise.stream(f"{kind}.blocks"), site.frame, block, 0.7)
     half = [int(np.ceil(block / edge)) for edge in lot]
     i, j = (
         a.ravel() for a in np.meshgrid(np.arange(-half[0], half[0]), np.arange(-half[1], half[1]))
@@ -179,12 +199,12 @@ def _candidates(
     keep = on & site.free[row, col] & is_class(site.cover[row, col], name)
     block_of = np.broadcast_to(np.arange(len(key))[:, None], x.shape)[keep]
     x, y, angle, words = x[keep], y[keep], angle[keep], words[keep]
-    own = nearest_seed(points, x, y) == block_of
+    own = nearest_point(points, x, y) == block_of
     return x[own], y[own], angle[own], block_of[own], words[own], points
 
 
 def _corners(x: NDArray, y: NDArray, angle: NDArray, length: NDArray, width: NDArray) -> NDArray:
-    """(n, 4, 2) corners of rectangles with full edges `length` along `angle` and `width` across."""
+    """Return (n, 4, 2) corners of rectangles, `length` along `angle` and `width` across."""
     u = np.stack([length, -length, -length, length], axis=1) * 0.5
     v = np.stack([width, width, -width, -width], axis=1) * 0.5
     cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
@@ -194,7 +214,7 @@ def _corners(x: NDArray, y: NDArray, angle: NDArray, length: NDArray, width: NDA
 def _fits(
     site: _Site, x: NDArray, y: NDArray, angle: NDArray, length: NDArray, width: NDArray
 ) -> NDArray:
-    """(n,) bool: the rectangle and a margin stand on free ground."""
+    """Return whether rectangles and a margin lie on free ground: (n,) bool."""
     ok = np.ones(len(x), bool)
     cos, sin = np.cos(angle), np.sin(angle)
     for fu in (-0.5, -0.25, 0.0, 0.25, 0.5):
@@ -220,12 +240,11 @@ def _houses(site: _Site, noise: Noise) -> Lots:
     norm = np.hypot(*away)
     roadside = (site.road[row, col] < ROAD - 1.0) & (norm > 0.2)
     away = away / np.maximum(norm, 1e-6)
-    # The first row of houses stands at its setback; those behind stay where they are, but turn to
-    # the road too.
-    want = 0.5 * width + 4.0 + 2.5 * draw[:, 4]
+    # The first row of houses moves to its setback; those behind only turn to the road.
+    setback = 0.5 * width + 4.0 + 2.5 * draw[:, 4]
     move = np.where(
         roadside & (site.road[row, col] < 22.0),
-        np.clip(want - site.road[row, col], -MOVE, MOVE),
+        np.clip(setback - site.road[row, col], -MOVE, MOVE),
         0.0,
     )
     x, y = x + away[0] * move, y + away[1] * move
@@ -243,7 +262,7 @@ def _houses(site: _Site, noise: Noise) -> Lots:
         np.zeros(len(x), bool),
     )
 
-    # Beside some houses stands a garage, before others a wing.
+    # Some houses have a garage beside, others a wing in front.
     draw = noise.stream("houses.annexes").bits(words[:, 6], words[:, 7]) * 2.0**-32
     side = np.where(draw[:, 1] < 0.5, 1.0, -1.0)
     garage = draw[:, 0] < 0.45
@@ -264,13 +283,15 @@ def _houses(site: _Site, noise: Noise) -> Lots:
 
 
 def _thin(x: NDArray, y: NDArray, priority: NDArray, alive: NDArray) -> NDArray:
-    """(n,) bool: a set of `alive` places no two of which are nearer than APART, chosen by
-    priority in ROUNDS rounds."""
+    """Choose some of the `alive` points by priority in ROUNDS rounds, no two nearer than APART.
+
+    Returns (n,) bool.
+    """
     chosen = np.zeros(len(x), bool)
     index = np.flatnonzero(alive)
     if len(index) == 0:
         return chosen
-    # The tree only finds candidates: its sums are rounded as it happens to be built.
+    # The tree only finds candidates: its rounding depends on how it is built.
     pairs = cKDTree(np.stack([x[index], y[index]], axis=1)).query_pairs(
         APART + 0.01, output_type="ndarray"
     )
@@ -291,8 +312,7 @@ def _thin(x: NDArray, y: NDArray, priority: NDArray, alive: NDArray) -> NDArray:
 
 
 def _halls(site: _Site, noise: Noise) -> Lots:
-    """Halls and shops. Each keeps to its lattice cell at any angle, and to its block, so that no
-    two can overlap."""
+    """Return halls and shops; each stays in its lattice cell and block, so no two overlap."""
     x, y, angle, block, words, points = _candidates(
         site, noise, "halls", HALL_BLOCK, HALL_LOT, 0.0, "commercial"
     )
@@ -310,7 +330,7 @@ def _halls(site: _Site, noise: Noise) -> Lots:
             np.where(smaller, width * shrink, width),
         )
         corner = _corners(x, y, angle, length, width)
-        inside = (nearest_seed(points, corner[..., 0], corner[..., 1]) == block[:, None]).all(
+        inside = (nearest_point(points, corner[..., 0], corner[..., 1]) == block[:, None]).all(
             axis=1
         )
         stands |= inside & _fits(site, x, y, angle, length, width)

@@ -1,5 +1,4 @@
-"""Natural colours as sRGB albedo, without sun or shade. Each class has a dark, a light and a
-patch colour."""
+"""Natural colours as sRGB albedo, without light or shade."""
 
 from __future__ import annotations
 
@@ -8,10 +7,11 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.terrain.cover import CODES, code
+from earthgen.terrain.cover import CODES, class_code
 
 Colour = tuple[int, int, int]
 
+# Dark, light and patch colour of each class.
 GROUND: dict[str, tuple[Colour, Colour, Colour]] = {
     "bare_ground": ((146, 124, 94), (172, 150, 116), (132, 122, 86)),
     "rock": ((122, 118, 112), (160, 155, 147), (104, 106, 98)),
@@ -55,7 +55,7 @@ CROPS = np.array(
     ],
     np.float32,
 )
-"""(crops, 2, 3)."""
+"""Two colours of each crop: (crops, 2, 3)."""
 
 CROP_ROWS = np.array(
     [
@@ -69,7 +69,7 @@ CROP_ROWS = np.array(
         (7.5, 3.7, -0.09),
     ]
 )
-"""Rows of each crop: metres from one to the next, width, and how much their colour differs."""
+"""Rows of each crop: distance and width in metres, and relative difference of brightness."""
 
 GARDEN = np.array(
     [
@@ -164,7 +164,7 @@ SHEDS = np.array(
     ],
     np.float32,
 )
-"""Roofs by kind of building, (8, 3) each."""
+"""Sheds; like TILES, FLATS and METALS eight roof colours of one type of building, (8, 3)."""
 
 PLASTER = np.array(
     [
@@ -197,22 +197,22 @@ GLASS: Colour = (74, 84, 96)
 
 @functools.cache
 def ground_table() -> NDArray:
-    """(256, 3, 3) float32: dark, light and patch colour by class code."""
+    """Return dark, light and patch colour by class code: (CODES, 3, 3) float32."""
     table = np.full((CODES, 3, 3), 128, np.float32)
     for name, colours in GROUND.items():
-        table[code(name)] = colours
+        table[class_code(name)] = colours
     return table
 
 
 @functools.cache
 def roof_table() -> NDArray:
-    """(4, 8, 3) float32, in the order of the kinds of buildings in objects.py."""
+    """Return roof colours by type of building, as numbered in objects.py: (4, 8, 3) float32."""
     return np.stack([FLATS, TILES, METALS, SHEDS])
 
 
 @functools.cache
 def leaf_table() -> NDArray:
-    """(4, 8, 3) float32, in the order of the kinds of plants in objects.py."""
+    """Return leaf colours by type of plant, as numbered in objects.py: (4, 8, 3) float32."""
     return np.stack(
         [BROADLEAVES, np.tile(NEEDLES, (2, 1)), np.tile(BUSHES, (2, 1)), np.tile(HEDGES, (2, 1))]
     )

@@ -1,4 +1,4 @@
-"""The `procedural` texture backend."""
+"""The `procedural` texture backend: the colour of each voxel."""
 
 from __future__ import annotations
 
@@ -12,12 +12,20 @@ from numpy.typing import NDArray
 from earthgen.engine.graph import GEOMETRY
 from earthgen.noise.fields import gradient_noise
 from earthgen.noise.philox import Noise
+from earthgen.stages.backends import TextureBackend
 from earthgen.stages.block import Block
 from earthgen.stages.stage import Read, Stage
-from earthgen.terrain.cover import CODES, code, known_cover, raster_on, semantics_on, surface_table
+from earthgen.terrain.cover import (
+    CODES,
+    class_code,
+    fill_unknown_cover,
+    raster_on,
+    semantics_on,
+    surface_table,
+)
 from earthgen.terrain.reach import Reach
 from earthgen.voxels.surface import surface_splats
-from earthgen.voxels.voxels import FACES, TOP, Geometry, Voxels, texture_fields
+from earthgen.voxels.voxels import SIDES, TOP, Geometry, Voxels, texture_fields
 from earthgen_procedural import PROCEDURAL_VERSION
 from earthgen_procedural.ground_colour import GROUND_REACH, colour_ground
 from earthgen_procedural.objects import BROADLEAF, HALL_ROOF, PLAIN_ROOF
@@ -33,28 +41,23 @@ EDGE = 1
 """Cells around a window that are coloured with it."""
 
 STOREY = 3.0  # metres
-WINDOW_SILL, WINDOW_TOP = 0.9, 2.3  # metres above a storey's floor
+WINDOW_SILL, WINDOW_TOP = 0.9, 2.3  # metres above the floor of a storey
 WINDOW_STEP, WINDOW_WIDTH = 3.0, 1.4  # metres along a wall
 HALL_SILL, HALL_TOP = 2.6, 3.5  # halls have a band of windows
 ONCE = 1e6  # metres: a period that does not repeat
-TRUNK_VOXEL = 1.6  # metres: trunks are brown where voxels are smaller than this
-SIDES = FACES["-x"] | FACES["+x"] | FACES["-y"] | FACES["+y"]
+TRUNK_VOXEL = 1.6  # metres: trunks are brown if voxels are smaller than this
 
 _OTHER, _BUILDING, _PLANT = 0, 1, 2
 
 
-class ProceduralTexture:
-    """Colours by class, object and place; takes those of an image where there is one and the sky
-    sees the voxel."""
+class ProceduralTexture(TextureBackend):
+    """Colours by class, object and place, or of an image for voxels visible from above."""
 
     name = "procedural"
     version = PROCEDURAL_VERSION
-    requires: tuple[str, ...] = ()
-    sh_degree = 0
 
     def stages(self, geometry: Stage) -> Sequence[Stage]:
-        """One stage. It reads a cell more than its window, for the ground's slope at the
-        window's edge."""
+        """Return one stage; it reads one cell beyond its window, for slopes at the edge."""
         reads = (
             Read(GEOMETRY, cells=EDGE),
             (Reach(0, EDGE) + GROUND_REACH).read("semantics"),
@@ -64,14 +67,16 @@ class ProceduralTexture:
 
 
 def colour(window: Frame, inputs: Inputs, noise: Noise) -> Block:
-    """One disc a voxel of "geometry" in `window`. Conditions, none of which it must have:
-    "semantics" and "image"."""
+    """Return one disc per voxel of "geometry" in `window` as a block of `texture_fields`.
+
+    The conditions "semantics" and "image" are optional.
+    """
     frame = window.pad(EDGE)
     geometry = Geometry.of(inputs[GEOMETRY])
     voxels = geometry.voxels
     outer = frame.pad(GROUND_REACH.voxels(frame.voxel_size))
     layer = semantics_on(inputs, outer)
-    ground = colour_ground(outer, known_cover(layer.cover), layer.parcel, noise)[
+    ground = colour_ground(outer, fill_unknown_cover(layer.cover), layer.parcel, noise)[
         outer.slices(frame)
     ]
     rgb = _colour(frame, voxels, geometry.normal, ground, noise)
@@ -85,9 +90,9 @@ def colour(window: Frame, inputs: Inputs, noise: Noise) -> Block:
 
 
 def _group() -> NDArray:
-    """(256,) uint8: how a class's voxels above ground are coloured."""
+    """Return how voxels above the ground are coloured, by class: (CODES,) uint8."""
     table = np.zeros(CODES, np.uint8)
-    table[code("building")] = _BUILDING
+    table[class_code("building")] = _BUILDING
     table[surface_table("wood", "tree", "shrub")] = _PLANT
     return table
 
@@ -95,12 +100,12 @@ def _group() -> NDArray:
 def _colour(
     frame: Frame, voxels: Voxels, normal: NDArray, ground: NDArray, noise: Noise
 ) -> NDArray:
-    """(n, 3) float32 sRGB of each voxel."""
+    """Return the sRGB of each voxel, 0 to 255: (n, 3) float32."""
     xyz = voxels.xyz
     row, col = frame.y[1] - 1 - xyz[:, 1], xyz[:, 0] - frame.x[0]
     group = np.where(voxels.object == 0, _OTHER, _group()[voxels.semantic])
     thing = np.flatnonzero(group != _OTHER)
-    # The words of an object are the same wherever a voxel of it lies; those of a voxel are its own.
+    # All voxels of an object get the same words of the object, and each has words of its own.
     of_object = noise.stream("objects").bits(voxels.object[thing], 0)
     of_voxel = noise.stream("voxels").bits(xyz[thing, 0], xyz[thing, 1], xyz[thing, 2])[:, :2]
     weather = gradient_noise(noise.stream("weather"), frame, 7.0)
@@ -141,7 +146,7 @@ def _covered(x, period, low, high):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _share(x, size, period, low, high):  # type: ignore[no-untyped-def]
-    """Share of [x - size / 2, x + size / 2] in the bands [low, high) of each period."""
+    """Return the share of [x - size / 2, x + size / 2] in the bands [low, high) of each period."""
     return (
         _covered(x + 0.5 * size, period, low, high) - _covered(x - 0.5 * size, period, low, high)
     ) / size
@@ -180,7 +185,7 @@ def _paint(  # type: ignore[no-untyped-def]
         warm = of_object[m, 2] * unit - 0.5
         worn = weather[row[n], col[n]]
         if group[n] == _PLANT:
-            # A voxel open on its four sides alone is a trunk, or the tip of a conifer.
+            # A voxel open on exactly its four sides is a trunk, or the tip of a conifer.
             if (
                 faces[n] == SIDES
                 and size < TRUNK_VOXEL
@@ -190,7 +195,7 @@ def _paint(  # type: ignore[no-untyped-def]
                     rgb[n, c] = bark[c] * (1.0 + 0.2 * grain)
                 continue
             if kind == BROADLEAF:
-                # Three of four trees are of the kind that prevails in the stand.
+                # Three of four trees have the colour that prevails in the stand.
                 prevailing = int((stand[row[n], col[n]] + 1.0) * 3.99) & 7
                 pick = pick if of_object[m, 3] & 3 == 0 else prevailing
             light = 1.0 + 0.20 * tint + 0.15 * grain + 0.05 * worn
@@ -226,8 +231,7 @@ def _paint(  # type: ignore[no-untyped-def]
 
 
 def _drape(rgb: NDArray, frame: Frame, voxels: Voxels, image: NDArray) -> None:
-    """Give voxels that are seen from above the image's colour; the lower leaves of a crown take it
-    a little darker.
+    """Give voxels visible from above the image's colour; lower leaves of a crown a darker one.
 
     image : (ny, nx, 4) uint8 RGBA
     """

@@ -1,7 +1,7 @@
-"""Plants: single trees of the source, woods, gardens, orchards, shrubs, hedges, crops and grass.
+"""Plants: mapped trees, woods, gardens, orchards, shrubs, hedges, crops and grass.
 
-Trees stand on jittered lattices. Each is drawn from its own key, and looks only at the land cover
-and the buildings near it.
+Trees stand on jittered lattices. Each is drawn from its own key, and depends only on the land cover
+and the buildings around it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,17 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.noise.fields import cells, gradient_noise, gradient_noise_at, nearest_seed, seeds
+from earthgen.noise.fields import (
+    gradient_noise,
+    gradient_noise_at,
+    jittered_lattice,
+    nearest_point,
+    voronoi_cells,
+)
 from earthgen.noise.philox import Noise, Stream
-from earthgen.terrain.cover import CODES, code, is_class, on_surface
-from earthgen.terrain.filters import cells_of, nearest
-from earthgen.terrain.reach import Reach, widest
+from earthgen.terrain.cover import CODES, class_code, is_class, on_surface
+from earthgen.terrain.filters import nearest_cell, whole_cells
+from earthgen.terrain.reach import Reach, widest_reach
 from earthgen_procedural.fields import BLOCK, LEY, Fields, field_blocks
 from earthgen_procedural.objects import BROADLEAF, BUSH, HEDGE, NEEDLELEAF, object_number
 from geo_io.frame import Frame
@@ -23,23 +29,22 @@ from geo_io.layers import Trees
 from geo_io.legend import classes
 
 # Metres.
-CROWN_RADIUS = 8.0  # the widest crown's, before it bulges
-BULGE = 1.3  # no crown reaches farther than this many radii
-MAPPED = 24.0  # no garden trees are made up this near to a tree of the source
-WALL, KERB = 2.5, 1.5  # trunks keep away from walls and roads
-EDGE = 6.0  # trees this near to a wood's edge are lower, with branches down to the ground
+CROWN_RADIUS = 8.0  # of the widest crown, without bulges
+BULGE = 1.3  # greatest extent of a crown in radii
+MAPPED = 24.0  # no garden trees are added this close to a mapped tree
+WALL, KERB = 2.5, 1.5  # least distance of trunks from walls and roads
+EDGE = 6.0  # trees this close to a wood's edge are lower, with branches down to the ground
 CROWN_REACH = Reach(BULGE * CROWN_RADIUS, 1)
-"""From a voxel to the trunk of a crown that it may belong to."""
-TRUNK_REACH = widest(Reach(max(MAPPED, WALL, KERB, EDGE), 2), Reach(1.5, 3))
-"""From a trunk to what decides whether it stands there: mapped trees, walls, roads, the wood's
-edge, hedges."""
+"""Reach from a voxel to the trunk of a crown that may contain it."""
+TRUNK_REACH = widest_reach(Reach(max(MAPPED, WALL, KERB, EDGE), 2), Reach(1.5, 3))
+"""Reach from a trunk to what decides on it: mapped trees, walls, roads, the wood's edge, hedges."""
 LOW_REACH = Reach(1.5, 2)
-"""From a cell to what decides what grows there: the borders of fields and gardens."""
-HEDGE_VOXEL = 2.5  # hedges are narrower than voxels larger than this
+"""Reach from a cell to what decides its low growth: the borders of fields and gardens."""
+HEDGE_VOXEL = 2.5  # the largest voxels with hedges, which are too narrow for larger ones
 
 BROADLEAF_SPACING, NEEDLELEAF_SPACING = 6.2, 4.5
 ORCHARD_ROWS, ORCHARD_SPACING = 6.5, 4.5
-ROW_SPACING = 4.0  # of trees where the cover says trees and hedges
+ROW_SPACING = 4.0  # of trees where the land class is trees and hedges
 GARDEN_SPACING = 7.0
 SHRUB_SPACING = 2.4
 
@@ -55,11 +60,10 @@ GARDEN_CHANCE = {
     "extraction": 0.01,
     "rock": 0.01,
 }
-"""Chance of a tree or bush at a point of the garden lattice, by the class it stands in."""
+"""Probability of a tree or bush at a point of the garden lattice, by land class."""
 
 GARDEN_LOT, GARDEN_HEDGE, GARDEN_HEDGE_VOXEL = 21.0, 0.28, 1.3
-"""Gardens: metres across, chance of a hedge between two, and the largest voxels in which they
-are planted."""
+"""Gardens: width in metres, probability of a hedge between two, and the largest voxels with one."""
 
 ELLIPSOID, CONE, DOME = 0, 1, 2
 """Shapes of crowns."""
@@ -71,13 +75,18 @@ class Plants:
 
     Attributes
     ----------
-    x, y : (n,) float64 CRS metres of the trunk
-    height, radius, base : (n,) float64 metres: top, half width of the crown, and where the crown
-        begins
-    shape : (n,) int64, of the crown
-    phase : (n, 3) float64 radians, of the crown's bulges
-    semantic : (n,) uint8
-    object : (n,) uint32
+    x, y : NDArray (n,) float64
+        Position of the trunk, CRS metres.
+    height, radius, base : NDArray (n,) float64
+        Top, half width of the crown, and underside of the crown, metres.
+    shape : NDArray (n,) int64
+        Shape of the crown.
+    phase : NDArray (n, 3) float64
+        Phases of the crown's bulges, radians.
+    semantic : NDArray (n,) uint8
+        Class.
+    object : NDArray (n,) uint32
+        Object number.
     """
 
     x: NDArray
@@ -96,48 +105,60 @@ class Plants:
 
 @dataclass(frozen=True)
 class Site:
-    """What plants look at, on a frame; all (ny, nx).
+    """The surroundings of plants: arrays (ny, nx) on a frame.
 
     Attributes
     ----------
-    cover : uint8
-    built : bool
-    seen : bool, where a surface model shows the trees
-    measured : bool, where a surface model has data
+    frame : Frame
+        Of the arrays.
+    cover : NDArray uint8
+        Land classes.
+    built : NDArray bool
+        Where buildings stand.
+    shows_trees : NDArray bool
+        Where a surface model shows the trees.
+    measured : NDArray bool
+        Where a surface model has data.
     """
 
     frame: Frame
     cover: NDArray
     built: NDArray
-    seen: NDArray
+    shows_trees: NDArray
     measured: NDArray
 
     def at(self, layer: NDArray, x: NDArray, y: NDArray) -> NDArray:
-        """Values of a layer at places, which must lie on the frame."""
+        """Return the values of a layer at points on the frame."""
         return np.asarray(layer[self.cell(x, y)])
 
     def holds(self, x: NDArray, y: NDArray) -> NDArray:
-        """Bool of places: whether they lie on the frame."""
+        """Return whether points lie on the frame."""
         row, col = self.cell(x, y)
         return np.asarray((row >= 0) & (row < self.frame.ny) & (col >= 0) & (col < self.frame.nx))
 
     def cell(self, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
-        """Row and column of the cells that hold places."""
+        """Return row and column of the cells that contain points."""
         size = self.frame.voxel_size
         row = self.frame.y[1] - 1 - np.floor(y / size).astype(np.int64)
         return row, np.floor(x / size).astype(np.int64) - self.frame.x[0]
 
     def crop(self, inner: Frame) -> Site:
-        """The part on a frame inside this one."""
+        """Return the part on a frame inside this one."""
         part = self.frame.slices(inner)
-        return Site(inner, self.cover[part], self.built[part], self.seen[part], self.measured[part])
+        return Site(
+            inner,
+            self.cover[part],
+            self.built[part],
+            self.shows_trees[part],
+            self.measured[part],
+        )
 
 
 def plant(site: Site, field: Fields, trees: Trees, noise: Noise) -> Plants:
-    """All trees and bushes whose trunks stand on the site's frame."""
+    """Return all trees and bushes whose trunks stand on the site's frame."""
     size = site.frame.voxel_size
-    wall, _ = nearest(site.built, max(cells_of(WALL, size), 1))
-    kerb, _ = nearest(on_surface(site.cover, "road"), max(cells_of(KERB, size), 1))
+    wall, _ = nearest_cell(site.built, max(whole_cells(WALL, size), 1))
+    kerb, _ = nearest_cell(on_surface(site.cover, "road"), max(whole_cells(KERB, size), 1))
     clear = (
         (wall * size > WALL)
         & (kerb * size > KERB)
@@ -148,22 +169,22 @@ def plant(site: Site, field: Fields, trees: Trees, noise: Noise) -> Plants:
     parts += [_wood(site, noise, kind, clear) for kind in (BROADLEAF, NEEDLELEAF)]
     parts += [_orchard(site, noise, clear), _rows(site, noise, clear), _shrubs(site, noise, clear)]
     parts += [_gardens(site, trees, noise, clear), _hedge_trees(site, field, noise, clear)]
-    return _sorted([part for part in parts if len(part)])
+    return _join_sorted([part for part in parts if len(part)])
 
 
-def _sorted(parts: list[Plants]) -> Plants:
+def _join_sorted(parts: list[Plants]) -> Plants:
     if not parts:
-        none = np.empty(0)
+        empty = np.empty(0)
         return Plants(
-            none,
-            none,
-            none,
-            none,
-            none,
-            none.astype(np.int64),
+            empty,
+            empty,
+            empty,
+            empty,
+            empty,
+            empty.astype(np.int64),
             np.empty((0, 3)),
-            none.astype(np.uint8),
-            none.astype(np.uint32),
+            empty.astype(np.uint8),
+            empty.astype(np.uint32),
         )
     joined = {
         f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Plants)
@@ -173,26 +194,26 @@ def _sorted(parts: list[Plants]) -> Plants:
 
 
 def _lattice(
-    site: Site, stream: Stream, spacing: float, wanted: NDArray, jitter: float = 0.75
+    site: Site, stream: Stream, spacing: float, mask: NDArray, jitter: float = 0.75
 ) -> tuple[NDArray, ...]:
-    """x, y, key and (n, 8) uniform draws of the lattice points that stand on `wanted` cells."""
-    if not wanted.any():
+    """Return x, y, key and (n, 8) uniform draws of the lattice points on masked cells."""
+    if not mask.any():
         return np.empty(0), np.empty(0), np.empty(0, np.uint32), np.empty((0, 8))
-    points = seeds(stream, site.frame, max(spacing, site.frame.voxel_size), jitter)
+    points = jittered_lattice(stream, site.frame, max(spacing, site.frame.voxel_size), jitter)
     x, y, key = points.x.ravel(), points.y.ravel(), points.key.ravel()
     keep = site.holds(x, y)
-    keep[keep] = site.at(wanted, x[keep], y[keep])
+    keep[keep] = site.at(mask, x[keep], y[keep])
     return x[keep], y[keep], key[keep], _draws(stream, key[keep])
 
 
 def _draws(stream: Stream, key: NDArray) -> NDArray:
-    """(n, 8) float64 uniform in [0, 1) by key."""
+    """Return eight uniform draws of each key: (n, 8) float64 in [0, 1)."""
     return (
         np.concatenate([stream.bits(key, 0, 1, channel) for channel in (8, 9)], axis=-1) * 2.0**-32
     )
 
 
-def _make(
+def _make_plants(
     size: float,
     x: NDArray,
     y: NDArray,
@@ -205,8 +226,7 @@ def _make(
     kind: NDArray | int,
     draw: NDArray,
 ) -> Plants:
-    """Plants; a crown is at least as wide as its voxel, so that it does not fall between the
-    centres of voxels."""
+    """Return plants; crowns are at least a voxel wide, so that each contains a voxel's centre."""
     n = len(x)
     radius = np.clip(radius, 0.55 * size, max(CROWN_RADIUS, 0.55 * size))
     phase = draw[:, [0, 3, 6]] * (2.0 * np.pi)
@@ -232,7 +252,7 @@ def _source_trees(site: Site, trees: Trees, noise: Noise) -> Plants:
         np.isfinite(trees.crown[keep]), trees.crown[keep], np.clip(width, 1.5, 11.0)
     )
     wood = on_surface(cover, "wood", "tree", "shrub")
-    return _make(
+    return _make_plants(
         site.frame.voxel_size,
         xy[:, 0],
         xy[:, 1],
@@ -240,7 +260,7 @@ def _source_trees(site: Site, trees: Trees, noise: Noise) -> Plants:
         radius,
         height * np.where(needle, 0.15, 0.3),
         np.where(needle, CONE, ELLIPSOID),
-        np.where(wood, cover, code("tree")),
+        np.where(wood, cover, class_code("tree")),
         key,
         np.where(needle, NEEDLELEAF, BROADLEAF),
         draw,
@@ -248,16 +268,15 @@ def _source_trees(site: Site, trees: Trees, noise: Noise) -> Plants:
 
 
 def _wood(site: Site, noise: Noise, kind: int, clear: NDArray) -> Plants:
-    """The broadleaf or the needleleaf trees of all woods. In mixed woods they grow in patches,
-    with strays."""
+    """Return the broadleaf or needleleaf trees of woods; in mixed woods they grow in patches."""
     name = ("broadleaf", "needleleaf")[kind]
     spacing = (BROADLEAF_SPACING, NEEDLELEAF_SPACING)[kind]
     mixed = is_class(site.cover, "mixed_forest")
-    wanted = (is_class(site.cover, f"{name}_forest") | mixed) & ~site.seen & clear
-    x, y, key, draw = _lattice(site, noise.stream(f"wood.{name}"), spacing, wanted)
+    mask = (is_class(site.cover, f"{name}_forest") | mixed) & ~site.shows_trees & clear
+    x, y, key, draw = _lattice(site, noise.stream(f"wood.{name}"), spacing, mask)
     size = site.frame.voxel_size
     if len(x) == 0:
-        return _sorted([])
+        return _join_sorted([])
     stands = noise.stream("wood.stands")
     stand = gradient_noise_at(stands, site.frame, x, y, 110.0, 0) * 0.5 + 0.5
     patch = 0.6 * gradient_noise_at(stands, site.frame, x, y, 45.0, 1)
@@ -270,7 +289,7 @@ def _wood(site: Site, noise: Noise, kind: int, clear: NDArray) -> Plants:
         & (draw[:, 0] < 0.97)
         & np.where(is_mixed, np.where(own, True, draw[:, 5] < 0.1), True)
     )
-    rim, _ = nearest(~on_surface(site.cover, "wood"), max(cells_of(EDGE, size), 1))
+    rim, _ = nearest_cell(~on_surface(site.cover, "wood"), max(whole_cells(EDGE, size), 1))
     edge = site.at(rim, x, y) * size < EDGE
 
     cover = site.at(site.cover, x, y)
@@ -282,18 +301,18 @@ def _wood(site: Site, noise: Noise, kind: int, clear: NDArray) -> Plants:
     else:
         radius, base = spacing * (0.52 + 0.2 * draw[:, 2]), height * np.where(edge, 0.05, 0.25)
     shape = CONE if kind == NEEDLELEAF else ELLIPSOID
-    made = _make(
+    plants = _make_plants(
         size, x, y, height, radius * max(1.0, size / spacing), base, shape, cover, key, kind, draw
     )
-    return _some(made, keep)
+    return _select(plants, keep)
 
 
-def _some(plants: Plants, keep: NDArray) -> Plants:
+def _select(plants: Plants, keep: NDArray) -> Plants:
     return Plants(*(getattr(plants, f.name)[keep] for f in fields(plants)))
 
 
 def _height_range() -> NDArray:
-    """(256, 2) float64: default heights by class, metres."""
+    """Return the default range of heights by class: (CODES, 2) float64 metres."""
     table = np.zeros((CODES, 2))
     for land in classes():
         table[land.code] = land.height
@@ -301,20 +320,19 @@ def _height_range() -> NDArray:
 
 
 def _orchard(site: Site, noise: Noise, clear: NDArray) -> Plants:
-    """Fruit trees in rows that run as the rows of fields do."""
+    """Return fruit trees in rows that run in the direction of the fields' rows."""
     size = site.frame.voxel_size
-    wanted = is_class(site.cover, "orchard") & clear & ~site.seen
+    mask = is_class(site.cover, "orchard") & clear & ~site.shows_trees
     stream = noise.stream("orchard")
-    if not wanted.any():
-        return _sorted([])
+    if not mask.any():
+        return _join_sorted([])
     blocks, of_block = field_blocks(site.frame, noise)
     turn = of_block[:, 0] * np.pi
     step_u, step_v = max(ORCHARD_SPACING, size), max(ORCHARD_ROWS, size)
     left, bottom, right, top = site.frame.bounds
     parts = []
     for b in range(len(turn)):
-        # Lattice points of this block's rows within the frame, by the corners of the frame seen
-        # from the block.
+        # The range of lattice points in the frame, from its corners in block coordinates.
         dx = np.array([left, right, left, right]) - blocks.x.flat[b]
         dy = np.array([bottom, bottom, top, top]) - blocks.y.flat[b]
         cos, sin = np.cos(turn[b]), np.sin(turn[b])
@@ -329,33 +347,42 @@ def _orchard(site: Site, noise: Noise, clear: NDArray) -> Plants:
         u, v = (i + 0.5 + 0.16 * (draw[:, 6] * 2.0**-32 - 0.5)) * step_u, (j + 0.5) * step_v
         x, y = blocks.x.flat[b] + u * cos - v * sin, blocks.y.flat[b] + u * sin + v * cos
         keep = site.holds(x, y)
-        keep[keep] = site.at(wanted, x[keep], y[keep])
-        keep[keep] = nearest_seed(blocks, x[keep], y[keep]) == b
+        keep[keep] = site.at(mask, x[keep], y[keep])
+        keep[keep] = nearest_point(blocks, x[keep], y[keep]) == b
         parts.append((x[keep], y[keep], draw[keep]))
     x, y, words = (np.concatenate([part[c] for part in parts]) for c in range(3))
     draw = words * 2.0**-32
     height = 2.6 + 1.8 * draw[:, 1]
     radius, base = 1.2 + 0.4 * draw[:, 2], height * 0.28
-    made = _make(
-        size, x, y, height, radius, base, ELLIPSOID, code("orchard"), words[:, 7], BROADLEAF, draw
+    plants = _make_plants(
+        size,
+        x,
+        y,
+        height,
+        radius,
+        base,
+        ELLIPSOID,
+        class_code("orchard"),
+        words[:, 7],
+        BROADLEAF,
+        draw,
     )
-    return _some(made, draw[:, 4] < 0.94)
+    return _select(plants, draw[:, 4] < 0.94)
 
 
 def _rows(site: Site, noise: Noise, clear: NDArray) -> Plants:
-    """Cover that says trees and hedges: bushes where it is narrow, trees among them and where it
-    is wide."""
-    wanted = is_class(site.cover, "tree") & ~site.seen & ~site.built
-    x, y, key, draw = _lattice(site, noise.stream("rows"), ROW_SPACING, wanted, 0.5)
+    """Return plants of the class trees and hedges: bushes where it is narrow, trees where wide."""
+    mask = is_class(site.cover, "tree") & ~site.shows_trees & ~site.built
+    x, y, key, draw = _lattice(site, noise.stream("rows"), ROW_SPACING, mask, 0.5)
     size = site.frame.voxel_size
-    rim, _ = nearest(~is_class(site.cover, "tree"), max(cells_of(4.0, size), 1))
+    rim, _ = nearest_cell(~is_class(site.cover, "tree"), max(whole_cells(4.0, size), 1))
     wide = site.at(rim, x, y) * size > 2.5 if len(x) else np.empty(0, bool)
     tall = draw[:, 4] < np.where(wide, 0.75, 0.22)
     height = np.where(tall, 6.0 + 6.0 * draw[:, 1] ** 1.2, 2.0 + 1.6 * draw[:, 1])
     radius = np.where(tall, 0.24 * height + 0.6 * draw[:, 2], 1.5 + 0.7 * draw[:, 2])
     base = np.where(tall, 0.22 * height, 0.0)
     shape = np.where(tall, ELLIPSOID, DOME)
-    return _make(
+    return _make_plants(
         size,
         x,
         y,
@@ -363,7 +390,7 @@ def _rows(site: Site, noise: Noise, clear: NDArray) -> Plants:
         radius,
         base,
         shape,
-        code("tree"),
+        class_code("tree"),
         key,
         np.where(tall, BROADLEAF, BUSH),
         draw,
@@ -371,11 +398,11 @@ def _rows(site: Site, noise: Noise, clear: NDArray) -> Plants:
 
 
 def _shrubs(site: Site, noise: Noise, clear: NDArray) -> Plants:
-    wanted = is_class(site.cover, "shrub") & ~site.seen & clear
+    mask = is_class(site.cover, "shrub") & ~site.shows_trees & clear
     stream = noise.stream("shrubs")
-    x, y, key, draw = _lattice(site, stream, SHRUB_SPACING, wanted)
+    x, y, key, draw = _lattice(site, stream, SHRUB_SPACING, mask)
     size = site.frame.voxel_size
-    # Thickets, heath and glades, at three scales.
+    # Thickets, heath and glades at three scales.
     patch = np.zeros(len(x))
     for channel, (wavelength, weight) in enumerate(((22.0, 0.45), (75.0, 0.5), (240.0, 0.5))):
         if len(x):
@@ -385,26 +412,27 @@ def _shrubs(site: Site, noise: Noise, clear: NDArray) -> Plants:
     height = np.where(tree, 4.0 + 3.0 * draw[:, 1] + 2.0 * np.clip(patch, 0.0, 1.0), height)
     radius = np.where(tree, 1.6 + 0.8 * draw[:, 2], 0.5 + (0.35 + 0.35 * draw[:, 2]) * height)
     base, shape = np.where(tree, 0.8, 0.0), np.where(tree, ELLIPSOID, DOME)
-    made = _make(size, x, y, height, radius, base, shape, code("shrub"), key, BUSH, draw)
-    return _some(made, draw[:, 4] < np.clip(0.55 + 1.1 * patch, 0.04, 1.0))
+    plants = _make_plants(
+        size, x, y, height, radius, base, shape, class_code("shrub"), key, BUSH, draw
+    )
+    return _select(plants, draw[:, 4] < np.clip(0.55 + 1.1 * patch, 0.04, 1.0))
 
 
 def _gardens(site: Site, trees: Trees, noise: Noise, clear: NDArray) -> Plants:
-    """Sparse trees and bushes of gardens, parks and pastures, where the source has not mapped
-    trees itself."""
+    """Return sparse trees and bushes of gardens, parks and pastures where no trees are mapped."""
     size = site.frame.voxel_size
     chance = np.zeros(CODES)
     for name, share in GARDEN_CHANCE.items():
-        chance[code(name)] = share
+        chance[class_code(name)] = share
     points = np.zeros(site.frame.shape, bool)
     known = site.holds(trees.xy[:, 0], trees.xy[:, 1])
     points[site.cell(trees.xy[known, 0], trees.xy[known, 1])] = True
-    mapped, _ = nearest(points, max(cells_of(MAPPED, size), 1))
-    wanted = (chance[site.cover] > 0) & ~site.measured & clear & np.isinf(mapped)
+    mapped, _ = nearest_cell(points, max(whole_cells(MAPPED, size), 1))
+    mask = (chance[site.cover] > 0) & ~site.measured & clear & np.isinf(mapped)
     stream = noise.stream("gardens")
-    x, y, key, draw = _lattice(site, stream, GARDEN_SPACING, wanted)
+    x, y, key, draw = _lattice(site, stream, GARDEN_SPACING, mask)
     if len(x) == 0:
-        return _sorted([])
+        return _join_sorted([])
     patch = gradient_noise_at(stream, site.frame, x, y, 70.0, 4)
     keep = draw[:, 4] < chance[site.at(site.cover, x, y)] * np.clip(1.0 + 1.6 * patch, 0.0, 2.5)
     cover = site.at(site.cover, x, y)
@@ -417,37 +445,51 @@ def _gardens(site: Site, trees: Trees, noise: Noise, clear: NDArray) -> Plants:
     base = np.where(bush, 0.0, height * np.where(needle, 0.1, 0.27))
     shape = np.where(bush, DOME, np.where(needle, CONE, ELLIPSOID))
     kind = np.where(bush, BUSH, np.where(needle, NEEDLELEAF, BROADLEAF))
-    return _some(
-        _make(size, x, y, height, radius, base, shape, code("tree"), key, kind, draw), keep
+    return _select(
+        _make_plants(size, x, y, height, radius, base, shape, class_code("tree"), key, kind, draw),
+        keep,
     )
 
 
 def _hedge_trees(site: Site, field: Fields, noise: Noise, clear: NDArray) -> Plants:
-    """Trees that stand in the hedges between fields."""
+    """Return trees in the hedges between fields."""
     size = site.frame.voxel_size
     if size > HEDGE_VOXEL or not field.hedge.any():
-        wanted = np.zeros(site.frame.shape, bool)
+        mask = np.zeros(site.frame.shape, bool)
     else:
-        distance, _ = nearest(field.hedge, max(cells_of(1.5, size), 1))
-        wanted = np.isfinite(distance) & clear & ~site.measured
-    x, y, key, draw = _lattice(site, noise.stream("hedges.trees"), 5.0, wanted, 0.9)
+        distance, _ = nearest_cell(field.hedge, max(whole_cells(1.5, size), 1))
+        mask = np.isfinite(distance) & clear & ~site.measured
+    x, y, key, draw = _lattice(site, noise.stream("hedges.trees"), 5.0, mask, 0.9)
     height = 5.0 + 6.0 * draw[:, 1] ** 1.5
     radius = height * (0.25 + 0.1 * draw[:, 2])
-    made = _make(
-        size, x, y, height, radius, 0.25 * height, ELLIPSOID, code("tree"), key, BROADLEAF, draw
+    plants = _make_plants(
+        size,
+        x,
+        y,
+        height,
+        radius,
+        0.25 * height,
+        ELLIPSOID,
+        class_code("tree"),
+        key,
+        BROADLEAF,
+        draw,
     )
-    return _some(made, draw[:, 4] < 0.4)
+    return _select(plants, draw[:, 4] < 0.4)
 
 
 @dataclass(frozen=True)
 class LowGrowth:
-    """What covers the ground of a column; all (ny, nx).
+    """The low growth on the ground.
 
     Attributes
     ----------
-    height : float32 metres, 0 for bare ground
-    semantic : uint8, class of what stands there
-    object : uint32, 0 for crops and grass
+    height : NDArray (ny, nx) float32
+        Metres, 0 for bare ground.
+    semantic : NDArray (ny, nx) uint8
+        Class.
+    object : NDArray (ny, nx) uint32
+        Object number of hedges, 0 for crops and grass.
     """
 
     height: NDArray
@@ -456,7 +498,7 @@ class LowGrowth:
 
 
 def low_growth(site: Site, field: Fields, noise: Noise) -> LowGrowth:
-    """Grass, crops, hedges, reed, and the roughness of rock and rubble."""
+    """Return grass, crops, hedges and reed, and the roughness of rock and rubble."""
     frame, cover = site.frame, site.cover
     size = frame.voxel_size
     stream = noise.stream("low")
@@ -483,23 +525,23 @@ def low_growth(site: Site, field: Fields, noise: Noise) -> LowGrowth:
     semantic, number = cover.copy(), np.zeros(frame.shape, np.uint32)
     hedge = _hedges(site, field, stream) | _garden_hedges(site, noise)
     if hedge.any():
-        bushes = seeds(stream, frame, max(5.0, size), 0.8)
-        key = object_number(bushes.key.ravel(), HEDGE)[cells(bushes, frame)]
+        bushes = jittered_lattice(stream, frame, max(5.0, size), 0.8)
+        key = object_number(bushes.key.ravel(), HEDGE)[voronoi_cells(bushes, frame)]
         low = is_class(cover, "residential")
         height = np.where(hedge, np.where(low, 1.1 + 0.4 * fine, 1.3 + 1.3 * fine), height).astype(
             np.float32
         )
-        semantic = np.where(hedge, np.uint8(code("tree")), semantic)
+        semantic = np.where(hedge, np.uint8(class_code("tree")), semantic)
         number = np.where(hedge, key, number)
     return LowGrowth(height, semantic, number)
 
 
 def _hedges(site: Site, field: Fields, stream: Stream) -> NDArray:
-    """(ny, nx) bool: where hedges stand; they have gaps."""
+    """Return where hedges stand between fields, with gaps: (ny, nx) bool."""
     size = site.frame.voxel_size
     if size > HEDGE_VOXEL or not field.hedge.any():
         return np.zeros(site.frame.shape, bool)
-    distance, _ = nearest(field.hedge, max(cells_of(1.0, size), 1))
+    distance, _ = nearest_cell(field.hedge, max(whole_cells(1.0, size), 1))
     near = distance * size <= max(0.75, 0.1 * size)
     gaps = gradient_noise(stream, site.frame, 17.0, 2) > -0.55
     land = on_surface(site.cover, "crop", "meadow") & ~site.built & ~site.measured
@@ -507,22 +549,18 @@ def _hedges(site: Site, field: Fields, stream: Stream) -> NDArray:
 
 
 def _garden_hedges(site: Site, noise: Noise) -> NDArray:
-    """(ny, nx) bool: hedges between some of the gardens of a Voronoi diagram."""
+    """Return hedges between some gardens of a Voronoi diagram: (ny, nx) bool."""
     size, frame = site.frame.voxel_size, site.frame
     garden = is_class(site.cover, "residential") & ~site.built & ~site.measured
     if size > GARDEN_HEDGE_VOXEL or not garden.any():
         return np.zeros(frame.shape, bool)
-    points = seeds(noise.stream("gardens.lots"), frame, GARDEN_LOT, 0.6)
-    plot = points.key.ravel()[cells(points, frame)].astype(np.uint64)
-    wall, _ = nearest(site.built, max(cells_of(1.5, size), 1))
+    points = jittered_lattice(noise.stream("gardens.lots"), frame, GARDEN_LOT, 0.6)
+    plot = points.key.ravel()[voronoi_cells(points, frame)].astype(np.uint64)
+    wall, _ = nearest_cell(site.built, max(whole_cells(1.5, size), 1))
     hedge = np.zeros(frame.shape, bool)
     stream = noise.stream("gardens.hedges")
-    for axis, step in (
-        (0, 1),
-        (0, -1),
-        (1, 1),
-        (1, -1),
-    ):  # both cells of a border; the outermost are not used
+    # Both cells of a border have a hedge; the frame's outermost cells are not used.
+    for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
         other = np.roll(plot, step, axis)
         between = garden & (other != plot) & np.isinf(wall)
         low, high = np.minimum(plot, other)[between], np.maximum(plot, other)[between]

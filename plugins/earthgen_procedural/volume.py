@@ -1,5 +1,4 @@
-"""Columns and plants to a dense volume of solid voxels, a strip of rows at a time so that memory
-stays small."""
+"""A dense volume of solid voxels from columns and plants, a strip of rows at a time."""
 
 from __future__ import annotations
 
@@ -14,28 +13,32 @@ from earthgen_procedural.vegetation import BULGE, CONE, DOME, Plants
 from geo_io.frame import Frame
 
 LOW = -2
-"""The lowest level of the volume: the ground's surface voxels (z = -1) and one below."""
-
+"""Lattice index z of the volume's lowest level, one below the surface voxels of the ground."""
 
 MOST_LIFT = 10.0
-"""Metres: the most by which the ground under a crown is taken to differ from the ground at its
-trunk."""
+"""Limit of the height difference between the ground under a crown and at its trunk, metres."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What stands in each column of a frame, all (ny, nx); heights in metres above the column's
-    ground.
+    """The content of each column of a frame, except trees and bushes; all arrays are (ny, nx).
 
     Attributes
     ----------
-    ground : float32, absolute
-    top : float32, exact top of what is solid from the ground up
-    ground_class, semantic : uint8, class of the ground's voxels and of the solid ones above
-    object : uint32
-    canopy, canopy_base : float32, a measured crown's top and underside; 0 for none
-    canopy_class : uint8
-    canopy_object : uint32
+    ground : NDArray float32
+        Absolute height of the ground, metres.
+    top : NDArray float32
+        Exact top of what is solid from the ground up, metres above the ground.
+    ground_class, semantic : NDArray uint8
+        Class of the ground's voxels, and of the solid voxels above.
+    object : NDArray uint32
+        Object number.
+    canopy, canopy_base : NDArray float32
+        Top and underside of a measured crown, metres above the ground; 0 without one.
+    canopy_class : NDArray uint8
+        Class of the crown.
+    canopy_object : NDArray uint32
+        Object number of the crown.
     """
 
     ground: NDArray
@@ -49,7 +52,7 @@ class Columns:
     canopy_object: NDArray
 
 
-def fill(
+def fill_volume(
     frame: Frame,
     rows: tuple[int, int],
     columns: Columns,
@@ -57,17 +60,35 @@ def fill(
     plants: Plants,
     foot: NDArray,
 ) -> tuple[NDArray, NDArray]:
-    """Class volume uint8 and object volume uint32, (rows, nx, nz), of the rows [rows[0], rows[1])
-    of `frame`.
+    """Return the classes and object numbers of the voxels of some rows.
 
-    frame : that of the columns; level : (ny, nx) int32 of `top_level`; foot : (n,) metres, the
-        ground at the plants' trunks, which may stand beside the frame. Level 0 of the volume is z =
-        LOW. The solid columns come first, then the plants in their order: each takes what is still
-        empty.
+    Solid columns are filled first, then the plants in their order; each takes empty voxels only.
+
+    Parameters
+    ----------
+    frame : Frame
+        Of the columns.
+    rows : tuple of int
+        Range [first, last) of the frame's rows.
+    columns : Columns
+        The columns.
+    level : NDArray (ny, nx) int32
+        Of `earthgen.voxels.top_level` for the columns.
+    plants : Plants
+        Trees and bushes on and beside the frame.
+    foot : NDArray (n,)
+        Height of the ground at the plants' trunks, metres.
+
+    Returns
+    -------
+    volume : NDArray (rows, nx, nz) uint8
+        Class codes, 0 for empty; the lowest level is z = LOW.
+    objects : NDArray (rows, nx, nz) uint32
+        Object numbers.
     """
     strip = slice(*rows)
     size = frame.voxel_size
-    # Plants whose crowns reach the strip.
+    # Only plants whose crowns reach the strip.
     south, north = (frame.y[1] - rows[1]) * size, (frame.y[1] - rows[0]) * size
     reach = plants.radius * BULGE + size
     near = (plants.y + reach > south) & (plants.y - reach < north)
@@ -159,10 +180,8 @@ def _fill_plants(  # type: ignore[no-untyped-def]
 ):
     rows, cols, levels = volume.shape
     for n in range(px.size):
-        trunk_row, trunk_col = (
-            y1 - 1 - int(np.floor(py[n] / size)),
-            int(np.floor(px[n] / size)) - x0,
-        )
+        trunk_row = y1 - 1 - int(np.floor(py[n] / size))
+        trunk_col = int(np.floor(px[n] / size)) - x0
         foot = feet[n]
         reach = radius[n] * BULGE
         first_row = max(int(np.floor(y1 - 0.5 - (py[n] + reach) / size)), row0)

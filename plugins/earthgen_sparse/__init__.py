@@ -1,15 +1,10 @@
-"""Sparse convolution in torch, and by two libraries that may be installed beside it: spconv and
+"""Sparse convolution in torch, and by two libraries that are installed separately: spconv and
 TorchSparse."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import earthgen
-from earthgen.hookspecs import Offer, PluginInfo, hookimpl
-
-if TYPE_CHECKING:
-    from earthgen.sparse.interface import SparseBackend
+from earthgen import Offer, PluginInfo, hookimpl
 
 
 @hookimpl
@@ -18,38 +13,27 @@ def earthgen_info() -> PluginInfo:
         "sparse",
         earthgen.__version__,
         "Apache-2.0",
-        "sparse convolution by torch, spconv (Apache-2.0) or TorchSparse (MIT), which are installed apart",
+        "sparse convolution by torch, spconv (Apache-2.0) or TorchSparse (MIT), which are "
+        "installed separately",
     )
 
 
 @hookimpl
-def earthgen_sparse_backends() -> list[Offer[SparseBackend]]:
+def earthgen_sparse_backends() -> list[Offer]:
     return [
-        Offer("torch", _torch, "on any device, with gradients"),
+        Offer(
+            "torch",
+            "earthgen.sparse.convolution:TorchBackend",
+            "on any device, with gradients",
+        ),
         Offer(
             "spconv",
-            _spconv,
+            "earthgen_sparse.spconv_backend:SpconvBackend",
             "spconv 2.3 (Apache-2.0): forward on the CPU; CUDA never run by this project",
         ),
         Offer(
-            "torchsparse", _torchsparse, "TorchSparse 2.1 (MIT): CUDA, never run by this project"
+            "torchsparse",
+            "earthgen_sparse.torchsparse_backend:TorchsparseBackend",
+            "TorchSparse 2.1 (MIT): CUDA, never run by this project",
         ),
     ]
-
-
-def _torch() -> SparseBackend:
-    from earthgen.sparse.convolution import TORCH
-
-    return TORCH
-
-
-def _spconv(**options: Any) -> SparseBackend:
-    from earthgen_sparse.spconv_backend import SpconvBackend
-
-    return SpconvBackend(**options)
-
-
-def _torchsparse(**options: Any) -> SparseBackend:
-    from earthgen_sparse.torchsparse_backend import TorchsparseBackend
-
-    return TorchsparseBackend(**options)

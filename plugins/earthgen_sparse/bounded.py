@@ -1,8 +1,7 @@
-"""Sites as the libraries want them: coordinates from 0 on, in a box of known size, on which coarser
-cells fit.
+"""Sites in the form that the libraries need: coordinates from 0 on, in a box of known size.
 
-Our lattice has no bounds, theirs has: what would lie outside is left out. So voxels are moved by a
-multiple of the stride, with room on all sides for whatever a kernel can reach.
+The libraries omit what lies outside the box. So voxels are shifted by a multiple of the stride,
+with a margin on all sides for the reach of the kernel.
 """
 
 from __future__ import annotations
@@ -19,14 +18,18 @@ from earthgen.sparse.sites import Sites, Triple
 
 @dataclass(frozen=True)
 class Box:
-    """Where the fine sites of a convolution lie.
+    """The box around the fine sites of a convolution.
 
     Attributes
     ----------
-    base : (x, y, z) of the fine voxel that becomes 0; a multiple of the kernel's stride
-    coarse_base : of the coarse cell that becomes 0
-    shape : edges in fine voxels
-    samples : of the batch
+    base : tuple of int
+        (x, y, z) of the fine voxel that becomes 0; a multiple of the kernel's stride.
+    coarse_base : tuple of int
+        (x, y, z) of the coarse cell that becomes 0.
+    shape : tuple of int
+        Edges in fine voxels.
+    samples : int
+        Number of samples of the batch.
     """
 
     base: Triple
@@ -36,23 +39,24 @@ class Box:
 
     @property
     def cells(self) -> int:
+        """Number of cells of all samples."""
         return self.samples * self.shape[0] * self.shape[1] * self.shape[2]
 
     def moved(self, fine: Sites) -> Tensor:
-        """(n, 4) int32: the fine coordinates, from 0 on."""
+        """(n, 4) int32 fine coordinates, from 0 on."""
         base = torch.tensor((0, *self.base), device=fine.device)
         return (fine.coordinates.long() - base).int().contiguous()
 
     def rows(self, coordinates: Tensor, coarse: Sites) -> Tensor:
-        """Which rows of `coarse` the coarse cells of a library are: (m, 4) from 0 on to (m,)
-        int64, -1 for none."""
+        """(m,) int64 rows of `coarse` of a library's coarse cells (m, 4) from 0 on; -1 for absent
+        ones."""
         return coarse.rows(
             coordinates.long() + torch.tensor((0, *self.coarse_base), device=coarse.device)
         )
 
 
 def around(fine: Sites, kernel: Kernel) -> Box:
-    """The box of fine sites, and what a kernel reaches from them. There must be sites."""
+    """The box around fine sites and the reach of a kernel; there has to be at least one site."""
     low, high = fine.box
     base, coarse, shape = [], [], []
     for axis in range(3):
@@ -69,20 +73,21 @@ def around(fine: Sites, kernel: Kernel) -> Box:
     )
 
 
-def inverted(rows: Tensor, count: int) -> Tensor:
-    """Where each of `count` numbers stands: (m,) without repeats but for -1 to (count,) int64,
-    -1 for nowhere."""
+def invert(rows: Tensor, count: int) -> Tensor:
+    """(count,) int64 position of each number in `rows` (m,), which are unique except for -1; -1 for
+    absent numbers."""
     at = torch.full((count,), -1, dtype=torch.int64, device=rows.device)
-    there = torch.nonzero(rows >= 0)[:, 0]
-    at[rows[there]] = there
+    present = torch.nonzero(rows >= 0)[:, 0]
+    at[rows[present]] = present
     return at
 
 
 def check_cells(box: Box, most: int, library: str) -> None:
-    """Raise SparseError where a library's numbers for the cells of a box would wrap."""
+    """Raise SparseError if a box has too many cells for a library's integers."""
     if box.cells >= most or max(box.shape) >= 2**31:
         size = " x ".join(f"{edge:,}" for edge in box.shape)
         raise SparseError(
-            f"voxels lie in a box of {size} cells in {box.samples:,} samples, more than {library} can number",
+            f"voxels lie in a box of {size} cells in {box.samples:,} samples, too many for "
+            f"{library}",
             "crop, or use --sparse-backend torch",
         )

@@ -1,18 +1,18 @@
 """Sparse convolution by spconv 2.3 (https://github.com/traveller59/spconv, Apache-2.0).
 
-On the CPU it gives the same as torch's, forward only, which is tested. On CUDA this is written
-against its API and was never run on a GPU by this project; `earthgen.sparse.backends.pick` compares
-it with torch's before it uses it unasked.
+On the CPU it computes the same as torch's, forward only, which is tested. The CUDA part is written
+against its API and has never been run on a GPU by this project;
+`earthgen.sparse.backends.pick_backend` compares it with torch's before it is used by default.
 
-spconv's own functions find which voxels meet, and multiply: on CUDA by masked implicit GEMM, else
-by gathering and scattering. Its weights are (out, x, y, z, in). All but submanifold convolution is
-its "regular" one from the fine sites, whose output cells are all that the kernel reaches; what was
-asked for is taken from these. The way back to finer sites is its "inverse" one over the same
-meetings, whatever the sites are.
+spconv's own functions find the pairs of voxels, and multiply: on CUDA by masked implicit GEMM,
+otherwise by gathering and scattering. Its weights are (out, x, y, z, in). Submanifold convolutions
+use its own kind. All others are its "regular" convolution from the fine sites, whose output is all
+cells that the kernel reaches; the requested ones are selected from these. A convolution to finer
+sites is its "inverse" one over the same pairs, for any sites.
 
-On the CPU its product runs on one thread. With more, 2.3.8 gives wrong sums now and then, one call
-in fifty on a few hundred voxels: the threads of its `scatter_add` share the pointers that they walk
-along.
+On the CPU its product runs on one thread. With more, version 2.3.8 sometimes computes wrong sums,
+in one call of fifty on a few hundred voxels, because the threads of its `scatter_add` share
+pointers.
 """
 
 from __future__ import annotations
@@ -27,30 +27,39 @@ from torch import Tensor
 
 from earthgen.errors import SparseError
 from earthgen.sparse.convolution import TORCH
-from earthgen.sparse.kernel_map import Kernel, reached
+from earthgen.sparse.interface import SparseBackend
+from earthgen.sparse.kernel_map import Kernel, reached_sites
 from earthgen.sparse.sites import Sites
-from earthgen.sparse.tensor import taken
-from earthgen_sparse.bounded import around, check_cells, inverted
+from earthgen.sparse.tensor import take_rows
+from earthgen_sparse.bounded import around, check_cells, invert
 
-INSTALL = "install its wheel: `pip install spconv` for the CPU, spconv-cu124 or the like for your CUDA release"
+INSTALL = (
+    "install its wheel: `pip install spconv` for the CPU, or spconv-cu124 or similar for your CUDA "
+    "version"
+)
 
 MASK_BITS = 32
-"""Offsets of a kernel that spconv's masked implicit GEMM can take."""
+"""Largest number of offsets of a kernel for spconv's masked implicit GEMM."""
 
 
 @dataclass(frozen=True)
-class Meetings:
-    """Which voxels meet, as spconv keeps it.
+class Pairs:
+    """Pairs of voxels in spconv's form.
 
     Attributes
     ----------
-    data : what its functions take; their kind depends on `masked`
-    masked : whether it is for masked implicit GEMM
-    submanifold : whether outputs are the inputs
-    fine, cells : number of its inputs and outputs
-    rows : (cells,) int64, the row of each of its outputs in our coarse sites, -1 where that was not
-        asked for
-    at : (coarse sites,) int64, the other way round
+    data : tuple
+        Arguments of its functions, which depend on `masked`.
+    masked : bool
+        Whether they are for masked implicit GEMM.
+    submanifold : bool
+        Whether outputs are the inputs.
+    fine, cells : int
+        Numbers of its inputs and outputs.
+    rows : Tensor (cells,) int64
+        Row of each of its outputs in our coarse sites, -1 for outputs that are not requested.
+    at : Tensor (coarse sites,) int64
+        The inverse of `rows`.
     """
 
     data: tuple[Any, ...]
@@ -62,13 +71,13 @@ class Meetings:
     at: Tensor | None = None
 
 
-class SpconvBackend:
+class SpconvBackend(SparseBackend):
     """spconv's convolution: float32 without gradients on the CPU; float32 and float16, with
     gradients, on CUDA."""
 
     name = "spconv"
-    devices: tuple[str, ...] = ("cpu", "cuda")
-    deterministic = False  # on CUDA its hash tables are filled in the order of arrival
+    devices = ("cpu", "cuda")
+    deterministic = False  # on CUDA the order of its hash tables depends on timing
     note = "its CUDA side was never run on a GPU by this project"
 
     def unavailable(self) -> str:
@@ -107,8 +116,8 @@ class SpconvBackend:
         kernel: Kernel,
         transposed: bool = False,
     ) -> Tensor:
-        wanted = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
-        reason = self.refuses(features.device, features.dtype, wanted)
+        gradients = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
+        reason = self.refuses(features.device, features.dtype, gradients)
         if reason:
             raise SparseError(reason, "use --sparse-backend torch")
         same = source is target and kernel.symmetric
@@ -117,47 +126,39 @@ class SpconvBackend:
         if (
             nothing
             or (same and kernel.volume == 1)
-            or (not same and not len(reached(fine, kernel)))
+            or (not same and not len(reached_sites(fine, kernel)))
         ):
-            return TORCH.convolve(
-                features, weight, source, target, kernel, transposed
-            )  # spconv refuses these
+            # spconv does not support these.
+            return TORCH.convolve(features, weight, source, target, kernel, transposed)
         back = transposed and not same
         if transposed and same:
-            weight = weight.flip(
-                0
-            )  # the opposite of an offset is the one as far from the other end
-        found = _meetings(fine, coarse, kernel)
+            weight = weight.flip(0)  # in reverse order offsets are replaced by their opposites
+        pairs = _pairs(fine, coarse, kernel)
         filters = (
             weight.reshape(*kernel.size, *weight.shape[1:]).permute(4, 0, 1, 2, 3).contiguous()
         )
-        with torch.autocast(
-            features.device.type, enabled=False
-        ):  # else its functions cast to float16
-            if found.rows is None or found.at is None:
-                return _product(features.contiguous(), filters, found, False)
+        with torch.autocast(features.device.type, enabled=False):  # which would cast to float16
+            if pairs.rows is None or pairs.at is None:
+                return _product(features.contiguous(), filters, pairs, False)
             if back:
-                return _product(taken(features, found.rows), filters, found, True)
-            return taken(_product(features.contiguous(), filters, found, False), found.at)
+                return _product(take_rows(features, pairs.rows), filters, pairs, True)
+            return take_rows(_product(features.contiguous(), filters, pairs, False), pairs.at)
 
 
-def _meetings(fine: Sites, coarse: Sites, kernel: Kernel) -> Meetings:
-    """Those of a kernel from coarse sites to the fine ones it looks at, made once for the two."""
-
-    # As in `earthgen.sparse.kernel_map`: the other sites are named by an object of their own.
+def _pairs(fine: Sites, coarse: Sites, kernel: Kernel) -> Pairs:
+    """The pairs of a kernel, computed once for each pair of sites."""
+    # As in `earthgen.sparse.kernel_map`, an object stands for the other sites.
     key = ("earthgen_sparse.spconv", kernel, coarse.cached("name", object))
-    return fine.cached(key, lambda: _found(fine, coarse, kernel))
+    return fine.cached(key, lambda: _find_pairs(fine, coarse, kernel))
 
 
-def _found(fine: Sites, coarse: Sites, kernel: Kernel) -> Meetings:
+def _find_pairs(fine: Sites, coarse: Sites, kernel: Kernel) -> Pairs:
     from spconv.core import ConvAlgo
     from spconv.pytorch import ops
 
     box = around(fine, kernel)
     cuda = fine.device.type == "cuda"
-    check_cells(
-        box, 2**62 if cuda else 2**31, "spconv"
-    )  # on CUDA its keys are 64 bits where they must be
+    check_cells(box, 2**62 if cuda else 2**31, "spconv")  # on CUDA its keys may have 64 bits
     submanifold = fine is coarse and kernel.symmetric
     masked = cuda and kernel.volume <= MASK_BITS
     padding = [
@@ -175,16 +176,14 @@ def _found(fine: Sites, coarse: Sites, kernel: Kernel) -> Meetings:
             moved, box.samples, shape, ConvAlgo.Native, *geometry, submanifold
         )
     if submanifold:
-        return Meetings(tuple(data), masked, True, len(fine), len(fine))
+        return Pairs(tuple(data), masked, True, len(fine), len(fine))
     rows = box.rows(cells, coarse)
-    return Meetings(
-        tuple(data), masked, False, len(fine), len(cells), rows, inverted(rows, len(coarse))
-    )
+    return Pairs(tuple(data), masked, False, len(fine), len(cells), rows, invert(rows, len(coarse)))
 
 
 @contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """On the CPU, one thread for torch and for what shares its OpenMP, which spconv does."""
+    """On the CPU, limit torch, and spconv, which shares its OpenMP, to one thread."""
     if device.type != "cpu":
         yield
         return
@@ -196,8 +195,9 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _product(features: Tensor, filters: Tensor, found: Meetings, back: bool) -> Tensor:
-    """spconv's product over meetings, from its inputs to its outputs or `back`."""
+def _product(features: Tensor, filters: Tensor, found: Pairs, back: bool) -> Tensor:
+    """spconv's product over pairs, from its inputs to its outputs, or in the other direction if
+    `back` is set."""
     from spconv.core import ConvAlgo
     from spconv.pytorch import functional
 

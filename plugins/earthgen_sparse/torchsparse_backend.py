@@ -1,8 +1,8 @@
 """Sparse convolution by TorchSparse 2.1 (https://github.com/mit-han-lab/torchsparse, MIT).
 
-It imports only where there is CUDA. This is written against its API and was never run on a GPU by
-this project: the tests run it with a stand-in of the library. `earthgen.sparse.backends.pick`
-compares it with torch's before it uses it unasked.
+It can be imported only with CUDA. This module is written against its API and has never been run on
+a GPU by this project: the tests replace the library. `earthgen.sparse.backends.pick_backend`
+compares it with torch's before it is used by default.
 
 How its conventions differ from ours: coordinates (sample, x, y, z) count strides and begin at 0;
 weights have shape (volume, in, out) with x fastest where the volume is odd, z fastest where it is
@@ -21,12 +21,13 @@ from torch import Tensor
 
 from earthgen.errors import SparseError
 from earthgen.sparse.convolution import TORCH
+from earthgen.sparse.interface import SparseBackend
 from earthgen.sparse.kernel_map import Kernel
 from earthgen.sparse.sites import Sites, Triple
-from earthgen.sparse.tensor import taken
-from earthgen_sparse.bounded import Box, around, check_cells, inverted
+from earthgen.sparse.tensor import take_rows
+from earthgen_sparse.bounded import Box, around, check_cells, invert
 
-INSTALL = "it wants CUDA and has no wheel on the package index: build it from its source"
+INSTALL = "it needs CUDA and has no wheel on the package index: build it from its source"
 
 MASK_BITS = 32
 """Offsets of a kernel whose gradients TorchSparse sorts by a mask."""
@@ -38,18 +39,23 @@ ONE: Triple = (1, 1, 1)
 
 
 @dataclass(frozen=True)
-class Meetings:
-    """Which voxels meet, as TorchSparse keeps it.
+class Pairs:
+    """Pairs of voxels in TorchSparse's form.
 
     Attributes
     ----------
-    coordinates : (fine, 4) int32, from 0 on
-    cells : (m, 4) int32, its output cells
-    spatial_range : (samples, x, y, z), the box of the fine sites
-    cache : the TensorCache that has its kernel map
-    rows : (m,) int64, the row of each of its outputs in our coarse sites, -1 where that was not
-        asked for
-    at : (coarse sites,) int64, the other way round
+    coordinates : Tensor (fine, 4) int32
+        Fine voxels, from 0 on.
+    cells : Tensor (m, 4) int32
+        Its output cells.
+    spatial_range : tuple of int
+        (samples, x, y, z): the box of the fine sites.
+    cache : TensorCache
+        Holds its kernel map.
+    rows : Tensor (m,) int64
+        Row of each of its outputs in our coarse sites, -1 for outputs that are not requested.
+    at : Tensor (coarse sites,) int64
+        The inverse of `rows`.
     """
 
     coordinates: Tensor
@@ -60,12 +66,12 @@ class Meetings:
     at: Tensor
 
 
-class TorchsparseBackend:
+class TorchsparseBackend(SparseBackend):
     """TorchSparse's convolution: float32 and float16 on CUDA, with gradients."""
 
     name = "torchsparse"
-    devices: tuple[str, ...] = ("cuda",)
-    deterministic = False  # its hash tables are filled in the order of arrival
+    devices = ("cuda",)
+    deterministic = False  # the order of its hash tables depends on timing
     note = "never run on a GPU by this project"
 
     def unavailable(self) -> str:
@@ -112,20 +118,20 @@ class TorchsparseBackend:
         if not len(source) or not len(target) or (same and kernel.volume == 1):
             return TORCH.convolve(features, weight, source, target, kernel, transposed)
         if transposed and same:
-            weight = weight.flip(
-                0
-            )  # the opposite of an offset is the one as far from the other end
+            weight = weight.flip(0)  # in reverse order offsets are replaced by their opposites
         back = transposed and not same
         fine, coarse = (target, source) if back else (source, target)
 
-        # As in `earthgen.sparse.kernel_map`: the other sites are named by an object of their own.
+        # As in `earthgen.sparse.kernel_map`, an object stands for the other sites.
         key = ("earthgen_sparse.torchsparse", kernel, coarse.cached("name", object), training)
-        found = fine.cached(key, lambda: _found(fine, coarse, kernel, training))
+        found = fine.cached(key, lambda: _find_pairs(fine, coarse, kernel, training))
         filters = _filters(weight, kernel)
         with torch.autocast(features.device.type, enabled=False):
             if back:
-                return _product(taken(features, found.rows), filters, found, kernel, training, True)
-            return taken(
+                return _product(
+                    take_rows(features, found.rows), filters, found, kernel, training, True
+                )
+            return take_rows(
                 _product(features.contiguous(), filters, found, kernel, training, False), found.at
             )
 
@@ -139,7 +145,10 @@ def _unknown(kernel: Kernel, same: bool, turned: bool, training: bool) -> str:
     if turned and not kernel.symmetric:
         return f"TorchSparse cannot turn round a kernel of size {kernel.size} and stride 1"
     if training and kernel.volume >= MASK_BITS:
-        return f"TorchSparse's gradients take fewer than {MASK_BITS} offsets, the kernel has {kernel.volume}"
+        return (
+            f"TorchSparse's gradients take fewer than {MASK_BITS} offsets, the kernel has "
+            f"{kernel.volume}"
+        )
     return ""
 
 
@@ -176,7 +185,7 @@ def _config(training: bool) -> Any:
     return config
 
 
-def _found(fine: Sites, coarse: Sites, kernel: Kernel, training: bool) -> Meetings:
+def _find_pairs(fine: Sites, coarse: Sites, kernel: Kernel, training: bool) -> Pairs:
     from torchsparse.nn import functional
     from torchsparse.utils.tensor_cache import TensorCache
 
@@ -205,20 +214,19 @@ def _found(fine: Sites, coarse: Sites, kernel: Kernel, training: bool) -> Meetin
         split_mask_num_bwd=config.split_mask_num_bwd,
     )
     cache = TensorCache()
-    cache.kmaps[ONE, kernel.size, kernel.stride, ONE] = (
-        made  # where `conv3d` looks for it, both ways
-    )
+    # `conv3d` looks for it here, in both directions.
+    cache.kmaps[ONE, kernel.size, kernel.stride, ONE] = made
     cache.cmaps[ONE] = (moved, spatial_range)
     rows = box.rows(made["coords"], coarse)
-    at = inverted(rows, len(coarse))
+    at = invert(rows, len(coarse))
     short = all(step in (1, size) for step, size in zip(kernel.stride, kernel.size, strict=True))
     if short and not only_held and bool((at < 0).any()):
         raise SparseError(
-            f"TorchSparse gives only cells that hold voxels for kernel {kernel.size} and stride {kernel.stride}, "
-            "others are wanted",
+            "TorchSparse computes only cells that contain voxels for kernel "
+            f"{kernel.size} and stride {kernel.stride}, others are needed",
             "use --sparse-backend torch",
         )
-    return Meetings(moved, made["coords"], spatial_range, cache, rows, at)
+    return Pairs(moved, made["coords"], spatial_range, cache, rows, at)
 
 
 def _check_edges(box: Box) -> None:
@@ -232,9 +240,10 @@ def _check_edges(box: Box) -> None:
 
 
 def _product(
-    features: Tensor, filters: Tensor, found: Meetings, kernel: Kernel, training: bool, back: bool
+    features: Tensor, filters: Tensor, found: Pairs, kernel: Kernel, training: bool, back: bool
 ) -> Tensor:
-    """TorchSparse's product over meetings, from fine voxels to its output cells or `back`."""
+    """TorchSparse's product over pairs, from fine voxels to its output cells, or in the other
+    direction if `back` is set."""
     import torchsparse
     from torchsparse.nn import functional
 

@@ -1,4 +1,4 @@
-"""earthgen's own rasteriser as the hook offers it."""
+"""earthgen's own rasterizer, as the hook offers it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,16 @@ from torch import Tensor
 
 from earthgen.splats.cameras.camera import Camera
 from earthgen.splats.raster.cpu import rasterize_on_cpu
-from earthgen.splats.raster.model import Rendering
+from earthgen.splats.raster.model import Rasterizer, Rendering
 from earthgen.splats.tensors import SplatTensors
 
 
-class CpuRasterizer:
-    """Compiled rows of tiles: float32 on the CPU, with gradients, the same bits for any number
-    of threads."""
+class CpuRasterizer(Rasterizer):
+    """Draw in compiled code: float32 on the CPU, with gradients. The bits of the result do not
+    depend on the number of threads."""
 
     name = "cpu"
-    devices: tuple[str, ...] = ("cpu",)
-    differs: tuple[str, ...] = ()
-    note = ""
-
-    def unavailable(self) -> str:
-        return ""
+    devices = ("cpu",)
 
     def rasterize(self, splats: SplatTensors, camera: Camera, background: Tensor) -> Rendering:
         return rasterize_on_cpu(splats, camera, background)

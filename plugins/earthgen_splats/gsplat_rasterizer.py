@@ -1,22 +1,19 @@
 """Pictures of 2D Gaussians by gsplat 1.5 (https://github.com/nerfstudio-project/gsplat,
 Apache-2.0).
 
-Its kernels are compiled for CUDA alone. This is written against its API and was never run on a GPU
-by this project: the tests run it with a stand-in of the three functions it calls.
+Its kernels are compiled for CUDA only. This module is written against its API and has never been
+run on a GPU by this project: the tests replace the three functions that it calls.
 
-How its results differ from the contract of `earthgen.splats.raster.model.Rendering`:
+Differences from the definitions in `earthgen.splats.Rendering`:
 
-- depth is that of the disc's mean, not of where the ray meets the disc; so are median depth and
-  distortion, and nothing
-  of a disc is cut off that is nearer than the camera's near;
-- a disc seen exactly edge-on is not drawn (here its low-pass is);
-- a disc ends at the box of 3.33 standard deviations around it, of which the perspective is taken at
-  one.
+- Depth, median depth and distortion use the depth of the disc's mean, not of the intersection with
+  the ray, and no part of a disc is clipped at the camera's near plane.
+- A disc that is exactly edge-on is not drawn (elsewhere its low-pass filter is).
+- A disc ends at the box of 3.33 standard deviations around it, with the perspective at one.
 
-What is bridged: orthographic cameras (gsplat has none for discs: the projection is
-`earthgen.splats.raster.reference.project`, whose matrices its kernels take), the median depth where
-more than half of the light is left, classes, and a distortion of squared distances (its own is of
-distances).
+What this module adds: orthographic cameras (gsplat has none for discs; its kernels take the
+matrices of `earthgen.splats.raster.reference.project`), the median depth where more than half of
+the light is left, classes, and a distortion of squared distances (gsplat's is of distances).
 """
 
 from __future__ import annotations
@@ -29,25 +26,28 @@ from torch import Tensor
 from earthgen.errors import SplatError
 from earthgen.splats.cameras.camera import Camera
 from earthgen.splats.raster.colour import colours
-from earthgen.splats.raster.model import LEAST_ALPHA, PIXEL_WEIGHT, Rendering
+from earthgen.splats.raster.model import LEAST_ALPHA, PIXEL_WEIGHT, Rasterizer, Rendering
 from earthgen.splats.raster.reference import Projection, project
 from earthgen.splats.tensors import SplatTensors
 
-INSTALL = "install it with `pip install 'earthgen[gpu]'` beside a CUDA build of torch and a CUDA toolkit, or use 'cpu'"
+INSTALL = (
+    "install it with `pip install 'earthgen[gpu]'`, with a CUDA build of torch and a CUDA toolkit, "
+    "or use 'cpu'"
+)
 
 TILE = 16
+"""Edge of gsplat's tiles, pixels."""
 
 REACH = 3.33
-"""Standard deviations at which gsplat's boxes end: there an opaque Gaussian has fallen to 1 /
-255."""
+"""Standard deviations at which gsplat's boxes end; an opaque Gaussian has alpha 1 / 255 there."""
 
 
-class GsplatRasterizer:
+class GsplatRasterizer(Rasterizer):
     """gsplat's kernels of 2D Gaussian splatting: float32 on CUDA, with gradients."""
 
     name = "gsplat"
-    devices: tuple[str, ...] = ("cuda",)
-    differs: tuple[str, ...] = ("depth", "median_depth", "distortion")
+    devices = ("cuda",)
+    differs = ("depth", "median_depth", "distortion")
     note = "never run on a GPU by this project"
 
     def unavailable(self) -> str:
@@ -59,11 +59,7 @@ class GsplatRasterizer:
             if error.name == "gsplat":
                 return f"gsplat is not installed; {INSTALL}"
             return f"gsplat's import fails: {error}; {INSTALL}"
-        except (
-            ImportError,
-            OSError,
-            RuntimeError,
-        ) as error:  # what compiling its kernels can end with
+        except (ImportError, OSError, RuntimeError) as error:  # errors of compiling its kernels
             return (
                 f"gsplat's import fails: {type(error).__name__}: {error}".splitlines()[0]
                 + f"; {INSTALL}"
@@ -83,7 +79,7 @@ class GsplatRasterizer:
             lists = _lists(splats, camera, projection)
         depth = projection.depths
 
-        # Squares of distances from the middle of the depths there are, so that float32 keeps them.
+        # Squares of distances from the mean depth, for the precision of float32.
         middle = depth.detach().mean() if len(splats) else torch.zeros((), device=splats.device)
         square = (depth - middle).square()
         channels = torch.cat(
@@ -106,11 +102,11 @@ class GsplatRasterizer:
 
 
 def _lists(splats: SplatTensors, camera: Camera, projection: Projection) -> tuple[Tensor, Tensor]:
-    """Where each tile's list begins, and the Gaussians of the lists."""
+    """Where the list of each tile begins, and the Gaussians of the lists."""
     from gsplat import isect_offset_encode, isect_tiles
 
     depths, centres = projection.depths, projection.centres
-    # gsplat leaves the low-pass out of its boxes; with it, that too reaches into the next tile.
+    # gsplat's boxes ignore the low-pass filter, which may reach into the next tile.
     radii = torch.ceil(REACH * projection.extents.clamp_min(PIXEL_WEIGHT**-0.5))
     size = torch.tensor([camera.width, camera.height], device=splats.device)
     seen = (depths > camera.near) & (depths < camera.far) & (splats.opacities >= LEAST_ALPHA)
@@ -130,8 +126,8 @@ def _drawn(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Sums (h, w, k + 1) of channels (n, k) and of the depth, alpha, normal and median depth.
 
-    gsplat takes the last channel for the depth, and numbers of channels of a power of 2: others it
-    fills with whatever is in memory.
+    For gsplat the last channel is the depth, and the number of channels has to be a power of 2:
+    others are filled with uninitialised memory.
     """
     from gsplat import rasterize_to_pixels_2dgs
 
@@ -159,9 +155,8 @@ def _classes(
         return torch.zeros(camera.height, camera.width, dtype=torch.uint8, device=splats.device)
     with torch.no_grad():
         codes, number = torch.unique(splats.semantics, return_inverse=True)
-        channels = (
-            max(1 << len(codes).bit_length(), 2) - 1
-        )  # one more for the depth makes a power of 2
+        # With the depth the number of channels is a power of 2.
+        channels = max(1 << len(codes).bit_length(), 2) - 1
         ones: Any = torch.nn.functional.one_hot(number, channels).to(splats.dtype)
         sums, alpha, _, _ = _drawn(splats, camera, projection, lists, ones)
         return torch.where(alpha > 0, codes[sums[..., : len(codes)].argmax(-1)], 0).to(torch.uint8)

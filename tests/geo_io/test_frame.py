@@ -1,13 +1,16 @@
-"""The frame: snapping, cropping, and the refusal of what cannot be right."""
+"""The frame: snapping, cropping, conversion to and from GeoBoxes, and errors."""
 
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
 
 import numpy as np
+import pyproj
 import pytest
+from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
 
 from geo_io.errors import FrameError
 from geo_io.frame import Frame, projected_crs, snap
@@ -19,7 +22,6 @@ def test_places() -> None:
     assert FRAME.shape == (50, 64)
     assert FRAME.bounds == (200.0, -40.0, 328.0, 60.0)
     assert FRAME.transform @ (0, 0) == (200.0, 60.0)
-    assert FRAME.geobox.boundingbox.bbox == FRAME.bounds
     assert FRAME.area_km2 == pytest.approx(0.0128)
     assert Frame.from_dict(FRAME.to_dict()) == FRAME
     assert hash(FRAME) == hash(Frame.from_dict(FRAME.to_dict()))
@@ -97,6 +99,53 @@ def test_bad_frames_are_refused() -> None:
         Frame("EPSG:32632", float("nan"), (0, 1), (0, 1))
     with pytest.raises(FrameError, match="share a lattice"):
         FRAME.intersection(Frame("EPSG:32633", 2.0, (0, 1), (0, 1)))
+
+
+@given(numbers, numbers, sizes, sizes, st.sampled_from([0.1, 0.25, 0.3, 1.0, 2.5, 10.0]))
+def test_a_geobox_comes_back(x: int, y: int, nx: int, ny: int, size: float) -> None:
+    frame = Frame("EPSG:32632", size, (x, x + nx), (y, y + ny), (-4, 40), "EPSG:5773")
+    box = frame.geobox
+    assert box.shape == frame.shape and box.boundingbox.bbox == pytest.approx(frame.bounds)
+    assert Frame.from_geobox(box, z=frame.z, vertical_crs=frame.vertical_crs) == frame
+
+
+def test_a_frame_of_a_geobox() -> None:
+    box = GeoBox.from_bbox((200.5, -40.0, 327.9, 60.0), "EPSG:32632", resolution=2.0)
+    assert Frame.from_geobox(box) == FRAME
+    compound = GeoBox.from_bbox((200, -40, 328, 60), "EPSG:5972", resolution=2.0)
+    frame = Frame.from_geobox(compound)
+    assert (frame.crs, frame.vertical_crs) == ("EPSG:25832", "EPSG:5941")
+    local = pyproj.CRS("+proj=tmerc +lat_0=49 +lon_0=11 +ellps=GRS80").to_wkt()
+    frame = Frame(projected_crs(local), 1.0, (0, 4), (0, 4))
+    assert Frame.from_geobox(frame.geobox) == frame
+
+
+@pytest.mark.parametrize(
+    ("transform", "crs", "words"),
+    [
+        (Affine(2, 0, 200, 0, -2, 60), None, "no CRS"),
+        (Affine(2, 0, 200, 0, -2, 60), "EPSG:4326", "is geographic"),
+        (Affine(2, 0, 200, 0, -2, 60), "EPSG:2229", "not in metres"),
+        (Affine(2, 0, 200, 0, -2, 60) @ Affine.rotation(1), "EPSG:32632", "rotated"),
+        (Affine(2, 0.1, 200, 0, -2, 60), "EPSG:32632", "sheared"),
+        (Affine(0, 2, 200, 2, 0, 60), "EPSG:32632", "rotated"),
+        (Affine(2, 0, 200, 0, 2, 60), "EPSG:32632", "not north up"),
+        (Affine(-2, 0, 200, 0, -2, 60), "EPSG:32632", "not north up"),
+        (Affine(2, 0, 200, 0, -3, 60), "EPSG:32632", "not square"),
+        (Affine(2, 0, 201, 0, -2, 60), "EPSG:32632", "not a multiple"),
+    ],
+)
+def test_geoboxes_that_are_not_frames(transform: Affine, crs: str | None, words: str) -> None:
+    with pytest.raises(FrameError, match=words) as caught:
+        Frame.from_geobox(GeoBox((50, 64), transform, crs))
+    assert caught.value.remedy
+
+
+def test_the_tolerance_of_a_geobox_is_in_pixels() -> None:
+    box = GeoBox((50, 64), Affine(2, 0, 200.2, 0, -2, 60), "EPSG:32632")
+    assert Frame.from_geobox(box, tolerance=0.11) == FRAME
+    with pytest.raises(FrameError, match="not a multiple"):
+        Frame.from_geobox(box, tolerance=0.09)
 
 
 def test_crop_takes_every_voxel_that_meets_the_box() -> None:

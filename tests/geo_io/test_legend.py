@@ -61,9 +61,6 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-# ---------------------------------------------------------------- the 25 classes
-
-
 def test_there_are_25_classes_with_codes_in_order() -> None:
     classes = legend.classes()
     assert [land.code for land in classes] == list(range(1, 26))
@@ -84,9 +81,6 @@ def test_what_stands_on_the_ground_is_seen_before_what_the_land_is_for() -> None
         > rank["commercial"]
         > rank["residential"]
     )
-
-
-# ---------------------------------------------------------------- all files
 
 
 def test_all_shipped_files_load_and_generic_is_the_last_resort() -> None:
@@ -155,8 +149,6 @@ def test_no_layer_pattern_is_hidden_by_an_earlier_one(name: str) -> None:
 def _covers(earlier: str, later: str) -> bool:
     return fnmatch.fnmatchcase(later.replace("*", "\x00"), earlier)
 
-
-# ---------------------------------------------------------------- the schemes' documented lists
 
 CLC = """
 111 112 121 122 123 124 131 132 133 141 142 211 212 213 221 222 223 231 241 242 243 244 311 312 313
@@ -354,23 +346,35 @@ def test_asprs_reads_polygons_and_the_classes_of_mapping_agencies() -> None:
 
 # (code, fclass) of Geofabrik's document, the themes that cover ground.
 GEOFABRIK = """
-7201 forest 7202 park 7203 residential 7204 industrial 7206 cemetery 7207 allotments 7208 meadow 7209 commercial
-7210 nature_reserve 7211 recreation_ground 7212 retail 7213 military 7214 quarry 7215 orchard 7216 vineyard 7217 scrub
+7201 forest 7202 park 7203 residential 7204 industrial 7206 cemetery 7207 allotments 7208 meadow
+7209 commercial
+7210 nature_reserve 7211 recreation_ground 7212 retail 7213 military 7214 quarry 7215 orchard 7216
+vineyard 7217 scrub
 7218 grass 7219 heath 7220 national_park 7228 farmland 7229 farmyard
-8200 water 8201 reservoir 8202 river 8203 dock 8211 glacier 8221 wetland 8102 stream 8103 canal 8104 drain
-5111 motorway 5112 trunk 5113 primary 5114 secondary 5115 tertiary 5121 unclassified 5123 living_street
+8200 water 8201 reservoir 8202 river 8203 dock 8211 glacier 8221 wetland 8102 stream 8103 canal
+8104 drain
+5111 motorway 5112 trunk 5113 primary 5114 secondary 5115 tertiary 5121 unclassified 5123
+living_street
 5124 pedestrian 5125 busway 5131 motorway_link 5132 trunk_link 5133 primary_link 5134 secondary_link
-5135 tertiary_link 5141 service 5142 track 5143 track_grade1 5144 track_grade2 5145 track_grade3 5146 track_grade4
+5135 tertiary_link 5141 service 5142 track 5143 track_grade1 5144 track_grade2 5145 track_grade3
+5146 track_grade4
 5147 track_grade5 5151 bridleway 5152 cycleway 5153 footway 5154 path 5155 steps
-6101 rail 6102 light_rail 6103 subway 6104 tram 6105 monorail 6106 narrow_gauge 6107 miniature 6108 funicular 6109 rack
+6101 rail 6102 light_rail 6103 subway 6104 tram 6105 monorail 6106 narrow_gauge 6107 miniature
+6108 funicular 6109 rack
 6111 drag_lift 6112 chair_lift 6113 cable_car 6114 gondola 6115 goods 6119 other_lift
-4101 spring 4103 glacier 4111 peak 4112 cliff 4113 volcano 4121 tree 4131 mine 4132 cave_entrance 4141 beach
-5201 traffic_signals 5202 mini_roundabout 5203 stop 5204 crossing 5206 motorway_junction 5207 turning_circle
-5209 street_lamp 5250 fuel 5260 parking 5261 parking_site 5262 parking_multistorey 5263 parking_underground
-5270 parking_bicycle 5301 slipway 5302 marina 5303 pier 5311 dam 5321 waterfall 5331 lock_gate 5332 weir
-5601 railway_station 5602 railway_halt 5603 tram_stop 5621 bus_stop 5622 bus_station 5641 taxi 5651 airport
+4101 spring 4103 glacier 4111 peak 4112 cliff 4113 volcano 4121 tree 4131 mine 4132 cave_entrance
+4141 beach
+5201 traffic_signals 5202 mini_roundabout 5203 stop 5204 crossing 5206 motorway_junction 5207
+turning_circle
+5209 street_lamp 5250 fuel 5260 parking 5261 parking_site 5262 parking_multistorey 5263
+parking_underground
+5270 parking_bicycle 5301 slipway 5302 marina 5303 pier 5311 dam 5321 waterfall 5331 lock_gate
+5332 weir
+5601 railway_station 5602 railway_halt 5603 tram_stop 5621 bus_stop 5622 bus_station 5641 taxi
+5651 airport
 5652 airfield 5655 helipad 5656 apron 5661 ferry_terminal 5671 aerialway_station
-1500 building 2082 school 2110 hospital 2204 park 2205 playground 2252 pitch 2253 swimming_pool 2255 golf_course
+1500 building 2082 school 2110 hospital 2204 park 2205 playground 2252 pitch 2253 swimming_pool
+2255 golf_course
 2256 stadium 2422 camp_site 2501 supermarket 2743 zoo 3100 christian 3200 jewish 3300 muslim
 """
 
@@ -400,18 +404,25 @@ def test_geofabrik_tells_a_residential_street_from_a_residential_area() -> None:
 
 
 BGT = """
-loofbos; griend en hakhout; gemengd bos; naaldbos; heide; struiken; houtwal; duin; open duinvegetatie;
-gesloten duinvegetatie; grasland overig; moeras; rietland; kwelder; fruitteelt; laagstam boomgaarden;
+loofbos; griend en hakhout; gemengd bos; naaldbos; heide; struiken; houtwal; duin; open
+duinvegetatie;
+gesloten duinvegetatie; grasland overig; moeras; rietland; kwelder; fruitteelt; laagstam
+boomgaarden;
 hoogstam boomgaarden; wijngaarden; klein fruit; boomteelt; bouwland; akkerbouw; braakliggend;
 vollegrondsteelt; bollenteelt; grasland agrarisch; groenvoorziening; bosplantsoen;
-gras- en kruidachtigen; planten; struikrozen; heesters; bodembedekkers; erf; gesloten verharding; asfalt;
-cementbeton; kunststof; open verharding; betonstraatstenen; gebakken klinkers; tegels; sierbestrating;
-beton element; half verhard; grasklinkers; schelpen; puin; grind; gravel; onverhard; boomschors; zand;
+gras- en kruidachtigen; planten; struikrozen; heesters; bodembedekkers; erf; gesloten verharding;
+asfalt;
+cementbeton; kunststof; open verharding; betonstraatstenen; gebakken klinkers; tegels;
+sierbestrating;
+beton element; half verhard; grasklinkers; schelpen; puin; grind; gravel; onverhard; boomschors;
+zand;
 strand en strandwal; zandverstuiving; OV-baan; overweg; spoorbaan; baan voor vliegverkeer;
 rijbaan autosnelweg; rijbaan autoweg; rijbaan regionale weg; rijbaan lokale weg; fietspad; voetpad;
-voetpad op trap; ruiterpad; parkeervlak; voetgangersgebied; inrit; woonerf; berm; verkeerseiland; zee;
+voetpad op trap; ruiterpad; parkeervlak; voetgangersgebied; inrit; woonerf; berm; verkeerseiland;
+zee;
 waterloop; rivier; sloot; kanaal; beek; gracht; bron; watervlakte; haven; meer, plas, ven, vijver;
-greppel, droge sloot; oever, slootkant; slik; dek; landhoofd; pijler; sloof; pyloon; hoogspanningsmast;
+greppel, droge sloot; oever, slootkant; slik; dek; landhoofd; pijler; sloof; pyloon;
+hoogspanningsmast;
 gemaal; perron; sluis; strekdam; steiger; stuw; keermuur; overkluizing; duiker; faunavoorziening;
 vispassage; bodemval; coupure; ponton; voorde; overkapping; open loods; opslagtank; bezinkbak;
 windturbine; lage trafo; bassin; schuur; bunker; voedersilo; muur; kademuur; geluidsscherm; damwand;
@@ -459,16 +470,22 @@ def test_bgt_leaves_out_history_plans_and_what_is_underground() -> None:
 
 BDTOPO = """
 Haie; Bois; Forêt fermée de feuillus; Forêt fermée de conifères; Forêt fermée mixte; Forêt ouverte;
-Lande ligneuse; Peupleraie; Verger; Vigne; Bananeraie; Canne à sucre; Houblonnière; Rizière; Mangrove;
-Marais; Canal; Aqueduc; Conduit buse; Conduit forcé; Delta; Ecoulement canalisé; Ecoulement endoréique;
+Lande ligneuse; Peupleraie; Verger; Vigne; Bananeraie; Canne à sucre; Houblonnière; Rizière;
+Mangrove;
+Marais; Canal; Aqueduc; Conduit buse; Conduit forcé; Delta; Ecoulement canalisé; Ecoulement
+endoréique;
 Ecoulement naturel; Ecoulement phréatique; Estuaire; Glacier, névé; Lac; Lagune; Mare;
 Plan d'eau de gravière; Plan d'eau de mine; Ravine; Réservoir-bassin; Réservoir-bassin d'orage;
 Réservoir-bassin piscicole; Retenue; Retenue-barrage; Retenue-bassin portuaire; Retenue-digue;
-Type autoroutier; Route à 2 chaussées; Route à 1 chaussée; Route empierrée; Bretelle; Rond-point; Chemin;
-Sentier; Escalier; Piste cyclable; Bac ou liaison maritime; Voie ferrée principale; LGV; Voie de service;
-Tramway; Métro; Funiculaire ou crémaillère; Piste en dur; Piste en herbe; Aérodrome; Altiport; Héliport;
+Type autoroutier; Route à 2 chaussées; Route à 1 chaussée; Route empierrée; Bretelle; Rond-point;
+Chemin;
+Sentier; Escalier; Piste cyclable; Bac ou liaison maritime; Voie ferrée principale; LGV; Voie de
+service;
+Tramway; Métro; Funiculaire ou crémaillère; Piste en dur; Piste en herbe; Aérodrome; Altiport;
+Héliport;
 Bassin de natation; Grand terrain de sport; Petit terrain multi-sports; Piste de sport;
-Terrain de tennis; Barrage; Dalle; Ecluse; Pont; Château d'eau; Réservoir d'eau ou château d'eau au sol;
+Terrain de tennis; Barrage; Dalle; Ecluse; Pont; Château d'eau; Réservoir d'eau ou château d'eau
+au sol;
 Réservoir industriel; Indifférenciée; Serre; Silo; Eglise; Industriel, agricole ou commercial;
 Enseignement primaire; Hôpital; Zone industrielle; Camping; Carrière; Golf; Stade
 """
@@ -522,22 +539,27 @@ OSM = {
         winter_sports fairground animal_keeping paddy logging
     """,
     "natural": """
-        wood tree tree_row scrub shrubbery heath moor grassland fell tundra bare_rock scree shingle sand
-        rock stone mud glacier beach dune shoal reef water wetland bay strait coastline cliff peak ridge
+        wood tree tree_row scrub shrubbery heath moor grassland fell tundra bare_rock scree
+        shingle sand
+        rock stone mud glacier beach dune shoal reef water wetland bay strait coastline cliff peak
+        ridge
         arete saddle valley volcano spring hot_spring geyser cave_entrance sinkhole cape peninsula
         earth_bank crevasse tree_stump
     """,
     "leisure": """
         park garden pitch playground track golf_course sports_centre stadium swimming_pool
-        nature_reserve marina common dog_park ice_rink miniature_golf water_park slipway horse_riding
+        nature_reserve marina common dog_park ice_rink miniature_golf water_park slipway
+        horse_riding
         beach_resort fitness_station resort summer_camp bandstand bird_hide firepit fishing
         outdoor_seating schoolyard bathing_place swimming_area
     """,
     "highway": """
         motorway trunk primary secondary tertiary unclassified residential motorway_link trunk_link
-        primary_link secondary_link tertiary_link living_street service pedestrian track bus_guideway
+        primary_link secondary_link tertiary_link living_street service pedestrian track
+        bus_guideway
         escape raceway road busway footway bridleway steps corridor path via_ferrata cycleway
-        construction proposed rest_area services platform crossing bus_stop street_lamp traffic_signals
+        construction proposed rest_area services platform crossing bus_stop street_lamp
+        traffic_signals
         turning_circle
     """,
     "railway": """
@@ -546,7 +568,8 @@ OSM = {
         buffer_stop
     """,
     "waterway": """
-        river canal stream ditch drain tidal_channel riverbank fish_pass dam weir waterfall lock_gate
+        river canal stream ditch drain tidal_channel riverbank fish_pass dam weir waterfall
+        lock_gate
         dock boatyard rapids brook fairway pressurised
     """,
     "aeroway": """
@@ -562,7 +585,8 @@ OSM = {
     "power": "plant substation generator line tower pole cable transformer",
     "amenity": """
         parking school university college kindergarten hospital place_of_worship grave_yard fuel
-        marketplace bus_station fountain bench restaurant townhall prison fire_station police shelter
+        marketplace bus_station fountain bench restaurant townhall prison fire_station police
+        shelter
     """,
     "leaf_type": "broadleaved needleleaved mixed",
 }
@@ -719,9 +743,6 @@ def test_generic_and_earthgen_know_the_25_classes() -> None:
         )
 
 
-# ---------------------------------------------------------------- real data
-
-
 def histogram(path: Path, crosswalk: str, layer: str | None = None) -> dict[str, int]:
     name = layer or path.stem
     table = pyogrio.read_dataframe(path, layer=layer, read_geometry=False)
@@ -798,9 +819,6 @@ def test_umep_rasters_are_mapped(shared: Path) -> None:
         with rasterio.open(shared / name) as source:
             values = np.unique(source.read(1, masked=True).compressed()).astype(int)
         assert set(values.tolist()) <= set(table), name
-
-
-# ---------------------------------------------------------------- the format
 
 
 def test_a_users_legend_is_read_and_its_first_rule_wins(tmp_path: Path) -> None:

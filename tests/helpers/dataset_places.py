@@ -1,5 +1,5 @@
-"""Small made-up places for the tests of datasets: a village as rasters, as points, as a picture,
-with known faults."""
+"""Made-up places for the tests of datasets: a village as rasters, points and a picture, with known
+faults."""
 
 from __future__ import annotations
 

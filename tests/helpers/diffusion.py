@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from earthgen.engine.graph import Graph, Task, make_chain
 from earthgen.noise.philox import Noise
 from earthgen.stages.blending import (
-    DEFAULT_RULE,
+    DEFAULT_BLENDING_RULE,
     STATE,
     FlowSampler,
     Sampler,
-    agree,
-    place_noise,
+    blending_stages,
+    initial_noise,
 )
 from earthgen.stages.block import Block, join
 from earthgen.stages.stage import Read, Stage, rescale
@@ -128,7 +128,7 @@ def sampler(
 def at_once(source: FlowSampler, frame: Frame, seed: int = 0) -> NDArray:
     """(ny, nx, channels) float32 on `frame`, sampled as one window: what the rules try to come
     near."""
-    start = place_noise(source, frame, Noise(seed))
+    start = initial_noise(source, frame, Noise(seed))
     return source.advance(start, frame, {"semantics": Cover().read(frame)}, 0.0, 1.0, None)
 
 
@@ -186,7 +186,7 @@ class DiffusionHills:
     windows.
     """
 
-    rule: str = DEFAULT_RULE
+    rule: str = DEFAULT_BLENDING_RULE
     steps: int = 6
     name: str = "diffusion-hills"
     version: str = "1"
@@ -198,7 +198,7 @@ class DiffusionHills:
         last = Stage(
             "hills/voxels", source.stride + 32, GEOMETRY_FIELDS, raise_voxels, reads, source.stride
         )
-        return (*agree(source, self.rule), last)
+        return (*blending_stages(source, self.rule), last)
 
 
 def raise_voxels(window: Frame, inputs: Mapping[str, Any], noise: Noise) -> Block:

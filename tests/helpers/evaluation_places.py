@@ -1,5 +1,5 @@
-"""For the tests of evaluations: a dataset of two villages, one held out, weights that know
-nothing, cheap backends."""
+"""Helpers of the tests of evaluations: a dataset of two villages, one of them held out, untrained
+weights, and fast backends."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from earthgen.evaluation.patch import Patch
 from earthgen.models import presets
-from earthgen.models.build import make
+from earthgen.models.build import make_model
 from earthgen.models.presets import BlockConfig, CondConfig, FlowConfig
 from earthgen.models.weights.card import write_card
 from earthgen.models.weights.format import part_path, save_weights
-from earthgen.plugins import Plugins, load
+from earthgen.plugins import Plugins
 from geo_io.frame import Frame
 from geo_io.legend import codes
 from tests.helpers.dataset_places import EAST, NORTH, SIZE, village_scene
@@ -48,11 +48,11 @@ CONFIGS: dict[str, presets.Config] = {
     ),
     "height-flow": presets.HeightFlowConfig(channels=(8, 8), blocks=(1, 1), flow=FLOW),
 }
-"""Networks that take no time; none is of a preset."""
+"""Tiny networks; they belong to no preset."""
 
 
 def dataset(folder: Path, *, held_out: bool = True) -> Path:
-    """Two villages, the second of which is held out."""
+    """Write a dataset of two villages, the second held out."""
     folder.mkdir(parents=True, exist_ok=True)
     village_scene(folder, "here")
     away = (EAST + 10 * SIZE, NORTH)
@@ -64,12 +64,12 @@ def dataset(folder: Path, *, held_out: bool = True) -> Path:
 def weights(
     folder: Path, *, voxel_size: float = 1.0, parts: tuple[str, ...] = tuple(CONFIGS)
 ) -> Path:
-    """A set of weights as they are drawn."""
+    """Write a set of untrained weights."""
     for part in parts:
         save_weights(
             part_path(folder, part),
             part,
-            make(part, CONFIGS[part]),
+            make_model(part, CONFIGS[part]),
             voxel_size=voxel_size,
             licence="none",
         )
@@ -78,11 +78,12 @@ def weights(
 
 
 def with_stripes() -> Plugins:
-    """The built-in plugins, and the stranger's of tests/plugin_package: geometry "terraces",
-    texture "stripes"."""
+    """Load the built-in plugins and that of tests/plugin_package: geometry "terraces", texture
+    "stripes"."""
     import earthgen_stripes
 
-    plugins = load()
+    plugins = Plugins()  # not `load()`, whose set is that of the whole process
+    plugins.load_entry_points("")
     plugins.register(earthgen_stripes, "stripes", "of a test")
     return plugins
 
@@ -94,16 +95,16 @@ def frame(size: int = 16, x: int = 640_000, y: int = 5_560_000) -> Frame:
 def column_patch(
     height: NDArray, cover: NDArray | None = None, where: Frame | None = None
 ) -> Patch:
-    """Columns of one voxel each, whose upper side is at an integer height; a negative height
-    leaves a column empty."""
-    there = where or frame(len(height))
+    """Make columns of one voxel each with its top at an integer height. A negative height leaves a
+    column empty."""
+    place = where or frame(len(height))
     row, col = np.nonzero(height >= 0)
-    xyz = np.column_stack([there.x[0] + col, there.y[1] - 1 - row, height[row, col] - 1]).astype(
+    xyz = np.column_stack([place.x[0] + col, place.y[1] - 1 - row, height[row, col] - 1]).astype(
         np.int32
     )
     order = np.lexsort((xyz[:, 2], xyz[:, 0], xyz[:, 1]))
     classes = np.full(height.shape, GRASS, np.uint8) if cover is None else cover
     ground = np.full(height.shape, 100, np.float32)
     return Patch(
-        there, ground, xyz[order], classes[row, col][order], None, np.ones(height.shape, bool)
+        place, ground, xyz[order], classes[row, col][order], None, np.ones(height.shape, bool)
     )

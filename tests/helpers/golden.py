@@ -497,14 +497,14 @@ def write_weights(folder: Path) -> Path:
     """
     import torch
 
-    from earthgen.models.build import make
+    from earthgen.models.build import make_model
     from earthgen.models.presets import PARTS
     from earthgen.models.weights.card import write_card
     from earthgen.models.weights.format import part_path, save_weights
 
     folder.mkdir(parents=True, exist_ok=True)
     for number, (part, config) in enumerate(CONFIGS.items()):
-        model = make(part, PARTS[part].model_validate(config))
+        model = make_model(part, PARTS[part].model_validate(config))
         bits = np.random.PCG64(SEED + number)
         tensors = {}
         for name, value in sorted(model.state_dict().items()):

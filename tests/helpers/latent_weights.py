@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from earthgen.models.build import make
+from earthgen.models.build import make_model
 from earthgen.models.presets import (
     BlockConfig,
     CondConfig,
@@ -74,7 +74,7 @@ def make_set(
         save_weights(
             part_path(folder, part),
             part,
-            make(part, CONFIGS[part], seed=seed),
+            make_model(part, CONFIGS[part], seed=seed),
             voxel_size=voxel_size,
             licence="CC0-1.0",
         )

@@ -1,5 +1,4 @@
-"""A house around a court on level ground, as polygons and as triangles by hand, in the formats
-that meshes come in."""
+"""A house around a court on level ground, as polygons and triangles, in the formats of meshes."""
 
 from __future__ import annotations
 

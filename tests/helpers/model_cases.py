@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from earthgen.models.height_flow import ground_slopes, height_loss
-from earthgen.models.struct_flow import coarse_loss, dilated, fine_loss
+from earthgen.models.struct_flow import coarse_loss, dilate_cells, fine_loss
 from earthgen.models.struct_vae import struct_loss
 from earthgen.models.tex_flow import tex_flow_loss
 from earthgen.models.tex_vae import tex_loss, voxel_features
@@ -56,7 +56,7 @@ def _coarse(model: Any, town: Town, generator: torch.Generator) -> Tensor:
 def _fine(model: Any, town: Town, generator: torch.Generator) -> Tensor:
     cells = cells_of(town)
     box = tuple(extent // 8 for extent in town.shape)
-    more = dilated(cells, (box[0], box[1], box[2]), 0.2, generator)
+    more = dilate_cells(cells, (box[0], box[1], box[2]), 0.2, generator)
     return fine_loss(
         model, latent_of(cells, model.channels), town.conditions, generator, cells=more
     )

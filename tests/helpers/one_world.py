@@ -35,7 +35,7 @@ from earthgen.jobs.generate import run as generate
 from earthgen.jobs.job import make_job
 from earthgen.jobs.prepare import prepare
 from earthgen.progress import Progress
-from earthgen.world.digest import add, digest_text
+from earthgen.world.digest import add_digests, digest_text
 from earthgen.world.store import create_store, open_store
 
 CRS = "EPSG:32632"
@@ -161,15 +161,16 @@ def tiles_of(place: Place, tile_size: int) -> str:
 
 def reversed_order(place: Place) -> str:
     out = place.folder / "reversed.zarr"
-    plan = prepare(make_job(place.job(out)))
-    attributes = {"identity": plan.identity, "provenance": {}, "settings": {}}
-    store = create_store(out, plan.frame, place.tile_size, attributes, plan.sh_degree)
-    graph = plan.engine.graph(place.tile_size)
+    prepared = prepare(make_job(place.job(out)))
+    attributes = {"identity": prepared.identity, "provenance": {}, "settings": {}}
+    degree = prepared.backends.texture.sh_degree
+    store = create_store(out, prepared.frame, place.tile_size, attributes, degree)
+    graph = prepared.engine.graph(place.tile_size)
     backwards = list(graph.tiles())[::-1]
     graph.tiles = lambda: iter(backwards)  # type: ignore[method-assign]
     with open_pool(
         WorkerContext(
-            plan.engine, out, place.tile_size, tuple(place.settings.get("plugin_dir", ()))
+            prepared.engine, out, place.tile_size, tuple(place.settings.get("plugin_dir", ()))
         )
     ) as pool:
         generate_tiles(store, graph, pool, Progress())
@@ -251,7 +252,7 @@ def crops(place: Place) -> str:
             store = open_store(out)
             digests.append(store.digest())
             identity = store.identity
-    return digest_text(identity, add(*digests))
+    return digest_text(identity, add_digests(*digests))
 
 
 def interrupted(place: Place) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from earthgen.voxels.pyramid import levels_of
-from earthgen.voxels.splat_math import rotations
-from earthgen.voxels.tile import Tile, crop_tile, tile_of
+from earthgen.voxels.pyramid import tile_levels
+from earthgen.voxels.splat_math import disc_rotations
+from earthgen.voxels.tile import Tile, crop_tile, tile_from_voxels
 from earthgen.voxels.voxels import FACES, Splats, Voxels
 from earthgen.world.store import Store, create_store
 from earthgen.world.world import World, open_world
@@ -190,7 +190,7 @@ def build(frame: Frame, flat: bool = False, degree: int = 0) -> tuple[np.ndarray
     splats = Splats(
         offset,
         np.full((len(kk), 2), 0.5 * s, np.float32),
-        rotations(normal.astype(np.float32)),
+        disc_rotations(normal.astype(np.float32)),
         opacity,
         sh,
     )
@@ -229,7 +229,7 @@ def start(
 
 def put(store: Store, tile: tuple[int, int], content: Tile) -> None:
     """Write a level-1 tile with its levels, and make it visible."""
-    store.commit({tile: store.write(*tile, levels_of(content))})
+    store.commit({tile: store.write(*tile, tile_levels(content))})
 
 
 def fill(store: Store, levels: Sequence[Tile]) -> None:
@@ -262,5 +262,5 @@ def make(
     for tx, ty in store.frame.tiles(store.tile_size):
         frame = store.tile_frame(tx, ty)
         ground, voxels, splats = build(frame, flat, degree)
-        put(store, (tx, ty), tile_of(frame, ground, voxels, splats))
+        put(store, (tx, ty), tile_from_voxels(frame, ground, voxels, splats))
     return open_world(path)

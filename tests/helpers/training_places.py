@@ -10,7 +10,7 @@ from typing import Any
 
 from earthgen.models import presets
 from earthgen.models.presets import BlockConfig, CondConfig, FlowConfig
-from earthgen.training.settings import Settings, make_settings
+from earthgen.training.settings import TrainingSettings, make_settings
 from tests.helpers.dataset_places import EAST, NORTH, SIZE, village_scene
 
 NAME = "micro"
@@ -73,7 +73,7 @@ def dataset(folder: Path) -> Path:
     return folder
 
 
-def settings(data: Path, out: Path, **given: Any) -> Settings:
+def settings(data: Path, out: Path, **given: Any) -> TrainingSettings:
     """Of a run that is quick, and on one thread, where sums have one order."""
     usual: dict[str, Any] = {
         "data": data,
@@ -87,7 +87,10 @@ def settings(data: Path, out: Path, **given: Any) -> Settings:
         "held_out": 1,
         "pictures": False,
         "tensorboard": False,
-        "parts": {part: {"batch": 2, "render_size": 24} for part in presets.PARTS},
+        "parts": {
+            **{part: {"batch_size": 2} for part in presets.PARTS},
+            "tex-vae": {"batch_size": 2, "render_size": 24},
+        },
     }
     return make_settings({**usual, **given})
 

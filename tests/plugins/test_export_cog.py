@@ -12,6 +12,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from earthgen.errors import StoreError
 from earthgen.progress import Event, Progress
+from earthgen.voxels.tile import tile_from_voxels
 from earthgen.world.world import World
 from earthgen_cog.exporter import CogExporter, category_names
 from geo_io.errors import RegionError
@@ -129,7 +130,7 @@ def test_unfinished_tiles_are_no_data_and_an_unknown_datum_says_so(tmp_path: Pat
     store = synthetic.start(tmp_path / "w.zarr", (0, 128), (0, 100), vertical_crs="unknown")
     tile = list(store.frame.tiles(64))[1]
     frame = store.tile_frame(*tile)
-    synthetic.put(store, tile, synthetic.tile_of(frame, *synthetic.build(frame)))
+    synthetic.put(store, tile, tile_from_voxels(frame, *synthetic.build(frame)))
     world = synthetic.open_world(tmp_path / "w.zarr")
     export(world, tmp_path / "out")
     rows, columns = world.frame.slices(frame)

@@ -12,7 +12,8 @@ import trimesh
 from earthgen.errors import StoreError
 from earthgen.progress import Progress
 from earthgen.render.mesh import Mesh, corner_heights, pieces, surface_mesh
-from earthgen.voxels.tile import colours
+from earthgen.voxels.splat_math import base_colours
+from earthgen.voxels.tile import tile_from_voxels
 from earthgen.world.selection import select
 from earthgen.world.world import World
 from earthgen_glb.exporter import LINEAR, GlbExporter
@@ -71,7 +72,7 @@ def test_even_rubble_is_closed(tmp_path: Path, share: float) -> None:
     store = synthetic.start(tmp_path / "w.zarr", (-13, 86), (31, 97))
     for tile in store.frame.tiles(store.tile_size):
         frame = store.tile_frame(*tile)
-        synthetic.put(store, tile, synthetic.tile_of(frame, *synthetic.rubble(frame, share)))
+        synthetic.put(store, tile, tile_from_voxels(frame, *synthetic.rubble(frame, share)))
     for level in (1, 2, 4, 8):
         check_closed(synthetic.open_world(store.path), tmp_path, level)
 
@@ -152,7 +153,7 @@ def test_colours_and_material(world: World, tmp_path: Path) -> None:
         document.binary_blob(), np.uint16, accessor.count * 4, view.byteOffset
     ).reshape(-1, 4)
     assert accessor.normalized and accessor.componentType == pygltflib.UNSIGNED_SHORT
-    np.testing.assert_array_equal(raw[:, :3], LINEAR[colours(piece.splats.sh)[mesh.owner]])
+    np.testing.assert_array_equal(raw[:, :3], LINEAR[base_colours(piece.splats.sh)[mesh.owner]])
     assert (raw[:, 3] == 65535).all()
     assert (
         LINEAR[0] == 0
@@ -200,7 +201,7 @@ def test_unfinished_tiles_are_a_border(tmp_path: Path) -> None:
     tiles = list(store.frame.tiles(64))
     for tile in tiles[:2]:
         frame = store.tile_frame(*tile)
-        synthetic.put(store, tile, synthetic.tile_of(frame, *synthetic.build(frame)))
+        synthetic.put(store, tile, tile_from_voxels(frame, *synthetic.build(frame)))
     mesh, extras = read(export(synthetic.open_world(tmp_path / "w.zarr"), tmp_path)[0])
     points = world_positions(mesh.vertices, extras)
     assert len({tile[1] for tile in tiles[:2]}) == 1  # the southern row

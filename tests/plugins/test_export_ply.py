@@ -7,9 +7,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import gsply
 import numpy as np
-import plyfile
 import pytest
+import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -28,7 +29,7 @@ from earthgen.splats.ply import (
     restore,
     write_ply,
 )
-from earthgen.voxels.splat_math import normals
+from earthgen.voxels.splat_math import disc_normals
 from earthgen.voxels.voxels import Splats, Voxels
 from earthgen.world.world import World
 from earthgen_ply.exporter import PlyExporter
@@ -130,11 +131,17 @@ def test_a_ply_comes_back(tmp_path: Path) -> None:
     assert json.loads(side.read_text("utf-8"))["seed"] == 4
 
 
-def test_fields_are_those_of_splat_viewers_and_read_alike_by_plyfile(tmp_path: Path) -> None:
+def by_trimesh(path: Path) -> dict[str, np.ndarray]:
+    """The vertices as trimesh reads them, by field."""
+    data = trimesh.load(path).metadata["_ply_raw"]["vertex"]["data"]
+    return {name: data[name].reshape(-1) for name in data.dtype.names}
+
+
+def test_fields_are_those_of_splat_viewers_and_read_alike_by_trimesh(tmp_path: Path) -> None:
     before = sample(degree=1)
     path, _ = write_ply(tmp_path / "a.ply", before, 1e-3)
-    vertex = plyfile.PlyData.read(str(path))["vertex"]
-    names = [p.name for p in vertex.properties]
+    vertex = by_trimesh(path)
+    names = list(vertex)
     assert names == [
         "x",
         "y",
@@ -170,7 +177,7 @@ def test_fields_are_those_of_splat_viewers_and_read_alike_by_plyfile(tmp_path: P
     # f_rest goes by channel, then by coefficient.
     np.testing.assert_array_equal(vertex["f_rest_1"], before.sh[:, 2, 0])
     np.testing.assert_array_equal(vertex["f_rest_3"], before.sh[:, 1, 1])
-    discs = normals(before.rotations)
+    discs = disc_normals(before.rotations)
     np.testing.assert_allclose(
         np.stack([vertex["nx"], vertex["ny"], vertex["nz"]], 1), discs, atol=1e-6
     )
@@ -373,10 +380,10 @@ def test_logits_are_finite_and_come_near_enough() -> None:
 
 def test_a_file_edited_by_others_stays_near_and_in_range(tmp_path: Path) -> None:
     path, _ = write_ply(tmp_path / "a.ply", flat(np.ones((1, 2)), np.array([1 - 2**-24])), 1e-3)
-    data = plyfile.PlyData.read(str(path), mmap=False)
-    data["vertex"].data["opacity"], data["vertex"].data["bits_opacity"] = 18, 7
-    data["vertex"].data["scale_0"] = np.log(2)
-    data.write(str(path))
+    data = np.array(read_records(path))
+    data["opacity"], data["bits_opacity"] = 18, 7
+    data["scale_0"] = np.log(2)
+    put(path, data)
     after = read_ply(path)
     assert after.opacities == 1  # and not above
     np.testing.assert_allclose(after.scales[0, 0], 2, rtol=2e-5)
@@ -408,16 +415,38 @@ def foreign(gaussians: Gaussians, leave: tuple[str, ...] = (), **columns: np.nda
     return records
 
 
-def put(path: Path, records: np.ndarray, **how) -> Path:
-    plyfile.PlyData([plyfile.PlyElement.describe(records, "vertex")], **how).write(str(path))
+TYPES = {"f4": "float", "f8": "double", "u1": "uchar", "i4": "int", "u4": "uint"}
+LITTLE, BIG, TEXT = "binary_little_endian", "binary_big_endian", "ascii"
+
+
+def element(name: str, records: np.ndarray) -> bytes:
+    kinds = [(field, TYPES[records[field].dtype.str[1:]]) for field in records.dtype.names]
+    lines = [
+        f"element {name} {len(records)}",
+        *(f"property {kind} {field}" for field, kind in kinds),
+    ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def body(records: np.ndarray, form: str) -> bytes:
+    if form == TEXT:
+        rows = (" ".join(repr(value.item()) for value in row) for row in records)
+        return "".join(f"{row}\n" for row in rows).encode()
+    return records.astype(records.dtype.newbyteorder("<" if form == LITTLE else ">")).tobytes()
+
+
+def put(path: Path, records: np.ndarray, form: str = LITTLE, name: str = "vertex") -> Path:
+    """Write records as the one element of a PLY."""
+    head = f"ply\nformat {form} 1.0\n".encode() + element(name, records) + b"end_header\n"
+    path.write_bytes(head + body(records, form))
     return path
 
 
-@pytest.mark.parametrize("how", [{"text": True}, {"byte_order": ">"}, {"byte_order": "<"}], ids=str)
+@pytest.mark.parametrize("how", [TEXT, BIG, LITTLE])
 @pytest.mark.parametrize("leave", [(), ("nx", "ny", "nz"), ("scale_2",)], ids=str)
-def test_other_formats_are_read(tmp_path: Path, how: dict, leave: tuple[str, ...]) -> None:
+def test_other_formats_are_read(tmp_path: Path, how: str, leave: tuple[str, ...]) -> None:
     before = sample(degree=3)
-    path = put(tmp_path / "a.ply", foreign(before, leave), **how)
+    path = put(tmp_path / "a.ply", foreign(before, leave), how)
     with pytest.raises(MissingCrsError, match="give crs and anchor"):
         read_ply(path)
     after = read_ply(path, crs="EPSG:25832", vertical_crs="EPSG:7837", anchor=(5.0, 6.0, 7.0))
@@ -504,7 +533,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         read_ply(put(tmp_path / "a.ply", foreign(sample(), ("f_rest_4",))), crs="")
     with pytest.raises(InputError, match="compressed"):
         read_ply(put(tmp_path / "a.ply", np.zeros(2, [("packed_position", "u4")])), crs="")
-    plyfile.PlyData([plyfile.PlyElement.describe(points, "camera")]).write(str(tmp_path / "a.ply"))
+    put(tmp_path / "a.ply", points, name="camera")
     with pytest.raises(InputError, match="no vertices, only camera"):
         read_ply(tmp_path / "a.ply", crs="")
     for text in (
@@ -517,7 +546,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         with pytest.raises(InputError):
             read_ply(tmp_path / "a.ply", crs="")
     (tmp_path / "a.ply").write_bytes(
-        put(tmp_path / "a.ply", foreign(sample()), text=True).read_bytes()[:-40]
+        put(tmp_path / "a.ply", foreign(sample()), TEXT).read_bytes()[:-40]
     )
     with pytest.raises(InputError):
         read_ply(tmp_path / "a.ply", crs="")
@@ -532,3 +561,96 @@ def test_no_gaussians_are_a_file_too(tmp_path: Path) -> None:
         tmp_path / "a.ply", Gaussians.empty((1.0, 2.0, 3.0), "EPSG:32632", degree=1), 1e-3
     )
     assert len(read_ply(path)) == 0 and read_ply(path).degree == 1
+
+
+@pytest.mark.parametrize("degree", range(4))
+def test_gsply_reads_our_fields_alike(tmp_path: Path, degree: int) -> None:
+    """gsply accepts exactly the fields of the reference implementation, without our four bytes."""
+    before = sample(degree=degree)
+    write_ply(tmp_path / "own.ply", before, 1e-3)
+    own = read_records(tmp_path / "own.ply")
+    path = put(tmp_path / "a.ply", foreign(before))
+    read = gsply.plyread(path)
+    np.testing.assert_array_equal(read.means, before.means)
+    np.testing.assert_array_equal(read.quats, before.rotations)
+    np.testing.assert_array_equal(read.sh0, before.sh[:, 0])
+    if degree:
+        np.testing.assert_array_equal(read.shN, before.sh[:, 1:])
+    np.testing.assert_array_equal(read.opacities, own["opacity"])
+    for axis in range(3):
+        np.testing.assert_array_equal(read.scales[:, axis], own[f"scale_{axis}"])
+
+
+@pytest.mark.parametrize("degree", range(4))
+def test_files_of_gsply_are_read(tmp_path: Path, degree: int) -> None:
+    before = sample(degree=degree)
+    logs = np.log(np.column_stack([before.scales, np.full(len(before), 1e-3, np.float32)]))
+    gsply.plywrite(
+        tmp_path / "a.ply",
+        before.means,
+        scales=logs,
+        quats=before.rotations,
+        opacities=logit(before.opacities).astype(np.float32),
+        sh0=np.ascontiguousarray(before.sh[:, 0]),
+        shN=np.ascontiguousarray(before.sh[:, 1:]) if degree else None,
+    )
+    after = read_ply(tmp_path / "a.ply", crs="EPSG:32632", anchor=before.anchor)
+    assert after.degree == degree
+    np.testing.assert_array_equal(after.means, before.means)
+    np.testing.assert_array_equal(after.sh, before.sh)
+    np.testing.assert_allclose(after.scales, before.scales, rtol=1e-6)  # logarithms in float32
+    np.testing.assert_allclose(after.opacities, before.opacities, atol=1e-6)
+    np.testing.assert_allclose(after.rotations, before.rotations, atol=1e-6)
+
+
+CAMERA = np.zeros(3, [("k1", "<f4"), ("id", "u1")])
+FACES = "element face 2\nproperty list uchar int vertex_indices\n"
+
+
+@pytest.mark.parametrize("form", [TEXT, BIG, LITTLE])
+def test_other_elements_are_skipped(tmp_path: Path, form: str) -> None:
+    records = foreign(sample(3))
+    head = f"ply\ncomment über\nobj_info x\nformat {form} 1.0\n".encode()
+    head += element("camera", CAMERA) + element("vertex", records) + FACES.encode()
+    path = tmp_path / "a.ply"
+    path.write_bytes(head + b"end_header\n" + body(CAMERA, form) + body(records, form) + b"3 0 1 2")
+    np.testing.assert_array_equal(read_records(path), records)
+    path.write_bytes(head.replace(b"\n", b"\r\n") + b"end_header\r\n" + body(CAMERA, form))
+    with pytest.raises(InputError, match="ends after 0 of 3 Gaussians"):
+        read_records(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "complaint"),
+    [
+        ("element vertex 1\nproperty float x", "no format"),
+        ("format binary_pdp 1.0\nelement vertex 1\nproperty float x", "line 'format binary_pdp"),
+        ("format ascii 1.0\nelement vertex -1\nproperty float x", "line 'element vertex -1'"),
+        ("format ascii 1.0\nproperty float x", "line 'property float x'"),
+        ("format ascii 1.0\nelement vertex 1\nproperty half x", "line 'property half x'"),
+        ("format ascii 1.0\nelement vertex 1", "no properties"),
+        ("format ascii 1.0\nelement vertex 1\nproperty float x\nproperty int x", "two properties"),
+        ("format ascii 1.0\nelement vertex 1\nelement vertex 1", "two elements 'vertex'"),
+        (f"format {LITTLE} 1.0\nelement vertex 1\nproperty list int int x", "vertices have lists"),
+        (f"format {LITTLE} 1.0\n{FACES}element vertex 1\nproperty int x", "lists of 'face' stand"),
+        (f"format {LITTLE} 1.0\nelement vertex {10**18}\nproperty double x", f"1 of {10**18} Gau"),
+        (f"format ascii 1.0\nelement vertex {10**18}\nproperty float x", f"1 of {10**18} Gauss"),
+        (f"format ascii 1.0\nelement a {10**18}\nelement vertex 1\nproperty int x", "0 of 1 Gauss"),
+        ("format ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y", "columns"),
+    ],
+)
+def test_bad_headers_are_named(tmp_path: Path, header: str, complaint: str) -> None:
+    """Nothing is allocated for a count that the file has no room for."""
+    path = tmp_path / "a.ply"
+    path.write_bytes(f"ply\n{header}\nend_header\n".encode() + b"1.2345678")
+    with pytest.raises(InputError, match=complaint):
+        read_records(path)
+
+
+def test_a_header_without_an_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.ply"
+    path.write_bytes(b"ply\nformat ascii 1.0\n" + b"comment x\n" * 200_000)
+    with pytest.raises(InputError, match="does not end within"):
+        read_records(path)
+    with pytest.raises(InputError, match="cannot be read as PLY"):
+        read_records(tmp_path)

@@ -24,7 +24,7 @@ from earthgen.errors import (
     StoreError,
     UnknownNameError,
 )
-from earthgen.jobs.forecast import plan
+from earthgen.jobs.forecast import forecast
 from earthgen.jobs.job import make_job
 from earthgen.jobs.prepare import prepare
 from earthgen.models.flow import Flow, sample
@@ -37,7 +37,7 @@ from earthgen.stages.block import Block
 from earthgen.testing.backends import PlainTexture
 from earthgen.testing.worlds import (
     CRS,
-    Field,
+    FormulaCondition,
     hills,
     same_tiles,
     sample_conditions,
@@ -46,19 +46,24 @@ from earthgen.testing.worlds import (
 from earthgen.voxels.heightfield import column_tops, surface_of_columns, top_level
 from earthgen.voxels.tile import crop_tile
 from earthgen_latent import networks as networks_module
-from earthgen_latent.geometry import LatentGeometry, exact_tops, tops_of
+from earthgen_latent.columns import COLUMNS, make_columns
+from earthgen_latent.geometry import LatentGeometry, fit_tops, highest_voxels
 from earthgen_latent.height_map import HeightFlowGeometry
-from earthgen_latent.known import COLUMNS, make_columns
 from earthgen_latent.networks import inference, open_networks
-from earthgen_latent.sampling import Sampling, lattice, names, pinned
-from earthgen_latent.solid import SOLID, columns_of, raised, standing_classes
+from earthgen_latent.sampling import Sampling, condition_names, hold_known, window_lattice
+from earthgen_latent.solid import (
+    SOLID_MARGIN,
+    columns_from_heights,
+    raise_columns,
+    standing_classes,
+)
 from earthgen_latent.structure import CoarseSampler, FineSampler, _rows, active_cells
 from earthgen_latent.texture import (
     LatentTexture,
     decoder_reach,
     lattice_normals,
     seen_from_above,
-    sites_of,
+    voxel_sites,
 )
 from geo_io.errors import EarthgenError, FrameError
 from geo_io.frame import Frame
@@ -104,7 +109,7 @@ def test_columns_follow_their_cover_where_heights_do_not() -> None:
     cover = np.vectorize(CODE.get)(cover).astype(np.uint8)
     height = np.float32([[7.0, 1.0, 9.0, 12.0, 0.3, 5.0]])
     layer = replace(village(frame), cover=cover)
-    found = columns_of(frame, layer, cover, height, Noise(0))
+    found = columns_from_heights(frame, layer, cover, height, Noise(0))
     assert found.top.tolist() == [[0, 0, 9, 12, 0, 5]], (
         "water is level, a yard is no building, a bump is no thing"
     )
@@ -133,8 +138,8 @@ def test_the_map_goes_before_the_decoder_s_classes() -> None:
         np.array([[CODE.get(name, 0) for name in row]], np.uint8) for row in (land, seen)
     )
     found = standing_classes(cover, decoded)
-    names = {number: name for name, number in CODE.items()}
-    assert [names[number] for number in found[0].tolist()] == [
+    condition_names = {number: name for name, number in CODE.items()}
+    assert [condition_names[number] for number in found[0].tolist()] == [
         "building",
         "tree",
         "tree",
@@ -149,8 +154,10 @@ def test_the_map_goes_before_the_decoder_s_classes() -> None:
 def test_a_mapped_building_is_one_object_in_every_window() -> None:
     layer = village(FRAME.pad(8))
     cover = layer.cover
-    found = columns_of(FRAME.pad(8), layer, cover, np.full(cover.shape, 9, np.float32), Noise(0))
-    part = columns_of(
+    found = columns_from_heights(
+        FRAME.pad(8), layer, cover, np.full(cover.shape, 9, np.float32), Noise(0)
+    )
+    part = columns_from_heights(
         FRAME,
         layer.crop(FRAME),
         layer.crop(FRAME).cover,
@@ -170,14 +177,14 @@ def test_a_mapped_building_is_one_object_in_every_window() -> None:
 
 def test_raised_columns_take_better_classes_where_there_are_any() -> None:
     window = Frame(CRS, 1.0, (0, 4), (0, 4))
-    inner = window.pad(SOLID)
+    inner = window.pad(SOLID_MARGIN)
     top = np.zeros(inner.shape, np.float32)
-    top[SOLID + 1, SOLID + 1] = 3.0
+    top[SOLID_MARGIN + 1, SOLID_MARGIN + 1] = 3.0
     cover = np.full(inner.shape, CODE["grassland"], np.uint8)
     layer = replace(village(inner), cover=cover)
-    columns = columns_of(inner, layer, cover, top, Noise(0))
+    columns = columns_from_heights(inner, layer, cover, top, Noise(0))
     xyz, rock = np.array([[1, 2, 1]], np.int32), np.array([CODE["rock"]], np.uint8)
-    found = raised(window, inner, np.zeros(inner.shape, np.float32), columns, xyz, rock)
+    found = raise_columns(window, inner, np.zeros(inner.shape, np.float32), columns, xyz, rock)
     classes = {
         tuple(v): c for v, c in zip(found.voxels.xyz.tolist(), found.voxels.semantic, strict=True)
     }
@@ -190,12 +197,12 @@ def test_tops_of_candidates() -> None:
     xyz = np.array([[0, 0, -1], [0, 0, 0], [0, 0, 5], [1, 0, 2], [1, 0, 3]], np.int32)
     logit = np.float32([1.0, -1.0, 2.0, -0.5, -0.5])
     block = Block(frame, {}, xyz, {"logit": logit, "semantic": np.array([1, 2, 3, 4, 5], np.uint8)})
-    level, semantic, keep = tops_of(frame, block)
+    level, semantic, keep = highest_voxels(frame, block)
     assert level.tolist() == [[5, 2, -1]], (
         "the highest that stays; the likeliest, of equals the lowest; bare ground"
     )
     assert semantic.tolist() == [[3, 4, 0]] and keep.tolist() == [True, False, True, True, False]
-    none = tops_of(
+    none = highest_voxels(
         frame, Block(frame, {}, xyz[:0], {"logit": logit[:0], "semantic": np.zeros(0, np.uint8)})
     )
     assert none[0].tolist() == [[-1, -1, -1]] and len(none[2]) == 0
@@ -205,7 +212,7 @@ def test_exact_tops_leave_the_voxels_as_they_are() -> None:
     frame = Frame(CRS, 2.0, (0, 5), (0, 1))
     level = np.array([[-1, 0, 3, 3, 3]], np.int32)
     height = np.float32([[0.9, 2.3, 9.9, 30.0, np.nan]])
-    found = exact_tops(frame, level, height)
+    found = fit_tops(frame, level, height)
     assert np.allclose(found, [[0, 2.3, 8.9, 8, 8]]), (
         "the height where it is near, within the voxel; else the face"
     )
@@ -218,7 +225,7 @@ def test_tops_have_to_reach_beyond_their_window() -> None:
     tops = column_tops(frame, flat, flat + 3, none.astype(np.uint32), none, 100)
     assert (tops.level == 0).all() and np.allclose(tops.normal, [0, 0, 1])
     volume = np.ones((9, 9, 4), np.uint8)
-    with pytest.raises(FrameError, match=r"do not reach a cell beyond .*pad their frame"):
+    with pytest.raises(FrameError, match=r"do not extend a cell beyond .*pad their frame"):
         surface_of_columns(frame, volume, volume.astype(np.uint32), -2, tops)
 
 
@@ -248,7 +255,7 @@ def test_rows_of_cells_are_the_cells_of_the_map(weights: Path) -> None:
     assert np.array_equal(values[index], values[2 - 1 - y, x, z]) and (values[index] % 5 == 0).all()
     assert sites.lattice()[0].tolist() == [341_696 + 8 * x[0], 2_769_248 + 8 * y[0], -16 + 8 * z[0]]
     xyz = sites.lattice().numpy().astype(np.int32)[::-1]
-    again, order = sites_of(np.ascontiguousarray(xyz), frame, "cpu")
+    again, order = voxel_sites(np.ascontiguousarray(xyz), frame, "cpu")
     assert np.array_equal(again.lattice().numpy(), xyz[order])
 
 
@@ -295,27 +302,27 @@ def test_known_data_are_reached_and_all_else_is_as_before(predicts: Any, parts: 
     found, free = state, state
     for start, stop in parts:
         found = sample(
-            flow, pinned(predict, flow, mask, data), found, steps=4, start=start, stop=stop
+            flow, hold_known(predict, flow, mask, data), found, steps=4, start=start, stop=stop
         )
         free = sample(flow, predict, free, steps=4, start=start, stop=stop)
     assert torch.allclose(found[mask], data[mask], atol=1e-5) and torch.equal(
         found[~mask], free[~mask]
     )
-    assert pinned(predict, flow, torch.zeros(1, 8, dtype=torch.bool), data) is predict
-    assert pinned(predict, flow, None, data) is predict
+    assert hold_known(predict, flow, torch.zeros(1, 8, dtype=torch.bool), data) is predict
+    assert hold_known(predict, flow, None, data) is predict
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "0 steps cannot be taken.*from 1 to 1000"),
-        ({"steps": 2.5}, "2.5 steps cannot be taken"),
-        ({"method": "rk4"}, "no method 'rk4'.*euler, heun, shortcut"),
-        ({"guidance": -1.0}, "a guidance of -1.0"),
-        ({"shift": 0.0}, "a shift of 0.0"),
-        ({"use": ("semantic",)}, "no condition 'semantic' to use.*semantics, height, image"),
-        ({"rule": "rows"}, "no rule 'rows'"),
-        ({"phases": 0}, "in 0 phases"),
+        ({"steps": 0}, "number of steps is 0.*from 1 to 1000"),
+        ({"steps": 2.5}, "number of steps is 2.5"),
+        ({"method": "rk4"}, "unknown method 'rk4'.*euler, heun, shortcut"),
+        ({"guidance": -1.0}, "guidance -1.0"),
+        ({"shift": 0.0}, "shift 0.0"),
+        ({"use": ("semantic",)}, "unknown condition 'semantic' to use.*semantics, height, image"),
+        ({"rule": "rows"}, "unknown rule 'rows'"),
+        ({"phases": 0}, "number of phases is 0"),
     ],
 )
 def test_options_that_lead_nowhere(options: dict[str, Any], message: str) -> None:
@@ -330,14 +337,19 @@ def test_methods_and_names() -> None:
         and Sampling(method="").method_of(True) == "shortcut"
     )
     assert Sampling(method="heun").method_of(True) == "heun"
-    assert names("semantics, image") == ("semantics", "image") and names("none") == () == names([])
+    assert condition_names("semantics, image") == ("semantics", "image") and condition_names(
+        "none"
+    ) == () == condition_names([])
 
 
 def test_windows_lie_on_cells() -> None:
-    assert lattice(None, None, 128, 8) == (128, 96) and lattice(64, 48, 128, 8) == (64, 48)
+    assert window_lattice(None, None, 128, 8) == (128, 96) and window_lattice(64, 48, 128, 8) == (
+        64,
+        48,
+    )
     for window, stride in ((60, None), (64, 64), (64, 56), (64, 0)):
         with pytest.raises(ModelError, match="do not lie on cells of 8"):
-            lattice(window, stride, 128, 8)
+            window_lattice(window, stride, 128, 8)
 
 
 def test_a_surface_model_goes_before_the_network(weights: Path) -> None:
@@ -346,7 +358,7 @@ def test_a_surface_model_goes_before_the_network(weights: Path) -> None:
         east = np.arange(frame.x[0], frame.x[1]) < 341_712
         return Raster(frame, np.where(east[None], ground + 20, np.nan).astype(np.float32))
 
-    conditions = {"dem": Field(hills), "dsm": Field(dsm)}
+    conditions = {"dem": FormulaCondition(hills), "dsm": FormulaCondition(dsm)}
     tile = one_tile(engine(quick(weights), conditions))
     above = height_above(tile)
     assert np.allclose(above[:, :11], 20, atol=0.01), "where it has data"
@@ -359,7 +371,7 @@ def test_conditions_that_are_not_used_change_nothing(weights: Path) -> None:
     def image(frame: Frame) -> Raster:
         return Raster(frame, np.full((*frame.shape, 4), 200, np.uint8))
 
-    conditions = {"image": Field(image)}
+    conditions = {"image": FormulaCondition(image)}
     geometry = quick(weights)
 
     def colours(use: str, given: Any) -> NDArray:
@@ -427,7 +439,7 @@ def test_bits_do_not_depend_on_torch_s_threads(weights: Path) -> None:
 
 def test_precision(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of it makes almost the same world; a CPU that would be slower by it refuses."""
-    with pytest.raises(ModelError, match=r"no precision 'int8'.*choose of fp32, bf16"):
+    with pytest.raises(ModelError, match=r"unknown precision 'int8'.*choose from fp32, bf16"):
         quick(weights, precision="int8")
     monkeypatch.setattr(networks_module, "product_dtype", lambda dtype, device: torch.float32)
     with pytest.raises(ModelError, match="no instructions for bfloat16"):
@@ -453,7 +465,7 @@ def test_weights_are_read_once_in_a_process(weights: Path, monkeypatch: pytest.M
     monkeypatch.setattr(
         networks_module, "load_weights", lambda *a, **k: loads.append(a) or real(*a, **k)
     )
-    networks_module._loaded.cache_clear()
+    networks_module._load.cache_clear()
     one_tile(engine(quick(weights)))
     one_tile(engine(quick(weights), seed=1))
     assert len(loads) == 1
@@ -492,12 +504,14 @@ def test_normals_in_the_networks_space_and_what_is_seen_from_above(weights: Path
     made = engine(quick(weights))
     stage = made.chain[made.chain.geometry]
     window = stage.frame(FRAME, FRAME.x[0] // 64, FRAME.y[0] // 64)
-    inner = window.pad(SOLID)
+    inner = window.pad(SOLID_MARGIN)
     flat = np.zeros(inner.shape, np.float32)
     slope = (np.arange(inner.nx, dtype=np.float32) * 2.0 * 0.3)[None].repeat(inner.ny, 0)
     cover = np.full(inner.shape, CODE["grassland"], np.uint8)
-    columns = columns_of(inner, replace(village(inner), cover=cover), cover, flat, Noise(0))
-    geometry = raised(window, inner, slope, columns)
+    columns = columns_from_heights(
+        inner, replace(village(inner), cover=cover), cover, flat, Noise(0)
+    )
+    geometry = raise_columns(window, inner, slope, columns)
     assert np.allclose(geometry.normal[:, 0], -0.3 / np.hypot(1, 0.3), atol=1e-5)
     assert np.allclose(lattice_normals(geometry), [0, 0, 1], atol=1e-3), (
         "level ground, where networks live"
@@ -510,12 +524,12 @@ def test_normals_in_the_networks_space_and_what_is_seen_from_above(weights: Path
 def test_sets_that_do_not_serve(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "none")
+    monkeypatch.setattr(shipped, "BUNDLED", tmp_path / "none")
     with pytest.raises(
-        MissingWeightsError, match=r"comes without weights.*earthgen train all.*--weights DIR"
+        MissingWeightsError, match=r"has no weights.*earthgen train all.*--weights DIR"
     ):
         HeightFlowGeometry()
-    monkeypatch.setattr(shipped, "SHIPPED", weights)
+    monkeypatch.setattr(shipped, "BUNDLED", weights)
     assert HeightFlowGeometry().networks.folder == str(weights.resolve()), (
         "else those that the package comes with"
     )
@@ -539,7 +553,7 @@ def test_weights_that_change_under_a_world_are_refused(tmp_path: Path) -> None:
 
 
 def test_wrong_options_of_backends(weights: Path) -> None:
-    with pytest.raises(ModelError, match="no rule 'four_colour' for voxels"):
+    with pytest.raises(ModelError, match="unknown rule 'four_colour' for voxels"):
         LatentTexture(weights, rule="four_colour")
     with pytest.raises(EarthgenError, match="no harmonics of degree 2"):
         LatentTexture(weights, sh_degree=2)
@@ -616,9 +630,7 @@ def test_jobs_whose_weights_do_not_fit(weights: Path, tmp_path: Path) -> None:
         "geometry_options": {},
         "texture_options": {},
     }
-    with pytest.raises(
-        JobError, match=r"neither the procedural geometry nor .* is learned.*leave --weights away"
-    ):
+    with pytest.raises(JobError, match=r"neither the procedural geometry nor .* takes `weights`"):
         prepare(make_job({**rules, "out": tmp_path / "w.zarr", "weights": weights}))
     with pytest.raises(ModelError, match="not of 1 m"):
         prepare(
@@ -627,7 +639,7 @@ def test_jobs_whose_weights_do_not_fit(weights: Path, tmp_path: Path) -> None:
             )
         )
     wrong = {**SETTINGS, "texture_options": {"colour": "red"}}
-    with pytest.raises(PluginError, match=r"texture 'latent' refused its options"):
+    with pytest.raises(PluginError, match=r"texture 'latent'.*colour"):
         prepare(make_job({**wrong, "out": tmp_path / "w.zarr", "weights": weights}))
     assert not (tmp_path / "w.zarr").exists()
 
@@ -640,23 +652,25 @@ def test_a_plan_counts_what_networks_take(weights: Path, tmp_path: Path) -> None
         "geometry_options": {},
         "texture_options": {},
     }
-    plain = plan(make_job({**rules, "out": tmp_path / "w.zarr"}))
-    learned = plan(make_job({**SETTINGS, "out": tmp_path / "w.zarr", "weights": weights}))
+    plain = forecast(make_job({**rules, "out": tmp_path / "w.zarr"}))
+    learned = forecast(make_job({**SETTINGS, "out": tmp_path / "w.zarr", "weights": weights}))
     assert learned.memory > plain.memory and "give --sample" in learned.basis
-    from earthgen_latent.costs import cost_of
+    from earthgen_latent.costs import count_cost
 
     tiny = replace(open_networks(weights, ("tex-flow", "tex-vae")), preset="tiny")
     few, many = (
-        cost_of(tiny, Sampling(steps=n), 64, 48, ("tex-flow",), ("tex-vae",)) for n in (4, 8)
+        count_cost(tiny, Sampling(steps=n), 64, 48, ("tex-flow",), ("tex-vae",)) for n in (4, 8)
     )
     assert 0 < few.seconds < many.seconds < 2 * few.seconds and few.memory > 250_000_000
-    guided = cost_of(tiny, Sampling(guidance=2.0), 64, 48, ("tex-flow",), ("tex-vae",))
+    guided = count_cost(tiny, Sampling(guidance=2.0), 64, 48, ("tex-flow",), ("tex-vae",))
     assert few.seconds < guided.seconds < 2 * few.seconds
     assert "preset tiny" in few.basis
 
 
 def test_listing_the_plugin_loads_no_torch() -> None:
-    code = "import sys, earthgen_latent as p; p.earthgen_geometry_backends(); p.earthgen_texture_backends(); "
-    code += "p.earthgen_info(); print('torch' in sys.modules)"
+    code = (
+        "import sys, earthgen_latent as p; p.earthgen_geometry_backends(); "
+        "p.earthgen_texture_backends(); p.earthgen_info(); print('torch' in sys.modules)"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"

@@ -1,10 +1,11 @@
-"""The procedural backends: the conformance kit, and what the rules promise."""
+"""The procedural backends: the conformance kit, and the properties of their rules."""
 
 from __future__ import annotations
 
 import functools
 import math
 import pickle
+import pkgutil
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,11 +24,17 @@ from earthgen.noise.philox import Noise
 from earthgen.stages.block import Block
 from earthgen.stages.stage import Stage
 from earthgen.terrain import filters
-from earthgen.terrain.reach import Reach, require_fit, widest
-from earthgen.testing.backends import Blocks, GeometryConformance, TextureConformance
-from earthgen.testing.worlds import Field, open_sides, same_splats, same_voxels, sample_conditions
+from earthgen.terrain.reach import Reach, require_fit, widest_reach
+from earthgen.testing.backends import GeometryConformance, StageWindows, TextureConformance
+from earthgen.testing.worlds import (
+    FormulaCondition,
+    count_holes,
+    same_splats,
+    same_voxels,
+    sample_conditions,
+)
+from earthgen.voxels.pyramid import LEVEL_HALO
 from earthgen.voxels.splat_math import SH_C0
-from earthgen.voxels.tile import LEVEL_HALO
 from earthgen.voxels.voxels import FACES, TOP, Geometry, Splats
 from earthgen_procedural import (
     buildings,
@@ -38,8 +45,8 @@ from earthgen_procedural import (
     geometry,
     land,
     lots,
-    measured,
     objects,
+    surface_model,
 )
 from earthgen_procedural.geometry import ProceduralGeometry
 from earthgen_procedural.ground_colour import row_share
@@ -65,7 +72,7 @@ from tests.helpers.procedural_scene import (
 
 CODE = codes()
 SMALL = 96
-"""Edge of the windows of most tests, voxels; the rules do not care about the size."""
+"""Edge of the windows of most tests, voxels; results do not depend on it."""
 
 
 def small(voxel_size: float = 1.0, tx: int = 7149, ty: int = 57752) -> Frame:
@@ -97,7 +104,7 @@ def rgb(splats: Splats) -> NDArray:
 
 
 class SmallGeometry(ProceduralGeometry):
-    """With windows of a size that the kit can make many of."""
+    """The backend with windows small enough for many of them."""
 
     def stages(self) -> Sequence[Stage]:
         first, last = super().stages()
@@ -105,10 +112,10 @@ class SmallGeometry(ProceduralGeometry):
 
 
 @functools.cache
-def layers_by_frame() -> dict[str, Field]:
-    """The kit's conditions, each read once a frame."""
+def layers_by_frame() -> dict[str, FormulaCondition]:
+    """The kit's conditions, each read once per frame."""
     return {
-        name: Field(functools.cache(condition.read))
+        name: FormulaCondition(functools.cache(condition.read))
         for name, condition in sample_conditions().items()
     }
 
@@ -116,7 +123,7 @@ def layers_by_frame() -> dict[str, Field]:
 class TestGeometryConformance(GeometryConformance):
     frame = replace(GeometryConformance.frame, x=(341_700, 341_860), y=(2_769_400, 2_769_580))
 
-    def conditions(self) -> dict[str, Field]:
+    def conditions(self) -> dict[str, FormulaCondition]:
         return layers_by_frame()
 
     def backend(self) -> ProceduralGeometry:
@@ -126,7 +133,7 @@ class TestGeometryConformance(GeometryConformance):
 class TestTextureConformance(TextureConformance):
     frame = replace(GeometryConformance.frame, x=(341_700, 341_800), y=(2_769_400, 2_769_580))
 
-    def conditions(self) -> dict[str, Field]:
+    def conditions(self) -> dict[str, FormulaCondition]:
         return layers_by_frame()
 
     def backend(self) -> ProceduralGeometry:
@@ -139,19 +146,19 @@ class TestTextureConformance(TextureConformance):
 def test_plugin_offers_both_backends() -> None:
     assert earthgen_info().licence == "Apache-2.0" and earthgen_info().name == "procedural"
     [shape], [colour] = earthgen_geometry_backends(), earthgen_texture_backends()
-    assert isinstance(shape.create(), ProceduralGeometry) and isinstance(
-        colour.create(), ProceduralTexture
-    )
+    assert pkgutil.resolve_name(shape.create) is ProceduralGeometry
+    assert pkgutil.resolve_name(colour.create) is ProceduralTexture
+    assert ProceduralGeometry().stages() and ProceduralTexture().sh_degree == 0
     with pytest.raises(TypeError):
-        shape.create(roofs="gold")
+        ProceduralGeometry(roofs="gold")
 
 
 def test_chains_of_rules_fit_the_halos(monkeypatch: pytest.MonkeyPatch) -> None:
     for chains, halo in ((land.CHAINS, land.HALO), (geometry.CHAINS, geometry.HALO)):
         require_fit(chains, halo)
         assert (
-            widest(*chains.values()).metres > halo.metres - 1
-            and widest(*chains.values()).cells == halo.cells
+            widest_reach(*chains.values()).metres > halo.metres - 1
+            and widest_reach(*chains.values()).cells == halo.cells
         )
     monkeypatch.setitem(land.CHAINS, "lots", land.HALO + Reach(0, 1))
     with pytest.raises(FrameError, match="lots"):
@@ -172,7 +179,7 @@ def test_stages_read_what_their_rules_reach() -> None:
 
 
 def with_dsm(frame: Frame) -> dict[str, Any]:
-    """The village with a surface model that shows crowns and a large building, by place alone."""
+    """The village with a surface model that shows crowns and a large building."""
     layers = village(frame)
     x, y = places(frame)
     crowns = np.maximum(0, 9 - 0.5 * ((x % 9 - 4.5) ** 2 + (y % 8 - 4) ** 2)) * (
@@ -256,15 +263,16 @@ def test_neighbouring_windows_agree(scene: Any, size: float) -> None:
     corner = at((686336.0, 5544192.0), size, 64)
     layers_of = functools.cache(scene)
     conditions_of = {
-        name: Field(lambda frame, name=name: layers_of(frame)[name]) for name in layers_of(corner)
+        name: FormulaCondition(lambda frame, name=name: layers_of(frame)[name])
+        for name in layers_of(corner)
     }
     engine = Engine(corner, SmallGeometry(), ProceduralTexture(), conditions_of, Noise(1))
-    blocks = Blocks(engine, corner)
+    blocks = StageWindows(engine, corner)
     left, right = blocks.of(geometry.SURFACE), blocks.of(geometry.SURFACE, 1)
     meet = left.frame.intersection(right.frame)
     assert meet is not None and meet.nx == 2 * geometry.MARGIN
     assert len(left.crop(meet).sparse["faces"]) and same_blocks(left.crop(meet), right.crop(meet))
-    assert open_sides(Geometry.of(left).voxels) == 0
+    assert count_holes(Geometry.of(left).voxels) == 0
     alone = generate(left.frame, layers_of(padded(left.frame)))
     assert same_blocks(left, alone.block()), "an engine adds nothing"
 
@@ -273,7 +281,7 @@ def test_neighbouring_windows_agree(scene: Any, size: float) -> None:
 def test_coarse_and_fine_windows_are_sound(size: float) -> None:
     frame = at((686336.0, 5544192.0), size, 96)
     made = generate(frame, village(padded(frame)))
-    assert len(made.voxels) and open_sides(made.voxels) == 0
+    assert len(made.voxels) and count_holes(made.voxels) == 0
     splats = paint(made, village(padded(frame)))
     assert np.isfinite(splats.sh).all() and (rgb(splats) > 0).mean() > 0.99
 
@@ -328,7 +336,7 @@ def test_each_class_alone(name: str) -> None:
     frame = window(7149 * 2, 57752 * 2, 1.0, 48)
     layers = conditions(padded(frame), CODE[name])
     made = generate(frame, layers)
-    assert open_sides(made.voxels) == 0
+    assert count_holes(made.voxels) == 0
     assert (made.voxels.semantic == CODE[name]).any()
     splats = paint(made, layers)
     assert np.isfinite(splats.sh).all()
@@ -365,7 +373,7 @@ def test_water_is_level_and_below_its_banks() -> None:
     wet = topmost(made, made.voxels.semantic) == CODE["lake"]
     assert wet.sum() > 1000
     assert np.ptp(made.ground[wet]) < 0.15, "the DEM varies by 7 m there"
-    distance, _ = filters.nearest(wet, 2)
+    distance, _ = filters.nearest_cell(wet, 2)
     bank = (distance > 0) & np.isfinite(distance)
     level = np.median(made.ground[wet])
     assert made.ground[bank].min() > level and made.ground[bank].max() < level + 2.2
@@ -631,9 +639,9 @@ def test_unmapped_buildings_and_trees_are_told_apart() -> None:
 def test_ramps_leave_crisp_steps_alone() -> None:
     crisp = np.zeros((20, 20), np.float32)
     crisp[5:12, 5:12], crisp[12:16, 5:12] = 12, 4
-    assert not measured.ramps(crisp, 1.0).any()
+    assert not surface_model.ramps(crisp, 1.0).any()
     smooth = np.tile(np.clip(np.arange(20) * 3.0 - 24, 0, 12).astype(np.float32), (20, 1))
-    assert measured.ramps(smooth, 1.0)[10].tolist() == [8 <= c <= 11 for c in range(20)]
+    assert surface_model.ramps(smooth, 1.0)[10].tolist() == [8 <= c <= 11 for c in range(20)]
 
 
 def test_trees_of_the_source_stand_where_they_are_said_to() -> None:
@@ -738,10 +746,10 @@ def test_filters_do_not_depend_on_the_window(seed: int, radius: int, row: int, c
     mask = rng.random((60, 64)) < 0.3
     part = np.s_[row : row + 26, col : col + 30]
     inner = np.s_[radius : 26 - radius, radius : 30 - radius]
-    whole = (filters.box_mean(values, mask, radius), filters.nearest(mask, radius)[0])
+    whole = (filters.box_mean(values, mask, radius), filters.nearest_cell(mask, radius)[0])
     cut = (
         filters.box_mean(values[part], mask[part], radius),
-        filters.nearest(mask[part], radius)[0],
+        filters.nearest_cell(mask[part], radius)[0],
     )
     for a, b in zip(whole, cut, strict=True):
         assert np.array_equal(a[part][inner], b[inner], equal_nan=True)
@@ -750,7 +758,7 @@ def test_filters_do_not_depend_on_the_window(seed: int, radius: int, row: int, c
 def test_nearest_is_the_nearest() -> None:
     mask = np.zeros((40, 50), bool)
     mask[[3, 20, 33], [7, 40, 12]] = True
-    distance, index = filters.nearest(mask, 12)
+    distance, index = filters.nearest_cell(mask, 12)
     rows, cols = np.indices(mask.shape)
     direct = np.min(
         [np.hypot(rows - r, cols - c) for r, c in zip(*np.nonzero(mask), strict=True)], axis=0
@@ -775,11 +783,12 @@ def test_noise_is_a_function_of_the_place() -> None:
         )
         assert np.abs(whole).max() < 1.3
     assert np.array_equal(
-        noise_fields.white(stream, frame)[frame.slices(part)], noise_fields.white(stream, part)
+        noise_fields.white_noise(stream, frame)[frame.slices(part)],
+        noise_fields.white_noise(stream, part),
     )
-    names = [noise_fields.seeds(stream, f, 12.0) for f in (frame, part)]
+    names = [noise_fields.jittered_lattice(stream, f, 12.0) for f in (frame, part)]
     keys = [
-        points.key.ravel()[noise_fields.cells(points, f)]
+        points.key.ravel()[noise_fields.voronoi_cells(points, f)]
         for points, f in zip(names, (frame, part), strict=True)
     ]
     assert np.array_equal(keys[0][frame.slices(part)], keys[1])

@@ -1,4 +1,4 @@
-"""Points to columns: the top, the ground, the class and the colour of each."""
+"""Point clouds on columns: top, ground, class and colour of each column."""
 
 from __future__ import annotations
 
@@ -16,30 +16,41 @@ from geo_io.errors import InputError, RegionError
 from geo_io.frame import Frame
 
 NEAR_TOP = 1.0
-"""Points within so many metres of a column's top say its class."""
+"""Points within this distance of a column's top vote for its class, metres."""
 
 COLOUR_DEPTH, COLOUR_WIDTH = 0.5, 0.5
-"""Standard deviations of the score of a point for its column's colour: metres below the top,
-voxels off the centre."""
+"""Standard deviations of the weight of a point for its column's colour: metres below the top, and
+voxels from the centre."""
 
 REACH = 2.5
-"""An empty column takes the nearest one within so many mean distances between points; farther
-ones are holes."""
+"""An empty column takes the values of the nearest column within this many mean point distances.
+Farther columns are holes."""
 
 
 @dataclass(frozen=True)
 class PointColumns:
-    """(ny, nx) arrays of what points say.
+    """What points say about each column.
 
     Attributes
     ----------
-    ground : float32, metres, without gaps
-    top : float32, metres; gaps filled within reach
-    code : uint8, class of what is on top, 0 for none
-    image : (ny, nx, 3) uint8; image_known : bool, columns with points of known colour
-    measured : bool, columns with points; valid : bool, with points in reach
-    intensity : float32, mean of the laser's returns, NaN where no point is
-    spacing : mean distance between points, metres
+    ground : NDArray (ny, nx) float32
+        Height of the terrain without gaps, metres.
+    top : NDArray (ny, nx) float32
+        Height of the surface, metres; gaps are filled from the nearest column.
+    code : NDArray (ny, nx) uint8
+        Class of the top, 0 for unknown.
+    image : NDArray (ny, nx, 3) uint8
+        Colour seen from above.
+    image_known : NDArray (ny, nx) bool
+        Columns that have points with colours.
+    measured : NDArray (ny, nx) bool
+        Columns that have points.
+    valid : NDArray (ny, nx) bool
+        Columns with points within reach.
+    intensity : NDArray (ny, nx) float32
+        Mean intensity of the laser's returns, NaN without points.
+    spacing : float
+        Mean distance between points, metres.
     """
 
     ground: NDArray
@@ -65,10 +76,22 @@ def bin_points(
 ) -> PointColumns:
     """Bin points onto a frame.
 
-    table : class code by point class
-    ground : "class" takes the ground classes, "filter" `filter_ground`; or heights (ny, nx), metres
-    dropped : point classes that are no surface
-    colour_shift : metres east and north that the colours are moved by
+    Parameters
+    ----------
+    points : Points
+        The points.
+    frame : Frame
+        Where the columns are.
+    table : Mapping[int, int]
+        Class code by point class.
+    ground : str | NDArray (ny, nx)
+        "class" takes the ground classes, "filter" uses `filter_ground`; or heights in metres.
+    dropped : tuple[int, ...]
+        Point classes that are not part of the surface.
+    colour_shift : tuple[float, float]
+        Metres east and north to move the colours by.
+    largest : float
+        Width of the largest object that `filter_ground` removes, metres.
 
     Raises
     ------
@@ -95,7 +118,7 @@ def bin_points(
     measured = count > 0
     spacing = (
         math.sqrt(measured.sum() * size * size / count.sum())
-        if spacing_dense(count)
+        if _dense(count)
         else _sparse_spacing(count, size)
     )
 
@@ -114,7 +137,7 @@ def bin_points(
         np.float32(max(NEAR_TOP, size)),
         votes,
     )
-    votes[..., 0] = 0  # unknown has no vote where anything is known
+    votes[..., 0] = 0  # known classes win over unknown
     code = votes.argmax(axis=2).astype(np.uint8)
 
     if isinstance(ground, str):
@@ -144,14 +167,14 @@ def bin_points(
     )
 
 
-def spacing_dense(count: NDArray) -> bool:
-    """Whether most columns between points have points."""
+def _dense(count: NDArray) -> bool:
+    """Whether most columns have points."""
     return bool((count > 0).mean() > 0.5)
 
 
 def _sparse_spacing(count: NDArray, size: float) -> float:
-    """Mean distance between points where columns are smaller than it: from cells of 8 x 8
-    columns with points."""
+    """Return the mean distance between points if it is larger than a column, from cells of 8 x 8
+    columns that have points."""
     ny, nx = (n // 8 * 8 for n in count.shape)
     coarse = count[:ny, :nx].reshape(ny // 8, 8, nx // 8, 8).sum(axis=(1, 3))
     held = coarse[coarse > 0]
@@ -161,7 +184,7 @@ def _sparse_spacing(count: NDArray, size: float) -> float:
 def _cells(
     xyz: NDArray, frame: Frame, shift: tuple[float, float]
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Column and row of points, and which lie on the frame."""
+    """Return the column and row of points, and which lie on the frame."""
     col = np.floor((xyz[:, 0] + shift[0]) / frame.voxel_size).astype(np.int64) - frame.x[0]
     row = frame.y[1] - 1 - np.floor((xyz[:, 1] + shift[1]) / frame.voxel_size).astype(np.int64)
     inside = (col >= 0) & (col < frame.nx) & (row >= 0) & (row < frame.ny)
@@ -184,9 +207,10 @@ def _terrain(
         return interpolate(low, known)
     of_ground = inside & np.isin(points.classification, GROUND)
     if not of_ground.any():
-        found = ", ".join(map(str, np.unique(points.classification)[:12]))
+        existing = ", ".join(map(str, np.unique(points.classification)[:12]))
         raise InputError(
-            f"no point has a ground class ({', '.join(map(str, GROUND))}); their classes are {found}",
+            f"no point has a ground class ({', '.join(map(str, GROUND))}); "
+            f"their classes are {existing}",
             "give a dtm, or ground = 'filter' to find the ground by its shape",
         )
     total, number = np.zeros(low.shape, np.float64), np.zeros(low.shape, np.int32)
@@ -203,13 +227,13 @@ def _colours(
     top: NDArray,
     shift: tuple[float, float],
 ) -> tuple[NDArray, NDArray]:
-    """Colour seen from above: the mean of a column's points, weighed by how near they are to its
-    top and its centre.
+    """Return the colour seen from above, and where it is known.
 
-    After the score aggregation of Aerial-Earth3D (Liu et al., AAAI 2026): a weight for the distance
-    to the surface and one for the view, which from above is the distance to the column's centre.
-    Colours that are moved come from a picture draped over the points: then the height of a point
-    says nothing, and is left out.
+    It is the mean of a column's points, weighted by their distances from its top and its centre, as
+    in the score aggregation of Aerial-Earth3D (Liu et al., AAAI 2026): one weight for the distance
+    from the surface and one for the view, which from above is the distance from the centre. Shifted
+    colours come from a picture draped over the points. Then the height of a point says nothing
+    about its colour, and has no weight.
     """
     image = np.zeros((*frame.shape, 3), np.uint8)
     if points.rgb is None:

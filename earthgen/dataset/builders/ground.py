@@ -1,5 +1,6 @@
-"""The terrain under a point cloud, on columns: from ground points, or by a filter where points
-have no classes."""
+"""The terrain below a surface, on columns: from ground points, or by a filter where points have no
+classes.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +10,42 @@ from scipy import ndimage
 from scipy.interpolate import LinearNDInterpolator
 
 SLOPE = 0.15
-"""Rise over run that terrain has at most between windows of the filter."""
+"""Largest slope of terrain between windows of the filter, rise over run."""
 
 STEP, LARGEST_STEP = 0.4, 5.0
-"""Metres that something rises above its window's terrain before it is a thing: at first, and at
-most."""
+"""Height above the terrain of a window from which a column counts as an object, metres: for the
+first window, and at most."""
 
 LARGEST_THING = 60.0
-"""Width in metres of the largest thing that the filter takes off the ground."""
+"""Width of the largest object that the filter removes from the ground, metres."""
 
 
 def filter_ground(
     lowest: NDArray, voxel_size: float, *, largest: float = LARGEST_THING, slope: float = SLOPE
 ) -> NDArray:
-    """(ny, nx) bool: columns whose lowest point is ground.
-
-    lowest : (ny, nx) height of the lowest point, metres, NaN for none
+    """Find the columns whose lowest point is ground.
 
     The progressive morphological filter of Zhang et al. (2003, "A progressive morphological filter
     for removing nonground measurements from airborne LIDAR data", IEEE TGRS 41(4), section II):
-    openings with windows that double up to `largest`, and what an opening lowers by more than
-    terrain of that slope could is no ground. Hollow ways and cliffs suffer, and things wider than
-    `largest` stay.
+    openings with windows that double up to `largest`. A column that an opening lowers by more than
+    terrain of that slope allows is not ground. Sunken roads and cliffs are wrongly removed, and
+    objects wider than `largest` stay.
+
+    Parameters
+    ----------
+    lowest : NDArray (ny, nx)
+        Height of the lowest point, metres, NaN without points.
+    voxel_size : float
+        Metres.
+    largest : float
+        Width of the largest object that is removed, metres.
+    slope : float
+        Largest slope of terrain, rise over run.
+
+    Returns
+    -------
+    NDArray (ny, nx) bool
+        Columns that are ground.
     """
     known = np.isfinite(lowest)
     if not known.any():
@@ -56,8 +71,20 @@ def filter_ground(
 
 
 def interpolate(values: NDArray, known: NDArray) -> NDArray:
-    """(ny, nx) float32 with unknown columns filled: linear between the known ones, nearest
-    outside."""
+    """Fill unknown columns: linearly between the known ones, and from the nearest one outside.
+
+    Parameters
+    ----------
+    values : NDArray (ny, nx)
+        Values of the columns.
+    known : NDArray (ny, nx) bool
+        Columns whose value is known.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+        A copy.
+    """
     filled = fill_nearest(values.astype(np.float32), known)
     if known.all() or not known.any():
         return filled
@@ -73,7 +100,20 @@ def interpolate(values: NDArray, known: NDArray) -> NDArray:
 
 
 def fill_nearest(values: NDArray, known: NDArray) -> NDArray:
-    """A copy of (ny, nx, ...) values with those of the nearest known column where none is known."""
+    """Fill unknown columns from the nearest known one.
+
+    Parameters
+    ----------
+    values : NDArray (ny, nx, ...)
+        Values of the columns.
+    known : NDArray (ny, nx) bool
+        Columns whose value is known. If there is none, the values stay.
+
+    Returns
+    -------
+    NDArray (ny, nx, ...)
+        A copy.
+    """
     if known.all() or not known.any():
         return values.copy()
     row, col = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)

@@ -1,4 +1,4 @@
-"""The class seen from above and the height of each column, from all that a scene's sources say."""
+"""The class seen from above and the height of each column, from all sources of a scene."""
 
 from __future__ import annotations
 
@@ -13,73 +13,81 @@ from earthgen.dataset.builders.ground import fill_nearest
 from geo_io.legend import classes, codes
 
 TALL = 2.5
-"""Metres above which something stands on the ground."""
+"""Height above the ground from which a column is an object, metres."""
 
 LOW = 1.0
-"""Metres below which nothing stands there, whatever the land cover says."""
+"""Height above the ground below which a column is no object, whatever its land cover, metres."""
 
 CANOPY = 1.0
-"""Metres from which on a canopy counts."""
+"""Least height of a canopy, metres."""
 
 ROUGH = 0.3
-"""Mean departure, metres, of tall columns from their neighbours' mean, over 5 x 5: crowns have
-more, roofs less."""
+"""Mean deviation of tall columns from the mean of their neighbours over 5 x 5, metres: larger for
+crowns and smaller for roofs."""
 
 GREEN = 0.06
 """Excess green, (2 g - r - b) / (r + g + b), above which a surface is vegetation (after
 Woebbecke et al. 1995)."""
 
 BROWN = 0.085
-"""Red less blue over their sum with green, above which ground is bare or dry."""
+"""(r - b) / (r + g + b) above which ground is bare or dry."""
 
 DARK, TURF, WATER_RELIEF, WATER_LEVEL_OVER, SMALLEST_WATER = 110.0, 0.12, 0.4, 7.0, 1000.0
-"""Water by rule: its brightest band stays below the first (of 255), its excess green below the
-second, its height varies by less than the third over the fourth, metres, and it covers the last,
-square metres."""
+"""Thresholds of the rule for water: its brightest band (of 255) is below the first, its excess
+green below the second, its height varies by less than the third within the fourth (metres), and
+its area is at least the last, square metres."""
 
 BANK, LOWER = 12.0, 0.7
-"""Water lies lower than the ground within so many metres of it, by so many metres ..."""
+"""Water is lower than the ground within the first distance, by the second, metres ..."""
 
 LARGE_WATER = 6000.0
-"""... unless it covers so many square metres, as no shadow does."""
+"""... unless it covers at least this area, square metres: no shadow is that large."""
 
 SMALLEST = 12.0
-"""Square metres of the smallest thing that is taken for a building by its shape alone."""
+"""Smallest area of a building that is detected by its shape alone, square metres."""
 
 WEAK = ("bare_ground", "grassland")
-"""Classes of points that say no more than that nothing stands there: land cover from elsewhere
-knows better."""
-
+"""Classes of points that only mean open ground: other land cover is more specific."""
 
 BRIDGES = ("road", "rail", "paved")
-"""Classes of points that may be high above the ground: bridge decks."""
+"""Classes of points that may be high above the ground, because of bridges."""
 
 
-def table_of(names: tuple[str, ...] | list[str]) -> NDArray:
-    """(256,) bool by class code."""
+def class_table(names: tuple[str, ...] | list[str]) -> NDArray:
+    """Return a (256,) bool table by class code: True for the named classes."""
     out = np.zeros(256, bool)
     for name in names:
         out[codes()[name]] = True
     return out
 
 
-def standing() -> NDArray:
-    """(256,) bool: classes of which things stand on the ground."""
-    return table_of(
+def standing_classes() -> NDArray:
+    """Return a (256,) bool table by class code: True for classes of objects on the ground."""
+    return class_table(
         [land.name for land in classes() if land.surface in ("wood", "tree", "shrub", "building")]
     )
 
 
 @dataclass(frozen=True)
-class Given:
-    """What the sources say, (ny, nx) each; None for what there is no source of.
+class CoverInputs:
+    """The layers that are combined; None without a source.
 
-    built : metres above the ground by a surface model, NaN for none
-    canopy : metres above the ground of vegetation
-    base : uint8 classes of land cover, 0 for none
-    code : uint8 classes of points on top, 0 for none
-    image, image_known : picture
-    intensity : of a laser, NaN for none; low on water, and not dimmed by shadows
+    Attributes
+    ----------
+    built : NDArray (ny, nx)
+        Height above the ground from a surface model, metres, NaN where unknown.
+    canopy : NDArray (ny, nx) | None
+        Height of vegetation above the ground, metres.
+    base : NDArray (ny, nx) uint8 | None
+        Classes of land cover, 0 for unknown.
+    code : NDArray (ny, nx) uint8 | None
+        Classes of the topmost points, 0 for unknown.
+    image : NDArray (ny, nx, 3) uint8 | None
+        Picture from above, sRGB.
+    image_known : NDArray (ny, nx) bool | None
+        Where the picture has data.
+    intensity : NDArray (ny, nx) | None
+        Intensity of a laser, NaN where unknown. It is low on water, and shadows do not dim it.
     """
 
     built: NDArray
@@ -93,8 +101,17 @@ class Given:
 
 @dataclass(frozen=True)
 class Cover:
-    """(ny, nx) cover uint8 and height float32; `changed` : shares of columns by what was done to
-    them."""
+    """The combined layers.
+
+    Attributes
+    ----------
+    cover : NDArray (ny, nx) uint8
+        Class seen from above.
+    height : NDArray (ny, nx) float32
+        Height above the ground, metres.
+    changed : Mapping[str, float]
+        Share of the columns that each rule changed.
+    """
 
     cover: NDArray
     height: NDArray
@@ -102,29 +119,43 @@ class Cover:
 
 
 def combine(
-    given: Given, voxel_size: float, dsm_holds: str, ground: NDArray, valid: NDArray
+    given: CoverInputs, voxel_size: float, dsm_holds: str, ground: NDArray, valid: NDArray
 ) -> Cover:
-    """One class and one height a column.
+    """Find one class and one height per column.
 
-    In this order: classes of land cover; over them classes of points, where these say more than
-    "ground"; canopies above roofs or ground are trees; things taller than TALL without a class that
-    stands are buildings where the surface model holds nothing else (`dsm_holds` "buildings"), else
-    trees if rough or green, or buildings; classes that stand but are lower than LOW take the
-    nearest class of the ground; what then is unknown is grass where the picture is green, water
-    where a large part is level and dark, else what its colour says (`ground_rule`), and bare ground
-    without a picture.
+    The rules, in their order:
 
-    ground : (ny, nx) metres; valid : (ny, nx) bool, where there is data
+    1. The class is that of land cover, and over it that of points where these say more than "open
+       ground".
+    2. Canopies above roofs or ground are trees.
+    3. Objects taller than `TALL` without the class of an object are buildings if the surface model
+       holds nothing else, else trees if they are rough or green, else buildings.
+    4. Classes of objects lower than `LOW` become the nearest class of the ground.
+    5. What is still unknown is classified by its colour (`ground_rule`), and is bare ground without
+       a picture.
+
+    Parameters
+    ----------
+    given : CoverInputs
+        The layers.
+    voxel_size : float
+        Metres.
+    dsm_holds : {"buildings", "all"}
+        What stands on the surface model.
+    ground : NDArray (ny, nx)
+        Height of the terrain, metres.
+    valid : NDArray (ny, nx) bool
+        Where there is data.
     """
     code = codes()
     shape = given.built.shape
     cover = np.zeros(shape, np.uint8) if given.base is None else given.base.copy()
     changed: dict[str, float] = {}
     if given.code is not None:
-        weak = table_of(list(WEAK))[given.code] & (cover != 0)
+        weak = class_table(list(WEAK))[given.code] & (cover != 0)
         cover = np.where((given.code != 0) & ~weak, given.code, cover)
     height = np.maximum(np.nan_to_num(given.built, nan=0.0), 0.0).astype(np.float32)
-    stands = standing()
+    stands = standing_classes()
     woods = stands.copy()
     woods[code["building"]] = False
     if given.canopy is not None:
@@ -134,19 +165,19 @@ def combine(
 
     odd = (height > TALL) & ~stands[cover]
     if given.code is not None:
-        odd &= ~table_of(list(BRIDGES))[given.code]
+        odd &= ~class_table(list(BRIDGES))[given.code]
     if odd.any():
         if dsm_holds == "buildings":
             kind = np.full(shape, code["building"], np.uint8)
         else:
-            kind = _kinds(given, height, odd | (height > TALL), voxel_size)
+            kind = _building_or_tree(given, height, odd | (height > TALL), voxel_size)
         cover = np.where(odd, kind, cover)
     changed["tall_without_class"] = float(odd.mean())
 
     flat = stands[cover] & (height < LOW)
     if flat.any():
         bare = ~stands[cover] & (cover != 0)
-        # Where all the land cover stands, what is low is as good as unknown.
+        # If the land cover has objects only, low columns are unknown.
         cover = np.where(flat, fill_nearest(cover, bare) if bare.any() else np.uint8(0), cover)
     changed["standing_without_height"] = float(flat.mean())
 
@@ -163,13 +194,30 @@ def combine(
 
 
 def ground_rule(
-    given: Given, height: NDArray, ground: NDArray, known: NDArray, voxel_size: float
+    given: CoverInputs, height: NDArray, ground: NDArray, known: NDArray, voxel_size: float
 ) -> NDArray:
-    """(ny, nx) uint8 classes of the ground by colour alone, for scenes without land cover: a rule,
-    not a measurement.
+    """Guess classes of the ground from colours, for scenes without land cover.
 
-    Green is grass; brown (red well above blue) is grassland, dry in most pictures; the rest is
-    paved. Large, dark, level parts that are not brown are water.
+    Green is grass; brown (red well above blue) is grassland, which is dry in most pictures; the
+    rest is paved. Large, dark, level areas that are not brown are water.
+
+    Parameters
+    ----------
+    given : CoverInputs
+        Its picture and intensity are used.
+    height : NDArray (ny, nx)
+        Height above the ground, metres.
+    ground : NDArray (ny, nx)
+        Height of the terrain, metres.
+    known : NDArray (ny, nx) bool
+        Where the picture has data.
+    voxel_size : float
+        Metres.
+
+    Returns
+    -------
+    NDArray (ny, nx) uint8
+        Class codes.
     """
     code = codes()
     image = np.zeros((*height.shape, 3), np.uint8) if given.image is None else given.image
@@ -191,15 +239,14 @@ def ground_rule(
         dark &= around < np.nanmedian(given.intensity)
     water = ndimage.binary_opening(known & level & dark, np.ones((3, 3)))
     water = _basins(water, ground, known, voxel_size)
-    # Shores are not level: what is dark beside water and hardly higher is water.
+    # Shores are not level, so dark and low columns beside water are water too.
     for _ in range(size // 2):
         water |= ndimage.binary_dilation(water) & known & dark & (height < LOW)
     return np.where(water, code["lake"], out).astype(np.uint8)
 
 
 def _basins(water: NDArray, ground: NDArray, known: NDArray, voxel_size: float) -> NDArray:
-    """Of parts that look like water those that are large, or lower than what is around them:
-    shadows are not."""
+    """Keep the areas that are large, or lower than their surroundings; the others are shadows."""
     number, _ = ndimage.label(water)
     out = np.zeros(water.shape, bool)
     around = max(round(BANK / voxel_size), 2)
@@ -215,8 +262,7 @@ def _basins(water: NDArray, ground: NDArray, known: NDArray, voxel_size: float) 
             & (number[wide] == 0)
             & known[wide]
         )
-        # The upper ground around it: part of what is around a river is the river, where it foams or
-        # is shaded.
+        # The upper ground around it counts: the rest may be foaming or shaded parts of a river.
         if (
             area >= LARGE_WATER
             or not ring.any()
@@ -227,15 +273,38 @@ def _basins(water: NDArray, ground: NDArray, known: NDArray, voxel_size: float) 
 
 
 def greenness(image: NDArray) -> NDArray:
-    """(ny, nx) float32 excess green of (ny, nx, 3) uint8, smoothed over 3 x 3 columns."""
+    """Compute the excess green, smoothed over 3 x 3 columns.
+
+    Parameters
+    ----------
+    image : NDArray (ny, nx, 3) uint8
+        sRGB.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+        (2 g - r - b) / (r + g + b).
+    """
     smooth = ndimage.uniform_filter(image.astype(np.float32), (3, 3, 1))
     total = np.maximum(smooth.sum(axis=2), 1.0)
     return np.asarray((2 * smooth[..., 1] - smooth[..., 0] - smooth[..., 2]) / total, np.float32)
 
 
 def roughness(height: NDArray, where: NDArray) -> NDArray:
-    """(ny, nx) float32 metres: how far columns depart from the mean of those around them that
-    count, over 5 x 5."""
+    """Compute the mean deviation of columns from the mean of their neighbours, over 5 x 5.
+
+    Parameters
+    ----------
+    height : NDArray (ny, nx)
+        Metres.
+    where : NDArray (ny, nx) bool
+        Columns that count.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+        Metres.
+    """
     mean = _mean(height, where, 3)
     return _mean(np.abs(height - mean), where, 5)
 
@@ -246,8 +315,10 @@ def _mean(values: NDArray, where: NDArray, size: int) -> NDArray:
     return np.asarray(total / np.maximum(weight, 1e-6), np.float32)
 
 
-def _kinds(given: Given, height: NDArray, tall: NDArray, voxel_size: float) -> NDArray:
-    """(ny, nx) uint8: building or tree, for tall columns."""
+def _building_or_tree(
+    given: CoverInputs, height: NDArray, tall: NDArray, voxel_size: float
+) -> NDArray:
+    """Return (ny, nx) uint8 class codes: building or tree, for tall columns."""
     leaf = roughness(height, tall) > ROUGH * max(voxel_size, 0.5)
     if given.image is not None and given.image_known is not None:
         leaf |= given.image_known & (greenness(given.image) > GREEN)
@@ -258,7 +329,7 @@ def _kinds(given: Given, height: NDArray, tall: NDArray, voxel_size: float) -> N
     number, _ = ndimage.label(roof)
     size = np.bincount(number.ravel()) * voxel_size**2
     roof &= size[number] >= SMALLEST
-    # Edges of roofs are rough: what touches a roof and is no higher belongs to it.
+    # Edges of roofs are rough: columns beside a roof that are not higher belong to it.
     near = ndimage.maximum_filter(np.where(roof, height, 0), 3)
     rim = (
         tall

@@ -1,9 +1,7 @@
-"""A scene from points, rasters and vectors: heights, land cover and colours, combined column by
-column."""
+"""Scenes from points, rasters and vectors: heights, land cover and colours, combined per column."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,12 @@ from numpy.typing import NDArray
 
 from earthgen.dataset.builders.binning import PointColumns, bin_points
 from earthgen.dataset.builders.ground import fill_nearest
-from earthgen.dataset.builders.land_cover import LOW, TALL, Given, combine
+from earthgen.dataset.builders.land_cover import LOW, TALL, CoverInputs, combine
 from earthgen.dataset.builders.quality import Evidence
 from earthgen.dataset.builders.registration import Shift, image_shift, mask_shift
 from earthgen.dataset.builders.sources import Sources, find_frame
 from earthgen.dataset.builders.surface import Columns, height_field
-from earthgen.dataset.readers import rasters as layers
+from earthgen.dataset.readers import rasters
 from earthgen.dataset.readers.points import NO_SURFACE, Points, read_points
 from earthgen.dataset.recipe import SceneRecipe
 from earthgen.dataset.scene import SceneData
@@ -29,15 +27,37 @@ from geo_io.legend import builtin_crosswalks, codes
 from geo_io.semantics.rasterize import paint
 
 AUTO_LEAST = 0.5
-"""Voxels that a measured shift has at least to be worth correcting."""
-
-Report = Callable[[str], None]
+"""Least length of a measured shift that is corrected, voxels."""
 
 
-def from_layers(
-    recipe: SceneRecipe, sources: Sources, size: float, z: tuple[int, int], say: Report
+def scene_of_layers(
+    recipe: SceneRecipe, sources: Sources, size: float, z: tuple[int, int]
 ) -> tuple[SceneData, Evidence, str]:
-    """(scene, what it is judged by, vertical CRS) from points, rasters and vectors."""
+    """Make a scene from points, rasters and vectors.
+
+    Parameters
+    ----------
+    recipe : SceneRecipe
+        Settings.
+    sources : Sources
+        The files.
+    size : float
+        Voxel size, metres.
+    z : tuple[int, int]
+        z range in voxels.
+
+    Returns
+    -------
+    tuple[SceneData, Evidence, str]
+        The scene, what its quality is computed from, and the vertical CRS.
+
+    Raises
+    ------
+    RegionError
+        if the sources do not overlap
+    InputError
+        if a source cannot be read or understood
+    """
     cloud = None
     if sources.all("points"):
         cloud = read_points(
@@ -50,9 +70,8 @@ def from_layers(
             colours=recipe.point_colours,
         )
     frame = find_frame(recipe, sources, cloud, size, z)
-    say("heights")
     dtm, dsm = sources.one("dtm"), sources.one("dsm")
-    heights = layers.ground_and_height(dtm, dsm, frame, recipe.unit, recipe.crs) if dtm else None
+    heights = rasters.ground_and_height(dtm, dsm, frame, recipe.unit, recipe.crs) if dtm else None
     points = (
         _bin(recipe, frame, cloud, heights.ground if heights else None, (0.0, 0.0))
         if cloud is not None
@@ -62,20 +81,17 @@ def from_layers(
     canopy = None
     if path := sources.one("building_height"):
         built = np.fmax(
-            built, layers.above_ground(path, frame, recipe.unit, recipe.crs, "building heights")
+            built, rasters.above_ground(path, frame, recipe.unit, recipe.crs, "building heights")
         )
     if path := sources.one("canopy"):
-        canopy = layers.above_ground(path, frame, recipe.unit, recipe.crs, "canopy")
+        canopy = rasters.above_ground(path, frame, recipe.unit, recipe.crs, "canopy")
 
-    say("land cover")
-    options = layers.semantics_options(
+    options = rasters.semantics_options(
         recipe.legend, recipe.legend_values, recipe.class_field, recipe.crs
     )
-    base, cover_found = None, None
+    base, cover_shift, cover_moved = None, None, (0, 0)
     if sources.all("cover"):
-        base, cover_found, cover_moved = _cover(recipe, sources, frame, options, built, valid)
-    else:
-        cover_moved = (0, 0)
+        base, cover_shift, cover_moved = _cover(recipe, sources, frame, options, built, valid)
     if path := sources.one("footprints"):
         base, built = _footprints(
             recipe, path, frame, options, base, built, dsm is not None or points is not None
@@ -88,15 +104,14 @@ def from_layers(
         base = np.zeros(frame.shape, np.uint8) if base is None else base
         base = np.where(open_ground & (base == 0), np.uint8(codes()["river"]), base)
     if base is not None:
-        # A laser sees no water: where land cover has some, a hole is none.
+        # Lasers record no water, so where the land cover has water there is no hole.
         wet = np.isin(base, [codes()[name] for name in ("river", "lake", "sea")]) & ~valid
         valid, built = valid | wet, np.where(wet, np.float32(0), built)
-    say("colours")
     reference = built if canopy is None else np.fmax(np.nan_to_num(built), canopy)
     picture = _picture(
         recipe, sources, frame, cloud, points, reference, valid, heights.ground if heights else None
     )
-    given = Given(
+    given = CoverInputs(
         built,
         canopy,
         base,
@@ -118,14 +133,12 @@ def from_layers(
         picture.known & valid,
         valid,
     )
-    say("surface")
-    by_points = points is not None and (dsm is None or heights is None)
+    if points is not None and (dsm is None or heights is None):
+        measured = points.measured
+    else:
+        measured = heights.measured if heights is not None else valid
     evidence = Evidence(
-        measured=points.measured
-        if by_points and points is not None
-        else heights.measured
-        if heights
-        else valid,
+        measured=measured,
         solid=np.nan_to_num(built, nan=0.0),
         building=_building_mask(
             base if sources.all("cover") or recipe.footprints else None, points
@@ -134,7 +147,7 @@ def from_layers(
         changed=result.changed,
         image_shift=picture.shift,
         image_moved=picture.moved,
-        cover_shift=cover_found,
+        cover_shift=cover_shift,
         cover_moved=(cover_moved[0] * size, cover_moved[1] * size),
         intensity=points.intensity if points is not None else None,
         spacing=points.spacing if points is not None else None,
@@ -155,7 +168,7 @@ def _bin(
         if not value.isdigit() or name not in {"unknown", *codes()}:
             raise JobError(
                 f"scene {recipe.name}: point_classes maps {value!r} to {name!r}",
-                "map point classes to class names",
+                "map point classes (numbers) to class names",
             )
         table[int(value)] = 0 if name == "unknown" else codes()[name]
     return bin_points(
@@ -170,21 +183,20 @@ def _bin(
 
 
 def _solid(
-    heights: layers.Heights | None, has_dsm: bool, points: PointColumns | None, cloud: Points | None
+    heights: rasters.Heights | None,
+    has_dsm: bool,
+    points: PointColumns | None,
+    cloud: Points | None,
 ) -> tuple[NDArray, NDArray, NDArray, str]:
-    """Ground, height above it (NaN for none), where there is data, vertical CRS."""
+    """Return the ground, the height above it (NaN where unknown), where there is data, and the
+    vertical CRS."""
     if heights is not None and (has_dsm or points is None):
         valid = heights.measured & np.isfinite(heights.above)
         return heights.ground, heights.above, valid, heights.vertical_crs
     assert points is not None  # a recipe has heights
     ground = points.ground
-    vertical = (
-        heights.vertical_crs
-        if heights is not None
-        else cloud.vertical_crs
-        if cloud is not None
-        else UNKNOWN_DATUM
-    )
+    known_datum = heights if heights is not None else cloud
+    vertical = known_datum.vertical_crs if known_datum is not None else UNKNOWN_DATUM
     valid = points.valid & (heights.measured if heights is not None else True)
     return ground, np.where(valid, points.top - ground, np.nan).astype(np.float32), valid, vertical
 
@@ -197,22 +209,23 @@ def _cover(
     built: NDArray,
     valid: NDArray,
 ) -> tuple[NDArray, Shift | None, tuple[int, int]]:
-    """Land cover, how far it lies from the heights as given, and by what it was moved."""
+    """Return the land cover, its shift from the heights as given, and the voxels that it was moved
+    by."""
     paths = sources.all("cover")
     fixed = (0, 0) if recipe.cover_shift == "auto" else recipe.cover_shift
-    base, _ = layers.read_cover(paths, frame, options, fixed)
+    base, _ = rasters.read_cover(paths, frame, options, fixed)
     if not base.any():
         raise RegionError(
             f"the land cover of scene {recipe.name} says nothing on {frame}",
             "check its CRS, its legend and the bounds",
         )
     mask, tall = base == codes()["building"], np.nan_to_num(built, nan=0.0) > TALL
-    found = mask_shift(mask, tall, valid, frame.voxel_size)
-    if recipe.cover_shift == "auto" and found is not None and found.sure:
-        back = (-round(found.east / frame.voxel_size), -round(found.north / frame.voxel_size))
+    shift = mask_shift(mask, tall, valid, frame.voxel_size)
+    if recipe.cover_shift == "auto" and shift is not None and shift.sure:
+        back = (-round(shift.east / frame.voxel_size), -round(shift.north / frame.voxel_size))
         if back != (0, 0):
-            return layers.read_cover(paths, frame, options, back)[0], found, back
-    return base, found, fixed
+            return rasters.read_cover(paths, frame, options, back)[0], shift, back
+    return base, shift, fixed
 
 
 def _footprints(
@@ -224,9 +237,9 @@ def _footprints(
     built: NDArray,
     has_surface: bool,
 ) -> tuple[NDArray, NDArray]:
-    """Land cover and heights with the buildings of footprints: their heights count where no
-    surface model is."""
-    cover, buildings = layers.read_cover([path], frame, options)
+    """Add the buildings of footprints to land cover and heights. Their heights are used if there is
+    no surface model."""
+    cover, buildings = rasters.read_cover([path], frame, options)
     if not len(buildings) or not (cover == codes()["building"]).any():
         raise RegionError(
             f"no footprint of scene {recipe.name} lies on {frame}",
@@ -237,7 +250,7 @@ def _footprints(
     if has_surface:
         return merged, built
     tops = np.where(np.isfinite(buildings.height), buildings.height, recipe.footprint_height)
-    order = np.argsort(tops, kind="stable")  # the higher over the lower
+    order = np.argsort(tops, kind="stable")  # higher buildings are painted over lower ones
     centimetres = np.clip(np.round(tops[order] * 100), 1, 2**31 - 1).astype(np.int32)
     painted = paint(frame, buildings.footprint[order], centimetres, 1) / np.float32(100)
     return merged, np.fmax(built, painted.astype(np.float32))
@@ -245,6 +258,8 @@ def _footprints(
 
 @dataclass(frozen=True)
 class _Picture:
+    """Colours seen from above, their shift as given, and the metres that they were moved by."""
+
     image: NDArray
     known: NDArray
     shift: Shift | None = None
@@ -261,14 +276,13 @@ def _picture(
     valid: NDArray,
     ground: NDArray | None,
 ) -> _Picture:
-    """The colours seen from above, how far they lie from the heights as given, and by what they
-    were moved."""
+    """Read the colours seen from above, from the picture or else from the points."""
     path = sources.one("image")
     fixed = (0.0, 0.0) if recipe.image_shift == "auto" else recipe.image_shift
 
     def read(shift: tuple[float, float]) -> tuple[NDArray, NDArray]:
         if path is not None:
-            return layers.read_image(path, frame, recipe.crs, shift)
+            return rasters.read_image(path, frame, recipe.crs, shift)
         if cloud is None or cloud.rgb is None or points is None:
             return np.zeros((*frame.shape, 3), np.uint8), np.zeros(frame.shape, bool)
         if shift == (0.0, 0.0):
@@ -311,11 +325,11 @@ def measure_image(
     intensity: NDArray | None,
     voxel_size: float,
 ) -> Shift | None:
-    """How far a picture lies from the geometry: by the laser's intensity where there is one, else
-    by edges of heights.
+    """Measure the shift of a picture from the geometry.
 
-    Intensity is a picture taken from straight above in the geometry's own place: no leaning roofs
-    and no shadows, so it is the better witness.
+    It is compared with the intensity of the laser if there is one, else with the edges of heights.
+    Intensity is a picture from straight above, in the place of the geometry, without leaning roofs
+    and shadows, so it is more reliable.
     """
     both = known & valid
     if intensity is not None and np.nanstd(intensity) > 0:
@@ -326,7 +340,7 @@ def measure_image(
 
 
 def _building_mask(base: NDArray | None, points: PointColumns | None) -> NDArray | None:
-    """Where land cover or classes of points have a building; None where neither has any."""
+    """Return where land cover or classes of points have a building; None if neither has any."""
     building = codes()["building"]
     masks = [
         layer == building

@@ -1,11 +1,11 @@
-"""Textured meshes as scenes: OBJ and glTF (`mesh_files`), CityJSON (`city_json`) and 3D Tiles
+"""Scenes from textured meshes: OBJ and glTF (`mesh_files`), CityJSON (`city_json`) and 3D Tiles
 (`tiles_3d`).
 
-Surfaces are sampled densely; samples mark voxels, half a voxel behind the surface, so that a roof
-at height h tops the voxels whose centres are below h, as in height fields. What the open air cannot
-reach from above or from the sides is solid: roofs without a floor become closed, and overhangs stay
-open below. Triangles are to be wound counter-clockwise seen from outside, as all these formats have
-it.
+Surfaces are sampled densely. A sample marks the voxel half a voxel behind the surface, so a roof at
+height h tops the voxels whose centres are below h, as in height fields. Everything that open air
+cannot reach from above or from the sides is solid: roofs without a floor become closed, and
+overhangs stay open below. Triangles have to be wound counter-clockwise seen from outside, as in all
+these formats.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from earthgen.dataset.builders.ground import fill_nearest, filter_ground, interpolate
-from earthgen.dataset.builders.land_cover import LOW, Given, combine
+from earthgen.dataset.builders.land_cover import LOW, CoverInputs, combine
 from earthgen.dataset.builders.quality import Evidence
-from earthgen.dataset.builders.sources import Sources, find_bounds
+from earthgen.dataset.builders.sources import Sources, frame_of_bounds
 from earthgen.dataset.builders.surface import Columns, solid_volume
 from earthgen.dataset.readers.city_json import CityModel, open_city
 from earthgen.dataset.readers.mesh_files import read_mesh_file
@@ -39,34 +39,50 @@ from earthgen.dataset.readers.triangles import (
 from earthgen.dataset.recipe import SceneRecipe
 from earthgen.dataset.scene import SceneData
 from earthgen.errors import JobError
-from geo_io.crs import parsed_crs, transformer
+from geo_io.crs import parse_crs, transformer
 from geo_io.errors import InputError, RegionError
 from geo_io.frame import UNKNOWN_DATUM, Bounds, Frame, projected_crs
 from geo_io.legend import codes
 
 JSON = (".json", ".jsonl", ".cityjson")
+"""Suffixes of city models and tilesets."""
 
 UPWARD = 0.2
-"""The ground is looked for among samples whose normal points up by more than this."""
+"""Samples of the ground have normals with a larger z than this."""
 
 
 def scene_of_meshes(
     recipe: SceneRecipe, sources: Sources, size: float, band: tuple[int, int]
 ) -> tuple[SceneData, Evidence, str]:
-    """(scene, what it is judged by, vertical CRS) of meshes.
+    """Make a scene from meshes.
 
-    The ground is the recipe's dtm; else what city models say of it, their terrain and the feet of
-    their buildings; else found below the mesh by its shape.
+    The ground is that of the recipe's dtm; else the terrain and the feet of buildings in city
+    models; else it is found below the mesh by its shape.
+
+    Parameters
+    ----------
+    recipe : SceneRecipe
+        Settings.
+    sources : Sources
+        The files.
+    size : float
+        Voxel size, metres.
+    band : tuple[int, int]
+        z range in voxels.
+
+    Returns
+    -------
+    tuple[SceneData, Evidence, str]
+        The scene, what its quality is computed from, and the vertical CRS.
 
     Raises
     ------
-    InputError and its subclasses
-        if a file is of another format, is damaged, or holds no surface
     InputError
-        if a file names another one on the network, or outside its folder
+        if a file has another format, is damaged, holds no surface, or refers to a file on the
+        network or outside its folder
     JobError
-        if neither the recipe nor a file says a CRS, the mesh is too large for its voxels, or its
-        heights and those of the dtm have not one datum
+        if neither the recipe nor a file gives a CRS, the mesh is too large for its voxels, or its
+        heights and those of the dtm have different datums
     RegionError
         if there is nothing within the bounds
     """
@@ -84,15 +100,15 @@ def scene_of_meshes(
     np.maximum.at(high, (row, col), samples.at[:, 2].astype(np.float32))
     valid = np.isfinite(high)
     if dtm := sources.one("dtm"):
-        found = ground_and_height(dtm, None, frame, recipe.unit, recipe.crs)
-        ground = found.ground
-        vertical = _one_datum(recipe, vertical, found.vertical_crs)
+        terrain = ground_and_height(dtm, None, frame, recipe.unit, recipe.crs)
+        ground = terrain.ground
+        vertical = _common_datum(recipe, vertical, terrain.vertical_crs)
         if samples.code.any():
-            # A city model says what stands there: what lies between is ground.
-            valid |= found.measured
+            # A city model is complete: what lies between its objects is ground.
+            valid |= terrain.measured
     else:
         ground = _ground(samples, row, col, frame, recipe.largest_thing)
-    # Small gaps between samples are no holes of the scene.
+    # Small gaps between samples are not holes of the scene.
     valid = ndimage.binary_closing(np.pad(valid, 2), np.ones((3, 3)))[2:-2, 2:-2]
     above = np.where(np.isfinite(high), high - ground, np.float32(np.nan))
     level = np.floor((within[:, 2] - ground[row, col]) / size).astype(np.int64) - frame.z[0]
@@ -102,7 +118,7 @@ def scene_of_meshes(
     shape = (*frame.shape, frame.z[1] - frame.z[0])
     shell = np.zeros(shape, bool)
     shell[row, col, level] = True
-    # The ground's own surface, where the mesh has none.
+    # The surface of the ground, where the mesh has none.
     shell[..., : 0 - frame.z[0]] = True
     solid = _closed(shell, valid)
     image, known = _from_above(frame.shape, row, col, level, samples.rgb, samples.seen)
@@ -117,15 +133,17 @@ def scene_of_meshes(
         base, _ = read_cover(sources.all("cover"), frame, options)
     inner = _classes(shape, row, col, level, samples.code) if samples.code.any() else None
     top = None if inner is None else _topmost(frame.shape, row, col, level, samples.code)
-    given = None if top is None else _told(top, filled)
-    result = combine(Given(filled, None, base, given, image, known), size, "all", ground, valid)
+    given = None if top is None else _specific_classes(top, filled)
+    result = combine(
+        CoverInputs(filled, None, base, given, image, known), size, "all", ground, valid
+    )
     height = np.clip(result.height, 0, frame.z[1] * size).astype(np.float32)
     columns = Columns(
         frame, ground.astype(np.float32), height, result.cover, image, known & valid, valid
     )
     cover = np.maximum(result.cover, 1)[..., None]
     if inner is not None and top is not None:
-        # Where the column's class was made to fit its height, so are its voxels.
+        # If a rule changed the class of the column to fit its height, its voxels change too.
         cover = np.where((inner == 0) | (inner == top[..., None]), cover, inner)
     classes = np.where(solid, cover, 0).astype(np.uint8)
     rgb, coloured = _colours(shape, row, col, level, samples.rgb, samples.seen)
@@ -139,7 +157,7 @@ def scene_of_meshes(
 
 @dataclass(frozen=True)
 class _Plain:
-    """A file that says neither CRS nor datum."""
+    """A file without CRS and datum."""
 
     path: Path
 
@@ -150,11 +168,11 @@ _Source = _Plain | CityModel | Tileset
 def _samples(
     recipe: SceneRecipe, sources: Sources, size: float, band: tuple[int, int]
 ) -> tuple[Samples, Frame, str]:
-    """(samples in the scene's CRS, frame, vertical CRS)."""
+    """Return the samples in the scene's CRS, the frame, and the vertical CRS."""
     paths = sources.all("mesh")
     source: _Source = _open(paths[0], recipe.crs)
     crs = _scene_crs(recipe, source)
-    frame = find_bounds(crs, size, recipe.bounds, band) if recipe.bounds else None
+    frame = frame_of_bounds(crs, size, recipe.bounds, band) if recipe.bounds else None
     datums: list[str] = []
 
     def patches() -> Iterator[Patch]:
@@ -171,19 +189,22 @@ def _samples(
     samples = sample(patches(), size)
     if len(set(datums)) > 1:
         raise JobError(
-            f"heights of the meshes of scene {recipe.name} are in {' and '.join(sorted(set(datums)))}",
-            "make a scene of each",
+            f"heights of the meshes of scene {recipe.name} have several datums: "
+            f"{', '.join(sorted(set(datums)))}",
+            "make one scene per datum",
         )
     if frame is None and not len(samples):
-        raise InputError(f"the meshes of scene {recipe.name} hold no surfaces", "give others")
+        raise InputError(f"the meshes of scene {recipe.name} hold no surfaces", "give other files")
     if frame is None:
         (left, bottom), (right, top) = samples.at[:, :2].min(axis=0), samples.at[:, :2].max(axis=0)
-        frame = find_bounds(crs, size, (float(left), float(bottom), float(right), float(top)), band)
-    # Heights that were moved are in no datum that a file says.
+        box = (float(left), float(bottom), float(right), float(top))
+        frame = frame_of_bounds(crs, size, box, band)
+    # After a vertical offset the datum of the file no longer applies.
     return samples, frame, datums[0] if recipe.mesh_offset[2] == 0 else UNKNOWN_DATUM
 
 
 def _open(path: Path, crs: str | None) -> _Source:
+    """Open a file by its suffix and content."""
     if path.suffix.casefold() not in JSON:
         return _Plain(path)
     text = path.read_bytes()
@@ -197,7 +218,7 @@ def _open(path: Path, crs: str | None) -> _Source:
 
 
 def _scene_crs(recipe: SceneRecipe, source: _Source) -> str:
-    """The CRS of a scene: target, crs, else that of its first mesh."""
+    """Return the CRS of a scene: target, crs, or else that of its first mesh."""
     if recipe.target or recipe.crs:
         return projected_crs(recipe.target or recipe.crs or "")
     if isinstance(source, CityModel):
@@ -205,7 +226,7 @@ def _scene_crs(recipe: SceneRecipe, source: _Source) -> str:
     if isinstance(source, Tileset):
         if recipe.bounds:
             raise JobError(
-                f"the bounds of scene {recipe.name} are in no CRS: 3D Tiles have none",
+                f"the bounds of scene {recipe.name} have no CRS, because 3D Tiles have none",
                 "give target = 'EPSG:...'",
             )
         return tileset_crs(source)
@@ -215,6 +236,7 @@ def _scene_crs(recipe: SceneRecipe, source: _Source) -> str:
 
 
 def _datum(source: _Source) -> str:
+    """Return the vertical CRS of a file."""
     if isinstance(source, CityModel):
         return source.vertical_crs
     return ELLIPSOID if isinstance(source, Tileset) else UNKNOWN_DATUM
@@ -223,7 +245,7 @@ def _datum(source: _Source) -> str:
 def _patches(
     source: _Source, recipe: SceneRecipe, crs: str, size: float, bounds: Bounds | None
 ) -> Iterator[Patch]:
-    """The surfaces of a file in the CRS of the scene, but for `mesh_offset`."""
+    """Yield the surfaces of a file in the CRS of the scene, without `mesh_offset`."""
     if isinstance(source, Tileset):
         yield from tileset_patches(source, crs, size, bounds, recipe.mesh_up)
         return
@@ -231,39 +253,40 @@ def _patches(
         own, parts = source.crs, source.patches()
     else:
         if recipe.crs is None:
-            raise JobError(f"{source.path} says no CRS", "give crs = 'EPSG:...', and mesh_offset")
+            raise JobError(f"{source.path} has no CRS", "give crs = 'EPSG:...', and mesh_offset")
         own, parts = projected_crs(recipe.crs), iter(read_mesh_file(source.path, recipe.mesh_up))
     if own == crs:
         yield from parts
         return
-    way = transformer(parsed_crs(own), parsed_crs(crs))
-    # A plain mesh lies in its CRS only with its offset, which is added again after this.
+    way = transformer(parse_crs(own), parse_crs(crs))
+    # Coordinates of a plain mesh are in its CRS only with the offset, which is added after this.
     offset = np.array((0.0, 0.0, 0.0) if isinstance(source, CityModel) else recipe.mesh_offset)
     for part in parts:
         x, y, z = np.moveaxis(part.corners + offset, -1, 0)
         yield part.moved(np.stack([*way.transform(x, y), z], axis=-1) - offset)
 
 
-def _one_datum(recipe: SceneRecipe, mesh: str, dtm: str) -> str:
-    """The vertical CRS of a scene. Datums are not transformed: whoever mixes two says by how
-    much they differ."""
+def _common_datum(recipe: SceneRecipe, mesh: str, dtm: str) -> str:
+    """Return the vertical CRS of a scene. Datums are not transformed: `mesh_offset` gives their
+    difference."""
     if UNKNOWN_DATUM not in (mesh, dtm) and mesh != dtm:
         raise JobError(
-            f"heights of the meshes of scene {recipe.name} are in {mesh}, those of its dtm in {dtm}",
-            "give mesh_offset = [0, 0, METRES], what is added to those of the meshes",
+            f"heights of the meshes of scene {recipe.name} are in {mesh}, those of its dtm in "
+            f"{dtm}",
+            "give mesh_offset = [0, 0, METRES], which is added to those of the meshes",
         )
     return dtm
 
 
 def _columns(points: NDArray, frame: Frame) -> tuple[NDArray, NDArray]:
-    """(row, column) int64 of points, which may lie outside the frame."""
+    """Return (row, column) int64 of points, which may lie outside the frame."""
     col = np.floor(points[:, 0] / frame.voxel_size).astype(np.int64) - frame.x[0]
     row = frame.y[1] - 1 - np.floor(points[:, 1] / frame.voxel_size).astype(np.int64)
     return row, col
 
 
 def _ground(samples: Samples, row: NDArray, col: NDArray, frame: Frame, largest: float) -> NDArray:
-    """(ny, nx) float32 metres."""
+    """Return (ny, nx) float32 heights of the ground, metres."""
 
     def lowest(which: NDArray) -> NDArray:
         out = np.full(frame.shape, np.inf, np.float32)
@@ -272,32 +295,32 @@ def _ground(samples: Samples, row: NDArray, col: NDArray, frame: Frame, largest:
 
     if (samples.role != SURFACE).any():
         terrain, foot = lowest(samples.role == TERRAIN), lowest(samples.role == FOOT)
-        found = np.where(np.isfinite(terrain), terrain, foot)
-        return interpolate(found, np.isfinite(found))
+        known = np.where(np.isfinite(terrain), terrain, foot)
+        return interpolate(known, np.isfinite(known))
     # The underside of a floor is not the ground.
-    found = lowest(samples.normal[:, 2] > UPWARD)
-    return interpolate(found, filter_ground(found, frame.voxel_size, largest=largest))
+    upward = lowest(samples.normal[:, 2] > UPWARD)
+    return interpolate(upward, filter_ground(upward, frame.voxel_size, largest=largest))
 
 
-def _told(top: NDArray, height: NDArray) -> NDArray:
-    """Classes of columns that say something: of bare terrain colours and land cover know more.
+def _specific_classes(top: NDArray, height: NDArray) -> NDArray:
+    """Return the classes other than bare terrain, else 0: there, colours and land cover say more.
 
-    Plants that hardly rise above the ground are grassland: "plant cover" may be either.
+    "Plant cover" hardly above the ground is grassland; higher, it is shrub.
     """
     code = codes()
     low = (top == code["shrub"]) & (height < LOW)
-    told = np.where(low, np.uint8(code["grassland"]), top)
-    return np.where(top == code["bare_ground"], np.uint8(0), told).astype(np.uint8)
+    specific = np.where(low, np.uint8(code["grassland"]), top)
+    return np.where(top == code["bare_ground"], np.uint8(0), specific).astype(np.uint8)
 
 
 def _classes(
     shape: tuple[int, ...], row: NDArray, col: NDArray, level: NDArray, code: NDArray
 ) -> NDArray:
-    """uint8: the class of most samples in each voxel, of equal ones the lowest code, 0 where
-    none has a class."""
-    told = code != 0
-    place = np.ravel_multi_index((row[told], col[told], level[told]), shape)
-    pair, count = np.unique(place * 256 + code[told], return_counts=True)
+    """Return the most frequent class of the samples in each voxel as uint8: the lowest code of
+    equally frequent ones, 0 without a class."""
+    known = code != 0
+    place = np.ravel_multi_index((row[known], col[known], level[known]), shape)
+    pair, count = np.unique(place * 256 + code[known], return_counts=True)
     order = np.lexsort((pair % 256, -count, pair // 256))
     unique, first = np.unique(pair[order] // 256, return_index=True)
     out = np.zeros(shape, np.uint8)
@@ -306,7 +329,7 @@ def _classes(
 
 
 def _highest(shape: tuple[int, int], row: NDArray, col: NDArray, level: NDArray) -> NDArray:
-    """(n,) bool: samples in the topmost voxel of their column."""
+    """Return (n,) bool: which samples are in the topmost voxel of their column."""
     top = np.full(shape, -1, np.int64)
     np.maximum.at(top, (row, col), level)
     return np.asarray(level == top[row, col])
@@ -315,17 +338,16 @@ def _highest(shape: tuple[int, int], row: NDArray, col: NDArray, level: NDArray)
 def _topmost(
     shape: tuple[int, int], row: NDArray, col: NDArray, level: NDArray, code: NDArray
 ) -> NDArray:
-    """(ny, nx) uint8 class of the samples in the topmost voxel of each column."""
+    """Return the (ny, nx) uint8 class of the samples in the topmost voxel of each column."""
     highest = _highest(shape, row, col, level)
     flat = np.zeros(int(highest.sum()), np.int64)
     return _classes((*shape, 1), row[highest], col[highest], flat, code[highest])[:, :, 0]
 
 
 def _closed(shell: NDArray, valid: NDArray) -> NDArray:
-    """(ny, nx, nz) bool: all that open air does not reach. Air comes in from above and from the
-    sides of the box.
+    """Return (ny, nx, nz) bool: everything that open air does not reach from above or the sides.
 
-    Columns without data let no air in: beside a hole the surface is not open.
+    Columns without data let no air in, so the surface beside a hole is not open.
     """
     air = ~shell
     air[~valid] = False
@@ -357,7 +379,7 @@ def _colours(
     colours: NDArray,
     seen: NDArray,
 ) -> tuple[NDArray, NDArray]:
-    """Mean colour of the samples in each voxel, and where there are any."""
+    """Return the mean colour of the samples in each voxel, and where there are samples."""
     place = np.ravel_multi_index((row[seen], col[seen], level[seen]), shape)
     unique, inverse = np.unique(place, return_inverse=True)
     rgb, known = np.zeros((*shape, 3), np.uint8), np.zeros(shape, bool)
@@ -379,7 +401,7 @@ def _from_above(
     colours: NDArray,
     seen: NDArray,
 ) -> tuple[NDArray, NDArray]:
-    """Mean colour of the samples in the topmost voxel of each column."""
+    """Return the mean colour of the samples in each column's topmost voxel, and where it is."""
     highest = seen & _highest(shape, row, col, level)
     image, known = _colours(
         (*shape, 1),

@@ -1,4 +1,4 @@
-"""How good a scene is, in figures. docs/guides/datasets.md says how each is judged."""
+"""Figures of the quality of a scene. docs/guides/datasets.md explains them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from earthgen.dataset.builders.land_cover import TALL, standing
+from earthgen.dataset.builders.ground import fill_nearest
+from earthgen.dataset.builders.land_cover import TALL, standing_classes
 from earthgen.dataset.builders.registration import CAPPED, Shift, mask_shift, shifts_by_part
 from earthgen.dataset.scene import SceneData
 from geo_io.legend import classes, codes
 
 SPIKE = 5.0
-"""Metres that a column of vegetation departs from the median of 3 x 3 before it is noise."""
+"""Deviation of a column of vegetation from the median of 3 x 3 from which it is noise, metres."""
 
 GOOD = {
     "coverage": 0.5,
@@ -25,21 +26,34 @@ GOOD = {
     "building_iou": 0.7,
     "image_shift": 1.5,
 }
-"""Where a figure becomes a remark: `coverage` and `building_iou` below, the others above."""
+"""Limits beyond which a figure causes a remark: lower ones for `coverage` and `building_iou`, upper
+ones for the others."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a scene is judged by besides itself. Arrays are (ny, nx).
+    """What the quality of a scene is computed from, besides the scene.
 
-    measured : bool, columns with a measurement of their own; the others were filled in
-    solid : metres above the ground without vegetation from elsewhere, as measured
-    building : bool, buildings by land cover or points, None where there is none of these
-    over_band : share of columns higher than the band
-    changed : shares of columns that were made to fit, by reason
-    image_shift, image_moved : of the picture as given, and what it was moved by, metres;
-        cover_shift, cover_moved alike
-    intensity : of the laser, NaN for none; spacing : mean distance of points, metres
+    Attributes
+    ----------
+    measured : NDArray (ny, nx) bool
+        Columns with a measurement of their own; the others were filled.
+    solid : NDArray (ny, nx)
+        Measured height above the ground, without vegetation from other sources, metres.
+    building : NDArray (ny, nx) bool | None
+        Buildings by land cover or points, None without either.
+    over_band : float
+        Share of columns higher than the band.
+    changed : Mapping[str, float]
+        Share of the columns that each rule of `combine` changed.
+    image_shift, cover_shift : Shift | None
+        Shift of the picture, and of the land cover, as given.
+    image_moved, cover_moved : tuple[float, float]
+        Metres east and north that they were moved by.
+    intensity : NDArray (ny, nx) | None
+        Intensity of the laser, NaN where unknown.
+    spacing : float | None
+        Mean distance of points, metres.
     """
 
     measured: NDArray
@@ -56,14 +70,14 @@ class Evidence:
 
 
 def judge(data: SceneData, evidence: Evidence) -> dict[str, Any]:
-    """Figures of a scene; shares are of the columns with data unless said otherwise."""
+    """Return the figures of a scene. Shares are of the columns with data unless named otherwise."""
     size = data.frame.voxel_size
     columns = data.columns
     valid, height, cover = columns["valid"], columns["height"], columns["cover"]
     count = max(int(valid.sum()), 1)
     names = {land.code: land.name for land in classes()}
     share = np.bincount(cover[valid], minlength=26) / count
-    woods = standing().copy()
+    woods = standing_classes().copy()
     woods[codes()["building"]] = False
     vegetation = valid & woods[cover]
     median = ndimage.median_filter(height, 3)
@@ -96,9 +110,9 @@ def judge(data: SceneData, evidence: Evidence) -> dict[str, Any]:
     if evidence.building is not None and (evidence.building & valid).any():
         comparable = valid & ~_canopies(cover, evidence.building)
         out["building_iou"] = _iou(evidence.building, tall, comparable)
-        found = evidence.cover_shift or mask_shift(evidence.building, tall, comparable, size)
-        if found is not None:
-            out["cover_shift"] = _shift(found)
+        shift = evidence.cover_shift or mask_shift(evidence.building, tall, comparable, size)
+        if shift is not None:
+            out["cover_shift"] = _shift(shift)
             out["cover_moved_m"] = list(evidence.cover_moved)
     if evidence.image_shift is not None:
         out["image_shift"] = _shift(evidence.image_shift)
@@ -108,7 +122,9 @@ def judge(data: SceneData, evidence: Evidence) -> dict[str, Any]:
         )
     known = columns["image_known"] & valid
     if known.any():
-        reference = height if evidence.intensity is None else _filled(evidence.intensity)
+        reference = height
+        if evidence.intensity is not None:
+            reference = fill_nearest(evidence.intensity, np.isfinite(evidence.intensity))
         limit = CAPPED if evidence.intensity is None else None
         parts = shifts_by_part(columns["image"], reference, known, size, limit)
         if parts:
@@ -118,16 +134,16 @@ def judge(data: SceneData, evidence: Evidence) -> dict[str, Any]:
 
 
 def remarks(figures: Mapping[str, Any]) -> list[str]:
-    """What a person should look at."""
-    found = []
+    """Return remarks on the figures for people to check."""
+    out = []
     if figures["coverage"] < GOOD["coverage"]:
-        found.append(f"only {figures['coverage']:.0%} of the box has data")
+        out.append(f"only {figures['coverage']:.0%} of the box has data")
     if figures["holes"] > GOOD["holes"]:
-        found.append(f"{figures['holes']:.0%} of what lies within the outline are holes")
+        out.append(f"{figures['holes']:.0%} of the area within the outline is holes")
     if figures["vegetation_noise"] > GOOD["vegetation_noise"]:
-        found.append(f"{figures['vegetation_noise']:.0%} of the vegetation are spikes")
+        out.append(f"{figures['vegetation_noise']:.0%} of the vegetation is spikes")
     if figures.get("building_iou", 1.0) < GOOD["building_iou"]:
-        found.append(f"building class and heights agree by {figures['building_iou']:.2f} only")
+        out.append(f"building class and heights agree by only {figures['building_iou']:.2f} (IoU)")
     shift = figures.get("image_shift")
     if shift is not None:
         length = np.hypot(shift["east"], shift["north"])
@@ -136,23 +152,25 @@ def remarks(figures: Mapping[str, Any]) -> list[str]:
             and figures["image_moved_m"] == [0.0, 0.0]
             and length > GOOD["image_shift"]
         ):
-            found.append(
-                f"the picture lies {shift['east']:+.1f} m east, {shift['north']:+.1f} m north of the geometry"
+            out.append(
+                f"the picture lies {shift['east']:+.1f} m east, {shift['north']:+.1f} m north "
+                "of the geometry"
             )
     cover = figures.get("cover_shift")
     if cover is not None and cover["sure"] and figures["cover_moved_m"] == [0, 0]:
-        found.append(
-            f"land cover lies {cover['east']:+.0f} m east, {cover['north']:+.0f} m north of the heights"
+        out.append(
+            f"the land cover lies {cover['east']:+.0f} m east, {cover['north']:+.0f} m north "
+            "of the heights"
         )
     if figures["over_band"] > 0:
-        found.append(f"{figures['over_band']:.2%} of the columns are higher than the band")
-    return found
+        out.append(f"{figures['over_band']:.2%} of the columns are higher than the band")
+    return out
 
 
 def _canopies(cover: NDArray, building: NDArray) -> NDArray:
-    """Columns that are vegetation on top, where a surface model with trees says nothing of
+    """Return the columns with vegetation on top, where a surface model with trees does not show the
     buildings."""
-    woods = standing().copy()
+    woods = standing_classes().copy()
     woods[codes()["building"]] = False
     return np.asarray(woods[cover] & ~building)
 
@@ -186,9 +204,3 @@ def _shift(shift: Shift) -> dict[str, Any]:
         "at_zero": round(shift.at_zero, 4),
         "sure": bool(shift.sure),
     }
-
-
-def _filled(values: NDArray) -> NDArray:
-    from earthgen.dataset.builders.ground import fill_nearest
-
-    return fill_nearest(values, np.isfinite(values))

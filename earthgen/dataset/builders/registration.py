@@ -1,4 +1,4 @@
-"""How far two layers of a scene are apart: a picture from the heights, or land cover from them."""
+"""Shifts between two layers of a scene: of a picture, or of land cover, from the heights."""
 
 from __future__ import annotations
 
@@ -9,32 +9,39 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 SEARCH = 8.0
-"""Metres that are searched in each direction."""
+"""Largest shift that is searched for in each direction, metres."""
 
 CAPPED = 12.0
-"""Metres from which on heights are alike, so that towers do not decide alone."""
+"""Height from which all heights count as equal, metres, so that towers do not dominate."""
 
 LEAST_COLUMNS = 2500
-"""Columns that have to be compared before a shift is believed: a wood's own shadows decide in a
-small scene."""
+"""Least number of compared columns for a reliable shift: in small scenes the shadows of a wood
+dominate."""
 
 LEAST_IOU = 0.3
-"""Masks that agree less at best are not of the same things."""
+"""Two masks with a lower best IoU do not show the same objects."""
 
 LEAST_PEAK = 0.04
-"""Correlation below which no shift is told: layers without common edges."""
+"""Correlation below which two layers have no common edges."""
 
 PARTS = 2
-"""A picture is also compared in so many parts along each edge."""
+"""Number of parts along each edge in which a picture is also compared."""
 
 
 @dataclass(frozen=True)
 class Shift:
-    """Metres by which a layer lies east and north of where the heights have it.
+    """A shift of a layer from where it is in the heights.
 
-    score : correlation of the edges there (or intersection over union of masks); at_zero : without
-        the shift
-    columns : that were compared
+    Attributes
+    ----------
+    east, north : float
+        Metres.
+    score : float
+        Correlation of the edges with this shift, or IoU of the masks.
+    at_zero : float
+        The same without the shift.
+    columns : int
+        Number of columns that were compared.
     """
 
     east: float
@@ -45,8 +52,11 @@ class Shift:
 
     @property
     def sure(self) -> bool:
-        """Whether the score gains more by the shift than it would among unrelated layers: 2 /
-        sqrt(n), where four columns count as one, for edges are some columns wide."""
+        """Whether the shift improves the score by more than chance allows.
+
+        That is 2 / sqrt(n) for unrelated layers. Four columns count as one, because edges are some
+        columns wide.
+        """
         if self.columns < LEAST_COLUMNS:
             return False
         return (
@@ -56,6 +66,7 @@ class Shift:
 
     @property
     def length(self) -> float:
+        """Metres."""
         return float(np.hypot(self.east, self.north))
 
 
@@ -67,16 +78,31 @@ def image_shift(
     search: float = SEARCH,
     limit: float | None = CAPPED,
 ) -> Shift | None:
-    """How far a picture lies east and north of the edges of heights, or of another picture (laser
-    intensity).
+    """Measure the shift of a picture from the edges of heights, or of another picture.
 
-    The correlation of the strength of edges in both, over all whole shifts, and a parabola through
-    the best and its neighbours. Strength and not direction, since a roof may be darker or brighter
-    than the street. None where the layers have too few edges in common.
+    It maximises the correlation of the strengths of edges over all whole shifts, with a parabola
+    through the best one and its neighbours. The direction of edges is ignored, since a roof may be
+    darker or brighter than the street.
 
-    image : (ny, nx, 3) uint8; height : (ny, nx) metres above the ground; known : (ny, nx) bool,
-        where both are known
-    limit : metres from which on heights are alike; None for what is no height
+    Parameters
+    ----------
+    image : NDArray (ny, nx, 3) uint8
+        The picture.
+    height : NDArray (ny, nx)
+        Height above the ground, metres, or laser intensity.
+    known : NDArray (ny, nx) bool
+        Where both are known.
+    voxel_size : float
+        Metres.
+    search : float
+        Largest shift in each direction, metres.
+    limit : float | None
+        Height from which all heights count as equal, metres; None for intensities.
+
+    Returns
+    -------
+    Shift | None
+        None if the layers have too few edges in common.
     """
     grey = image.astype(np.float32).mean(axis=2)
     edges = _edges(grey, known)
@@ -90,13 +116,13 @@ def image_shift(
 def shifts_by_part(
     image: NDArray, height: NDArray, known: NDArray, voxel_size: float, limit: float | None = CAPPED
 ) -> list[Shift]:
-    """`image_shift` of PARTS x PARTS parts of a scene, of those that have edges enough."""
+    """Measure `image_shift` in PARTS x PARTS parts of a scene, where there are enough edges."""
     ny, nx = height.shape
     rows, cols = (
         np.linspace(0, ny, PARTS + 1).astype(int),
         np.linspace(0, nx, PARTS + 1).astype(int),
     )
-    found = []
+    shifts = []
     for i in range(PARTS):
         for j in range(PARTS):
             part = slice(rows[i], rows[i + 1]), slice(cols[j], cols[j + 1])
@@ -106,18 +132,32 @@ def shifts_by_part(
                 continue
             shift = image_shift(image[part], height[part], known[part], voxel_size, limit=limit)
             if shift is not None:
-                found.append(shift)
-    return found
+                shifts.append(shift)
+    return shifts
 
 
 def mask_shift(
     mask: NDArray, tall: NDArray, known: NDArray, voxel_size: float, search: float = 4.0
 ) -> Shift | None:
-    """How far a mask of buildings lies from where the heights are tall: the whole shift of the best
-    IoU.
+    """Measure the shift of a mask of buildings from tall columns: the whole shift of the best IoU.
 
-    mask, tall, known : (ny, nx) bool. None where one of the masks is empty, or they are not of the
-        same things.
+    Parameters
+    ----------
+    mask : NDArray (ny, nx) bool
+        Buildings.
+    tall : NDArray (ny, nx) bool
+        Tall columns.
+    known : NDArray (ny, nx) bool
+        Where both are known.
+    voxel_size : float
+        Metres.
+    search : float
+        Largest shift in each direction, metres.
+
+    Returns
+    -------
+    Shift | None
+        None if a mask is empty, or they do not show the same objects.
     """
     reach = max(round(search / voxel_size), 1)
     if not (mask & known).any() or not (tall & known).any() or min(mask.shape) <= 4 * reach:
@@ -127,7 +167,7 @@ def mask_shift(
     target, sure = tall[inner], known[inner]
     for down in range(-reach, reach + 1):
         for right in range(-reach, reach + 1):
-            # The mask moved back by (right east, down south).
+            # The mask, moved back by `right` to the east and `down` to the south.
             moved = mask[
                 reach + down : mask.shape[0] - reach + down,
                 reach + right : mask.shape[1] - reach + right,
@@ -145,15 +185,17 @@ def mask_shift(
 
 
 def _edges(values: NDArray, known: NDArray) -> NDArray | None:
-    """(ny, nx) float32: strength of edges, without those at the border of what is known; mean 0,
-    deviation 1."""
+    """Return the strength of edges as (ny, nx) float32 with mean 0 and deviation 1.
+
+    Edges at the border of the known area are left out. None if there are too few.
+    """
     filled = np.where(known, values, values[known].mean() if known.any() else 0.0)
     smooth = ndimage.gaussian_filter(filled, 0.7)
     strength = np.hypot(ndimage.sobel(smooth, 0), ndimage.sobel(smooth, 1))
     inside = ndimage.binary_erosion(known, np.ones((5, 5)))
     if inside.sum() < 400:
         return None
-    # Few strong edges must not decide alone.
+    # A few strong edges must not dominate.
     limit = np.percentile(strength[inside], 98)
     strength = np.where(inside, np.minimum(strength, limit), 0.0)
     mean, spread = strength[inside].mean(), strength[inside].std()
@@ -165,6 +207,7 @@ def _edges(values: NDArray, known: NDArray) -> NDArray | None:
 def _peak(
     edges: NDArray, steps: NDArray, known: NDArray, voxel_size: float, search: float
 ) -> Shift | None:
+    """Find the peak of the correlation of two layers of edges."""
     reach = int(np.ceil(search / voxel_size)) + 1
     # Zero padding: no wrapping round.
     shape = tuple(n + reach for n in edges.shape)
@@ -190,6 +233,6 @@ def _peak(
 
 
 def _parabola(before: float, middle: float, after: float) -> float:
-    """Where the parabola through three values peaks, from the middle one."""
+    """Return the position of the peak of a parabola through three values, from the middle one."""
     bend = before - 2 * middle + after
     return 0.0 if bend >= 0 else float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5))

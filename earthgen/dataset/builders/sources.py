@@ -1,4 +1,4 @@
-"""The files of a scene, and the frame that they cover together."""
+"""The files of a scene, and the frame that they all cover."""
 
 from __future__ import annotations
 
@@ -18,25 +18,31 @@ from geo_io.region.region import describe
 
 @dataclass(frozen=True)
 class Sources:
-    """The files of a scene by role, as paths that exist."""
+    """The files of a scene by role, as existing paths."""
 
     files: Mapping[str, tuple[Path, ...]]
 
     def all(self, role: str) -> tuple[Path, ...]:
+        """Return the files of a role."""
         return self.files.get(role, ())
 
     def one(self, role: str) -> Path | None:
-        found = self.files.get(role, ())
-        return found[0] if found else None
+        """Return the first file of a role, None without one."""
+        return next(iter(self.files.get(role, ())), None)
 
 
 def find_sources(recipe: SceneRecipe, root: str | Path) -> Sources:
-    """The files that a recipe names; globs are sorted. Raises MissingFileError where one is not
-    there."""
+    """Find the files of a recipe. The matches of a glob pattern are sorted.
+
+    Raises
+    ------
+    MissingFileError
+        if a file does not exist
+    """
     folder = Path(root) / recipe.folder
     files: dict[str, tuple[Path, ...]] = {}
     for role in ("points", "cover", "mesh"):
-        found: list[Path] = []
+        paths: list[Path] = []
         for pattern in getattr(recipe, role):
             matches = (
                 sorted(folder.glob(pattern)) if glob.has_magic(pattern) else [folder / pattern]
@@ -45,13 +51,13 @@ def find_sources(recipe: SceneRecipe, root: str | Path) -> Sources:
                 raise MissingFileError(
                     f"no file matches {folder / pattern}", "check the pattern, and --data-root"
                 )
-            found += matches
-        files[role] = tuple(found)
+            paths += matches
+        files[role] = tuple(paths)
     for role in ("dsm", "dtm", "canopy", "building_height", "footprints", "image", "world"):
         value = getattr(recipe, role)
         files[role] = (folder / value,) if value else ()
-    for role, paths in files.items():
-        for path in paths:
+    for role, named in files.items():
+        for path in named:
             plain = Path(str(path).split(":", 1)[0]) if not path.exists() else path
             if not plain.exists():
                 raise MissingFileError(
@@ -63,9 +69,12 @@ def find_sources(recipe: SceneRecipe, root: str | Path) -> Sources:
 def find_frame(
     recipe: SceneRecipe, sources: Sources, cloud: Points | None, size: float, z: tuple[int, int]
 ) -> Frame:
-    """The frame of what all height sources cover, snapped outwards to multiples of `CELL` voxels.
+    """Find the frame that all height sources cover, snapped outwards to multiples of `CELL` voxels.
 
-    Raises RegionError where two sources do not meet, or none meets the bounds of the recipe.
+    Raises
+    ------
+    RegionError
+        if two sources do not overlap, or a source does not overlap the bounds of the recipe
     """
     rasters = {
         role: open_raster(path, assume_crs=recipe.crs)
@@ -90,21 +99,21 @@ def find_frame(
         extents.append(("the bounds of the recipe", recipe.bounds))
     common = extents[0][1]
     for role, extent in extents[1:]:
-        met = _meet(common, extent)
-        if met is None:
-            raise _apart(recipe, extents[0], (role, extent), crs)
-        common = met
+        overlap = _overlap(common, extent)
+        if overlap is None:
+            raise _no_overlap(recipe, extents[0], (role, extent), crs)
+        common = overlap
     for role in ("image", "canopy"):
         if path := sources.one(role):
             extent = open_raster(path, assume_crs=recipe.crs).bounds_in(crs)
-            if _meet(common, extent) is None:
-                raise _apart(recipe, extents[0], (role, extent), crs)
-    return find_bounds(crs, size, common, z)
+            if _overlap(common, extent) is None:
+                raise _no_overlap(recipe, extents[0], (role, extent), crs)
+    return frame_of_bounds(crs, size, common, z)
 
 
-def find_bounds(crs: str, size: float, bounds: Bounds, z: tuple[int, int]) -> Frame:
-    """The frame of voxels that meet bounds in metres, snapped outwards to multiples of `CELL`
-    voxels."""
+def frame_of_bounds(crs: str, size: float, bounds: Bounds, z: tuple[int, int]) -> Frame:
+    """Return the frame of the voxels that meet bounds in metres, snapped outwards to multiples of
+    `CELL` voxels."""
     ranges = snap(bounds, size, tolerance=1e-3)
     (x0, x1), (y0, y1) = ranges["x"], ranges["y"]
     return Frame(
@@ -117,17 +126,17 @@ def find_bounds(crs: str, size: float, bounds: Bounds, z: tuple[int, int]) -> Fr
     )
 
 
-def _meet(one: Bounds, other: Bounds) -> Bounds | None:
+def _overlap(one: Bounds, other: Bounds) -> Bounds | None:
     left, bottom = max(one[0], other[0]), max(one[1], other[1])
     right, top = min(one[2], other[2]), min(one[3], other[3])
     return (left, bottom, right, top) if left < right and bottom < top else None
 
 
-def _apart(
+def _no_overlap(
     recipe: SceneRecipe, one: tuple[str, Bounds], other: tuple[str, Bounds], crs: str
 ) -> RegionError:
     return RegionError(
-        f"the sources of scene {recipe.name} do not meet: {one[0]} covers {describe(one[1], crs)}, {other[0]} "
-        f"{describe(other[1], crs)}",
+        f"the sources of scene {recipe.name} do not meet: {one[0]} covers "
+        f"{describe(one[1], crs)}, {other[0]} {describe(other[1], crs)}",
         "check their CRSs and the bounds",
     )

@@ -1,5 +1,4 @@
-"""From columns with heights, or from a dense solid, to the surface voxels of a scene, block by
-block."""
+"""The surface voxels of a scene, by blocks, from columns with heights or from a dense solid."""
 
 from __future__ import annotations
 
@@ -10,23 +9,29 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgen.dataset.builders.ground import fill_nearest
 from earthgen.dataset.scene import BLOCK, SceneData
 from earthgen.voxels.surface import NORMAL_RADIUS, occupancy_normals, surface_voxels
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
 UNKNOWN_SOLID = 255
-"""In a volume: solid, of no known class."""
+"""Value in a volume: solid, of unknown class."""
 
 LOW = -1
-"""The lowest voxel of a column of a height field: the ground's own surface."""
+"""The lowest voxel of a column of a height field, which is the surface of the ground."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What is known of each column of a scene; (ny, nx), rows from north to south.
+    """The columns of a scene, rows from north to south.
 
-    ground, height, cover, image, image_known, valid : as of `earthgen.dataset.crop.Crop`
+    Attributes
+    ----------
+    frame : Frame
+        Place of the scene.
+    ground, height, cover, image, image_known, valid : NDArray (ny, nx) or (ny, nx, 3)
+        As in `earthgen.dataset.crop.Crop`.
     """
 
     frame: Frame
@@ -38,7 +43,7 @@ class Columns:
     valid: NDArray
 
     def layers(self) -> dict[str, NDArray]:
-        """By the names of the arrays of a scene."""
+        """Return the arrays by the names that they have in a scene."""
         return {
             "ground": self.ground,
             "height": self.height,
@@ -50,23 +55,37 @@ class Columns:
 
 
 def levels(height: NDArray, voxel_size: float, top: int) -> NDArray:
-    """(ny, nx) int32: voxels above the ground of columns by their height in metres, rounded, at
-    most `top`."""
+    """Convert heights to numbers of voxels above the ground, rounded.
+
+    Parameters
+    ----------
+    height : NDArray (ny, nx)
+        Metres.
+    voxel_size : float
+        Metres.
+    top : int
+        Largest result.
+
+    Returns
+    -------
+    NDArray (ny, nx) int32
+        Numbers of voxels.
+    """
     return np.clip(np.floor(height / voxel_size + 0.5), 0, top).astype(np.int32)
 
 
 def height_field(columns: Columns) -> SceneData:
-    """The closed surface of columns that are solid from the ground to their height: tops and walls.
+    """Make the closed surface of columns that are solid from the ground to their height.
 
-    A wall's voxels have the class of their column, and the colour of its top, which is no known
-    colour of the wall. Columns without data have no voxels, and their neighbours no wall towards
-    them.
+    The voxels of a wall have the class of their column, and the colour of its top as a guess.
+    Columns without data have no voxels, and their neighbours no walls towards them.
     """
     frame = columns.frame
     tops = levels(columns.height, frame.voxel_size, frame.z[1])
     pad = NORMAL_RADIUS
-    tops, cover = _spread(tops, columns.valid), _spread(columns.cover, columns.valid)
-    # Beyond the scene's edge it goes on as it ends, so that no wall stands there.
+    tops = fill_nearest(tops, columns.valid)
+    cover = fill_nearest(columns.cover, columns.valid)
+    # The edge columns are repeated outside, so that there is no wall at the scene's edge.
     tops, cover = np.pad(tops, pad, mode="edge"), np.pad(cover, pad, mode="edge")
 
     def volume(rows: slice, cols: slice) -> NDArray:
@@ -79,13 +98,24 @@ def height_field(columns: Columns) -> SceneData:
 def solid_volume(
     columns: Columns, solid: NDArray, rgb: NDArray | None = None, known: NDArray | None = None
 ) -> SceneData:
-    """The surface of any solid, with overhangs.
+    """Make the surface of any solid, with overhangs.
 
-    solid : (ny, nx, nz) uint8 class codes, UNKNOWN_SOLID for none, 0 for empty, over the frame's z
-        range; below it all
-        is solid
-    rgb, known : (ny, nx, nz, 3) uint8 and (ny, nx, nz) bool, colours of voxels; by the image from
-        above where None
+    Parameters
+    ----------
+    columns : Columns
+        The columns; their image colours the voxels seen from above.
+    solid : NDArray (ny, nx, nz) uint8
+        Class codes over the frame's z range, `UNKNOWN_SOLID` for an unknown class, 0 for empty.
+        Everything below is solid.
+    rgb : NDArray (ny, nx, nz, 3) uint8 | None
+        Colours of voxels.
+    known : NDArray (ny, nx, nz) bool | None
+        Where these are known.
+
+    Raises
+    ------
+    FrameError
+        if the solid does not have the shape of the frame
     """
     frame = columns.frame
     if solid.shape != (*frame.shape, frame.z[1] - frame.z[0]):
@@ -119,8 +149,16 @@ def _blocks(
 ) -> SceneData:
     """Extract the surface of each block from a volume with a margin of NORMAL_RADIUS voxels.
 
-    highest : (ny, nx) lattice index of the topmost voxel of each column, which has the colour seen
-        from above
+    Parameters
+    ----------
+    columns : Columns
+        The columns.
+    volume : Callable[[slice, slice], NDArray]
+        Gives (rows, columns, levels) uint8 class codes with the margin.
+    low : int
+        Lattice index of the lowest level.
+    highest : NDArray (ny, nx)
+        Lattice index of the topmost voxel of each column, which has the colour seen from above.
     """
     frame, pad = columns.frame, NORMAL_RADIUS
     down, across = -(-frame.ny // BLOCK), -(-frame.nx // BLOCK)
@@ -156,33 +194,23 @@ def _blocks(
             parts["rgb_known"].append(top & columns.image_known[row, col])
             total += len(xyz)
         starts[i, across] = total
-    none = {
+    empty = {
         "xyz": ((0, 3), np.int32),
         "semantic": ((0,), np.uint8),
         "normal": ((0, 3), np.float32),
         "rgb": ((0, 3), np.uint8),
         "rgb_known": ((0,), bool),
     }
-    found = {
-        name: np.concatenate(arrays) if arrays else np.zeros(*none[name])
+    rows_by_name = {
+        name: np.concatenate(arrays) if arrays else np.zeros(*empty[name])
         for name, arrays in parts.items()
     }
-    return SceneData(frame, columns.layers(), found, starts)
-
-
-def _spread(values: NDArray, valid: NDArray) -> NDArray:
-    """Values with those of the nearest valid column where there is no data."""
-    if valid.all() or not valid.any():
-        return values
-    from scipy.ndimage import distance_transform_edt
-
-    row, col = distance_transform_edt(~valid, return_distances=False, return_indices=True)
-    return np.asarray(values[row, col])
+    return SceneData(frame, columns.layers(), rows_by_name, starts)
 
 
 @numba.njit(cache=True, nogil=True)
 def _filled(tops, cover, depth):  # type: ignore[no-untyped-def]
-    """(rows, cols, depth) uint8: columns solid from LOW to below `tops`, in their class."""
+    """Return (rows, cols, depth) uint8: columns that are solid from LOW to below `tops`."""
     out = np.zeros((tops.shape[0], tops.shape[1], depth), np.uint8)
     for row in range(tops.shape[0]):
         for col in range(tops.shape[1]):

@@ -1,5 +1,4 @@
-"""A world on disk as a scene: simulated places, from a DEM, roads and buildings or what else a
-world is made of."""
+"""Generated worlds as scenes: simulated places."""
 
 from __future__ import annotations
 
@@ -20,24 +19,42 @@ from geo_io.frame import Bounds, Frame
 def scene_of_world(
     path: Path, voxel_size: float, band: tuple[int, int], bounds: Bounds | None = None
 ) -> tuple[SceneData, Evidence, str]:
-    """(scene, what it is judged by, vertical CRS) of a world, or of its part within bounds.
+    """Make a scene of a world, or of its part within some bounds.
 
-    Voxels are the world's own, so overhangs and tree trunks stay; those outside the band are left
-    out. Their colour is that of their Gaussian, normals are its disc's, brought back into
-    ground-relative space.
+    The voxels are those of the world, so overhangs and tree trunks stay; those outside the band are
+    left out. Their colours are those of their Gaussians, and their normals those of the discs,
+    transformed to ground-relative space.
+
+    Parameters
+    ----------
+    path : Path
+        The world.
+    voxel_size : float
+        Voxel size of the scene, metres.
+    band : tuple[int, int]
+        z range in voxels.
+    bounds : tuple[float, float, float, float] | None
+        Left, bottom, right, top in the CRS of the world; by default all of it.
+
+    Returns
+    -------
+    tuple[SceneData, Evidence, str]
+        The scene, what its quality is computed from, and the vertical CRS.
 
     Raises
     ------
     FrameError
         if the world has voxels of another size
-    StoreError, RegionError
-        if there is no world, or it does not meet the bounds
+    StoreError
+        if there is no world
+    RegionError
+        if it does not overlap the bounds
     """
     world = open_world(path)
     if world.frame.voxel_size != voxel_size:
         raise FrameError(
             f"world {path} has voxels of {world.frame.voxel_size:g} m, not {voxel_size:g} m",
-            f"build with --voxel-size {world.frame.voxel_size:g}, or generate it anew",
+            f"build with --voxel-size {world.frame.voxel_size:g}, or generate it again",
         )
     part = world.part(1, bounds)
     frame = Frame(
@@ -90,15 +107,15 @@ def scene_of_world(
         "rgb": rgb[keep],
         "rgb_known": np.ones(int(keep.sum()), bool),
     }
-    rows, blocks = by_blocks(frame, rows)
+    rows, blocks = sort_by_blocks(frame, rows)
     over = float((surface - ground > band[1] * voxel_size)[valid].mean()) if valid.any() else 0.0
     evidence = Evidence(measured=columns["valid"], solid=columns["height"], over_band=over)
     return SceneData(frame, columns, rows, blocks), evidence, part.vertical_crs
 
 
-def by_blocks(frame: Frame, rows: dict[str, NDArray]) -> tuple[dict[str, NDArray], NDArray]:
-    """Rows of voxels sorted as a scene has them, and where each block begins (see
-    `earthgen.dataset.scene`)."""
+def sort_by_blocks(frame: Frame, rows: dict[str, NDArray]) -> tuple[dict[str, NDArray], NDArray]:
+    """Sort rows of voxels as `earthgen.dataset.scene` needs them, and return the first row of each
+    block."""
     xyz = rows["xyz"]
     down, across = -(-frame.ny // BLOCK), -(-frame.nx // BLOCK)
     block = (frame.y[1] - 1 - xyz[:, 1]) // BLOCK * across + (xyz[:, 0] - frame.x[0]) // BLOCK
@@ -111,13 +128,14 @@ def by_blocks(frame: Frame, rows: dict[str, NDArray]) -> tuple[dict[str, NDArray
 
 
 def _put(frame: Frame, place: tuple[slice, slice], values: NDArray) -> NDArray:
+    """Return (ny, nx, ...) values on a frame, 0 outside of `place`."""
     out = np.zeros((*frame.shape, *values.shape[2:]), values.dtype)
     out[place] = values
     return out
 
 
 def _disc_normals(rotation: NDArray) -> NDArray:
-    """(n, 3) where unit quaternions (w, x, y, z) turn the z axis to."""
+    """Return the (n, 3) directions of the z axis rotated by unit quaternions (w, x, y, z)."""
     w, x, y, z = rotation.T
     return np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], axis=1)
 
@@ -125,7 +143,7 @@ def _disc_normals(rotation: NDArray) -> NDArray:
 def _level(
     normal: NDArray, ground: NDArray, row: NDArray, col: NDArray, voxel_size: float
 ) -> NDArray:
-    """Normals in ground-relative space from those in the CRS: the inverse of
+    """Transform normals to ground-relative space: the inverse of
     `earthgen.voxels.surface.shear_normals`."""
     south, east = np.gradient(ground, voxel_size)
     out = normal.copy()

@@ -1,9 +1,9 @@
 """CityJSON 1.0 to 2.0, and sequences of CityJSON features, as patches with classes.
 
-After the specifications at cityjson.org (CityJSON 2.0.1, CityJSONSeq). Of each object the
-geometries of its highest level of detail are taken, and of a Building or Bridge that is less
-detailed than its parts the parts alone. Classes come from the type of the object. ClosureSurfaces
-are left out: they close what is open in reality.
+After the specifications at cityjson.org (CityJSON 2.0.1, CityJSONSeq). Each object contributes the
+geometries of its highest level of detail. If the parts of a Building or Bridge are more detailed
+than the object itself, only the parts are read. The class comes from the type of the object.
+ClosureSurfaces are left out: they close what is open in reality.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
-from earthgen.dataset.readers.city_looks import Looks, patches_of
+from earthgen.dataset.readers.city_looks import Appearance, patches_of
 from earthgen.dataset.readers.city_surfaces import Surface, surfaces_of
+from earthgen.dataset.readers.damage import damaged_file
 from earthgen.dataset.readers.triangles import FOOT, SURFACE, TERRAIN, Patch
-from geo_io.errors import EarthgenError, FrameError, InputError, MissingCrsError
+from geo_io.errors import FrameError, InputError, MissingCrsError
 from geo_io.frame import UNKNOWN_DATUM, projected_crs, vertical_crs
 from geo_io.legend import UNKNOWN, codes
 
@@ -50,8 +51,8 @@ CLASSES = {
     "SolitaryVegetationObject": "tree",
     "TINRelief": "bare_ground",
 }
-"""Class by the type of an object; the others say nothing of what covers the ground, or are of
-many kinds."""
+"""Class by the type of an object. Other types have none: they do not cover the ground, or include
+very different objects."""
 
 GROUND_TYPES = (
     "TINRelief",
@@ -62,7 +63,7 @@ GROUND_TYPES = (
     "Waterway",
     "LandUse",
 )
-"""Objects that are the surface of the ground."""
+"""Types of objects that are the surface of the ground."""
 
 UNDERGROUND = (
     "Tunnel",
@@ -72,13 +73,15 @@ UNDERGROUND = (
     "TunnelFurniture",
     "TunnelConstructiveElement",
 )
-"""Objects that are left out: below the ground nothing is seen."""
+"""Types of objects that are left out because they lie below the ground."""
 
 PARTS = ("BuildingPart", "BridgePart")
 
+CHECK, REFETCH = "check the file with cjval", "fetch it again"
+
 LOWEST = 0.5
-"""Metres above the lowest point of a building in which faces that look down are its foot, where
-it says no surfaces."""
+"""In a building without semantic surfaces, faces that look down are its foot up to this height
+above its lowest point, metres."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,12 @@ class CityModel:
 
     Attributes
     ----------
-    header : the document, or the first line of a sequence
-    features : objects and vertices: the document itself, or the lines of a sequence
-    crs, vertical_crs : projected CRS in metres; "unknown"
+    header : mapping
+        The document, or the first line of a sequence.
+    features : tuple[mapping, ...]
+        Objects and vertices: the document itself, or the lines of a sequence.
+    crs, vertical_crs : str
+        Projected CRS in metres, and the vertical CRS or "unknown".
     """
 
     path: Path
@@ -99,35 +105,30 @@ class CityModel:
     vertical_crs: str
 
     def patches(self) -> Iterator[Patch]:
-        """The surfaces, in `crs` and metres, z up.
+        """Yield the surfaces, in `crs`, metres, z up.
 
         Raises
         ------
         InputError
-            if the document is damaged; the object is named
-        InputError, MissingFileError
-            if a texture lies outside the document's folder, or is not there
+            if the document is damaged (the error names the object), or a texture lies outside its
+            folder
+        MissingFileError
+            if a texture does not exist
         """
         templates = _templates(self.header, self.path)
         count = 0
         for feature in self.features:
             points = _vertices(feature, self.header, self.path)
-            looks = Looks.of(feature if "appearance" in feature else self.header, self.path)
+            appearance = Appearance.of(
+                feature if "appearance" in feature else self.header, self.path
+            )
             objects = feature["CityObjects"]
-            found: list[Surface] = []
+            surfaces: list[Surface] = []
             for name, item in objects.items():
-                try:
-                    found += _object(item, objects, points, templates)
-                except EarthgenError:
-                    raise
-                except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-                    text = f"{type(error).__name__}: {error}"[:120]
-                    raise InputError(
-                        f"object {name} of {self.path} is damaged ({text})",
-                        "check the file with cjval",
-                    ) from error
-            count += len(found)
-            yield from patches_of(found, looks, self.path)
+                with damaged_file(f"object {name} of {self.path} is damaged", CHECK):
+                    surfaces += _object(item, objects, points, templates)
+            count += len(surfaces)
+            yield from patches_of(surfaces, appearance, self.path)
         if not count:
             raise InputError(
                 f"{self.path} holds no surfaces", "give a model with Solids or MultiSurfaces"
@@ -135,27 +136,33 @@ class CityModel:
 
 
 def is_city_json(document: Any) -> bool:
+    """Whether a parsed JSON document is CityJSON."""
     return isinstance(document, dict) and document.get("type") == "CityJSON"
 
 
 def open_city(path: Path, crs: str | None = None) -> CityModel:
-    """A CityJSON file (.json, .city.json, .cityjson) or a sequence (.jsonl).
+    """Open a CityJSON file (.json, .city.json, .cityjson) or a sequence (.jsonl).
 
-    crs : what the recipe says; for a file that says none, and what the file says has to be that
+    Parameters
+    ----------
+    path : Path
+        The file.
+    crs : str | None
+        CRS that the recipe gives: that of a file without one. The CRS of the file must equal it.
 
     Raises
     ------
     InputError
-        if it is damaged, is of another version, or its CRS is not that of the recipe, or not in
-        metres
+        if the file is damaged, has another version, or its CRS is not that of the recipe or not
+        in metres
     MissingCrsError
-        if neither it nor the recipe says a CRS
+        if neither the file nor the recipe has a CRS
     """
     documents = _documents(path)
     header = documents[0]
     if not is_city_json(header):
         raise InputError(
-            f"{path} is no CityJSON: its type is {header.get('type')!r}", "give a CityJSON file"
+            f"{path} is not CityJSON: its type is {header.get('type')!r}", "give a CityJSON file"
         )
     version = str(header.get("version"))
     if ".".join(version.split(".")[:2]) not in VERSIONS:
@@ -174,113 +181,106 @@ def open_city(path: Path, crs: str | None = None) -> CityModel:
     for feature in features:
         for key, kind in (("CityObjects", dict), ("vertices", list)):
             if not isinstance(feature.get(key), kind):
-                raise InputError(f"{path} has no `{key}`", "check the file with cjval")
+                raise InputError(f"{path} has no `{key}`", CHECK)
         if not all(isinstance(item, dict) for item in feature["CityObjects"].values()):
-            raise InputError(f"an object of {path} is none", "check the file with cjval")
-    found, vertical = _reference(header, path, crs)
-    return CityModel(path, header, tuple(features), found, vertical)
+            raise InputError(f"an object of {path} is not a JSON object", CHECK)
+    horizontal, vertical = _reference(header, path, crs)
+    return CityModel(path, header, tuple(features), horizontal, vertical)
 
 
 def _documents(path: Path) -> list[dict[str, Any]]:
-    number = 0
-    try:
+    """Parse a file, or each line of a sequence."""
+    with damaged_file(f"{path} is damaged", REFETCH):
         text = path.read_text("utf-8-sig")
-        if path.suffix.casefold() != ".jsonl":
+    if path.suffix.casefold() != ".jsonl":
+        with damaged_file(f"{path} is damaged", REFETCH):
             documents = [json.loads(text)]
-        else:
-            documents = []
-            for number, line in enumerate(text.splitlines(), 1):  # noqa: B007 - named in the error
-                if line.strip():
+    else:
+        documents = []
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                with damaged_file(f"line {number} of {path} is damaged", REFETCH):
                     documents.append(json.loads(line))
-    except (OSError, ValueError, RecursionError) as error:
-        where = f"line {number} of {path}" if number else str(path)
-        raise InputError(f"{where} is damaged: {error}", "fetch it again") from error
     if not documents or not all(isinstance(document, dict) for document in documents):
         raise InputError(f"{path} holds no JSON objects", "give a CityJSON file")
     return documents
 
 
 def _reference(header: Mapping[str, Any], path: Path, given: str | None) -> tuple[str, str]:
-    """(projected CRS, vertical CRS) of a document."""
+    """Return (projected CRS, vertical CRS) of a document."""
     metadata = header.get("metadata")
-    said = metadata.get("referenceSystem") if isinstance(metadata, dict) else None
-    if said is None and given is None:
+    own = metadata.get("referenceSystem") if isinstance(metadata, dict) else None
+    if own is None and given is None:
         raise MissingCrsError(
             f"{path} has no metadata.referenceSystem", "give crs = 'EPSG:...' in the recipe"
         )
     try:
-        parsed = pyproj.CRS.from_user_input(given if said is None else str(said))
+        parsed = pyproj.CRS.from_user_input(given if own is None else str(own))
     except pyproj.exceptions.CRSError as error:
         raise InputError(
-            f"the CRS {said or given!r} of {path} is not understood", "correct it"
+            f"the CRS {own or given!r} of {path} is not understood", "correct it"
         ) from error
     try:
         crs = projected_crs(parsed)
     except FrameError as error:
         raise InputError(
             f"{path}: {error.problem}",
-            f"bring it into one, for example with `cjio {path.name} crs_reproject CODE`",
+            f"reproject it, for example with `cjio {path.name} crs_reproject CODE`",
         ) from error
     heights = vertical_crs(parsed)
     if heights != UNKNOWN_DATUM and parsed.axis_info[-1].unit_conversion_factor != 1:
         raise InputError(
-            f"heights of {path} are in {parsed.axis_info[-1].unit_name}", "bring them into metres"
+            f"heights of {path} are in {parsed.axis_info[-1].unit_name}", "convert them to metres"
         )
-    if said is not None and given is not None and projected_crs(given) != crs:
+    if own is not None and given is not None and projected_crs(given) != crs:
         raise InputError(
-            f"{path} says that it lies in {crs}, and the recipe that it lies in {given}",
-            "take crs out of the recipe; target = 'EPSG:...' chooses the CRS of the scene",
+            f"the CRS of {path} is {crs}, but the recipe gives {given}",
+            "remove crs from the recipe; target = 'EPSG:...' chooses the CRS of the scene",
         )
     return crs, heights
 
 
 def _numbers(values: Any, path: Path, what: str) -> NDArray:
-    try:
-        found = np.asarray(values, np.float64).reshape(-1, 3)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{what} of {path} are no triples of numbers", "check the file with cjval"
-        ) from error
-    if not np.isfinite(found).all():
-        raise InputError(f"{what} of {path} are not all finite", "check the file with cjval")
-    return found
+    with damaged_file(f"{what} of {path} are not triples of numbers", CHECK):
+        triples = np.asarray(values, np.float64).reshape(-1, 3)
+    if not np.isfinite(triples).all():
+        raise InputError(f"{what} of {path} are not all finite", CHECK)
+    return triples
 
 
 def _vertices(feature: Mapping[str, Any], header: Mapping[str, Any], path: Path) -> NDArray:
-    """(n, 3) float64 in CRS units."""
+    """Return (n, 3) float64 vertices in CRS units."""
     raw = _numbers(feature["vertices"], path, "vertices")
     transform = header.get("transform")
     if transform is None:
         return raw
     if not isinstance(transform, dict) or not {"scale", "translate"} <= set(transform):
-        raise InputError(
-            f"the transform of {path} has no scale and translate", "check the file with cjval"
-        )
+        raise InputError(f"the transform of {path} has no scale and translate", CHECK)
     scale, move = (
         _numbers(transform[key], path, f"transform.{key}") for key in ("scale", "translate")
     )
     if len(scale) != 1 or len(move) != 1:
         raise InputError(
-            f"the transform of {path} is no scale and translate of 3 numbers", "correct it"
+            f"scale and translate of the transform of {path} need 3 numbers each", "correct it"
         )
     return raw * scale + move
 
 
 @dataclass(frozen=True)
 class Templates:
-    """Geometries that objects share, and their own vertices (n, 3), not transformed."""
+    """Geometries that objects share, and their own vertices (n, 3), without the transform."""
 
     geometries: tuple[Mapping[str, Any], ...]
     points: NDArray
 
 
 def _templates(header: Mapping[str, Any], path: Path) -> Templates:
-    held = header.get("geometry-templates")
-    if not isinstance(held, dict):
+    templates = header.get("geometry-templates")
+    if not isinstance(templates, dict):
         return Templates((), np.zeros((0, 3)))
     return Templates(
-        tuple(held.get("templates", ())),
-        _numbers(held.get("vertices-templates", []), path, "template vertices"),
+        tuple(templates.get("templates", ())),
+        _numbers(templates.get("vertices-templates", []), path, "template vertices"),
     )
 
 
@@ -291,26 +291,26 @@ def _level(geometry: Mapping[str, Any]) -> float:
 def _geometries(
     item: Mapping[str, Any], templates: Templates
 ) -> list[tuple[float, Mapping[str, Any]]]:
-    """(level of detail, geometry) of an object, without points and lines."""
-    found = []
+    """Return (level of detail, geometry) of an object, without points and lines."""
+    leveled = []
     for geometry in item.get("geometry") or ():
         shared = geometry
         if geometry["type"] == "GeometryInstance":
             shared = templates.geometries[geometry["template"]]
         if shared["type"] not in ("MultiPoint", "MultiLineString"):
-            found.append((_level(shared), geometry))
-    return found
+            leveled.append((_level(shared), geometry))
+    return leveled
 
 
 def _object(
     item: Mapping[str, Any], objects: Mapping[str, Any], points: NDArray, templates: Templates
 ) -> list[Surface]:
-    """The surfaces of one object."""
+    """Return the surfaces of one object."""
     kind = str(item["type"])
-    found = _geometries(item, templates)
-    if not found or kind in UNDERGROUND:
+    geometries = _geometries(item, templates)
+    if not geometries or kind in UNDERGROUND:
         return []
-    highest = max(level for level, _ in found)
+    highest = max(level for level, _ in geometries)
     children = (objects[name] for name in item.get("children", ()) if name in objects)
     parts = [
         level
@@ -322,7 +322,7 @@ def _object(
         return []
     code = codes().get(CLASSES.get(kind, ""), UNKNOWN)
     out: list[Surface] = []
-    for level, geometry in found:
+    for level, geometry in geometries:
         if level != highest:
             continue
         if geometry["type"] == "GeometryInstance":
@@ -344,7 +344,7 @@ def _index(value: Any, count: int) -> int:
 
 
 def _roles(surfaces: list[Surface], kind: str) -> list[tuple[Surface, int]]:
-    """Surfaces with what they say of the ground; without those that close what is open."""
+    """Return the surfaces with their roles, without ClosureSurfaces."""
     real = [surface for surface in surfaces if surface.kind != "ClosureSurface"]
     if kind in GROUND_TYPES:
         return [(surface.facing_up(), TERRAIN) for surface in real]

@@ -1,8 +1,8 @@
-"""Files that other files name: found beside them, and nowhere else.
+"""Files that other files refer to, read only from the folder of the file that the user named.
 
-A tileset or a city model may come from anyone. What it names is read into a scene that may be
-passed on, so a name must not lead out of the folder that its owner pointed at, by `..`, by an
-absolute path or by a link; and nothing is fetched.
+A tileset or a city model may come from anyone, and its content goes into scenes that may be passed
+on. So a reference must not lead out of that folder, by `..`, by an absolute path or by a link, and
+nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -14,15 +14,25 @@ from geo_io.errors import InputError, MissingFileError
 
 
 def local_file(uri: object, base: Path, root: Path, where: str) -> Path:
-    """The file that `uri` names, relative to the folder `base`, inside the folder `root`.
+    """Return the path of a file that another file refers to.
+
+    Parameters
+    ----------
+    uri : object
+        The reference as it stands in the file.
+    base : Path
+        Folder that the reference is relative to.
+    root : Path
+        Folder that the file must lie in.
+    where : str
+        The referring file, for error messages.
 
     Raises
     ------
     InputError
-        if it is an address on a network, leads out of `root`, or is no path; `where` is the file
-        that says so
+        if the reference is a network address, leads out of `root`, or is not a path
     MissingFileError
-        if there is no such file
+        if the file does not exist
     """
     text = uri if isinstance(uri, str) else ""
     try:
@@ -31,28 +41,28 @@ def local_file(uri: object, base: Path, root: Path, where: str) -> Path:
         scheme = "?"
     if scheme in ("http", "https", "ftp"):
         raise InputError(
-            f"{where} names {text}, and nothing is fetched from the network",
-            "download all of it, and name the files",
+            f"{where} refers to {text}, but nothing is read from the network",
+            "download everything, and refer to the files",
         )
     plain = unquote(text.split("?", 1)[0].split("#", 1)[0])
     if not plain or "\0" in plain or scheme:
         raise InputError(
-            f"{where} names {str(uri)[:80]!r}, which is no relative path", "correct it"
+            f"{where} refers to {str(uri)[:80]!r}, which is not a relative path", "correct it"
         )
     try:
         path = (base / plain).resolve()
-        found = path.is_file()
-    except (OSError, RuntimeError) as error:  # too long a name; links that lead in a circle
+        exists = path.is_file()
+    except (OSError, RuntimeError) as error:  # the name is too long, or links form a circle
         raise InputError(
-            f"{where} names {plain[:80]!r}, which is no path to a file", "correct it"
+            f"{where} refers to {plain[:80]!r}, which is not a path to a file", "correct it"
         ) from error
     if not path.is_relative_to(root.resolve()):
         raise InputError(
-            f"{where} names {plain}, which lies outside the folder {root}",
-            "move what it names into that folder",
+            f"{where} refers to {plain}, which lies outside the folder {root}",
+            "move that file into the folder",
         )
-    if not found:
+    if not exists:
         raise MissingFileError(
-            f"{where} names {plain}, which does not exist", "fetch the missing file"
+            f"{where} refers to {plain}, which does not exist", "fetch the missing file"
         )
     return path

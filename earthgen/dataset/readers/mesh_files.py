@@ -1,4 +1,4 @@
-"""Meshes as files of other programs: OBJ, glTF and what else trimesh (MIT) reads, as patches."""
+"""Mesh files as patches: OBJ, glTF, PLY, STL and OFF, read with trimesh (MIT)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgen.dataset.readers.damage import damaged_file
 from earthgen.dataset.readers.points import INSTALL
 from earthgen.dataset.readers.triangles import Patch, plain_patch
 from geo_io.errors import InputError
 
 SUFFIXES = (".obj", ".gltf", ".glb", ".ply", ".stl", ".off")
 GLTF = (".gltf", ".glb")
-"""Formats whose y axis points up (the glTF specification says so); others are taken as z up
-unless told."""
+"""Formats whose y axis points up, by the glTF specification. Others are read as z up by default."""
 
 REFUSED = {
     ".gml": ("CityGML is not read", "convert it to CityJSON, for example with citygml-tools"),
     ".fbx": ("FBX is not read", "convert it to glTF"),
     ".b3dm": (
-        "it is one tile of 3D Tiles, and does not say where it lies",
-        "name the tileset.json that it belongs to",
+        "it is a single tile of 3D Tiles, without a location",
+        "give the tileset.json that it belongs to",
     ),
 }
 
@@ -42,25 +42,30 @@ UNDERSTOOD = (
     "KHR_materials_ior",
     "KHR_materials_pbrSpecularGlossiness",
 )
-"""Extensions of glTF that a file may require: they change nothing but looks, or trimesh reads
+"""Extensions of glTF that a file may require: they change only the appearance, or trimesh reads
 them."""
 
 COMPRESSED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
 
 
 def read_mesh_file(path: Path, up: str | None) -> list[Patch]:
-    """The triangles of a file in its own coordinates, z up.
+    """Read the triangles of a file in its own coordinates, z up.
 
-    up : "y" or "z"; y of glTF and z of others unless given
+    Parameters
+    ----------
+    path : Path
+        A file with one of `SUFFIXES`.
+    up : str | None
+        The axis that points up in the file, "y" or "z"; by default y in glTF and z in others.
 
     Raises
     ------
     InputError
-        if it is of another format, cannot be read, or holds no triangles
+        if the file has another format, cannot be read, or holds no triangles
     """
     suffix = path.suffix.casefold()
     if suffix not in SUFFIXES:
-        said, remedy = REFUSED.get(
+        problem, remedy = REFUSED.get(
             suffix,
             (
                 f"meshes of the format {suffix or 'without a suffix'} are not read",
@@ -68,7 +73,7 @@ def read_mesh_file(path: Path, up: str | None) -> list[Patch]:
             ),
         )
         raise InputError(
-            f"{path}: {said}",
+            f"{path}: {problem}",
             f"{remedy}; {', '.join(SUFFIXES)}, CityJSON and tileset.json are read",
         )
     if suffix in GLTF:
@@ -77,30 +82,42 @@ def read_mesh_file(path: Path, up: str | None) -> list[Patch]:
 
 
 def read_gltf(data: bytes, where: str, up: str, fetch: Callable[[str], bytes]) -> list[Patch]:
-    """The triangles of a glTF document, .glb or .gltf, in its own coordinates, z up.
+    """Read the triangles of a glTF document, .glb or .gltf, in its own coordinates, z up.
 
-    fetch : gives what the document names: buffers, pictures
+    Parameters
+    ----------
+    data : bytes
+        The document.
+    where : str
+        Its name, for error messages.
+    up : str
+        The axis that points up in the document, "y" or "z".
+    fetch : Callable[[str], bytes]
+        Gives the content of a file that the document refers to: buffers, pictures. What it raises
+        is raised here.
 
-    Raises as `read_mesh_file`, and what `fetch` raises; `where` names the document in errors.
+    Raises
+    ------
+    InputError
+        as `read_mesh_file`
     """
     header = _gltf_header(data, where)
     check_extensions(header, where)
     kind = "glb" if data[:4] == GLB else "gltf"
-    # Fetched here, for trimesh takes a picture that cannot be had for none.
+    # Fetched here, because trimesh silently drops a picture that it cannot get.
     entries = [
         entry
         for role in ("buffers", "images")
         for entry in header.get(role, [])
         if isinstance(entry, dict)
     ]
-    named = [
+    references = [
         uri
         for entry in entries
         if (uri := entry.get("uri")) is not None and not str(uri).startswith("data:")
     ]
-    parts = _patches(
-        _load(io.BytesIO(data), where, kind, {str(uri): fetch(uri) for uri in named}), up, where
-    )
+    resolver = {str(uri): fetch(uri) for uri in references}
+    parts = _patches(_load(io.BytesIO(data), where, kind, resolver), up, where)
     centre = header.get("extensions", {}).get("CESIUM_RTC", {}).get("center")
     if centre is None:
         return parts
@@ -109,21 +126,27 @@ def read_gltf(data: bytes, where: str, up: str, fetch: Callable[[str], bytes]) -
 
 
 def check_extensions(header: dict[str, Any], where: str) -> None:
-    """InputError where a glTF document needs what is not read."""
+    """Check that all extensions that a glTF document requires are read.
+
+    Raises
+    ------
+    InputError
+        if one is not
+    """
     for name in header.get("extensionsRequired", []):
         if name in COMPRESSED:
             raise InputError(
                 f"{where} is compressed ({name}), which is not read",
-                "write it without compression, for example with `gltf-transform copy IN OUT`",
+                "save it without compression, for example with `gltf-transform copy IN OUT`",
             )
         if name not in UNDERSTOOD:
             raise InputError(
-                f"{where} needs the glTF extension {name}, which is not read", "write it without"
+                f"{where} needs the glTF extension {name}, which is not read", "save it without"
             )
 
 
 def turn(vectors: NDArray, up: str) -> NDArray:
-    """(..., 3) with z up, of vectors whose y or z is up."""
+    """Return (..., 3) vectors with z up, of vectors with `up` ("y" or "z") up."""
     return (
         np.stack([vectors[..., 0], -vectors[..., 2], vectors[..., 1]], axis=-1)
         if up == "y"
@@ -132,8 +155,8 @@ def turn(vectors: NDArray, up: str) -> NDArray:
 
 
 def _gltf_header(data: bytes, where: str) -> dict[str, Any]:
-    """The JSON of a .glb or .gltf document."""
-    try:
+    """Return the JSON of a .glb or .gltf document."""
+    with damaged_file(f"{where} is not glTF, or is damaged", "check it, or fetch it again"):
         if data[:4] == GLB:
             version, _, length, kind = struct.unpack("<IIII", data[4:20])
             if version != 2 or kind != 0x4E4F534A:
@@ -143,14 +166,8 @@ def _gltf_header(data: bytes, where: str) -> dict[str, Any]:
                 )
             data = data[20 : 20 + length]
         header = json.loads(data)
-    except (ValueError, struct.error) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{where} is no glTF, or is damaged: {error}", "check it, or fetch it again"
-        ) from error
     if not isinstance(header, dict) or not isinstance(header.get("asset"), dict):
-        raise InputError(f"{where} is no glTF: it has no `asset`", "give another file")
+        raise InputError(f"{where} is not glTF: it has no `asset`", "give another file")
     return header
 
 
@@ -161,21 +178,10 @@ def _load(source: Any, where: str, kind: str | None = None, resolver: Any = None
         raise InputError(
             f"{where} is read with trimesh, which is not installed", INSTALL
         ) from error
-    try:
-        # Its readers check little: a damaged file ends in whatever their parsing meets.
+    with damaged_file(
+        f"{where} cannot be read as a mesh", "check it, and the files that it refers to"
+    ):
         return trimesh.load(source, file_type=kind, resolver=resolver, process=False)
-    except (
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        OSError,
-        AttributeError,
-        NotImplementedError,
-    ) as error:
-        raise InputError(
-            f"{where} cannot be read as a mesh: {error}", "check it, and the files that it names"
-        ) from error
 
 
 def _patches(loaded: Any, up: str, where: str) -> list[Patch]:

@@ -5,8 +5,8 @@ Read with laspy (BSD-2-Clause) and lazrs (MIT). A COPC file is a LAZ file, and i
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
+from earthgen.dataset.readers.damage import PARSE_ERRORS, describe
 from geo_io.crs import transformer
 from geo_io.elevation import METRES
 from geo_io.errors import EarthgenError, InputError, MissingCrsError, MissingFileError
@@ -24,17 +25,17 @@ from geo_io.region.region import lonlat_bounds, utm_crs
 INSTALL = "pip install 'earthgen[dataset]'"
 
 CHUNK = 2_000_000
-"""Points that are decoded at a time."""
+"""Number of points that are decoded at a time."""
 
 NO_SURFACE = (7, 13, 14, 15, 16, 18, 65, 66)
-"""ASPRS classes that are no surface: low and high noise, wires and their pylons; IGN's artefacts
-and virtual points."""
+"""ASPRS classes that are not part of the surface: low and high noise, wires and their pylons; IGN's
+artefacts and virtual points."""
 
 GROUND = (2, 8, 20)
 """ASPRS classes of the ground."""
 
 STRETCH = (2.0, 98.0)
-"""Percentiles of colours of unusual depth that become 0 and 255."""
+"""Percentiles that become 0 and 255 in colours of unusual depth."""
 
 _LINEAR_UNITS = {9001: "m", 9002: "ft", 9003: "us-ft"}
 _PROJ_UNITS, _VERTICAL_UNITS = 3076, 4099  # GeoTIFF keys
@@ -46,11 +47,18 @@ class Points:
 
     Attributes
     ----------
-    crs : projected CRS in metres; vertical_crs : or "unknown"
-    xyz : (n, 3) float64, metres
-    classification : (n,) uint8, ASPRS codes
-    intensity : (n,) float32, of the laser's return, in no unit; 0 where a file has none
-    rgb : (n, 3) uint8, None where no file has colours
+    crs : str
+        Projected CRS in metres.
+    vertical_crs : str
+        Vertical CRS, or "unknown".
+    xyz : NDArray (n, 3) float64
+        Places, metres.
+    classification : NDArray (n,) uint8
+        ASPRS codes.
+    intensity : NDArray (n,) float32
+        Intensity of the laser's return, without a unit; 0 in files that have none.
+    rgb : NDArray (n, 3) uint8 | None
+        sRGB colours, None if no file has them.
     """
 
     crs: str
@@ -78,28 +86,37 @@ def read_points(
 
     Parameters
     ----------
-    crs : CRS of files that carry none; one that they carry wins
-    target : projected CRS in metres to give the points in; that of the first file unless given
-    unit : "m", "ft" or "us-ft", of heights; by default what the file says: its vertical CRS or
-        GeoTIFF key, else
-        metres, unless its horizontal CRS is in feet
-    bounds : left, bottom, right, top in `target`: others are left out
-    colour_bits : 8 or 16; told from the values of all files unless given, see `scale_colours`
-    colours : False where those of the files are none (ids of trees, say)
+    paths : Sequence[str | Path]
+        LAS, LAZ or COPC files.
+    crs : str | None
+        CRS of files without a CRS of their own.
+    target : str | None
+        Projected CRS in metres of the result; by default that of the first file, or its UTM zone if
+        that is not in metres.
+    unit : {"m", "ft", "us-ft"} | None
+        Unit of heights. By default that of the file's vertical CRS or GeoTIFF key, else metres,
+        unless its horizontal CRS is in feet: then it has to be given.
+    bounds : tuple[float, float, float, float] | None
+        Left, bottom, right, top in `target`; points outside are left out.
+    colour_bits : {8, 16} | None
+        Depth of the colours; by default derived from the values of all files, see `scale_colours`.
+    colours : bool
+        False ignores the colours of the files, for example if they show ids of trees.
 
     Raises
     ------
-    MissingFileError, MissingCrsError, InputError
+    MissingFileError
+        if a file does not exist
+    MissingCrsError
+        if neither a file nor `crs` gives a CRS
+    InputError
+        if a file is not a point cloud, is empty, or ends before its last point
     FrameError
         if the target CRS is not projected in metres
-    InputError
-        if a file ends before its last point
-    InputError
-        if a file is none, or is empty
     """
     parts = [_read(Path(path), crs, unit) for path in paths]
     if not parts:
-        raise InputError("no point cloud was given", "name a .laz file")
+        raise InputError("no point cloud was given", "give a .laz file")
     chosen = projected_crs(target or _metric(parts[0].crs, parts[0].xyz))
     xyz, kept = [], []
     for part in parts:
@@ -134,12 +151,27 @@ def read_points(
 def scale_colours(
     values: NDArray, bits: int | None = None, name: str = "the point cloud"
 ) -> NDArray:
-    """(n, 3) uint8 from (n, 3) uint16 as stored.
+    """Scale the colours of a point cloud to 8 bits.
 
-    LAS asks for 16 bits, and files hold anything. Without `bits` the values say it: up to 255 they
-    are 8 bits; if all are multiples of 256 or of 257 they are 8 bits moved up; if their 98th
-    percentile lies in the upper half they are 16 bits; anything else is stretched, its 2nd
-    percentile to 0 and its 98th to 255, all bands alike.
+    The LAS specification asks for 16 bits, but files differ. Without `bits` the depth is derived
+    from the values: up to 255 they are 8 bits; if all are multiples of 256 or of 257 they are
+    8 bits, scaled up; if their 98th percentile lies in the upper half they are 16 bits; anything
+    else is stretched, its 2nd percentile to 0 and its 98th to 255, with the same scale for all
+    bands.
+
+    Parameters
+    ----------
+    values : NDArray (n, 3) uint16
+        Colours as stored.
+    bits : {8, 16} | None
+        Their depth.
+    name : str
+        Name of the file, for error messages.
+
+    Returns
+    -------
+    NDArray (n, 3) uint8
+        sRGB.
 
     Raises
     ------
@@ -147,13 +179,15 @@ def scale_colours(
         if `bits` is 8 and a value is larger, or `bits` is neither 8 nor 16
     """
     if bits not in (None, 8, 16):
-        raise InputError(f"colours of {bits} bits are not known", "give 8 or 16, or leave it away")
+        raise InputError(
+            f"colours of {bits} bits are not supported", "give 8 or 16, or leave it out"
+        )
     top = int(values.max(initial=0))
     if bits == 8 or (bits is None and top <= 255):
         if top > 255:
             raise InputError(
-                f"the colours of {name} go up to {top}, which is no 8-bit colour",
-                "give colour_bits = 16, or leave it away",
+                f"the colours of {name} go up to {top}, more than an 8-bit colour",
+                "give colour_bits = 16, or leave it out",
             )
         return values.astype(np.uint8)
     if bits == 16 or not (values % 256).any():
@@ -193,30 +227,17 @@ def _read(path: Path, crs: str | None, unit: str | None) -> _File:
     if not path.exists():
         raise MissingFileError(f"{path} does not exist", "check the path")
     laspy = _laspy(path)
-    try:
-        with laspy.open(path) as reader:
-            header = reader.header
-            if path.stat().st_size <= header.offset_to_point_data:
-                raise InputError(f"{path} ends within its header", "fetch it again")
-            _check_records(path, header)
-            horizontal, metres, vertical = _reference(path, header, crs, unit)
-            parts = [_arrays(points) for points in reader.chunk_iterator(CHUNK)]
-    except laspy.errors.LaspyException as error:
-        raise _unreadable(path, error) from error
-    except (OSError, EOFError, struct.error, RuntimeError, ValueError) as error:
-        if isinstance(error, EarthgenError):
-            raise
-        raise _unreadable(path, error) from error
-    except BaseException as error:
-        # lazrs' own error derives from no common base but Exception, and Rust panics from
-        # BaseException.
-        if type(error).__module__.startswith(("lazrs", "pyo3_runtime")):
-            raise _unreadable(path, error) from error
-        raise
+    with _damaged_cloud(path, laspy), laspy.open(path) as reader:
+        header = reader.header
+        if path.stat().st_size <= header.offset_to_point_data:
+            raise InputError(f"{path} ends within its header", "fetch it again")
+        _check_records(path, header)
+        horizontal, metres, vertical = _reference(path, header, crs, unit)
+        parts = [_arrays(points) for points in reader.chunk_iterator(CHUNK)]
     count = sum(len(part[0]) for part in parts)
     if count < header.point_count:
         raise InputError(
-            f"{path} holds {count:,} of the {header.point_count:,} points that its header promises",
+            f"{path} holds {count:,} of the {header.point_count:,} points of its header",
             "fetch it again",
         )
     if count == 0:
@@ -234,11 +255,41 @@ def _read(path: Path, crs: str | None, unit: str | None) -> _File:
     )
 
 
-def _check_records(path: Path, header: Any) -> None:
-    """InputError where the records behind the points are cut off.
+@contextmanager
+def _damaged_cloud(path: Path, laspy: Any) -> Iterator[None]:
+    """Turn what laspy and lazrs raise on a damaged file into an InputError."""
+    try:
+        yield
+    except EarthgenError:
+        raise
+    except (laspy.errors.LaspyException, EOFError, RuntimeError, *PARSE_ERRORS) as error:
+        raise _unreadable(path, error) from error
+    except BaseException as error:
+        # lazrs' own error derives from Exception alone, and a Rust panic from BaseException.
+        if type(error).__module__.startswith(("lazrs", "pyo3_runtime")):
+            raise _unreadable(path, error) from error
+        raise
 
-    COPC keeps its index there, and often the CRS, so that a file without its end would seem to have
-    none.
+
+def _unreadable(path: Path, error: BaseException) -> InputError:
+    if path.stat().st_size and path.open("rb").read(4) == b"LASF":
+        return InputError(f"{path} is cut off or damaged: {describe(error)}", "fetch it again")
+    return InputError(
+        f"{path} is not a LAS or LAZ file: {describe(error)}",
+        "give a .las, .laz or .copc.laz file",
+    )
+
+
+def _check_records(path: Path, header: Any) -> None:
+    """Check that the records after the points are complete.
+
+    COPC keeps its index there, and often the CRS, so a file without its end would seem to have
+    no CRS.
+
+    Raises
+    ------
+    InputError
+        if they are not
     """
     place, size = header.start_of_first_evlr, path.stat().st_size
     with path.open("rb") as file:
@@ -248,17 +299,8 @@ def _check_records(path: Path, header: Any) -> None:
             place += 60 + int.from_bytes(length, "little")
             if len(length) < 8 or place > size:
                 raise InputError(
-                    f"{path} ends before the records behind its points", "fetch it again"
+                    f"{path} ends before the records after its points", "fetch it again"
                 )
-
-
-def _unreadable(path: Path, error: BaseException) -> InputError:
-    text = " ".join(str(error).split())[:200] or type(error).__name__
-    if path.stat().st_size and path.open("rb").read(4) == b"LASF":
-        return InputError(f"{path} is cut off or damaged: {text}", "fetch it again")
-    return InputError(
-        f"{path} is no LAS or LAZ file: {text}", "give a .las, .laz or .copc.laz file"
-    )
 
 
 def _arrays(points: Any) -> tuple[NDArray, NDArray, NDArray, NDArray | None]:
@@ -282,11 +324,9 @@ def _arrays(points: Any) -> tuple[NDArray, NDArray, NDArray, NDArray | None]:
 def _reference(
     path: Path, header: Any, crs: str | None, unit: str | None
 ) -> tuple[pyproj.CRS, float, str]:
-    """(horizontal CRS, metres in a unit of height, vertical CRS)."""
+    """Return (horizontal CRS, metres per unit of height, vertical CRS)."""
     if unit is not None and unit not in METRES:
-        raise InputError(
-            f"the unit {unit!r} of {path} is not known", f"give one of {', '.join(METRES)}"
-        )
+        raise InputError(f"unknown unit {unit!r} of {path}", f"give one of {', '.join(METRES)}")
     try:
         parsed = header.parse_crs()
         parsed = (
@@ -299,7 +339,7 @@ def _reference(
     keys = _geo_keys(header)
     if parsed is None:
         raise MissingCrsError(
-            f"{path} has no CRS record", "say which it is with --crs, for example --crs EPSG:2154"
+            f"{path} has no CRS record", "give it with --crs, for example --crs EPSG:2154"
         )
     horizontal = horizontal_crs(parsed)
     vertical = vertical_crs(parsed)
@@ -309,9 +349,9 @@ def _reference(
         factor = horizontal.axis_info[0].unit_conversion_factor
         if (horizontal.is_projected and factor != 1) or keys.get(_PROJ_UNITS, 9001) != 9001:
             raise InputError(
-                f"{path} lies in {short_name(horizontal)}, in {horizontal.axis_info[0].unit_name}, and does not say "
-                "whether its heights are in feet too",
-                "say which with --unit m, ft or us-ft",
+                f"{path} is in {short_name(horizontal)}, in {horizontal.axis_info[0].unit_name}, "
+                "and its unit of heights is not given",
+                "give it with --unit m, ft or us-ft",
             )
         unit = "m"
     return horizontal, METRES[unit], vertical
@@ -325,7 +365,7 @@ def _vertical_unit(crs: pyproj.CRS) -> str | None:
 
 
 def _geo_keys(header: Any) -> dict[int, int]:
-    """The GeoTIFF keys of a header whose value stands in the directory itself."""
+    """Return the GeoTIFF keys of a header whose value is in the directory itself."""
     for record in header.vlrs:
         if record.record_id == 34735:
             try:
@@ -337,7 +377,7 @@ def _geo_keys(header: Any) -> dict[int, int]:
 
 
 def _metric(crs: pyproj.CRS, xyz: NDArray) -> str:
-    """The CRS of the points if it is projected in metres, else the UTM zone of the place."""
+    """Return the CRS of the points if it is projected in metres, else their UTM zone."""
     if crs.is_projected and {axis.unit_conversion_factor for axis in crs.axis_info[:2]} == {1.0}:
         return short_name(crs)
     (left, bottom), (right, top) = xyz[:, :2].min(axis=0), xyz[:, :2].max(axis=0)

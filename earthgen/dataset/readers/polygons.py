@@ -1,5 +1,5 @@
-"""Polygons in space, with holes, as triangles: through shapely's constrained Delaunay
-triangulation (GEOS)."""
+"""Triangulation of polygons with holes in space, by shapely's constrained Delaunay triangulation
+(GEOS)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ import shapely
 from numpy.typing import NDArray
 
 Ring = NDArray
-"""(n, 3) float64, without the first point again at the end."""
+"""(n, 3) float64; the first point is not repeated at the end."""
 
 
 @dataclass(frozen=True)
 class Triangles:
     """Triangles of polygons.
 
-    corners : (t, 3, 3) float64, wound as the outer rings are
-    owner : (t,) int64, the polygon each belongs to
-    source : (t, 3) int64, which point of the polygon's rings, counted through all of them, each
-        corner is
+    Attributes
+    ----------
+    corners : NDArray (t, 3, 3) float64
+        Corners, wound as the outer rings.
+    owner : NDArray (t,) int64
+        Number of the polygon that each triangle belongs to.
+    source : NDArray (t, 3) int64
+        Which point of its polygon each corner is, counted through all rings.
     """
 
     corners: NDArray
@@ -30,11 +34,16 @@ class Triangles:
 
 
 def triangulate(polygons: Sequence[Sequence[Ring]]) -> Triangles:
-    """Triangles of polygons, each an outer ring and then its holes.
+    """Triangulate polygons.
 
-    A polygon is triangulated as it is seen along the axis that its normal (Newell's) is nearest to,
-    and its corners keep their places, so one that is not quite plane stays closed with its
-    neighbours. Polygons that cross themselves are mended first; what has no area is left out.
+    A polygon is projected along the axis nearest to its normal (Newell's) and triangulated there.
+    Its corners keep their places, so a polygon that is not quite plane stays closed with its
+    neighbours. Polygons that cross themselves are repaired first; parts without area are left out.
+
+    Parameters
+    ----------
+    polygons : Sequence[Sequence[Ring]]
+        Each an outer ring and then its holes, (n, 3) float64.
     """
     corners: list[NDArray] = []
     owner: list[NDArray] = []
@@ -47,11 +56,11 @@ def triangulate(polygons: Sequence[Sequence[Ring]]) -> Triangles:
     easy = set(simple)
     for n in (n for n in range(len(polygons)) if n not in easy):
         normal = newell(polygons[n][0])
-        found = _one(polygons[n], normal) if normal.any() else None
-        if found is not None:
-            corners.append(found[0])
-            owner.append(np.full(len(found[0]), n))
-            source.append(found[1])
+        triangles = _triangulate_one(polygons[n], normal) if normal.any() else None
+        if triangles is not None:
+            corners.append(triangles[0])
+            owner.append(np.full(len(triangles[0]), n))
+            source.append(triangles[1])
     if not corners:
         return Triangles(np.zeros((0, 3, 3)), np.zeros(0, np.int64), np.zeros((0, 3), np.int64))
     order = np.argsort(np.concatenate(owner), kind="stable")
@@ -63,7 +72,8 @@ def triangulate(polygons: Sequence[Sequence[Ring]]) -> Triangles:
 
 
 def newell(ring: Ring) -> NDArray:
-    """(3,) normal of a ring that need not be plane, as long as twice its area (Newell's method)."""
+    """Return the (3,) normal of a ring that need not be plane, as long as twice its area (Newell's
+    method)."""
     x, y, z = (ring[1:] - ring[0]).T  # numpy's own cross product is slow on few points
     return np.array(
         [
@@ -74,12 +84,12 @@ def newell(ring: Ring) -> NDArray:
     )
 
 
-def _one(rings: Sequence[Ring], normal: NDArray) -> tuple[NDArray, NDArray] | None:
-    """(t, 3, 3) corners and (t, 3) their points of one polygon."""
+def _triangulate_one(rings: Sequence[Ring], normal: NDArray) -> tuple[NDArray, NDArray] | None:
+    """Return (t, 3, 3) corners and (t, 3) the numbers of their points, for one polygon."""
     axis = int(np.argmax(np.abs(normal)))
     first, second = (axis + 1) % 3, (axis + 2) % 3
     points = np.concatenate(rings)
-    # Near their own origin: the places of a city in metres leave few digits.
+    # Relative to the first point: coordinates of a city in metres leave few digits.
     flat = points[:, [first, second]] - points[0, [first, second]]
     if len(rings) == 1 and len(points) == 4 and _convex(flat):
         picks = np.array([[0, 1, 2], [0, 2, 3]])
@@ -95,19 +105,20 @@ def _one(rings: Sequence[Ring], normal: NDArray) -> tuple[NDArray, NDArray] | No
     parts = parts[shapely.get_type_id(parts) == 3] if len(parts) else parts
     if not len(parts):
         return None
-    found = shapely.get_coordinates(parts).reshape(-1, 4, 2)[:, :3]
-    one, other = found[:, 1] - found[:, 0], found[:, 2] - found[:, 0]
+    corners2d = shapely.get_coordinates(parts).reshape(-1, 4, 2)[:, :3]
+    one, other = corners2d[:, 1] - corners2d[:, 0], corners2d[:, 2] - corners2d[:, 0]
     across = one[:, 0] * other[:, 1] - one[:, 1] * other[:, 0]
-    found = np.where((across * normal[axis] < 0)[:, None, None], found[:, ::-1], found)[across != 0]
-    distance, nearest = _nearest(flat, found.reshape(-1, 2))
+    turned = (across * normal[axis] < 0)[:, None, None]
+    corners2d = np.where(turned, corners2d[:, ::-1], corners2d)[across != 0]
+    distance, nearest = _nearest(flat, corners2d.reshape(-1, 2))
     corners = points[nearest].copy()
-    made = distance > 0  # where a mended polygon crossed itself: on the plane of the polygon
-    if made.any():
-        corners[made, first] = found.reshape(-1, 2)[made, 0] + points[0, first]
-        corners[made, second] = found.reshape(-1, 2)[made, 1] + points[0, second]
-        rest = corners[made] - points[0]
+    crossing = distance > 0  # points that the repair added; they lie on the polygon's plane
+    if crossing.any():
+        corners[crossing, first] = corners2d.reshape(-1, 2)[crossing, 0] + points[0, first]
+        corners[crossing, second] = corners2d.reshape(-1, 2)[crossing, 1] + points[0, second]
+        rest = corners[crossing] - points[0]
         rest[:, axis] = 0
-        corners[made, axis] = points[0, axis] - rest @ normal / normal[axis]
+        corners[crossing, axis] = points[0, axis] - rest @ normal / normal[axis]
     return corners.reshape(-1, 3, 3), nearest.reshape(-1, 3)
 
 
@@ -120,7 +131,7 @@ def _convex(flat: NDArray) -> bool:
 
 
 def _nearest(points: NDArray, wanted: NDArray) -> tuple[NDArray, NDArray]:
-    """(distance, index) of the nearest of the points."""
+    """Return (distance, index) of the point nearest to each wanted place."""
     if len(points) * len(wanted) > 1_000_000:
         from scipy.spatial import cKDTree
 

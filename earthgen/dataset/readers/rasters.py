@@ -1,4 +1,4 @@
-"""Rasters and vectors of a scene on its frame, through geo_io's readers."""
+"""Rasters and vectors of a scene on its frame, through the readers of geo_io."""
 
 from __future__ import annotations
 
@@ -23,14 +23,25 @@ from geo_io.semantics.options import SemanticsOptions
 from geo_io.semantics.reader import open_semantics
 
 FINEST = 4
-"""Samples along each edge of a voxel that are taken of a finer height raster at most."""
+"""At most this many samples along each edge of a voxel are read from a finer height raster."""
 
 
 def read_heights(reader: ElevationReader, frame: Frame) -> NDArray:
-    """(ny, nx) float32 metres as the file has them, NaN for none: no smoothing, so that walls stay
-    steep.
+    """Read heights without smoothing, so that walls stay steep.
 
-    Of a raster finer than the voxels the upper median of the samples in a voxel.
+    If the raster is finer than the voxels, a voxel gets the upper median of the samples in it.
+
+    Parameters
+    ----------
+    reader : ElevationReader
+        The raster.
+    frame : Frame
+        Where to read.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+        Heights in metres as in the file, NaN for missing ones.
     """
     k = min(max(math.ceil(frame.voxel_size / max(reader.source.pixel_metres) - 0.25), 1), FINEST)
     fine = replace(
@@ -61,8 +72,19 @@ def _times(ends: tuple[int, int], k: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Heights:
-    """(ny, nx) float32. ground : metres, without gaps; above : metres above the ground, NaN for
-    none; vertical_crs."""
+    """Heights of a scene from rasters.
+
+    Attributes
+    ----------
+    ground : NDArray (ny, nx) float32
+        Height of the terrain without gaps, metres.
+    above : NDArray (ny, nx) float32
+        Height of the surface above the ground, metres, NaN for missing ones.
+    measured : NDArray (ny, nx) bool
+        Columns in which the terrain model has data.
+    vertical_crs : str
+        Vertical CRS of the terrain model, or "unknown".
+    """
 
     ground: NDArray
     above: NDArray
@@ -73,8 +95,21 @@ class Heights:
 def ground_and_height(
     dtm: str | Path, dsm: str | Path | None, frame: Frame, unit: str | None, crs: str | None
 ) -> Heights:
-    """The ground, smooth, and what stands on it by a surface model: differences of pixels where
-    both have one grid."""
+    """Read the ground, smooth, and the heights above it from a surface model.
+
+    If both rasters have about one resolution, heights are the differences of their pixels.
+
+    Parameters
+    ----------
+    dtm, dsm : str | Path
+        Terrain model and surface model; without a DSM all heights are 0.
+    frame : Frame
+        Where to read.
+    unit : str | None
+        Unit of heights, if the files do not give it.
+    crs : str | None
+        CRS of files that have none.
+    """
     terrain = open_elevation(dtm, unit=unit, assume_crs=crs, what="DTM")
     ground = terrain.read(frame).data.astype(np.float32)
     bare = read_heights(terrain, frame)
@@ -91,7 +126,24 @@ def ground_and_height(
 def above_ground(
     path: str | Path, frame: Frame, unit: str | None, crs: str | None, what: str
 ) -> NDArray:
-    """(ny, nx) float32 metres above the ground by a raster of such heights; 0 where it has none."""
+    """Read a raster of heights above the ground.
+
+    Parameters
+    ----------
+    path : str | Path
+        The raster.
+    frame : Frame
+        Where to read.
+    unit, crs : str | None
+        Unit of heights, and CRS, if the file does not give them.
+    what : str
+        Name of the raster in error messages.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+        Metres above the ground; 0 where the raster has no data.
+    """
     values = read_heights(open_elevation(path, unit=unit, assume_crs=crs, what=what), frame)
     return np.maximum(np.nan_to_num(values, nan=0.0), 0.0).astype(np.float32)
 
@@ -99,20 +151,20 @@ def above_ground(
 def semantics_options(
     legend: str | None, values: Mapping[str, str], class_field: str | None, crs: str | None
 ) -> Any:
-    """Options of `geo_io.semantics.reader.open_semantics` from a recipe's keys.
+    """Make options of `geo_io.semantics.reader.open_semantics` from the keys of a recipe.
 
     Raises
     ------
     InputError
         if there is no such legend, or it names a class that does not exist
     """
-    known = builtin_crosswalks()
+    builtin = builtin_crosswalks()
     legends: tuple[Crosswalk, ...] = ()
     if values:
         rules = [{"field": "value", "values": dict(values)}]
         legends = (parse_crosswalk({"name": "recipe", "rules": rules}, "legend_values"),)
     elif legend is not None:
-        by_name = {crosswalk.name: crosswalk for crosswalk in known}
+        by_name = {crosswalk.name: crosswalk for crosswalk in builtin}
         if legend in by_name:
             legends = (by_name[legend],)
         elif legend.endswith((".yaml", ".yml")):
@@ -125,7 +177,7 @@ def semantics_options(
     return SemanticsOptions(
         class_field=class_field,
         legends=legends,
-        crosswalks=known,
+        crosswalks=builtin,
         assume_crs=crs,
         allow_unmapped=True,
     )
@@ -137,22 +189,54 @@ def read_cover(
     options: SemanticsOptions,
     shift: tuple[int, int] = (0, 0),
 ) -> tuple[NDArray, Buildings]:
-    """(ny, nx) uint8 classes, moved by whole voxels east and north, and the footprints among the
-    sources."""
+    """Read land cover.
+
+    Parameters
+    ----------
+    sources : Sequence[str | Path]
+        Rasters and vectors.
+    frame : Frame
+        Where to read.
+    options : SemanticsOptions
+        From `semantics_options`.
+    shift : tuple[int, int]
+        Whole voxels east and north to move the land cover by.
+
+    Returns
+    -------
+    tuple[NDArray, Buildings]
+        (ny, nx) uint8 class codes, and the footprints among the sources.
+    """
     moved = replace(
         frame,
         x=(frame.x[0] - shift[0], frame.x[1] - shift[0]),
         y=(frame.y[0] - shift[1], frame.y[1] - shift[1]),
     )
-    found = open_semantics([str(source) for source in sources], moved, options).read(moved)
-    return found.cover, found.buildings
+    semantics = open_semantics([str(source) for source in sources], moved, options).read(moved)
+    return semantics.cover, semantics.buildings
 
 
 def read_image(
     path: str | Path, frame: Frame, crs: str | None, shift: tuple[float, float] = (0.0, 0.0)
 ) -> tuple[NDArray, NDArray]:
-    """(ny, nx, 3) uint8 and (ny, nx) bool: a picture, moved by metres east and north, and where
-    it is."""
+    """Read a picture.
+
+    Parameters
+    ----------
+    path : str | Path
+        The raster.
+    frame : Frame
+        Where to read.
+    crs : str | None
+        CRS of a file that has none.
+    shift : tuple[float, float]
+        Metres east and north to move the picture by.
+
+    Returns
+    -------
+    tuple[NDArray, NDArray]
+        (ny, nx, 3) uint8 sRGB, and (ny, nx) bool, where the picture has data.
+    """
     reader = open_image(path, assume_crs=crs)
     if shift != (0.0, 0.0):
         moved = replace(

@@ -1,8 +1,8 @@
-"""Bounding volumes of 3D Tiles against the place of a scene, and the way from the earth's centre to
-a projected CRS.
+"""Bounding volumes of 3D Tiles, compared with the place of a scene, and the transformation from
+earth-centred coordinates to a projected CRS.
 
 Volumes are those of the 3D Tiles specification 1.1, section "Bounding volumes". The test may keep a
-volume that misses the scene by a little, and never leaves out one that meets it.
+volume that lies just outside the scene, and never drops one that meets it.
 """
 
 from __future__ import annotations
@@ -19,24 +19,48 @@ from geo_io.crs import WGS84, transform_bounds, transformer
 from geo_io.frame import Bounds
 
 EARTH = "EPSG:4978"
-"""WGS 84 from the earth's centre: the coordinates of 3D Tiles."""
+"""WGS 84, earth-centred: the coordinates of 3D Tiles."""
 
 ELLIPSOID = "EPSG:4979"
 """WGS 84 with heights above the ellipsoid."""
 
 LOWEST, HIGHEST = -1000.0, 10_000.0
-"""Metres above the ellipsoid that anything on the earth's surface lies between."""
+"""Lowest and highest height above the ellipsoid of anything on the earth's surface, metres."""
 
 
 def lon_lat_height(points: NDArray) -> NDArray:
-    """(n, 3) degrees and metres above the ellipsoid of (n, 3) metres from the earth's centre."""
+    """Convert earth-centred coordinates to longitude, latitude and height.
+
+    Parameters
+    ----------
+    points : NDArray (n, 3)
+        Earth-centred coordinates, metres.
+
+    Returns
+    -------
+    NDArray (n, 3)
+        Degrees, degrees, and metres above the ellipsoid.
+    """
     return np.column_stack(transformer(EARTH, ELLIPSOID).transform(*points.T))
 
 
 def project(points: NDArray, crs: str) -> NDArray:
-    """(n, 3) metres: east and north in a projected CRS, height above the ellipsoid of WGS 84, of
-    (n, 3) metres from the earth's centre. Heights are never those of the CRS's own ellipsoid,
-    which may lie 100 m off."""
+    """Project earth-centred coordinates.
+
+    Heights are above the ellipsoid of WGS 84, not that of the CRS, which may differ by 100 m.
+
+    Parameters
+    ----------
+    points : NDArray (n, 3)
+        Earth-centred coordinates, metres.
+    crs : str
+        A projected CRS in metres.
+
+    Returns
+    -------
+    NDArray (n, 3)
+        East and north in the CRS, and height, metres.
+    """
     lon, lat, height = lon_lat_height(points).T
     east, north = transformer(WGS84, pyproj.CRS(crs)).transform(lon, lat)
     return np.column_stack([east, north, height])
@@ -44,13 +68,18 @@ def project(points: NDArray, crs: str) -> NDArray:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a scene is, for volumes.
+    """The place of a scene, to compare bounding volumes with.
 
-    degrees : its bounds in degrees
-    centre, axes : a point of it in metres from the earth's centre, and the unit vectors (2, 3) east
-        and north there
-    low, high : (2,) metres east and north of `centre` that its column of air and ground stays
-        between
+    Attributes
+    ----------
+    degrees : tuple[float, float, float, float]
+        Bounds: west, south, east, north.
+    centre : NDArray (3,)
+        A point of the scene, earth-centred, metres.
+    axes : NDArray (2, 3)
+        Unit vectors east and north at the centre.
+    low, high : NDArray (2,)
+        Range of the scene's column of air and ground, metres east and north of the centre.
     """
 
     degrees: Bounds
@@ -61,7 +90,7 @@ class Place:
 
     @classmethod
     def of(cls, bounds: Bounds, crs: str) -> Place | None:
-        """The place of bounds in a projected CRS; None where that CRS does not reach."""
+        """Return the place of bounds in a projected CRS, or None outside the area of that CRS."""
         degrees = transform_bounds(bounds, crs, "EPSG:4326")
         if degrees is None:
             return None
@@ -94,11 +123,17 @@ class Place:
     def meets(self, volume: Mapping[str, Any], transform: NDArray) -> bool:
         """Whether a volume may meet the scene.
 
-        volume : a tile's `boundingVolume`; one of an unknown kind is taken to meet it
-        transform : (4, 4) from the tile to the earth; a region is in degrees of the earth whatever
-            it says
+        Parameters
+        ----------
+        volume : mapping
+            A tile's `boundingVolume`. A volume of an unknown type counts as meeting the scene.
+        transform : NDArray (4, 4)
+            From the tile to earth-centred coordinates. Regions are always in degrees.
 
-        Raises ValueError or TypeError where the volume's numbers are none.
+        Raises
+        ------
+        ValueError, TypeError
+            if the numbers of the volume are wrong
         """
         if "region" in volume:
             west, south, east, north = np.degrees(_numbers(volume["region"], 6)[:4])
@@ -124,16 +159,21 @@ class Place:
         return True
 
     def _beside(self, points: NDArray, transform: NDArray) -> NDArray:
-        """(n, 2) metres east and north of the centre."""
+        """Return (n, 2) metres east and north of the centre."""
         return np.asarray(
             (points @ transform[:3, :3].T + transform[:3, 3] - self.centre) @ self.axes.T
         )
 
 
 def centre_of(volume: Mapping[str, Any], transform: NDArray) -> tuple[float, float, float]:
-    """(longitude, latitude, height) of the middle of a volume.
+    """Return (longitude, latitude, height) of the middle of a volume.
 
-    Raises as `Place.meets`, and KeyError for an unknown kind.
+    Raises
+    ------
+    KeyError
+        for a volume of an unknown type
+    ValueError, TypeError
+        if its numbers are wrong
     """
     if "region" in volume:
         west, south, east, north = np.degrees(_numbers(volume["region"], 6)[:4])
@@ -148,17 +188,18 @@ def centre_of(volume: Mapping[str, Any], transform: NDArray) -> tuple[float, flo
 
 
 def largest_scale(transform: NDArray) -> float:
+    """Return the largest factor by which a (4, 4) transform scales along an axis."""
     return float(np.linalg.norm(transform[:3, :3], axis=0).max())
 
 
 def _numbers(values: Any, count: int) -> NDArray:
-    found = np.asarray(values, np.float64)
-    if found.shape != (count,) or not np.isfinite(found).all():
+    numbers = np.asarray(values, np.float64)
+    if numbers.shape != (count,) or not np.isfinite(numbers).all():
         raise ValueError(f"a bounding volume needs {count} numbers")
-    return found
+    return numbers
 
 
 def _longitudes(west: float, east: float, left: float, right: float) -> bool:
-    """Whether two ranges of degrees meet; either may cross the antimeridian."""
+    """Whether two ranges of longitudes meet; either may cross the antimeridian."""
     width, other = (east - west) % 360 if east - west < 360 else 360.0, (right - left) % 360
     return (left - west) % 360 <= width or (west - left) % 360 <= other

@@ -1,8 +1,8 @@
 """3D Tiles 1.0 and 1.1 (OGC 22-025r4) as patches: tilesets on disk with glTF or b3dm content.
 
-Of tiles that are replaced by their children the children are taken, down to the first whose
-geometric error is a small part of a voxel. Content is opened where its tile meets the scene.
-Nothing is fetched, and nothing outside the folder of the tileset is read.
+Where children replace a tile, the children are read, down to the first whose geometric error is a
+small part of a voxel. Content is opened only if its tile meets the scene. Nothing is downloaded,
+and nothing outside the folder of the tileset is read.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgen.dataset.readers.damage import damaged_file
 from earthgen.dataset.readers.local_files import local_file
 from earthgen.dataset.readers.mesh_files import GLB, read_gltf
 from earthgen.dataset.readers.tile_volumes import (
@@ -36,14 +37,14 @@ from geo_io.region.region import utm_crs
 VERSIONS = ("1.0", "1.1")
 
 DETAIL = 0.25
-"""Voxels of geometric error below which finer tiles are not opened."""
+"""Geometric error, in voxels, below which finer tiles are not opened."""
 
 DEEPEST = 200
-"""Tiles below each other; more is a tileset that names itself."""
+"""Largest depth of nested tiles; a deeper tileset refers to itself."""
 
 LARGEST = 200_000.0
-"""Metres that the middle of a tileset's volume may lie off the surface: boxes of countries cut
-through the earth."""
+"""Largest distance of the middle of a tileset's volume from the surface, metres: the boxes of whole
+countries cut through the earth."""
 
 UNDERSTOOD = (
     "3DTILES_content_gltf",
@@ -51,9 +52,9 @@ UNDERSTOOD = (
     "3DTILES_batch_table_hierarchy",
     "CESIUM_RTC",
 )
-"""Extensions that a tileset may require: they say nothing of where or what the surfaces are."""
+"""Extensions that a tileset may require: they do not change the surfaces."""
 
-CONVERT = "write its tiles as plain .glb, for example with 3d-tiles-tools, or leave them out"
+CONVERT = "save its tiles as plain .glb, for example with 3d-tiles-tools, or leave them out"
 
 REFUSED = {
     b"i3dm": "instanced models (i3dm)",
@@ -68,7 +69,14 @@ REFUSED = {
 class Tileset:
     """A tileset.json, parsed.
 
-    root : the folder that everything it names lies in
+    Attributes
+    ----------
+    path : Path
+        The file.
+    root : Path
+        Folder that contains everything it refers to.
+    document : mapping
+        Its content.
     """
 
     path: Path
@@ -77,22 +85,30 @@ class Tileset:
 
     @property
     def up(self) -> str:
-        """Which axis of its glTF points up: y, unless it says so in the way of before version
-        1.0."""
-        said = str(self.document["asset"].get("gltfUpAxis", "Y")).casefold()
-        if said not in ("y", "z"):
-            raise InputError(f"{self.path} has gltfUpAxis {said!r}", "write it with y up")
-        return said
+        """The axis of its glTF that points up: y, unless `gltfUpAxis` (before version 1.0) differs.
+
+        Raises
+        ------
+        InputError
+            if that is neither y nor z
+        """
+        axis = str(self.document["asset"].get("gltfUpAxis", "Y")).casefold()
+        if axis not in ("y", "z"):
+            raise InputError(f"{self.path} has gltfUpAxis {axis!r}", "save it with y up")
+        return axis
 
 
 @dataclass(frozen=True)
 class _Content:
+    """A file to open, and where it lies."""
+
     path: Path
     transform: NDArray
     up: str
 
 
 def is_tileset(document: Any) -> bool:
+    """Whether a parsed JSON document is a tileset."""
     return (
         isinstance(document, dict)
         and isinstance(document.get("asset"), dict)
@@ -103,20 +119,23 @@ def is_tileset(document: Any) -> bool:
 def open_tileset(path: Path, root: Path | None = None) -> Tileset:
     """Parse a tileset.json.
 
-    root : folder that it may name files of; its own unless given
+    Parameters
+    ----------
+    path : Path
+        The file.
+    root : Path | None
+        Folder that it may refer to files of; by default its own.
 
     Raises
     ------
     InputError
-        if it is damaged, of another version, or needs an extension that is not read
+        if it is damaged, has another version, or needs an extension that is not read
     """
-    try:
+    with damaged_file(f"{path} is damaged", "fetch it again"):
         document = json.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: {error}", "fetch it again") from error
     if not is_tileset(document) or not isinstance(document["root"], dict):
         raise InputError(
-            f"{path} is no tileset: it has no `asset` and `root`", "give a tileset.json"
+            f"{path} is not a tileset: it has no `asset` and `root`", "give a tileset.json"
         )
     version = document["asset"].get("version")
     if version not in VERSIONS:
@@ -131,15 +150,18 @@ def open_tileset(path: Path, root: Path | None = None) -> Tileset:
 
 
 def tileset_crs(tileset: Tileset) -> str:
-    """The UTM zone of the middle of a tileset."""
+    """Return the UTM zone of the middle of a tileset.
+
+    Raises
+    ------
+    InputError
+        if the bounding volume of its root is damaged, or not near the earth's surface
+    """
     tile = tileset.document["root"]
     transform = _transform(tile, np.eye(4), tileset.path)
-    try:
+    problem = f"the bounding volume of the root of {tileset.path} is damaged"
+    with damaged_file(problem, "correct it"):
         lon, lat, height = centre_of(tile["boundingVolume"], transform)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"the bounding volume of the root of {tileset.path} is none ({error})", "correct it"
-        ) from error
     if not abs(height) < LARGEST:
         raise _off_earth(tileset.path)
     return utm_crs((lon, lat, lon, lat))
@@ -148,21 +170,30 @@ def tileset_crs(tileset: Tileset) -> str:
 def tileset_patches(
     tileset: Tileset, crs: str, size: float, bounds: Bounds | None, up: str | None = None
 ) -> Iterator[Patch]:
-    """The surfaces of a tileset in a projected CRS, tile by tile; heights are above the ellipsoid
-    of WGS 84.
+    """Yield the surfaces of a tileset in a projected CRS, tile by tile.
 
-    size : metres, of a voxel: what is much finer is not opened
-    bounds : in `crs`: tiles that do not meet them are not opened
-    up : "y" or "z", the axis of the glTF that points up, instead of what the tileset says
+    Heights are above the ellipsoid of WGS 84.
+
+    Parameters
+    ----------
+    tileset : Tileset
+        The tileset.
+    crs : str
+        A projected CRS in metres.
+    size : float
+        Voxel size, metres; tiles that are much finer are not opened.
+    bounds : tuple[float, float, float, float] | None
+        In `crs`; tiles outside are not opened.
+    up : {"y", "z"} | None
+        Axis of the glTF that points up; by default that of the tileset.
 
     Raises
     ------
-    InputError, InputError
-        if a tile is damaged, does not lie on the earth, or is of a kind that is not read: the error
-        names it
-    InputError, MissingFileError
-        if a tile names an address on the network, something outside the folder, or what is not
-        there
+    InputError
+        if a tile is damaged, does not lie on the earth, has a format that is not read, or refers
+        to an address on the network or outside the folder; the error names the tile
+    MissingFileError
+        if a tile refers to a file that does not exist
     """
     place = None if bounds is None else Place.of(bounds, crs)
     for content in _contents(tileset, tileset.document["root"], np.eye(4), size, place, "", 0):
@@ -172,9 +203,9 @@ def tileset_patches(
                 + content.transform[:3, 3]
             )
             _check_on_earth(lon_lat_height(points[:1]), content.path)
-            found = patch.moved(project(points, crs).reshape(-1, 3, 3))
+            projected = patch.moved(project(points, crs).reshape(-1, 3, 3))
             mirrored = np.linalg.det(content.transform[:3, :3]) < 0
-            yield _rewound(found) if mirrored else found
+            yield _rewound(projected) if mirrored else projected
 
 
 def _contents(
@@ -186,35 +217,34 @@ def _contents(
     refine: str,
     depth: int,
 ) -> Iterator[_Content]:
-    """What is to be opened of a tile and those below it, in the order of the document."""
+    """Yield the contents to open of a tile and those below it, in the order of the document."""
     where = tileset.path
     if depth > DEEPEST:
         raise InputError(
-            f"{where} has tiles more than {DEEPEST} deep", "look for a tileset that names itself"
+            f"{where} has tiles nested more than {DEEPEST} deep",
+            "look for a tileset that refers to itself",
         )
     if not isinstance(tile, dict):
-        raise InputError(f"a tile of {where} is none", "correct it")
+        raise InputError(f"a tile of {where} is not a JSON object", "correct it")
     if "implicitTiling" in tile or "3DTILES_implicit_tiling" in tile.get("extensions", {}):
         raise InputError(
             f"{where} has implicit tiling, which is not read",
-            "write its tiles out, as explicit ones",
+            "save it with explicit tiles",
         )
     transform = _transform(tile, above, where)
-    try:
+    with damaged_file(f"a tile of {where} is damaged", "correct it"):
         volume = tile["boundingVolume"]
         error = float(tile["geometricError"]) * largest_scale(transform)
         refine = str(tile.get("refine", refine or "REPLACE")).upper()
         children = list(tile.get("children", ()))
         entries = list(tile.get("contents", [tile["content"]] if tile.get("content") else []))
-    except (KeyError, TypeError, ValueError) as fault:
-        raise InputError(f"a tile of {where} is damaged ({fault!r})", "correct it") from fault
     if not _meets(volume, place, transform, where):
         return
     fine = bool(entries) and error <= DETAIL * size
     nested = False
     for entry in entries:
         if not isinstance(entry, dict):
-            raise InputError(f"a tile's content in {where} is none", "correct it")
+            raise InputError(f"the content of a tile of {where} is not a JSON object", "correct it")
         if not _meets(entry.get("boundingVolume", volume), place, transform, where):
             continue
         file = local_file(
@@ -236,30 +266,24 @@ def _contents(
 def _meets(volume: Any, place: Place | None, transform: NDArray, where: Path) -> bool:
     if place is None:
         return True
-    try:
+    with damaged_file(f"a bounding volume of {where} is damaged", "correct it"):
         return place.meets(volume, transform)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"a bounding volume in {where} is damaged ({error})", "correct it"
-        ) from error
 
 
 def _transform(tile: Mapping[str, Any], above: NDArray, where: Path) -> NDArray:
-    """(4, 4) from a tile to the earth; in files it stands column by column."""
+    """Return the (4, 4) transform from a tile to the earth. Files store it column by column."""
     values = tile.get("transform")
     if values is None:
         return above
-    try:
+    with damaged_file(f"a transform of {where} is not 16 numbers", "correct it"):
         own = np.asarray(values, np.float64).reshape(4, 4).T
-    except (TypeError, ValueError) as error:
-        raise InputError(f"a transform in {where} is not 16 numbers", "correct it") from error
     if not np.isfinite(own).all() or not np.array_equal(own[3], (0, 0, 0, 1)):
-        raise InputError(f"a transform in {where} is no affine one", "correct it")
+        raise InputError(f"a transform of {where} is not affine", "correct it")
     return np.asarray(above @ own)
 
 
 def _read(content: _Content, up: str | None, root: Path) -> list[Patch]:
-    """The triangles of one content, in the axes of its tile."""
+    """Return the triangles of one content, in the axes of its tile."""
     path, data = content.path, content.path.read_bytes()
     magic, centre = data[:4], np.zeros(3)
     if magic in REFUSED:
@@ -280,8 +304,11 @@ def _read(content: _Content, up: str | None, root: Path) -> list[Patch]:
 
 
 def _unwrap(data: bytes, path: Path) -> tuple[bytes, NDArray]:
-    """(glTF, RTC_CENTER) of a b3dm tile: 28 bytes of header, feature table, batch table, glTF."""
-    try:
+    """Return (glTF, RTC_CENTER) of a b3dm tile.
+
+    A tile is 28 bytes of header, the feature table, the batch table, and the glTF.
+    """
+    with damaged_file(f"{path} is a damaged b3dm tile", "fetch it again"):
         version, length, *tables = struct.unpack("<6I", data[4:28])
         if version != 1 or length > len(data):
             raise ValueError(f"version {version}, {len(data):,} of {length:,} bytes")
@@ -290,17 +317,15 @@ def _unwrap(data: bytes, path: Path) -> tuple[bytes, NDArray]:
         centre = features.get("RTC_CENTER", (0.0, 0.0, 0.0))
         if isinstance(centre, dict):
             centre = np.frombuffer(binary, "<f4", 3, int(centre["byteOffset"]))
-        found = np.asarray(centre, np.float64).reshape(3)
-    except (struct.error, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path} is a damaged b3dm tile: {error}", "fetch it again") from error
+        offset = np.asarray(centre, np.float64).reshape(3)
     model = data[28 + sum(tables) : length]
     if model[:4] != GLB:
         raise InputError(f"{path} is a b3dm tile without a glTF in it", CONVERT)
-    return model, found
+    return model, offset
 
 
 def _check_on_earth(points: NDArray, path: Path) -> None:
-    """InputError unless (n, 3) degrees and metres lie near the earth's surface."""
+    """Raise InputError unless (n, 3) degrees and metres lie near the earth's surface."""
     if not (
         np.isfinite(points).all()
         and (points[:, 2] > LOWEST).all()
@@ -312,13 +337,13 @@ def _check_on_earth(points: NDArray, path: Path) -> None:
 def _off_earth(path: Path) -> InputError:
     return InputError(
         f"{path} does not lie on the earth's surface, as 3D Tiles in EPSG:4978 do",
-        "give the root of the tileset a transform, or give its .glb files as meshes, with crs and mesh_offset; of a "
-        "tileset of the whole earth give target and bounds",
+        "give the root of the tileset a transform, or give its .glb files as meshes, with crs and "
+        "mesh_offset; for a tileset of the whole earth give target and bounds",
     )
 
 
 def _rewound(patch: Patch) -> Patch:
-    """The same triangles seen from the other side: a mirror turned them."""
+    """Return the triangles with reversed winding, which a mirrored transform needs."""
     return Patch(
         patch.corners[:, ::-1],
         patch.rgb[:, ::-1],

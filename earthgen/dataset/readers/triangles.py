@@ -1,4 +1,4 @@
-"""Triangles as every reader of meshes gives them, and samples of them."""
+"""Triangles in the one form in which all mesh readers give them, and samples of them."""
 
 from __future__ import annotations
 
@@ -12,31 +12,39 @@ from earthgen.errors import JobError
 from geo_io.frame import Bounds
 
 DENSITY = 3.0
-"""Samples along a voxel's edge."""
+"""Number of samples along a voxel's edge."""
 
 MOST_SAMPLES = 60_000_000
+"""Largest number of samples of the meshes of a scene."""
 
 LONGEST = 12.0
-"""Voxels along the longest edge of a triangle that is sampled: longer ones are cut, for the
-samples of a sliver grow with the square of its length."""
+"""Longest edge of a triangle that is sampled, in voxels. Longer ones are cut, because the number of
+samples of a thin triangle grows with the square of its length."""
 
 SURFACE, FOOT, TERRAIN = 0, 1, 2
-"""Roles of a triangle: of something; where something meets the ground; the ground itself."""
+"""Roles of a triangle: surface of an object, foot of an object, or the ground itself."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """Triangles of one look, wound counter-clockwise seen from outside.
+    """Triangles with one texture, or none, wound counter-clockwise seen from outside.
 
     Attributes
     ----------
-    corners : (n, 3, 3) float64, triangle, corner, xyz: metres, z up
-    rgb : (n, 3, 3) float64, colours of the corners, 0 to 255
-    seen : (n,) bool, whether these are known
-    uv, texels : (n, 3, 2) float64, from the lower left, and (h, w, 3) uint8: a texture, instead of
-        `rgb`
-    code : (n,) uint8 class codes, 0 for none
-    role : (n,) uint8, SURFACE, FOOT or TERRAIN
+    corners : NDArray (n, 3, 3) float64
+        Triangle, corner, xyz: metres, z up.
+    rgb : NDArray (n, 3, 3) float64
+        Colours of the corners, 0 to 255.
+    seen : NDArray (n,) bool
+        Whether the colours are known.
+    code : NDArray (n,) uint8
+        Class codes, 0 for unknown.
+    role : NDArray (n,) uint8
+        SURFACE, FOOT or TERRAIN.
+    uv : NDArray (n, 3, 2) float64 | None
+        Texture coordinates from the lower left corner.
+    texels : NDArray (h, w, 3) uint8 | None
+        The texture, which is used instead of `rgb`.
     """
 
     corners: NDArray
@@ -51,7 +59,7 @@ class Patch:
         return len(self.corners)
 
     def select(self, keep: NDArray) -> Patch:
-        """The triangles of a mask or of indices."""
+        """Return the triangles of a mask or of indices."""
         uv = None if self.uv is None else self.uv[keep]
         return Patch(
             self.corners[keep],
@@ -64,8 +72,15 @@ class Patch:
         )
 
     def within(self, bounds: Bounds | None, margin: float) -> Patch:
-        """The triangles whose box meets bounds that are wider by `margin` metres; all of them
-        without bounds."""
+        """Return the triangles whose box meets some bounds, or all of them without bounds.
+
+        Parameters
+        ----------
+        bounds : tuple[float, float, float, float] | None
+            Left, bottom, right, top, metres.
+        margin : float
+            Metres that the bounds are widened by.
+        """
         if bounds is None:
             return self
         low, high = self.corners[..., :2].min(axis=1), self.corners[..., :2].max(axis=1)
@@ -75,16 +90,18 @@ class Patch:
         return self if inside.all() else self.select(inside)
 
     def cut(self, longest: float) -> Patch:
-        """The same surface in triangles whose edges are no longer than so many metres, halved at
-        their longest edge."""
+        """Return the surface in triangles with edges of at most `longest` metres.
+
+        Triangles are halved at their longest edge.
+        """
         patch = self
         while True:
             sides = np.linalg.norm(np.roll(patch.corners, -1, axis=1) - patch.corners, axis=2)
             long = sides.max(axis=1) > longest
             if not long.any():
                 return patch
-            # Turned so that the longest edge comes first, then cut from its middle to the corner
-            # across.
+            # Turned so that the longest edge comes first, then cut from its middle to the
+            # opposite corner.
             turn = (sides[long].argmax(axis=1)[:, None] + np.arange(3)) % 3
             first, second = patch.select(long)._halves(turn)
             patch = _joined([patch.select(~long), first, second])
@@ -104,12 +121,12 @@ class Patch:
         return one, other
 
     def moved(self, corners: NDArray) -> Patch:
-        """The same triangles elsewhere."""
+        """Return the triangles with other corners, (n, 3, 3) float64."""
         return replace(self, corners=corners)
 
 
 def _joined(parts: list[Patch]) -> Patch:
-    """Patches of one look as one."""
+    """Join patches that have one texture."""
 
     def every(name: str) -> NDArray:
         return np.concatenate([getattr(part, name) for part in parts])
@@ -129,7 +146,7 @@ def _joined(parts: list[Patch]) -> Patch:
 def plain_patch(
     corners: NDArray, code: NDArray | None = None, role: NDArray | None = None
 ) -> Patch:
-    """A patch of which no colour is known."""
+    """Make a patch without known colours from (n, 3, 3) corners, and codes and roles if any."""
     n = len(corners)
     return Patch(
         corners,
@@ -142,8 +159,21 @@ def plain_patch(
 
 @dataclass(frozen=True)
 class Samples:
-    """Points on surfaces: at (n, 3) float64 metres, normal (n, 3), rgb (n, 3) uint8, seen (n,)
-    bool, code and role (n,) uint8 as of `Patch`."""
+    """Points on surfaces.
+
+    Attributes
+    ----------
+    at : NDArray (n, 3) float64
+        Places, metres.
+    normal : NDArray (n, 3) float64
+        Unit normals of their triangles.
+    rgb : NDArray (n, 3) uint8
+        Colours.
+    seen : NDArray (n,) bool
+        Whether the colours are known.
+    code, role : NDArray (n,) uint8
+        As in `Patch`.
+    """
 
     at: NDArray
     normal: NDArray
@@ -156,6 +186,7 @@ class Samples:
         return len(self.at)
 
     def select(self, keep: NDArray) -> Samples:
+        """Return the samples of a mask or of indices."""
         return Samples(
             self.at[keep],
             self.normal[keep],
@@ -167,15 +198,19 @@ class Samples:
 
 
 def sample(patches: Iterable[Patch], size: float) -> Samples:
-    """Samples on a regular pattern over each triangle, `DENSITY` along a voxel's edge of `size`
-    metres.
+    """Sample patches on a regular pattern over each triangle. The result is deterministic.
 
-    A mesh is always sampled alike.
+    Parameters
+    ----------
+    patches : Iterable[Patch]
+        The triangles.
+    size : float
+        Voxel size, metres. There are `DENSITY` samples along a voxel's edge.
 
     Raises
     ------
     JobError
-        if there would be more than MOST_SAMPLES
+        if there would be more than `MOST_SAMPLES`
     """
     parts: list[Samples] = []
     total = 0
@@ -191,11 +226,11 @@ def sample(patches: Iterable[Patch], size: float) -> Samples:
             raise _too_many(total)
         parts.append(_sample(patch, steps))
     if not parts:
-        none = np.zeros((0, 3))
+        empty = np.zeros((0, 3))
         return Samples(
-            none,
-            none,
-            none.astype(np.uint8),
+            empty,
+            empty,
+            empty.astype(np.uint8),
             *(np.zeros(0, kind) for kind in (bool, np.uint8, np.uint8)),
         )
     names = ("at", "normal", "rgb", "seen", "code", "role")
@@ -203,7 +238,7 @@ def sample(patches: Iterable[Patch], size: float) -> Samples:
 
 
 def _least(patch: Patch, size: float) -> int:
-    """Samples that the area of a patch alone asks for."""
+    """Return the number of samples that the area of a patch needs at least."""
     one, other = (
         patch.corners[:, 1] - patch.corners[:, 0],
         patch.corners[:, 2] - patch.corners[:, 0],
@@ -213,13 +248,13 @@ def _least(patch: Patch, size: float) -> int:
 
 def _too_many(count: int) -> JobError:
     return JobError(
-        f"a mesh would need {count:,} samples",
-        "take larger voxels, or give bounds and a part of it",
+        f"a mesh needs {count:,} samples, more than {MOST_SAMPLES:,}",
+        "use larger voxels, or give bounds and a part of the mesh",
     )
 
 
 def _steps(patch: Patch, size: float) -> NDArray:
-    """(n,) int64: parts that the edges of each triangle are cut into."""
+    """Return (n,) int64: the number of parts that the edges of each triangle are divided into."""
     sides = patch.corners - np.roll(patch.corners, 1, axis=1)
     longest = np.linalg.norm(sides, axis=2).max(axis=1)
     return np.maximum(np.ceil(longest / size * DENSITY).astype(np.int64), 1)
@@ -244,7 +279,7 @@ def _sample(patch: Patch, steps: NDArray) -> Samples:
 
 
 def _colours(patch: Patch, face: NDArray, weight: NDArray) -> tuple[NDArray, NDArray]:
-    """Colours of samples from the texture, else of the corners."""
+    """Return the colours of samples from the texture or the corners, and which are known."""
     if patch.uv is not None and patch.texels is not None:
         texels = patch.texels
         place = np.einsum("sk,skd->sd", weight, patch.uv[face]) % 1.0

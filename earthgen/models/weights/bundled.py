@@ -1,13 +1,13 @@
-"""The weights that the package comes with, where it does; loads no torch."""
+"""The weights that the package comes with, if any. Loads no torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-SHIPPED = Path(__file__).parent / "weights" / "tiny"
+BUNDLED = Path(__file__).parent / "tiny"
 """Where the package keeps its set of weights."""
 
 
-def shipped_weights() -> Path | None:
-    """The folder of the set that the package comes with; None where it comes without."""
-    return SHIPPED if SHIPPED.is_dir() else None
+def bundled_weights() -> Path | None:
+    """Return the folder of the set that the package comes with, None if it comes without."""
+    return BUNDLED if BUNDLED.is_dir() else None

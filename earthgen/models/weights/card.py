@@ -1,5 +1,4 @@
-"""A set of weights: a folder with a file a part, `card.json` for programs, and a model card for
-people, README.md."""
+"""A set of weights: a folder with one file per part, card.json, and a model card, README.md."""
 
 from __future__ import annotations
 
@@ -25,13 +24,16 @@ AUTOENCODERS = {"struct-fine": "struct-vae", "tex-flow": "tex-vae"}
 
 @dataclass(frozen=True)
 class WeightSet:
-    """What a folder of weights holds, without its tensors.
+    """The contents of a folder of weights, without the tensors.
 
     Attributes
     ----------
-    folder : where it is
-    parts : the header of each part's file
-    card : the contents of card.json
+    folder : Path
+        The folder.
+    parts : dict of str to Header
+        The header of each part's file.
+    card : dict
+        The contents of card.json.
     """
 
     folder: Path
@@ -40,16 +42,23 @@ class WeightSet:
 
     @property
     def digest(self) -> str:
-        """One text for all parts: what a world keeps of the weights that made it."""
+        """The digests of all parts as one text."""
         return ",".join(f"{part}={header.digest}" for part, header in sorted(self.parts.items()))
 
     def load(self, part: str, device: torch.device | str = "cpu") -> nn.Module:
-        """A part's network. Raises MissingWeightsError where the set has none, else as
-        `load_weights`."""
+        """Return a part's network, in evaluation mode.
+
+        Raises
+        ------
+        MissingWeightsError
+            If the set has no such part.
+        ModelError
+            As of `earthgen.models.weights.format.load_weights`.
+        """
         if part not in self.parts:
             raise MissingWeightsError(
                 f"{self.folder}: the set has no {part}, only {', '.join(self.parts)}",
-                "take a set that has it",
+                "use a set that has it",
             )
         return load_weights(part_path(self.folder, part), part, device=device)[0]
 
@@ -67,19 +76,34 @@ def write_card(
 ) -> WeightSet:
     """Write card.json and README.md beside the files of the parts, from their headers.
 
-    metrics : of the whole set, by table: {table: {row: {column: value}}}
-    notes : paragraphs of the model card
-    classes : names of the land classes that "structure" and "texture" were trained on; others mean
-        nothing to a network
+    Parameters
+    ----------
+    folder : Path or str
+        Folder with the files of the parts.
+    title, summary, licence : str
+        For the model card; the licence defaults to that of the first part.
+    experimental : bool
+        Whether the card says so.
+    metrics : mapping, optional
+        Of the whole set, by table: {table: {row: {column: value}}}.
+    notes : sequence of str
+        Paragraphs of the model card.
+    classes : mapping of str to sequence of str, optional
+        Names of the land classes that "structure" and "texture" were trained on.
 
-    Raises MissingWeightsError where the folder has no part, ModelError where parts are of several
-    presets or voxel sizes, or a flow of another autoencoder's latents.
+    Raises
+    ------
+    MissingWeightsError
+        If the folder has no part.
+    ModelError
+        If parts have several presets or voxel sizes, or a flow was trained on the latents of
+        another autoencoder.
     """
     where = Path(folder)
     parts = _headers(where)
     if not parts:
-        raise MissingWeightsError(f"{where}: the folder holds no weights", "save a part first")
-    _check_agree(where, parts)
+        raise MissingWeightsError(f"{where}: the folder has no weights", "save a part first")
+    _check_parts(where, parts)
     first = next(iter(parts.values()))
     card: dict[str, Any] = {
         "title": title,
@@ -102,50 +126,59 @@ def write_card(
 
 
 def open_weights(folder: Path | str, *, preset_name: str | None = None) -> WeightSet:
-    """A set of weights, checked against its card; tensors are read, and their digests checked, by
-    `WeightSet.load`.
+    """Return a set of weights, checked against its card.
 
-    preset_name : that it has to be of
+    Tensors are read, and their digests checked, by `WeightSet.load`.
+
+    Parameters
+    ----------
+    folder : Path or str
+        Folder of the set.
+    preset_name : str, optional
+        Preset that the set must have.
 
     Raises
     ------
     MissingWeightsError
-        where there is no folder, no card, or a part that the card names is missing
-    ModelError, ModelError
-        for damaged cards and files, and those of other versions
+        If the folder, its card, or a part that the card names is missing.
     ModelError
-        where a file is not the one that the card names
-    ModelError
-        where parts do not belong together, or are of another preset than is asked for
+        If a file is damaged, of another version, or not the one that the card names; if parts do
+        not belong together, or have another preset.
     """
     where = Path(folder)
     card = read_card(where)
-    named = {part: entry["digest"] for part, entry in card["parts"].items()}
-    parts = {part: read_header(part_path(where, part)) for part in named}
+    digests = {part: entry["digest"] for part, entry in card["parts"].items()}
+    parts = {part: read_header(part_path(where, part)) for part in digests}
     for part, header in parts.items():
-        if header.digest != named[part]:
+        if header.digest != digests[part]:
             raise ModelError(
                 f"{part_path(where, part)}: the file is not the one that {CARD} names",
-                "get the set again",
+                "download or copy the set again",
             )
     if preset_name is not None and card.get("preset") != preset_name:
         raise ModelError(
             f"{where}: the weights are of preset {card.get('preset')!r}, not {preset_name!r}",
             "give weights of that preset",
         )
-    _check_agree(where, parts)
+    _check_parts(where, parts)
     return WeightSet(where, parts, card)
 
 
 def read_card(folder: Path | str) -> dict[str, Any]:
-    """The contents of a set's card.json, not compared with its files.
+    """Return the contents of a set's card.json, without comparing it with the files.
 
-    Raises MissingWeightsError where there is none, ModelError for a damaged one.
+    Raises
+    ------
+    MissingWeightsError
+        If there is none.
+    ModelError
+        If it is damaged.
     """
     where = Path(folder) / CARD
     if not where.is_file():
         raise MissingWeightsError(
-            f"{where.parent}: there is no set of weights ({CARD})", "give a folder that has one"
+            f"{where.parent}: there is no set of weights ({CARD})",
+            "give a folder that `earthgen train` wrote",
         )
     try:
         card: dict[str, Any] = json.loads(where.read_text("utf-8"))
@@ -154,7 +187,9 @@ def read_card(folder: Path | str) -> dict[str, Any]:
         for names in card.get("classes", {}).values():
             ", ".join(names)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{where}: the card is damaged", "get the set again") from error
+        raise ModelError(
+            f"{where}: the file is damaged", "download or copy the set again"
+        ) from error
     return card
 
 
@@ -166,11 +201,11 @@ def _headers(where: Path) -> dict[str, Header]:
     }
 
 
-def _check_agree(where: Path, parts: Mapping[str, Header]) -> None:
-    kinds = {(head.preset, head.voxel_size) for head in parts.values()}
-    if len(kinds) > 1:
+def _check_parts(where: Path, parts: Mapping[str, Header]) -> None:
+    sizes = {(head.preset, head.voxel_size) for head in parts.values()}
+    if len(sizes) > 1:
         raise ModelError(
-            f"{where}: parts are of several presets or voxel sizes: {sorted(kinds)}",
+            f"{where}: the parts have several presets or voxel sizes: {sorted(sizes)}",
             "keep each in its own folder",
         )
     for flow, source in AUTOENCODERS.items():
@@ -189,12 +224,13 @@ def _readme(card: Mapping[str, Any], parts: Mapping[str, Header]) -> str:
     lines = [f"# {card['title']}", ""]
     if card["experimental"]:
         lines += [
-            "**Experimental.** What these weights do well and badly stands in the tables below.",
+            "**Experimental.** The tables below show what these weights do well and badly.",
             "",
         ]
     lines += [card["summary"], ""] if card["summary"] else []
     lines += [
-        f"Preset `{card['preset']}`, voxels of {card['voxel_size']} m. Licence: {card['licence'] or 'not given'}.",
+        f"Preset `{card['preset']}`, voxels of {card['voxel_size']} m. "
+        f"Licence: {card['licence'] or 'not given'}.",
         "",
     ]
     lines += ["| part | file | SHA-256 of the tensors |", "|---|---|---|"]
@@ -205,7 +241,7 @@ def _readme(card: Mapping[str, Any], parts: Mapping[str, Header]) -> str:
     for table, rows in card["metrics"].items():
         lines += ["", f"## {table}", "", *_table(rows)]
     own = {
-        part: {"of held-out crops": _listed(head.metrics)}
+        part: {"of held-out crops": _metrics_text(head.metrics)}
         for part, head in parts.items()
         if head.metrics
     }
@@ -224,15 +260,29 @@ def _readme(card: Mapping[str, Any], parts: Mapping[str, Header]) -> str:
         lines += ["", note]
     settings = {part: head.settings for part, head in parts.items() if head.settings}
     if settings:
-        lines += [
-            "",
-            "## Settings",
-            "",
-            "```json",
-            json.dumps(settings, indent=2, ensure_ascii=False),
-            "```",
-        ]
+        lines += ["", "## Settings", "", "```json", *_settings_lines(settings), "```"]
     return "\n".join(lines) + "\n"
+
+
+def _settings_lines(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the settings of parts as JSON, one per line, those that all share only once."""
+    first, *others = settings.values()
+    common = {
+        name: value
+        for name, value in first.items()
+        if others and all(name in other and other[name] == value for other in others)
+    }
+    groups = {"all parts": common} if common else {}
+    for part, values in settings.items():
+        groups[part] = {name: value for name, value in values.items() if name not in common}
+    lines = []
+    for group, values in groups.items():
+        rows = [
+            f"    {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}"
+            for name, value in values.items()
+        ]
+        lines.append(f"  {json.dumps(group)}: {{\n" + ",\n".join(rows) + "\n  }")
+    return ["{", *",\n".join(lines).split("\n"), "}"]
 
 
 def _table(rows: Mapping[str, Any]) -> list[str]:
@@ -240,16 +290,16 @@ def _table(rows: Mapping[str, Any]) -> list[str]:
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, row in rows.items():
         lines.append(
-            f"| {name} | " + " | ".join(_shown(row.get(column)) for column in columns) + " |"
+            f"| {name} | " + " | ".join(_value_text(row.get(column)) for column in columns) + " |"
         )
     return lines
 
 
-def _listed(metrics: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {_shown(value)}" for name, value in metrics.items())
+def _metrics_text(metrics: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_value_text(value)}" for name, value in metrics.items())
 
 
-def _shown(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,8 +1,8 @@
-"""Weights on disk: safetensors with a header that says what they are. Nothing here unpickles.
+"""Weights on disk: safetensors files with a header. Nothing is unpickled.
 
-A *set* of weights is a folder with a file a part, `card.json`, and a model card for people,
-README.md (`earthgen.models.weights.card`). Tensors can be stored in bfloat16, at half the size;
-they are float32 again when loaded.
+A *set* of weights is a folder with one file per part, card.json, and a model card, README.md
+(`earthgen.models.weights.card`). Tensors can be stored in bfloat16, at half the size; they are
+float32 again when loaded.
 """
 
 from __future__ import annotations
@@ -21,33 +21,43 @@ from torch import Tensor, nn
 
 from earthgen.errors import MissingWeightsError, ModelError
 from earthgen.files import replace_file
-from earthgen.models.build import empty
+from earthgen.models.build import make_empty_model
 from earthgen.models.presets import PARTS, Config
 
 VERSION = 1
-"""Of the networks: raised when weights of before no longer mean the same."""
+"""Version of the networks, raised when the same weights would have another meaning."""
 
 KEY = "earthgen"
-"""Where the header stands in a file's metadata."""
+"""Key of the header in a file's metadata."""
 
 
 class Header(Config):
-    """What a file of weights says of itself.
+    """The description of a file of weights.
 
     Attributes
     ----------
-    part : of `earthgen.models.presets.PARTS`
-    preset : the name of the preset that `config` is of, or "" for one of its own
-    config : of the part, as JSON
-    version : of the networks
-    voxel_size : that it was trained at, metres
-    digest : SHA-256 of the tensors, see `digest`
-    latents : digest of the autoencoder whose latents a flow was trained on, "" for a part that
-        needs none
-    licence : of the weights
-    data : what they were trained on: name, licence and source of each
-    metrics : measured with exactly these weights
-    settings : of the training
+    part : str
+        A name in `earthgen.models.presets.PARTS`.
+    preset : str
+        Name of the preset of `config`, "" for none.
+    config : dict
+        Configuration of the part, as JSON.
+    version : int
+        Version of the networks.
+    voxel_size : float
+        Voxel size of the training data, metres.
+    digest : str
+        SHA-256 of the tensors, see `tensor_digest`.
+    latents : str
+        Digest of the autoencoder whose latents a flow was trained on, "" for none.
+    licence : str
+        Licence of the weights.
+    data : tuple of dict
+        Name, licence and source of the training data.
+    metrics : dict
+        Figures measured with exactly these weights.
+    settings : dict
+        Settings of the training that the part uses.
     """
 
     part: str
@@ -63,9 +73,8 @@ class Header(Config):
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of tensors: of the name, dtype, shape and bytes of each, in the order of the
-    names."""
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of name, dtype, shape and bytes of tensors, in the order of the names."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
@@ -91,31 +100,45 @@ def save_weights(
     dtype: Literal["float32", "bfloat16"] = "float32",
     tensors: Mapping[str, Tensor] | None = None,
 ) -> Header:
-    """Write the weights of one part, in one step: a reader sees the old file or the new one.
+    """Write the weights of one part in one step, and return their header.
 
-    tensors : instead of the model's own, such as their average over time; of the model's names and
-        shapes
-    dtype : that floating tensors are stored in; those of latents' statistics stay float32
+    Parameters
+    ----------
+    path : Path or str
+        The file.
+    part : str
+        Name of the part.
+    model : nn.Module
+        The network, which has a `config`.
+    preset_name, voxel_size, latents, licence, data, metrics, settings
+        As of `Header`.
+    dtype : str
+        Dtype of the stored tensors, "float32" or "bfloat16"; statistics of latents stay float32.
+    tensors : mapping of str to Tensor, optional
+        Tensors instead of the model's, such as averages over time, with its names and shapes.
 
-    Returns the header. Raises ModelError where `tensors` are not the model's.
+    Raises
+    ------
+    ModelError
+        If `tensors` do not fit the model.
     """
     config: Config = model.config  # type: ignore[assignment]
-    given = dict(model.state_dict() if tensors is None else tensors)
-    _check_shapes(str(path), model, given)
+    state = dict(model.state_dict() if tensors is None else tensors)
+    _check_shapes(str(path), model, state)
     kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     stored = {
         name: value.detach()
         .cpu()
         .to(torch.float32 if name.startswith("statistics.") else kind)
         .contiguous()
-        for name, value in given.items()
+        for name, value in state.items()
     }
     header = Header(
         part=part,
         preset=preset_name,
         config=config.model_dump(mode="json"),
         voxel_size=voxel_size,
-        digest=digest(stored),
+        digest=tensor_digest(stored),
         latents=latents,
         licence=licence,
         data=data,
@@ -131,11 +154,16 @@ def save_weights(
 
 
 def read_header(path: Path | str) -> Header:
-    """What a file of weights says of itself; its tensors are not read.
+    """Return the header of a file of weights, without reading the tensors.
 
-    Raises MissingWeightsError, ModelError, ModelError.
+    Raises
+    ------
+    MissingWeightsError
+        If there is no file.
+    ModelError
+        If the file is damaged or of another version.
     """
-    return _opened(Path(path))[0]
+    return _read(Path(path))[0]
 
 
 def load_weights(
@@ -147,62 +175,64 @@ def load_weights(
     voxel_size: float | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[nn.Module, Header]:
-    """A network with the weights of a file, in float32 and in evaluation mode, and the file's
-    header.
+    """Return a network with the weights of a file, and the file's header.
 
-    part, preset_name, config, voxel_size : what they have to be; None takes what there is
+    The network is in float32 and in evaluation mode.
+
+    Parameters
+    ----------
+    path : Path or str
+        The file.
+    part, preset_name, config, voxel_size
+        Values that the header must have; None accepts any.
+    device : torch.device or str
+        Where the network lies.
 
     Raises
     ------
     MissingWeightsError
-        where there is no file
+        If there is no file.
     ModelError
-        for a file that is no safetensors file, has no header, or a header that is damaged
-    ModelError
-        for weights of another version of the networks
-    ModelError
-        for another part, preset, configuration or voxel size than is asked for
-    ModelError
-        where tensors are missing, unknown, of another shape, or not finite
-    ModelError
-        where the tensors are not those that were saved
+        If the file or its header is damaged, of another version, or has another part, preset,
+        configuration or voxel size; if tensors are missing, unknown, of another shape, not finite,
+        or not those that were saved.
     """
     where = Path(path)
-    header, tensors = _opened(where, tensors=True)
-    wanted = [
-        ("part", part, header.part),
-        ("preset", preset_name, header.preset),
-        (
-            "configuration",
-            None if config is None else config.model_dump(mode="json"),
-            header.config,
-        ),
-        ("voxel size", voxel_size, header.voxel_size),
-    ]
-    for name, asked, found in wanted:
-        if asked is not None and asked != found:
-            shown = ("another one", "it") if name == "configuration" else (repr(found), repr(asked))
-            raise ModelError(
-                f"{where}: the weights are of {name} {shown[0]}, not {shown[1]}",
-                f"give weights of that {name}",
-            )
+    header, tensors = _read(where, tensors=True)
     try:
-        given = PARTS[header.part].model_validate(header.config)
+        stored_config = PARTS[header.part].model_validate(header.config)
     except ValidationError as error:
         raise ModelError(
-            f"{where}: the header's configuration is none of {header.part}: {error.errors()[0]['msg']}",
-            "take a file that this version wrote",
+            f"{where}: the configuration of {header.part} in the header is wrong: "
+            f"{error.errors()[0]['msg']}",
+            "use a file that this version wrote",
         ) from error
-    model = empty(header.part, given)
-    _check_shapes(str(where), model, tensors)
-    if digest(tensors) != header.digest:
+    expected = [
+        ("part", part, header.part),
+        ("preset", preset_name, header.preset),
+        ("voxel size", voxel_size, header.voxel_size),
+    ]
+    for name, required, stored in expected:
+        if required is not None and required != stored:
+            raise ModelError(
+                f"{where}: the weights are of {name} {stored!r}, not {required!r}",
+                f"give weights of that {name}",
+            )
+    if config is not None and config != stored_config:
         raise ModelError(
-            f"{where}: the tensors are not those that were saved", "get the file again"
+            f"{where}: the weights have another configuration", "give weights of that configuration"
+        )
+    model = make_empty_model(header.part, stored_config)
+    _check_shapes(str(where), model, tensors)
+    if tensor_digest(tensors) != header.digest:
+        raise ModelError(
+            f"{where}: the tensors are not those that were saved",
+            "download or copy the file again",
         )
     for name, value in tensors.items():
         if not bool(torch.isfinite(value).all()):
             raise ModelError(
-                f"{where}: {name} is not finite", "train again, or take an earlier checkpoint"
+                f"{where}: {name} is not finite", "train again, or use an earlier checkpoint"
             )
     model.load_state_dict(
         {name: value.float() for name, value in tensors.items()}, strict=True, assign=True
@@ -210,24 +240,26 @@ def load_weights(
     return model.to(device).eval(), header
 
 
-def _opened(path: Path, *, tensors: bool = False) -> tuple[Header, dict[str, Tensor]]:
+def _read(path: Path, *, tensors: bool = False) -> tuple[Header, dict[str, Tensor]]:
     if not path.is_file():
         raise MissingWeightsError(
             f"{path}: there are no weights", "give the folder or file of a set of weights"
         )
-    found: dict[str, Tensor] = {}
+    loaded: dict[str, Tensor] = {}
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(KEY)
             if tensors and text is not None:
-                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+                names = file.keys()
+                loaded = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"{path}: no safetensors file, or a damaged one ({error})", "get it again"
+            f"{path}: not a safetensors file, or a damaged one ({error})",
+            "download or copy it again",
         ) from error
     if text is None:
         raise ModelError(
-            f"{path}: the file does not say what its weights are of", "save it with earthgen"
+            f"{path}: the file has no header of earthgen", "use a file that earthgen wrote"
         )
     try:
         values = json.loads(text)
@@ -235,40 +267,40 @@ def _opened(path: Path, *, tensors: bool = False) -> tuple[Header, dict[str, Ten
         if version != VERSION:
             raise ModelError(
                 f"{path}: the weights are of version {version} of the networks, this is {VERSION}",
-                "take the weights of this version of earthgen",
+                "use weights of this version of earthgen",
             )
         header = Header.model_validate(values)
     except (ValidationError, json.JSONDecodeError, AttributeError) as error:
         raise ModelError(
-            f"{path}: the header of the weights is damaged", "get the file again"
+            f"{path}: the header of the weights is damaged", "download or copy the file again"
         ) from error
     if header.part not in PARTS:
         raise ModelError(
-            f"{path}: the weights are of {header.part!r}, which is no model", "update earthgen"
+            f"{path}: the weights are of the unknown part {header.part!r}", "update earthgen"
         )
-    return header, found
+    return header, loaded
 
 
 def _check_shapes(where: str, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    missing, unknown = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
-    other = [name for name in wanted if name in found and wanted[name] != found[name]]
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    missing, unknown = sorted(set(expected) - set(shapes)), sorted(set(shapes) - set(expected))
+    other = [name for name in expected if name in shapes and expected[name] != shapes[name]]
     if missing or unknown or other:
         first = (
-            f"{other[0]} has shape {found[other[0]]}, not {wanted[other[0]]}"
+            f"{other[0]} has shape {shapes[other[0]]}, not {expected[other[0]]}"
             if other
             else f"{missing[0]} is missing"
             if missing
             else f"{unknown[0]} is unknown"
         )
         raise ModelError(
-            f"{where}: {len(missing)} tensors are missing, {len(unknown)} unknown, {len(other)} of another shape; "
-            f"{first}",
-            "take weights of this model",
+            f"{where}: {len(missing)} tensors are missing, {len(unknown)} unknown, "
+            f"{len(other)} of another shape; {first}",
+            "use weights of this model",
         )
 
 
 def part_path(folder: Path | str, part: str) -> Path:
-    """The file of a part in a set of weights."""
+    """Return the file of a part in a set of weights."""
     return Path(folder) / f"{part}.safetensors"

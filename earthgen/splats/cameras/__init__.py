@@ -1,1 +1,1 @@
-"""TODO package."""
+"""Cameras in a projected CRS: poses around a scene, paths, and files."""

@@ -1,11 +1,11 @@
-"""Cameras that know where they are: pinhole and orthographic, float64, in a projected CRS.
+"""Georeferenced cameras: pinhole and orthographic, float64, in a projected CRS.
 
-Axes. The world's are east, north, up. A camera's are those of OpenCV: x to the right of the
-picture, y down, z into the scene. Pixel (row i, column j) has its centre at (j + 0.5, i + 0.5); the
+Axes of the world are east, north, up. Axes of a camera are those of OpenCV: x to the right of the
+picture, y down, z into the scene. The centre of pixel (row i, column j) is (j + 0.5, i + 0.5); the
 picture covers [0, width) x [0, height).
 
-A pinhole camera sees the point p_cam = (x, y, z) at (fx x / z + cx, fy y / z + cy); an orthographic
-one at (fx x + cx, fy y + cy), its fx and fy being pixels per metre.
+A pinhole camera maps the point p_cam = (x, y, z) to (fx x / z + cx, fy y / z + cy); an orthographic
+one maps it to (fx x + cx, fy y + cy), with fx and fy in pixels per metre.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Matrix: TypeAlias = tuple[Vector, Vector, Vector]
 UP: Vector = (0.0, 0.0, 1.0)
 
 TURN_TOLERANCE = 1e-5
-"""How far R Rt may be from the identity: rotations that a file keeps in float32 pass, sheared
-ones do not."""
+"""Largest difference between R Rt and the identity: accepts rotations stored in float32, but not
+sheared ones."""
 
 ALONG_UP = 1e-6
-"""Sine of the angle between view and `up` below which north is up in the picture instead."""
+"""Sine of the angle between the view and `up` below which north is up in the picture instead."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,30 @@ class Camera:
 
     Attributes
     ----------
-    kind : "pinhole" or "orthographic"
-    width, height : of the picture, pixels
-    fx, fy : pinhole: focal lengths, pixels; orthographic: pixels per metre
-    cx, cy : the principal point, pixels
-    position : east, north, up in metres of the CRS, float64: the centre of projection; of an
-        orthographic camera the
-        point at depth 0 on the axis
-    rotation : three rows of three: world from camera. Its columns are the camera's right, down and
-        forward, world axes
-    crs, vertical_crs : as of `geo_io.frame.Frame`; crs "" for none
-    near, far : what lies outside these depths along the view is not seen, metres
+    kind : str
+        "pinhole" or "orthographic".
+    width, height : int
+        Size of the picture, pixels.
+    fx, fy : float
+        Focal lengths of a pinhole camera, pixels; pixels per metre of an orthographic one.
+    cx, cy : float
+        Principal point, pixels.
+    position : tuple of float
+        East, north, up in metres of the CRS: the centre of projection, or the point at depth 0 on
+        the axis of an orthographic camera.
+    rotation : tuple of tuple of float
+        World from camera, three rows of three. Its columns are the camera's right, down and
+        forward in world axes.
+    crs, vertical_crs : str
+        CRSs, see `geo_io.frame.Frame`; crs "" for none.
+    near, far : float
+        Depths along the view between which the camera sees, metres.
 
     Raises
     ------
     SplatError
-        if a number is not finite, a size or focal length not positive, `rotation` no rotation, or
-        near not before far
+        If a number is not finite, a size or focal length is not positive, `rotation` is not a
+        rotation, or near is not before far.
     """
 
     kind: Kind
@@ -77,13 +84,13 @@ class Camera:
     def __post_init__(self) -> None:
         if self.kind not in ("pinhole", "orthographic"):
             raise SplatError(
-                f"no camera is of kind {self.kind!r}", "take 'pinhole' or 'orthographic'"
+                f"unknown kind of camera {self.kind!r}", "choose 'pinhole' or 'orthographic'"
             )
         for name in ("width", "height"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value == int(value) and value >= 1):
                 raise SplatError(
-                    f"a picture with a {name} of {value} pixels has no pixels",
+                    f"a picture cannot have a {name} of {value} pixels",
                     "give a positive integer",
                 )
             object.__setattr__(self, name, int(value))
@@ -98,33 +105,34 @@ class Camera:
             )
         if not (self.fx > 0 and self.fy > 0):
             raise SplatError(
-                f"focal lengths of {self.fx} and {self.fy} show nothing", "give positive numbers"
+                f"focal lengths of {self.fx} and {self.fy} are not positive",
+                "give positive numbers",
             )
         if not self.near < self.far or (self.kind == "pinhole" and self.near <= 0):
             raise SplatError(
-                f"nothing lies between near = {self.near} and far = {self.far} metres",
+                f"near = {self.near} and far = {self.far} metres enclose no depth",
                 "give 0 < near < far",
             )
         object.__setattr__(self, "rotation", _rotation(self.rotation))
 
     @property
     def right(self) -> NDArray:
-        """(3,) float64, unit, world axes."""
+        """(3,) float64 unit vector to the right of the picture, world axes."""
         return np.array(self.rotation)[:, 0]
 
     @property
     def down(self) -> NDArray:
-        """(3,) float64, unit, world axes."""
+        """(3,) float64 unit vector downwards in the picture, world axes."""
         return np.array(self.rotation)[:, 1]
 
     @property
     def forward(self) -> NDArray:
-        """(3,) float64, unit, world axes."""
+        """(3,) float64 unit vector of the view, world axes."""
         return np.array(self.rotation)[:, 2]
 
     @property
     def field_of_view(self) -> tuple[float, float]:
-        """Across the width and along the height, degrees; of an orthographic camera 0."""
+        """Angles across the width and the height, degrees; 0 for an orthographic camera."""
         if self.kind == "orthographic":
             return 0.0, 0.0
         sides = ((self.cx, self.width, self.fx), (self.cy, self.height, self.fy))
@@ -134,20 +142,29 @@ class Camera:
         return across, along
 
     def world_to_camera(self, anchor: Vector) -> tuple[NDArray, NDArray]:
-        """R (3, 3) and t (3,), float64: p_cam = R @ mean + t for means relative to `anchor`.
+        """Compute R (3, 3) and t (3,), float64, with p_cam = R @ mean + t for means relative to an
+        anchor.
 
-        Coordinates of a CRS need more digits than float32 has (a UTM northing is then good to half
-        a metre), so the large numbers meet here, in float64, and R and t may be rounded afterwards.
+        float32 is too coarse for coordinates of a CRS (half a metre for a UTM northing). So large
+        numbers are subtracted here in float64; R and t may be rounded afterwards.
         """
         turn = np.array(self.rotation).T
         return turn, turn @ (np.asarray(anchor, np.float64) - np.asarray(self.position))
 
     def project(self, points: NDArray) -> tuple[NDArray, NDArray]:
-        """Pixels (n, 2) as (column, row), and depths (n,) in metres, of points (n, 3) in the CRS;
-        float64.
+        """Project points to the picture; points outside of it are not removed.
 
-        Nothing is cut off. Points that a pinhole camera has beside or behind it (depth <= 0) get
-        NaN for pixels.
+        Parameters
+        ----------
+        points : NDArray (n, 3)
+            Metres of the CRS.
+
+        Returns
+        -------
+        NDArray (n, 2) float64
+            Pixels (column, row), NaN for points that are not in front of a pinhole camera.
+        NDArray (n,) float64
+            Depths, metres.
         """
         seen = (np.asarray(points, np.float64) - np.asarray(self.position)) @ np.array(
             self.rotation
@@ -159,8 +176,7 @@ class Camera:
         return plane * (self.fx, self.fy) + (self.cx, self.cy), depth
 
     def unproject(self, pixels: NDArray, depth: ArrayLike) -> NDArray:
-        """(n, 3) float64 points in the CRS that are seen at pixels (n, 2) (column, row) at a
-        depth, metres."""
+        """(n, 3) float64 points in the CRS at pixels (n, 2) (column, row) and a depth, metres."""
         z = np.broadcast_to(np.asarray(depth, np.float64), len(pixels))
         plane = (np.asarray(pixels, np.float64) - (self.cx, self.cy)) / (self.fx, self.fy)
         if self.kind == "pinhole":
@@ -168,17 +184,17 @@ class Camera:
         return np.column_stack([plane, z]) @ np.array(self.rotation).T + np.asarray(self.position)
 
     def crop(self, row0: int, row1: int, col0: int, col1: int) -> Camera:
-        """The window [row0, row1) x [col0, col1) of the same picture; it may reach beyond the
-        picture's edges.
+        """The camera of the window [row0, row1) x [col0, col1) of the picture, which may extend
+        beyond its edges.
 
         Raises
         ------
         SplatError
-            if the window is empty
+            If the window is empty.
         """
         if row0 >= row1 or col0 >= col1:
             raise SplatError(
-                f"rows [{row0}, {row1}) and columns [{col0}, {col1}) hold no pixel",
+                f"rows [{row0}, {row1}) and columns [{col0}, {col1}) contain no pixel",
                 "give low < high",
             )
         return replace(
@@ -186,11 +202,11 @@ class Camera:
         )
 
     def scaled(self, factor: float) -> Camera:
-        """The same view in `factor` times the pixels along each side, rounded to whole pixels, at
+        """The same view with `factor` times the pixels along each edge, rounded to whole pixels, at
         least one.
 
-        Both focal lengths go with the rounded sizes, so that the picture's edges stay where they
-        are.
+        Both focal lengths are scaled with the rounded sizes, so that the edges of the picture do
+        not move.
         """
         if not (factor > 0 and math.isfinite(factor)):
             raise SplatError(f"a picture cannot be scaled by {factor}", "give a positive number")
@@ -207,7 +223,7 @@ class Camera:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` reads: values that JSON has; a far of infinity is None."""
+        """Convert to JSON values for `from_dict`; an infinite `far` becomes None."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["position"] = list(self.position)
         values["rotation"] = [list(row) for row in self.rotation]
@@ -216,8 +232,13 @@ class Camera:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Camera:
-        """The camera of `to_dict`. Raises SplatError if a value is missing, unknown or no
-        camera's."""
+        """Create a camera from the values of `to_dict`.
+
+        Raises
+        ------
+        SplatError
+            If a value is missing, unknown or not valid.
+        """
         given = dict(values)
         if given.get("far", 0) is None:
             given["far"] = math.inf
@@ -232,7 +253,10 @@ class Camera:
 
     def __str__(self) -> str:
         east, north, up = self.position
-        return f"Camera({self.kind}, {self.width} x {self.height}, at {east:.2f}, {north:.2f}, {up:.2f} {self.crs})"
+        return (
+            f"Camera({self.kind}, {self.width} x {self.height}, at {east:.2f}, {north:.2f}, "
+            f"{up:.2f} {self.crs})"
+        )
 
 
 def look_at(
@@ -249,20 +273,31 @@ def look_at(
     near: float = 0.05,
     far: float = math.inf,
 ) -> Camera:
-    """The camera at `eye` that has `target` in the middle of its picture.
+    """Create the camera at `eye` that has `target` in the middle of its picture.
 
-    eye, target : east, north, up in metres of the CRS
-    field_of_view : across the picture's width, degrees in (0, 180): a pinhole camera
-    metres_per_pixel : instead of it: an orthographic camera
-    up : what is up in the picture. Where the view runs along it (sine below `ALONG_UP`), north is
-        up, as on a map;
-        where it runs north too, the sky is.
+    Parameters
+    ----------
+    eye, target : sequence of float
+        East, north, up in metres of the CRS.
+    width, height : int
+        Size of the picture, pixels.
+    field_of_view : float, optional
+        Angle across the picture's width, degrees in (0, 180), of a pinhole camera.
+    metres_per_pixel : float, optional
+        Edge of a pixel of an orthographic camera; give one of the two.
+    up : sequence of float
+        Direction that is up in the picture. If the view is parallel to it (sine below `ALONG_UP`),
+        north is up, as on a map; if the view is also parallel to north, the sky is up.
+    crs, vertical_crs : str
+        CRSs, see `geo_io.frame.Frame`; crs "" for none.
+    near, far : float
+        Depths along the view between which the camera sees, metres.
 
     Raises
     ------
     SplatError
-        if eye and target are one point, `up` has no direction, or not one of field of view and
-        pixel size is given
+        If eye and target are one point, `up` is zero, or not exactly one of field of view and pixel
+        size is given.
     """
     turn = facing(eye, target, up)
     if (field_of_view is None) == (metres_per_pixel is None):
@@ -274,14 +309,14 @@ def look_at(
     if field_of_view is not None:
         if not 0 < field_of_view < 180:
             raise SplatError(
-                f"no picture spans {field_of_view} degrees",
-                "give a field of view between 0 and 180",
+                f"a field of view of {field_of_view} degrees is not possible",
+                "give one between 0 and 180",
             )
         focal = width / 2 / math.tan(math.radians(field_of_view) / 2)
     else:
         size = metres_per_pixel or 0.0
         if not (size > 0 and math.isfinite(size)):
-            raise SplatError(f"pixels of {size} metres show nothing", "give a positive number")
+            raise SplatError(f"pixels of {size} metres are not possible", "give a positive number")
         kind, focal = "orthographic", 1 / size
     return Camera(
         kind,
@@ -301,10 +336,16 @@ def look_at(
 
 
 def nadir(eye: Sequence[float], *, heading: float = 0.0, **options: Any) -> Camera:
-    """The camera at `eye` that looks straight down.
+    """Create the camera at `eye` that looks straight down.
 
-    heading : what is up in the picture, degrees clockwise from north
-    options : of `look_at`, but for `up`
+    Parameters
+    ----------
+    eye : sequence of float
+        East, north, up in metres of the CRS.
+    heading : float
+        Direction that is up in the picture, degrees clockwise from north.
+    **options
+        Of `look_at`, except `up`.
     """
     east, north, up = _vector(eye, "the eye")
     angle = math.radians(heading)
@@ -324,17 +365,25 @@ def map_view(
     crs: str = "",
     vertical_crs: str = UNKNOWN_DATUM,
 ) -> Camera:
-    """The orthographic camera that draws `bounds` as a map: north up, the first pixel's corner at
-    the north-west.
+    """Create the orthographic camera that draws bounds as a map: north is up, the first pixel is in
+    the north-west corner.
 
-    bounds : left, bottom, right, top, metres of the CRS; the map covers them, its last row and
-        column may reach beyond
-    height : that it looks down from, metres; what lies above is not seen
+    Parameters
+    ----------
+    bounds : tuple of float
+        Left, bottom, right, top, metres of the CRS. The map covers them; its last row and column
+        may extend beyond.
+    metres_per_pixel : float
+        Edge of a pixel.
+    height : float
+        Height of the camera, metres; what lies above is not drawn.
+    crs, vertical_crs : str
+        CRSs, see `geo_io.frame.Frame`; crs "" for none.
 
     Raises
     ------
     SplatError
-        if the bounds are empty or the size of pixels is not positive
+        If the bounds are empty or the size of pixels is not positive.
     """
     left, bottom, right, top = bounds
     if not (left < right and bottom < top) or not metres_per_pixel > 0:
@@ -342,7 +391,7 @@ def map_view(
             f"a map of {bounds} in pixels of {metres_per_pixel} metres has no pixel",
             "give left < right, bottom < top",
         )
-    # An edge that is nearer to a line of pixels than a millionth of a pixel counts as on it.
+    # Edges within a millionth of a pixel of a pixel boundary are treated as on it.
     width = max(math.ceil((right - left) / metres_per_pixel - 1e-6), 1)
     rows = max(math.ceil((top - bottom) / metres_per_pixel - 1e-6), 1)
     middle = (left + width * metres_per_pixel / 2, top - rows * metres_per_pixel / 2, height)
@@ -358,11 +407,11 @@ def map_view(
 
 
 def facing(eye: Sequence[float], target: Sequence[float], up: Sequence[float] = UP) -> Matrix:
-    """`Camera.rotation` of a camera at `eye` that looks at `target`; see `look_at`."""
+    """Compute `Camera.rotation` of a camera at `eye` that looks at `target`; see `look_at`."""
     forward = np.array(_vector(target, "the target")) - np.array(_vector(eye, "the eye"))
     length = np.linalg.norm(forward)
     if not length > 0:
-        raise SplatError(f"the camera stands in its target {tuple(eye)}", "move one of them")
+        raise SplatError(f"the camera is at its target {tuple(eye)}", "move one of them")
     forward /= length
     sky = np.array(_vector(up, "up"))
     if not np.linalg.norm(sky) > 0:
@@ -381,10 +430,10 @@ def _vector(value: Any, what: str) -> Vector:
     try:
         array = np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
-        raise SplatError(f"{what} {value!r} is no point", "give east, north and up") from error
+        raise SplatError(f"{what} {value!r} is not a point", "give east, north and up") from error
     if array.shape != (3,) or not np.isfinite(array).all():
         raise SplatError(
-            f"{what} {value!r} is no point", "give three finite numbers: east, north, up"
+            f"{what} {value!r} is not a point", "give three finite numbers: east, north, up"
         )
     return float(array[0]), float(array[1]), float(array[2])
 
@@ -393,16 +442,19 @@ def _rotation(value: Any) -> Matrix:
     try:
         array = np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
-        raise SplatError(f"{value!r} is no rotation", "give three rows of three numbers") from error
+        raise SplatError(
+            f"{value!r} is not a rotation", "give three rows of three numbers"
+        ) from error
     if array.shape != (3, 3) or not np.isfinite(array).all():
         raise SplatError(
-            f"a rotation of shape {array.shape} is none", "give three rows of three finite numbers"
+            f"a matrix of shape {array.shape} is not a rotation",
+            "give three rows of three finite numbers",
         )
-    error_of = np.abs(array @ array.T - np.eye(3)).max()
-    if error_of > TURN_TOLERANCE or np.linalg.det(array) < 0:
+    deviation = np.abs(array @ array.T - np.eye(3)).max()
+    if deviation > TURN_TOLERANCE or np.linalg.det(array) < 0:
         raise SplatError(
-            f"the camera's matrix {array.tolist()} is no rotation",
-            "its columns are to be right, down and forward: unit, at right angles, right-handed",
+            f"the camera's matrix {array.tolist()} is not a rotation",
+            "its columns have to be right, down and forward: unit, orthogonal, right-handed",
         )
     array = array + 0.0  # no -0
     a, b, c = ((float(row[0]), float(row[1]), float(row[2])) for row in array)

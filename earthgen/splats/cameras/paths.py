@@ -1,4 +1,4 @@
-"""Paths of cameras: between key poses, and in and out of JSON."""
+"""Camera paths: interpolation between key poses, and JSON files."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from earthgen.splats.cameras.poses import CLEARANCE, Surface, clear
 from geo_io.errors import InputError
 
 FORMAT = "earthgen cameras"
+"""Value of the key "format" in files of `write_cameras`."""
 
 
 def interpolate(
@@ -29,25 +30,31 @@ def interpolate(
     surface: Surface | None = None,
     clearance: float = CLEARANCE,
 ) -> list[Camera]:
-    """`count` cameras along a smooth path through `keys`, evenly spaced in distance and turn, first
-    and last included.
+    """Create cameras along a smooth path through key poses, evenly spaced in distance and rotation.
 
-    keys : at least one; they share kind, size of picture and CRS
-    closed : the path goes on from the last key to the first, which is not repeated at the end
-    surface : cameras that would be below it are raised to `clearance` above it; see
-        `earthgen.splats.cameras.poses.clear`
+    Positions lie on a cubic spline, rotations on a spline of quaternions (scipy's RotationSpline).
+    The time between two keys is their distance, plus their rotation in radians times the mean
+    distance. Focal lengths, principal point and depths are interpolated linearly. Successive keys
+    with the same pose are used once.
 
-    Positions lie on a cubic spline, rotations on one of quaternions (scipy's RotationSpline). The
-    time from key to key is their distance, plus the turn in radians times the mean distance. Focal
-    lengths, principal point and depths go linearly. Keys that stand where the one before stands,
-    and look as it does, count once.
+    Parameters
+    ----------
+    keys : sequence of Camera
+        At least one; all of one kind, picture size and CRS.
+    count : int
+        Number of cameras; the first and the last key are among them.
+    closed : bool
+        Continue from the last key to the first, which is not repeated at the end.
+    surface : float or callable, optional
+        Heights; cameras below it are raised to `clearance` metres above it, see
+        `earthgen.splats.cameras.poses.clear`.
+    clearance : float
+        Metres.
 
     Raises
     ------
     SplatError
-        if there is no key, no camera is asked for, or keys differ in kind or size
-    SplatError
-        if keys differ in CRS or vertical CRS
+        If there is no key, `count` is below 1, or keys differ in kind, size, CRS or vertical CRS.
     """
     if not keys or count < 1:
         raise SplatError(
@@ -57,7 +64,8 @@ def interpolate(
     for key in keys[1:]:
         if (key.crs, key.vertical_crs) != (first.crs, first.vertical_crs):
             raise SplatError(
-                f"a path cannot lead from {first.crs}, {first.vertical_crs} to {key.crs}, {key.vertical_crs}",
+                f"a path cannot lead from {first.crs}, {first.vertical_crs} to {key.crs}, "
+                f"{key.vertical_crs}",
                 "give all key poses in one CRS",
             )
         if (key.kind, key.width, key.height) != (first.kind, first.width, first.height):
@@ -67,18 +75,17 @@ def interpolate(
     stops = _distinct([*keys, first] if closed else list(keys))
     closed = closed and len(stops) > 1
     if len(stops) == 1:
-        found = [first] * count
+        cameras = [first] * count
     else:
-        # A closed path is made of three rounds, of which the middle one is as smooth at its ends as
-        # elsewhere.
+        # A closed path is computed for three rounds; the middle one is smooth at its ends too.
         around = [*stops[:-1], *stops[:-1], *stops] if closed else stops
         times = _times(around)
         low, high = (
             (times[len(stops) - 1], times[2 * len(stops) - 2]) if closed else (times[0], times[-1])
         )
-        found = _along(around, times, np.linspace(low, high, count, endpoint=not closed))
+        cameras = _along(around, times, np.linspace(low, high, count, endpoint=not closed))
     return [
-        replace(camera, position=clear(camera.position, surface, clearance)) for camera in found
+        replace(camera, position=clear(camera.position, surface, clearance)) for camera in cameras
     ]
 
 
@@ -111,9 +118,7 @@ def _along(keys: Sequence[Camera], times: NDArray, at: NDArray) -> list[Camera]:
     from scipy.interpolate import CubicSpline
     from scipy.spatial.transform import Rotation, RotationSpline
 
-    origin = np.array(
-        keys[0].position
-    )  # near the path: differences of large numbers are taken once
+    origin = np.array(keys[0].position)  # near the path, to keep precision
     positions = np.array([key.position for key in keys]) - origin
     ends = "natural" if len(keys) == 2 else "not-a-knot"
     places = CubicSpline(times, positions, bc_type=ends)(at) + origin
@@ -141,19 +146,19 @@ def _along(keys: Sequence[Camera], times: NDArray, at: NDArray) -> list[Camera]:
 
 
 def _linear(at: NDArray, times: NDArray, values: list[float]) -> NDArray:
-    """Interpolated; exactly the value where all are the same, infinite where one is."""
+    """Interpolate; exact for equal values, infinite if one value is."""
     if len(set(values)) == 1 or math.inf in values:
         return np.full(len(at), max(values))
     return np.interp(at, times, values)
 
 
 def look_along(cameras: Sequence[Camera], target: Sequence[float]) -> list[Camera]:
-    """The same cameras, all turned to look at `target` (east, north, up in metres of the CRS)."""
+    """Rotate cameras to look at `target` (east, north, up in metres of the CRS)."""
     return [replace(camera, rotation=facing(camera.position, target)) for camera in cameras]
 
 
 def write_cameras(path: str | Path, cameras: Sequence[Camera]) -> Path:
-    """Write cameras as JSON that `read_cameras` reads back to the bit. Returns the path."""
+    """Write cameras as JSON, from which `read_cameras` restores them exactly. Return the path."""
     out = Path(path)
     document = {"format": FORMAT, "version": 1, "cameras": [camera.to_dict() for camera in cameras]}
     out.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
@@ -161,14 +166,16 @@ def write_cameras(path: str | Path, cameras: Sequence[Camera]) -> Path:
 
 
 def read_cameras(path: str | Path) -> list[Camera]:
-    """Cameras of `write_cameras`, or of a nerfstudio transforms.json.
+    """Read cameras of `write_cameras`, or of a nerfstudio transforms.json.
 
     Raises
     ------
-    MissingFileError, InputError
-        if there is no such file, or it holds no cameras
+    MissingFileError
+        If the file does not exist.
+    InputError
+        If the file holds no cameras.
     SplatError
-        if one of them cannot be
+        If a camera is not valid.
     """
     document = read_json(path)
     if "frames" in document:
@@ -182,9 +189,9 @@ def read_cameras(path: str | Path) -> list[Camera]:
         )
     if document.get("version") != 1:
         raise InputError(
-            f"{path} is of version {document.get('version')}, this earthgen reads 1",
+            f"{path} has version {document.get('version')}, this earthgen reads version 1",
             "upgrade earthgen",
         )
     if not all(isinstance(values, dict) for values in cameras):
-        raise InputError(f"{path} has cameras that are no JSON objects", "write it with earthgen")
+        raise InputError(f"{path} has cameras that are not JSON objects", "write it with earthgen")
     return [Camera.from_dict(values) for values in cameras]

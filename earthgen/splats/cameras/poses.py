@@ -1,7 +1,7 @@
-"""Rings and grids of aerial cameras around a scene, never below its surface.
+"""Rings and grids of aerial cameras around a scene, above its surface.
 
 After Aerial-Earth3D (Liu et al., AAAI 2026, section "Aerial-Earth3D"), whose cameras are designed
-on a simulated scene of each site: rings of oblique and of nadir views, high and low. The paper
+on a simulated scene of each site: rings of oblique and of nadir views at two heights. The paper
 gives no radii, heights or numbers of views; the proportions of `aerial` are our own.
 """
 
@@ -24,18 +24,18 @@ Surface: TypeAlias = float | Callable[[NDArray, NDArray], NDArray]
 as a `HeightField`."""
 
 CLEARANCE = 3.0
-"""Metres that a camera keeps above the surface, unless told otherwise."""
+"""Default smallest height of a camera above the surface, metres."""
 
 SITE = 600.0
-"""Edge of the scenes of Aerial-Earth3D, metres: `aerial` divides larger scenes into such sites."""
+"""Edge of the scenes of Aerial-Earth3D, metres; `aerial` divides larger scenes into such sites."""
 
 MOST_POSES = 1_000_000
+"""Largest number of cameras of a set."""
 
 
 @dataclass(frozen=True)
 class Lens:
-    """What the cameras of a set share: picture, view, CRS. The fields are the options of
-    `look_at`."""
+    """Picture size, view and CRS of a set of cameras; the fields are the options of `look_at`."""
 
     width: int
     height: int
@@ -47,21 +47,20 @@ class Lens:
     far: float = math.inf
 
     def look_at(self, eye: Vector, target: Vector, up: Vector = UP) -> Camera:
-        """The camera at `eye` that looks at `target`. Raises SplatError as
-        `earthgen.splats.cameras.camera.look_at`."""
+        """Create the camera at `eye` that looks at `target`; see `earthgen.splats.look_at`."""
         options: dict[str, Any] = asdict(self)
         return look_at(eye, target, up=up, **options)
 
     def down(self, eye: Vector, heading: float = 0.0) -> Camera:
-        """The camera at `eye` that looks straight down; `heading` is up in it, degrees clockwise
-        from north."""
+        """Create the camera at `eye` that looks straight down; `heading`, degrees clockwise from
+        north, is up in the picture."""
         angle = math.radians(heading)
         return self.look_at(
             eye, (eye[0], eye[1], eye[2] - 1), (math.sin(angle), math.cos(angle), 0.0)
         )
 
     def footprint(self, distance: float) -> tuple[float, float]:
-        """Metres that the picture spans across and along at a distance, across the view."""
+        """Width and height of the picture at a distance from the camera, metres."""
         model = self.look_at((0.0, 0.0, 0.0), (0.0, 0.0, -1.0))
         reach = distance if model.kind == "pinhole" else 1.0
         return model.width / model.fx * reach, model.height / model.fy * reach
@@ -69,17 +68,19 @@ class Lens:
 
 @dataclass(frozen=True)
 class HeightField:
-    """A surface on a raster, as a function of the place.
+    """A surface on a raster, as a function of easting and northing.
 
     Attributes
     ----------
-    heights : (ny, nx) metres, rows from north to south; cells of NaN take the nearest height
-    bounds : left, bottom, right, top, metres of the CRS; beyond them the heights of the border hold
+    heights : NDArray (ny, nx)
+        Metres, rows from north to south; cells of NaN get the nearest height.
+    bounds : tuple of float
+        Left, bottom, right, top, metres of the CRS; beyond them the heights of the border apply.
 
     Raises
     ------
     SplatError
-        if there is no height at all, or the bounds are empty
+        If all heights are NaN, or the bounds are empty.
     """
 
     heights: NDArray
@@ -90,7 +91,7 @@ class HeightField:
         known = np.isfinite(self.heights)
         if self.heights.ndim != 2 or not known.any() or not (left < right and bottom < top):
             raise SplatError(
-                f"heights of shape {self.heights.shape} within {self.bounds} are no surface",
+                f"heights of shape {self.heights.shape} within {self.bounds} are not a surface",
                 "give (ny, nx) heights, not all NaN, and left < right, bottom < top",
             )
         if not known.all():
@@ -100,7 +101,7 @@ class HeightField:
             object.__setattr__(self, "heights", self.heights[row, col])
 
     def __call__(self, east: NDArray, north: NDArray) -> NDArray:
-        """Heights of the cells that hold the points, float64."""
+        """Heights of the cells that contain the points, float64."""
         left, bottom, right, top = self.bounds
         ny, nx = self.heights.shape
         col = np.clip(np.floor((np.asarray(east) - left) / (right - left) * nx), 0, nx - 1).astype(
@@ -113,19 +114,22 @@ class HeightField:
 
 
 def height_at(surface: Surface, east: float, north: float) -> float:
-    """The surface's height at one place, metres. Raises SplatError if it is not finite there."""
+    """Height of the surface at one place, metres; SplatError if it is not finite."""
     height = surface(np.array([east]), np.array([north])) if callable(surface) else surface
     value = float(np.asarray(height, np.float64).reshape(-1)[0])
     if not math.isfinite(value):
         raise SplatError(
-            f"the surface is {value} high at {east}, {north}", "give a surface without gaps there"
+            f"the height of the surface is {value} at {east}, {north}",
+            "give a surface without gaps there",
         )
     return value
 
 
 def clear(eye: Vector, surface: Surface | None, clearance: float = CLEARANCE) -> Vector:
-    """`eye`, raised if need be to `clearance` metres above the surface at it and on a circle of
-    that radius."""
+    """Raise a position to `clearance` metres above the surface, if it is lower.
+
+    The surface is evaluated at the position and on a circle of radius `clearance` around it.
+    """
     if surface is None:
         return eye
     angle = np.arange(8) * (math.pi / 4)
@@ -148,23 +152,39 @@ def ring(
     surface: Surface | None = None,
     clearance: float = CLEARANCE,
 ) -> list[Camera]:
-    """Cameras on a level circle, clockwise.
+    """Create cameras on a horizontal circle, clockwise.
 
-    centre : east, north, up in metres of the CRS
-    radius, height : of the circle, and of its plane above the centre, metres
-    target : what all look at, the centre unless given
-    start : bearing of the first one from the centre, degrees clockwise from north
-    down : they look straight down instead, the centre's side being down in the picture
-    surface : cameras that would be lower are raised to `clearance` above it; see `clear`
+    Parameters
+    ----------
+    centre : tuple of float
+        East, north, up in metres of the CRS.
+    radius : float
+        Of the circle, metres.
+    height : float
+        Of the circle above the centre, metres.
+    count : int
+        Number of cameras.
+    lens : Lens
+        Picture size, view and CRS.
+    target : tuple of float, optional
+        What the cameras look at; by default the centre.
+    start : float
+        Bearing of the first camera from the centre, degrees clockwise from north.
+    down : bool
+        Look straight down, with the centre towards the lower edge of the picture.
+    surface : float or callable, optional
+        Heights; cameras below it are raised to `clearance` metres above it, see `clear`.
+    clearance : float
+        Metres.
 
     Raises
     ------
     SplatError
-        if there is no camera, or a camera stands in its target
+        If `count` is below 1, or a camera is at its target.
     """
     if not 1 <= count <= MOST_POSES or not radius >= 0:
         raise SplatError(
-            f"{count} cameras at a radius of {radius} metres are no ring", "give positive numbers"
+            f"{count} cameras at a radius of {radius} metres make no ring", "give positive numbers"
         )
     cameras = []
     for number in range(count):
@@ -195,36 +215,51 @@ def grid(
     surface: Surface | None = None,
     clearance: float = CLEARANCE,
 ) -> list[Camera]:
-    """Cameras whose middles of the picture lie on a grid over `bounds`, in lines to and fro, a grid
-    a heading.
+    """Create cameras whose picture centres lie on a grid, in lines to and fro, one grid for each
+    heading.
 
-    bounds : left, bottom, right, top, metres of the CRS: the grid's outermost rows lie on them
-    height : of the cameras above the ground in the middle of their picture, metres
-    ground : its height; where it is a function, the flight follows it
-    tilt : of the view from straight down, degrees in [0, 90): 0 nadir, 45 the usual oblique
-    headings : where the tilted cameras look, and what is up in the picture, degrees clockwise from
-        north
-    overlap : of pictures that follow each other along the heading, percent in [0, 100)
-    side_overlap : of pictures side by side, percent
-    surface, clearance : as of `ring`; `surface` is the ground unless given
+    The overlap is that of rectangles at the distance of the picture centre. It is exact for nadir
+    pictures of a plane, and a lower bound in the middle of oblique ones.
 
-    The overlap is that of rectangles at the distance of the picture's middle, across the view: of
-    pictures straight down on a plain exactly, of oblique ones at least in the middle.
+    Parameters
+    ----------
+    bounds : tuple of float
+        Left, bottom, right, top, metres of the CRS; the outermost rows of the grid lie on them.
+    height : float
+        Of the cameras above the ground in the picture centre, metres.
+    lens : Lens
+        Picture size, view and CRS.
+    ground : float or callable
+        Height of the ground; if it is a function, the flight follows it.
+    tilt : float
+        Angle between the view and straight down, degrees in [0, 90); 45 is a usual oblique view.
+    headings : sequence of float
+        Directions of tilted views, which are up in the picture, degrees clockwise from north.
+    overlap : float
+        Of successive pictures along the heading, percent in [0, 100).
+    side_overlap : float
+        Of pictures side by side, percent in [0, 100).
+    surface : float or callable, optional
+        Heights; cameras below it are raised to `clearance` metres above it. By default the ground.
+    clearance : float
+        Metres.
 
     Raises
     ------
     SplatError
-        if bounds, height, tilt or overlap cannot be, or there would be more than a million cameras
+        If bounds, height, tilt or overlap are out of range, or there would be more than a million
+        cameras.
     """
     left, bottom, right, top = bounds
     if not (left <= right and bottom <= top and height > 0 and 0 <= tilt < 90):
         raise SplatError(
-            f"no cameras fly {height} metres above {bounds} with a tilt of {tilt} degrees",
+            f"cameras cannot fly {height} metres above {bounds} with a tilt of {tilt} degrees",
             "give left <= right, bottom <= top, a positive height and a tilt from 0 to below 90",
         )
     if not (0 <= overlap < 100 and 0 <= side_overlap < 100):
         raise SplatError(
-            f"overlaps of {overlap} and {side_overlap} % make no grid", "give them in [0, 100)"
+            f"overlaps of {overlap} and {side_overlap} % are out of range",
+            "give them in [0, 100)",
         )
     slope = math.radians(tilt)
     across, along = lens.footprint(height / math.cos(slope))
@@ -246,8 +281,7 @@ def grid(
                 back = height * math.tan(slope)
                 eye = (x - back * sine, y - back * cosine, below + height)
                 eye = clear(eye, ground if surface is None else surface, clearance)
-                # Up along the heading: of a tilted view that is where the sky is, and straight down
-                # it is well defined.
+                # Up along the heading: the sky for tilted views, and well defined straight down.
                 up = (sine, cosine, 0.0)
                 cameras.append(lens.look_at(eye, (x, y, below), up))
     return cameras
@@ -263,25 +297,35 @@ def aerial(
     clearance: float = CLEARANCE,
     site: float = SITE,
 ) -> list[Camera]:
-    """High and low rings, oblique and straight down, around a scene: the paper's kind of set.
+    """Create high and low rings of oblique and nadir views around a scene, as in the paper.
 
-    bounds : left, bottom, right, top of the scene, metres of the CRS
-    ground : its height, as a number or a function of the place
-    surface : what cameras must not be below (trees, roofs), the ground unless given
-    views : in a low ring; a high ring has twice as many
-    site : scenes that are longer are divided into equal sites of at most this edge, metres, each
-        with its own rings
-    clearance : as of `ring`
+    With s the longer edge of a site, each site has: a high ring (height 0.5 s, radius 0.7 s) and a
+    low ring (0.2 s, 0.45 s), which look at its centre, a ring that looks straight down (0.4 s,
+    0.25 s), and one view straight down from the height at which it covers the site (from s for an
+    orthographic lens).
 
-    With s the longer edge of a site, each site has: a high ring (height 0.5 s, radius 0.7 s), a low
-    ring (0.2 s, 0.45 s), both looking at its centre, a ring that looks straight down (0.4 s, 0.25
-    s), and one view straight down from as high as it takes to see all of the site (of an
-    orthographic lens from s).
+    Parameters
+    ----------
+    bounds : tuple of float
+        Left, bottom, right, top of the scene, metres of the CRS.
+    lens : Lens
+        Picture size, view and CRS.
+    ground : float or callable
+        Height of the ground.
+    surface : float or callable, optional
+        Heights that cameras have to stay above (trees, roofs); by default the ground.
+    views : int
+        Number of cameras in a low ring; a high ring has twice as many.
+    clearance : float
+        Smallest height above the surface, metres.
+    site : float
+        Longer scenes are divided into equal sites of at most this edge, metres, each with its own
+        rings.
 
     Raises
     ------
     SplatError
-        if the bounds are empty, or there is no view
+        If the bounds are empty, `views` is below 1, or there would be more than a million cameras.
     """
     left, bottom, right, top = bounds
     if not (left < right and bottom < top and site > 0):
@@ -313,22 +357,20 @@ def aerial(
 def above(
     cameras: Sequence[Camera], surface: Surface, clearance: float = CLEARANCE
 ) -> list[Camera]:
-    """The same views, those below it raised to `clearance` metres above the surface; see
-    `clear`."""
+    """Raise cameras that are too low to `clearance` metres above the surface; see `clear`."""
     return [
         replace(camera, position=clear(camera.position, surface, clearance)) for camera in cameras
     ]
 
 
 def _chord(across: float, along: float, cosine: float, sine: float) -> float:
-    """Length of a line through the middle of a rectangle, which makes an angle of this sine with
-    `across`."""
+    """Length of the line through the middle of a rectangle at an angle to its edge `across`."""
     tiny = 1e-12
     return min(across / max(abs(cosine), tiny), along / max(abs(sine), tiny))
 
 
 def _stations(low: float, high: float, step: float) -> list[float]:
-    """Evenly spaced from edge to edge, at most `step` apart."""
+    """Evenly spaced numbers from low to high, at most `step` apart."""
     count = (high - low) / step
     if not count < MOST_POSES:
         raise SplatError(

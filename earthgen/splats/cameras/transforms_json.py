@@ -1,15 +1,15 @@
 """Cameras as nerfstudio's transforms.json, which most tools for radiance fields read.
 
 The format (docs.nerf.study, "Data conventions"): `transform_matrix` is world from camera, 4 x 4, of
-a camera with x to the right, y up and z backwards (OpenGL); intrinsics `fl_x, fl_y, cx, cy, w, h`
-stand once for all frames or in each. What a tool did to the coordinates on the way is in
-`applied_transform` (3 x 4) and `applied_scale`: a place p of the data stands in the file as
-applied_scale * (applied_transform @ p). Orthographic cameras are nerfstudio's ORTHOPHOTO, their
-focal lengths being pixels per metre.
+a camera with x to the right, y up and z backwards (OpenGL). Intrinsics `fl_x, fl_y, cx, cy, w, h`
+are given once for all frames or for each frame. Tools record changes of the coordinates in
+`applied_transform` (3 x 4) and `applied_scale`: for a position p of the data the file has
+applied_scale * (applied_transform @ p). Orthographic cameras are nerfstudio's ORTHOPHOTO, with
+focal lengths in pixels per metre.
 
-nerfstudio and viewers compute in float32. So the file's places are relative to an anchor, which
-stands with CRS and vertical CRS under the key "earthgen", and is added again in float64 on the way
-back.
+nerfstudio and viewers compute in float32. So positions in the file are relative to an anchor. It is
+stored with CRS and vertical CRS under the key "earthgen", and added in float64 when the file is
+read.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ from geo_io.errors import InputError
 from geo_io.frame import UNKNOWN_DATUM
 
 PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL")
-"""Models that are a pinhole as long as all their distortion parameters are 0."""
+"""Camera models that are a pinhole camera if all their distortion parameters are 0."""
 
 ORTHOPHOTO = "ORTHOPHOTO"
+"""Camera model of orthographic cameras."""
 
 DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
+"""Distortion parameters, which have to be 0."""
 
 _OPENGL = np.diag([1.0, -1.0, -1.0])  # right, up, back <-> right, down, forward
 
 
 @dataclass(frozen=True)
 class View:
-    """A camera and the files of its picture, as the file names them: relative to it, "" for
-    none."""
+    """A camera and the files of its picture, relative to the transforms.json; "" for none."""
 
     camera: Camera
     file_path: str = ""
@@ -59,7 +60,7 @@ def write_transforms(
     anchor: Anchor | None = None,
     names: str = "images/{:05d}.png",
 ) -> Path:
-    """Write a transforms.json. Arguments and errors as of `to_transforms`. Returns the path."""
+    """Write a transforms.json and return its path; see `to_transforms` for arguments and errors."""
     out = Path(path)
     document = to_transforms(views, anchor=anchor, names=names)
     out.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
@@ -67,14 +68,21 @@ def write_transforms(
 
 
 def read_transforms(path: str | Path, *, size: tuple[int, int] | None = None) -> list[View]:
-    """Cameras of a transforms.json; see `from_transforms`.
+    """Read the cameras of a transforms.json.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    size : tuple of int, optional
+        Width and height where the file does not have them, pixels.
 
     Raises
     ------
-    MissingFileError, InputError
-        if there is no such file, or it is no transforms.json
-    SplatError, InputError
-        as of `from_transforms`
+    MissingFileError
+        If the file does not exist.
+    InputError, SplatError
+        If the file is not valid, see `from_transforms`.
     """
     return from_transforms(read_json(path), size=size)
 
@@ -85,21 +93,23 @@ def to_transforms(
     anchor: Anchor | None = None,
     names: str = "images/{:05d}.png",
 ) -> dict[str, Any]:
-    """The document of a transforms.json.
+    """Create the document of a transforms.json.
 
-    views : cameras with or without files; all pinhole or all orthographic, in one CRS
-    anchor : that places are relative to, float64 metres of the CRS; the mean of all positions in
-        whole metres unless
-        given (positions whose fractions float64 holds then come back to the bit)
-    names : file_path of views that have none, by their number
+    Parameters
+    ----------
+    views : sequence of View or Camera
+        Cameras with or without files; all pinhole or all orthographic, in one CRS.
+    anchor : tuple of float, optional
+        Origin of the positions in the file, metres of the CRS. By default the mean of all positions
+        in whole metres, which lets most positions be restored exactly.
+    names : str
+        Format of `file_path` for views without one, from their number.
 
     Raises
     ------
     SplatError
-        if there is no view, or pinhole and orthographic ones are mixed, which nerfstudio has no way
-        to say
-    SplatError
-        if two views differ in CRS or vertical CRS
+        If there is no view, pinhole and orthographic cameras are mixed, which the format does not
+        allow, or two views differ in CRS or vertical CRS.
     """
     given = [view if isinstance(view, View) else View(view) for view in views]
     if not given:
@@ -108,20 +118,20 @@ def to_transforms(
     for view in given:
         if (view.camera.crs, view.camera.vertical_crs) != (first.crs, first.vertical_crs):
             raise SplatError(
-                f"cameras in {first.crs}, {first.vertical_crs} and in {view.camera.crs}, {view.camera.vertical_crs} do "
-                "not go into one file",
-                "write a file for each CRS",
+                f"cameras in {first.crs}, {first.vertical_crs} and in {view.camera.crs}, "
+                f"{view.camera.vertical_crs} cannot be in one file",
+                "write one file for each CRS",
             )
         if view.camera.kind != first.kind:
             raise SplatError(
-                "pinhole and orthographic cameras do not go into one transforms.json",
+                "pinhole and orthographic cameras cannot be in one transforms.json",
                 "write two files",
             )
     if anchor is None:
         middle: NDArray = np.round(np.array([view.camera.position for view in given]).mean(axis=0))
         anchor = (float(middle[0]), float(middle[1]), float(middle[2]))
     frames = [_frame(view, anchor, names.format(number)) for number, view in enumerate(given)]
-    # Intrinsics that all frames share stand once, as in files of nerfstudio's own.
+    # Intrinsics that all frames share are written once, as nerfstudio does.
     keys = ("fl_x", "fl_y", "cx", "cy", "w", "h", "near", "far")
     shared = {key: frames[0][key] for key in keys if len({frame[key] for frame in frames}) == 1}
     return {
@@ -162,23 +172,26 @@ def _frame(view: View, anchor: Anchor, name: str) -> dict[str, Any]:
 def from_transforms(
     document: Mapping[str, Any], *, size: tuple[int, int] | None = None
 ) -> list[View]:
-    """The cameras of a transforms.json, in its order.
+    """Convert the document of a transforms.json to cameras, in its order.
 
-    size : width and height where the document does not say them, pixels
+    `applied_transform` and `applied_scale` are reversed: positions are those of the original data,
+    which are metres of the CRS in files of this package. Without the key "earthgen" there is no CRS
+    and the anchor is 0.
 
-    `applied_transform` and `applied_scale` are undone: places are those of the original data, which
-    are metres of the CRS in files of this package. Without its key "earthgen" there is no CRS and
-    the anchor is 0.
+    Parameters
+    ----------
+    document : mapping
+        The parsed file.
+    size : tuple of int, optional
+        Width and height where the document does not have them, pixels.
 
     Raises
     ------
     InputError
-        if it has no frames, or a frame lacks what a camera needs
-    InputError
-        if it has a fisheye or panoramic camera, or distortion: render or undistort the pictures
-        first
+        If there are no frames, a frame lacks what a camera needs, or a camera has distortion or is
+        neither pinhole nor orthographic.
     SplatError
-        if a matrix is no rotation and place
+        If a matrix is not a rotation and a position.
     """
     frames = document.get("frames")
     if not isinstance(frames, list) or not all(isinstance(frame, Mapping) for frame in frames):
@@ -193,7 +206,8 @@ def from_transforms(
             raise ValueError(f"an anchor has three numbers, not {anchor.tolist()}")
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(
-            f"the key 'earthgen' of the transforms.json cannot be read: {error}", "write it anew"
+            f"the key 'earthgen' of the transforms.json cannot be read: {error}",
+            "write the file again with earthgen",
         ) from error
     undo = _undo(document)
     shared = {key: value for key, value in document.items() if key != "frames"}
@@ -231,7 +245,7 @@ def from_transforms(
 
 
 def _undo(document: Mapping[str, Any]) -> tuple[NDArray, NDArray, float]:
-    """Rotation, shift and scale of what was applied to the original places."""
+    """Rotation, shift and scale that were applied to the original positions."""
     applied = _matrix(document.get("applied_transform", np.eye(3, 4).tolist()), "applied_transform")
     scale = float(np.cbrt(np.linalg.det(applied[:, :3])))
     if (
@@ -239,13 +253,13 @@ def _undo(document: Mapping[str, Any]) -> tuple[NDArray, NDArray, float]:
         or np.abs(applied[:, :3] @ applied[:, :3].T - scale**2 * np.eye(3)).max() > 1e-5 * scale**2
     ):
         raise SplatError(
-            "applied_transform is no rotation, scale and shift",
-            "undo it in the tool that wrote the file",
+            "applied_transform is not a similarity (rotation, scale and shift)",
+            "remove it with the program that wrote the file",
         )
     factor = document.get("applied_scale", 1.0)
     if not isinstance(factor, int | float) or not (factor > 0 and math.isfinite(factor)):
         raise SplatError(
-            f"an applied_scale of {factor!r} cannot be undone", "give a positive number"
+            f"an applied_scale of {factor!r} cannot be reversed", "give a positive number"
         )
     return applied[:, :3] / scale, applied[:, 3] * factor, scale * factor
 
@@ -253,7 +267,7 @@ def _undo(document: Mapping[str, Any]) -> tuple[NDArray, NDArray, float]:
 def _pose(
     frame: Mapping[str, Any], undo: tuple[NDArray, NDArray, float], what: str
 ) -> tuple[Any, NDArray]:
-    """Rotation, world from camera (right, down, forward), and place, before the anchor is added."""
+    """Rotation, world from camera (right, down, forward), and position relative to the anchor."""
     if "transform_matrix" not in frame:
         raise InputError(
             f"{what} has no transform_matrix", "give a transforms.json in nerfstudio's layout"
@@ -264,7 +278,8 @@ def _pose(
     error = np.abs(rotation @ rotation.T - np.eye(3)).max()
     if error > 1e-4 or np.linalg.det(rotation) < 0:
         raise SplatError(
-            f"the transform_matrix of {what} is no rotation", "take scales and mirrors out of it"
+            f"the transform_matrix of {what} is not a rotation",
+            "remove scales and reflections from it",
         )
     if error > TURN_TOLERANCE:  # written with few digits: the nearest rotation
         u, _, v = np.linalg.svd(rotation)
@@ -278,16 +293,16 @@ def _matrix(value: Any, what: str) -> NDArray:
         matrix = np.array(value, np.float64)
     except (TypeError, ValueError) as error:
         raise SplatError(
-            f"{what} is no matrix of numbers", "give three or four rows of four"
+            f"{what} is not a matrix of numbers", "give three or four rows of four"
         ) from error
     if matrix.shape not in ((3, 4), (4, 4)) or not np.isfinite(matrix).all():
         raise SplatError(
-            f"{what} of shape {matrix.shape} is no pose",
+            f"{what} of shape {matrix.shape} is not a pose",
             "give three or four rows of four finite numbers",
         )
     if len(matrix) == 4 and not np.array_equal(matrix[3], (0, 0, 0, 1)):
         raise SplatError(
-            f"the last row of {what} is {matrix[3].tolist()}", "it is to be 0, 0, 0, 1"
+            f"the last row of {what} is {matrix[3].tolist()}", "it has to be 0, 0, 0, 1"
         )
     return matrix[:3]
 
@@ -326,7 +341,7 @@ def _intrinsics(
         )
     try:
         width, height = (values["w"], values["h"]) if sized else size or (0, 0)
-        # Angles are how instant-ngp and Blender's exporters say it.
+        # instant-ngp and exporters of Blender write angles.
         fx = float(values["fl_x"]) if "fl_x" in values else _focal(width, values["camera_angle_x"])
         fy = fx
         if "fl_y" in values:

@@ -1,1 +1,1 @@
-"""TODO package."""
+"""The rasterizer of 2D Gaussians: its model, a plain reference, and compiled code for the CPU."""

@@ -1,10 +1,10 @@
-"""The way back, compiled: each tile goes through its Gaussians from the last to the first, a row of
+"""Gradients, compiled: each tile traverses its Gaussians from the last to the first, one row of
 pixels at a time.
 
-The loss is linear in what a pixel sums up: dL = sum_i w_i V_i + light g, where V_i is the product
-of the Gaussian's colour, normal, depth and squared depth with the gradients of their sums, and g
-the gradient of the light left. With B_i = alpha_(i+1) V_(i+1) + (1 - alpha_(i+1)) B_(i+1), what is
-seen behind the i-th, and B_last = g,
+The loss is linear in the sums of a pixel: dL = sum_i w_i V_i + light g, where V_i is the product of
+the Gaussian's colour, normal, depth and squared depth with the gradients of their sums, and g the
+gradient of the remaining light. With B_i = alpha_(i+1) V_(i+1) + (1 - alpha_(i+1)) B_(i+1), what is
+visible behind the i-th, and B_last = g,
 
     dL / d alpha_i = light_i (V_i - B_i).
 """
@@ -66,19 +66,19 @@ from earthgen.splats.raster.projection import (
 
 G_LIGHT, G_COLOUR, G_NORMAL, G_DEPTH, G_DEPTH2, G_MEDIAN = 0, 1, 4, 7, 8, 9
 GIVEN = 10
-"""Channels of the gradients (GIVEN, h, w) float32: of the canvas's light, colour, normal, depths
-and median."""
+"""Channels of the gradients (GIVEN, h, w) float32 of the canvas's light, colour, normal, depths and
+median."""
 
-# The state: the light in front, what is seen behind (begins as the gradient of the light), the
-# other gradients, and three channels of the canvas.
+# The state: the light in front, what is visible behind (first the gradient of the light), the other
+# gradients, and three channels of the canvas.
 BEHIND, OF_COLOUR, OF_NORMAL, OF_DEPTH, OF_DEPTH2, OF_MEDIAN = (
     (1 + channel) * AREA for channel in (G_LIGHT, G_COLOUR, G_NORMAL, G_DEPTH, G_DEPTH2, G_MEDIAN)
 )
 FROM, HALF_AT, END_AT = (1 + GIVEN) * AREA, (2 + GIVEN) * AREA, (3 + GIVEN) * AREA
 STATE = (4 + GIVEN) * AREA
 
-# Sums over rows, a vector each: of the gradients of u / h, v / h, 1 / h, depth / h and the
-# low-pass, each also times dy; and of the depth of the mean, opacity, colour and normal.
+# Sums over rows, one vector for each: of the gradients of u / h, v / h, 1 / h, depth / h and the
+# low-pass filter, each also times dy; and of the depth of the mean, opacity, colour and normal.
 S_U, S_V, S_H, S_D, S_LOW, S_Z, S_OPACITY, S_RED, S_EAST = 0, 2, 4, 6, 8, 10, 11, 12, 15
 SUMS = 18
 MOMENTS = 5
@@ -113,10 +113,10 @@ def back_row(  # type: ignore[no-untyped-def]
     near,
     number,
 ):
-    """Take a Gaussian off the row of pixels whose state begins at `at`, and add its gradients to
+    """Remove a Gaussian from the row of pixels whose state begins at `at`, and add its gradients to
     `sums`.
 
-    The first part computes what `earthgen.splats.raster.forward.draw_row` does, to the bit.
+    The first part repeats `earthgen.splats.raster.forward.draw_row` bit for bit.
     """
     k = fma(p0, x, fma(p1, y, ONE))
     a = fma(u0, x, u1 * y)
@@ -169,7 +169,7 @@ def back_row(  # type: ignore[no-untyped-def]
             load(state, at + i + OF_MEDIAN) if half else NONE,
         )
 
-        # alpha = opacity exp(-square / 2), square = u^2 + v^2 or that of the low-pass
+        # alpha = opacity exp(-square / 2), square = u^2 + v^2 or that of the low-pass filter
         to_square = -MIDDLE * alpha * to_alpha
         on = hits & drawn
         inner = TWO * to_square if on else NONE
@@ -179,7 +179,7 @@ def back_row(  # type: ignore[no-untyped-def]
         to_u = inner * u * h if on else NONE
         to_v = inner * v * h if on else NONE
         to_d = to_depth * h if on else NONE
-        # d h = -h^2 d(1 / h): the sum of what h multiplies
+        # d h = -h^2 d(1 / h): the sum over the factors of h
         to_h = -h * fma(to_u, un, fma(to_v, vn, to_d * dn)) if on else NONE
         to_low = NONE if hits else to_square
         store(sums, i + S_U * TILE, load(sums, i + S_U * TILE) + to_u)
@@ -204,8 +204,8 @@ def back_row(  # type: ignore[no-untyped-def]
 
 @njit(error_model="numpy", nogil=True, cache=True)
 def add_up(sums, x, totals):  # type: ignore[no-untyped-def]
-    """Sums over a row's pixels; of the first five without dy, behind them, those times dx.
-    `sums` is 0 again."""
+    """Sum over the pixels of a row; after the sums, those of the first five without dy times dx.
+    `sums` is reset to 0."""
     for k in range(SUMS):
         totals[k] = total(sums, k * TILE)
     for k in range(MOMENTS):
@@ -216,7 +216,7 @@ def add_up(sums, x, totals):  # type: ignore[no-untyped-def]
 
 @njit(error_model="numpy", nogil=True, cache=True)
 def write(of, totals, to):  # type: ignore[no-untyped-def]
-    """The gradients of a record from the sums over a tile."""
+    """Compute the gradients of a record from the sums over a tile."""
     to[U0], to[U1] = totals[SUMS + S_U // 2], totals[S_U + 1]
     to[V0], to[V1] = totals[SUMS + S_V // 2], totals[S_V + 1]
     to[P0], to[P1] = totals[SUMS + S_H // 2], totals[S_H + 1]
@@ -237,18 +237,23 @@ def write(of, totals, to):  # type: ignore[no-untyped-def]
 def back_tiles(  # type: ignore[no-untyped-def]
     first, last, starts, rows, across, records, near, canvas, given, boxes, slots, places, parts
 ):
-    """Gradients of what tiles [first, last) drew on an empty canvas.
+    """Compute the gradients of tiles [first, last), which were drawn on an empty canvas.
 
-    starts, rows, across, records, near, canvas : as of `earthgen.splats.raster.forward.draw_tiles`,
-        after it
-    given : (GIVEN, h, w) float32
-    boxes : (n, 4) int32; slots : (n,) int64, where the tiles of each Gaussian's box begin in
-        `places`
-    places : (pairs,) int32, all -1, written: which of `parts` a pair of Gaussian and tile has,
-        where it has one
-    parts : (pairs, GRADIENTS) float32, written, a pair a row, so that the sum over a Gaussian's
-        tiles can be taken in
-        one order, whoever drew them when
+    Parameters
+    ----------
+    starts, rows, across, records, near, canvas
+        As after `earthgen.splats.raster.forward.draw_tiles`.
+    given : NDArray (GIVEN, h, w) float32
+        Gradients of the canvas.
+    boxes : NDArray (n, 4) int32
+        Of `earthgen.splats.raster.projection.project`.
+    slots : NDArray (n,) int64
+        Where the tiles of each Gaussian's box begin in `places`.
+    places : NDArray (pairs,) int32
+        All -1; is written: the row in `parts` of each pair of a Gaussian and a tile that has one.
+    parts : NDArray (pairs, GRADIENTS) float32
+        Is written, one row for each pair, so that the sum over the tiles of a Gaussian can be
+        computed in a fixed order.
     """
     height, width = canvas.shape[1], canvas.shape[2]
     state = np.empty(STATE, np.float32)

@@ -1,4 +1,4 @@
-"""Which Gaussians each tile of a picture draws, front to back."""
+"""Lists of the Gaussians that each tile of a picture draws, front to back."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from earthgen.splats.raster.lanes import LANES
 from earthgen.splats.raster.threads import side_by_side, stretches
 
 TILE = LANES
-"""Pixels along a tile's side."""
+"""Edge of a tile, pixels."""
 
 MOST_PAIRS = 2**24
-"""Gaussians a tile can draw: they are counted in float32."""
+"""Largest number of Gaussians of a tile: they are counted in float32."""
 
 DIGIT = 11
-"""Bits that a pass of the sort looks at."""
+"""Bits of a digit of the radix sort."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,12 @@ class Bins:
 
     Attributes
     ----------
-    starts : (tiles + 1,) int64, tiles row by row
-    rows : (pairs,) int32, Gaussians of tile t at [starts[t], starts[t + 1]), by depth, those of one
-        depth by number
-    across, down : numbers of tiles
+    starts : NDArray (tiles + 1,) int64
+        Where the list of each tile begins, tiles row by row.
+    rows : NDArray (pairs,) int32
+        Gaussians of tile t at [starts[t], starts[t + 1]), sorted by depth and then by number.
+    across, down : int
+        Numbers of tiles.
     """
 
     starts: NDArray
@@ -40,18 +42,24 @@ class Bins:
 
 
 def tiles(width: int, height: int) -> tuple[int, int]:
-    """Tiles across and down a picture."""
+    """Numbers of tiles across and down a picture."""
     return -(-width // TILE), -(-height // TILE)
 
 
 def bin_by_tile(boxes: NDArray, depths: NDArray, width: int, height: int) -> Bins:
-    """The lists of a picture's tiles.
+    """Build the lists of a picture's tiles.
 
-    boxes : (n, 4) int32 of pixels, as `earthgen.splats.raster.projection.project` has them; depths
-        : (n,) float32
+    Each thread counts, and then writes, the pairs of a range of the sorted Gaussians, after those
+    of the ranges before it. So the lists do not depend on the ranges.
 
-    Each thread counts, and then writes, the pairs of a stretch of the Gaussians in their order;
-    those of the stretches before it come first, so that the lists do not depend on the stretches.
+    Parameters
+    ----------
+    boxes : NDArray (n, 4) int32
+        Pixels, of `earthgen.splats.raster.projection.project`.
+    depths : NDArray (n,) float32
+        Metres.
+    width, height : int
+        Size of the picture, pixels.
     """
     across, down = tiles(width, height)
     seen = np.flatnonzero(boxes[:, 0] < boxes[:, 1])
@@ -82,7 +90,7 @@ def _numbered(parts: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
 
 @njit(nogil=True, cache=True)
 def pairs(boxes):  # type: ignore[no-untyped-def]
-    """(n + 1,) int64, how many tiles the boxes (n, 4) before each touch."""
+    """(n + 1,) int64 numbers of tiles that the boxes (n, 4) before each one touch."""
     total = np.empty(len(boxes) + 1, np.int64)
     total[0] = 0
     for i in range(len(boxes)):
@@ -95,7 +103,7 @@ def pairs(boxes):  # type: ignore[no-untyped-def]
 
 
 def by_depth(depths: NDArray) -> NDArray:
-    """(n,) int64, the stable order of float32 depths, none of them NaN."""
+    """(n,) int64 stable order of float32 depths without NaN."""
     bits = (depths + np.float32(0)).view(np.uint32)  # -0 becomes 0
     keys = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))  # rises with the float
     order = np.arange(len(keys), dtype=np.int64)
@@ -106,7 +114,7 @@ def by_depth(depths: NDArray) -> NDArray:
 
 @njit(nogil=True, cache=True)
 def sorted_by_digit(keys, order, shift):  # type: ignore[no-untyped-def]
-    """One pass of a radix sort: `order`, by the digit of the keys at `shift`, else as it was."""
+    """One pass of a radix sort: sort `order` stably by the digit of the keys at `shift`."""
     mask = (1 << DIGIT) - 1
     at = np.zeros(1 << DIGIT, np.int64)
     for i in range(len(keys)):
@@ -126,9 +134,9 @@ def sorted_by_digit(keys, order, shift):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def count(boxes, order, first, last, across, counts, touched):  # type: ignore[no-untyped-def]
-    """Add the pairs of each tile, of the Gaussians at [first, last) of the order.
+    """Count the pairs of each tile for the Gaussians at [first, last) of the order.
 
-    touched : (n, 4) int32, written there: the tiles of each, left, right, top, bottom
+    `touched`, (n, 4) int32, is written: the range of tiles of each, left, right, top, bottom.
     """
     for k in range(first, last):
         i = order[k]
@@ -142,8 +150,8 @@ def count(boxes, order, first, last, across, counts, touched):  # type: ignore[n
 
 @njit(nogil=True, cache=True)
 def fill(touched, order, first, last, across, at, rows):  # type: ignore[no-untyped-def]
-    """Put the Gaussians at [first, last) of the order into their tiles; `at` is where each tile
-    goes on."""
+    """Write the Gaussians at [first, last) of the order to the lists of their tiles; `at` is the
+    next position of each list."""
     for k in range(first, last):
         for y in range(touched[k, 2], touched[k, 3]):
             for x in range(touched[k, 0], touched[k, 1]):

@@ -1,5 +1,5 @@
-"""Colours of Gaussians seen from a camera, with gradients: `earthgen.splats.spherical_harmonics`
-in torch."""
+"""Colours of Gaussians as a camera sees them, with gradients: the torch version of
+`earthgen.splats.spherical_harmonics`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from earthgen.splats.tensors import SplatTensors
 def colours(splats: SplatTensors, camera: Camera) -> Tensor:
     """(n, 3) sRGB of each Gaussian, not below 0: 0.5 + sum_k basis_k(d) sh_k.
 
-    d is the direction from a pinhole camera to the mean, and the direction of view of an
-    orthographic one. What is above 1 stays (as in 3D Gaussian Splatting and gsplat); it is for
-    whoever writes the picture to clip it.
+    d is the direction from a pinhole camera to the mean, or the view direction of an orthographic
+    camera. Values above 1 are not clipped, as in 3D Gaussian Splatting and gsplat.
     """
     if splats.degree == 0:
         return (splats.sh[:, 0] * C0 + 0.5).clamp_min(0)
@@ -25,7 +24,7 @@ def colours(splats: SplatTensors, camera: Camera) -> Tensor:
 
 
 def directions(splats: SplatTensors, camera: Camera) -> Tensor:
-    """(n, 3) unit vectors in world axes along which each Gaussian is seen."""
+    """(n, 3) unit vectors from the camera to each Gaussian, world axes."""
     if camera.kind == "orthographic":
         forward = torch.tensor(camera.forward, dtype=splats.dtype, device=splats.device)
         return forward.expand(len(splats), 3)
@@ -37,7 +36,7 @@ def directions(splats: SplatTensors, camera: Camera) -> Tensor:
 
 
 def bases(directions: Tensor, degree: int) -> Tensor:
-    """(n, (degree + 1)^2) real spherical harmonics of unit vectors (n, 3); order and signs of
-    gsplat."""
+    """(n, (degree + 1)^2) real spherical harmonics of unit vectors (n, 3), with the order and signs
+    of gsplat."""
     x, y, z = directions.unbind(1)
     return torch.stack([torch.full_like(x, C0), *terms(x, y, z, degree)], 1)

@@ -1,4 +1,4 @@
-"""The rasteriser for CPUs: tiles on threads, with gradients, or batch after batch on a canvas."""
+"""The rasterizer for CPUs: tiles on threads, with gradients, or batch after batch on a canvas."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from earthgen import memory
 from earthgen.errors import OutOfMemoryError, SplatError
 from earthgen.splats.cameras.camera import Camera
 from earthgen.splats.gaussians import Anchor
-from earthgen.splats.raster import backward as raster_backward
-from earthgen.splats.raster import forward as raster_forward
+from earthgen.splats.raster.backward import GIVEN, back_tiles
 from earthgen.splats.raster.binning import MOST_PAIRS, Bins, bin_by_tile, pairs
 from earthgen.splats.raster.colour import colours
 from earthgen.splats.raster.forward import (
@@ -27,6 +26,7 @@ from earthgen.splats.raster.forward import (
     MEDIAN,
     NEAREST,
     NORMAL,
+    draw_tiles,
 )
 from earthgen.splats.raster.model import LEAST_ALPHA, Rendering, check_frame
 from earthgen.splats.raster.projection import COLUMNS, GRADIENTS, numbers, project, project_back
@@ -34,12 +34,12 @@ from earthgen.splats.raster.threads import share, side_by_side, stretches
 from earthgen.splats.tensors import SplatTensors, check_values
 
 RECORD_BYTES = 4 * COLUMNS + 16 + 4 + 12
-"""Bytes a Gaussian takes before it is drawn: record, box, depth, colour."""
+"""Bytes of a Gaussian before it is drawn: record, box, depth, colour."""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Gaussians as they were drawn: what the way back needs."""
+class Prepared:
+    """Gaussians that are projected and sorted into tiles, for drawing and for gradients."""
 
     cam: NDArray
     orthographic: bool
@@ -49,7 +49,7 @@ class Drawn:
 
 
 def rasterize_on_cpu(splats: SplatTensors, camera: Camera, background: Tensor) -> Rendering:
-    """See `earthgen.splats.raster.rendering.rasterize`, which has checked the values."""
+    """Draw Gaussians whose values have been checked; see `earthgen.splats.rasterize`."""
     _check(splats)
     codes, classes = _numbered(splats)
     light, rgb, normal, depth, depth2, median, nearest, labels = _Rasterize.apply(
@@ -69,7 +69,7 @@ def rasterize_on_cpu(splats: SplatTensors, camera: Camera, background: Tensor) -
 
 
 class _Rasterize(torch.autograd.Function):
-    """Light left, sums of colour (3, h, w), normal (3, h, w), depth and its square; median,
+    """Remaining light, sums of colour (3, h, w), normal (3, h, w), depth and its square; median,
     nearest, labels."""
 
     @staticmethod
@@ -85,34 +85,36 @@ class _Rasterize(torch.autograd.Function):
         camera: Camera,
         anchor: Anchor,
     ) -> Any:
-        arrays = tuple(_array(given) for given in (means, scales, rotations, opacities, colour))
-        drawn = _binned(arrays, classes, camera, anchor)
+        arrays = tuple(_array(tensor) for tensor in (means, scales, rotations, opacities, colour))
+        prepared = _prepare(arrays, classes, camera, anchor)
         canvas = _canvas(camera)
         labels = np.zeros((camera.height, camera.width), np.uint8)
-        _draw(drawn, canvas, np.empty((0, camera.height, camera.width), np.float32), codes, labels)
+        weights = np.empty((0, camera.height, camera.width), np.float32)
+        _draw(prepared, canvas, weights, codes, labels)
         ctx.save_for_backward(means, scales, rotations)
-        ctx.drawn, ctx.canvas = drawn, canvas
-        there = torch.from_numpy(canvas)
-        nearest, labelled = there[NEAREST].clone(), torch.from_numpy(labels)
-        ctx.mark_non_differentiable(nearest, labelled)
-        light = there[LIGHT].abs()
-        rgb, normal = there[COLOUR : COLOUR + 3].clone(), there[NORMAL : NORMAL + 3].clone()
+        ctx.prepared, ctx.canvas = prepared, canvas
+        sums = torch.from_numpy(canvas)
+        nearest, classes_drawn = sums[NEAREST].clone(), torch.from_numpy(labels)
+        ctx.mark_non_differentiable(nearest, classes_drawn)
+        light = sums[LIGHT].abs()
+        rgb, normal = sums[COLOUR : COLOUR + 3].clone(), sums[NORMAL : NORMAL + 3].clone()
         return (
             light,
             rgb,
             normal,
-            there[DEPTH].clone(),
-            there[DEPTH2].clone(),
-            there[MEDIAN].clone(),
+            sums[DEPTH].clone(),
+            sums[DEPTH2].clone(),
+            sums[MEDIAN].clone(),
             nearest,
-            labelled,
+            classes_drawn,
         )
 
     @staticmethod
-    def backward(ctx: Any, *given: Any) -> Any:
-        drawn: Drawn = ctx.drawn
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        prepared: Prepared = ctx.prepared
         means, scales, rotations = [_array(tensor) for tensor in ctx.saved_tensors]
-        slots, places, parts = _back(drawn, ctx.canvas, _stacked(given[:6], ctx.canvas.shape[1:]))
+        given = _stack(gradients[:6], ctx.canvas.shape[1:])
+        slots, places, parts = _back(prepared, ctx.canvas, given)
         to = [np.zeros_like(array) for array in (means, scales, rotations)]
         to += [np.zeros(len(means), np.float32), np.zeros((len(means), 3), np.float32)]
         to_means, to_scales, to_rotations, to_opacities, to_colours = to
@@ -122,8 +124,8 @@ class _Rasterize(torch.autograd.Function):
                 means,
                 scales,
                 rotations,
-                drawn.cam,
-                drawn.orthographic,
+                prepared.cam,
+                prepared.orthographic,
                 slots,
                 places,
                 parts,
@@ -169,14 +171,18 @@ def _rendering(
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture that Gaussians are drawn on batch after batch, each batch behind those before it.
+    """A picture on which Gaussians are drawn batch after batch, each behind the batches before it.
 
     Attributes
     ----------
-    camera : of the picture
-    sums : (CHANNELS, h, w) float32, see `earthgen.splats.raster.forward`
-    weights : (classes, h, w) float32, what each class has of a pixel
-    codes : (classes,) uint8, rising
+    camera : Camera
+        The camera.
+    sums : NDArray (CHANNELS, h, w) float32
+        See `earthgen.splats.raster.forward`.
+    weights : NDArray (classes, h, w) float32
+        Sum of weights of each class.
+    codes : NDArray (classes,) uint8
+        Class codes, ascending.
     """
 
     camera: Camera
@@ -186,45 +192,50 @@ class Canvas:
 
     @classmethod
     def blank(cls, camera: Camera, codes: NDArray) -> Canvas:
-        """Nothing yet, for Gaussians of the classes `codes` (k,) uint8; more classes take more
-        memory.
+        """Create an empty canvas.
+
+        Parameters
+        ----------
+        camera : Camera
+            The camera.
+        codes : NDArray (k,) uint8
+            Class codes of the Gaussians; each needs memory.
 
         Raises
         ------
         OutOfMemoryError
-            if the picture does not fit
+            If there is too little free memory.
         """
-        known = np.unique(np.asarray(codes, np.uint8))
+        distinct = np.unique(np.asarray(codes, np.uint8))
         _require(
-            (CHANNELS + len(known) + 20) * 4 * camera.height * camera.width,
+            (CHANNELS + len(distinct) + 20) * 4 * camera.height * camera.width,
             "a picture",
             (camera.height, camera.width),
         )
         return cls(
             camera,
             _canvas(camera),
-            np.zeros((len(known), camera.height, camera.width), np.float32),
-            known,
+            np.zeros((len(distinct), camera.height, camera.width), np.float32),
+            distinct,
         )
 
     @property
     def closed(self) -> bool:
-        """Whether no Gaussian further back can be seen at any pixel."""
+        """Whether Gaussians further back are invisible at all pixels."""
         return bool((self.sums[LIGHT] < 0).all())
 
     def add(self, splats: SplatTensors) -> None:
-        """Draw a batch: Gaussians that all lie deeper than those drawn before, in any order; no
-        gradients.
+        """Draw a batch of Gaussians that are all deeper than those drawn before, without gradients.
 
-        Batches that split Gaussians sorted by depth give what one call of `rasterize` does. Where a
-        later batch reaches before an earlier one it is composited behind it nevertheless.
+        Batches of Gaussians sorted by depth give the result of one call of `rasterize`. A batch
+        that is partly nearer than an earlier one is nevertheless composited behind it.
 
         Raises
         ------
         SplatError
-            if a class is not among the canvas's
-        others
-            as of `earthgen.splats.raster.rendering.rasterize`
+            If the canvas does not have a class, or as in `earthgen.splats.rasterize`.
+        OutOfMemoryError
+            If there is too little free memory.
         """
         check_frame(splats, self.camera)
         check_values(splats)
@@ -238,8 +249,9 @@ class Canvas:
             )
             if unknown.any():
                 raise SplatError(
-                    f"class {codes[unknown][0]} is not among the canvas's {self.codes.tolist()}",
-                    "name it to `blank`",
+                    f"class {codes[unknown][0]} is not among those of the canvas, "
+                    f"{self.codes.tolist()}",
+                    "give it to `Canvas.blank`",
                 )
         with torch.no_grad():
             given = (
@@ -249,16 +261,16 @@ class Canvas:
                 splats.opacities,
                 colours(splats, self.camera),
             )
-            drawn = _binned(
+            prepared = _prepare(
                 tuple(_array(tensor) for tensor in given), classes, self.camera, splats.anchor
             )
-        known = self.codes if splats.semantics is not None else self.codes[:0]
+        present = self.codes if splats.semantics is not None else self.codes[:0]
         weights = self.weights if splats.semantics is not None else self.weights[:0]
-        _draw(drawn, self.sums, weights, known, np.empty(self.sums.shape[1:], np.uint8))
+        _draw(prepared, self.sums, weights, present, np.empty(self.sums.shape[1:], np.uint8))
 
     def rendering(self, background: Tensor) -> Rendering:
-        """The picture so far over a background (3,)."""
-        there = torch.from_numpy(self.sums)
+        """The current picture over a background colour (3,)."""
+        sums = torch.from_numpy(self.sums)
         if len(self.codes):
             best = self.weights.argmax(axis=0)
             most = np.take_along_axis(self.weights, best[None], 0)[0]
@@ -266,13 +278,13 @@ class Canvas:
         else:
             labels = np.zeros(self.sums.shape[1:], np.uint8)
         return _rendering(
-            there[LIGHT].abs(),
-            there[COLOUR : COLOUR + 3],
-            there[NORMAL : NORMAL + 3].clone(),
-            there[DEPTH],
-            there[DEPTH2],
-            there[MEDIAN].clone(),
-            there[NEAREST],
+            sums[LIGHT].abs(),
+            sums[COLOUR : COLOUR + 3],
+            sums[NORMAL : NORMAL + 3].clone(),
+            sums[DEPTH],
+            sums[DEPTH2],
+            sums[MEDIAN].clone(),
+            sums[NEAREST],
             torch.from_numpy(labels),
             background,
             self.camera,
@@ -282,22 +294,22 @@ class Canvas:
 def _check(splats: SplatTensors) -> None:
     if splats.device.type != "cpu":
         raise SplatError(
-            f"the CPU rasteriser got tensors on {splats.device}", "move them to the CPU"
+            f"the CPU rasterizer got tensors on {splats.device}", "move them to the CPU"
         )
     if splats.dtype != torch.float32:
         raise SplatError(
-            f"the CPU rasteriser draws float32, not {splats.dtype}",
+            f"the CPU rasterizer draws float32, not {splats.dtype}",
             "convert, or use rasterize_reference",
         )
 
 
 def _numbered(splats: SplatTensors) -> tuple[NDArray, NDArray]:
-    """The classes there are (k,), and the number among them of each Gaussian (n,), uint8 both."""
+    """The class codes that occur (k,), and the index of each Gaussian's code (n,), both uint8."""
     if splats.semantics is None:
         return np.empty(0, np.uint8), np.zeros(len(splats), np.uint8)
     codes = splats.semantics.numpy()
-    there = np.bincount(codes, minlength=256) > 0
-    return np.nonzero(there)[0].astype(np.uint8), (np.cumsum(there) - 1).astype(np.uint8)[codes]
+    occurs = np.bincount(codes, minlength=256) > 0
+    return np.nonzero(occurs)[0].astype(np.uint8), (np.cumsum(occurs) - 1).astype(np.uint8)[codes]
 
 
 def _array(tensor: Tensor) -> NDArray:
@@ -313,20 +325,20 @@ def _canvas(camera: Camera) -> NDArray:
 def _require(size: int, what: str, shape: tuple[int, ...]) -> None:
     if size < memory.ASK:
         return
-    there = memory.free(torch.device("cpu"))
-    if there is not None and size > there:
+    available = memory.free(torch.device("cpu"))
+    if available is not None and size > available:
         raise OutOfMemoryError(
-            f"{what} in {shape[-1]:,} x {shape[-2]:,} pixels needs {size / 1e9:,.1f} GB, {there / 1e9:,.1f} GB are "
-            "free",
-            "draw windows of it (Camera.crop), or Gaussians in batches (earthgen.splats.raster.cpu.Canvas)",
+            f"{what} in {shape[-1]:,} x {shape[-2]:,} pixels needs {size / 1e9:,.1f} GB, "
+            f"{available / 1e9:,.1f} GB are free",
+            "draw windows of it (Camera.crop), or Gaussians in batches (earthgen.splats.Canvas)",
         )
 
 
-def _binned(arrays: tuple[NDArray, ...], classes: NDArray, camera: Camera, anchor: Anchor) -> Drawn:
-    """Project Gaussians and sort them into tiles.
-
-    arrays : means, scales, rotations, opacities and colours
-    """
+def _prepare(
+    arrays: tuple[NDArray, ...], classes: NDArray, camera: Camera, anchor: Anchor
+) -> Prepared:
+    """Project Gaussians and sort them into tiles; `arrays` are means, scales, rotations, opacities
+    and colours."""
     means, scales, rotations, opacities, colour = arrays
     count = len(means)
     _require(
@@ -366,23 +378,25 @@ def _binned(arrays: tuple[NDArray, ...], classes: NDArray, camera: Camera, ancho
     most = int(np.diff(bins.starts).max(initial=0))
     if most >= MOST_PAIRS:
         raise SplatError(
-            f"{most:,} Gaussians lie over one tile of the picture, it can draw {MOST_PAIRS:,}",
-            "draw them in batches (earthgen.splats.raster.cpu.Canvas), or a coarser level of detail",
+            f"{most:,} Gaussians lie over one tile of the picture, the limit is {MOST_PAIRS:,}",
+            "draw them in batches (earthgen.splats.Canvas), or a coarser level of detail",
         )
-    return Drawn(cam, orthographic, records, boxes, bins)
+    return Prepared(cam, orthographic, records, boxes, bins)
 
 
-def _draw(drawn: Drawn, canvas: NDArray, weights: NDArray, codes: NDArray, labels: NDArray) -> None:
-    bins, near = drawn.bins, np.float32(drawn.cam[16])
+def _draw(
+    prepared: Prepared, canvas: NDArray, weights: NDArray, codes: NDArray, labels: NDArray
+) -> None:
+    bins, near = prepared.bins, np.float32(prepared.cam[16])
 
     def work(first: int, last: int) -> None:
-        raster_forward.draw_tiles(
+        draw_tiles(
             first,
             last,
             bins.starts,
             bins.rows,
             bins.across,
-            drawn.records,
+            prepared.records,
             near,
             canvas,
             weights,
@@ -393,40 +407,42 @@ def _draw(drawn: Drawn, canvas: NDArray, weights: NDArray, codes: NDArray, label
     share(np.diff(bins.starts), work)
 
 
-def _stacked(given: tuple[Tensor | None, ...], shape: tuple[int, ...]) -> NDArray:
-    """(GIVEN, h, w) float32 of the gradients that there are."""
-    stacked = np.zeros((raster_backward.GIVEN, *shape), np.float32)
+def _stack(gradients: tuple[Tensor | None, ...], shape: tuple[int, ...]) -> NDArray:
+    """(GIVEN, h, w) float32 gradients; absent ones are 0."""
+    stacked = np.zeros((GIVEN, *shape), np.float32)
     at = 0
-    for gradient, channels in zip(given, (1, 3, 3, 1, 1, 1), strict=True):
+    for gradient, channels in zip(gradients, (1, 3, 3, 1, 1, 1), strict=True):
         if gradient is not None:
             stacked[at : at + channels] = gradient.detach().numpy()
         at += channels
     return stacked
 
 
-def _back(drawn: Drawn, canvas: NDArray, given: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """Slots, places and parts, as of `earthgen.splats.raster.projection.project_back`."""
-    bins, near = drawn.bins, np.float32(drawn.cam[16])
-    slots = pairs(drawn.boxes)
+def _back(prepared: Prepared, canvas: NDArray, given: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Slots, places and parts for `earthgen.splats.raster.projection.project_back`."""
+    bins, near = prepared.bins, np.float32(prepared.cam[16])
+    slots = pairs(prepared.boxes)
     size = int(slots[-1])
     _require(
-        size * (GRADIENTS + 1) * 4, f"the gradient of {len(drawn.boxes):,} Gaussians", canvas.shape
+        size * (GRADIENTS + 1) * 4,
+        f"the gradient of {len(prepared.boxes):,} Gaussians",
+        canvas.shape,
     )
     places = np.full(size, -1, np.int32)
     parts = np.empty((size, GRADIENTS), np.float32)
 
     def work(first: int, last: int) -> None:
-        raster_backward.back_tiles(
+        back_tiles(
             first,
             last,
             bins.starts,
             bins.rows,
             bins.across,
-            drawn.records,
+            prepared.records,
             near,
             canvas,
             given,
-            drawn.boxes,
+            prepared.boxes,
             slots,
             places,
             parts,

@@ -1,6 +1,6 @@
-"""The way there, compiled: each tile draws its Gaussians front to back, a row of pixels at a time.
+"""Drawing, compiled: each tile draws its Gaussians front to back, one row of pixels at a time.
 
-A tile's state lies in one array, a channel after the other, so that LLVM sees that no two channels
+The state of a tile is one array, channel after channel, so that LLVM knows that channels do not
 overlap.
 """
 
@@ -47,7 +47,7 @@ from earthgen.splats.raster.projection import (
 )
 
 CHANNELS = 13
-"""Of a canvas (CHANNELS, h, w) float32; the names below."""
+"""Channels of a canvas (CHANNELS, h, w) float32, which are named below."""
 
 LIGHT, COLOUR, NORMAL, DEPTH, DEPTH2, NEAREST, MEDIAN, MEDIAN_AT, LAST_AT = (
     0,
@@ -60,24 +60,24 @@ LIGHT, COLOUR, NORMAL, DEPTH, DEPTH2, NEAREST, MEDIAN, MEDIAN_AT, LAST_AT = (
     11,
     12,
 )
-"""Light left, negative once no more is drawn; sums of w c (3), w n (3), w (d - nearest), w (d -
-nearest)^2; depth of the first Gaussian drawn; the median depth; the place in the tile's list, from
-1, of the median and of the last drawn.
+"""Remaining light, negative when drawing has ended; sums of w c (3), w n (3), w (d - nearest) and
+w (d - nearest)^2; depth of the first Gaussian drawn; the median depth; positions in the tile's
+list, from 1, of the median and of the last Gaussian drawn.
 
-Depths are summed relative to the pixel's first: their spread is small where they are not, and
-float32 keeps it."""
+Depths are summed relative to the first one of the pixel, because their differences are small even
+where the depths are large, so that float32 is precise enough."""
 
 AREA = TILE * TILE
 WEIGHT = CHANNELS * AREA
 CLASSES = WEIGHT + AREA
-"""Where in the state the last Gaussian's weights lie, and the sums of weights of each class."""
+"""Positions in the state of the last Gaussian's weights, and of the sums of weights of each
+class."""
 
 STAGED = 128
-"""Gaussians whose records are fetched before they are drawn, so that the memory's delays
-overlap."""
+"""Gaussians whose records are copied before they are drawn, so that memory latencies overlap."""
 
 LOOK = 16
-"""Gaussians after which rows are looked at for pixels that still see something."""
+"""Gaussians after which rows are checked for pixels with remaining light."""
 
 LOW, HIGH, DARK, MIDDLE = F(LEAST_ALPHA), F(MOST_ALPHA), F(LEAST_LIGHT), F(0.5)
 PER_PIXEL = F(PIXEL_WEIGHT)
@@ -119,8 +119,8 @@ def draw_row(  # type: ignore[no-untyped-def]
     near,
     number,
 ):
-    """Draw a Gaussian on the row of pixels whose state begins at `at`; (x, y) is the first
-    pixel's offset."""
+    """Draw a Gaussian on the row of pixels whose state begins at `at`; (x, y) is the offset of the
+    first pixel from the Gaussian."""
     k = fma(p0, x, fma(p1, y, ONE))
     a = fma(u0, x, u1 * y)
     b = fma(v0, x, v1 * y)
@@ -135,7 +135,7 @@ def draw_row(  # type: ignore[no-untyped-def]
         on_disc = fma(u, u, v * v)
         dx = lane + ex
         on_pixel = PER_PIXEL * fma(dx, dx, ey2)
-        hits = on_disc <= on_pixel  # not where h is infinite
+        hits = on_disc <= on_pixel  # false if h is infinite
         depth = fma(r, lane, c) * h if hits else z
         alpha = opacity * gaussian(on_disc if hits else on_pixel)
         alpha = alpha if alpha < HIGH else HIGH
@@ -182,14 +182,14 @@ def draw_row(  # type: ignore[no-untyped-def]
 
 @njit(error_model="numpy", nogil=True, cache=True)
 def add_row(state, to, at):  # type: ignore[no-untyped-def]
-    """Add the last Gaussian's weights to those of its class."""
+    """Add the last Gaussian's weights to the sums of its class."""
     for i in range(TILE):
         store(state, to + i, load(state, to + i) + load(state, at + i))
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
 def look(state, open_rows):  # type: ignore[no-untyped-def]
-    """Which rows still have light, and how many."""
+    """Find the rows with remaining light, and return their number."""
     total = 0
     for row in range(TILE):
         lit = 0
@@ -204,11 +204,22 @@ def look(state, open_rows):  # type: ignore[no-untyped-def]
 def draw_tiles(first, last, starts, rows, across, records, near, canvas, weights, codes, labels):  # type: ignore[no-untyped-def]
     """Draw tiles [first, last) on the canvas.
 
-    starts, rows, across : of `earthgen.splats.raster.binning.Bins`; records : (n, COLUMNS) float32
-    canvas : (CHANNELS, h, w) float32, gone on with
-    weights : (classes, h, w) float32, sums of weights that are gone on with; or (0, h, w): they
-        begin at 0
-    codes : (classes,) uint8; labels : (h, w) uint8, written: the class with the largest sum
+    Parameters
+    ----------
+    starts, rows, across
+        Of `earthgen.splats.raster.binning.Bins`.
+    records : NDArray (n, COLUMNS) float32
+        Of `earthgen.splats.raster.projection.project`.
+    near : float32
+        Nearest depth that is drawn, metres.
+    canvas : NDArray (CHANNELS, h, w) float32
+        Is updated.
+    weights : NDArray (classes, h, w) float32
+        Sums of weights, which are updated; or (0, h, w), and the sums begin at 0.
+    codes : NDArray (classes,) uint8
+        Class codes.
+    labels : NDArray (h, w) uint8
+        Is written: the class with the largest sum.
     """
     height, width = canvas.shape[1], canvas.shape[2]
     known = len(codes)
@@ -221,7 +232,7 @@ def draw_tiles(first, last, starts, rows, across, records, near, canvas, weights
             continue
         top, left = tile // across * TILE, tile % across * TILE
         down, wide = min(TILE, height - top), min(TILE, width - left)
-        state[:WEIGHT] = 0  # pixels outside of the picture have no light
+        state[:WEIGHT] = 0  # pixels outside the picture have no light
         for channel in range(CHANNELS):
             for row in range(down):
                 for i in range(wide):

@@ -1,13 +1,14 @@
-"""Discs before a camera, compiled: what the rasteriser draws of each, where, and the way back to
-means and axes.
+"""Projection of discs to a camera, compiled, and its gradients.
 
-All is computed in float64 and rounded once, so that nothing is lost where large numbers cancel. A
-disc is described by what it does to a pixel's offset (dx, dy) from where its mean is seen
-(`earthgen.splats.raster.reference` has the same in the paper's own form; multiplied out, the terms
-in dx dy cancel):
+Everything is computed in float64 and rounded once, so that no precision is lost where large numbers
+cancel. A disc is a function of a pixel's offset (dx, dy) from the projection of its mean
+(`earthgen.splats.raster.reference` has the form of the paper; multiplied out, the terms in dx dy
+cancel):
 
-    u = (U0 dx + U1 dy) h,  v = (V0 dx + V1 dy) h,  depth = (z + r dx + s dy) h,  h = 1 / (1 + P0 dx
-    + P1 dy)
+    h = 1 / (1 + P0 dx + P1 dy)
+    u = (U0 dx + U1 dy) h
+    v = (V0 dx + V1 dy) h
+    depth = (z + r dx + s dy) h
 
 with r = s = 0 for pinhole and P = 0 for orthographic cameras.
 """
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from earthgen.splats.cameras.camera import Camera
 
 COLUMNS = 24
-"""Numbers a disc has in `records`, float32: see the names below."""
+"""Columns of `records`, float32; the names below and one that is unused."""
 
 (
     X,
@@ -50,34 +51,34 @@ COLUMNS = 24
     BOTTOM,
     CLASS,
 ) = range(23)
-"""Where the mean is seen (pixels); the low-pass's centre from there; the six of u, v and h; z,
-r, s; opacity, colour; normal in world axes; first and last row of pixels (as floats); number of
-the class."""
+"""Projection of the mean (pixels); centre of the low-pass filter relative to it; the coefficients
+of u, v and h; z, r, s; opacity, colour; normal in world axes; first and last row of pixels (as
+floats); index of the class."""
 
 GRADIENTS = 20
-"""Of these the first 20 have gradients."""
+"""Columns that have gradients, the first 20."""
 
 COUNT = GRADIENTS
-"""Where a row of sums over tiles has their number."""
+"""Column with the number of tiles in rows of sums over tiles."""
 
 FETCHED = 64
-"""Gaussians whose sums are fetched together, so that the memory's delays overlap."""
+"""Gaussians whose sums are computed together, so that memory latencies overlap."""
 
 FLAT = 1e-12
-"""Share of its length times its breadth (pixels) that a disc seen edge-on shows; below, only the
-low-pass is drawn."""
+"""Visible area of a disc relative to its length times its breadth, below which the disc is edge-on
+and only the low-pass filter is drawn."""
 
 STEEP = 1e15
-"""What U and V of such a disc are instead of infinite: its square is a float32."""
+"""U and V of such a disc, instead of infinity: its square is a float32."""
 
 MARGIN = 0.01
-"""Pixels that a box is wider than the disc, so that what float32 rounds at the edge is decided
-at the pixel."""
+"""Pixels by which a box is wider than the disc, so that rounding does not remove pixels at the
+edge."""
 
 
 def numbers(camera: Camera, anchor: tuple[float, float, float]) -> NDArray:
-    """(20,) float64: rotation and shift of `Camera.world_to_camera`, fx, fy, cx, cy, near, far,
-    width, height."""
+    """(20,) float64 parameters of a camera: rotation and shift of `Camera.world_to_camera`, fx, fy,
+    cx, cy, near, far, width, height."""
     turn, shift = camera.world_to_camera(anchor)
     rest = (
         camera.fx,
@@ -94,7 +95,7 @@ def numbers(camera: Camera, anchor: tuple[float, float, float]) -> NDArray:
 
 @njit(error_model="numpy", nogil=True, cache=True)
 def turned(q0, q1, q2, q3):  # type: ignore[no-untyped-def]
-    """The nine of the rotation of a quaternion, rows first, and its length."""
+    """The rotation matrix of a quaternion, row by row, and the quaternion's length."""
     length = math.sqrt(q0 * q0 + q1 * q1 + q2 * q2 + q3 * q3)
     w, x, y, z = q0 / length, q1 / length, q2 / length, q3 / length
     return (
@@ -113,8 +114,8 @@ def turned(q0, q1, q2, q3):  # type: ignore[no-untyped-def]
 
 @njit(error_model="numpy", nogil=True, cache=True)
 def columns(mean, scale, m, cam, orthographic):  # type: ignore[no-untyped-def]
-    """The mean in camera axes, and the disc's two axes there: on the picture (pixels, from the
-    mean), and in depth."""
+    """The mean in camera axes, and the disc's two axes in the picture (pixels from the mean) and in
+    depth."""
     x = cam[0] * mean[0] + cam[1] * mean[1] + cam[2] * mean[2] + cam[9]
     y = cam[3] * mean[0] + cam[4] * mean[1] + cam[5] * mean[2] + cam[10]
     z = cam[6] * mean[0] + cam[7] * mean[1] + cam[8] * mean[2] + cam[11]
@@ -134,17 +135,17 @@ def columns(mean, scale, m, cam, orthographic):  # type: ignore[no-untyped-def]
 
 @njit(error_model="numpy", nogil=True, cache=True)
 def first_pixel(low):  # type: ignore[no-untyped-def]
-    """The first pixel whose centre is not before `low`."""
+    """The first pixel whose centre is at or after `low`."""
     return math.ceil(min(max(low - MARGIN, -1e9), 1e9) - 0.5)
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
 def box(square, x, y, z, a0, a1, a2, b0, b1, b2, low_x, low_y, width, height, orthographic):  # type: ignore[no-untyped-def]
-    """Columns [left, right) and rows [top, bottom) that can be within `square` of (u, v) or of the
-    low-pass.
+    """Columns [left, right) and rows [top, bottom) that may be within `square` of (u, v) or of the
+    low-pass filter.
 
-    x, y : where the mean is seen. A disc that reaches the camera's plane has no box: all of the
-        picture.
+    (x, y) is the projection of the mean. For a disc that reaches the camera's plane the box is the
+    whole picture.
     """
     reach = math.sqrt(square / 2)
     left, right, top, bottom = (
@@ -192,12 +193,26 @@ def project(  # type: ignore[no-untyped-def]
     boxes,
     depths,
 ):
-    """Gaussians [first, last): what is drawn of each, where, and the depth of its mean.
+    """Project Gaussians [first, last).
 
-    classes : (n,) uint8, numbers of classes; least : alpha below which nothing is drawn
-    records : (n, COLUMNS) float32, written where a Gaussian is seen
-    boxes : (n, 4) int32, left, right, top, bottom; all 0 where it is not
-    depths : (n,) float32
+    Parameters
+    ----------
+    means, scales, rotations, opacities, colours
+        Arrays of the Gaussians.
+    classes : NDArray (n,) uint8
+        Indices of classes.
+    cam : NDArray (20,) float64
+        Of `numbers`.
+    orthographic : bool
+        Whether the camera is orthographic.
+    least : float
+        Alpha below which nothing is drawn.
+    records : NDArray (n, COLUMNS) float32
+        Is written for visible Gaussians.
+    boxes : NDArray (n, 4) int32
+        Is written: left, right, top, bottom; all 0 for invisible Gaussians.
+    depths : NDArray (n,) float32
+        Is written: depths of the means, metres.
     """
     width, height = int(cam[18]), int(cam[19])
     for i in range(first, last):
@@ -277,7 +292,7 @@ def project(  # type: ignore[no-untyped-def]
 
 @njit(error_model="numpy", nogil=True, cache=True)
 def facing(x, y, z, m, cam, orthographic):  # type: ignore[no-untyped-def]
-    """1 where the normal looks towards the camera, -1 where away from it or along the disc."""
+    """1 if the normal faces the camera, -1 if it faces away or the disc is edge-on."""
     along = cam[6] * m[2] + cam[7] * m[5] + cam[8] * m[8]
     if not orthographic:
         along *= z
@@ -288,8 +303,8 @@ def facing(x, y, z, m, cam, orthographic):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def fetch(slots, places, parts, first, last, sums):  # type: ignore[no-untyped-def]
-    """Sums over the tiles of Gaussians [first, last), in the order of tiles, and behind them how
-    many there are."""
+    """Sum the gradients of Gaussians [first, last) over their tiles, in the order of the tiles; the
+    last column is the number of tiles."""
     for i in range(first, last):
         to = sums[i - first]
         to[:] = 0
@@ -319,13 +334,18 @@ def project_back(  # type: ignore[no-untyped-def]
     to_opacities,
     to_colours,
 ):
-    """Gradients of Gaussians [first, last) from those of their records in each tile.
+    """Compute the gradients of Gaussians [first, last) from those of their records in each tile.
 
-    slots : (n + 1,) int64; places, parts : as of `earthgen.splats.raster.backward.back_tiles`.
-        Tiles are added up in
-        their order
-    to_means, to_scales, to_rotations, to_opacities, to_colours : float32 zeros, written where a
-        Gaussian was drawn
+    Parameters
+    ----------
+    means, scales, rotations, cam, orthographic
+        As in `project`.
+    slots : NDArray (n + 1,) int64
+        Where the tiles of each Gaussian's box begin in `places`.
+    places, parts
+        Of `earthgen.splats.raster.backward.back_tiles`; tiles are summed in their order.
+    to_means, to_scales, to_rotations, to_opacities, to_colours : NDArray float32
+        Zeros; are written for Gaussians that were drawn.
     """
     sums = np.empty((FETCHED, GRADIENTS + 1), np.float32)
     for i in range(first, last):
@@ -397,7 +417,7 @@ def project_back(  # type: ignore[no-untyped-def]
             gax, gay, gbx, gby = cam[12] * ga0, cam[13] * ga1, cam[12] * gb0, cam[13] * gb1
         else:
             span = a2 * a2 + b2 * b2 - z * z
-            if span < 0:  # the low-pass's centre
+            if span < 0:  # the centre of the low-pass filter
                 low_x, low_y = (a0 * a2 + b0 * b2) / span, (a1 * a2 + b1 * b2) / span
                 of_x, of_y = g[LOW_X] / span, g[LOW_Y] / span
                 of_span = -(of_x * low_x + of_y * low_y)
@@ -450,13 +470,12 @@ def project_back(  # type: ignore[no-untyped-def]
 
 @njit(error_model="numpy", nogil=True, cache=True)
 def turn_back(q, length, g00, g10, g20, g01, g11, g21, g02, g12, g22, to):  # type: ignore[no-untyped-def]
-    """The gradient of a quaternion from those of the nine of its rotation, g<row><column>,
-    columns first."""
+    """Compute the gradient of a quaternion from that of its rotation matrix, g<row><column>."""
     w, x, y, z = q[0] / length, q[1] / length, q[2] / length, q[3] / length
     gw = 2 * (x * (g21 - g12) + y * (g02 - g20) + z * (g10 - g01))
     gx = 2 * (w * (g21 - g12) + y * (g01 + g10) + z * (g02 + g20) - 2 * x * (g11 + g22))
     gy = 2 * (w * (g02 - g20) + x * (g01 + g10) + z * (g12 + g21) - 2 * y * (g00 + g22))
     gz = 2 * (w * (g10 - g01) + x * (g02 + g20) + y * (g12 + g21) - 2 * z * (g00 + g11))
-    along = gw * w + gx * x + gy * y + gz * z  # the length is divided out
+    along = gw * w + gx * x + gy * y + gz * z  # from the normalisation
     to[0], to[1] = (gw - along * w) / length, (gx - along * x) / length
     to[2], to[3] = (gy - along * y) / length, (gz - along * z) / length

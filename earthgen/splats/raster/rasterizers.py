@@ -1,8 +1,6 @@
-"""Which rasteriser draws. They come through the hook `earthgen_rasterizers`."""
+"""Choosing a rasterizer. Plugins offer them through the hook `earthgen_rasterizers`."""
 
 from __future__ import annotations
-
-import functools
 
 import torch
 
@@ -11,43 +9,43 @@ from earthgen.errors import SplatError
 from earthgen.splats.raster.model import Rasterizer
 
 BY_DEVICE = {"cpu": "cpu", "cuda": "gsplat"}
-"""What draws tensors on a device where none is named."""
+"""Default rasterizer of each device type."""
 
 
-def pick(device: torch.device | str, name: str | None = None) -> Rasterizer:
-    """The rasteriser for tensors on a device.
+def pick_rasterizer(device: torch.device | str, name: str | None = None) -> Rasterizer:
+    """Choose the rasterizer for tensors on a device.
 
-    name : of the one to use; None takes that of `BY_DEVICE`
+    Parameters
+    ----------
+    device : torch.device or str
+        Device of the tensors.
+    name : str, optional
+        Name of the rasterizer. By default "cpu" on the CPU and "gsplat" on CUDA.
 
     Raises
     ------
     UnknownNameError
-        where no installed plugin offers the name; names the nearest
+        If no plugin offers the name.
     SplatError
-        where it cannot run here, or does not draw on the device
+        If the rasterizer cannot run on this machine or does not draw on the device.
     """
     kind = torch.device(device).type
-    wanted = name if name is not None else BY_DEVICE.get(kind)
-    if wanted is None:
+    chosen = name if name is not None else BY_DEVICE.get(kind)
+    if chosen is None:
         raise SplatError(
-            f"nothing draws on {kind} unasked",
+            f"no rasterizer is the default on {kind}",
             "move the Gaussians to the CPU, or name a rasterizer",
         )
-    rasterizer: Rasterizer = offered().create("rasterizer", wanted)
+    rasterizer: Rasterizer = plugins.load().create("rasterizer", chosen)
     reason = rasterizer.unavailable()
     if reason:
         raise SplatError(
-            f"rasterizer {wanted!r} cannot run here: {reason}", "use the rasterizer 'cpu'"
+            f"rasterizer {chosen!r} cannot run here: {reason}", "use the rasterizer 'cpu'"
         )
     if kind not in rasterizer.devices:
         raise SplatError(
-            f"rasterizer {wanted!r} draws on {', '.join(rasterizer.devices)}, the Gaussians are on {kind}",
+            f"rasterizer {chosen!r} draws on {', '.join(rasterizer.devices)}, the Gaussians are on "
+            f"{kind}",
             "move them, or name another rasterizer",
         )
     return rasterizer
-
-
-@functools.cache
-def offered() -> plugins.Plugins:
-    """The installed plugins."""
-    return plugins.load()

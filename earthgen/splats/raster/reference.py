@@ -1,5 +1,5 @@
-"""What a picture of 2D Gaussians is, in plain torch: every Gaussian at every pixel. Slow, of any
-dtype, differentiable.
+"""The reference rasterizer in plain torch: every Gaussian at every pixel. Slow, differentiable, for
+any float dtype and device.
 
 Equations are those of Huang et al. 2024, "2D Gaussian Splatting for Geometrically Accurate Radiance
 Fields".
@@ -23,28 +23,31 @@ from earthgen.splats.raster.model import (
     Rendering,
     check_frame,
 )
-from earthgen.splats.raster.rendering import backdrop
+from earthgen.splats.raster.rendering import background_of
 from earthgen.splats.tensors import SplatTensors, check_values
 
 AT_ONCE = 4_000_000
-"""Pairs of pixel and Gaussian that are worked on at once; each takes some hundred bytes."""
+"""Pairs of a pixel and a Gaussian that are computed at once; each needs a few hundred bytes."""
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Discs before a camera.
+    """Discs as a camera sees them.
 
     Attributes
     ----------
-    transforms : (n, 3, 3), rows x, y, w: a disc's point (u, v, 1) lies at the pixel (x / w, y / w).
-        The paper's WH,
-        after the intrinsics (eq. 4); w is the depth of a pinhole camera and 1 of an orthographic
-        one
-    along : (n, 3), the depth of (u, v, 1), metres
-    centres : (n, 2), pixels; middle of the box around the disc at one standard deviation, as in
-        gsplat
-    extents : (n, 2), half the sides of that box, pixels
-    normals : (n, 3), world axes, towards the camera
+    transforms : Tensor (n, 3, 3)
+        Rows x, y, w: the disc's point (u, v, 1) is at the pixel (x / w, y / w). It is WH of the
+        paper (eq. 4) with the intrinsics; w is the depth for a pinhole camera and 1 for an
+        orthographic one.
+    along : Tensor (n, 3)
+        Coefficients of the depth of (u, v, 1), metres.
+    centres : Tensor (n, 2)
+        Centre of the box around the disc at one standard deviation, pixels, as in gsplat.
+    extents : Tensor (n, 2)
+        Half the edges of that box, pixels.
+    normals : Tensor (n, 3)
+        World axes, facing the camera.
     """
 
     transforms: Tensor
@@ -55,12 +58,12 @@ class Projection:
 
     @property
     def depths(self) -> Tensor:
-        """(n,) of the means, metres."""
+        """(n,) depths of the means, metres."""
         return self.along[:, 2]
 
 
 def turns(quaternions: Tensor) -> Tensor:
-    """(n, 3, 3) rotation matrices of quaternions (n, 4), (w, x, y, z), whatever their length."""
+    """(n, 3, 3) rotation matrices of quaternions (n, 4), (w, x, y, z), of any length."""
     w, x, y, z = torch.nn.functional.normalize(quaternions, dim=1).unbind(1)
     rows = [
         torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], 1),
@@ -71,7 +74,7 @@ def turns(quaternions: Tensor) -> Tensor:
 
 
 def project(splats: SplatTensors, camera: Camera) -> Projection:
-    """The discs as `camera` sees them (section 4.1)."""
+    """Project discs to a camera (section 4.1)."""
     turn, shift = (
         torch.tensor(part, dtype=splats.dtype, device=splats.device)
         for part in camera.world_to_camera(splats.anchor)
@@ -92,7 +95,7 @@ def project(splats: SplatTensors, camera: Camera) -> Projection:
     # The box: the lines x = const that touch the circle u^2 + v^2 = 1 are the roots of a quadratic.
     circle = torch.tensor([1.0, 1.0, -1.0], dtype=splats.dtype, device=splats.device)
     span = (last * last * circle).sum(1)
-    before = span < 0  # else the circle reaches the camera's plane, and has no box
+    before = span < 0  # otherwise the circle reaches the camera's plane and has no box
     factor = circle / torch.where(before, span, -1)[:, None]
     boxes = (transforms[:, :2] * last[:, None] * factor[:, None]).sum(2)
     extents = (boxes**2 - (transforms[:, :2] ** 2 * factor[:, None]).sum(2)).clamp_min(0).sqrt()
@@ -111,10 +114,10 @@ def project(splats: SplatTensors, camera: Camera) -> Projection:
 def rasterize_reference(
     splats: SplatTensors, camera: Camera, *, background: Sequence[float] | Tensor = (0.0, 0.0, 0.0)
 ) -> Rendering:
-    """As `earthgen.splats.raster.rendering.rasterize`, and for any float dtype and device."""
+    """Draw Gaussians of any float dtype on any device; see `earthgen.splats.rasterize`."""
     check_frame(splats, camera)
     check_values(splats)
-    colour = backdrop(background, splats)
+    colour = background_of(background, splats)
     projection = project(splats, camera)
     depths = projection.depths.detach()
     seen = ((depths > camera.near) & (depths < camera.far)).nonzero()[:, 0]
@@ -157,11 +160,11 @@ def _composite(
     colour: Tensor,
     pixels: Tensor,
 ) -> tuple[Tensor, ...]:
-    """Light left, colour, depth, median depth, normal, distortion and class of some pixels (p,)."""
-    depth, alpha = covers(splats, camera, projection, order, pixels)
+    """Remaining light, colour, depth, median depth, normal, distortion and class of pixels (p,)."""
+    depth, alpha = coverage(splats, camera, projection, order, pixels)
     after = torch.cumprod(1 - alpha, 1)
     before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], 1)
-    lit = after > LEAST_LIGHT  # from the first that is not so on, none is
+    lit = after > LEAST_LIGHT  # false from the first Gaussian on that leaves too little light
     weight = torch.where(lit, alpha * before, 0)
     light = torch.where(lit, 1 - alpha, 1).prod(1)
     total = weight.sum(1)
@@ -191,16 +194,17 @@ def _composite(
     )
 
 
-def covers(
+def coverage(
     splats: SplatTensors, camera: Camera, projection: Projection, order: Tensor, pixels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Depth, and what is covered, (p, n) each, of pixels (p,), numbered by rows, by the
-    Gaussians at `order` (n,)."""
+    """Depths and alphas, (p, n) each, of the Gaussians at `order` (n,) in pixels (p,), which are
+    numbered row by row."""
     x = (pixels % camera.width + 0.5)[:, None].to(splats.dtype)
     y = (pixels // camera.width + 0.5)[:, None].to(splats.dtype)
     rows = projection.transforms[order]
 
-    # The ray is where two planes meet (eq. 8), and meets the disc in (u, v) (eq. 9, 10).
+    # The ray is the intersection of two planes (eq. 8) and intersects the disc at (u, v) (eq. 9,
+    # 10).
     across = x[..., None] * rows[:, 2] - rows[:, 0]
     down = y[..., None] * rows[:, 2] - rows[:, 1]
     crossing = torch.linalg.cross(across, down, dim=-1)

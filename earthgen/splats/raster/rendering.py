@@ -1,29 +1,22 @@
-"""Pictures of 2D Gaussians: what a picture holds, and the two functions that make one.
+"""Drawing 2D Gaussians.
 
 The model is that of Huang et al. 2024, "2D Gaussian Splatting for Geometrically Accurate Radiance
-Fields" (SIGGRAPH), with the constants of gsplat; docs/guides/splats.md has the formulas.
-`earthgen.splats.raster.reference` computes it plainly.
+Fields" (SIGGRAPH), with the constants of gsplat. docs/guides/splats.md has the formulas;
+`earthgen.splats.raster.reference` is a plain implementation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from earthgen.splats.raster.model import Rendering, check_frame
-
-if TYPE_CHECKING:  # every plugin imports this module, and `earthgen --help` imports every plugin
-    import torch
-    from torch import Tensor
-
-    from earthgen.splats.cameras.camera import Camera
-    from earthgen.splats.tensors import SplatTensors
 import torch
 from torch import Tensor
 
 from earthgen.errors import SplatError
 from earthgen.splats.cameras.camera import Camera
 from earthgen.splats.gaussians import Gaussians
+from earthgen.splats.raster.cpu import rasterize_on_cpu
+from earthgen.splats.raster.model import Rendering, check_frame
 from earthgen.splats.tensors import SplatTensors, check_values
 
 
@@ -34,41 +27,43 @@ def rasterize(
     background: Sequence[float] | Tensor = (0.0, 0.0, 0.0),
     rasterizer: str | None = None,
 ) -> Rendering:
-    """The picture of `splats`, with gradients to every float tensor of them, and to `background`
-    where it is a tensor.
+    """Draw Gaussians, with gradients for their float tensors, and for `background` if it is a
+    tensor.
 
-    background : (3,) sRGB
-    rasterizer : the name of one that a plugin offers (docs/plugins/hooks.md). None is "cpu" for
-        tensors
-        on the CPU, and
-        "gsplat" for those on CUDA
+    Gaussians whose mean is not between the camera's near and far are not drawn. On the CPU the bits
+    of picture and gradients do not depend on the number of threads.
 
-    Gaussians whose mean does not lie between the camera's near and far are not seen; without any
-    the picture is the background. On the CPU the bits of picture and gradients do not depend on the
-    number of threads.
+    Parameters
+    ----------
+    splats : SplatTensors
+        The Gaussians.
+    camera : Camera
+        The camera.
+    background : sequence of float or Tensor (3,)
+        sRGB colour.
+    rasterizer : str, optional
+        Name of a rasterizer that a plugin offers (docs/plugins/hooks.md). By default "cpu" for
+        tensors on the CPU and "gsplat" for those on CUDA.
 
     Raises
     ------
     SplatError
-        if a value is not finite, a scale not positive, an opacity outside [0, 1], or a quaternion's
-        length not 1
-    SplatError
-        if camera and Gaussians are in different CRSs
-    SplatError, SplatError, OutOfMemoryError, SplatError
-        if the rasteriser cannot draw them
+        If a value is not finite, a scale is not positive, an opacity is outside [0, 1], the length
+        of a quaternion is not 1, camera and Gaussians are in different CRSs, or the rasterizer
+        cannot draw them.
+    OutOfMemoryError
+        If there is too little free memory.
     UnknownNameError
-        if no plugin offers the rasteriser
+        If no plugin offers the rasterizer.
     """
     check_frame(splats, camera)
     check_values(splats)
-    colour = backdrop(background, splats)
+    colour = background_of(background, splats)
     if rasterizer is None and splats.device.type == "cpu":
-        from earthgen.splats.raster.cpu import rasterize_on_cpu
-
         return rasterize_on_cpu(splats, camera, colour)
-    from earthgen.splats.raster.rasterizers import pick
+    from earthgen.splats.raster.rasterizers import pick_rasterizer
 
-    return pick(splats.device, rasterizer).rasterize(splats, camera, colour)
+    return pick_rasterizer(splats.device, rasterizer).rasterize(splats, camera, colour)
 
 
 def render(
@@ -79,23 +74,21 @@ def render(
     rasterizer: str | None = None,
     device: torch.device | str = "cpu",
 ) -> Rendering:
-    """The picture of `gaussians` without gradients; else as `rasterize`."""
+    """Draw Gaussians on a device, without gradients; see `rasterize`."""
     with torch.no_grad():
         splats = SplatTensors.of(gaussians, device=device)
         return rasterize(splats, camera, background=background, rasterizer=rasterizer)
 
 
-def backdrop(background: Sequence[float] | Tensor, splats: SplatTensors) -> Tensor:
-    """(3,) the background on the Gaussians' device and in their dtype."""
-    given = (
-        background
-        if isinstance(background, Tensor)
-        else torch.tensor(background, dtype=splats.dtype)
-    )
-    colour = given.to(splats.device, splats.dtype)
+def background_of(background: Sequence[float] | Tensor, splats: SplatTensors) -> Tensor:
+    """The background colour (3,) on the device of the Gaussians and in their dtype."""
+    if not isinstance(background, Tensor):
+        background = torch.tensor(background, dtype=splats.dtype)
+    colour = background.to(splats.device, splats.dtype)
     if colour.shape != (3,):
         raise SplatError(
-            f"a background of shape {tuple(colour.shape)} is no colour", "give three sRGB values"
+            f"a background of shape {tuple(colour.shape)} is not a colour",
+            "give three sRGB values",
         )
     if not bool(torch.isfinite(colour).all()):
         raise SplatError("the background is not finite", "give three sRGB values in [0, 1]")

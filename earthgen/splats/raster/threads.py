@@ -1,5 +1,5 @@
-"""Work shared among threads. They end with the call: numba's own would have to be switched off
-where workers fork."""
+"""Sharing work among threads, which end with the call. numba's own threads would have to be
+disabled wherever processes fork."""
 
 from __future__ import annotations
 
@@ -13,20 +13,26 @@ import torch
 from numpy.typing import NDArray
 
 PIECES = 6
-"""Pieces a thread where costs differ: what is cheap and what is dear (sky and town) lies in
-stretches."""
+"""Ranges for each thread where costs differ: cheap and expensive areas (sky, town) are
+contiguous."""
 
 
 def stretches(count: int, least: int = 8192) -> list[tuple[int, int]]:
-    """Ranges that cover `count`, one for each of the threads that torch uses, of `least` at
-    least."""
+    """Divide `count` into one range for each thread that torch uses, of about `least` or more."""
     threads = max(min(torch.get_num_threads(), -(-count // least)), 1)
     return list(pairwise(count * number // threads for number in range(threads + 1)))
 
 
 def share(costs: NDArray, work: Callable[[int, int], Any]) -> None:
-    """Call `work(first, last)` on ranges that cover `costs` (count,), on as many threads as
-    torch uses."""
+    """Call `work(first, last)` on ranges of about equal costs, on as many threads as torch uses.
+
+    Parameters
+    ----------
+    costs : NDArray (count,)
+        Cost of each item.
+    work : callable
+        Is called with ranges that cover all items.
+    """
     count, threads = len(costs), torch.get_num_threads()
     if threads <= 1 or count < 2:
         work(0, count)
@@ -37,13 +43,13 @@ def share(costs: NDArray, work: Callable[[int, int], Any]) -> None:
 
 
 def side_by_side(work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> None:
-    """Call `work` with each of the arguments, on as many threads as torch uses; raises what a
-    call raises."""
+    """Call `work` with each of the arguments, on as many threads as torch uses; errors of a call
+    are raised here."""
     threads = min(torch.get_num_threads(), len(arguments))
     if threads <= 1:
-        for given in arguments:
-            work(*given)
+        for values in arguments:
+            work(*values)
         return
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, *given) for given in arguments]:
-            done.result()
+        for future in [pool.submit(work, *values) for values in arguments]:
+            future.result()

@@ -1,2 +1,1 @@
-"""What each part learns: one module each, with its loss, its figures of held-out crops, and its
-picture."""
+"""The learned parts: a module each, with its loss, held-out figures and picture."""

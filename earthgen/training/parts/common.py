@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -13,16 +14,16 @@ from torch import Tensor, nn
 
 from earthgen.dataset.crop import Crop
 from earthgen.errors import TrainingError
-from earthgen.models.build import make
-from earthgen.models.conditions import Conditions, mixed
+from earthgen.models.build import make_model
+from earthgen.models.conditions import Conditions, mix_conditions
 from earthgen.models.presets import Preset
 from earthgen.models.sparse_flow import Objective
 from earthgen.models.weights.format import Header, load_weights, part_path
 from earthgen.sparse.sites import Sites
 from earthgen.training.batches import Batch, make_batch
-from earthgen.training.data import Data
-from earthgen.training.randomness import number
-from earthgen.training.settings import Mixture, PartSettings
+from earthgen.training.data import TrainingData
+from earthgen.training.randomness import derive_seed
+from earthgen.training.settings import FlowSettings, PartSettings
 
 TALL = 2.0
 """Metres from which a column stands out: trees and buildings."""
@@ -33,18 +34,34 @@ SAMPLING_STEPS = 8
 SHOWN = 3
 """Crops of a picture."""
 
+S = TypeVar("S", bound=PartSettings)
+
 
 @dataclass(frozen=True)
-class Context:
+class TaskContext(Generic[S]):
     """What a task is made from.
 
-    weights : the folder of the parts that are trained already
-    devices : processes that train together
+    Attributes
+    ----------
+    preset : Preset
+        Sizes of the models.
+    settings : PartSettings
+        Settings of the part.
+    data : TrainingData
+        Crops to train on and to measure.
+    seed : int
+        Seed of the run.
+    weights : Path
+        Folder with the parts that are trained already.
+    device : torch.device
+        Device of this process.
+    devices : int
+        Processes that train together.
     """
 
     preset: Preset
-    settings: PartSettings
-    data: Data
+    settings: S
+    data: TrainingData
     seed: int
     weights: Path
     device: torch.device
@@ -52,35 +69,42 @@ class Context:
 
     @property
     def examples(self) -> Sequence[Crop]:
-        """Crops to draw: held out ones, or where the dataset holds none out, some of the
-        training."""
-        return self.data.held or tuple(
-            self.data.crop(number(self.seed, "shown"), drawn) for drawn in range(SHOWN)
+        """Crops to draw: held-out ones, or some of the training if the dataset holds none out."""
+        return self.data.held_out or tuple(
+            self.data.crop(derive_seed(self.seed, "shown"), number) for number in range(SHOWN)
         )
 
 
-def numbers(context: Context, step: int, rank: int) -> range:
-    """The numbers of the crops of a step; each of a team's processes has its own."""
-    size = context.settings.batch
+def crop_numbers(context: TaskContext[S], step: int, rank: int) -> range:
+    """Return the numbers of the crops of a step; each process has its own."""
+    size = context.settings.batch_size
     first = (step * context.devices + rank) * size
     return range(first, first + size)
 
 
-def drawn_batch(context: Context, part: str, step: int, rank: int) -> Batch:
-    """The crops of a step."""
-    seed = number(context.seed, part, "data")
-    crops = [context.data.crop(seed, each) for each in numbers(context, step, rank)]
-    return make_batch(crops, context.settings.max_voxels)
+def draw_batch(context: TaskContext[S], part: str, step: int, rank: int, max_voxels: int) -> Batch:
+    """Return the crops of a step as a batch of at most `max_voxels`."""
+    seed = derive_seed(context.seed, part, "data")
+    crops = [context.data.crop(seed, each) for each in crop_numbers(context, step, rank)]
+    return make_batch(crops, max_voxels)
 
 
-def fresh(context: Context, part: str) -> nn.Module:
-    """A model with fresh weights by the seed."""
-    return make(part, context.preset.part(part), seed=number(context.seed, part, "weights"))
+def new_model(context: TaskContext[S], part: str) -> nn.Module:
+    """Return a model with new weights, which depend on the seed."""
+    seed = derive_seed(context.seed, part, "weights")
+    return make_model(part, context.preset.part(part), seed=seed)
 
 
-def trained(context: Context, part: str) -> tuple[nn.Module, Header]:
-    """A part that was trained before, frozen. Raises TrainingError, and what `load_weights`
-    does."""
+def load_trained(context: TaskContext[S], part: str) -> tuple[nn.Module, Header]:
+    """Return a part that was trained before, frozen, and the header of its weights.
+
+    Raises
+    ------
+    TrainingError
+        If the part was not trained.
+    ModelError
+        As of `earthgen.models.weights.format.load_weights`.
+    """
     path = part_path(context.weights, part)
     if not path.is_file():
         raise TrainingError(
@@ -98,57 +122,75 @@ def trained(context: Context, part: str) -> tuple[nn.Module, Header]:
     return model, header
 
 
-def objective(settings: PartSettings, share: float, generator: torch.Generator) -> Objective:
-    """Which of a flow's two losses a step has."""
-    if share < settings.shortcut_from:
+def draw_objective(settings: FlowSettings, share: float, generator: torch.Generator) -> Objective:
+    """Return which of a flow's two losses a step has."""
+    if share < settings.shortcut_start:
         return "flow"
-    drawn = float(torch.rand(1, generator=generator, device=generator.device))
-    return "shortcut" if drawn < settings.shortcut else "flow"
+    random = float(torch.rand(1, generator=generator, device=generator.device))
+    return "shortcut" if random < settings.shortcut_ratio else "flow"
 
 
-def mix(conditions: Conditions, mixture: Mixture, generator: torch.Generator) -> Conditions:
-    """One set of conditions a sample."""
-    return mixed(conditions, mixture, generator)
+def keep_conditions(conditions: Conditions, *names: str) -> Conditions:
+    """Return only these conditions, the others hidden."""
+    return mix_conditions(conditions, ((names, 1.0),), torch.Generator())
 
 
-def only(conditions: Conditions, *names: str) -> Conditions:
-    """These conditions and no others."""
-    return mixed(conditions, ((names, 1.0),), torch.Generator())
+def voxel_tops(sites: Sites, shape: tuple[int, int, int], low: int) -> Tensor:
+    """Return the height of the highest voxel's upper face above the ground, 0 without voxels.
 
+    Parameters
+    ----------
+    sites : Sites
+        Voxels of a batch.
+    shape : (int, int, int)
+        Number of voxels (nx, ny, nz) of a sample.
+    low : int
+        Lattice index of coordinate z = 0.
 
-def tops(sites: Sites, shape: tuple[int, int, int], low: int) -> Tensor:
-    """(batch, ny, nx) float32 metres above the ground of the highest voxels' upper sides; 0 where
-    there is none.
-
-    shape : (nx, ny, nz) voxels; low : lattice index of coordinate z = 0
+    Returns
+    -------
+    Tensor (batch, ny, nx) float32
+        Metres.
     """
     nx, ny, _ = shape
-    found = torch.zeros(sites.batch_size, ny, nx, device=sites.device)
+    result = torch.zeros(sites.batch_size, ny, nx, device=sites.device)
     sample, x, y, z = sites.coordinates.long().unbind(1)
     height = ((z + low + 1) * sites.place.voxel_size).clamp(min=0).float()
     index = (sample * ny + (ny - 1 - y)) * nx + x
-    found.view(-1).scatter_reduce_(0, index, height, "amax")
-    return found
+    result.view(-1).scatter_reduce_(0, index, height, "amax")
+    return result
 
 
-def column_figures(found: NDArray, true: NDArray, valid: NDArray) -> dict[str, float]:
-    """Of heights (ny, nx) in metres against true ones: who stands out, and the distance between
-    distributions."""
+def column_figures(height: NDArray, true: NDArray, valid: NDArray) -> dict[str, float]:
+    """Compare heights with true ones: which columns are tall, and the distributions.
+
+    Parameters
+    ----------
+    height, true : NDArray (ny, nx) float32
+        Metres above the ground.
+    valid : NDArray (ny, nx) bool
+        Columns to compare.
+
+    Returns
+    -------
+    dict of str to float
+        `tall_iou`, and `height_mae` and `height_w1` in metres; empty without valid columns.
+    """
     if not valid.any():
         return {}
-    a, b = found[valid], true[valid]
-    tall, wanted = a >= TALL, b >= TALL
-    either = float((tall | wanted).sum())
+    a, b = height[valid], true[valid]
+    tall, truly_tall = a >= TALL, b >= TALL
+    either = float((tall | truly_tall).sum())
     return {
-        "tall_iou": float((tall & wanted).sum()) / either if either else 1.0,
+        "tall_iou": float((tall & truly_tall).sum()) / either if either else 1.0,
         "height_mae": float(np.abs(a - b).mean()),
         # Between two samples of one size the Wasserstein distance is that of the sorted values.
         "height_w1": float(np.abs(np.sort(a) - np.sort(b)).mean()),
     }
 
 
-def mean_figures(rows: Sequence[dict[str, float]], prefix: str = "") -> dict[str, float]:
-    """Means by name over rows that have it."""
+def mean_figures(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of each figure over the rows that have it."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    found = {name: [row[name] for row in rows if name in row] for name in names}
-    return {prefix + name: float(np.mean(values)) for name, values in found.items()}
+    values = {name: [row[name] for row in rows if name in row] for name in names}
+    return {name: float(np.mean(each)) for name, each in values.items()}

@@ -1,4 +1,4 @@
-"""The flow on height maps: land cover and the ground's shape to the height of what stands on it."""
+"""The flow on height maps: from land cover and the ground's shape to heights above the ground."""
 
 from __future__ import annotations
 
@@ -14,87 +14,92 @@ from earthgen.training.batches import Batch, make_batch
 from earthgen.training.parts.common import (
     SAMPLING_STEPS,
     SHOWN,
-    Context,
+    TaskContext,
     column_figures,
-    fresh,
+    crop_numbers,
+    draw_objective,
     mean_figures,
-    numbers,
-    objective,
+    new_model,
 )
 from earthgen.training.parts.latent_pool import without_voxels
 from earthgen.training.pictures import class_colours, heat, map_view, sheet
-from earthgen.training.randomness import number, torch_generator
-from earthgen.training.task import Losses, Task, Work
+from earthgen.training.randomness import derive_seed, torch_generator
+from earthgen.training.settings import HeightFlowSettings
+from earthgen.training.task import Losses, StepCost, Task
 
 PART = "height-flow"
 
 FLAT = 0.1
-"""Odds that a sample is told nothing of its ground's shape: coarse elevation has none."""
+"""Probability that the ground's shape is hidden from a sample: coarse elevation has none."""
 
 
-def height_flow_task(context: Context) -> Task:
+def height_flow_task(context: TaskContext[HeightFlowSettings]) -> Task:
+    """Return the task of the flow on height maps."""
     settings = context.settings
-    seed = number(context.seed, PART, "data")
+    seed = derive_seed(context.seed, PART, "data")
 
-    def batch(step: int, rank: int) -> Batch:
+    def make(step: int, rank: int) -> Batch:
         return make_batch(
-            [without_voxels(context.data.crop(seed, each)) for each in numbers(context, step, rank)]
+            [
+                without_voxels(context.data.crop(seed, each))
+                for each in crop_numbers(context, step, rank)
+            ]
         )
 
-    def loss(model: Any, given: Batch, generator: torch.Generator, share: float) -> Losses:
-        drawn = torch.rand(2, len(given), 1, 1, generator=generator, device=generator.device)
-        semantics = torch.where(drawn[0] >= settings.drop, given.classes, 0)
-        ground = torch.where(drawn[1] >= FLAT, given.ground, 0.0)
-        kind = objective(settings, share, generator)
-        lost = height_loss(
+    def loss(model: Any, batch: Batch, generator: torch.Generator, share: float) -> Losses:
+        random = torch.rand(2, len(batch), 1, 1, generator=generator, device=generator.device)
+        semantics = torch.where(random[0] >= settings.condition_dropout, batch.classes, 0)
+        ground = torch.where(random[1] >= FLAT, batch.ground, 0.0)
+        kind = draw_objective(settings, share, generator)
+        value = height_loss(
             model,
-            given.height,
+            batch.height,
             semantics,
             ground,
             context.preset.voxel_size,
             generator,
             kind,
-            valid=given.valid,
+            valid=batch.valid,
         )
-        return lost, {kind: lost}
+        return value, {kind: value}
 
-    def work(model: Any, given: Batch) -> Work:
-        nx, ny, _ = given.shape
-        return Work(len(given), len(given) * nx * ny, len(given) * model.flops(ny, nx))
+    def work(model: Any, batch: Batch) -> StepCost:
+        nx, ny, _ = batch.shape
+        return StepCost(len(batch), len(batch) * nx * ny, len(batch) * model.flops(ny, nx))
 
     @torch.no_grad()
     def measure(model: Any) -> dict[str, float]:
         rows = []
-        for crop in context.data.held:
-            given = make_batch([without_voxels(crop)]).to(context.device)
-            found = sampled(model, given, context)[0].cpu().numpy()
+        for crop in context.data.held_out:
+            batch = make_batch([without_voxels(crop)]).to(context.device)
+            height = sample_heights(model, batch, context)[0].cpu().numpy()
             generator = torch_generator(context.seed, PART, "measure", device=context.device)
-            lost = height_loss(
+            value = height_loss(
                 model,
-                given.height,
-                given.classes,
-                given.ground,
+                batch.height,
+                batch.classes,
+                batch.ground,
                 context.preset.voxel_size,
                 generator,
-                valid=given.valid,
+                valid=batch.valid,
             )
-            rows.append({**column_figures(found, crop.height, crop.valid), "flow": float(lost)})
+            rows.append({**column_figures(height, crop.height, crop.valid), "flow": float(value)})
         return mean_figures(rows)
 
     @torch.no_grad()
     def picture(model: Any) -> Image.Image | None:
         rows = []
         for crop in context.examples[:SHOWN]:
-            given = make_batch([without_voxels(crop)]).to(context.device)
-            found = sampled(model, given, context)[0].cpu().numpy()
+            batch = make_batch([without_voxels(crop)]).to(context.device)
+            height = sample_heights(model, batch, context)[0].cpu().numpy()
             cover = (class_colours(crop.cover) * 255).astype("uint8")
-            rows.append([map_view(cover), map_view(heat(crop.height)), map_view(heat(found))])
+            rows.append([map_view(cover), map_view(heat(crop.height)), map_view(heat(height))])
         return sheet(rows, ["land cover", "true height", "sampled height"])
 
     return Task(
         part=PART,
-        make=lambda: fresh(context, PART),
-        batch=batch,
+        make=lambda: new_model(context, PART),
+        batch=make,
         loss=loss,
         work=work,
         measure=measure,
@@ -103,15 +108,15 @@ def height_flow_task(context: Context) -> Task:
 
 
 @torch.no_grad()
-def sampled(model: Any, given: Batch, context: Context) -> Tensor:
-    """(batch, ny, nx) metres: sampled heights."""
-    semantics = given.classes
-    slopes = ground_slopes(given.ground, context.preset.voxel_size)
+def sample_heights(model: Any, batch: Batch, context: TaskContext[HeightFlowSettings]) -> Tensor:
+    """Sample heights above the ground, (batch, ny, nx) float32 metres."""
+    semantics = batch.classes
+    slopes = ground_slopes(batch.ground, context.preset.voxel_size)
     generator = torch_generator(context.seed, PART, "sample", device=context.device)
     noise = torch.randn(
-        len(given), 1, *semantics.shape[1:], generator=generator, device=context.device
+        len(batch), 1, *semantics.shape[1:], generator=generator, device=context.device
     )
-    found: Tensor = model.to_height(
+    height: Tensor = model.to_height(
         sample(model.flow, model.predictor(semantics, slopes), noise, steps=SAMPLING_STEPS)
     )
-    return found
+    return height

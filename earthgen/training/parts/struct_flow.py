@@ -10,72 +10,75 @@ from PIL import Image
 from torch import Tensor, nn
 
 from earthgen.dataset.crop import Crop
-from earthgen.models.conditions import Conditions
+from earthgen.models.conditions import Conditions, mix_conditions
 from earthgen.models.flow import sample
 from earthgen.models.occupancy import agreement
-from earthgen.models.struct_flow import active_cells, dilated, fine_loss, grid_state
-from earthgen.sparse import SparseTensor
+from earthgen.models.struct_flow import active_cells, dilate_cells, fine_loss, grid_state
 from earthgen.sparse.sites import Sites
+from earthgen.sparse.tensor import SparseTensor
 from earthgen.training.batches import Batch, make_batch
 from earthgen.training.parts.common import (
     SAMPLING_STEPS,
     SHOWN,
-    Context,
+    TaskContext,
     column_figures,
-    drawn_batch,
-    fresh,
+    crop_numbers,
+    draw_batch,
+    draw_objective,
+    keep_conditions,
+    load_trained,
     mean_figures,
-    mix,
-    numbers,
-    objective,
-    only,
-    tops,
-    trained,
+    new_model,
+    voxel_tops,
 )
 from earthgen.training.parts.latent_pool import LatentBatch, LatentPool, latent_batch
 from earthgen.training.pictures import class_colours, heat, map_view, sheet, voxel_view
-from earthgen.training.randomness import number, numpy_generator, torch_generator
-from earthgen.training.task import Losses, Task, Work
+from earthgen.training.randomness import derive_seed, numpy_generator, torch_generator
+from earthgen.training.settings import StructCoarseSettings, StructFineSettings
+from earthgen.training.task import Losses, StepCost, Task
 
 COARSE, FINE = "struct-coarse", "struct-fine"
 
-WAYS = {"": ("semantics",), "by_height_": ("semantics", "height")}
+CONDITION_SETS = {"": ("semantics",), "by_height_": ("semantics", "height")}
 """Conditions that held-out crops are sampled under, by the prefix of their figures."""
 
 
-def struct_coarse_task(context: Context) -> Task:
+def struct_coarse_task(context: TaskContext[StructCoarseSettings]) -> Task:
+    """Return the task of the first stage."""
     settings, levels = context.settings, _halvings(context.preset.struct_coarse.stride)
 
     def loss(model: Any, batch: Batch, generator: torch.Generator, share: float) -> Losses:
         grid = model.grid(batch.sites.place, batch.shape, batch.sites.device)
         state = grid_state(grid, _parents(batch.sites, levels))
-        conditions = mix(batch.conditions, settings.mixture, generator)
-        kind = objective(settings, share, generator)
+        conditions = mix_conditions(batch.conditions, settings.condition_mixture, generator)
+        kind = draw_objective(settings, share, generator)
         weight = cells_with_data(batch.valid, grid)
-        lost = model.loss(state, model.condition(conditions, grid), generator, kind, weight)
-        return lost, {kind: lost}
+        value = model.loss(state, model.condition(conditions, grid), generator, kind, weight)
+        return value, {kind: value}
 
-    def work(model: Any, batch: Batch) -> Work:
+    def work(model: Any, batch: Batch) -> StepCost:
         grid = model.grid(batch.sites.place, batch.shape, batch.sites.device)
         maps = model.cond_net.flops(batch.shape[1::-1], [grid]) if model.config.patch == 1 else 0
-        return Work(len(batch), len(batch.sites), model.flops(grid) + len(batch) * maps)
+        return StepCost(len(batch), len(batch.sites), model.flops(grid) + len(batch) * maps)
 
     @torch.no_grad()
     def measure(model: Any) -> dict[str, float]:
         rows = []
-        for crop in context.data.held:
+        for crop in context.data.held_out:
             batch = make_batch([crop]).to(context.device)
             true = _parents(batch.sites, levels)
             row: dict[str, float] = {}
-            for prefix, names in WAYS.items():
-                found = active_cells(
-                    sampled_cells(model, batch, only(batch.conditions, *names), context.seed)
+            for prefix, names in CONDITION_SETS.items():
+                cells = active_cells(
+                    sampled_cells(
+                        model, batch, keep_conditions(batch.conditions, *names), context.seed
+                    )
                 )
-                match = agreement(found, true)
-                row |= {f"{prefix}iou": match.iou, f"{prefix}cells": len(found) / max(len(true), 1)}
+                match = agreement(cells, true)
+                row |= {f"{prefix}iou": match.iou, f"{prefix}cells": len(cells) / max(len(true), 1)}
             generator = torch_generator(context.seed, COARSE, "measure", device=context.device)
             grid = model.grid(batch.sites.place, batch.shape, batch.sites.device)
-            features = model.condition(only(batch.conditions, "semantics"), grid)
+            features = model.condition(keep_conditions(batch.conditions, "semantics"), grid)
             rows.append(
                 {**row, "flow": float(model.loss(grid_state(grid, true), features, generator))}
             )
@@ -86,13 +89,15 @@ def struct_coarse_task(context: Context) -> Task:
         rows = []
         for crop in context.examples[:SHOWN]:
             batch = make_batch([crop]).to(context.device)
-            found = active_cells(
-                sampled_cells(model, batch, only(batch.conditions, "semantics"), context.seed)
+            cells = active_cells(
+                sampled_cells(
+                    model, batch, keep_conditions(batch.conditions, "semantics"), context.seed
+                )
             )
             low = crop.frame.z[0]
             pictures = [
-                tops(_as_voxels(each), batch.shape, low)[0].cpu().numpy()
-                for each in (_parents(batch.sites, levels), found)
+                voxel_tops(_as_voxels(each), batch.shape, low)[0].cpu().numpy()
+                for each in (_parents(batch.sites, levels), cells)
             ]
             cover = (class_colours(crop.cover) * 255).astype("uint8")
             rows.append([map_view(cover), *(map_view(heat(each)) for each in pictures)])
@@ -100,8 +105,8 @@ def struct_coarse_task(context: Context) -> Task:
 
     return Task(
         part=COARSE,
-        make=lambda: fresh(context, COARSE),
-        batch=lambda step, rank: drawn_batch(context, COARSE, step, rank),
+        make=lambda: new_model(context, COARSE),
+        batch=lambda step, rank: draw_batch(context, COARSE, step, rank, settings.max_voxels),
         loss=loss,
         work=work,
         measure=measure,
@@ -120,17 +125,23 @@ def _parents(sites: Sites, levels: int) -> Sites:
 
 
 def _as_voxels(cells: Sites) -> Sites:
-    """The voxels of cells, all of them."""
+    """Return all voxels of cells."""
     while cells.stride != (1, 1, 1):
         cells = cells.children(2)[0]
     return cells
 
 
 def cells_with_data(valid: Tensor, grid: Sites) -> Tensor:
-    """(n, 1) float32: 1 for cells all of whose columns have data; in others an empty cell means
-    nothing.
+    """Return 1 for cells all of whose columns have data, else 0, (n, 1) float32.
 
-    valid : (batch, ny, nx) bool
+    In the others an empty cell means nothing.
+
+    Parameters
+    ----------
+    valid : Tensor (batch, ny, nx) bool
+        Columns with data.
+    grid : Sites
+        The n cells.
     """
     stride = grid.stride[0]
     whole = -nn.functional.max_pool2d(-valid[:, None].float(), stride)
@@ -140,7 +151,7 @@ def cells_with_data(valid: Tensor, grid: Sites) -> Tensor:
 
 @torch.no_grad()
 def sampled_cells(model: Any, batch: Batch, conditions: Conditions, seed: int) -> SparseTensor:
-    """A sampled grid of a batch, (n, 1) about -1 or 1."""
+    """Sample the grid of a batch, (n, 1), about -1 or 1."""
     grid = model.grid(batch.sites.place, batch.shape, batch.sites.device)
     noise = torch.randn(
         len(grid),
@@ -152,68 +163,82 @@ def sampled_cells(model: Any, batch: Batch, conditions: Conditions, seed: int) -
     return SparseTensor(grid, sample(model.flow, predict, noise, steps=SAMPLING_STEPS))
 
 
-def struct_fine_task(context: Context) -> Task:
-    """Raises TrainingError where StructVAE was not trained."""
+def struct_fine_task(context: TaskContext[StructFineSettings]) -> Task:
+    """Return the task of the second stage.
+
+    Raises
+    ------
+    TrainingError
+        If StructVAE was not trained.
+    """
     settings = context.settings
     vae: Any
-    vae, header = trained(context, "struct-vae")
+    vae, header = load_trained(context, "struct-vae")
     stride = vae.config.stride
     pool = LatentPool(
-        vae, context.data, number(context.seed, FINE, "data"), settings.pool, context.device
+        vae,
+        context.data,
+        derive_seed(context.seed, FINE, "data"),
+        settings.latent_pool_size,
+        context.device,
     )
 
-    def batch(step: int, rank: int) -> LatentBatch:
+    def make(step: int, rank: int) -> LatentBatch:
         random = numpy_generator(context.seed, FINE, "draw", step, rank)
-        # The first round goes through the pool in order, so that it fills while it is learned from.
-        first = numbers(context, step, rank)
+        # The first round goes through the pool in order, so that it fills while training.
+        first = crop_numbers(context, step, rank)
         drawn = (
             first
-            if first.stop <= settings.pool
-            else random.integers(settings.pool, size=settings.batch).tolist()
+            if first.stop <= settings.latent_pool_size
+            else random.integers(settings.latent_pool_size, size=settings.batch_size).tolist()
         )
         return latent_batch([pool.get(each) for each in drawn], stride)
 
-    def loss(model: Any, given: LatentBatch, generator: torch.Generator, share: float) -> Losses:
-        latent = vae.statistics.normalised(given.latent.sample(generator))
-        shape = tuple(extent // stride for extent in given.batch.shape)
-        cells = dilated(latent.sites, (shape[0], shape[1], shape[2]), settings.dilation, generator)
-        conditions = mix(given.batch.conditions, settings.mixture, generator)
-        kind = objective(settings, share, generator)
-        lost = fine_loss(model, latent, conditions, generator, kind, cells=cells)
-        return lost, {kind: lost}
+    def loss(model: Any, batch: LatentBatch, generator: torch.Generator, share: float) -> Losses:
+        latent = vae.statistics.normalised(batch.latent.sample(generator))
+        shape = tuple(extent // stride for extent in batch.columns.shape)
+        cells = dilate_cells(
+            latent.sites, (shape[0], shape[1], shape[2]), settings.dilation_probability, generator
+        )
+        conditions = mix_conditions(batch.columns.conditions, settings.condition_mixture, generator)
+        kind = draw_objective(settings, share, generator)
+        value = fine_loss(model, latent, conditions, generator, kind, cells=cells)
+        return value, {kind: value}
 
-    def work(model: Any, given: LatentBatch) -> Work:
-        sites = given.latent.mean.sites
-        maps = model.cond_net.flops(given.batch.shape[1::-1], model.unet.levels(sites))
-        columns = len(given) * given.batch.shape[0] * given.batch.shape[1]
-        return Work(len(given), columns, model.flops(sites) + len(given) * maps)
+    def work(model: Any, batch: LatentBatch) -> StepCost:
+        sites = batch.latent.mean.sites
+        maps = model.cond_net.flops(batch.columns.shape[1::-1], model.unet.levels(sites))
+        columns = len(batch) * batch.columns.shape[0] * batch.columns.shape[1]
+        return StepCost(len(batch), columns, model.flops(sites) + len(batch) * maps)
 
     @torch.no_grad()
     def measure(model: Any) -> dict[str, float]:
         rows = []
-        for crop in context.data.held:
+        for crop in context.data.held_out:
             true = make_batch([crop]).to(context.device)
             latent = vae.statistics.normalised(vae.encode(true.sites, true.semantic).mean)
             row: dict[str, float] = {}
-            for prefix, names in WAYS.items():
+            for prefix, names in CONDITION_SETS.items():
                 voxels = decoded_sample(
-                    model, vae, latent, only(true.conditions, *names), context.seed
+                    model, vae, latent, keep_conditions(true.conditions, *names), context.seed
                 ).sites
-                high = tops(voxels, true.shape, crop.frame.z[0])[0].cpu().numpy()
+                high = voxel_tops(voxels, true.shape, crop.frame.z[0])[0].cpu().numpy()
                 mine = {
                     "iou": agreement(voxels, true.sites).iou,
                     **column_figures(high, crop.height, crop.valid),
                 }
                 row |= {prefix + name: value for name, value in mine.items()}
             generator = torch_generator(context.seed, FINE, "measure", device=context.device)
-            lost = fine_loss(model, latent, only(true.conditions, "semantics"), generator)
-            rows.append({**row, "flow": float(lost)})
+            value = fine_loss(
+                model, latent, keep_conditions(true.conditions, "semantics"), generator
+            )
+            rows.append({**row, "flow": float(value)})
         return mean_figures(rows)
 
     return Task(
         part=FINE,
-        make=lambda: fresh(context, FINE),
-        batch=batch,
+        make=lambda: new_model(context, FINE),
+        batch=make,
         loss=loss,
         work=work,
         measure=measure,
@@ -226,30 +251,31 @@ def struct_fine_task(context: Context) -> Task:
 def decoded_sample(
     model: Any, vae: Any, cells: SparseTensor, conditions: Conditions, seed: int
 ) -> Any:
-    """Voxels of a latent that was sampled on given cells."""
+    """Sample a latent on given cells, and decode it to voxels."""
     sites = cells.sites
     generator = torch_generator(seed, FINE, "sample", device=sites.device)
     noise = torch.randn(len(sites), model.channels, generator=generator, device=sites.device)
     predict = model.predictor(sites, model.condition(conditions, sites))
-    found = SparseTensor(sites, sample(model.flow, predict, noise, steps=SAMPLING_STEPS))
-    return vae.decode(vae.statistics.restored(found))
+    latent = SparseTensor(sites, sample(model.flow, predict, noise, steps=SAMPLING_STEPS))
+    return vae.decode(vae.statistics.restored(latent))
 
 
 @torch.no_grad()
 def fine_picture(
-    model: Any, vae: Any, crops: Sequence[Crop], context: Context
+    model: Any, vae: Any, crops: Sequence[Crop], context: TaskContext
 ) -> Image.Image | None:
-    """True voxels, and those sampled on the true cells by land cover alone, and by land cover
-    and heights."""
+    """Draw true voxels and those sampled on the true cells, by land cover, and also by heights."""
     rows = []
     for crop in crops[:SHOWN]:
         batch = make_batch([crop]).to(context.device)
         latent = vae.encode(batch.sites, batch.semantic).mean
         row = [voxel_view(crop.xyz, class_colours(crop.semantic), crop.frame, crop.ground)]
-        for names in WAYS.values():
-            found = decoded_sample(model, vae, latent, only(batch.conditions, *names), context.seed)
-            classes = found.semantic().cpu().numpy()
-            xyz = found.sites.lattice().cpu().numpy()
+        for names in CONDITION_SETS.values():
+            decoded = decoded_sample(
+                model, vae, latent, keep_conditions(batch.conditions, *names), context.seed
+            )
+            classes = decoded.semantic().cpu().numpy()
+            xyz = decoded.sites.lattice().cpu().numpy()
             row.append(voxel_view(xyz, class_colours(classes), crop.frame, crop.ground))
         rows.append(row)
     return sheet(rows, ["true voxels", "sampled: land cover", "sampled: cover + height"])

@@ -15,8 +15,9 @@ from earthgen.models.occupancy import accuracy, agreement
 from earthgen.models.struct_vae import struct_loss
 from earthgen.training.batches import Batch, make_batch
 from earthgen.training.parts.autoencoder import autoencoder_task
-from earthgen.training.parts.common import SHOWN, Context
+from earthgen.training.parts.common import SHOWN, TaskContext
 from earthgen.training.pictures import class_colours, sheet, voxel_view
+from earthgen.training.settings import StructVaeSettings
 from earthgen.training.task import Losses, Task
 
 PART = "struct-vae"
@@ -25,52 +26,51 @@ STATISTICS_CROPS = 48
 """Crops over which mean and deviation of the latents are taken."""
 
 
-def struct_vae_task(context: Context) -> Task:
-    settings = context.settings
-    weight = 1e-3 if settings.divergence is None else settings.divergence
+def struct_vae_task(context: TaskContext[StructVaeSettings]) -> Task:
+    """Return the task of StructVAE."""
+    weight = context.settings.kl_weight
 
     def loss(model: nn.Module, batch: Batch, generator: torch.Generator, share: float) -> Losses:
         latent, decoded = model(batch.sites, batch.semantic, generator)
-        lost = struct_loss(latent, decoded, batch.sites, batch.semantic, divergence_weight=weight)
+        losses = struct_loss(latent, decoded, batch.sites, batch.semantic, kl_weight=weight)
         parts = {
-            f"occupancy_{2 ** (len(lost.occupancy) - 1 - n)}": each
-            for n, each in enumerate(lost.occupancy)
+            f"occupancy_{2 ** (len(losses.occupancy) - 1 - n)}": each
+            for n, each in enumerate(losses.occupancy)
         }
-        return lost.total, {**parts, "divergence": lost.divergence, "classes": lost.classes}
+        return losses.total, {**parts, "divergence": losses.divergence, "classes": losses.classes}
 
     def latents(model: Any, batch: Batch) -> Tensor:
-        found: Tensor = model.encode(batch.sites, batch.semantic).mean.features
-        return found
+        means: Tensor = model.encode(batch.sites, batch.semantic).mean.features
+        return means
 
     return autoencoder_task(context, PART, loss, latents, STATISTICS_CROPS, figures, picture)
 
 
 @torch.no_grad()
 def figures(model: Any, crop: Crop, device: torch.device | str = "cpu") -> dict[str, float]:
-    """Of one crop: how well its voxels come back, and how well children of true cells are
-    classified."""
+    """Measure one crop: how well its voxels are decoded, and children of true cells classified."""
     batch = make_batch([crop]).to(device)
     latent, decoded = model(batch.sites, batch.semantic)
-    lost = struct_loss(latent, decoded, batch.sites, batch.semantic)
-    found = {"loss": float(lost.total)}
-    there = model.levels(batch.sites)
-    for level, sites in zip(decoded.levels, reversed(there[:-1]), strict=True):
+    losses = struct_loss(latent, decoded, batch.sites, batch.semantic)
+    result = {"loss": float(losses.total)}
+    levels = model.levels(batch.sites)
+    for level, sites in zip(decoded.levels, reversed(levels[:-1]), strict=True):
         true = sites.rows(level.candidates.coordinates) >= 0
-        found[f"accuracy_{sites.stride[0]}"] = accuracy(level.candidates.features[:, 0], true)
+        result[f"accuracy_{sites.stride[0]}"] = accuracy(level.candidates.features[:, 0], true)
     known = batch.semantic > 0
     if decoded.classes is not None and bool(known.any()):
-        found["class_accuracy"] = float(
+        result["class_accuracy"] = float(
             (decoded.semantic() == batch.semantic)[known].float().mean()
         )
     free = model.decode(latent.mean)
     match = agreement(free.sites, batch.sites)
     holes = match.holes / max(match.columns, 1)
-    return {**found, "iou": match.iou, "f1": match.f1, "holes": holes}
+    return {**result, "iou": match.iou, "f1": match.f1, "holes": holes}
 
 
 @torch.no_grad()
 def picture(model: Any, crops: Sequence[Crop], device: torch.device | str) -> Image.Image | None:
-    """True and decoded voxels, by class."""
+    """Draw true and decoded voxels, coloured by class."""
     rows = []
     for crop in crops[:SHOWN]:
         batch = make_batch([crop]).to(device)

@@ -1,5 +1,4 @@
-"""Scenes from made-up sources: what is known of them comes out, faults are found, and bad input
-has a name."""
+"""Scenes from made-up sources with known results, and the errors for bad input."""
 
 from __future__ import annotations
 
@@ -16,13 +15,21 @@ from PIL import Image
 from scipy import ndimage
 
 from earthgen.dataset.build import build_all, build_scene, held_out_bounds
-from earthgen.dataset.builders.land_cover import Given, combine, greenness, roughness
+from earthgen.dataset.builders.land_cover import CoverInputs, combine, greenness, roughness
 from earthgen.dataset.builders.quality import remarks
 from earthgen.dataset.builders.registration import image_shift, mask_shift, shifts_by_part
 from earthgen.dataset.builders.sources import find_sources
 from earthgen.dataset.crop import Crop
 from earthgen.dataset.recipe import Recipe, SceneRecipe, parse_recipe, read_recipe
-from earthgen.dataset.report import COLUMNS, figures, panels, row, save_panels, shade, write_report
+from earthgen.dataset.report import (
+    TABLE_COLUMNS,
+    panels,
+    save_panels,
+    scene_figures,
+    shade,
+    table_row,
+    write_report,
+)
 from earthgen.dataset.scene import Scene
 from earthgen.errors import JobError, StoreExistsError
 from geo_io.errors import FrameError, InputError, MissingCrsError, MissingFileError, RegionError
@@ -328,7 +335,7 @@ def test_legends_are_ambiguous_until_said(rasters: Path) -> None:
     values = {"5": "sand", "13": "tree", "18": "building", "21": "rail"}
     scene = build(rasters, **keys, legend_values=values)
     assert set(np.unique(whole(scene).cover)) == {codes()[name] for name in values.values()}
-    with pytest.raises(InputError, match="no class"):
+    with pytest.raises(InputError, match="unknown class"):
         build(rasters, **keys, legend_values={"5": "beach"})
 
 
@@ -339,7 +346,7 @@ def test_what_is_tall_or_flat_gets_a_class_that_fits() -> None:
     built[5:15, 5:15] = 9.0
     base[20:30, 20:30] = code["building"]
     valid = np.ones((40, 40), bool)
-    found = combine(Given(built, None, base), 1.0, "buildings", zero, valid)
+    found = combine(CoverInputs(built, None, base), 1.0, "buildings", zero, valid)
     assert (found.cover[5:15, 5:15] == code["building"]).all() and (
         found.cover[20:30, 20:30] == code["paved"]
     ).all()
@@ -348,15 +355,16 @@ def test_what_is_tall_or_flat_gets_a_class_that_fits() -> None:
     rough = zero.copy()
     rough[5:15, 5:15] = 6 + 6 * np.random.default_rng(0).random((10, 10))
     assert (
-        combine(Given(rough, None, base), 1.0, "all", zero, valid).cover[6:14, 6:14] == code["tree"]
+        combine(CoverInputs(rough, None, base), 1.0, "all", zero, valid).cover[6:14, 6:14]
+        == code["tree"]
     ).mean() > 0.9
     assert (
-        combine(Given(built, None, base), 1.0, "all", zero, valid).cover[5:15, 5:15]
+        combine(CoverInputs(built, None, base), 1.0, "all", zero, valid).cover[5:15, 5:15]
         == code["building"]
     ).all()
     bridge = np.where(built > 0, np.uint8(code["road"]), np.uint8(0))
     assert (
-        combine(Given(built, None, base, bridge), 1.0, "all", zero, valid).cover[5:15, 5:15]
+        combine(CoverInputs(built, None, base, bridge), 1.0, "all", zero, valid).cover[5:15, 5:15]
         == code["road"]
     ).all()
     assert roughness(built, built > 0)[10, 10] == pytest.approx(0, abs=1e-5)
@@ -371,7 +379,9 @@ def test_colour_says_what_nobody_else_says() -> None:
     image[40:, 40:] = (60, 70, 75)
     ground = zero.copy()
     ground[40:, 40:] = -3
-    found = combine(Given(zero, None, None, None, image, valid), 1.0, "all", ground, valid).cover
+    found = combine(
+        CoverInputs(zero, None, None, None, image, valid), 1.0, "all", ground, valid
+    ).cover
     assert (
         found[10, 10] == code["grass"]
         and found[30, 20] == code["grassland"]
@@ -382,14 +392,16 @@ def test_colour_says_what_nobody_else_says() -> None:
     felled[0, 0] = code[
         "tree"
     ]  # land cover that the heights do not bear out changes nothing of the rule
-    again = combine(Given(zero, None, felled, None, image, valid), 1.0, "all", ground, valid).cover
+    again = combine(
+        CoverInputs(zero, None, felled, None, image, valid), 1.0, "all", ground, valid
+    ).cover
     assert again[0, 0] == code["grass"] and np.array_equal(again[1:], found[1:])
-    flat = combine(Given(zero, None, None, None, image, valid), 1.0, "all", zero, valid).cover
+    flat = combine(CoverInputs(zero, None, None, None, image, valid), 1.0, "all", zero, valid).cover
     assert flat[60, 60] == code["paved"]  # dark, but no lower than its banks: a shadow
     bright = np.where(image == 0, np.nan, 200.0)[..., 0].astype(np.float32)
     bright[40:, 40:] += 10
     lit = combine(
-        Given(zero, None, None, None, image, valid, bright), 1.0, "all", ground, valid
+        CoverInputs(zero, None, None, None, image, valid, bright), 1.0, "all", ground, valid
     ).cover
     assert lit[60, 60] == code["paved"]  # a laser sees it well, so it is no water
     assert greenness(image)[10, 10] > 0.1 > greenness(image)[60, 10]
@@ -557,7 +569,7 @@ def test_a_recipe_is_built_and_goes_on_where_it_was(rasters: Path, tmp_path: Pat
     events = []
     with pytest.raises(MissingFileError):
         build_all(plan, rasters, tmp_path, listener=events.append)
-    assert [event.done for event in events if not event.note.startswith("note")] == [0, 1, 2]
+    assert [event.done for event in events if event.kind == "step"] == [0, 1, 2]
     built = build_all(plan, rasters, tmp_path, keep_going=True)
     assert [scene.info.name for scene in built.kept] == ["one", "two"] and not built.made
     assert list(built.failed) == ["bad"] and built.report == str(tmp_path / "report" / "index.html")
@@ -577,7 +589,7 @@ def test_the_report_has_pictures_and_figures(rasters: Path, tmp_path: Path) -> N
         "village.png" in text and "Made up" in text and "CC0-1.0" in text and "script" not in text
     )
     assert json.loads((page.parent / "report.json").read_text())[0]["building_iou"] == 1.0
-    assert len(row(scene)) == len(COLUMNS) and figures(scene)["grade"] == "A"
+    assert len(table_row(scene)) == len(TABLE_COLUMNS) and scene_figures(scene)["grade"] == "A"
     shown = panels(scene)
     assert list(shown) == ["land cover", "height above ground", "colour"]
     picture = np.asarray(Image.open(save_panels(scene, tmp_path / "p.png")))
@@ -608,7 +620,7 @@ def test_posed_pictures_agree_with_the_scene(rasters: Path, tmp_path: Path) -> N
 
     scene = build(rasters, **RASTERS, image="image.tif")
     told = []
-    path = write_scene_frames(scene, tmp_path, 3, size=(96, 64), told=told.append)
+    path = write_scene_frames(scene, tmp_path, 3, size=(96, 64), report=told.append)
     views = read_transforms(path)
     assert len(views) == len(told) == 3 and all(view.camera.crs == CRS for view in views)
     assert sorted(p.name for p in path.parent.iterdir()) == [

@@ -1,5 +1,5 @@
-"""Splits by place and crops by number: none of training sees what is held out, and a number is
-always the same crop."""
+"""Splits by place and crops by number: training never sees held-out areas, and a number is always
+the same crop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ import pytest
 from earthgen.dataset.crop import CELL, COLUMNS, ROWS, Crop
 from earthgen.dataset.crop_sampler import Crops, open_crops
 from earthgen.dataset.scene import Scene
-from earthgen.dataset.split import Area, Split, by_blocks, by_name, read_split, summary, write_split
+from earthgen.dataset.split import (
+    Area,
+    Split,
+    read_split,
+    split_by_blocks,
+    split_by_name,
+    split_summary,
+    write_split,
+)
 from earthgen.errors import CropError, JobError, StoreError
 from geo_io.errors import FrameError
 from tests.helpers.dataset_places import CRS, EAST, NORTH, SIZE, village_scene
@@ -72,7 +80,7 @@ def test_a_place_is_held_out_of_other_scenes_in_other_crs(tmp_path: Path) -> Non
         crs="EPSG:25832",
     )
     small = village_scene(tmp_path, "small", at=(EAST + 64, NORTH + 64), size=32, held_out=[])
-    split = by_name([small], ["small"], buffer=8.0)
+    split = split_by_name([small], ["small"], buffer=8.0)
     write_split(tmp_path, split)
     train = open_crops(tmp_path, size=16)
     assert {name for name, *_ in windows(train)} == {"whole"}
@@ -89,14 +97,14 @@ def test_a_place_is_held_out_of_other_scenes_in_other_crs(tmp_path: Path) -> Non
 
 def test_recipes_and_names_hold_out(folder: Path) -> None:
     scenes = [Scene(**vars(scene)) for scene in open_crops(folder, size=32, part=None).scenes]
-    named = by_name(scenes, ["b"])
+    named = split_by_name(scenes, ["b"])
     assert [area.bounds for area in named.areas] == [
         (EAST, NORTH, EAST + 192, NORTH + 48),
         (EAST + 192, NORTH, EAST + 288, NORTH + 96),
     ]
     with pytest.raises(JobError, match="there is no scene 'bb'; did you mean 'b'"):
-        by_name(scenes, ["bb"])
-    rows = {row["scene"]: row for row in summary(scenes, named)}
+        split_by_name(scenes, ["bb"])
+    rows = {row["scene"]: row for row in split_summary(scenes, named)}
     assert rows["b"]["train_km2"] == 0 and rows["b"]["held_out_km2"] == pytest.approx(
         rows["b"]["km2"]
     )
@@ -108,25 +116,27 @@ def test_recipes_and_names_hold_out(folder: Path) -> None:
 
 def test_blocks_are_drawn_by_place(folder: Path) -> None:
     scenes = list(open_crops(folder, size=32, part=None).scenes)
-    one = by_blocks(scenes, 0.3, block=32, seed=1)
+    one = split_by_blocks(scenes, 0.3, block=32, seed=1)
     assert (
-        one == by_blocks(scenes, 0.3, block=32, seed=1) != by_blocks(scenes, 0.3, block=32, seed=2)
+        one
+        == split_by_blocks(scenes, 0.3, block=32, seed=1)
+        != split_by_blocks(scenes, 0.3, block=32, seed=2)
     )
     # another scene more or less changes nothing of a place
-    alone = by_blocks(scenes[1:], 0.3, block=32, seed=1)
+    alone = split_by_blocks(scenes[1:], 0.3, block=32, seed=1)
     assert set(alone.areas) <= set(one.areas)
     drawn = [area for area in one.areas if area.bounds[2] - area.bounds[0] == 32]
     assert 0.15 < len(drawn) / (9 * 6) < 0.45
     assert (EAST, NORTH, EAST + 192, NORTH + 48) in [area.bounds for area in one.areas]
     for share in (0.0, 1.0):
         with pytest.raises(JobError, match="share"):
-            by_blocks(scenes, share)
+            split_by_blocks(scenes, share)
 
 
 def test_a_split_is_a_file(folder: Path, tmp_path: Path) -> None:
     scenes = list(open_crops(folder, size=32, part=None).scenes)
-    assert read_split(tmp_path, scenes) == by_name(scenes)
-    split = by_blocks(scenes, 0.2, block=64, seed=3, buffer=16)
+    assert read_split(tmp_path, scenes) == split_by_name(scenes)
+    split = split_by_blocks(scenes, 0.2, block=64, seed=3, buffer=16)
     path = write_split(tmp_path, split)
     assert read_split(tmp_path, scenes) == split
     assert json.loads(path.read_text())["buffer"] == 16

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cachetools import LRUCache
 
 from earthgen.engine.compute import Engine, TaskStats, aligned
 from earthgen.engine.graph import TILE, Task
 from earthgen.engine.scheduler import Totals, generate_tiles, open_pool
 from earthgen.engine.worker import WorkerContext
 from earthgen.errors import PluginError
-from earthgen.jobs.forecast import plan
+from earthgen.jobs.forecast import forecast
 from earthgen.jobs.job import make_job
 from earthgen.jobs.prepare import prepare
 from earthgen.noise.philox import Noise
@@ -94,6 +95,69 @@ def test_whole_coarse_cells_cover_a_frame() -> None:
     assert aligned(aligned(FRAME)) == aligned(FRAME)
 
 
+def bytes_of(size: int) -> LRUCache[Task, Block]:
+    return LRUCache(size, getsizeof=lambda block: block.nbytes)
+
+
+@pytest.mark.parametrize(
+    "outputs", [None, {}, LRUCache(3), bytes_of(1), bytes_of(300_000)], ids=str
+)
+def test_a_window_is_the_same_part_of_the_tiles(outputs: Any) -> None:
+    """Whether outputs are kept, some of them, or none: one byte holds no block."""
+    made = engine(DiffusionHills(steps=2), {"semantics": Cover()})
+    tile = made.reference(64)(0, 0)[0]
+    for part in (tile.frame, replace(FRAME, x=(3, 40), y=(20, 61))):
+        block = made.window("geometry", part, outputs)
+        whole = tile.frame.slices(part)
+        assert block.frame == part and block.xyz is not None
+        assert np.array_equal(block["ground"], tile.ground[whole])
+        inside = tile.voxels.inside(part)
+        assert np.array_equal(block.xyz, tile.voxels.xyz[inside])
+        assert np.array_equal(block["semantic"], tile.voxels.semantic[inside])
+        assert same_blocks(block, made.window(made.chain.geometry, part, outputs))
+
+
+def test_a_window_of_any_stage_is_a_part_of_any_other_around_it() -> None:
+    made, outputs = engine(DiffusionHills(steps=2), {"semantics": Cover()}), bytes_of(10**6)
+    for stage in made.chain.stages:
+        around = stage.cells(FRAME)
+        part = replace(
+            around, x=(around.x[0] + 2, around.x[1] - 1), y=(around.y[0], around.y[1] - 1)
+        )
+        whole = made.window(stage.name, around, outputs)
+        assert same_blocks(made.window(stage.name, part), whole.crop(part)), stage.name
+    with pytest.raises(KeyError, match="nowhere"):
+        made.window("nowhere", FRAME)
+
+
+def test_a_window_that_is_held_is_not_computed_again() -> None:
+    made, outputs = engine(Terraces()), {}
+    block = made.window("terraces", FRAME, outputs)
+    assert outputs and {task.stage for task in outputs} == {"terraces"}
+    made.chain = replace(made.chain, stages=tuple(map(uncomputable, made.chain.stages)))
+    assert same_blocks(made.window("terraces", FRAME, outputs), block)
+    with pytest.raises(AssertionError, match="computed"):
+        made.window("terraces", FRAME)
+
+
+def uncomputable(stage: Stage) -> Stage:
+    def compute(window: Frame, inputs: Mapping[str, Any], noise: Noise) -> Block:
+        raise AssertionError("it is computed")
+
+    return replace(stage, compute=compute)
+
+
+def same_blocks(left: Block, right: Block) -> bool:
+    names = (*left.dense, *left.sparse)
+    return (
+        left.frame == right.frame
+        and set(names) == {*right.dense, *right.sparse}
+        and all(np.array_equal(left[name], right[name]) for name in names)
+        and (left.xyz is None) == (right.xyz is None)
+        and (left.xyz is None or np.array_equal(left.xyz, right.xyz))
+    )
+
+
 def test_a_tile_elsewhere_is_refused() -> None:
     with pytest.raises(ValueError, match="lies outside"):
         engine(Terraces()).reference(64)(9, 9)
@@ -160,14 +224,22 @@ def test_output_as_declared_is_none() -> None:
     )
 
 
+class Below(Terraces):
+    """Its voxels lie at z = -1, whatever the band."""
+
+    def terraces(self, window, inputs, noise):
+        block = super().terraces(replace(window, z=(-16, 496)), inputs, noise)
+        return Block(window, block.dense, block.xyz, block.sparse)
+
+
 def test_what_lies_above_or_below_the_band_is_left_out_and_counted_where_its_core_is() -> None:
-    made = engine(Terraces(), frame=replace(FRAME, z=(0, 10)))  # the terraces' voxels lie at z = -1
-    account, graph = TaskStats(), made.graph(64)
+    made = engine(Below(), frame=replace(FRAME, z=(0, 10)))
+    stats, graph = TaskStats(), made.graph(64)
     block = made.block(
-        Task("terraces", 0, 0), graph, lambda task: pytest.fail("nothing is read"), account
+        Task("terraces", 0, 0), graph, lambda task: pytest.fail("nothing is read"), stats
     )
     assert block.xyz is not None and len(block.xyz) == 0 and block["faces"].shape == (0,)
-    assert account.clipped == 96 * 96 and account.seconds["terraces"] > 0
+    assert stats.clipped == 96 * 96 and stats.seconds["terraces"] > 0
 
 
 def test_a_condition_that_is_absent_is_absent_from_the_inputs() -> None:
@@ -278,18 +350,19 @@ def test_a_plan_has_the_tasks_that_a_run_does(tmp_path: Path, tile_size: int) ->
             "out": tmp_path / "w.zarr",
         }
     )
-    forecast = plan(job)
+    expected = forecast(job)
     assert not (tmp_path / "w.zarr").exists(), "a plan writes nothing"
     prepared = prepare(job)
     store, totals = filled(replace_noise(prepared.engine), tmp_path / "w.zarr", tile_size)
-    assert {name: n for name, n in forecast.tasks.items() if n} == totals.tasks
+    assert {name: n for name, n in expected.tasks.items() if n} == totals.tasks
     assert (
-        forecast.tiles == len(store.done()) == totals.tasks[TILE] and forecast.frame == store.frame
+        expected.tiles == len(store.finished_tiles()) == totals.tasks[TILE]
+        and expected.frame == store.frame
     )
-    assert list(forecast.tasks)[-1] == TILE, "the tiles come last"
-    sampled = plan(make_job({**dict(job), "out": tmp_path / "x.zarr"}), sample=1)
+    assert list(expected.tasks)[-1] == TILE, "the tiles come last"
+    sampled = forecast(make_job({**dict(job), "out": tmp_path / "x.zarr"}), sample=1)
     assert (
-        sampled.tasks == forecast.tasks
+        sampled.tasks == expected.tasks
         and sampled.bytes > 0
         and sampled.memory > 0
         and "made here" in sampled.basis

@@ -1,5 +1,5 @@
-"""The task graph is arithmetic: its neighbours are each other's inverse, and a walk gives every
-task once, in order."""
+"""The task graph is arithmetic: its neighbours are each other's inverse, and a traversal gives
+every task once, in order."""
 
 from __future__ import annotations
 
@@ -128,38 +128,43 @@ def test_the_graph_holds_what_tiles_want_and_little_else(graph: Graph) -> None:
 @given(graphs(), st.randoms(use_true_random=False))
 def test_a_walk_gives_each_task_once_after_what_it_needs(graph: Graph, random) -> None:
     there = {task for task in all_tasks(graph) if random.random() < 0.3}  # from an earlier run
-    walk = Traversal(graph, there.__contains__)
+    traversal = Traversal(graph, there.__contains__)
     done: set[Task] = set()
-    for task in walk:
+    for task in traversal:
         assert task not in done and task not in there
         assert all(need in done or need in there for need in graph.needs(task))
-        assert not [gone for gone in walk.unneeded if gone in graph.needs(task)], (
+        assert not [gone for gone in traversal.unneeded if gone in graph.needs(task)], (
             "an output went before its reader"
         )
         done.add(task)
-        walk.complete(task)
+        traversal.complete(task)
     assert {task for task in all_tasks(graph) if task.stage == TILE} <= done | there
-    assert forgotten(walk)
+    assert forgotten(traversal)
 
 
 @given(graphs())
 def test_a_walk_of_a_new_world_gives_all_that_tiles_need_and_drops_it(graph: Graph) -> None:
-    walk = Traversal(graph, lambda task: False)
+    traversal = Traversal(graph, lambda task: False)
     done = []
-    for task in walk:
+    for task in traversal:
         done.append(task)
-        walk.complete(task)
+        traversal.complete(task)
     assert len(done) == len(set(done)) and set(done) == wanted_tasks(graph)
-    kept = set(walk._left) & walk._given
-    assert sorted([*walk.unneeded, *kept]) == sorted(task for task in done if task.stage != TILE)
-    assert forgotten(walk)
+    kept = set(traversal._readers_left) & traversal._given
+    assert sorted([*traversal.unneeded, *kept]) == sorted(
+        task for task in done if task.stage != TILE
+    )
+    assert forgotten(traversal)
 
 
-def forgotten(walk: Traversal) -> bool:
-    """Whether the walk holds nothing any more, but windows at the border of whose readers one is
-    wanted by no tile."""
-    wanted = wanted_tasks(walk.graph)
-    return all(any(user not in wanted for user in walk.graph.users(task)) for task in walk._left)
+def forgotten(traversal: Traversal) -> bool:
+    """Whether the traversal holds nothing any more, except windows at the border with a reader that
+    no tile needs."""
+    wanted = wanted_tasks(traversal.graph)
+    return all(
+        any(user not in wanted for user in traversal.graph.users(task))
+        for task in traversal._readers_left
+    )
 
 
 def test_stages_that_read_their_own_window_are_one_task_with_their_reader() -> None:
@@ -197,10 +202,10 @@ def test_a_large_graph_is_not_held() -> None:
     chain = backends(stage("land", 64), reads=(Read("land", 20.0),))
     graph = Graph(chain, frame((0, 64 * 10_000), (0, 64 * 10_000)), 64)
     assert sum(graph.counts().values()) == 10_000**2 + 10_002**2
-    walk = Traversal(graph, lambda task: False)
-    for task in itertools.islice(walk, 3000):
-        walk.complete(task)
-        assert len(walk._left) < 3 * 18 * 10
+    traversal = Traversal(graph, lambda task: False)
+    for task in itertools.islice(traversal, 3000):
+        traversal.complete(task)
+        assert len(traversal._readers_left) < 3 * 18 * 10
 
 
 @pytest.mark.parametrize(
@@ -217,7 +222,7 @@ def test_a_large_graph_is_not_held() -> None:
             "comes later",
         ),
         ([stage("solid", 60)], [stage("colour", 60)], "multiple of 8"),
-        ([stage("solid", 64, scale=8)], [stage("colour", 64)], "scale has to be 1"),
+        ([stage("solid", 64, scale=8)], [stage("colour", 64)], "scale must be 1"),
         ([stage("solid", 64)], [stage("colour", 128)], "stride 128"),
         ([stage("a", 64), stage("solid", 96, stride=64)], [stage("colour", 64)], "nothing reads"),
         (

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import BrokenExecutor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,8 @@ from earthgen.engine.worker import TaskResult, Worker, WorkerContext
 from earthgen.errors import PluginError, SchedulerError
 from earthgen.noise.philox import Noise
 from earthgen.progress import Progress
-from earthgen.world.digest import add, digest_text
+from earthgen.stages.block import Block
+from earthgen.world.digest import add_digests, digest_text
 from earthgen.world.stage_cache import StageCache
 from earthgen.world.store import Store, create_store, open_store
 from earthgen_stripes.backends import Stripes, Terraces
@@ -40,7 +41,10 @@ def make(path: Path, tile_size: int = 64, frame: Frame = FRAME) -> Store:
 
 def digest(path: Path) -> str:
     store = open_store(path)
-    return digest_text(store.identity, add(*(store.digest_of(*tile) for tile in store.done())))
+    return digest_text(
+        store.identity,
+        add_digests(*(store.compute_digest(*tile) for tile in store.finished_tiles())),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +125,7 @@ class Unreliable(Pool):
         except Exception as error:  # noqa: BLE001 - as an executor does
             future.set_exception(error)
 
-    def breath(self) -> None:
+    def on_tick(self) -> None:
         while self.held:
             self.end(self.held.pop(self.dice.randrange(len(self.held))))
 
@@ -141,13 +145,13 @@ def test_random_orders_and_deaths(tmp_path: Path, one_go: str, seed: int) -> Non
         if result.entry is not None:
             entries[result.task.x, result.task.y] = result.entry
 
-    scratch = StageCache(store)
+    stage_cache = StageCache(store)
     run_tasks(
         Traversal(graph, lambda task: False),
         pool,
         done,
-        lambda task: scratch.remove(*task),
-        pool.breath,
+        lambda task: stage_cache.remove(*task),
+        pool.on_tick,
     )
     store.commit(entries)
     assert pool.renewed, "nobody died: the test shows nothing"
@@ -163,7 +167,7 @@ def test_what_dying_workers_were_writing_is_swept(tmp_path: Path, one_go: str) -
 
     store, made = make(tmp_path / "w.zarr"), engine()
     pool = Writing(worker=Worker(WorkerContext(made, store.path, 64)), deaths=0.1)
-    generate_tiles(store, made.graph(64), pool, Progress(), pool.breath)
+    generate_tiles(store, made.graph(64), pool, Progress(), pool.on_tick)
     assert pool.renewed, "nobody died: the test shows nothing"
     assert not list(store.folder.partial())
     assert digest(store.path) == one_go
@@ -190,7 +194,7 @@ def test_an_error_in_a_task_comes_out_and_what_is_done_stays(tmp_path: Path, one
         pool.worker.do = broken
         with pytest.raises(PluginError, match="stage is broken"):
             generate_tiles(store, made.graph(64), pool, Progress())
-    there = store.done()
+    there = store.finished_tiles()
     graph = made.graph(64)
     assert there and len(there) < graph.counts()[TILE]
     again = open_store(store.path, mode="r+")
@@ -228,16 +232,25 @@ def test_check_finds_what_is_damaged(tmp_path: Path) -> None:
 
 
 def test_a_scheduler_that_is_not_there() -> None:
-    site = WorkerContext(None, "nowhere", 64)
-    with pytest.raises(SchedulerError, match="'slurm' is none"), open_pool(site, 1, "slurm"):
+    context = WorkerContext(None, "nowhere", 64)
+    with (
+        pytest.raises(SchedulerError, match="unknown scheduler 'slurm'"),
+        open_pool(context, 1, "slurm"),
+    ):
         pass
 
 
-def test_voxels_outside_the_band_are_counted_once(tmp_path: Path) -> None:
-    from dataclasses import replace
+class Below(Terraces):
+    """Its voxels lie at z = -1, whatever the band."""
 
-    flat = replace(FRAME, z=(0, 10))  # the terraces' voxels lie at z = -1
-    made = Engine(flat, Terraces(), Stripes(), {}, Noise(3))
+    def terraces(self, window, inputs, noise):
+        block = super().terraces(replace(window, z=(-16, 496)), inputs, noise)
+        return Block(window, block.dense, block.xyz, block.sparse)
+
+
+def test_voxels_outside_the_band_are_counted_once(tmp_path: Path) -> None:
+    flat = replace(FRAME, z=(0, 10))
+    made = Engine(flat, Below(), Stripes(), {}, Noise(3))
     store = create_store(
         tmp_path / "w.zarr", flat, 96, {"identity": IDENTITY, "provenance": {}, "settings": {}}
     )

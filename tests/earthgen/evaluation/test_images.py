@@ -1,5 +1,4 @@
-"""The image network of evaluations: its paddings, its weights, and what is said where they are
-missing."""
+"""The image network of evaluations: its padding, its weights, and the errors without them."""
 
 from __future__ import annotations
 
@@ -14,12 +13,12 @@ from earthgen.dataset.crop_sampler import open_crops
 from earthgen.dataset.scene import scenes_in
 from earthgen.errors import ModelError
 from earthgen.evaluation.patch import patch_of_crop
-from earthgen.evaluation.realism import KINDS, features_of, halves, realism, stacked
+from earthgen.evaluation.realism import KINDS, features_of, realism, stack_features, truth_halves
 from earthgen.models import image_features as network
 from tests.helpers.evaluation_places import column_patch, dataset
 
 needs_weights = pytest.mark.skipif(
-    bool(network.missing()), reason=f"{network.PACKAGE} is not installed"
+    bool(network.missing_package()), reason=f"{network.PACKAGE} is not installed"
 )
 
 
@@ -38,7 +37,7 @@ def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_convolutions_pad_as_tensorflow_does() -> None:
     """An even picture at stride 2: nothing is added above and to the left, a row below and a
     column to the right."""
-    layer = network.Padded(1, 1, 3, 2, bias=False)
+    layer = network.TensorFlowConv2d(1, 1, 3, 2, bias=False)
     with torch.no_grad():
         layer.weight.fill_(1)
         found = layer(torch.ones(1, 1, 4, 4))[0, 0]
@@ -105,7 +104,7 @@ def test_features_tell_pictures_apart_and_do_not_depend_on_each_other() -> None:
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "PACKAGE", "no-such-package-anywhere")
-    assert "no-such-package-anywhere" in network.missing()
+    assert "no-such-package-anywhere" in network.missing_package()
     with pytest.raises(ModelError, match=r"not installed.*earthgen\[evaluate\]"):
         network.feature_network()
 
@@ -113,7 +112,7 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 @needs_weights
 def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "DIGEST", "0" * 64)
-    with pytest.raises(ModelError, match="not the file of weights"):
+    with pytest.raises(ModelError, match="not the expected file of weights"):
         network.feature_network()
 
 
@@ -127,9 +126,9 @@ def test_distances_over_pictures_of_patches(tmp_path: Path) -> None:
     assert all(set(row) == set(KINDS) for row in true)
     assert "colour_above" not in features_of(truths[0], None, True)
     assert set(features_of(truths[0], known[0], False)) == {"geometry"}
-    same = realism(true, stacked(true))
+    same = realism(true, stack_features(true))
     bare = [column_patch(np.zeros((32, 32), int), where=crop.frame) for crop in crops]
-    other = realism([features_of(patch, None, True) for patch in bare], stacked(true))
+    other = realism([features_of(patch, None, True) for patch in bare], stack_features(true))
     for kind in ("geometry", "clay_above", "clay_oblique"):
         assert same[f"{kind}_frechet"] == pytest.approx(0, abs=1e-6)
         # Pairs are left out, so the same samples are nearer than two draws of one distribution
@@ -138,6 +137,6 @@ def test_distances_over_pictures_of_patches(tmp_path: Path) -> None:
         assert other[f"{kind}_kernel"]["low"] > 0 and other[f"{kind}_frechet"] > 1
         assert same[f"{kind}_samples"] == 9
     assert "colour_above_frechet" in same and "colour_above_frechet" not in other
-    floor = halves(stacked(true), 0)
-    assert floor["geometry_samples"] == 4 and floor == halves(stacked(true), 0)
-    assert realism(true[:3], stacked(true[:3])) == {}, "three patches tell nothing"
+    halves = truth_halves(stack_features(true), 0)
+    assert halves["geometry_samples"] == 4 and halves == truth_halves(stack_features(true), 0)
+    assert realism(true[:3], stack_features(true[:3])) == {}, "three patches tell nothing"

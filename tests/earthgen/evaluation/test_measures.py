@@ -1,4 +1,4 @@
-"""What evaluations measure, against cases that were worked out by hand."""
+"""The measures of evaluations, compared with cases computed by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from earthgen.evaluation.distances import (
     polynomial,
 )
 from earthgen.evaluation.diversity import Seams, borders, crop_on, diversity
-from earthgen.evaluation.geometry_features import NAMES, geometry_features, standardised
+from earthgen.evaluation.geometry_features import GEOMETRY_FEATURES, geometry_features, standardise
 from earthgen.evaluation.metrics import (
     Agreement,
     Overlap,
@@ -39,7 +39,7 @@ def test_overlaps_by_hand() -> None:
     found = overlap_of_masks(
         np.array([True, True, False, False]), np.array([True, False, True, True])
     )
-    assert found == Overlap(both=1, found=1, true=2)
+    assert found == Overlap(both=1, predicted=1, true=2)
     assert found.iou == 1 / 4 and found.f1 == 2 / 5
     assert (found + Overlap(1, 0, 0)).iou == 2 / 5
     assert Overlap().iou == Overlap().f1 == 1
@@ -214,7 +214,7 @@ def test_geometry_features_of_one_house() -> None:
     cover[4:6, 4:8] = BUILDING
     found = dict(
         zip(
-            NAMES,
+            GEOMETRY_FEATURES,
             geometry_features(column_patch(np.where(cover == BUILDING, 10, 0), cover)),
             strict=True,
         )
@@ -234,9 +234,11 @@ def test_geometry_features_of_one_house() -> None:
 
 def test_features_of_nothing_and_of_what_never_varies() -> None:
     empty = column_patch(np.full((8, 8), -1))
-    assert (geometry_features(empty) == 0).all() and len(geometry_features(empty)) == len(NAMES)
+    assert (geometry_features(empty) == 0).all() and len(geometry_features(empty)) == len(
+        GEOMETRY_FEATURES
+    )
     truth = np.array([[0.0, 5.0], [2.0, 5.0]])
-    assert np.allclose(standardised(np.array([[3.0, 6.0]]), truth), [[2.0, 1.0]])
+    assert np.allclose(standardise(np.array([[3.0, 6.0]]), truth), [[2.0, 1.0]])
 
 
 def test_a_patch_is_what_is_seen_from_above(tmp_path) -> None:  # type: ignore[no-untyped-def]

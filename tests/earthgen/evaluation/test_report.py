@@ -1,5 +1,4 @@
-"""Whole evaluations on made-up villages, with backends of a stranger and weights that know
-nothing."""
+"""Whole evaluations on made-up villages, with backends of another plugin and untrained weights."""
 
 from __future__ import annotations
 
@@ -13,19 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cachetools import LRUCache
 
 from earthgen.dataset.scene import scenes_in
 from earthgen.errors import CropError, JobError, MissingWeightsError, ModelError, UnknownNameError
 from earthgen.evaluation.card import write_into_card
-from earthgen.evaluation.evaluate import Evaluation, evaluate
-from earthgen.evaluation.reconstruction import PAPER, sites_of, struct_vae
-from earthgen.evaluation.report import number, page, plain, write_report
-from earthgen.evaluation.settings import Settings, backends_of, chosen, held_out
+from earthgen.evaluation.reconstruction import PAPER_FIGURES, sites_of, struct_vae
+from earthgen.evaluation.report import json_values, number_text, page, write_report
+from earthgen.evaluation.run import Evaluation, evaluate
+from earthgen.evaluation.settings import Settings, choose_backends, choose_crops, held_out_crops
 from earthgen.evaluation.worlds import choose, conditions_of, make_world
 from earthgen.models.weights import bundled as shipped
 from earthgen.models.weights.card import open_weights
 from earthgen.progress import Event, Progress
-from earthgen_cli.evaluate import given_back
+from earthgen_cli.commands.evaluate import reconstruction_rows
 from earthgen_cli.main import main
 from geo_io.errors import FrameError
 from tests.helpers.evaluation_places import dataset, weights, with_stripes
@@ -44,7 +44,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def without_shipped_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is measured does not depend on what the package comes with."""
-    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "no weights")
+    monkeypatch.setattr(shipped, "BUNDLED", tmp_path / "no weights")
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -127,20 +127,20 @@ def test_the_same_twice(data: Path, untrained: Path, found: tuple[Evaluation, li
     first = dict(found[0].report)
     times = first.pop("seconds_per_km2"), again.pop("seconds_per_km2")
     assert times[0].keys() == times[1].keys()
-    assert json.dumps(plain(first)) == json.dumps(plain(again))
+    assert json.dumps(json_values(first)) == json.dumps(json_values(again))
     other = evaluate(settings(data, seed=3, backends=("terraces",)), with_stripes()).report
     assert other["worlds"]["terraces"] != first["worlds"]["terraces+stripes"]
 
 
 def test_a_structure_that_is_given_back_whole(data: Path) -> None:
     """A decoder that answers with the truth has an IoU of 1, and no holes."""
-    from earthgen.models.build import make
+    from earthgen.models.build import make_model
     from earthgen.models.struct_vae import Decoded, StructVAE
     from tests.helpers.evaluation_places import CONFIGS
 
-    model = make("struct-vae", CONFIGS["struct-vae"])
+    model = make_model("struct-vae", CONFIGS["struct-vae"])
     assert isinstance(model, StructVAE)
-    crops = held_out(settings(data), 32, None)
+    crops = held_out_crops(settings(data), 32, None)
     crop = crops[0]
     sites, order = sites_of(crop)
     decode = model.decode
@@ -158,7 +158,7 @@ def test_a_structure_that_is_given_back_whole(data: Path) -> None:
 def test_a_world_does_not_depend_on_the_crops_that_were_asked_for(data: Path) -> None:
     plugins = with_stripes()
     scene = scenes_in(data)[1]
-    crops = held_out(settings(data), 32, None)
+    crops = held_out_crops(settings(data), 32, None)
     choice = choose("terraces+stripes", plugins, None)
     whole = make_world(scene, choice, plugins, 7, crops.band).patch(
         scene.frame, scene.layer("valid")
@@ -170,6 +170,22 @@ def test_a_world_does_not_depend_on_the_crops_that_were_asked_for(data: Path) ->
         assert np.array_equal(part.height, whole.height[rows, cols])
         assert part.colour is not None and whole.colour is not None
         assert np.array_equal(part.colour, whole.colour[rows, cols])
+
+
+def test_a_world_does_not_depend_on_the_size_of_its_cache(data: Path) -> None:
+    plugins = with_stripes()
+    scene = scenes_in(data)[1]
+    choice = choose("terraces+stripes", plugins, None)
+    valid = scene.layer("valid")
+    usual = make_world(scene, choice, plugins, 7, (-16, 112))
+    small = make_world(scene, choice, plugins, 7, (-16, 112))
+    small.outputs = LRUCache(1, getsizeof=lambda block: block.nbytes)
+    one, other = (world.patch(scene.frame, valid) for world in (usual, small))
+    assert np.array_equal(one.xyz, other.xyz) and np.array_equal(one.colour, other.colour)
+    assert len(usual.outputs) > 1 and len(small.outputs) == 0
+    before = list(usual.outputs)
+    usual.patch(scene.frame, valid, textured=False)
+    assert set(usual.outputs) == set(before), "windows are computed once"
 
 
 def test_conditions_of_a_scene(data: Path) -> None:
@@ -209,21 +225,24 @@ def test_what_is_measured_unless_named(data: Path) -> None:
     plugins = with_stripes()
     rest = ["procedural", "nearest-tile", "mean-height"]
     given = settings(data, backends=())
-    assert backends_of(given, plugins, set()) == rest
-    assert backends_of(given, plugins, {"height-flow", "struct-vae"}) == ["height-flow", *rest]
-    found = backends_of(given, plugins, {"struct-vae", "struct-coarse", "struct-fine"})
+    assert choose_backends(given, plugins, set()) == rest
+    assert choose_backends(given, plugins, {"height-flow", "struct-vae"}) == ["height-flow", *rest]
+    found = choose_backends(given, plugins, {"struct-vae", "struct-coarse", "struct-fine"})
     assert found == ["latent+procedural", *rest]
-    assert backends_of(settings(data, backends=("terraces", "terraces")), plugins, set()) == [
+    assert choose_backends(settings(data, backends=("terraces", "terraces")), plugins, set()) == [
         "terraces"
     ]
 
 
 def test_crops_are_spread_and_drawn_from_the_seed(data: Path) -> None:
-    crops = held_out(settings(data), 32, None)
+    crops = held_out_crops(settings(data), 32, None)
     assert len(crops) == 9
-    assert chosen(crops, 4, 0) == chosen(crops, 4, 0) and len(set(chosen(crops, 4, 0))) == 4
-    assert chosen(crops, 4, 0) != chosen(crops, 4, 1)
-    assert chosen(crops, 99, 0) == list(range(9))
+    assert (
+        choose_crops(crops, 4, 0) == choose_crops(crops, 4, 0)
+        and len(set(choose_crops(crops, 4, 0))) == 4
+    )
+    assert choose_crops(crops, 4, 0) != choose_crops(crops, 4, 1)
+    assert choose_crops(crops, 99, 0) == list(range(9))
 
 
 class Page(HTMLParser):
@@ -257,7 +276,7 @@ def test_the_page_stands_alone(found: tuple[Evaluation, list[Event]], tmp_path: 
     assert read.open == []
     assert read.heads == [
         "Evaluation",
-        "What models give back",
+        "Reconstruction by the models",
         "Worlds against their condition",
         "Realism",
         "Classes seen from above, IoU",
@@ -288,7 +307,7 @@ def test_the_page_stands_alone(found: tuple[Evaluation, list[Event]], tmp_path: 
 
 
 def test_names_on_the_page_are_no_markup(found: tuple[Evaluation, list[Event]]) -> None:
-    report = json.loads(json.dumps(plain(found[0].report)))
+    report = json.loads(json.dumps(json_values(found[0].report)))
     report["dataset"]["places"][0]["place"] = "<script>alert(1)</script></small>"
     report["notes"] = ["<b>"]
     text = page(Evaluation(report))
@@ -297,7 +316,7 @@ def test_names_on_the_page_are_no_markup(found: tuple[Evaluation, list[Event]]) 
 
 def test_numbers_as_people_read_them() -> None:
     assert [
-        number(v) for v in (0.12345, 12.345, 123.45, 12345.6, 7, float("nan"), 0.0, 0.00012)
+        number_text(v) for v in (0.12345, 12.345, 123.45, 12345.6, 7, float("nan"), 0.0, 0.00012)
     ] == [
         "0.123",
         "12.3",
@@ -315,7 +334,7 @@ def test_errors_before_anything_is_computed(data: Path, untrained: Path, tmp_pat
     none = dataset(tmp_path / "none", held_out=False)
     coarse = weights(tmp_path / "coarse", voxel_size=2.0, parts=("tex-vae",))
     cases = [
-        (settings(none), CropError, "held out"),
+        (settings(none), CropError, "held-out"),
         (settings(data, places=("here",)), CropError, "here"),
         (settings(data, places=("thre",)), JobError, "did you mean 'there'"),
         (settings(data, backends=("terracs",)), UnknownNameError, "terraces"),
@@ -368,7 +387,7 @@ def test_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     events = [json.loads(line) for line in captured.err.splitlines()]
     assert events[-1]["done"] == events[-1]["total"] and events[-1]["task"] == "evaluate"
     assert main([*words, "--backends", "nobody"]) == 6
-    assert re.fullmatch(r"error: there is no geometry 'nobody'.*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"error: unknown geometry 'nobody'.*\n", capsys.readouterr().err)
     assert main([*words, "--place", "nowhere"]) == 2
     assert main([*words, "--place", "here"]) == 4
     assert capsys.readouterr().err.count("\n") == 2
@@ -413,7 +432,7 @@ def test_figures_in_the_card_of_the_weights(
     (back,) = (
         table
         for name, table in after["metrics"].items()
-        if name.startswith("Given back by struct-vae")
+        if name.startswith("Reconstruction by struct-vae")
     )
     assert back["struct-vae"]["accuracy"] == report["reconstruction"]["struct-vae"]["accuracy"]
     assert back["paper: struct-vae"]["accuracy"] == 0.971
@@ -449,9 +468,9 @@ def test_the_weights_that_the_package_comes_with(
     )
 
     monkeypatch.setattr(
-        shipped, "SHIPPED", weights(tmp_path / "tiny", parts=("struct-vae", "tex-vae"))
+        shipped, "BUNDLED", weights(tmp_path / "tiny", parts=("struct-vae", "tex-vae"))
     )
-    assert shipped.shipped_weights() == tmp_path / "tiny"
+    assert shipped.bundled_weights() == tmp_path / "tiny"
     found = evaluate(given, with_stripes()).report
     assert found["weights"]["title"] == "Untrained" and found["settings"]["weights"] == "tiny"
     assert set(found["reconstruction"]) == {"struct-vae", "tex-vae"} and found["notes"] == []
@@ -481,17 +500,17 @@ def test_the_weights_that_the_package_comes_with(
     assert any(re.fullmatch(r"StructVAE accuracy, % +[\d.]+ +97\.1", line) for line in lines), lines
     assert any(re.fullmatch(r"TexVAE PSNR, dB +[\d.]+ +19\.490", line) for line in lines)
     assert main([*words, "--progress", "none", "--no-learned"]) == 0
-    assert "given back" not in capsys.readouterr().out
+    assert "reconstruction" not in capsys.readouterr().out
 
 
 def test_shipped_weights_of_other_voxels_are_left_out(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        shipped, "SHIPPED", weights(tmp_path / "coarse", voxel_size=2.0, parts=("tex-vae",))
+        shipped, "BUNDLED", weights(tmp_path / "coarse", voxel_size=2.0, parts=("tex-vae",))
     )
     report = evaluate(settings(data, backends=("mean-height",)), with_stripes()).report
-    assert report["weights"] is None and report["notes"][0].startswith("the weights that come with")
+    assert report["weights"] is None and "are for voxels of" in report["notes"][0]
     assert "2 m" in report["notes"][0] and "1 m" in report["notes"][0]
 
 
@@ -500,7 +519,7 @@ def test_the_papers_figures_stand_beside_those_of_the_same() -> None:
         "struct-flow, semantics": {"iou": 0.2, "iou_cells": 0.7},
         "struct-flow, image": {"iou": float("nan")},
     }
-    lines = {line[0]: line[1:] for line in given_back(figures, PAPER)}
+    lines = {line[0]: line[1:] for line in reconstruction_rows(figures, PAPER_FIGURES)}
     assert lines["StructFM mIoU at L/8, %, semantics"] == ("70.0", "")
     assert lines["StructFM mIoU at L/8, %, image"] == ("", "86.1")
     assert lines["StructFM mIoU at L, %, image"] == ("nan", "25.4")

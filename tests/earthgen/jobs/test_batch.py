@@ -13,7 +13,7 @@ from earthgen.errors import JobError, SizeError
 from earthgen.jobs.batch import Outcome, jobs_of_features, jobs_of_grid, run_batch
 from earthgen.jobs.generate import run
 from earthgen.jobs.job import make_job
-from earthgen.world.digest import add
+from earthgen.world.digest import add_digests
 from earthgen.world.store import open_store
 from earthgen.world.world import open_world
 from geo_io.errors import EarthgenError, MissingFileError
@@ -91,7 +91,7 @@ def test_the_cells_of_a_grid_make_the_whole_box(tmp_path: Path) -> None:
         make_job({**SETTINGS, **box, "tile_size": 96, "out": tmp_path / "whole.zarr"})
     ).world
     parts = [open_store(job.out) for job in jobs.values()]
-    assert add(*(part.digest() for part in parts)) == open_store(whole.path).digest()
+    assert add_digests(*(part.digest() for part in parts)) == open_store(whole.path).digest()
     assert {part.key for part in parts} == {open_store(whole.path).key}
 
 
@@ -124,6 +124,6 @@ def test_a_large_batch_wants_a_yes(tmp_path: Path) -> None:
     }
     jobs = jobs_of_grid({**SETTINGS, **box}, 20_000.0, tmp_path)
     assert len(jobs) >= 4, "none of them is large alone"
-    with pytest.raises(SizeError, match=r"--yes"):
+    with pytest.raises(SizeError, match="`yes`"):
         next(run_batch(jobs))
     assert list(tmp_path.iterdir()) == []

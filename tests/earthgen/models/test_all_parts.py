@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from earthgen.models.build import empty, make
+from earthgen.models.build import make_empty_model, make_model
 from earthgen.models.presets import PARTS, PRESETS, Config, Preset, preset
 from earthgen.sparse.sites import make_sites
 from tests.helpers.model_cases import LOSSES, Output, cells_of, output
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.mark.parametrize("part", PARTS)
 def test_gradients_reach_every_weight(part: str) -> None:
-    model = make(part, "tiny")
+    model = make_model(part, "tiny")
     LOSSES[part](model, town(), generator()).backward()
     dead = {
         name
@@ -43,7 +43,7 @@ LEARNED = {
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_model_learns_a_town(part: str) -> None:
-    model = make(part, "tiny")
+    model = make_model(part, "tiny")
     scene = town()
     optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
     random, losses = generator(), []
@@ -58,7 +58,7 @@ def test_a_model_learns_a_town(part: str) -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_bfloat16_is_finite_forward_and_backward(part: str) -> None:
-    model = make(part, "tiny")
+    model = make_model(part, "tiny")
     with torch.autocast("cpu", torch.bfloat16):
         loss = LOSSES[part](model, town(seeds=(0, 1)), generator())
     loss.backward()
@@ -80,7 +80,7 @@ def tensor(found: Output) -> torch.Tensor:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_sample_alone_equals_it_in_a_batch(part: str) -> None:
-    model = make(part, "tiny")
+    model = make_model(part, "tiny")
     both = output(part, model, town(seeds=(0, 1)))
     alone = output(part, model, town(seeds=(1,)))
     last = both.dense[1:] if both.sparse is None else both.sparse.samples()[1].features
@@ -92,7 +92,7 @@ def test_a_sample_alone_equals_it_in_a_batch(part: str) -> None:
 @pytest.mark.parametrize("part", PARTS)
 def test_a_scene_that_moves_by_a_window_gives_the_same(part: str) -> None:
     """64 voxels are a window of attention at L/8: the whole of the lattice."""
-    model, here = make(part, "tiny"), town()
+    model, here = make_model(part, "tiny"), town()
     for east, north in ((64, 0), (-128, 64)):
         there = here.moved(east, north)
         torch.testing.assert_close(
@@ -105,7 +105,7 @@ def test_a_scene_that_moves_by_a_window_gives_the_same(part: str) -> None:
 def test_a_scene_that_moves_by_a_cell_gives_the_same(part: str, instead: str) -> None:
     """8 voxels are a cell of L/8: convolutions, encodings and attention over whole samples know
     no larger lattice."""
-    model = make(part, rechained(preset("tiny").part(part), instead))
+    model = make_model(part, rechained(preset("tiny").part(part), instead))
     here = town()
     for east, north in ((8, 0), (-8, 40)):
         there = here.moved(east, north)
@@ -141,7 +141,7 @@ def _forward(part: str, model: Any, scene: Town) -> torch.Tensor:
 
 @pytest.mark.parametrize("part", ["tex-vae", "tex-flow", "height-flow"])
 def test_far_from_its_edge_a_crop_gives_what_the_whole_gives(part: str) -> None:
-    model = make(part, part_of_reach_16(part))
+    model = make_model(part, part_of_reach_16(part))
     whole, crop = town(96), town(64, east=32)
     large, small = output(part, model, whole), output(part, model, crop)
     if part == "height-flow":
@@ -188,7 +188,7 @@ def test_scenes_of_no_voxel_and_of_one(part: str, count: int) -> None:
         scene.height,
         scene.ground,
     )
-    model = make(part, "tiny")
+    model = make_model(part, "tiny")
     loss = LOSSES[part](model, small, generator())
     loss.backward()
     assert bool(torch.isfinite(loss))
@@ -203,7 +203,7 @@ def test_the_paper_s_sizes_run_on_a_small_scene(part: str) -> None:
     """L = 32. Chains and depths are the preset's, widths a fourth: all of it would fill a small
     machine."""
     config = preset("paper").part(part)
-    model = make(part, narrowed(config))
+    model = make_model(part, narrowed(config))
     found = output(part, model, town(32))
     assert bool(torch.isfinite(tensor(found)).all())
 
@@ -231,9 +231,9 @@ def narrowed(config: Config) -> Config:
 
 def test_a_model_of_the_paper_itself_runs() -> None:
     scene = town(32)
-    model = make("tex-vae", "paper")
+    model = make_model("tex-vae", "paper")
     assert bool(torch.isfinite(tensor(output("tex-vae", model, scene))).all())
-    model = make("struct-vae", "paper")
+    model = make_model("struct-vae", "paper")
     assert bool(torch.isfinite(tensor(output("struct-vae", model, scene))).all())
 
 
@@ -242,7 +242,8 @@ def test_presets_build_and_go_through_json(name: str) -> None:
     given = preset(name)
     assert Preset.model_validate_json(given.model_dump_json()) == given
     counts = {
-        part: sum(value.numel() for value in empty(part, name).parameters()) for part in PARTS
+        part: sum(value.numel() for value in make_empty_model(part, name).parameters())
+        for part in PARTS
     }
     assert min(counts.values()) > 0
     if name == "tiny":
@@ -253,7 +254,11 @@ def test_presets_build_and_go_through_json(name: str) -> None:
 def test_fresh_weights_come_from_the_seed_alone() -> None:
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    a, b, c = make("height-flow"), make("height-flow", seed=0), make("height-flow", seed=1)
+    a, b, c = (
+        make_model("height-flow"),
+        make_model("height-flow", seed=0),
+        make_model("height-flow", seed=1),
+    )
     assert torch.equal(torch.random.get_rng_state(), before)
     pairs = list(zip(a.parameters(), b.parameters(), c.parameters(), strict=True))
     assert all(torch.equal(x, y) for x, y, _ in pairs)

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from earthgen.errors import ModelError
-from earthgen.models.blocks import heights, initialise
+from earthgen.errors import ModelError, SparseError
+from earthgen.models.blocks import encode_heights, initialise
 from earthgen.models.cond_net import CondNet, by_column, columns
 from earthgen.models.conditions import (
     CONDITIONS,
     Conditions,
-    drop_voxels,
-    dropped,
-    mixed,
-    unprojected,
-    voxelised,
+    drop_conditions,
+    drop_hidden_voxels,
+    mix_conditions,
+    unproject_image,
+    voxelize_points,
 )
 from earthgen.models.presets import BlockConfig, CondConfig
-from earthgen.sparse import SparseError, SparseTensor
+from earthgen.sparse import SparseTensor
 from earthgen.sparse.sites import Sites
 from earthgen.splats.cameras.camera import look_at, nadir
 from tests.helpers.model_scenes import Town, frame, generator, town
@@ -78,7 +78,7 @@ def test_a_voxel_is_told_the_class_of_its_own_column() -> None:
 
 def test_a_voxel_is_told_its_height_beside_the_map() -> None:
     scene, model = town(16), net(plane="")
-    signed = model._signed(scene.conditions, scene.sites, 1)
+    signed = model._signed_distance(scene.conditions, scene.sites, 1)
     top = scene.sites.centres()[:, 2].float()
     for row, (_, x, y, _z) in enumerate(scene.sites.coordinates.tolist()):
         height = float(scene.height[0, 15 - y, x])
@@ -86,12 +86,14 @@ def test_a_voxel_is_told_its_height_beside_the_map() -> None:
     assert bool((signed[:, 4] == 1).all())
     unknown = scene.height.clone()
     unknown[:] = torch.nan
-    assert not model._signed(replace(scene.conditions, height=unknown), scene.sites, 1).any()
+    assert not model._signed_distance(
+        replace(scene.conditions, height=unknown), scene.sites, 1
+    ).any()
 
 
 def test_heights_are_metres_above_the_ground_at_every_stride() -> None:
     scene = town(16)
-    fine, coarse = heights(scene.sites, 12), heights(scene.sites.parents(4), 12)
+    fine, coarse = encode_heights(scene.sites, 12), encode_heights(scene.sites.parents(4), 12)
     assert fine.shape[1] == 12
     a = scene.sites.lattice()[:, 2]
     assert torch.equal(fine[a == 3][0], fine[a == 3][-1]) and not torch.equal(
@@ -135,25 +137,29 @@ def test_unknown_pixels_count_nothing() -> None:
 def test_dropping_follows_its_odds() -> None:
     scene = town(8, seeds=(0,) * 400)
     full = scene.conditions
-    found = dropped(full, {"semantics": 0.25, "image": 1.0}, generator()).shown(torch.device("cpu"))
+    found = drop_conditions(full, {"semantics": 0.25, "image": 1.0}, generator()).shown(
+        torch.device("cpu")
+    )
     shares = found.float().mean(0)
     assert float(shares[0]) == pytest.approx(0.75, abs=0.07) and shares[1:].tolist() == [1, 0, 0]
-    again = dropped(dropped(full, 0.5, generator(1)), 0.5, generator(2)).shown(torch.device("cpu"))
+    again = drop_conditions(drop_conditions(full, 0.5, generator(1)), 0.5, generator(2)).shown(
+        torch.device("cpu")
+    )
     assert float(again[:, :3].float().mean()) == pytest.approx(0.25, abs=0.05)
-    with pytest.raises(ModelError, match="no condition depth"):
-        dropped(full, {"depth": 0.1}, generator())
+    with pytest.raises(ModelError, match="unknown condition depth"):
+        drop_conditions(full, {"depth": 0.1}, generator())
 
 
 def test_mixtures_give_each_sample_one_set() -> None:
     full = town(8, seeds=(0,) * 300).conditions
-    shown = mixed(full, [(["semantics"], 3), (["image", "height"], 1), ([], 0)], generator()).shown(
-        torch.device("cpu")
-    )
+    shown = mix_conditions(
+        full, [(["semantics"], 3), (["image", "height"], 1), ([], 0)], generator()
+    ).shown(torch.device("cpu"))
     kinds = {tuple(row) for row in shown.tolist()}
     assert kinds == {(True, False, False, False), (False, True, True, False)}
     assert float(shown[:, 0].float().mean()) == pytest.approx(0.75, abs=0.08)
-    with pytest.raises(ModelError, match="mixture of no conditions"):
-        mixed(full, [], generator())
+    with pytest.raises(ModelError, match="mixture has no conditions"):
+        mix_conditions(full, [], generator())
 
 
 def test_an_image_from_above_is_voxelised_where_it_shows() -> None:
@@ -168,7 +174,7 @@ def test_an_image_from_above_is_voxelised_where_it_shows() -> None:
     image[..., 0] = np.arange(16)[None] * 10
     image[..., 1] = np.arange(16)[:, None] * 10
     depth[0, 0] = 0  # unknown
-    found = unprojected(image, depth, camera, where, ground)
+    found = unproject_image(image, depth, camera, where, ground)
     assert len(found) == 255
     for (_, x, y, z), colour in zip(
         found.coordinates.tolist(), found.features.tolist(), strict=True
@@ -176,8 +182,8 @@ def test_an_image_from_above_is_voxelised_where_it_shows() -> None:
         row = 15 - y
         assert z - 16 == int(height[row, x]) - 1  # the voxel whose top the image shows
         assert colour[:2] == pytest.approx([x * 10 / 255, row * 10 / 255])
-    with pytest.raises(ModelError, match="is not what a camera"):
-        unprojected(image[:8], depth, camera, where, ground)
+    with pytest.raises(ModelError, match="have different sizes"):
+        unproject_image(image[:8], depth, camera, where, ground)
 
 
 def test_a_wall_seen_from_the_side_is_the_wall() -> None:
@@ -193,7 +199,7 @@ def test_a_wall_seen_from_the_side_is_the_wall() -> None:
         field_of_view=20,
         crs=where.crs,
     )
-    found = unprojected(
+    found = unproject_image(
         np.zeros((10, 20, 3), np.uint8), np.full((10, 20), 30.0), camera, where, ground
     )
     assert len(found) > 8 and set(found.coordinates[:, 2].tolist()) == {8}
@@ -211,7 +217,7 @@ def test_points_outside_are_left_out_and_others_averaged() -> None:
         ]
     )
     colours = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]], np.float32)
-    found = voxelised(points, colours, where, np.full((8, 8), 100, np.float32))
+    found = voxelize_points(points, colours, where, np.full((8, 8), 100, np.float32))
     assert found.coordinates.tolist() == [[0, 0, 0, 17]]
     assert found.features.tolist() == [[0.5, 0.5, 0]]
 
@@ -239,15 +245,15 @@ def test_voxels_that_face_away_are_dropped() -> None:
     voxels = SparseTensor(scene.sites, scene.rgb)
     up = torch.tensor([0.0, 0.0, 1.0])
     top = scene.normal[:, 2] == 1
-    seen = drop_voxels(voxels, scene.normal, up, 1.0, generator())
+    seen = drop_hidden_voxels(voxels, scene.normal, up, 1.0, generator())
     assert len(seen) == int(top.sum())
-    half = drop_voxels(voxels, scene.normal, up, 0.5, generator())
+    half = drop_hidden_voxels(voxels, scene.normal, up, 0.5, generator())
     assert (
         int(top.sum()) + 0.35 * int((~top).sum())
         < len(half)
         < int(top.sum()) + 0.65 * int((~top).sum())
     )
-    assert len(drop_voxels(voxels, -scene.normal, up, 0.0, generator())) == int((~top).sum())
+    assert len(drop_hidden_voxels(voxels, -scene.normal, up, 0.0, generator())) == int((~top).sum())
 
 
 def test_conditions_from_arrays() -> None:
@@ -278,10 +284,10 @@ def test_conditions_that_do_not_fit_are_refused() -> None:
         replace(scene.conditions, semantics=scene.cover[:, :8])
     with pytest.raises(ModelError, match="present has shape"):
         replace(scene.conditions, present=torch.ones(1, 3, dtype=torch.bool))
-    with pytest.raises(ModelError, match="no colours of voxels"):
+    with pytest.raises(ModelError, match="not colours of voxels"):
         replace(scene.conditions, voxels=SparseTensor(scene.sites, scene.rgb[:, :2]))
     model = net()
-    with pytest.raises(ModelError, match="no classes"):
+    with pytest.raises(ModelError, match="unknown class codes"):
         model(replace(scene.conditions, semantics=scene.cover + 40), levels_of(scene))
     with pytest.raises(SparseError):
         model(scene.moved(8, 0).conditions, levels_of(scene))

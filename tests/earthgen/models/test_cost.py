@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from earthgen.errors import ModelError
 from earthgen.models.blocks import Chain, ConvBlock
-from earthgen.models.build import make
-from earthgen.models.cost import account, accounts, markdown, terrain_shell
+from earthgen.models.build import make_model
+from earthgen.models.cost import markdown, part_cost, preset_costs, terrain_shell
 from earthgen.models.presets import PARTS, BlockConfig
 from earthgen.sparse import SparseTensor
 from earthgen_cli.main import main
@@ -48,7 +48,7 @@ def test_convolutions_are_counted_by_the_voxels_that_meet() -> None:
 
 
 def test_a_dense_map_is_counted_as_torch_counts_it() -> None:
-    model = make("height-flow", "tiny")
+    model = make_model("height-flow", "tiny")
     with FlopCounterMode(display=False) as counter:
         output("height-flow", model, town())
     # The rest are the products of the time's embedding.
@@ -58,7 +58,7 @@ def test_a_dense_map_is_counted_as_torch_counts_it() -> None:
 @pytest.mark.parametrize("part", ["struct-vae", "tex-vae", "tex-flow"])
 def test_a_whole_model_costs_no_less_than_is_counted(part: str) -> None:
     """In float32 the CPU's products take some zeros along, see docs/background/sparse.md."""
-    model, scene = make(part, "tiny"), town()
+    model, scene = make_model(part, "tiny"), town()
     with FlopCounterMode(display=False) as counter:
         output(part, model, scene)
     counted = model.flops(scene.sites)
@@ -75,19 +75,19 @@ def test_the_shell_is_a_closed_surface() -> None:
 
 
 def test_accounts() -> None:
-    found = accounts(["tiny"])
+    found = preset_costs(["tiny"])
     assert [one.part for one in found] == list(PARTS)
     for one in found:
-        model = make(one.part, "tiny")
+        model = make_model(one.part, "tiny")
         assert one.parameters == sum(value.numel() for value in model.parameters())
         assert one.memory > 4 * one.parameters and one.flops > 0
-    assert account("tiny", "tex-vae", 256).flops == pytest.approx(
-        4 * account("tiny", "tex-vae").flops, rel=0.05
+    assert part_cost("tiny", "tex-vae", 256).flops == pytest.approx(
+        4 * part_cost("tiny", "tex-vae").flops, rel=0.05
     )
-    with pytest.raises(ModelError, match="no preset 'large'"):
-        account("large", "tex-vae")
-    with pytest.raises(ModelError, match="no model 'vae'"):
-        account("tiny", "vae")
+    with pytest.raises(ModelError, match="unknown preset 'large'"):
+        part_cost("large", "tex-vae")
+    with pytest.raises(ModelError, match="unknown model 'vae'"):
+        part_cost("tiny", "vae")
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,6 +112,6 @@ def test_presets_load_no_torch() -> None:
 
 def test_the_table_of_the_docs_is_what_the_command_counts() -> None:
     page = (Path(__file__).parents[3] / "docs" / "background" / "models.md").read_text("utf-8")
-    assert markdown(accounts(("tiny", "base", "paper"))) in page, (
+    assert markdown(preset_costs(("tiny", "base", "paper"))) in page, (
         "print earthgen.models.cost.markdown into docs/background/models.md"
     )

@@ -13,13 +13,13 @@ from torch import Tensor
 from earthgen.errors import ModelError
 from earthgen.models.flow import (
     Flow,
-    between,
-    guided,
+    apply_guidance,
+    batch_of_times,
+    interpolate_state,
     mean_square,
     place_noise,
     sample,
     schedule,
-    times_of,
     training_noise,
 )
 from earthgen.models.flow_loss import flow_loss, over_maps, shortcut_loss
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_times_are_logit_normal() -> None:
-    times = Flow(mean=0.5, deviation=0.8).times(20000, generator())
+    times = Flow(time_logit_mean=0.5, time_logit_std=0.8).times(20000, generator())
     logits = torch.logit(times.double())
     assert float(logits.mean()) == pytest.approx(0.5, abs=0.03) and float(
         logits.std()
@@ -45,7 +45,7 @@ def test_a_prediction_and_its_velocity_are_one(predicts: str) -> None:
         torch.randn(50, 3, generator=generator(2)),
     )
     time = torch.rand(50, 1, generator=generator(3)) * 0.9
-    state = between(data, noise, time)
+    state = interpolate_state(data, noise, time)
     found = flow.target(data, noise)
     torch.testing.assert_close(
         flow.velocity(found, state, time), data - noise, rtol=1e-4, atol=1e-4
@@ -118,7 +118,7 @@ def test_schedules() -> None:
     ):
         with pytest.raises(ModelError):
             schedule(**wrong)  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match="no method 'rk4'"):
+    with pytest.raises(ModelError, match="unknown method 'rk4'"):
         sample(Flow(), gaussian(Flow(), 1), torch.zeros(1, 1), method="rk4")  # type: ignore[arg-type]
 
 
@@ -134,9 +134,9 @@ def test_guidance() -> None:
         asked.append("without")
         return without
 
-    assert float(guided(one, other, 1.0)(with_, 0.5, 0.0)) == 3 and asked == ["with"]
-    assert float(guided(one, other, 0.0)(with_, 0.5, 0.0)) == 1
-    assert float(guided(one, other, 3.0)(with_, 0.5, 0.0)) == 7
+    assert float(apply_guidance(one, other, 1.0)(with_, 0.5, 0.0)) == 3 and asked == ["with"]
+    assert float(apply_guidance(one, other, 0.0)(with_, 0.5, 0.0)) == 1
+    assert float(apply_guidance(one, other, 3.0)(with_, 0.5, 0.0)) == 7
 
 
 def test_losses_of_nothing_and_weights() -> None:
@@ -198,4 +198,4 @@ def test_noise_is_that_of_the_place() -> None:
     assert dense.shape == (1, 2, 32, 32)
     assert torch.equal(place_noise(stream, frame(16, east=8, north=4), 2), dense[:, :, 12:28, 8:24])
     assert torch.equal(training_noise(dense, generator(3)), training_noise(dense, generator(3)))
-    assert torch.equal(times_of(0.25, 3, torch.device("cpu")), torch.full((3,), 0.25))
+    assert torch.equal(batch_of_times(0.25, 3, torch.device("cpu")), torch.full((3,), 0.25))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from earthgen.errors import ModelError
-from earthgen.models.build import make
+from earthgen.models.build import make_model
 from earthgen.models.flow import place_noise, sample
 from earthgen.models.height_flow import ground_slopes, height_loss
 from earthgen.models.presets import preset
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_heights_come_back_and_never_depend_on_the_tile() -> None:
-    model = make("height-flow")
+    model = make_model("height-flow")
     height = torch.tensor([[[0.0, 3.0], [40.0, 400.0]]])
     torch.testing.assert_close(
         model.to_height(model.to_state(height)), height, rtol=1e-5, atol=1e-5
@@ -44,7 +44,7 @@ def small() -> object:
 
 
 def test_a_pixel_looks_as_far_as_it_says() -> None:
-    model = make("height-flow", small())
+    model = make_model("height-flow", small())
     size = 128
     state = torch.zeros(1, 1, size, size, requires_grad=True)
     cover, slopes = torch.zeros(1, size, size, dtype=torch.int64), torch.zeros(1, 3, size, size)
@@ -54,13 +54,13 @@ def test_a_pixel_looks_as_far_as_it_says() -> None:
         rows = torch.nonzero(gradient[0, 0].abs().sum(1))[:, 0]
         far = max(row - int(rows.min()), int(rows.max()) - row)
         assert far <= model.reach < far + 16
-    assert make("height-flow").multiple == 8
+    assert make_model("height-flow").multiple == 8
 
 
 def test_a_large_map_is_its_parts() -> None:
     """Trained on small maps, run on large ones: within the reach of its edge a part differs,
     further in it does not."""
-    model = make("height-flow", small())
+    model = make_model("height-flow", small())
     generator = torch.Generator().manual_seed(0)
     state = torch.randn(1, 1, 128, 128, generator=generator)
     cover = torch.randint(0, 26, (1, 128, 128), generator=generator)
@@ -82,7 +82,7 @@ def test_a_large_map_is_its_parts() -> None:
 
 
 def test_it_learns_a_town_and_samples_it_in_few_steps() -> None:
-    scene, model = town(32), make("height-flow")
+    scene, model = town(32), make_model("height-flow")
     optimiser = torch.optim.AdamW(model.parameters(), 1.5e-3)
     random = torch.Generator().manual_seed(0)
     for step in range(70):
@@ -105,7 +105,7 @@ def test_it_learns_a_town_and_samples_it_in_few_steps() -> None:
 
 
 def test_guidance_and_what_is_not_valid() -> None:
-    scene, model = town(16), make("height-flow", small())
+    scene, model = town(16), make_model("height-flow", small())
     slopes = ground_slopes(scene.ground, 1.0)
     state = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -127,9 +127,9 @@ def test_guidance_and_what_is_not_valid() -> None:
 
 
 def test_maps_that_do_not_fit_are_refused() -> None:
-    model = make("height-flow", small())
+    model = make_model("height-flow", small())
     state, time = torch.zeros(1, 1, 16, 16), torch.tensor([0.5])
-    with pytest.raises(ModelError, match="do not lie on a state"):
+    with pytest.raises(ModelError, match="do not fit a state"):
         model(state, time, torch.zeros(1, 16, 8), torch.zeros(1, 3, 16, 16))
     with pytest.raises(ModelError, match="multiples of 4"):
         model(state[..., :15], time, torch.zeros(1, 16, 15), torch.zeros(1, 3, 16, 15))

@@ -7,16 +7,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from earthgen.errors import ModelError
-from earthgen.models.build import make
+from earthgen.errors import ModelError, SparseError
+from earthgen.models.build import make_model
 from earthgen.models.flow import place_noise, sample
 from earthgen.models.latents import Latent, Statistics
-from earthgen.models.occupancy import REPAIRS, accuracy, agreement, kept
+from earthgen.models.occupancy import REPAIRS, accuracy, agreement, select_children
 from earthgen.models.presets import StructVaeConfig, preset
-from earthgen.models.struct_flow import active_cells, coarse_loss, dilated, grid_state
+from earthgen.models.struct_flow import active_cells, coarse_loss, dilate_cells, grid_state
 from earthgen.models.struct_vae import struct_loss
 from earthgen.noise.philox import Noise
-from earthgen.sparse import SparseError, SparseTensor
+from earthgen.sparse import SparseTensor
 from earthgen.sparse.sites import Place, make_sites
 from tests.helpers.model_cases import cells_of
 from tests.helpers.model_scenes import generator, town
@@ -33,9 +33,9 @@ def test_a_shell_at_even_odds_leaves_no_hole() -> None:
     odds = torch.where(children.coordinates[:, 3] == 1, 0.46, 0.44)
     logits = torch.logit(odds)
     true = children.select(children.coordinates[:, 3] == 1)
-    none = agreement(children.select(kept(children, logits, "none")), true)
-    cells = agreement(children.select(kept(children, logits, "cells")), true)
-    columns = agreement(children.select(kept(children, logits, "columns")), true)
+    none = agreement(children.select(select_children(children, logits, "none")), true)
+    cells = agreement(children.select(select_children(children, logits, "cells")), true)
+    columns = agreement(children.select(select_children(children, logits, "columns")), true)
     assert (none.iou, none.holes, none.columns) == (0, 256, 256)
     assert cells.holes == 192 and cells.precision == 1  # one child of eight
     assert columns.iou == 1 and columns.holes == 0
@@ -45,7 +45,7 @@ def test_a_shell_at_even_odds_leaves_no_hole() -> None:
 def test_repair_takes_nothing_away_and_adds_only_where_nothing_is(repair: str) -> None:
     children = cells_of(town(32, seeds=(0, 1))).children(2)[0]
     logits = torch.randn(len(children), generator=generator()) - 1
-    found = kept(children, logits, repair)  # type: ignore[arg-type]
+    found = select_children(children, logits, repair)  # type: ignore[arg-type]
     assert bool(found[logits > 0].all())
     if repair == "columns":
         columns = torch.unique(children.coordinates[:, :3], dim=0)
@@ -53,7 +53,7 @@ def test_repair_takes_nothing_away_and_adds_only_where_nothing_is(repair: str) -
         added = children.select(found & (logits <= 0)).coordinates[:, :3]
         assert len(torch.unique(added, dim=0)) == len(added)
     # Equal logits: the lowest child.
-    same = kept(children, torch.full_like(logits, -1.0), repair)  # type: ignore[arg-type]
+    same = select_children(children, torch.full_like(logits, -1.0), repair)  # type: ignore[arg-type]
     assert repair == "none" or bool((children.coordinates[same][:, 3] % 2 == 0).all())
 
 
@@ -93,7 +93,7 @@ def late() -> StructVaeConfig:
 
 @pytest.mark.parametrize("config", ["tiny", "late"])
 def test_a_town_is_learned_to_the_voxel(config: str) -> None:
-    model = make("struct-vae", "tiny" if config == "tiny" else late())
+    model = make_model("struct-vae", "tiny" if config == "tiny" else late())
     scene = town(16)
     optimiser = torch.optim.AdamW(model.parameters(), 4e-3)
     random = generator()
@@ -117,7 +117,7 @@ def test_a_town_is_learned_to_the_voxel(config: str) -> None:
 
 @pytest.mark.parametrize("config", ["tiny", "late"])
 def test_a_teacher_makes_each_level_true(config: str) -> None:
-    model = make("struct-vae", "tiny" if config == "tiny" else late())
+    model = make_model("struct-vae", "tiny" if config == "tiny" else late())
     scene = town(32)
     latent = model.encode(scene.sites).mean
     assert latent.stride == (8, 8, 8) and model.config.stride == 8
@@ -131,7 +131,7 @@ def test_a_teacher_makes_each_level_true(config: str) -> None:
 
 
 def test_what_is_decoded_without_a_teacher_has_no_holes() -> None:
-    model, scene = make("struct-vae", "tiny"), town(32)
+    model, scene = make_model("struct-vae", "tiny"), town(32)
     with torch.no_grad():
         latent = model.encode(scene.sites).mean
         assert agreement(model.decode(latent).sites, scene.sites).holes == 0
@@ -142,28 +142,28 @@ def test_what_is_decoded_without_a_teacher_has_no_holes() -> None:
 
 
 def test_losses_ignore_unknown_classes() -> None:
-    model, scene = make("struct-vae", late()), town(16)
+    model, scene = make_model("struct-vae", late()), town(16)
     latent, decoded = model(scene.sites, scene.semantic, generator())
     unknown = struct_loss(latent, decoded, scene.sites, torch.zeros_like(scene.semantic))
     assert float(unknown.classes.detach()) == 0 and len(unknown.occupancy) == 3
     known = struct_loss(
-        latent, decoded, scene.sites, scene.semantic, divergence_weight=0.5, class_weight=2.0
+        latent, decoded, scene.sites, scene.semantic, kl_weight=0.5, class_weight=2.0
     )
     parts = sum(known.occupancy) + 0.5 * known.divergence + 2 * known.classes
     torch.testing.assert_close(known.total, parts)
 
 
 def test_crops_begin_at_cells() -> None:
-    model = make("struct-vae", late())
+    model = make_model("struct-vae", late())
     off = make_sites(torch.zeros(1, 4, dtype=torch.int32), place=Place(((4, 0, 0),)))[0]
     with pytest.raises(SparseError, match="begin crops at multiples"):
         model.encode(off)
-    with pytest.raises(SparseError, match="the model works on 1"):
+    with pytest.raises(SparseError, match="the model needs 1"):
         model.encode(town(16).sites.parents(2))
 
 
 def test_without_classes_there_are_none() -> None:
-    model = make("struct-vae", late().model_copy(update={"classes": 0}))
+    model = make_model("struct-vae", late().model_copy(update={"classes": 0}))
     decoded = model(town(16).sites)[1]
     assert decoded.classes is None
     with pytest.raises(ModelError, match="predicts no classes"):
@@ -198,7 +198,7 @@ def test_latents_are_drawn_and_scaled() -> None:
 
 
 def test_the_first_stage_learns_the_cells_of_a_town() -> None:
-    model, scene = make("struct-coarse", "tiny"), town(32)
+    model, scene = make_model("struct-coarse", "tiny"), town(32)
     grid, cells = model.grid(scene.sites.place, scene.shape), cells_of(scene)
     optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
     random = generator()
@@ -218,7 +218,7 @@ def test_grids_and_their_states() -> None:
     for patch in (1, 2):
         config = preset("tiny").struct_coarse.model_copy(update={"patch": patch, "channels": 24})
         condition = config.condition.model_copy(update={"channels": (8,) * 5, "plane": ("",) * 5})
-        model = make("struct-coarse", config.model_copy(update={"condition": condition}))
+        model = make_model("struct-coarse", config.model_copy(update={"condition": condition}))
         scene = town(32)
         grid = model.grid(scene.sites.place, (32, 32, 48))
         assert len(grid) == 4 * 4 * 6 and grid.stride == (8, 8, 8)
@@ -227,15 +227,15 @@ def test_grids_and_their_states() -> None:
         assert set(state.features.unique().tolist()) == {-1.0, 1.0}
         found = model(state, torch.tensor([0.5]), model.condition(scene.conditions, grid))
         assert found.sites is grid and found.channels == 1
-        with pytest.raises(ModelError, match="no whole number of patches"):
+        with pytest.raises(ModelError, match="not a whole number of patches"):
             model.grid(scene.sites.place, (32, 32, 8 * patch - 4))
     with pytest.raises(ModelError, match="patches of 3"):
-        make("struct-coarse", preset("tiny").struct_coarse.model_copy(update={"patch": 3}))
+        make_model("struct-coarse", preset("tiny").struct_coarse.model_copy(update={"patch": 3}))
 
 
 def test_dilation_adds_neighbours_within_the_box() -> None:
     cells = cells_of(town(32))
-    whole = dilated(cells, (4, 4, 6), 1.0)
+    whole = dilate_cells(cells, (4, 4, 6), 1.0)
     assert bool((whole.rows(cells.coordinates) >= 0).all())
     xyz = cells.coordinates[:, 1:]
     for row in whole.select(cells.rows(whole.coordinates) < 0).coordinates[:, 1:]:
@@ -243,13 +243,15 @@ def test_dilation_adds_neighbours_within_the_box() -> None:
     assert int(whole.coordinates[:, 1:].min()) >= 0 and bool(
         (whole.coordinates[:, 1:] < torch.tensor([4, 4, 6])).all()
     )
-    some = dilated(cells, (4, 4, 6), 0.3, generator())
+    some = dilate_cells(cells, (4, 4, 6), 0.3, generator())
     assert len(cells) < len(some) < len(whole)
-    assert torch.equal(dilated(cells, (4, 4, 6), 0.0, generator()).coordinates, cells.coordinates)
+    assert torch.equal(
+        dilate_cells(cells, (4, 4, 6), 0.0, generator()).coordinates, cells.coordinates
+    )
 
 
 def test_cells_with_a_latent_of_nothing_are_refined_away() -> None:
-    model = make("struct-fine", "tiny")
+    model = make_model("struct-fine", "tiny")
     cells = cells_of(town(32))
     latent = torch.randn(len(cells), 16, generator=generator())
     latent[::3] = 0.1 * torch.randn(latent[::3].shape, generator=generator(1))

@@ -1,5 +1,4 @@
-"""Counter-based noise: the published answers, and a number that depends on its place alone, in
-numpy and in torch."""
+"""Counter-based noise in numpy and torch: known answers, and numbers that depend on the place."""
 
 from __future__ import annotations
 
@@ -46,8 +45,7 @@ FRAME = Frame("EPSG:32632", 1.0, (-40, 61), (-7, 30))
 
 @pytest.fixture(scope="module")
 def places() -> np.ndarray:
-    """(2**20 + 3, 3) int32: more than a million random places over the whole range, and odd in
-    number."""
+    """Return (2**20 + 3, 3) int32 random places over the full range; their number is odd."""
     return np.random.default_rng(0).integers(-(2**31), 2**31, (2**20 + 3, 3)).astype(np.int32)
 
 
@@ -139,7 +137,7 @@ def test_no_name_can_pose_as_a_stage() -> None:
 
 
 def test_the_numbers_of_this_version() -> None:
-    """Guards NOISE_VERSION: whoever changes these numbers must raise it."""
+    """A change of these numbers requires a new NOISE_VERSION."""
     stream = Noise(0, "stage").stream("name")
     assert noise.NOISE_VERSION == 2
     assert stream.bits(1, -2, 3, 4).tolist() == VERSION_2_BITS

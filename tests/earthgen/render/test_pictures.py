@@ -36,8 +36,8 @@ from earthgen.splats.cameras.camera import Camera, look_at, map_view
 from earthgen.splats.cameras.transforms_json import read_transforms
 from earthgen.splats.gaussians import Gaussians
 from earthgen.splats.raster.rendering import render
-from earthgen.voxels.splat_math import rotations
-from earthgen.voxels.tile import tile_of
+from earthgen.voxels.splat_math import disc_rotations
+from earthgen.voxels.tile import tile_from_voxels
 from earthgen.voxels.voxels import Splats, Voxels
 from earthgen.world.selection import select
 from earthgen.world.world import World
@@ -74,7 +74,7 @@ def chequers(tmp_path_factory: pytest.TempPathFactory) -> World:
         splats = Splats(
             np.tile(np.float32([0, 0, 0.5]), (n, 1)),
             np.full((n, 2), 0.4, np.float32),
-            rotations(np.tile(np.float32([0, 0, 1]), (n, 1))),
+            disc_rotations(np.tile(np.float32([0, 0, 1]), (n, 1))),
             np.ones(n, np.float32),
             ((colour - 0.5) / SH_C0)[:, None].astype(np.float32),
         )
@@ -86,7 +86,9 @@ def chequers(tmp_path_factory: pytest.TempPathFactory) -> World:
             np.zeros(n, "u4"),
         )
         synthetic.put(
-            store, tile, tile_of(frame, np.full(frame.shape, 100, np.float32), voxels, splats)
+            store,
+            tile,
+            tile_from_voxels(frame, np.full(frame.shape, 100, np.float32), voxels, splats),
         )
     return synthetic.open_world(store.path)
 
@@ -425,11 +427,11 @@ def test_an_orbit_looks_at_the_middle_from_outside(world: World) -> None:
 @pytest.mark.parametrize("kind", ["top", "oblique"])
 def test_the_renderer_shows_what_the_z_buffer_shows(world: World, kind: str) -> None:
     """Other means, the same picture: places, light and colours are alike in most of it."""
-    from earthgen_preview.renderer import ZBuffer
+    from earthgen_preview.zbuffer import ZBufferRenderer
 
     view = View(kind, 320)
     splats = SplatRenderer(marks=False).render(world, view, Progress()).astype(float)
-    quads = ZBuffer(marks=False).render(world, view, Progress()).astype(float)
+    quads = ZBufferRenderer(marks=False).render(world, view, Progress()).astype(float)
     assert splats.shape == quads.shape
     small = [
         np.asarray(
@@ -461,8 +463,8 @@ def test_the_light_of_a_path_is_made_once(world: World, monkeypatch: pytest.Monk
     import earthgen_preview.splats as module
 
     calls: list[int] = []
-    made = module.sunlight
-    monkeypatch.setattr(module, "sunlight", lambda *args: calls.append(1) or made(*args))
+    made = module.light_of
+    monkeypatch.setattr(module, "light_of", lambda *args: calls.append(1) or made(*args))
     renderer = SplatRenderer()
     for camera in orbit(world, 2, width=32, height=32):
         image = renderer.render(world, View("camera", camera=camera), Progress())

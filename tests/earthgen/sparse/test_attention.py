@@ -302,7 +302,7 @@ def test_gradcheck(shift, monkeypatch):
     other = voxels([5, 6], low=(-2, -2, -2), seed=1)
     queries, keys = windows(sites, 8, shift), windows(other, 8, shift)
     assert any(
-        call.mask is not None for call in attention._meeting(queries, queries).calls
+        call.mask is not None for call in attention._plan(queries, queries).calls
     )  # padding is gone through
     inputs = [one.requires_grad_() for one in qkv(13, dim=3, heads=1)]
     assert torch.autograd.gradcheck(lambda *given: ragged_attention(*given, queries), inputs)
@@ -313,7 +313,7 @@ def test_gradcheck(shift, monkeypatch):
 def test_calls_are_bounded_and_padding_is_small():
     sites = voxels([900, 500, 10])
     for partition in (windows(sites, 5), windows(sites, 8, 4), whole(sites)):
-        found = attention._meeting(partition, partition)
+        found = attention._plan(partition, partition)
         rows = sum(call.windows * call.queries for call in found.calls)
         assert len(sites) <= rows <= 1.25 * len(sites)
         assert len(found.queries[0].rows) == rows
@@ -325,15 +325,15 @@ def test_calls_are_bounded_and_padding_is_small():
 def test_windows_of_one_length_need_no_mask():
     grid = torch.cartesian_prod(torch.arange(1), *(torch.arange(8),) * 3)
     partition = windows(make_sites(grid)[0], 4)
-    (call,) = attention._meeting(partition, partition).calls
+    (call,) = attention._plan(partition, partition).calls
     assert (call.windows, call.queries, call.mask) == (8, 64, None)
 
 
 def test_tables_are_made_once_and_keep_no_other_partition_alive():
     a, b = voxels([30]), voxels([20], seed=1)
     queries, keys = windows(a, 4), windows(b, 4)
-    assert attention._meeting(queries, keys) is attention._meeting(queries, keys)
-    attention._meeting(keys, queries)  # both ways: a strong reference would make a cycle
+    assert attention._plan(queries, keys) is attention._plan(queries, keys)
+    attention._plan(keys, queries)  # both ways: a strong reference would make a cycle
     gone = weakref.ref(keys)
     gc.disable()
     try:
@@ -401,7 +401,7 @@ def test_what_does_not_fit_is_refused():
     ):
         with pytest.raises(SparseError, match="for 10 queries and 10 keys"):
             ragged_attention(*bad, partition)
-    with pytest.raises(SparseError, match="nothing to attend to"):
+    with pytest.raises(SparseError, match="heads or channels are missing"):
         ragged_attention(q[..., :0], k[..., :0], v[..., :0], partition)
     with pytest.raises(SparseError, match="float32"):
         ragged_attention(q.float(), k, v, partition)

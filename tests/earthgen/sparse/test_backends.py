@@ -1,5 +1,5 @@
-"""Sparse backends: the adapters give what torch's gives, `pick` chooses as it says, and the
-command line reports it."""
+"""Sparse backends: the adapters give what torch's gives, `pick_backend` chooses as documented, and
+the command line reports it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import pytest
 import torch
 
 import earthgen_sparse
+from earthgen import Offer
 from earthgen.errors import JobError, SparseError, UnknownNameError
-from earthgen.hookspecs import Offer
 from earthgen.jobs.job import make_job, stored_settings
 from earthgen.jobs.prepare import prepare
 from earthgen.sparse import backends
-from earthgen.sparse.convolution import TORCH, convolve
-from earthgen.sparse.kernel_map import Kernel, grown, reached
+from earthgen.sparse.convolution import TORCH, TorchBackend, convolve
+from earthgen.sparse.kernel_map import Kernel, generative_sites, reached_sites
 from earthgen.sparse.sites import make_sites
 from earthgen.sparse.tensor import SparseTensor
 from earthgen.testing.sparse import check_sparse_backend
-from earthgen_cli import doctor
+from earthgen_cli.commands import doctor
 from earthgen_cli.main import main
 from earthgen_sparse.spconv_backend import SpconvBackend
 from earthgen_sparse.torchsparse_backend import TorchsparseBackend
@@ -112,7 +112,7 @@ class Halting(Wrong):
         (NotANumber, "up to nan off"),
         (Restless, "two runs differ"),
         (Detached, "the weight's gradient is up to"),
-        (Halting, "every backend has to know"),
+        (Halting, "every backend must support it"),
     ],
 )
 def test_the_kit_catches(wrong: type[Wrong], complaint: str) -> None:
@@ -149,9 +149,11 @@ def test_spconv_takes_any_kernel_and_any_sites(
     coarse = fine.parents(kernel.stride)
     for case in (
         backends.Case("there", fine, coarse, kernel),
-        backends.Case("to all reached", fine, reached(fine, kernel), kernel),
+        backends.Case("to all reached", fine, reached_sites(fine, kernel), kernel),
         backends.Case("back", coarse, fine, kernel, transposed=True),
-        backends.Case("generative", coarse, grown(coarse, kernel), kernel, transposed=True),
+        backends.Case(
+            "generative", coarse, generative_sites(coarse, kernel), kernel, transposed=True
+        ),
     ):
         assert not backends.difference(spconv, case, torch.float32, False)
 
@@ -396,7 +398,7 @@ def test_torchsparse_s_order_of_offsets_and_cells(torchsparse: OnCpu, size, stri
     if stride != 1:
         cases.append(backends.Case("back", coarse, fine, kernel, transposed=True))
         if not all(s in (1, n) for s, n in zip(kernel.stride, kernel.size, strict=True)):
-            cells = reached(fine, kernel)
+            cells = reached_sites(fine, kernel)
             cases.append(backends.Case("to all reached", fine, cells, kernel))
             cases.append(backends.Case("back from all", cells, fine, kernel, transposed=True))
     for case in cases:
@@ -412,11 +414,11 @@ def test_torchsparse_refuses(torchsparse: OnCpu) -> None:
     mixed = Kernel.of((3, 3, 2), (1, 1, 2))
     for source, target, kernel, transposed, gradients, complaint in (
         (fine, fine, Kernel.of(3, 1, 2), False, False, "no dilation"),
-        (fine, reached(fine, Kernel.of(3)), Kernel.of(3), False, False, "the input's voxels"),
+        (fine, reached_sites(fine, Kernel.of(3)), Kernel.of(3), False, False, "the input's voxels"),
         (fine, fine, Kernel.of(2), True, False, "turn round"),
         (fine, fine, Kernel.of(5), False, True, "fewer than 32 offsets"),
         (far, far, Kernel.of(3), False, False, "along an axis"),
-        (fine, reached(fine, mixed), mixed, False, False, "only cells that hold voxels"),
+        (fine, reached_sites(fine, mixed), mixed, False, False, "only cells that contain voxels"),
     ):
         features = torch.zeros(len(source), 2, requires_grad=gradients)
         with pytest.raises(SparseError, match=f"{complaint}.*--sparse-backend torch"):
@@ -461,17 +463,17 @@ class Installed:
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch):
-    """Gives `pick` the backends that it shall find; its self-check runs on the CPU."""
+    """Gives `pick_backend` the backends that it shall find; its self-check runs on the CPU."""
     scattered = backends.scattered
     monkeypatch.setattr(backends, "scattered", lambda count, reach, device: scattered(count, reach))
 
     def install(*found):
-        backends._picked.cache_clear()
-        monkeypatch.setattr(backends, "offered", lambda: Installed(*found))
+        backends._choose.cache_clear()
+        monkeypatch.setattr(backends.plugins, "load", lambda: Installed(*found))
 
-    backends._picked.cache_clear()
+    backends._choose.cache_clear()
     yield install
-    backends._picked.cache_clear()
+    backends._choose.cache_clear()
 
 
 def like(name: str, kind: type[Wrong] = Wrong, **attributes) -> Wrong:
@@ -484,15 +486,15 @@ def like(name: str, kind: type[Wrong] = Wrong, **attributes) -> Wrong:
 def test_the_cpu_has_torch_s_and_cuda_the_first_that_can(installed) -> None:
     first, second = like("spconv"), like("torchsparse")
     installed(second, first, like("another"))
-    assert backends.pick("cpu", torch.float32) is TORCH
-    assert backends.pick("cuda", torch.float32) is first
-    assert backends.pick("cuda:1", torch.float32, gradients=True) is first
+    assert backends.pick_backend("cpu", torch.float32) is TORCH
+    assert backends.pick_backend("cuda", torch.float32) is first
+    assert backends.pick_backend("cuda:1", torch.float32, gradients=True) is first
     installed(like("spconv", refused="not this dtype"), second)
-    assert backends.pick("cuda", torch.float32) is second
+    assert backends.pick_backend("cuda", torch.float32) is second
     installed(like("spconv", reason="not installed"), like("torchsparse", reason="not installed"))
-    assert backends.pick("cuda", torch.float32) is TORCH
+    assert backends.pick_backend("cuda", torch.float32) is TORCH
     installed()
-    assert backends.pick("cuda", torch.float32) is TORCH
+    assert backends.pick_backend("cuda", torch.float32) is TORCH
 
 
 class Crashing(Wrong):
@@ -512,17 +514,19 @@ def test_one_that_fails_its_self_check_is_skipped_with_a_warning(
     with pytest.warns(
         RuntimeWarning, match=rf"'spconv' is not used for torch.float32 on cuda.*{complaint}"
     ):
-        assert backends.pick("cuda", torch.float32) is second
+        assert backends.pick_backend("cuda", torch.float32) is second
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert backends.pick("cuda", torch.float32) is second, "it is asked once in a process"
+        assert backends.pick_backend("cuda", torch.float32) is second, (
+            "it is asked once in a process"
+        )
 
 
 def test_gradients_are_part_of_the_self_check(installed) -> None:
     installed(like("spconv", Detached))
-    assert backends.pick("cuda", torch.float32).name == "spconv"
+    assert backends.pick_backend("cuda", torch.float32).name == "spconv"
     with pytest.warns(RuntimeWarning, match="the weight's gradient"):
-        assert backends.pick("cuda", torch.float32, gradients=True) is TORCH
+        assert backends.pick_backend("cuda", torch.float32, gradients=True) is TORCH
 
 
 def test_a_name_is_taken_or_refused_with_the_reason(installed) -> None:
@@ -532,29 +536,30 @@ def test_a_name_is_taken_or_refused_with_the_reason(installed) -> None:
         like("gone", reason="it is not installed"),
         like("picky", refused="it does not like it"),
     )
-    assert backends.pick("cuda", torch.float32, name="mine") is mine, "what is named is not checked"
+    assert backends.pick_backend("cuda", torch.float32, name="mine") is mine, (
+        "what is named is not checked"
+    )
     with pytest.raises(
         SparseError, match=r"'gone' cannot run here: it is not installed.*sparse-backend torch"
     ):
-        backends.pick("cpu", torch.float32, name="gone")
+        backends.pick_backend("cpu", torch.float32, name="gone")
     with pytest.raises(
         SparseError, match=r"refuses torch.float16 on cpu with gradients: it does not like it"
     ):
-        backends.pick("cpu", torch.float16, gradients=True, name="picky")
+        backends.pick_backend("cpu", torch.float16, gradients=True, name="picky")
 
 
 def test_the_installed_ones() -> None:
-    assert backends.pick("cpu", torch.bfloat16, name="torch") is TORCH
-    assert {"torch", "spconv", "torchsparse"} <= set(backends.offered().offers("sparse"))
+    assert isinstance(backends.pick_backend("cpu", torch.bfloat16, name="torch"), TorchBackend)
+    assert {"torch", "spconv", "torchsparse"} <= set(backends.plugins.load().offers("sparse"))
     with pytest.raises(UnknownNameError, match="did you mean 'torchsparse'"):
-        backends.pick("cpu", torch.float32, name="torchspars")
+        backends.pick_backend("cpu", torch.float32, name="torchspars")
     info = earthgen_sparse.earthgen_info()
     assert info.licence == "Apache-2.0" and "MIT" in info.summary
 
 
 LEARNED = """
-from earthgen import hookimpl
-from earthgen.stages.backends import Offer
+from earthgen import Offer, hookimpl
 from earthgen_stripes.backends import Terraces
 
 
@@ -566,7 +571,7 @@ def learned(step=2.0, sparse_backend=None):
 
 @hookimpl
 def earthgen_geometry_backends():
-    return [Offer("learned", learned)]
+    return [Offer("learned", learned, takes=("sparse_backend",))]
 """
 
 
@@ -604,7 +609,8 @@ def test_a_job_s_backend_is_an_option_of_those_that_take_it(settings: dict) -> N
 
 def test_a_job_without_sparse_tensors_refuses_a_backend(settings: dict) -> None:
     with pytest.raises(
-        JobError, match="neither the procedural geometry nor the procedural texture computes with"
+        JobError,
+        match="neither the procedural geometry nor the procedural texture takes `sparse_backend`",
     ):
         prepare(make_job({**settings, "geometry": "procedural", "sparse_backend": "torch"}))
     with pytest.raises(UnknownNameError, match="'lerned'"):
@@ -616,7 +622,7 @@ def test_a_job_without_sparse_tensors_refuses_a_backend(settings: dict) -> None:
     [
         ("torchspars", "learned", 6, "did you mean 'torchsparse'"),
         ("torchsparse", "learned", 9, "sparse backend 'torchsparse' cannot run here: "),
-        ("torch", "procedural", 2, "leave --sparse-backend away"),
+        ("torch", "procedural", 2, "leave --sparse-backend out"),
     ],
 )
 def test_the_command_line_says_it_in_one_line(

@@ -26,8 +26,15 @@ from earthgen.errors import OutOfMemoryError, SparseError
 from earthgen.sparse import convolution, kernel_map, products
 from earthgen.sparse.convolution import convolve, convolve_transposed
 from earthgen.sparse.grouping import LEAST, MOST, groups
-from earthgen.sparse.kernel_map import Kernel, KernelMap, _walked, grown, reached, searched
-from earthgen.sparse.linear import multiplied
+from earthgen.sparse.kernel_map import (
+    Kernel,
+    KernelMap,
+    _merge,
+    generative_sites,
+    reached_sites,
+    search_table,
+)
+from earthgen.sparse.linear import multiply
 from earthgen.sparse.products import (
     grouped_backward,
     grouped_forward,
@@ -101,9 +108,9 @@ def test_tables_by_walking_by_searching_and_by_hand_are_the_same(
     kernel = Kernel(size, stride, dilation)
     fine = sites_of(source, shift)
     coarse = sites_of(target, tuple(a // b for a, b in zip(shift, stride, strict=True)), stride)
-    table = _walked(fine, coarse, kernel)
+    table = _merge(fine, coarse, kernel)
     assert table.dtype == torch.int32
-    assert torch.equal(table, searched(fine, coarse, kernel))
+    assert torch.equal(table, search_table(fine, coarse, kernel))
     assert table.tolist() == table_by_hand(fine, coarse, kernel)
 
 
@@ -112,19 +119,19 @@ def test_tables_of_many_rows_on_two_threads_and_in_several_chunks() -> None:
     sites, _ = make_sites(coordinates)
     assert len(sites) > 8192 * 1.5
     for kernel, target in ((Kernel.of(3), sites), (Kernel.of(2, 2), sites.parents(2))):
-        assert torch.equal(_walked(sites, target, kernel), searched(sites, target, kernel))
+        assert torch.equal(_merge(sites, target, kernel), search_table(sites, target, kernel))
 
 
 def test_tables_at_the_ends_of_32_bits() -> None:
     ends = torch.tensor([[0, HIGH, LOW, 0], [0, HIGH - 1, LOW + 1, 1]])
     sites, _ = make_sites(ends)
     kernel = Kernel.of(5, dilation=(2**30, 1, 1))
-    for table in (_walked(sites, sites, kernel), searched(sites, sites, kernel)):
+    for table in (_merge(sites, sites, kernel), search_table(sites, sites, kernel)):
         assert table.tolist() == table_by_hand(sites, sites, kernel)
     with pytest.raises(SparseError, match="32 bits"):
-        grown(Sites(ends.int(), (2, 2, 2)), Kernel.of(2, 2))
+        generative_sites(Sites(ends.int(), (2, 2, 2)), Kernel.of(2, 2))
     with pytest.raises(SparseError, match="32 bits"):
-        reached(sites, Kernel.of(3))
+        reached_sites(sites, Kernel.of(3))
 
 
 def test_offsets_run_from_minus_half_to_half_with_z_fastest() -> None:
@@ -235,7 +242,7 @@ def test_what_is_cached_goes_when_the_sites_go(use: str, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("where", SCENES)
 def test_output_sites_are_all_that_the_kernel_reaches(where: str, kernel: Kernel) -> None:
     sites = scene(where, 1).sites
-    found = reached(sites, kernel)
+    found = reached_sites(sites, kernel)
     steps = kernel.offsets().tolist()
     expected = set()
     for sample, *xyz in sites.coordinates.tolist():
@@ -245,7 +252,7 @@ def test_output_sites_are_all_that_the_kernel_reaches(where: str, kernel: Kernel
                 expected.add((sample, *(c // t for c, t in zip(at, kernel.stride, strict=True))))
     assert [tuple(row) for row in found.coordinates.tolist()] == sorted(expected)
     assert found.stride == kernel.stride
-    finer = grown(
+    finer = generative_sites(
         Sites(sites.parents(kernel.stride).coordinates, kernel.stride, sites.place), kernel
     )
     expected = {
@@ -365,19 +372,20 @@ def test_which_way_products_go(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_shapes_of_products_in_half_dtypes_are_few() -> None:
     cpu = torch.device("cpu")
     found = {
-        rows: products.rung(rows, torch.bfloat16, cpu) for rows in range(1, products.PIECE + 1)
+        rows: products.padded_rows(rows, torch.bfloat16, cpu)
+        for rows in range(1, products.PIECE + 1)
     }
     assert all(rows <= count for rows, count in found.items())
     assert all(
-        count < 1.25 * rows for rows, count in found.items() if rows > 4 * products.LEAST_RUNG
+        count < 1.25 * rows for rows, count in found.items() if rows > 4 * products.LEAST_STEP
     )
     assert len(set(found.values())) < 30 and found[products.PIECE] == products.PIECE
     assert (
-        products.rung(1001, torch.float32, cpu)
-        == products.rung(1001, torch.bfloat16, torch.device("meta"))
+        products.padded_rows(1001, torch.float32, cpu)
+        == products.padded_rows(1001, torch.bfloat16, torch.device("meta"))
         == 1001
     )
-    assert products.rung(0, torch.bfloat16, cpu) == 0
+    assert products.padded_rows(0, torch.bfloat16, cpu) == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -391,7 +399,7 @@ def test_linear_maps_by_rungs(rows: int, dtype: torch.dtype) -> None:
     )
     gradient = normal(rows, 6, seed=3).to(dtype)
     given = [value.requires_grad_() for value in (x, weight, bias)]
-    made = multiplied(*given)
+    made = multiply(*given)
     assert made.dtype == dtype and made.shape == (rows, 6)
     made.backward(gradient)
     wide = [value.detach().double().requires_grad_() for value in given]
@@ -401,7 +409,7 @@ def test_linear_maps_by_rungs(rows: int, dtype: torch.dtype) -> None:
     for mine, true in zip(given, wide, strict=True):
         close(mine.grad, true.grad, dtype)
     x.requires_grad_(False)
-    multiplied(x, weight).sum().backward()
+    multiply(x, weight).sum().backward()
     assert x.grad is not None and weight.grad is not None
 
 
@@ -481,7 +489,7 @@ def test_strided_convolution(where: str, kernel: Kernel, reach: bool) -> None:
     if not reach:
         sites = x.sites.parents(kernel.stride) if kernel.stride != (1, 1, 1) else x.sites
     else:
-        sites = reached(x.sites, kernel)
+        sites = reached_sites(x.sites, kernel)
     both_ways(
         lambda x, w, b: convolve(x, w, kernel, b, reach=reach),
         lambda x, w, b: reference.convolve(x, w, kernel, b, sites=sites),
@@ -514,7 +522,7 @@ def test_transposed_convolution(where: str, kernel: Kernel) -> None:
         both_ways(
             lambda x, w, b, sites=sites: convolve_transposed(x, w, kernel, b, sites=sites),
             lambda x, w, b, sites=sites: reference.convolve_transposed(
-                x, w, kernel, b, sites=grown(x.sites, kernel) if sites is None else sites
+                x, w, kernel, b, sites=generative_sites(x.sites, kernel) if sites is None else sites
             ),
             x,
             kernel,
@@ -857,9 +865,9 @@ BAD: dict[str, tuple[type[SparseError], str, str, Callable[[], object]]] = {
         lambda: Kernel.of((3, 3)),
     ),
     "a stride of 0": (SparseError, "stride 0", "each axis", lambda: Kernel.of(3, 0)),
-    "a voxel named twice": (
+    "a voxel that occurs twice": (
         SparseError,
-        "1 of 61 voxels are named twice",
+        "1 of 61 voxels occur twice",
         "merge",
         lambda: sparse_tensor(torch.cat([X.coordinates, X.coordinates[7:8]]), normal(61, 3)),
     ),

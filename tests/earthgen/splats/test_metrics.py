@@ -1,5 +1,5 @@
-"""PSNR, SSIM, LPIPS, errors of depth and normals: against direct sums, known values and
-gradients."""
+"""PSNR, SSIM, LPIPS, errors of depth and normals: against torchmetrics, direct sums, known values
+and gradients."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
 
 from earthgen.errors import SplatError
 from earthgen.splats import metrics
@@ -90,6 +94,26 @@ def test_ssim_of_equal_and_of_many_pictures() -> None:
     assert ssim(picture, truth) == pytest.approx(ssim(truth, picture).item())
     with pytest.raises(SplatError, match=r"13 x 10 pixels is smaller"):
         ssim(picture[..., :10, :, :], truth[..., :10, :, :])
+
+
+@pytest.mark.parametrize("data_range", [1.0, 255.0])
+def test_psnr_and_ssim_are_those_of_torchmetrics(data_range: float) -> None:
+    picture, truth = (data_range * one for one in pictures((40, 33, 3)))
+    ours = psnr(picture, truth, data_range=data_range)
+    theirs = peak_signal_noise_ratio(picture, truth, data_range=data_range)
+    # torchmetrics takes the logarithm of the data range in float32.
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
+    # torchmetrics pads pictures by reflection and averages over all pixels. Those whose window lies
+    # within the picture are the same.
+    _, whole = structural_similarity_index_measure(
+        picture.permute(2, 0, 1)[None],
+        truth.permute(2, 0, 1)[None],
+        data_range=data_range,
+        return_full_image=True,
+    )
+    inner = whole[0, :, 5:-5, 5:-5].permute(1, 2, 0)
+    assert ssim(picture, truth, data_range=data_range).item() == pytest.approx(inner.mean().item())
+    torch.testing.assert_close(ssim_map(picture, truth, data_range=data_range), inner)
 
 
 def test_pictures_are_losses() -> None:
@@ -177,13 +201,13 @@ def test_what_cannot_be_compared() -> None:
             measure(one, one.double())
     with pytest.raises(SplatError, match="cannot be compared"):
         psnr(one.byte(), one.byte())
-    with pytest.raises(SplatError, match="leaves no pixel"):
+    with pytest.raises(SplatError, match="selects no pixel"):
         psnr(one, one, mask=torch.zeros(12, 12, dtype=torch.bool))
     with pytest.raises(SplatError, match="are empty"):
         psnr(one[:0], one[:0])
     with pytest.raises(SplatError, match="no pixel has a depth"):
         depth_errors(one[..., 0], torch.zeros(12, 12))
-    with pytest.raises(SplatError, match="mask does not fit"):
+    with pytest.raises(SplatError, match="mask does not match"):
         depth_errors(one[..., 0], one[..., 0], torch.ones(3, 3, dtype=torch.bool))
     with pytest.raises(SplatError, match="no pixel has a normal"):
         normal_errors(one, torch.zeros(12, 12, 3))

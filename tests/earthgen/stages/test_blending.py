@@ -1,4 +1,4 @@
-"""Windows that are sampled apart agree, by a rule of the place alone."""
+"""Blending rules: windows that are sampled separately agree, whatever the order."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from earthgen.engine.compute import Engine
 from earthgen.errors import PluginError, UnknownNameError
 from earthgen.noise.philox import Noise
 from earthgen.stages.blending import (
+    BLENDING_RULES,
     COLOURS,
-    DEFAULT_RULE,
-    RULES,
+    DEFAULT_BLENDING_RULE,
     STATE,
     FlowSampler,
     InpaintingMask,
-    agree,
     blend,
     blended,
+    blending_stages,
     four_colour,
     independent,
-    noisier,
-    place_noise,
+    initial_noise,
     raised_cosine,
+    renoise,
 )
 from earthgen.stages.block import Block
 from earthgen.stages.stage import Read, Stage
@@ -56,7 +56,7 @@ CRS = "EPSG:32632"
 WORLD = Frame(CRS, 1.0, (-70, 60), (-50, 45))
 SMALL = sampler(24, 16, 4)
 THREE_PHASES = partial(blended, phases=3)
-ALL = [*RULES.values(), THREE_PHASES]
+ALL = [*BLENDING_RULES.values(), THREE_PHASES]
 
 
 @pytest.mark.parametrize("rule", ALL)
@@ -100,11 +100,11 @@ def test_stages_are_plain_and_picklable(rule: Any) -> None:
 
 
 def test_coarse_cells_and_stages_before() -> None:
-    """A sampler of latents, 8 voxels a cell, that reads another sampler with a halo."""
+    """A sampler of latents, 8 voxels per cell, that reads another sampler with a halo."""
     first = replace(SMALL, name="coarse", scale=8, reads=())
     second = FlowSampler("fine", follow, 24, 16, 3, 3, 8, (Read("coarse", cells=2),), "data")
     world = Frame(CRS, 1.0, (-300, 300), (-200, 200))
-    for rule in RULES.values():
+    for rule in BLENDING_RULES.values():
         stages = [*rule(first), *rule(second)]
         cells = world.coarsen(8)
         plain = Plain(stages, world, {}, Noise(0))
@@ -115,7 +115,7 @@ def test_coarse_cells_and_stages_before() -> None:
 
 
 def follow(state: NDArray, time: float, window: Frame, inputs: Any) -> NDArray:
-    """A model that copies the middle of what it reads."""
+    """A model that copies the middle of its input."""
     assert inputs["coarse"].frame == window.pad(2)
     return inputs["coarse"].crop(window).dense[STATE]
 
@@ -123,7 +123,9 @@ def follow(state: NDArray, time: float, window: Frame, inputs: Any) -> NDArray:
 @pytest.fixture(scope="module")
 def fields() -> dict[str, NDArray]:
     source = sampler(steps=8)
-    made: dict[str, NDArray] = {name: sample(rule(source), SEAMS) for name, rule in RULES.items()}
+    made: dict[str, NDArray] = {
+        name: sample(rule(source), SEAMS) for name, rule in BLENDING_RULES.items()
+    }
     made["repeats"] = sample(four_colour(sampler(steps=8, repeats=3)), SEAMS)
     made["at once"] = at_once(source, SEAMS)
     return made
@@ -135,8 +137,8 @@ SEAMS = Frame(CRS, 1.0, (-192, 192), (-128, 256))
 def test_seams_show_where_windows_do_not_agree_and_fade_where_they_do(
     fields: dict[str, NDArray],
 ) -> None:
-    """docs/background/benchmarks.md: alone 7.3, four colours 4.6 (2.8 with repeats), blended
-    1.3; at once, without borders, 1.2."""
+    """docs/background/benchmarks.md: independent 7.3, four colours 4.6 (2.8 with repeats),
+    blended 1.3; in one window, without borders, 1.2."""
     ratio = {name: seam_ratio(values[..., 1], SEAMS, sampler()) for name, values in fields.items()}
     assert ratio["at once"] < 1.4
     assert ratio["independent"] > 4
@@ -169,13 +171,12 @@ def test_fields_have_the_distribution_of_one_large_window(fields: dict[str, NDAr
 
 
 def test_averaged_states_keep_their_noise() -> None:
-    """Neighbours start from the same noise of the place, so where they overlap the mean of two
-    has it whole."""
+    """Neighbours start from the same noise, so their mean keeps its variance in the overlap."""
     source = sampler(steps=8)
     frame = replace(SEAMS, x=(0, 256), y=(0, 256))
     plain = Plain(blended(source), frame, {"semantics": Cover()}, Noise(0))
     state = plain.field("hills/0", frame).dense[STATE]
-    noise = place_noise(source, frame, Noise(0))
+    noise = initial_noise(source, frame, Noise(0))
     place = np.arange(256) % 32
     overlap, core = np.abs(place - 15.5) > 12, np.abs(place - 15.5) < 6
     for columns in (overlap, core):
@@ -203,7 +204,7 @@ def test_known_cells_stay_as_the_first_colour_made_them() -> None:
 
 
 def test_a_window_holds_the_world_in_all_its_cells() -> None:
-    """Not only in its core: readers that look no further than the overlap need no neighbours."""
+    """All cells of a window are final, so readers within the overlap need no neighbours."""
     plain = Plain(four_colour(SMALL), WORLD, {"semantics": Cover()}, Noise(0))
     for x, y in ((0, 0), (1, 0), (1, 1), (0, 1), (-1, -2)):
         block = plain.window("hills", x, y)
@@ -305,12 +306,12 @@ def test_blending_refuses_windows_that_do_not_overlap() -> None:
 
 
 def test_rules_by_name() -> None:
-    assert DEFAULT_RULE in RULES and DEFAULT_RULE != "independent"
-    assert [stage.name for stage in agree(SMALL)] == [
-        stage.name for stage in RULES[DEFAULT_RULE](SMALL)
+    assert DEFAULT_BLENDING_RULE in BLENDING_RULES and DEFAULT_BLENDING_RULE != "independent"
+    assert [stage.name for stage in blending_stages(SMALL)] == [
+        stage.name for stage in BLENDING_RULES[DEFAULT_BLENDING_RULE](SMALL)
     ]
     with pytest.raises(UnknownNameError, match="four_colour"):
-        agree(SMALL, "five_colour")
+        blending_stages(SMALL, "five_colour")
 
 
 def test_known_cells_lie_on_the_straight_path() -> None:
@@ -332,7 +333,7 @@ def test_phases_that_end_on_steps_make_the_same_steps() -> None:
     source = replace(SMALL, shift=1.0)
     frame = WORLD.tile(0, 0, 24)
     inputs = {"semantics": Cover().read(frame)}
-    start = place_noise(source, frame, Noise(0))
+    start = initial_noise(source, frame, Noise(0))
     half = source.advance(start, frame, inputs, 0.0, 0.5, None)
     whole = source.advance(start, frame, inputs, 0.0, 1.0, None)
     assert np.array_equal(source.advance(half, frame, inputs, 0.5, 1.0, None), whole)
@@ -347,7 +348,7 @@ def test_phases_that_end_on_steps_make_the_same_steps() -> None:
 def test_a_velocity_and_a_prediction_of_the_data_are_the_same_flow() -> None:
     frame = WORLD.tile(0, 0, 24)
     inputs = {"semantics": Cover().read(frame)}
-    start = place_noise(SMALL, frame, Noise(0))
+    start = initial_noise(SMALL, frame, Noise(0))
 
     def velocity(state: NDArray, time: float, window: Frame, inputs: Any) -> NDArray:
         return (SMALL.model(state, time, window, inputs) - state) / np.float32(1 - time)
@@ -360,13 +361,13 @@ def test_a_velocity_and_a_prediction_of_the_data_are_the_same_flow() -> None:
 def test_going_back_in_time_keeps_the_variance() -> None:
     rng = np.random.default_rng(0)
     data, first, second = rng.normal(size=(3, 100_000)).astype(np.float32)
-    back = noisier(np.float32(0.7) * data + np.float32(0.3) * first, 0.7, 0.2, second)
+    back = renoise(np.float32(0.7) * data + np.float32(0.3) * first, 0.7, 0.2, second)
     assert np.dot(back, data) / len(data) == pytest.approx(0.2, abs=0.01)
     assert (back - 0.2 * data).std() == pytest.approx(0.8, abs=0.01)
 
 
 def test_the_synthetic_posterior_is_that_of_the_covariance() -> None:
-    """Against the dense formula for a small window."""
+    """Compare with the dense formula on a small window."""
     rng = np.random.default_rng(0)
     state, time = rng.normal(size=(5, 4)), 0.4
 
@@ -381,7 +382,7 @@ def test_the_synthetic_posterior_is_that_of_the_covariance() -> None:
     assert np.allclose(posterior_mean(state, time, 0.3, 6.0, 2.0).ravel(), dense)
 
 
-@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize("rule", sorted(BLENDING_RULES))
 def test_the_engine_makes_what_the_plain_evaluator_makes(rule: str) -> None:
     frame = Frame(CRS, 1.0, (-40, 56), (-24, 40))
     engine = Engine(
@@ -412,7 +413,7 @@ def test_worlds_of_the_default_rule_do_not_know_the_box() -> None:
 
 
 class TestHills(GeometryConformance):
-    """The kit for plugin authors, on a backend that samples."""
+    """The conformance kit on a backend that samples."""
 
     frame = Frame(CRS, 1.0, (-70, 24), (-40, 132))
 

@@ -1,4 +1,4 @@
-"""Voxels of windows that are sampled apart agree."""
+"""Blending rules for voxels: windows that are sampled separately agree."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from earthgen.engine.compute import Engine
 from earthgen.errors import PluginError, UnknownNameError
 from earthgen.noise.philox import Noise
+from earthgen.stages.backends import GeometryBackend, TextureBackend
 from earthgen.stages.blending import STATE, raised_cosine
 from earthgen.stages.block import Block, Field, column_order
 from earthgen.stages.stage import Read, Stage
-from earthgen.stages.voxel_blending import VOXEL_RULES, agree_on_voxels, blend_voxels
+from earthgen.stages.voxel_blending import VOXEL_BLENDING_RULES, blend_voxels, voxel_blending_stages
 from earthgen.testing.backends import PlainTexture
 from earthgen.testing.worlds import same_tiles
 from earthgen.voxels.voxels import (
@@ -34,7 +35,7 @@ WINDOW, STRIDE = 24, 16
 
 
 def frame_of(x: int, y: int) -> Frame:
-    """The whole frame of window (x, y)."""
+    """The frame of window (x, y)."""
     margin = (WINDOW - STRIDE) // 2
     return Frame(
         CRS,
@@ -73,7 +74,7 @@ def parts_of(wanted: Frame) -> list[tuple[tuple[int, int], Block]]:
 
 
 def test_blended_voxels_are_weighted_means_of_the_windows_that_cover_them() -> None:
-    """Against a loop over voxels and windows."""
+    """Compare with a loop over voxels and windows."""
     parts = parts_of(WANTED)
     found = blend_voxels(WINDOW, STRIDE, raised_cosine, {"logit": -4.0}, ("class",), WANTED, parts)
     along = raised_cosine(WINDOW)
@@ -129,14 +130,13 @@ def test_windows_without_voxels_blend_to_none() -> None:
     ]
     found = blend_voxels(WINDOW, STRIDE, raised_cosine, {}, ("class",), WANTED, empty)
     assert found.xyz.shape == (0, 3) and found.sparse["state"].shape == (0, 2)
-    with pytest.raises(PluginError, match=r"no windows cover .*give all"):
+    with pytest.raises(PluginError, match=r"no window covers .*pass every"):
         blend_voxels(WINDOW, STRIDE, raised_cosine, {}, (), WANTED, [])
 
 
 @dataclass(frozen=True)
 class Pull:
-    """Pulls every voxel to the mean of its window: what neighbouring windows do not agree on by
-    themselves."""
+    """Pulls each voxel to the mean of its window, on which neighbouring windows disagree."""
 
     window: int = WINDOW
     stride: int = STRIDE
@@ -155,10 +155,10 @@ class Pull:
         )
 
 
-class Scattered:
+class Scattered(GeometryBackend):
     """Ground with some higher voxels; small windows."""
 
-    name, version, requires = "scattered", "1", ()
+    name, version = "scattered", "1"
 
     def stages(self) -> list[Stage]:
         return [Stage("scattered", 64, GEOMETRY_FIELDS, self.make, (), 32)]
@@ -175,10 +175,10 @@ class Scattered:
         return Geometry(window, np.zeros(window.shape, np.float32), voxels, 0 * up, up).block()
 
 
-class Coloured:
+class Coloured(TextureBackend):
     """A texture whose colours are the sampler's state."""
 
-    name, version, requires, sh_degree = "coloured", "1", (), 0
+    name, version = "coloured", "1"
 
     def __init__(self, rule: str = "blended", phases: int = 2) -> None:
         self.rule, self.phases = rule, phases
@@ -186,7 +186,7 @@ class Coloured:
     def stages(self, geometry: Stage) -> list[Stage]:
         reads = (Read("geometry"), Read("pull"))
         last = Stage("coloured", geometry.step, texture_fields(0), self.paint, reads)
-        return [*agree_on_voxels(Pull(), self.rule, self.phases), last]
+        return [*voxel_blending_stages(Pull(), self.rule, self.phases), last]
 
     def paint(self, window: Frame, inputs: Any, noise: Noise) -> Block:
         geometry, state = Geometry.of(inputs["geometry"]), inputs["pull"].sparse[STATE]
@@ -201,7 +201,7 @@ def made(frame: Frame, texture: Coloured, size: int = 64) -> Any:
     return [make(tx, ty) for tx, ty in frame.tiles(size)]
 
 
-@pytest.mark.parametrize("rule", VOXEL_RULES)
+@pytest.mark.parametrize("rule", VOXEL_BLENDING_RULES)
 def test_a_crop_is_the_whole(rule: str) -> None:
     frame = Frame(CRS, 1.0, (0, 64), (-64, 0))
     (whole,) = made(frame, Coloured(rule))
@@ -214,7 +214,7 @@ def test_a_crop_is_the_whole(rule: str) -> None:
 
 
 def test_blending_takes_the_seams_away() -> None:
-    """Windows that end at their means meet in steps; blended, they pass over into each other."""
+    """Independent windows meet in steps at their means; blended ones change gradually."""
 
     def steepest(rule: str) -> float:
         (tile,) = made(Frame(CRS, 1.0, (0, 64), (0, 64)), Coloured(rule))
@@ -225,17 +225,18 @@ def test_blending_takes_the_seams_away() -> None:
 
 
 def test_stages_of_a_sampler() -> None:
-    stages = agree_on_voxels(Pull(), phases=3)
+    stages = voxel_blending_stages(Pull(), phases=3)
     assert [stage.name for stage in stages] == ["pull/0", "pull/1", "pull"]
     assert stages[-1].fields == {STATE: Field("float32", (2,), sparse=True)}
     assert [read.source for read in stages[1].reads] == ["geometry", "pull/0"]
     pickle.loads(pickle.dumps(stages[-1].merge))
-    assert [stage.name for stage in agree_on_voxels(Pull(), "independent")] == ["pull"]
+    assert [stage.name for stage in voxel_blending_stages(Pull(), "independent")] == ["pull"]
     with pytest.raises(
-        UnknownNameError, match=r"no rule 'four_colour' for voxels.*choose of blended, independent"
+        UnknownNameError,
+        match=r"unknown blending rule 'four_colour' for voxels.*choose one of blended, independent",
     ):
-        agree_on_voxels(Pull(), "four_colour")
+        voxel_blending_stages(Pull(), "four_colour")
     with pytest.raises(PluginError, match="at a stride of 24 cannot be blended in 2 phases"):
-        agree_on_voxels(Pull(stride=24))
+        voxel_blending_stages(Pull(stride=24))
     with pytest.raises(PluginError, match="in 0 phases"):
-        agree_on_voxels(Pull(), phases=0)
+        voxel_blending_stages(Pull(), phases=0)

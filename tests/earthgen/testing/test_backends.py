@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from earthgen.noise.philox import Noise
 from earthgen.stages.block import Block, Field
 from earthgen.stages.stage import Read, Stage
-from earthgen.testing.backends import GeometryConformance, TextureConformance
+from earthgen.testing import GeometryConformance, TextureConformance
 from earthgen.voxels.voxels import GEOMETRY_FIELDS, Geometry
 from earthgen_procedural.geometry import ProceduralGeometry
 from earthgen_procedural.texture import ProceduralTexture
@@ -152,6 +154,16 @@ class Deaf(Terraces):
 
     def made(self, window, inputs, noise):
         return self.terraces(window, inputs, Noise(5))
+
+
+def test_the_kit_needs_torch_for_sparse_backends_and_rasterizers_alone() -> None:
+    code = """
+import sys
+from earthgen.testing import GeometryConformance, PlainTexture, sample_conditions
+from earthgen.testing import check_rasterizer, check_sparse_backend
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

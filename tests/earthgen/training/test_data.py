@@ -13,24 +13,24 @@ from earthgen.errors import StoreError, TrainingError
 from earthgen.models.presets import preset
 from earthgen.training import data as datas
 from earthgen.training.batches import GUESSED, make_batch
-from earthgen.training.data import Data, open_data
-from earthgen.training.parts.common import column_figures, tops
-from earthgen.training.randomness import number, numpy_generator, torch_generator
+from earthgen.training.data import TrainingData, open_data
+from earthgen.training.parts.common import column_figures, voxel_tops
+from earthgen.training.randomness import derive_seed, numpy_generator, torch_generator
 from geo_io.errors import FrameError
 from tests.helpers import training_places as places
 from tests.helpers.dataset_places import EAST, SIZE, village_scene
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Data:
+def opened(tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
     return open_data(
         places.dataset(tmp_path_factory.mktemp("data")), preset(places.NAME), held_out=3
     )
 
 
 def test_random_numbers_are_of_their_names() -> None:
-    assert number(0, "a", 1) == number(0, "a", 1) != number(0, "a", 2)
-    assert number(0, "a", 1) != number(1, "a", 1) and 0 <= number(0, "b") < 2**63
+    assert derive_seed(0, "a", 1) == derive_seed(0, "a", 1) != derive_seed(0, "a", 2)
+    assert derive_seed(0, "a", 1) != derive_seed(1, "a", 1) and 0 <= derive_seed(0, "b") < 2**63
     one, other = (torch.rand(3, generator=torch_generator(0, "x", step)) for step in (1, 2))
     assert torch.equal(
         one, torch.rand(3, generator=torch_generator(0, "x", 1))
@@ -38,7 +38,7 @@ def test_random_numbers_are_of_their_names() -> None:
     assert numpy_generator(3, "x").random() == numpy_generator(3, "x").random()
 
 
-def test_crops_are_functions_of_seed_and_number(opened: Data) -> None:
+def test_crops_are_functions_of_seed_and_number(opened: TrainingData) -> None:
     first = [opened.crop(7, drawn) for drawn in (0, 1, 2, 3)]
     again = [opened.crop(7, drawn) for drawn in (3, 2, 1, 0)][::-1]
     for a, b in zip(first, again, strict=True):
@@ -49,12 +49,12 @@ def test_crops_are_functions_of_seed_and_number(opened: Data) -> None:
     assert any(opened.crop(8, n).xyz.tobytes() != first[n].xyz.tobytes() for n in range(4))
 
 
-def test_what_is_held_out_is_not_trained_on(opened: Data) -> None:
+def test_what_is_held_out_is_not_trained_on(opened: TrainingData) -> None:
     assert all(opened.crop(0, drawn).frame.x[1] <= EAST + SIZE for drawn in range(20))
-    assert len(opened.held) == 3 and all(
-        crop.frame.x[0] >= EAST + 10 * SIZE for crop in opened.held
+    assert len(opened.held_out) == 3 and all(
+        crop.frame.x[0] >= EAST + 10 * SIZE for crop in opened.held_out
     )
-    assert len({(crop.frame.x, crop.frame.y) for crop in opened.held}) == 3
+    assert len({(crop.frame.x, crop.frame.y) for crop in opened.held_out}) == 3
     assert opened.sources == ({"name": "Made up", "source": "nobody", "licence": "CC0-1.0"},)
 
 
@@ -68,7 +68,7 @@ def test_the_digest_is_that_of_the_content(tmp_path: Path) -> None:
 
 def test_nothing_held_out_is_no_error(tmp_path: Path) -> None:
     village_scene(tmp_path, "alone")
-    assert open_data(tmp_path, preset(places.NAME)).held == ()
+    assert open_data(tmp_path, preset(places.NAME)).held_out == ()
 
 
 def test_datasets_that_do_not_fit(tmp_path: Path) -> None:
@@ -88,9 +88,9 @@ def test_datasets_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_crops_without_voxels_are_passed_over(
-    opened: Data, monkeypatch: pytest.MonkeyPatch
+    opened: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crop = opened.held[0]
+    crop = opened.held_out[0]
     empty = replace(
         crop,
         xyz=crop.xyz[:0],
@@ -111,13 +111,13 @@ def test_crops_without_voxels_are_passed_over(
         def __getitem__(self, index: int) -> object:
             return next(shown, empty)
 
-    fake = replace(opened, train=Crops(), chances=np.array([1.0]))  # type: ignore[arg-type]
+    fake = replace(opened, train=Crops(), cumulative=np.array([1.0]))  # type: ignore[arg-type]
     assert fake.crop(0, 0) is crop
     with pytest.raises(TrainingError, match=f"{datas.ATTEMPTS} crops"):
         fake.crop(0, 1)
 
 
-def test_a_batch_keeps_every_voxel_with_its_own(opened: Data) -> None:
+def test_a_batch_keeps_every_voxel_with_its_own(opened: TrainingData) -> None:
     crops = [opened.crop(1, drawn) for drawn in range(3)]
     batch = make_batch(crops)
     assert (
@@ -143,14 +143,14 @@ def test_a_batch_keeps_every_voxel_with_its_own(opened: Data) -> None:
     assert batch.conditions.shape == (32, 32) and bool(batch.conditions.height.isfinite().all())  # type: ignore[union-attr]
 
 
-def test_a_batch_is_not_larger_than_asked_for(opened: Data) -> None:
+def test_a_batch_is_not_larger_than_asked_for(opened: TrainingData) -> None:
     crops = [opened.crop(1, drawn) for drawn in range(3)]
     assert len(make_batch(crops, len(crops[0]) + len(crops[1]))) == 2
     assert len(make_batch(crops, 1)) == 1
 
 
-def test_trust_in_colours(opened: Data) -> None:
-    crop = opened.held[0]
+def test_trust_in_colours(opened: TrainingData) -> None:
+    crop = opened.held_out[0]
     known = crop.image_known.copy()
     known[: len(known) // 2] = False
     row, column = crop.frame.y[1] - 1 - crop.xyz[:, 1], crop.xyz[:, 0] - crop.frame.x[0]
@@ -166,10 +166,10 @@ def test_trust_in_colours(opened: Data) -> None:
     assert int(batch.seen.sum()) == int(seen.sum())
 
 
-def test_tops_of_columns_are_the_scene_s_heights(opened: Data) -> None:
-    crop = opened.held[0]
+def test_tops_of_columns_are_the_scene_s_heights(opened: TrainingData) -> None:
+    crop = opened.held_out[0]
     batch = make_batch([crop])
-    found = tops(batch.sites, batch.shape, crop.frame.z[0])[0].numpy()
+    found = voxel_tops(batch.sites, batch.shape, crop.frame.z[0])[0].numpy()
     # A voxel is half filled or not at all: heights are rounded to whole metres, half up.
     assert np.array_equal(found, np.floor(crop.height + 0.5))
 

@@ -28,7 +28,7 @@ from earthgen.training import loop, run
 from earthgen.training.checkpoint import State
 from earthgen.training.interrupts import interrupts
 from earthgen.training.log import read_log, series
-from earthgen.training.run import Trained, train
+from earthgen.training.run import TrainingResult, train
 from geo_io.legend import codes
 from tests.helpers import training_places as places
 
@@ -104,15 +104,19 @@ def test_an_interrupted_run_keeps_its_last_step(
     data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C is heard within a step, which is ended; a second one would not wait."""
-    out, note, before = tmp_path / "interrupted", loop.note, signal.getsignal(signal.SIGINT)
+    out, accumulate, before = (
+        tmp_path / "interrupted",
+        loop.accumulate,
+        signal.getsignal(signal.SIGINT),
+    )
 
     def press(state: State, values: dict[str, float]) -> None:
-        note(state, values)
+        accumulate(state, values)
         if state.step == 5:
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "note", press)
+        patched.setattr(loop, "accumulate", press)
         with pytest.raises(KeyboardInterrupt):
             train("struct-vae", places.settings(data, out))
     assert signal.getsignal(signal.SIGINT) == before
@@ -141,12 +145,12 @@ def test_rows_that_are_means_go_on_too(data: Path, tmp_path: Path) -> None:
             given: dict[str, Any] = {
                 "log_steps": 3,
                 "checkpoint_steps": 4,
-                "parts": {"height-flow": {"batch": 1}},
+                "parts": {"height-flow": {"batch_size": 1}},
             }
             # Of one length throughout: the learning rate follows it.
             monkey = pytest.MonkeyPatch()
             monkey.setattr(
-                loop.Schedule,
+                loop.LearningSchedule,
                 "share",
                 lambda self, step, _, many=many: 1.0 if step >= many else step / 8,
             )
@@ -165,7 +169,7 @@ def test_batches_prepared_ahead_are_the_same(data: Path, whole: Path, tmp_path: 
 
 def test_a_finished_run_can_be_made_longer(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    short = {"parts": {"height-flow": {"batch": 1}}}
+    short = {"parts": {"height-flow": {"batch_size": 1}}}
     train("height-flow", places.settings(data, out, steps=2, **short))
     done = train("height-flow", places.settings(data, out, steps=2, **short), resume=True)
     assert done.fitted == {}, "nothing is left to do"
@@ -317,7 +321,7 @@ def test_a_loss_that_is_no_number_stops(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     out = tmp_path / "run"
-    made = run.MAKERS["height-flow"]
+    made = run.TASK_MAKERS["height-flow"]
 
     def broken(context: Any) -> Any:
         from dataclasses import replace
@@ -334,7 +338,7 @@ def test_a_loss_that_is_no_number_stops(
 
         return replace(task, loss=loss)
 
-    monkeypatch.setitem(run.MAKERS, "height-flow", broken)
+    monkeypatch.setitem(run.TASK_MAKERS, "height-flow", broken)
     settings = places.settings(data, out)
     with pytest.raises(TrainingError, match=rf"{what} is .* at step 5"):
         train("height-flow", settings)
@@ -378,9 +382,11 @@ def test_a_team_of_two_stays_in_step(data: Path, tmp_path: Path) -> None:
     steps both took."""
     code = (
         f"import sys; sys.path[:0] = {sys.path!r}\n"
-        "from pathlib import Path; import training_places as places; from earthgen.training.run import train\n"
-        f"places_of = places.settings(Path({str(data)!r}), Path({str(tmp_path / 'run')!r}), devices=2, steps=4)\n"
-        "print('steps', train('height-flow', places_of).fitted['height-flow'].step)\n"
+        "from pathlib import Path; from tests.helpers import training_places as places\n"
+        "from earthgen.training.run import train\n"
+        f"data, out = Path({str(data)!r}), Path({str(tmp_path / 'run')!r})\n"
+        "settings = places.settings(data, out, devices=2, steps=4)\n"
+        "print('steps', train('height-flow', settings).fitted['height-flow'].step)\n"
     )
     # In a process of its own: forking one in which torch has threads can hang.
     done = subprocess.run(
@@ -394,7 +400,7 @@ def test_a_team_of_two_stays_in_step(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_team_averages_gradients() -> None:
-    from earthgen.training.devices import Team
+    from earthgen.training.devices import ProcessGroup
 
     class Fabric:
         """Two processes, the other of which has gradients of 1."""
@@ -405,7 +411,7 @@ def test_a_team_averages_gradients() -> None:
 
     model = nn.Linear(2, 1)
     model.weight.grad = torch.tensor([[3.0, 5.0]])  # the bias has none
-    Team(torch.device("cpu"), 0, Fabric()).average_gradients(model)
+    ProcessGroup(torch.device("cpu"), 0, Fabric()).average_gradients(model)
     assert model.weight.grad.tolist() == [[2.0, 3.0]]
     assert model.bias.grad is not None and model.bias.grad.tolist() == [0.5]
 
@@ -413,7 +419,7 @@ def test_a_team_averages_gradients() -> None:
 def test_trained_is_plain(whole: Path, data: Path) -> None:
     again = train("struct-vae", places.settings(data, whole), resume=True)
     assert (
-        isinstance(again, Trained)
+        isinstance(again, TrainingResult)
         and again.fitted == {}
         and again.weights.parts.keys() == {"struct-vae"}
     )

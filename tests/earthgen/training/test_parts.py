@@ -15,24 +15,24 @@ import torch
 from PIL import Image
 
 from earthgen.dataset.crop import Crop
-from earthgen.models.build import make
+from earthgen.models.build import make_model
 from earthgen.models.conditions import CONDITIONS
-from earthgen.models.gaussian_head import discs
+from earthgen.models.gaussian_head import decode_gaussians
+from earthgen.models.image_features import missing_package
 from earthgen.models.presets import PARTS, preset
 from earthgen.models.weights.card import open_weights
 from earthgen.splats.spherical_harmonics import C0
 from earthgen.training.batches import make_batch
-from earthgen.training.data import Data, open_data
+from earthgen.training.data import TrainingData, open_data
 from earthgen.training.log import read_log
 from earthgen.training.parts import tex_vae
-from earthgen.training.parts.common import only
+from earthgen.training.parts.common import keep_conditions
 from earthgen.training.parts.latent_pool import LatentPool, latent_batch
 from earthgen.training.parts.struct_flow import cells_with_data
-from earthgen.training.parts.tex_flow import colour_figures, told
-from earthgen.training.perceptual import missing, perceptual
+from earthgen.training.parts.tex_flow import colour_figures, visible_classes
+from earthgen.training.perceptual import perceptual
 from earthgen.training.pictures import SIDE, class_colours, heat, map_view, sheet, voxel_view
-from earthgen.training.run import MAKERS, WEIGHTS, train
-from earthgen.training.settings import TASKS
+from earthgen.training.run import TASK_MAKERS, WEIGHTS, train
 from earthgen_cli.main import main
 from tests.helpers import training_places as places
 from tests.helpers.dataset_places import village_scene
@@ -62,13 +62,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def opened(data: Path) -> Data:
+def opened(data: Path) -> TrainingData:
     return open_data(data, preset(places.NAME), held_out=2)
 
 
 @pytest.fixture(scope="module")
-def crop(opened: Data) -> Crop:
-    return opened.held[0]
+def crop(opened: TrainingData) -> Crop:
+    return opened.held_out[0]
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +76,14 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All parts, three steps each, from the command line."""
     out = tmp_path_factory.mktemp("runs") / "all"
     config = out.parent / "training.toml"
+    own = {"tex-vae": "render_size = 24\nrender_start = 0\n", "struct-vae": ""}
+    shortcut = "shortcut_start = 0.4\nshortcut_ratio = 1.0\n"
     parts = "\n".join(
-        f"[parts.{part}]\nsteps = 3\nbatch = 2\nrender_size = 24\nrender_from = 0\nshortcut_from = 0.4\nshortcut = 1.0"
-        for part in PARTS
+        f"[parts.{part}]\nsteps = 3\nbatch_size = 2\n{own.get(part, shortcut)}" for part in PARTS
     )
     config.write_text(
-        f'data = "{data}"\npreset = "{places.NAME}"\nprecision = "bf16"\nlog_steps = 1\nheld_out = 1\n'
+        f'data = "{data}"\npreset = "{places.NAME}"\nprecision = "bf16"\n'
+        "log_steps = 1\nheld_out = 1\n"
         f"tensorboard = false\n{parts}\n"
     )
     assert (
@@ -154,7 +156,7 @@ def test_flows_learn_few_steps_too(trained: Path) -> None:
 def test_views_are_compared(trained: Path) -> None:
     rows = read_log(trained / "tex-vae" / "metrics.csv")
     assert any(row.get("view_l1") for row in rows) and any(row.get("view_ssim") for row in rows)
-    assert (missing() != "") or any(row.get("view_perceptual") for row in rows)
+    assert (missing_package() != "") or any(row.get("view_perceptual") for row in rows)
 
 
 def test_going_on_with_a_whole_run_does_nothing(
@@ -222,10 +224,10 @@ def test_what_is_wrong_is_said_in_one_line(
 
 
 def test_the_command_knows_all_tasks() -> None:
-    from earthgen_cli.train import What, merged
+    from earthgen_cli.commands.train import merge_parts
 
-    assert {each.value for each in What} == set(TASKS) and set(MAKERS) == set(PARTS)
-    assert merged({"tex-vae": {"steps": 1}}, ("tex-vae", "tex-flow"), {"batch": 2}) == {
+    assert set(TASK_MAKERS) == set(PARTS)
+    assert merge_parts({"tex-vae": {"steps": 1}}, ("tex-vae", "tex-flow"), {"batch": 2}) == {
         "tex-vae": {"steps": 1, "batch": 2},
         "tex-flow": {"batch": 2},
     }
@@ -245,11 +247,11 @@ def test_a_dataset_without_colours(tmp_path: Path) -> None:
         open_data(tmp_path, micro, coloured=True)
 
 
-def test_latents_of_the_pool_are_those_of_the_crops(opened: Data) -> None:
-    vae: Any = make("struct-vae", preset(places.NAME).struct_vae).eval()
+def test_latents_of_the_pool_are_those_of_the_crops(opened: TrainingData) -> None:
+    vae: Any = make_model("struct-vae", preset(places.NAME).struct_vae).eval()
     pool = LatentPool(vae, opened, 5, 3, torch.device("cpu"))
     found = latent_batch([pool.get(number) for number in (0, 1, 4)], vae.config.stride)
-    assert pool.get(4) is pool.get(1) and set(pool.kept) == {0, 1}, "number 4 of a pool of 3 is 1"
+    assert pool.get(4) is pool.get(1) and set(pool.cache) == {0, 1}, "number 4 of a pool of 3 is 1"
     crops = [opened.crop(5, number) for number in (0, 1, 1)]
     batch = make_batch(crops)
     with torch.no_grad():
@@ -258,11 +260,11 @@ def test_latents_of_the_pool_are_those_of_the_crops(opened: Data) -> None:
     # Alone and in a batch, sums have other lengths.
     assert torch.allclose(found.latent.mean.features, latent.mean.features, atol=1e-5)
     assert torch.allclose(found.latent.log_variance, latent.log_variance, atol=1e-5)
-    assert torch.equal(found.batch.height, batch.height) and len(found.batch.sites) == 0
+    assert torch.equal(found.columns.height, batch.height) and len(found.columns.sites) == 0
 
 
 def test_cells_without_data_teach_nothing() -> None:
-    model: Any = make("struct-coarse", preset(places.NAME).struct_coarse)
+    model: Any = make_model("struct-coarse", preset(places.NAME).struct_coarse)
     valid = torch.ones(1, 32, 32, dtype=torch.bool)
     valid[0, 0, 31] = False  # the north-east corner
     from earthgen.sparse.sites import Place
@@ -276,10 +278,12 @@ def test_cells_without_data_teach_nothing() -> None:
 def test_the_true_picture_of_true_colours_is_perfect(crop: Crop) -> None:
     batch = make_batch([crop])
     camera = tex_vae.random_view(crop.frame, crop, 0.2, 0.5, 48)
-    picture, truth = tex_vae.compared(tex_vae.true_discs(batch), batch, 0, camera)
+    picture, truth = tex_vae.render_pair(tex_vae.reference_gaussians(batch), batch, 0, camera)
     assert torch.allclose(picture.clamp(0, 1), truth, atol=1e-6)
     assert float(truth.std()) > 0.05, "something is seen"
-    lost = tex_vae.view_losses(picture, truth, l1=1.0, ssim_weight=1.0, perceptual_weight=0.0)
+    lost = tex_vae.view_losses(
+        picture, truth, l1_weight=1.0, ssim_weight=1.0, perceptual_weight=0.0
+    )
     assert float(lost["views"]) < 1e-4
 
 
@@ -291,9 +295,9 @@ def test_views_have_gradients_where_colours_are_known(crop: Crop) -> None:
         numbers = (
             0.1 * torch.randn(len(batch.sites), 16, generator=torch.Generator().manual_seed(1))
         ).requires_grad_()
-        found = discs(numbers, batch.normal, 1.0)
-        views = tex_vae.compared(found, replace(batch, trust=trust), 0, camera)
-        tex_vae.view_losses(*views, l1=1.0, ssim_weight=0.2, perceptual_weight=0.0)[
+        found = decode_gaussians(numbers, batch.normal, 1.0)
+        views = tex_vae.render_pair(found, replace(batch, trust=trust), 0, camera)
+        tex_vae.view_losses(*views, l1_weight=1.0, ssim_weight=0.2, perceptual_weight=0.0)[
             "views"
         ].backward()
         assert numbers.grad is not None and bool(numbers.grad.isfinite().all())
@@ -301,7 +305,9 @@ def test_views_have_gradients_where_colours_are_known(crop: Crop) -> None:
     assert found_gradients[0] > 0 and found_gradients[1] == 0
 
 
-@pytest.mark.skipif(missing() != "", reason="the package of the feature network is not installed")
+@pytest.mark.skipif(
+    missing_package() != "", reason="the package of the feature network is not installed"
+)
 def test_the_perceptual_distance(crop: Crop) -> None:
     picture = torch.from_numpy(crop.image).float() / 255
     assert float(perceptual(picture, picture)) == 0
@@ -312,12 +318,14 @@ def test_the_perceptual_distance(crop: Crop) -> None:
     assert wanted.grad is not None and float(wanted.grad.abs().sum()) > 0
 
 
-def test_hidden_land_cover_is_not_told_by_voxels(opened: Data) -> None:
+def test_hidden_land_cover_is_not_told_by_voxels(opened: TrainingData) -> None:
     batch = make_batch([opened.crop(0, 0), opened.crop(0, 1)])
-    assert torch.equal(told(batch, only(batch.conditions, "semantics")), batch.semantic)
-    assert not bool(told(batch, only(batch.conditions, "image")).any())
+    assert torch.equal(
+        visible_classes(batch, keep_conditions(batch.conditions, "semantics")), batch.semantic
+    )
+    assert not bool(visible_classes(batch, keep_conditions(batch.conditions, "image")).any())
     conditions = replace(batch.conditions, present=torch.tensor([[True] * 4, [False] * 4]))
-    codes = told(batch, conditions)
+    codes = visible_classes(batch, conditions)
     first = batch.sites.coordinates[:, 0] == 0
     assert torch.equal(codes[first], batch.semantic[first]) and not bool(codes[~first].any())
     assert CONDITIONS[0] == "semantics"
@@ -325,7 +333,7 @@ def test_hidden_land_cover_is_not_told_by_voxels(opened: Data) -> None:
 
 def test_colour_figures(crop: Crop) -> None:
     batch = make_batch([crop])
-    right = tex_vae.true_discs(batch)
+    right = tex_vae.reference_gaussians(batch)
     assert colour_figures(right, batch)["colour_psnr"] > 80
     assert colour_figures(right, batch)["colour_spread"] == pytest.approx(1, abs=1e-3)
     grey = replace(right, sh=torch.zeros_like(right.sh))

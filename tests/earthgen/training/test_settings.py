@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,15 +12,16 @@ from PIL import Image
 
 from earthgen.errors import JobError
 from earthgen.training import log as logs
-from earthgen.training.plot import draw_curves, log_ticks, smoothed, ticks
-from earthgen.training.schedule import Schedule
+from earthgen.training.plot import draw_curves, running_mean
+from earthgen.training.schedule import LearningSchedule
 from earthgen.training.settings import (
-    DEFAULTS,
+    PART_SETTINGS,
+    RENAMED,
     SHARES,
     TASKS,
     load_settings,
     make_settings,
-    of_part,
+    part_settings,
 )
 from tests.helpers import training_places as places
 
@@ -26,7 +29,7 @@ NAMES = {"data": "d", "out": "o"}
 
 
 def test_every_part_has_defaults_a_share_and_a_place_in_all() -> None:
-    assert set(DEFAULTS) == set(SHARES) == set(TASKS["all"])
+    assert set(PART_SETTINGS) == set(SHARES) == set(TASKS["all"])
     assert TASKS["all"].index("struct-vae") < TASKS["all"].index("struct-fine")
     assert TASKS["all"].index("tex-vae") < TASKS["all"].index("tex-flow")
     assert sum(SHARES.values()) == pytest.approx(1)
@@ -35,26 +38,28 @@ def test_every_part_has_defaults_a_share_and_a_place_in_all() -> None:
 def test_time_is_divided_among_the_parts_of_a_task() -> None:
     settings = make_settings({**NAMES, "minutes": 30})
     assert sum(
-        of_part(settings, part, TASKS["all"]).minutes or 0 for part in TASKS["all"]
+        part_settings(settings, part, TASKS["all"]).minutes or 0 for part in TASKS["all"]
     ) == pytest.approx(30)
     flow = TASKS["struct-flow"]
-    assert sum(of_part(settings, part, flow).minutes or 0 for part in flow) == pytest.approx(30)
-    assert of_part(settings, "tex-vae", ("tex-vae",)).minutes == 30
+    assert sum(part_settings(settings, part, flow).minutes or 0 for part in flow) == pytest.approx(
+        30
+    )
+    assert part_settings(settings, "tex-vae", ("tex-vae",)).minutes == 30
 
 
 def test_a_part_s_own_settings_go_first() -> None:
     settings = make_settings(
-        {**NAMES, "minutes": 30, "parts": {"tex-vae": {"steps": 5, "batch": 3}}}
+        {**NAMES, "minutes": 30, "parts": {"tex-vae": {"steps": 5, "batch_size": 3}}}
     )
-    found = of_part(settings, "tex-vae", TASKS["all"])
-    assert (found.steps, found.minutes, found.batch) == (5, None, 3)
+    found = part_settings(settings, "tex-vae", TASKS["all"])
+    assert (found.steps, found.minutes, found.batch_size) == (5, None, 3)
 
 
 def test_larger_presets_take_the_paper_s_batch_and_rate() -> None:
-    found = of_part(
+    found = part_settings(
         make_settings({**NAMES, "preset": "paper", "steps": 9}), "tex-flow", ("tex-flow",)
     )
-    assert (found.batch, found.learning_rate) == (64, 1e-4)
+    assert (found.batch_size, found.learning_rate) == (64, 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -62,9 +67,9 @@ def test_larger_presets_take_the_paper_s_batch_and_rate() -> None:
     [
         ({"stepps": 3}, "stepps"),
         ({"steps": 0}, "steps"),
-        ({"columns": 12}, "multiples of 8"),
+        ({"columns": 12}, "'columns': must be a multiple of 8"),
         ({"precision": "fp8"}, "precision"),
-        ({"parts": {"tex": {}}}, "no part 'tex'"),
+        ({"parts": {"tex": {}}}, "unknown part 'tex'"),
     ],
 )
 def test_wrong_settings_are_named(values: dict, complaint: str) -> None:
@@ -73,22 +78,51 @@ def test_wrong_settings_are_named(values: dict, complaint: str) -> None:
 
 
 def test_wrong_settings_of_a_part_are_named() -> None:
-    settings = make_settings({**NAMES, "steps": 9, "parts": {"tex-vae": {"clip": -1}}})
-    with pytest.raises(JobError, match=r"parts\.tex-vae\.clip"):
-        of_part(settings, "tex-vae", ("tex-vae",))
+    with pytest.raises(JobError, match=r"parts\.tex-vae\.max_grad_norm"):
+        make_settings({**NAMES, "parts": {"tex-vae": {"max_grad_norm": -1}}})
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "complaint"),
+    [
+        ("tex-vae", "learning_rat", "no such setting.*'learning_rate'"),
+        ("tex-vae", "clip", "no such setting.*'max_grad_norm'"),
+        ("struct-vae", "render_size", "a setting of tex-vae"),
+        ("height-flow", "mixture", "a setting of struct-coarse, struct-fine, tex-flow"),
+    ],
+)
+def test_settings_that_a_part_does_not_use_are_refused(
+    part: str, name: str, complaint: str
+) -> None:
+    with pytest.raises(JobError, match=rf"parts\.{part}\.{name}.*{complaint}"):
+        make_settings({**NAMES, "parts": {part: {name: 1}}})
+
+
+def test_renamed_settings_have_a_new_name_that_exists() -> None:
+    current = {name for model in PART_SETTINGS.values() for name in model.model_fields}
+    assert set(RENAMED.values()) <= current and not set(RENAMED) & current
+
+
+def test_a_part_records_only_what_it_uses() -> None:
+    settings = make_settings({**NAMES, "steps": 9})
+    recorded = part_settings(settings, "height-flow", ("height-flow",)).model_dump()
+    assert "condition_dropout" in recorded
+    assert not {"kl_weight", "render_size", "condition_mixture", "max_voxels"} & set(recorded)
 
 
 def test_nothing_says_how_long() -> None:
     with pytest.raises(JobError, match="how long"):
-        of_part(make_settings(NAMES), "tex-vae", ("tex-vae",))
+        part_settings(make_settings(NAMES), "tex-vae", ("tex-vae",))
 
 
 def test_a_file_of_settings(tmp_path: Path) -> None:
     path = tmp_path / "t.toml"
-    path.write_text('data = "scenes"\nout = "run"\nminutes = 4\n[parts.struct-vae]\nbatch = 7\n')
+    path.write_text(
+        'data = "scenes"\nout = "run"\nminutes = 4\n[parts.struct-vae]\nbatch_size = 7\n'
+    )
     settings = make_settings(load_settings(path))
     assert settings.data == tmp_path / "scenes" and settings.out == tmp_path / "run"
-    assert of_part(settings, "struct-vae", ("struct-vae",)).batch == 7
+    assert part_settings(settings, "struct-vae", ("struct-vae",)).batch_size == 7
     path.write_text("data = ")
     with pytest.raises(JobError, match="not TOML"):
         load_settings(path)
@@ -97,18 +131,20 @@ def test_a_file_of_settings(tmp_path: Path) -> None:
 
 
 def test_the_rate_rises_and_then_falls_to_nothing() -> None:
-    schedule = Schedule(peak=2.0, warm_up=0.1, power=1.0, steps=100, seconds=None)
+    schedule = LearningSchedule(
+        peak=2.0, warmup_ratio=0.1, decay_power=1.0, steps=100, seconds=None
+    )
     rates = [schedule.rate(schedule.share(step, 0.0)) for step in range(101)]
     assert 0 < rates[0] < rates[5] < rates[10] == pytest.approx(2.0)
     assert rates[55] == pytest.approx(1.0) and rates[100] == 0
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
-    assert Schedule(2.0, 0.1, 2.0, 100, None).rate(0.55) == pytest.approx(0.5)
+    assert LearningSchedule(2.0, 0.1, 2.0, 100, None).rate(0.55) == pytest.approx(0.5)
 
 
 def test_a_training_ends_by_what_comes_first() -> None:
-    schedule = Schedule(1.0, 0.0, 1.0, 100, 60.0)
+    schedule = LearningSchedule(1.0, 0.0, 1.0, 100, 60.0)
     assert schedule.share(50, 6.0) == 0.5 and schedule.share(10, 45.0) == 0.75
-    assert Schedule(1.0, 0.0, 1.0, None, 60.0).share(10**6, 30.0) == 0.5
+    assert LearningSchedule(1.0, 0.0, 1.0, None, 60.0).share(10**6, 30.0) == 0.5
 
 
 def test_rows_read_back_as_the_same_bits(tmp_path: Path) -> None:
@@ -147,12 +183,20 @@ def test_curves(tmp_path: Path) -> None:
     assert {(31, 98, 168), (200, 84, 20)} <= colours, "training and held-out curves"
 
 
-def test_ticks_are_round_and_within() -> None:
-    assert ticks(0, 100) == [0, 20, 40, 60, 80, 100]
-    assert ticks(3, 3) == [3]
-    assert log_ticks(0.05, 3) == pytest.approx([0.05, 0.1, 0.2, 0.5, 1, 2])
-    assert smoothed([1.0] * 9) == [1.0] * 9
-    assert smoothed([0.0, 3.0, 0.0], share=1.0)[1] == pytest.approx(1.0)
+def test_a_running_mean_is_centred_up_to_the_ends() -> None:
+    assert running_mean([1.0] * 9).tolist() == [1.0] * 9
+    assert running_mean([0.0, 3.0, 0.0], share=1.0).tolist() == pytest.approx([0.0, 1.0, 0.0])
+
+
+def test_curves_leave_no_state_in_pyplot(tmp_path: Path) -> None:
+    """Also in a process that shows figures of its own."""
+    code = (
+        "import sys; from pathlib import Path; from earthgen.training.plot import draw_curves\n"
+        f"draw_curves([{{'step': '1', 'loss': '2.0'}}], 'x', Path({str(tmp_path / 'c.png')!r}))\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    assert Image.open(tmp_path / "c.png").size[0] > 100
 
 
 def test_the_micro_preset_is_one() -> None:

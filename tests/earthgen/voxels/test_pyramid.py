@@ -1,5 +1,4 @@
-"""Levels of detail: a function of the place, equal to a plain reference, closed, and true to
-what they stand for."""
+"""Levels of detail: independent of the piece, equal to a reference, and closed."""
 
 from __future__ import annotations
 
@@ -13,23 +12,15 @@ from numpy.typing import NDArray
 
 from earthgen.errors import PluginError
 from earthgen.stages.block import Block, column_order, within
-from earthgen.voxels.pyramid import levels_of, pyramid
-from earthgen.voxels.splat_math import normals, rotations
-from earthgen.voxels.tile import (
-    LEVEL_HALO,
-    LEVELS,
-    Tile,
-    colours,
-    crop_tile,
-    join_tiles,
-    tile_of,
-)
+from earthgen.voxels.pyramid import LEVEL_HALO, build_pyramid, tile_levels
+from earthgen.voxels.splat_math import base_colours, disc_normals, disc_rotations
+from earthgen.voxels.tile import LEVELS, Tile, crop_tile, join_tiles, tile_from_voxels
 from earthgen.voxels.voxels import FACES, GEOMETRY_FIELDS, Splats, Voxels, texture_fields
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
 FRAME = Frame("EPSG:32632", 0.3, (-24, 16), (8, 40), (-8, 16))
-"""West of the origin too; a voxel size that is no power of two."""
+"""It crosses the origin; its voxel size is no power of two."""
 
 DENSE = ("ground", "surface", "semantics", "rgb")
 
@@ -44,7 +35,9 @@ class World:
     texture: Block
 
     def pyramid(self, frame: Frame = FRAME) -> list[Tile]:
-        return pyramid(frame, self.geometry.crop(frame.pad(LEVEL_HALO)), self.texture.crop(frame))
+        return build_pyramid(
+            frame, self.geometry.crop(frame.pad(LEVEL_HALO)), self.texture.crop(frame)
+        )
 
     def tile(self, frame: Frame) -> Tile:
         ground, texture = (
@@ -53,11 +46,11 @@ class World:
         )
         here = self.geometry.crop(frame)
         voxels = Voxels(frame, here.xyz, here["semantic"], here["faces"], here["object"])
-        return tile_of(frame, ground, voxels, Splats.of(texture))
+        return tile_from_voxels(frame, ground, voxels, Splats.of(texture))
 
 
 def make_world(seed: int = 0, share: float = 0.3, closed: bool = True) -> World:
-    """Voxels thrown at random on solid ground, with caves and things that float.
+    """Random voxels on solid ground, with caves and floating voxels.
 
     Unless `closed`, sides are open at random, as no solid has them, and many voxels are left out.
     """
@@ -91,7 +84,7 @@ def make_world(seed: int = 0, share: float = 0.3, closed: bool = True) -> World:
     values = {
         "offset": values["offset"],
         "scale": rng.random((n, 2), np.float32),
-        "rotation": rotations(normal),
+        "rotation": disc_rotations(normal),
         "opacity": rng.random(n, np.float32),
         "sh": rng.random((n, 4, 3), np.float32) * 2 - 1,
     }
@@ -101,8 +94,7 @@ def make_world(seed: int = 0, share: float = 0.3, closed: bool = True) -> World:
 
 
 def open_faces(solid: NDArray) -> NDArray:
-    """Bits of FACES of a bool volume (y, x, z): solid below, open above; around it is as at its
-    border."""
+    """Bits of FACES of a bool volume (y, x, z): solid below, empty above, borders repeated."""
     padded = np.pad(np.pad(solid, [(1, 1), (1, 1), (0, 0)], "edge"), [(0, 0), (0, 0), (1, 1)])
     padded[..., 0] = True
     faces = np.zeros(solid.shape, np.uint8)
@@ -114,7 +106,7 @@ def open_faces(solid: NDArray) -> NDArray:
 
 
 def assert_same(left: Tile, right: Tile) -> None:
-    """The same bits."""
+    """Assert that two tiles are equal to the bit."""
     assert left.frame == right.frame
     assert left.voxels.frame == left.frame and right.voxels.frame == right.frame
     for name in DENSE:
@@ -130,7 +122,7 @@ def assert_same(left: Tile, right: Tile) -> None:
 
 
 def reference(tile: Tile) -> Tile:
-    """The tile at twice the voxel size by plain numpy, nothing being known around it."""
+    """The tile at twice the voxel size by plain numpy, without neighbours."""
     frame = tile.frame.coarsen(2)
     ground = mean_of_four(blocks(tile.ground, tile.frame, frame, np.nan))
     surface = mean_of_four(blocks(tile.surface, tile.frame, frame, np.nan))
@@ -167,13 +159,13 @@ def reference(tile: Tile) -> Tile:
             beside = xyz - low + step * np.eye(3, dtype=int)[axis]
             faces[stands[tuple(beside.T)]] &= 255 - FACES[sign + name]
     centre = ((voxels.xyz & 1) - 0.5) * tile.frame.voxel_size
-    normal = mean(normals(splats.rotation))
+    normal = mean(disc_normals(splats.rotation))
     length = np.sqrt(normal[:, 0] ** 2 + normal[:, 1] ** 2 + normal[:, 2] ** 2)[:, None]
     normal = np.where(length > 1e-6, normal / np.maximum(length, 1e-6), np.float32([0, 0, 1]))
     merged = Splats(
         mean(splats.offset + centre.astype(np.float32)),
         mean(splats.scale) * 2,
-        rotations(normal),
+        disc_rotations(normal),
         mean(splats.opacity),
         mean(splats.sh),
     )
@@ -183,8 +175,7 @@ def reference(tile: Tile) -> Tile:
 
 
 def blocks(data: NDArray, fine: Frame, coarse: Frame, fill: float) -> NDArray:
-    """(4, ny, nx): the four children of each coarse cell, `fill` where the fine frame does not
-    reach."""
+    """(4, ny, nx): the four children of each coarse cell, `fill` outside the fine frame."""
     full = np.full((coarse.ny * 2, coarse.nx * 2), fill, data.dtype)
     row, column = coarse.y[1] * 2 - fine.y[1], fine.x[0] - coarse.x[0] * 2
     full[row : row + fine.ny, column : column + fine.nx] = data
@@ -215,11 +206,11 @@ def test_kernels_equal_the_reference(seed: int, share: float, closed: bool) -> N
 
 
 def test_levels_of_a_tile_alone_equal_the_reference() -> None:
-    """On a frame that is not aligned, with columns without data."""
+    """Frames that are not aligned, and columns without data."""
     world = make_world(2)
     frame = replace(FRAME, x=(-21, 10), y=(11, 38))
     tile = crop_tile(world.tile(frame), frame, np.random.default_rng(0).random(frame.shape) < 0.6)
-    for coarse in levels_of(tile):
+    for coarse in tile_levels(tile):
         assert_same(coarse, tile)
         tile = reference(tile)
 
@@ -247,8 +238,7 @@ def test_levels_do_not_depend_on_the_piece(
 
 @pytest.mark.parametrize("seed", range(4))
 def test_coarse_voxels_are_the_surface_of_the_coarse_solid(seed: int) -> None:
-    """So the surface has no hole at any level, and no wall inside, at the border of a piece
-    neither."""
+    """The surface has neither holes nor inner walls at any level, also at the border of a piece."""
     world = make_world(seed, (0.02, 0.2, 0.3, 0.45)[seed])
     outer = world.geometry.frame
     for level, tile in zip(LEVELS, world.pyramid(), strict=True):
@@ -266,10 +256,9 @@ def test_coarse_voxels_are_the_surface_of_the_coarse_solid(seed: int) -> None:
 
 
 def test_a_smaller_halo_is_not_enough() -> None:
-    """Levels differ where what stands beyond the piece is unknown: the halo is there for a
-    reason."""
+    """Levels differ if the voxels around the piece are missing: the halo is necessary."""
     world = make_world(1)
-    known, unknown = world.pyramid(), levels_of(world.tile(FRAME))
+    known, unknown = world.pyramid(), tile_levels(world.tile(FRAME))
     assert_same(known[0], unknown[0])
     assert not any(
         np.array_equal(a.voxels.xyz, b.voxels.xyz)
@@ -286,8 +275,8 @@ def test_a_smaller_halo_is_not_enough() -> None:
     ("last", "sides"), [(True, FACES["+z"]), (False, FACES["+z"] | FACES["+x"])]
 )
 def test_what_stands_thirteen_voxels_away_matters(last: bool, sides: int) -> None:
-    """At level 2 it hides a voxel that else hides one at level 4, which then does not close the
-    piece's at level 8."""
+    """A voxel in the outer halo changes level 8: it hides a voxel at level 2, which then does not
+    hide one at level 4, which then does not close the piece's voxel at level 8."""
     frame = replace(FRAME, x=(0, 8), y=(0, 8))
     x = [7, 15, 19, 20] if last else [7, 15, 19]
     n = len(x)
@@ -297,7 +286,7 @@ def test_what_stands_thirteen_voxels_away_matters(last: bool, sides: int) -> Non
     sparse = {"semantic": np.ones(n, np.uint8), "faces": faces, "object": np.zeros(n, np.uint32)}
     geometry = Block(around, {"ground": np.zeros(around.shape, np.float32)}, xyz, sparse)
     here = Voxels(frame, xyz, sparse["semantic"], faces, sparse["object"]).take(np.arange(1))
-    tile = pyramid(frame, geometry, plain_splats(1).block(here))[-1]
+    tile = build_pyramid(frame, geometry, plain_splats(1).block(here))[-1]
     assert tile.voxels.faces.tolist() == [sides]
 
 
@@ -311,7 +300,9 @@ def test_thin_towers_of_any_height() -> None:
         np.full(6, 63, np.uint8),
         np.arange(6, dtype=np.uint32),
     )
-    levels = levels_of(tile_of(frame, np.zeros((1, 1), np.float32), voxels, plain_splats(6)))
+    levels = tile_levels(
+        tile_from_voxels(frame, np.zeros((1, 1), np.float32), voxels, plain_splats(6))
+    )
     assert levels[1].voxels.xyz.tolist() == [[1, 4, 0], [1, 4, 1], [1, 4, 200], [1, 4, 50_000]]
     assert levels[1].voxels.semantic.tolist() == [2, 3, 5, 6]  # of the topmost child
     assert levels[1].voxels.faces.tolist() == [63 - 32, 63 - 16, 63, 63]
@@ -340,7 +331,7 @@ def plain(frame: Frame) -> Tile:
     up = np.tile(np.float32([0, 0, frame.voxel_size / 2]), (n, 1))
     colour = np.random.default_rng(0).random((n, 1, 3), np.float32)
     ground = np.full(frame.shape, 300, np.float32)
-    return tile_of(frame, ground, voxels, replace(plain_splats(n), offset=up, sh=colour))
+    return tile_from_voxels(frame, ground, voxels, replace(plain_splats(n), offset=up, sh=colour))
 
 
 def test_dense_layers_are_what_the_voxels_show() -> None:
@@ -349,9 +340,9 @@ def test_dense_layers_are_what_the_voxels_show() -> None:
     assert (tile.surface == tile.ground).all() and (tile.ground == 300).all()
     assert (tile.semantics == 1).all()
     assert np.array_equal(
-        tile.rgb[::-1].reshape(-1, 3), colours(tile.splats.sh)
+        tile.rgb[::-1].reshape(-1, 3), base_colours(tile.splats.sh)
     )  # rows run from the north
-    for level, coarse in zip(LEVELS, levels_of(tile), strict=True):
+    for level, coarse in zip(LEVELS, tile_levels(tile), strict=True):
         assert coarse.frame == frame.coarsen(level)
         assert (coarse.ground == 300).all() and (coarse.semantics == 1).all()
         assert len(coarse.voxels) == coarse.frame.nx * coarse.frame.ny
@@ -365,10 +356,10 @@ def test_dense_layers_are_what_the_voxels_show() -> None:
 def test_columns_without_voxels_have_no_data() -> None:
     tile = plain(FRAME)
     keep = tile.voxels.xyz[:, 0] >= -8
-    bare = tile_of(
+    bare = tile_from_voxels(
         FRAME, np.full(FRAME.shape, 300, np.float32), tile.voxels.take(keep), tile.splats.take(keep)
     )
-    for level, coarse in zip(LEVELS, levels_of(bare), strict=True):
+    for level, coarse in zip(LEVELS, tile_levels(bare), strict=True):
         empty = 16 // level
         assert (
             np.isnan(coarse.ground[:, :empty]).all() and np.isnan(coarse.surface[:, :empty]).all()
@@ -383,7 +374,9 @@ def test_columns_without_voxels_have_no_data() -> None:
 def test_a_tile_without_voxels() -> None:
     tile = plain(FRAME)
     none = np.zeros(len(tile.voxels), bool)
-    levels = levels_of(tile_of(FRAME, tile.ground, tile.voxels.take(none), tile.splats.take(none)))
+    levels = tile_levels(
+        tile_from_voxels(FRAME, tile.ground, tile.voxels.take(none), tile.splats.take(none))
+    )
     for coarse in levels:
         assert len(coarse.voxels) == len(coarse.splats) == 0
         assert coarse.splats.sh.shape == (0, 1, 3)
@@ -424,7 +417,8 @@ def test_crop_by_a_mask() -> None:
     keep[keep] = inside[frame.y[1] - 1 - xyz[keep, 1], xyz[keep, 0] - frame.x[0]]
     ground = np.where(inside, whole.ground[whole.frame.slices(frame)], np.float32(np.nan))
     assert_same(
-        part, tile_of(frame, ground, whole.voxels.take(keep, frame), whole.splats.take(keep))
+        part,
+        tile_from_voxels(frame, ground, whole.voxels.take(keep, frame), whole.splats.take(keep)),
     )
     nothing = crop_tile(whole, frame, np.zeros(frame.shape, bool))
     assert len(nothing.voxels) == 0 and np.isnan(nothing.surface).all()
@@ -435,21 +429,21 @@ def test_what_does_not_fit_is_refused() -> None:
     world = make_world(6)
     geometry, texture = world.geometry.crop(FRAME.pad(LEVEL_HALO)), world.texture.crop(FRAME)
     with pytest.raises(FrameError, match="whole voxels of level 8"):
-        pyramid(replace(FRAME, x=(-20, 16)), geometry, texture)
+        build_pyramid(replace(FRAME, x=(-20, 16)), geometry, texture)
     with pytest.raises(FrameError, match="need a block on"):
-        pyramid(FRAME, world.geometry.crop(FRAME.pad(8)), texture)
+        build_pyramid(FRAME, world.geometry.crop(FRAME.pad(8)), texture)
     short = Block(FRAME, {}, texture.xyz[1:], {name: a[1:] for name, a in texture.sparse.items()})
-    with pytest.raises(PluginError, match="Gaussians are not those"):
-        pyramid(FRAME, geometry, short)
+    with pytest.raises(PluginError, match="Gaussians do not match"):
+        build_pyramid(FRAME, geometry, short)
     order = column_order(geometry.xyz)[::-1]
     turned = replace(
         geometry, xyz=geometry.xyz[order], sparse={k: a[order] for k, a in geometry.sparse.items()}
     )
     with pytest.raises(PluginError, match="not sorted"):
-        pyramid(FRAME, turned, texture)
+        build_pyramid(FRAME, turned, texture)
     tile = world.tile(FRAME)
     with pytest.raises(PluginError, match="not sorted"):
-        levels_of(replace(tile, frame=FRAME.pad(-8)))
+        tile_levels(replace(tile, frame=FRAME.pad(-8)))
     with pytest.raises(FrameError, match="overlaps"):
         join_tiles(FRAME, [tile, crop_tile(tile, FRAME.pad(-8))])
     with pytest.raises(FrameError, match="no tiles"):
@@ -463,5 +457,5 @@ def test_rotations_turn_up_into_the_normal() -> None:
     normal = rng.normal(size=(500, 3))
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     normal = np.concatenate([normal, [[0, 0, 1], [0, 0, -1], [1, 0, 0]]]).astype(np.float32)
-    turned = normals(rotations(normal))
+    turned = disc_normals(disc_rotations(normal))
     assert np.allclose(turned, normal, atol=1e-3)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from earthgen.voxels.splat_math import SH_C0
 from earthgen.voxels.surface import (
-    SH_C0,
     face_offsets,
     occupancy_normals,
     shear_normals,

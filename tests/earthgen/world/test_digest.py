@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earthgen.noise.philox import philox4x32
-from earthgen.voxels.pyramid import levels_of
+from earthgen.voxels.pyramid import tile_levels
 from earthgen.voxels.tile import Tile, crop_tile
 from earthgen.voxels.voxels import Splats, Voxels
 from earthgen.world import digest as content
-from earthgen.world.digest import NOTHING, add, digest_text, identity_key, tile_digest
+from earthgen.world.digest import EMPTY_DIGEST, add_digests, digest_text, identity_key, tile_digest
 from geo_io.frame import Frame
 from tests.helpers import synthetic
 
@@ -26,7 +26,7 @@ FRAME = Frame(
 
 @pytest.fixture(scope="module")
 def levels() -> list[Tile]:
-    return levels_of(synthetic.tile_of(FRAME, *synthetic.build(FRAME, degree=1)))
+    return tile_levels(synthetic.tile_from_voxels(FRAME, *synthetic.build(FRAME, degree=1)))
 
 
 def part(levels: list[Tile], frame: Frame) -> list[Tile]:
@@ -35,7 +35,7 @@ def part(levels: list[Tile], frame: Frame) -> list[Tile]:
 
 def total(levels: list[Tile], frame: Frame, size: int) -> content.Digest:
     tiles = [frame.tile(*tile, size).intersection(frame) for tile in frame.tiles(size)]
-    return add(*(tile_digest(part(levels, tile)) for tile in tiles if tile is not None))
+    return add_digests(*(tile_digest(part(levels, tile)) for tile in tiles if tile is not None))
 
 
 @pytest.mark.parametrize("size", [64, 72, 200])
@@ -54,7 +54,7 @@ def test_disjoint_crops_add_up(levels: list[Tile]) -> None:
         for i in range(3)
         for j in range(3)
     ]
-    assert add(*(total(levels, crop, 64) for crop in crops)) == tile_digest(levels)
+    assert add_digests(*(total(levels, crop, 64) for crop in crops)) == tile_digest(levels)
     assert len({tile_digest(part(levels, crop)) for crop in crops}) == 9
 
 
@@ -180,14 +180,14 @@ def test_a_cell_counts_where_it_holds_something(levels: list[Tile]) -> None:
         levels[0].voxels.take(np.arange(0)),
         levels[0].splats.take(np.arange(0)),
     )
-    empty = levels_of(nothing)
-    assert tile_digest(empty) == NOTHING
+    empty = tile_levels(nothing)
+    assert tile_digest(empty) == EMPTY_DIGEST
     odd_nan = nothing.ground.copy()
     odd_nan.view(np.uint32)[:] = 0xFFC00001
-    assert tile_digest([replace(nothing, ground=odd_nan), *empty[1:]]) == NOTHING
+    assert tile_digest([replace(nothing, ground=odd_nan), *empty[1:]]) == EMPTY_DIGEST
     zero = replace(nothing, ground=np.zeros(FRAME.shape, np.float32))
     minus = replace(nothing, ground=-zero.ground)
-    assert tile_digest([zero, *empty[1:]]) == tile_digest([minus, *empty[1:]]) != NOTHING
+    assert tile_digest([zero, *empty[1:]]) == tile_digest([minus, *empty[1:]]) != EMPTY_DIGEST
 
 
 def test_the_mixer_is_philox() -> None:
@@ -266,7 +266,7 @@ def test_the_numbers_are_those_of_the_definition() -> None:
         assert tile_digest(levels) == tuple(
             (a + b) % 2**64 for a, b in zip(cell, voxel, strict=True)
         )
-    assert tile_digest([small(False)] * 4) == NOTHING
+    assert tile_digest([small(False)] * 4) == EMPTY_DIGEST
 
 
 def test_the_text_is_of_identity_and_content() -> None:
@@ -281,4 +281,9 @@ def test_the_text_is_of_identity_and_content() -> None:
         == identity_key({"a": 2.5, "b": 1})
         != identity_key({"a": 2.5, "b": 2})
     )
-    assert add() == NOTHING and add((2**64 - 1, 0, 0, 1), (2, 0, 0, 1)) == (1, 0, 0, 2)
+    assert add_digests() == EMPTY_DIGEST and add_digests((2**64 - 1, 0, 0, 1), (2, 0, 0, 1)) == (
+        1,
+        0,
+        0,
+        2,
+    )

@@ -37,38 +37,38 @@ def block(value: int) -> Block:
 
 
 def test_blocks_come_back(place: Path | str) -> None:  # noqa: F811
-    scratch = StageCache(start(place))
+    cache = StageCache(start(place))
     assert (
-        scratch.load("coarse", 0, 0) is None
-        and not scratch.has("coarse", 0, 0)
-        and not list(scratch.listing())
+        cache.load("coarse", 0, 0) is None
+        and not cache.has("coarse", 0, 0)
+        and not list(cache.listing())
     )
     odd = "../a stage.of/x"
-    scratch.save("coarse", -3, 4, block(1))
-    scratch.save("coarse", -3, 4, block(2))
-    scratch.save(odd, 0, -1, block(3))
+    cache.save("coarse", -3, 4, block(1))
+    cache.save("coarse", -3, 4, block(2))
+    cache.save(odd, 0, -1, block(3))
     found = StageCache(open_store(place)).load("coarse", -3, 4)
     assert found is not None and found.frame == FRAME and found.xyz is not None
     assert found["ground"][0, 0] == 2 and found["sh"].shape == (2, 1, 3)
-    assert sorted(scratch.listing()) == [(odd, 0, -1), ("coarse", -3, 4)]
-    assert scratch.has("coarse", -3, 4) and scratch.has(odd, 0, -1)
-    scratch.remove("coarse", -3, 4)
-    scratch.remove("coarse", -3, 4)
-    assert list(scratch.listing()) == [(odd, 0, -1)]
-    scratch.clear()
-    scratch.clear()
-    assert list(scratch.listing()) == []
+    assert sorted(cache.listing()) == [(odd, 0, -1), ("coarse", -3, 4)]
+    assert cache.has("coarse", -3, 4) and cache.has(odd, 0, -1)
+    cache.remove("coarse", -3, 4)
+    cache.remove("coarse", -3, 4)
+    assert list(cache.listing()) == [(odd, 0, -1)]
+    cache.clear()
+    cache.clear()
+    assert list(cache.listing()) == []
 
 
 @pytest.mark.parametrize(
     "spoil", [lambda data: data[:-9], lambda data: b"", lambda data: data[:99] + b"~" + data[100:]]
 )
 def test_a_torn_block_is_none(tmp_path: Path, spoil: object) -> None:
-    scratch = StageCache(start(tmp_path / "w.zarr"))
-    scratch.save("coarse", 1, 1, block(1))
+    cache = StageCache(start(tmp_path / "w.zarr"))
+    cache.save("coarse", 1, 1, block(1))
     (file,) = [path for path in (tmp_path / "w.zarr" / STAGES).rglob("*") if path.is_file()]
     file.write_bytes(spoil(file.read_bytes()))  # type: ignore[operator]
-    assert scratch.load("coarse", 1, 1) is None and scratch.has("coarse", 1, 1)
+    assert cache.load("coarse", 1, 1) is None and cache.has("coarse", 1, 1)
 
 
 def test_readers_do_not_see_it(tmp_path: Path) -> None:
@@ -76,8 +76,8 @@ def test_readers_do_not_see_it(tmp_path: Path) -> None:
     before = sorted(
         name for name, _ in zarr.open_group(str(start(path).path), mode="r").members(max_depth=None)
     )
-    scratch = StageCache(open_store(path, "r+"))
-    scratch.save("coarse", 0, 0, block(1))
+    cache = StageCache(open_store(path, "r+"))
+    cache.save("coarse", 0, 0, block(1))
     (path / "index" / ".lock").touch()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -93,8 +93,8 @@ def test_readers_do_not_see_it(tmp_path: Path) -> None:
 def test_sweep_leaves_what_is_of_use(tmp_path: Path) -> None:
     path = tmp_path / "w.zarr"
     store = start(path)
-    scratch = StageCache(store)
-    scratch.save("coarse", 0, 0, block(1))
+    cache = StageCache(store)
+    cache.save("coarse", 0, 0, block(1))
     other = store.folder.path / STAGES / "0123456789abcdef" / "coarse"
     other.mkdir(parents=True)
     (other / "1_1").write_bytes(b"of another world")
@@ -102,21 +102,19 @@ def test_sweep_leaves_what_is_of_use(tmp_path: Path) -> None:
     (other.parent.parent / store.key / "coarse" / "5_5.77.partial").write_bytes(b"half")
     assert store.sweep() == 3
     assert not other.parent.exists() and not list(path.rglob("*.partial"))
-    assert (
-        list(scratch.listing()) == [("coarse", 0, 0)] and scratch.load("coarse", 0, 0) is not None
-    )
+    assert list(cache.listing()) == [("coarse", 0, 0)] and cache.load("coarse", 0, 0) is not None
     assert store.sweep() == 0
 
 
 def test_a_lost_disk_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scratch = StageCache(start(tmp_path / "w.zarr"))
+    cache = StageCache(start(tmp_path / "w.zarr"))
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(StoreError, match=r"disk.*full.*--resume"):
-        scratch.save("coarse", 0, 0, block(1))
+    with pytest.raises(StoreError, match=r"disk.*full.*`resume`"):
+        cache.save("coarse", 0, 0, block(1))
     monkeypatch.undo()
     assert not list((tmp_path / "w.zarr").rglob("*.partial"))
 

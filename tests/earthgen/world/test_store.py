@@ -23,10 +23,10 @@ import zarr
 from earthgen import files
 from earthgen.errors import StoreError, StoreExistsError, StoreFullError
 from earthgen.testing.worlds import same_voxels
-from earthgen.voxels.pyramid import levels_of
+from earthgen.voxels.pyramid import tile_levels
 from earthgen.voxels.tile import LEVELS, Tile
 from earthgen.world import store as store_module
-from earthgen.world.digest import add, tile_digest
+from earthgen.world.digest import add_digests, tile_digest
 from earthgen.world.store import Entry, Store, create_store, open_store
 from earthgen.world.world import open_world
 from geo_io.errors import FrameError, RegionError
@@ -42,7 +42,7 @@ ATTRIBUTES = {"identity": {"seed": 3}, "provenance": {}, "settings": {}}
 
 @pytest.fixture(autouse=True)
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """What was to be on the disk for good; waiting for that would be most of these tests' time."""
+    """The files that were synced; waiting for the disk would be most of these tests' time."""
     found: list[Path] = []
     monkeypatch.setattr(
         files, "_sync_file_system", lambda path: False
@@ -55,7 +55,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 @pytest.fixture(scope="module")
 def levels() -> list[Tile]:
     """The world of these tests, whole."""
-    return levels_of(synthetic.tile_of(FRAME, *synthetic.build(FRAME)))
+    return tile_levels(synthetic.tile_from_voxels(FRAME, *synthetic.build(FRAME)))
 
 
 def make(path: Path | str, levels: list[Tile], tile_size: int = 64, seed: int = 3) -> Store:
@@ -227,13 +227,15 @@ def test_a_tile_appears_when_it_is_committed(tmp_path: Path, levels: list[Tile])
     )
     other = open_store(tmp_path / "w.zarr")
     assert (
-        other.done() == [] and other.entry(*tile) is None and not len(other.read_voxels(*tile)[0])
+        other.finished_tiles() == []
+        and other.entry(*tile) is None
+        and not len(other.read_voxels(*tile)[0])
     )
     store.commit({tile: entry})
-    assert other.done() == [tile] and other.entry(*tile) == entry
+    assert other.finished_tiles() == [tile] and other.entry(*tile) == entry
     assert np.count_nonzero(other.index()[..., 0]) == 1
     store.forget([tile])
-    assert other.done() == [] and other.entry(*tile) is None
+    assert other.finished_tiles() == [] and other.entry(*tile) is None
     with pytest.raises(StoreError, match="does not lie in"):
         store.commit({(0, 0): entry})
 
@@ -270,7 +272,7 @@ def test_a_full_disk_leaves_the_tiles_before(
         real(*arguments)
 
     monkeypatch.setattr(store_module, "_write_rows", full)
-    with pytest.raises(StoreFullError, match=r"disk.*full.*--resume"):
+    with pytest.raises(StoreFullError, match=r"disk.*full.*`resume`"):
         store.write(*tiles[1], synthetic.cut(store, tiles[1], levels))
     monkeypatch.undo()
     world = open_world(tmp_path / "w.zarr")
@@ -282,7 +284,7 @@ def test_a_full_disk_leaves_the_tiles_before(
 
 def test_a_tile_is_written_anew_over_whatever_was_there(copy: Path, levels: list[Tile]) -> None:
     store = open_store(copy, "r+")
-    tile = store.done()[1]
+    tile = store.finished_tiles()[1]
     entry = store.entry(*tile)
     for file in (*(copy / "voxels").rglob("c.*"), *(copy / "splats").rglob("c.*")):
         file.write_bytes(b"rubble" * 999)
@@ -316,7 +318,7 @@ def test_many_workers_write_and_one_commits(
         )
     store.commit(dict(zip(tiles, written, strict=True)))
     assert open_world(path).complete and open_world(path).digest() == open_world(finished).digest()
-    assert pickle.loads(pickle.dumps(store)).done() == tiles
+    assert pickle.loads(pickle.dumps(store)).finished_tiles() == tiles
 
 
 def test_the_index_of_a_large_world_is_quick(tmp_path: Path) -> None:
@@ -327,9 +329,9 @@ def test_the_index_of_a_large_world_is_quick(tmp_path: Path) -> None:
     }
     store.commit(entries)
     assert len(list((tmp_path / "w.zarr" / "index").glob("c.*"))) == 6
-    assert store.done() == list(frame.tiles(64))
+    assert store.finished_tiles() == list(frame.tiles(64))
     assert store.entry(149, 99) == entries[149, 99] and store.entry(0, 0) == entries[0, 0]
-    assert store.digest() == add(*(entry.digest for entry in entries.values()))
+    assert store.digest() == add_digests(*(entry.digest for entry in entries.values()))
     assert open_world(tmp_path / "w.zarr").counts["voxels_level_8"] == 60000
 
 
@@ -359,7 +361,7 @@ DAMAGE += [
 @pytest.mark.parametrize(("name", "harm"), DAMAGE)
 def test_damage_is_found(copy: Path, name: str, harm: str) -> None:
     store = open_store(copy)
-    assert all(store.check(*tile, quick=True) is None for tile in store.done())
+    assert all(store.check(*tile, quick=True) is None for tile in store.finished_tiles())
     chunk = objects(copy, name)[0]
     data = chunk.read_bytes()
     if harm == "lose":
@@ -368,11 +370,11 @@ def test_damage_is_found(copy: Path, name: str, harm: str) -> None:
         chunk.write_bytes(
             {"flip": spoiled(data), "cut": data[: len(data) // 2], "empty": b""}[harm]
         )
-    problems = {tile: store.check(*tile) for tile in store.done()}
+    problems = {tile: store.check(*tile) for tile in store.finished_tiles()}
     (problem,) = (text for text in problems.values() if text)
     assert name in problem, problem
     assert "\n" not in problem
-    bad = [tile for tile in store.done() if store.check(*tile, quick=True)]
+    bad = [tile for tile in store.finished_tiles() if store.check(*tile, quick=True)]
     assert bad == ([] if harm == "flip" else [tile for tile, text in problems.items() if text])
 
 
@@ -382,7 +384,7 @@ def test_a_chunk_in_another_tiles_place_is_found(copy: Path) -> None:
     one, two = first.read_bytes(), second.read_bytes()
     first.write_bytes(two)
     second.write_bytes(one)
-    assert sum(store.check(*tile) is not None for tile in store.done()) == 2
+    assert sum(store.check(*tile) is not None for tile in store.finished_tiles()) == 2
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "empty"])
@@ -395,14 +397,14 @@ def test_a_damaged_index_is_said_to_be_one_and_mended(
     chunk.write_bytes({"flip": spoiled(data), "cut": data[:1000], "empty": b""}[harm])
     store = open_store(copy, "r+")
     for call in (
-        store.done,
+        store.finished_tiles,
         lambda: store.entry(*next(iter(FRAME.tiles(64)))),
         lambda: open_world(copy).counts,
     ):
-        with pytest.raises(StoreError, match=r"index of .* is damaged.*--resume"):
+        with pytest.raises(StoreError, match=r"index of .* is damaged.*`resume`"):
             call()
-    assert store.mend_index() == 1 and store.mend_index() == 0
-    assert store.done() == []
+    assert store.repair_index() == 1 and store.repair_index() == 0
+    assert store.finished_tiles() == []
     synthetic.fill(store, levels)
     assert open_world(copy).digest() == digest
 
@@ -425,9 +427,9 @@ def test_a_world_that_was_deleted_is_not_begun_anew(tmp_path: Path, levels: list
     store, tile, parts = only_tile(levels, tmp_path / "w.zarr")
     entry = store.write(*tile, parts)
     shutil.rmtree(tmp_path / "w.zarr")
-    with pytest.raises(StoreError, match=r"w\.zarr is gone"):
+    with pytest.raises(StoreError, match=r"w\.zarr was deleted or moved"):
         store.commit({tile: entry})
-    with pytest.raises(StoreError, match=r"w\.zarr is gone"):
+    with pytest.raises(StoreError, match=r"w\.zarr was deleted or moved"):
         store.write(*tile, parts)
     assert not (tmp_path / "w.zarr").exists()
 
@@ -475,7 +477,7 @@ def test_a_world_lies_anywhere(place: Path | str) -> None:  # noqa: F811
         open_store(place)
     store = create_store(place, frame, 64, ATTRIBUTES)
     (tile,) = frame.tiles(64)
-    parts = levels_of(synthetic.tile_of(frame, *synthetic.build(frame)))
+    parts = tile_levels(synthetic.tile_from_voxels(frame, *synthetic.build(frame)))
     store.commit({tile: store.write(*tile, parts)})
     with pytest.raises(StoreExistsError):
         create_store(place, frame, 64, ATTRIBUTES)
@@ -494,7 +496,7 @@ def test_a_world_lies_anywhere(place: Path | str) -> None:  # noqa: F811
         store.check(*tile, quick=True) or ""
     )
     store.forget([tile])
-    assert open_store(place).done() == []
+    assert open_store(place).finished_tiles() == []
 
 
 def test_one_thread(tmp_path: Path) -> None:
@@ -509,7 +511,8 @@ frame = Frame("EPSG:32632", 1.0, (0, 64), (0, 64))
 store = create_store({str(tmp_path / uuid.uuid4().hex)!r}, frame, 64, {{"identity": {{}}}})
 store.root["ground"][:] = 1
 assert numcodecs.blosc.use_threads is False and zarr.config.get("async.concurrency") == 1
-workers = [thread for thread in threading.enumerate() if "zarr_pool" in thread.name or "asyncio" in thread.name]
+names = [thread.name for thread in threading.enumerate()]
+workers = [name for name in names if "zarr_pool" in name or "asyncio" in name]
 assert len(workers) <= 1, workers
 """
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))

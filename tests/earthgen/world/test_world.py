@@ -200,11 +200,11 @@ def test_two_processes_make_the_same_world(world: World, tmp_path: Path) -> None
 def crop_of(frame: Frame, x: tuple[int, int], y: tuple[int, int]) -> tuple[Frame, Engine]:
     """A part of a frame, and the engine of a job for it."""
     part = replace(frame, x=x, y=y)
-    plan = prepare(
+    prepared = prepare(
         make_job({**SETTINGS, "out": "unused", "bbox": part.bounds, "bbox_crs": frame.crs})
     )
-    assert plan.frame == part
-    return part, plan.engine
+    assert prepared.frame == part
+    return part, prepared.engine
 
 
 @settings(
@@ -244,10 +244,10 @@ def test_a_crop_that_cuts_coarse_cells_is_the_whole_s_part_on_disk(
 
 
 def test_the_order_of_tiles_does_not_matter(world: World) -> None:
-    plan = prepare(make_job({**SETTINGS, "out": "unused"}))
+    prepared = prepare(make_job({**SETTINGS, "out": "unused"}))
     other = prepare(make_job({**SETTINGS, "out": "unused"}))
-    tiles = list(plan.frame.tiles(64))
-    one, another = plan.engine.reference(64), other.engine.reference(64)
+    tiles = list(prepared.frame.tiles(64))
+    one, another = prepared.engine.reference(64), other.engine.reference(64)
     forward = {tile: one(*tile) for tile in tiles}
     for tile in reversed(tiles):
         assert same_levels(forward[tile], another(*tile))
@@ -273,8 +273,8 @@ def test_sources_in_memory_give_what_files_give(world: World, tmp_path: Path) ->
 
 def test_a_job_file(world: World, tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text(
-        f"bbox = {list(BOX)}\nvoxel_size = 2\ntile_size = 64\nsemantics = {SETTINGS['semantics']!r}\n"
-        f"dem = {SETTINGS['dem']!r}\nout = 'w.zarr'\n"
+        f"bbox = {list(BOX)}\nvoxel_size = 2\ntile_size = 64\nout = 'w.zarr'\n"
+        f"semantics = {SETTINGS['semantics']!r}\ndem = {SETTINGS['dem']!r}\n"
     )
     report = run(make_job(load_job(tmp_path / "job.toml")))
     assert report.world.path == tmp_path / "w.zarr"
@@ -415,15 +415,15 @@ BAD: list[tuple[dict[str, Any], type[EarthgenError], str]] = [
     ({"bbox": (11.5945, 50.0050, 11.5915, 50.0068)}, RegionError, ""),
     ({"bbox": (11.5915, 50.0068, 11.5945, 50.0050)}, RegionError, ""),
     ({"bbox": (11.59, 50.005, 11.59, 50.005)}, RegionError, ""),
-    ({"bbox": (9.5, 48.5, 13.5, 51.5)}, SizeError, "tiles.*GB.*h.*--yes"),
+    ({"bbox": (9.5, 48.5, 13.5, 51.5)}, SizeError, "tiles.*GB.*h.*`yes`"),
     ({"crs": "EPSG:4326"}, FrameError, "geographic"),
-    ({"semantics": "{}/nocrs.shp"}, MissingCrsError, "--assume-crs"),
+    ({"semantics": "{}/nocrs.shp"}, MissingCrsError, "`assume_crs`"),
     ({"class_field": "klass"}, InputError, "class"),
-    ({"semantics": "{}/fieldless.gpkg"}, InputError, "a, b|--class-field"),
+    ({"semantics": "{}/fieldless.gpkg"}, InputError, "a, b|`class_field`"),
     ({"semantics": "{}/strange.gpkg"}, EarthgenError, "zzz|fieldless|class"),
     ({"dem": "{}/empty.tif"}, InputError, "nodata"),
     ({"dem": "{}/nan.tif"}, InputError, "nodata"),
-    ({"dem": "{}/feet.tif", "bbox": (-118.3, 34.0, -118.29, 34.01)}, InputError, "--dem-unit"),
+    ({"dem": "{}/feet.tif", "bbox": (-118.3, 34.0, -118.29, 34.01)}, InputError, "`dem_unit`"),
     ({"dem": "{}/none.tif"}, InputError, "none.tif does not exist"),
     ({"geometry": "procedual"}, UnknownNameError, "did you mean 'procedural'"),
     ({"legend": "korine"}, EarthgenError, "korine"),
@@ -453,9 +453,9 @@ def test_an_existing_world_is_kept_or_replaced_as_asked(tmp_path: Path) -> None:
     path = tmp_path / "w.zarr"
     first = make(path, bbox=box).voxels()
     before = snapshot(path)
-    with pytest.raises(StoreExistsError, match=r"--resume.*--overwrite"):
+    with pytest.raises(StoreExistsError, match=r"`resume`.*`overwrite`"):
         make(path, bbox=box)
-    with pytest.raises(StoreError, match=r"seed \(0 there, 5 now\)"):
+    with pytest.raises(StoreError, match=r"seed \(0 before, 5 now\)"):
         make(path, bbox=box, resume=True, seed=5)
     with pytest.raises(StoreError, match="extent"):
         make(path, bbox=BOX, resume=True)
@@ -532,7 +532,7 @@ def test_settings_that_contradict_each_other() -> None:
     ]:
         with pytest.raises(JobError, match=words):
             make_job({**SETTINGS, "out": "w.zarr", **values})
-    with pytest.raises(JobError, match="--bbox"):
+    with pytest.raises(JobError, match="`bbox`"):
         estimate(make_job({"out": "w.zarr", "semantics": SETTINGS["semantics"]}))
 
 

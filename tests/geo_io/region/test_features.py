@@ -256,7 +256,7 @@ def test_no_features(tmp_path: Path) -> None:
 def test_no_polygons(tmp_path: Path, suffix: str) -> None:
     line = shapely.LineString([(X, Y), (X + 1, Y)])
     refused(
-        RegionError, write(tmp_path / f"a.{suffix}", [line]), "a.", "no polygons but LineString"
+        RegionError, write(tmp_path / f"a.{suffix}", [line]), "a.", "no polygons, but LineString"
     )
     path = write(tmp_path / "b.gpkg", [line], layer="roads")
     write(path, [shapely.Point(X, Y)], layer="trees")
@@ -267,14 +267,14 @@ def test_no_polygons(tmp_path: Path, suffix: str) -> None:
 
 def test_one_that_is_no_polygon(tmp_path: Path) -> None:
     path = write(tmp_path / "a.geojson", [square(), shapely.Point(X, Y)], name=["a", "b"])
-    refused(RegionError, path, "a.geojson", "no polygons but Point: 2 'b'")
+    refused(RegionError, path, "a.geojson", "not polygons but Point: 2 'b'")
 
 
 def test_no_crs(tmp_path: Path) -> None:
     error = refused(
         MissingCrsError, write(tmp_path / "a.shp", [square()], crs=None), "a.shp", "no CRS record"
     )
-    assert "--assume-crs" in error.remedy
+    assert "`assume_crs`" in error.remedy
 
 
 def test_several_layers(tmp_path: Path) -> None:
@@ -346,7 +346,7 @@ def test_coordinates_that_are_no_numbers(tmp_path: Path, suffix: str, bad: float
     frame = table([square(), wild], name=["a", "b"])
     path = tmp_path / f"a.{suffix}"
     frame.to_parquet(path) if suffix == "parquet" else frame.to_file(path)
-    refused(RegionError, path, f"a.{suffix}", "no finite numbers: 2 'b'")
+    refused(RegionError, path, f"a.{suffix}", "not finite numbers: 2 'b'")
 
 
 def test_the_same_name_twice(tmp_path: Path) -> None:
@@ -412,7 +412,7 @@ def test_overlaps_name_three_pairs_and_the_count(tmp_path: Path) -> None:
         "1 'a' and 2 'b'; 2 'b' and 3 'c'; 3 'c' and 4 'd'",
     )
     assert "'e'" not in error.problem
-    assert "--allow-overlap" in error.remedy
+    assert "`allow_overlap`" in error.remedy
     assert len(read(path, allow_overlap=True)) == 6
 
 

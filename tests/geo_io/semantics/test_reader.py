@@ -329,7 +329,7 @@ def test_class_field() -> None:
         InputError, match=r"no layer has an attribute 'srot'.* has use, sort.*did you mean 'sort'"
     ):
         read(frame, options=replace(OPTIONS, class_field="srot"))
-    with pytest.raises(InputError, match=r"no legend knows the values of 'sort'.*: apple, pear"):
+    with pytest.raises(InputError, match=r"no legend maps the values of 'sort'.*: apple, pear"):
         read(
             layer([(box(0, 0, 1, 1), "apple"), (box(0, 0, 1, 1), "pear")], ("sort",)),
             options=replace(OPTIONS, class_field="sort"),
@@ -347,7 +347,7 @@ def test_layer_names_say_the_class(tmp_path: Path) -> None:
 
 def test_no_class_at_all_is_an_error_that_lists_the_fields(tmp_path: Path) -> None:
     layer([(box(0, 0, 10, 10), 1, "m")], ("id", "colour")).to_file(tmp_path / "a.gpkg")
-    with pytest.raises(InputError, match=r"a\.gpkg.*id, colour.*--class-field.*--legend"):
+    with pytest.raises(InputError, match=r"a\.gpkg.*id, colour.*`class_field`.*`legend`"):
         read(tmp_path / "a.gpkg")
     with pytest.raises(InputError, match=r"values of use: apple"):
         read(layer([(box(0, 0, 10, 10), "apple")]))
@@ -441,15 +441,13 @@ def test_raster_file_in_another_crs_equals_its_warp(tmp_path: Path) -> None:
 def test_raster_legends() -> None:
     assert legend_of(cells(1, 3)) == "town"
     assert legend_of(cells(1, 1)) == "town"  # both agree
-    with pytest.raises(
-        InputError, match=r"fit several legends that differ: town, other.*--legend NAME"
-    ):
+    with pytest.raises(InputError, match=r"fit several legends that differ: town, other.*`legend`"):
         legend_of(cells(1, 2))
     assert legend_of(cells(1, 2), legends=(OTHER,)) == "other"
     assert legend_of(cells(0, 3, 255)) == "town"  # likely nodata
-    with pytest.raises(InputError, match=r"knows all the values of .*: 1, 9"):
+    with pytest.raises(InputError, match=r"maps all values of .*: 1, 9"):
         legend_of(cells(1, 9))
-    with pytest.raises(InputError, match=r"all the values of .*: 0, 1"):
+    with pytest.raises(InputError, match=r"all values of .*: 0, 1"):
         legend_of(cells(0, 1, 9).rio.write_nodata(9))
     with pytest.raises(InputError, match=r"holds 1\.5, 2\.25, not classes"):
         legend_of(cells(1, 1.5, 2.25, dtype=np.float32))
@@ -609,7 +607,7 @@ def test_more_than_half_unmapped_is_an_error_unless_allowed() -> None:
     rows = [(box(0, 0, 45, 80), "meadow"), (box(45, 0, 100, 80), "Forêt")]
     reader = open_semantics([layer(rows)], FRAME, OPTIONS)
     with pytest.raises(
-        InputError, match=r"55% of the area.*use=foret.*\(4400 m2, 0\.44 ha\).*--allow-unmapped"
+        InputError, match=r"55% of the area.*use=foret.*\(4400 m2, 0\.44 ha\).*`allow_unmapped`"
     ):
         reader.survey()
     allowed = open_semantics([layer(rows)], FRAME, replace(OPTIONS, allow_unmapped=True))
@@ -728,7 +726,7 @@ def test_blocks_that_are_not_kept_change_nothing(
     sources = [scene_file, scene().translate(7, 3).to_frame("geometry").assign(use="house")]
     expected = [open_semantics(sources, FRAME, OPTIONS).read(window) for window in _tiles(25)]
     small_blocks(monkeypatch, 64)
-    monkeypatch.setattr(packed_features, "KEPT_BYTES", 1)
+    monkeypatch.setattr(packed_features, "CACHE_BYTES", 1)
     reader = open_semantics(sources, FRAME, OPTIONS)
     assert all(
         same(reader.read(window), whole) for window, whole in zip(_tiles(25), expected, strict=True)
@@ -737,14 +735,25 @@ def test_blocks_that_are_not_kept_change_nothing(
 
 def test_kept_blocks_stay_within_their_bytes() -> None:
     block = packed_features.pack(
-        packed_features.nothing_seen(), np.empty(0, np.int64), np.empty(0, np.int64)
+        packed_features.no_features(), np.empty(0, np.int64), np.empty(0, np.int64)
     )
     each = block.nbytes + packed_features.ENTRY_BYTES
-    kept = packed_features.KeptBlocks(3 * each)
+    kept = packed_features.BlockCache(3 * each)
     made: list[int] = []
     for key in (1, 2, 3, 1, 4, 1, 2):
         kept.get(key, lambda key=key: made.append(key) or block)
     assert made == [1, 2, 3, 4, 2]  # 2 was used longest ago when 4 came
+
+
+def test_a_block_above_the_limit_is_kept_alone() -> None:
+    block = packed_features.pack(
+        packed_features.no_features(), np.empty(0, np.int64), np.empty(0, np.int64)
+    )
+    cache = packed_features.BlockCache(1)
+    made: list[int] = []
+    for key in (1, 1, 2, 2, 1):
+        assert cache.get(key, lambda key=key: made.append(key) or block) is block
+    assert made == [1, 2, 1]
 
 
 def test_what_is_kept_does_not_grow_with_the_region(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -752,7 +761,7 @@ def test_what_is_kept_does_not_grow_with_the_region(monkeypatch: pytest.MonkeyPa
     corners = rng.uniform(0, 800, (4000, 2))
     houses = layer([(box(x, y, x + 9, y + 7), "house") for x, y in corners])
     small_blocks(monkeypatch, 64)
-    monkeypatch.setattr(packed_features, "KEPT_BYTES", 100_000)
+    monkeypatch.setattr(packed_features, "CACHE_BYTES", 100_000)
     held, largest = [], []
     prepare = vector_layer.prepare
 
@@ -768,7 +777,7 @@ def test_what_is_kept_does_not_grow_with_the_region(monkeypatch: pytest.MonkeyPa
         survey = reader.survey()
         for window in (frame.tile(tx, ty, 100) for tx, ty in frame.tiles(100)):
             reader.read(window)
-        kept = next(layer._kept for layer in reader._layers)
+        kept = next(layer._cache for layer in reader._layers)
         held.append(sum(block.nbytes for block in kept._blocks.values()))
     assert survey.sources[0].features == 4000
     assert max(held) <= 100_000 and max(largest) < 80
@@ -783,14 +792,14 @@ def test_a_packed_feature_is_the_feature() -> None:
         np.array([hole, box(5, 5, 9, 9), hole], object), lambda xy: xy + ORIGIN + 0.1
     )
     codes_ = np.full(3, CODE["grassland"], np.uint8)
-    seen = packed_features.Seen(
+    seen = packed_features.WindowFeatures(
         shapes,
         codes_,
         np.arange(3, dtype=np.uint64),
         np.full(3, np.nan),
         np.ones(3, bool),
         *(
-            getattr(packed_features.nothing_seen(), name)
+            getattr(packed_features.no_features(), name)
             for name in ("xy", "tree_height", "crown", "tree_key")
         ),
     )

@@ -1,5 +1,5 @@
-"""CityJSON as scenes: the same voxels as of the same house by hand, classes, levels of detail,
-looks, bad input."""
+"""CityJSON as scenes, compared with a hand-made house: voxels, classes, levels of detail, textures,
+and bad input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from earthgen.dataset.readers.city_json import (
     is_city_json,
     open_city,
 )
-from earthgen.dataset.readers.city_looks import Looks, patches_of
+from earthgen.dataset.readers.city_looks import Appearance, patches_of
 from earthgen.dataset.readers.city_surfaces import Surface, surfaces_of
 from earthgen.dataset.readers.local_files import local_file
 from earthgen.dataset.readers.polygons import triangulate
@@ -316,7 +316,7 @@ def test_pictures_are_laid_on_roofs(tmp_path: Path) -> None:
         (
             "p.png",
             MissingFileError,
-            "p.png, which does not exist. fetch it, or take the textures out",
+            "p.png, which does not exist. fetch it, or remove the textures",
         ),
         ("https://a.org/p.png", InputError, "network"),
         ("/etc/p.png", InputError, "outside"),
@@ -351,7 +351,7 @@ def damaged(**change: Any) -> City:
     [
         ({"version": "0.9"}, InputError, "CityJSON 0.9; 1.0, 1.1, 2.0 are read"),
         ({"version": "3.0"}, InputError, "upgrade"),
-        ({"type": "CityJSONX"}, InputError, "no CityJSON"),
+        ({"type": "CityJSONX"}, InputError, "not CityJSON"),
         ({"metadata": {}}, MissingCrsError, "referenceSystem"),
         ({"metadata": {"referenceSystem": "EPSG:4979"}}, InputError, "geographic"),
         ({"metadata": {"referenceSystem": "EPSG:2263"}}, InputError, "not in metres"),
@@ -422,7 +422,7 @@ def test_bad_bodies_have_a_name(tmp_path: Path) -> None:
 
 def test_crs_of_file_and_recipe(tmp_path: Path, by_hand: Crop) -> None:
     house_city().write(tmp_path / "a.city.json")
-    with pytest.raises(InputError, match="says that it lies in EPSG:32632, and the recipe"):
+    with pytest.raises(InputError, match=r"the CRS of .* is EPSG:32632, but the recipe"):
         build(tmp_path, mesh="a.city.json", crs="EPSG:25832")
     house_city(metadata={}).write(tmp_path / "bare.city.json")
     assert np.array_equal(whole(build(tmp_path, mesh="bare.city.json", crs=CRS)).xyz, by_hand.xyz)
@@ -452,7 +452,7 @@ def test_heights_keep_their_datum(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"in EPSG:3855, those of its dtm in EPSG:5773.*mesh_offset"):
         build(tmp_path, mesh="b.city.json", dtm="dtm.tif")
     house_city().write(tmp_path / "c.city.json")
-    with pytest.raises(JobError, match="EPSG:3855 and unknown"):
+    with pytest.raises(JobError, match="EPSG:3855, unknown"):
         build(tmp_path, mesh=["b.city.json", "c.city.json"])
 
 
@@ -514,7 +514,7 @@ def test_surfaces_of_geometries() -> None:
     assert np.array_equal(surfaces_of(sheet, points, mirrored=True)[0].rings[0], points[::-1])
     with pytest.raises(IndexError, match="vertex 9 of 4"):
         surfaces_of({**sheet, "boundaries": [[[0, 1, 9]], [[0, 1, 2]]]}, points)
-    looks = Looks.of({}, Path("a"))
+    looks = Appearance.of({}, Path("a"))
     (patch,) = patches_of([only], looks, Path("a"))
     assert len(patch) == 2 and not patch.seen.any() and (patch.role == SURFACE).all()
 
@@ -589,6 +589,6 @@ def test_files_are_named_inside_their_folder(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError):
             local_file(name, root, root, "w")
-    with pytest.raises(MissingFileError, match="w names none"):
+    with pytest.raises(MissingFileError, match="w refers to none"):
         local_file("none", root, root, "w")
     assert is_city_json({"type": "CityJSON"}) and not is_city_json([])

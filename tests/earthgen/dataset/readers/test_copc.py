@@ -1,5 +1,5 @@
-"""COPC: a file of another writer gives the scene that the same points as plain LAZ do; what is
-cut off has a name."""
+"""COPC: a file from another program gives the scene of the same points in plain LAZ, and truncated
+files are errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Point clouds: units, colours, CRSs, damage; and what becomes of points on columns."""
+"""Point clouds: units, colours, CRSs, damaged files, and binning into columns."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_damage_has_a_name(tmp_path: Path, cloud: dict[str, np.ndarray]) -> None
     with pytest.raises(InputError):
         read_points([tmp_path / "cut.las"])
     (tmp_path / "text.laz").write_text("no points")
-    with pytest.raises(InputError, match="no LAS or LAZ file"):
+    with pytest.raises(InputError, match="not a LAS or LAZ file"):
         read_points([tmp_path / "text.laz"])
     with pytest.raises(MissingFileError):
         read_points([tmp_path / "none.laz"])
@@ -173,7 +173,7 @@ def test_colours_of_any_depth_become_8_bits() -> None:
 
 
 def test_colours_that_are_not_what_was_said() -> None:
-    with pytest.raises(InputError, match="no 8-bit colour"):
+    with pytest.raises(InputError, match="more than an 8-bit colour"):
         scale_colours(np.array([[0, 100, 300]], np.uint16), bits=8, name="p.laz")
     with pytest.raises(InputError, match="12 bits"):
         scale_colours(np.zeros((1, 3), np.uint16), bits=12)

@@ -1,4 +1,5 @@
-"""3D Tiles as scenes: the same voxels as of the same house by hand, what is opened, bad input."""
+"""3D Tiles as scenes, compared with a hand-made house: voxels, which tiles are opened, and bad
+input."""
 
 from __future__ import annotations
 
@@ -234,7 +235,7 @@ def test_the_crs_is_the_utm_zone_of_the_place(tiles: Path, tmp_path: Path) -> No
     box = {"boundingVolume": {"box": [0, 0, 5, 25, 0, 0, 0, 25, 0, 0, 0, 10]}}
     path = simple(tmp_path, tile(0.0, content={"uri": "roof.glb"}) | box)
     assert tileset_crs(open_tileset(path)) == CRS
-    with pytest.raises(JobError, match="in no CRS"):
+    with pytest.raises(JobError, match="have no CRS"):
         build(tmp_path, mesh="tileset.json", bounds=BOUNDS)
 
 
@@ -365,19 +366,19 @@ def refused(path: Path, error: type, said: str, **keys: Any) -> None:
             InputError,
             "the extension 3DTILES_implicit_tiling",
         ),
-        ({"root": []}, InputError, "no tileset"),
+        ({"root": []}, InputError, "not a tileset"),
         ({"root": {}}, InputError, "bounding volume of the root"),
         ({"root": tile("x")}, InputError, "damaged"),
         ({"root": tile(0.0, transform=[1, 2])}, InputError, "not 16 numbers"),
-        ({"root": tile(0.0, transform=[1] * 16)}, InputError, "no affine"),
-        ({"root": tile(0.0, children=[5])}, InputError, "a tile .* is none"),
-        ({"root": tile(0.0, contents=[5])}, InputError, "content .* is none"),
+        ({"root": tile(0.0, transform=[1] * 16)}, InputError, "not affine"),
+        ({"root": tile(0.0, children=[5])}, InputError, "a tile .* is not a JSON object"),
+        ({"root": tile(0.0, contents=[5])}, InputError, "content .* is not a JSON object"),
         ({"root": tile(0.0, implicitTiling={})}, InputError, "implicit tiling"),
         ({"root": tile(0.0, content={"uri": "https://a.org/b.glb"})}, InputError, "network"),
         ({"root": tile(0.0, content={"uri": "../x.glb"})}, InputError, "outside the folder"),
         ({"root": tile(0.0, content={})}, InputError, "no surfaces"),
         ({"root": tile(0.0, content={"uri": "none.glb"})}, MissingFileError, "none.glb"),
-        ({"root": tile(0.0, content={"uri": "tileset.json"})}, InputError, "names itself"),
+        ({"root": tile(0.0, content={"uri": "tileset.json"})}, InputError, "refers to itself"),
     ],
 )
 def test_bad_tilesets_have_a_name(tmp_path: Path, change: dict, error: type, said: str) -> None:
@@ -395,7 +396,7 @@ def test_bad_tilesets_have_a_name(tmp_path: Path, change: dict, error: type, sai
         ("a.b3dm", struct.pack("<4s6I", b"b3dm", 1, 28, 0, 0, 0, 0), "without a glTF"),
         ("a.b3dm", struct.pack("<4s6I", b"b3dm", 2, 28, 0, 0, 0, 0), "version 2"),
         ("a.glb", b"\x1f\x8b" + b"\0" * 40, "gzip"),
-        ("a.glb", b"glTF" + b"\0" * 10, "no glTF, or is damaged"),
+        ("a.glb", b"glTF" + b"\0" * 10, "not glTF, or is damaged"),
         ("a.glb", struct.pack("<4s4I", b"glTF", 1, 28, 0, 0), "glTF 1, not 2.0"),
         ("a.gltf", b'{"asset": 5}', "no `asset`"),
         ("a.gltf", b'{"asset": {"version": "2.0"}}', "cannot be read|no triangles"),
@@ -422,7 +423,7 @@ def test_cut_tiles_have_a_name(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:-20])
     refused(path, InputError, "damaged")
     path.write_text('{"asset": {"version": "1.1"}}')
-    refused(path, InputError, "no tileset")
+    refused(path, InputError, "not a tileset")
     assert is_tileset({"asset": {}, "root": {}}) and not is_tileset({"root": {}})
 
 

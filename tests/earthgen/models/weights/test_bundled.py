@@ -10,7 +10,7 @@ import pytest
 
 import earthgen
 from earthgen.models.presets import PARTS, preset
-from earthgen.models.weights.bundled import SHIPPED, shipped_weights
+from earthgen.models.weights.bundled import BUNDLED, bundled_weights
 from earthgen.models.weights.card import README, WeightSet, open_weights
 
 MOST_BYTES = 20_000_000
@@ -19,14 +19,14 @@ BBOX = (686000, 5542700, 686024, 5542724)
 
 @pytest.fixture(scope="module")
 def weights() -> WeightSet:
-    assert shipped_weights() == SHIPPED
-    return open_weights(SHIPPED)
+    assert bundled_weights() == BUNDLED
+    return open_weights(BUNDLED)
 
 
 def test_all_parts_are_there_and_small(weights: WeightSet) -> None:
     assert set(weights.parts) == set(PARTS)
-    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < MOST_BYTES
-    assert {path.suffix for path in SHIPPED.iterdir()} == {".safetensors", ".json", ".md"}
+    assert sum(path.stat().st_size for path in BUNDLED.iterdir()) < MOST_BYTES
+    assert {path.suffix for path in BUNDLED.iterdir()} == {".safetensors", ".json", ".md"}
     assert {head.preset for head in weights.parts.values()} == {"tiny"}
     assert {head.voxel_size for head in weights.parts.values()} == {preset("tiny").voxel_size}
 
@@ -38,7 +38,7 @@ def test_a_part_loads(weights: WeightSet, part: str) -> None:
 
 
 def test_the_card_says_what_they_are(weights: WeightSet) -> None:
-    card, text = weights.card, (SHIPPED / README).read_text("utf-8")
+    card, text = weights.card, (BUNDLED / README).read_text("utf-8")
     assert card["experimental"] and card["licence"] == "CC-BY-4.0"
     for part, head in weights.parts.items():
         assert head.metrics and head.settings["seconds"] > 0, part

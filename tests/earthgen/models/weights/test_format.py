@@ -12,16 +12,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from earthgen.errors import MissingWeightsError, ModelError
-from earthgen.models.build import make
+from earthgen.models.build import make_model
 from earthgen.models.presets import preset
 from earthgen.models.weights.card import open_weights, write_card
 from earthgen.models.weights.format import (
     KEY,
-    digest,
     load_weights,
     part_path,
     read_header,
     save_weights,
+    tensor_digest,
 )
 
 SMALL = preset("tiny").tex_vae.model_copy(update={"channels": 12, "encoder": "c", "decoder": "c"})
@@ -30,7 +30,7 @@ DATA = ({"name": "a town", "licence": "CC0-1.0", "source": "generated"},)
 
 def saved(folder: Path, **options: object) -> Path:
     path = part_path(folder, "tex-vae")
-    model = make("tex-vae", SMALL, seed=3)
+    model = make_model("tex-vae", SMALL, seed=3)
     model.statistics.fit(torch.randn(50, 8, generator=torch.Generator().manual_seed(0)) * 3 + 1)
     save_weights(
         path, "tex-vae", model, preset_name="tiny", licence="Apache-2.0", data=DATA, **options
@@ -49,7 +49,7 @@ def rewritten(path: Path, **changes: object) -> None:
 def test_weights_come_back(tmp_path: Path) -> None:
     path = saved(tmp_path, metrics={"psnr": 31.0}, settings={"steps": 10})
     model, header = load_weights(path, "tex-vae", preset_name="tiny", config=SMALL, voxel_size=1.0)
-    wanted = make("tex-vae", SMALL, seed=3).state_dict()
+    wanted = make_model("tex-vae", SMALL, seed=3).state_dict()
     for name, value in model.state_dict().items():
         if not name.startswith("statistics."):
             assert torch.equal(value, wanted[name]), name
@@ -57,7 +57,7 @@ def test_weights_come_back(tmp_path: Path) -> None:
     assert (
         header.metrics == {"psnr": 31.0} and header.data == DATA and header.licence == "Apache-2.0"
     )
-    assert header.digest == digest(model.state_dict())
+    assert header.digest == tensor_digest(model.state_dict())
 
 
 def test_bfloat16_is_half_the_size_and_keeps_statistics(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_bfloat16_is_half_the_size_and_keeps_statistics(tmp_path: Path) -> None:
 
 
 def test_averaged_weights_can_be_saved_instead(tmp_path: Path) -> None:
-    model = make("tex-vae", SMALL)
+    model = make_model("tex-vae", SMALL)
     zero = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
     save_weights(tmp_path / "z.safetensors", "tex-vae", model, tensors=zero)
     assert not any(
@@ -89,7 +89,7 @@ def test_what_is_no_file_of_weights(tmp_path: Path) -> None:
         load_weights(tmp_path / "none.safetensors")
     text = tmp_path / "text.safetensors"
     text.write_bytes(b"not a safetensors file at all")
-    with pytest.raises(ModelError, match="no safetensors file"):
+    with pytest.raises(ModelError, match="not a safetensors file"):
         load_weights(text)
     (tmp_path / "pickle.safetensors").write_bytes(pickle.dumps({"weight": [1.0]}))
     with pytest.raises(ModelError):
@@ -100,7 +100,7 @@ def test_what_is_no_file_of_weights(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="damaged"):
         load_weights(part)
     save_file({"weight": torch.ones(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(ModelError, match="does not say what its weights are of"):
+    with pytest.raises(ModelError, match="has no header of earthgen"):
         load_weights(tmp_path / "other.safetensors")
 
 
@@ -112,13 +112,13 @@ def test_headers_that_do_not_fit(tmp_path: Path) -> None:
         load_weights(path, preset_name="paper")
     with pytest.raises(ModelError, match=r"of voxel size 1\.0, not 0\.5"):
         load_weights(path, voxel_size=0.5)
-    with pytest.raises(ModelError, match="another one"):
+    with pytest.raises(ModelError, match="another configuration"):
         load_weights(path, config=preset("tiny").tex_vae)
     rewritten(path, version=99)
     with pytest.raises(ModelError, match="version 99"):
         load_weights(path)
     rewritten(path, version=1, part="tex-net")
-    with pytest.raises(ModelError, match="'tex-net', which is no model"):
+    with pytest.raises(ModelError, match="unknown part 'tex-net'"):
         load_weights(path)
     rewritten(path, part="tex-vae", config={"channels": "many"})
     with pytest.raises(ModelError, match="configuration"):
@@ -142,7 +142,7 @@ def test_tensors_that_do_not_fit(tmp_path: Path) -> None:
     save_file(changed, path, metadata)
     with pytest.raises(ModelError, match="not those that were saved"):
         load_weights(path)
-    model = make("tex-vae", SMALL)
+    model = make_model("tex-vae", SMALL)
     with torch.no_grad():
         model.head.linear.bias[0] = torch.nan
     save_weights(path, "tex-vae", model)
@@ -153,9 +153,9 @@ def test_tensors_that_do_not_fit(tmp_path: Path) -> None:
 def test_digests_know_names_shapes_and_dtypes() -> None:
     value = torch.arange(6.0)
     others = [{"b": value}, {"a": value.reshape(2, 3)}, {"a": value.int()}, {"a": value + 1}, {}]
-    found = [digest(tensors) for tensors in ({"a": value}, *others)]
+    found = [tensor_digest(tensors) for tensors in ({"a": value}, *others)]
     assert len(set(found)) == len(found)
-    assert digest({"a": value, "b": value}) == digest({"b": value, "a": value})
+    assert tensor_digest({"a": value, "b": value}) == tensor_digest({"b": value, "a": value})
 
 
 def test_a_set_has_a_card(tmp_path: Path) -> None:
@@ -189,20 +189,20 @@ def test_a_set_has_a_card(tmp_path: Path) -> None:
 def test_sets_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(MissingWeightsError, match="no set of weights"):
         open_weights(tmp_path)
-    with pytest.raises(MissingWeightsError, match="holds no weights"):
+    with pytest.raises(MissingWeightsError, match="has no weights"):
         write_card(tmp_path, title="none")
     saved(tmp_path)
     write_card(tmp_path, title="a set")
     save_weights(
         part_path(tmp_path, "tex-vae"),
         "tex-vae",
-        make("tex-vae", SMALL, seed=9),
+        make_model("tex-vae", SMALL, seed=9),
         preset_name="tiny",
     )
     with pytest.raises(ModelError, match="not the one that card"):
         open_weights(tmp_path)
     (tmp_path / "card.json").write_text("[1]")
-    with pytest.raises(ModelError, match="card is damaged"):
+    with pytest.raises(ModelError, match=r"card\.json: the file is damaged"):
         open_weights(tmp_path)
 
 
@@ -211,7 +211,7 @@ def test_parts_have_to_belong_together(tmp_path: Path) -> None:
     config = preset("tiny").tex_flow
     unet = config.unet.model_copy(update={"channels": (12,), "down": (), "middle": "c", "up": ()})
     cond = config.condition.model_copy(update={"channels": (8,), "plane": ("",)})
-    flow = make("tex-flow", config.model_copy(update={"unet": unet, "condition": cond}))
+    flow = make_model("tex-flow", config.model_copy(update={"unet": unet, "condition": cond}))
     path = part_path(tmp_path, "tex-flow")
     save_weights(path, "tex-flow", flow, preset_name="tiny", latents="another")
     with pytest.raises(ModelError, match="latents of another tex-vae"):
@@ -230,9 +230,9 @@ def test_parts_have_to_belong_together(tmp_path: Path) -> None:
 
 
 def test_parts_and_presets_that_are_none() -> None:
-    with pytest.raises(ModelError, match="no preset 'big'"):
-        make("tex-vae", "big")
+    with pytest.raises(ModelError, match="unknown preset 'big'"):
+        make_model("tex-vae", "big")
     with pytest.raises(ModelError, match="does not configure struct-vae"):
-        make("struct-vae", SMALL)
-    with pytest.raises(ModelError, match="no part 'tex'"):
+        make_model("struct-vae", SMALL)
+    with pytest.raises(ModelError, match="unknown part 'tex'"):
         preset("tiny").part("tex")

@@ -95,7 +95,7 @@ def test_a_crop_is_a_window_of_the_same_picture() -> None:
     np.testing.assert_allclose(found, pixels - (-20, 100), atol=1e-9)
     np.testing.assert_array_equal(same, depth)
     assert seen.crop(0, 480, 0, 640) == seen
-    with pytest.raises(SplatError, match="hold no pixel"):
+    with pytest.raises(SplatError, match="contain no pixel"):
         seen.crop(5, 5, 0, 3)
 
 
@@ -150,7 +150,7 @@ def camera_down(eye: tuple[float, float, float]) -> Camera:
 @settings(max_examples=80, deadline=None)
 @given(st.tuples(*[st.floats(-1, 1)] * 3), st.tuples(*[st.floats(-1, 1)] * 3))
 def test_any_view_with_any_up_is_a_rotation(view: tuple, up: tuple) -> None:
-    if math.hypot(*view) < 1e-200 or math.hypot(*up) < 1e-200:
+    if math.hypot(*view) < 1e-150 or math.hypot(*up) < 1e-150:  # squares below 1e-300 are 0
         return
     turn = np.array(facing((0, 0, 0), view, up))
     np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-9)
@@ -179,23 +179,23 @@ def test_json_brings_a_camera_back_to_the_bit() -> None:
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"kind": "fisheye"}, "no camera is of kind 'fisheye'"),
+        ({"kind": "fisheye"}, "unknown kind of camera 'fisheye'"),
         ({"width": 0}, "width of 0 pixels"),
         ({"height": 10.5}, "height of 10.5 pixels"),
         ({"width": math.nan}, "width of nan pixels"),
         ({"fx": 0.0}, "focal lengths of 0.0"),
-        ({"fy": -3.0}, "show nothing"),
+        ({"fy": -3.0}, "are not positive"),
         ({"cx": math.nan}, "cx is nan"),
-        ({"near": 0.0}, "nothing lies between"),
-        ({"near": 5.0, "far": 5.0}, "nothing lies between"),
-        ({"far": math.nan}, "nothing lies between"),
+        ({"near": 0.0}, "enclose no depth"),
+        ({"near": 5.0, "far": 5.0}, "enclose no depth"),
+        ({"far": math.nan}, "enclose no depth"),
         ({"position": (1, 2)}, "position"),
         ({"position": (1, 2, math.inf)}, "position"),
         ({"position": "here"}, "position"),
-        ({"rotation": np.eye(3) * 2}, "is no rotation"),
+        ({"rotation": np.eye(3) * 2}, "is not a rotation"),
         ({"rotation": np.diag([1, 1, -1])}, "right-handed"),
         ({"rotation": np.eye(2)}, "shape"),
-        ({"rotation": [["a"] * 3] * 3}, "no rotation"),
+        ({"rotation": [["a"] * 3] * 3}, "not a rotation"),
     ],
 )
 def test_what_no_camera_can_be(changes: dict, what: str) -> None:
@@ -207,12 +207,12 @@ def test_what_no_camera_can_be(changes: dict, what: str) -> None:
 @pytest.mark.parametrize(
     ("target", "changes", "what"),
     [
-        (UTM, {}, "stands in its target"),
+        (UTM, {}, "is at its target"),
         ((0, 0, math.nan), {}, "the target"),
         ((0, 0, 0), {"up": (0, 0, 0)}, "no direction"),
         ((0, 0, 0), {"field_of_view": None}, "either a field of view or"),
         ((0, 0, 0), {"metres_per_pixel": 1.0}, "either a field of view or"),
-        ((0, 0, 0), {"field_of_view": 180.0}, "spans 180"),
+        ((0, 0, 0), {"field_of_view": 180.0}, "of 180"),
         ((0, 0, 0), {"field_of_view": None, "metres_per_pixel": 0.0}, "pixels of 0"),
     ],
 )
@@ -225,8 +225,11 @@ def test_a_fresh_import_needs_no_torch() -> None:
     import subprocess
     import sys
 
-    code = "import sys, earthgen.splats, earthgen.splats.cameras.camera, earthgen.splats.cameras.poses, earthgen.splats.cameras.paths, "
-    code += "earthgen.splats.cameras.transforms_json, earthgen.splats.transform, earthgen.splats.coarsen, earthgen.splats.ply\n"
+    code = "import sys, earthgen.splats, earthgen.sparse\n"
+    code += "from earthgen.splats import Camera, Gaussians, Lens, interpolate, read_transforms\n"
+    code += "from earthgen.splats import Rasterizer, coarsen, read_ply, transform\n"
+    code += "from earthgen.sparse import SparseBackend\n"
+    code += "assert callable(transform) and callable(coarsen)  # and not the modules\n"
     out = subprocess.run(
         [sys.executable, "-c", code + "print('torch' in sys.modules)"],
         capture_output=True,

@@ -100,7 +100,7 @@ def test_a_height_field_is_a_surface() -> None:
         (heights, (0, 0, 0, 1)),
         (np.zeros(3), (0, 0, 1, 1)),
     ):
-        with pytest.raises(SplatError, match="no surface"):
+        with pytest.raises(SplatError, match="not a surface"):
             HeightField(bad, bounds)
     with pytest.raises(SplatError, match="surface is nan"):
         height_at(lambda x, y: x * np.nan, 1, 2)

@@ -17,7 +17,7 @@ from earthgen.errors import SplatError, UnknownNameError
 from earthgen.splats.cameras.camera import Camera
 from earthgen.splats.raster import rasterizers
 from earthgen.splats.raster.model import Rendering
-from earthgen.splats.raster.rasterizers import pick
+from earthgen.splats.raster.rasterizers import pick_rasterizer
 from earthgen.splats.raster.reference import rasterize_reference
 from earthgen.splats.raster.rendering import rasterize, render
 from earthgen.splats.tensors import SplatTensors
@@ -28,10 +28,10 @@ from tests.helpers.splat_scenes import OUTPUTS, above, disc, joined, leaves, obl
 
 
 def test_they_come_through_the_hook() -> None:
-    assert {"cpu", "gsplat"} <= set(rasterizers.offered().offers("rasterizer"))
+    assert {"cpu", "gsplat"} <= set(rasterizers.plugins.load().offers("rasterizer"))
     assert earthgen_splats.earthgen_info().licence == "Apache-2.0"
-    assert isinstance(pick("cpu"), CpuRasterizer) and isinstance(
-        pick(torch.device("cpu"), "cpu"), CpuRasterizer
+    assert isinstance(pick_rasterizer("cpu"), CpuRasterizer) and isinstance(
+        pick_rasterizer(torch.device("cpu"), "cpu"), CpuRasterizer
     )
 
 
@@ -48,18 +48,18 @@ def test_a_rasterizer_by_name() -> None:
 def test_gsplat_says_why_it_cannot_run_here() -> None:
     assert "no CUDA device" in GsplatRasterizer().unavailable()
     with pytest.raises(SplatError, match="'gsplat' cannot run here: there is no CUDA"):
-        pick("cpu", "gsplat")
+        pick_rasterizer("cpu", "gsplat")
     with pytest.raises(SplatError, match="'gsplat' cannot run here"):
-        pick("cuda")
+        pick_rasterizer("cuda")
     with pytest.raises(SplatError, match="use the rasterizer 'cpu'"):
         GsplatRasterizer().rasterize(scattered(3), oblique(), torch.zeros(3))
 
 
 def test_devices_are_checked() -> None:
     with pytest.raises(SplatError, match="draws on cpu, the Gaussians are on cuda"):
-        pick("cuda", "cpu")
-    with pytest.raises(SplatError, match="nothing draws on mps"):
-        pick("mps")
+        pick_rasterizer("cuda", "cpu")
+    with pytest.raises(SplatError, match="no rasterizer is the default on mps"):
+        pick_rasterizer("mps")
 
 
 def test_our_own_keeps_the_contract() -> None:

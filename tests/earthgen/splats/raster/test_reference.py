@@ -15,7 +15,7 @@ from earthgen.splats.cameras.camera import Camera
 from earthgen.splats.gaussians import Gaussians
 from earthgen.splats.raster.colour import bases, colours, directions
 from earthgen.splats.raster.model import Rendering
-from earthgen.splats.raster.reference import covers, project, rasterize_reference, turns
+from earthgen.splats.raster.reference import coverage, project, rasterize_reference, turns
 from earthgen.splats.spherical_harmonics import basis
 from earthgen.splats.tensors import FLOATS, SplatTensors, check_values
 from tests.helpers.splat_scenes import (
@@ -282,7 +282,7 @@ def test_the_picture_is_that_of_gsplat(monkeypatch: pytest.MonkeyPatch) -> None:
     _, centres, depths, transforms, normals = gsplat_projection(splats, camera)
     order = torch.argsort(depths[0])
     pixels = torch.arange(camera.width * camera.height)
-    _, alpha = covers(splats, camera, project(splats, camera), order, pixels)
+    _, alpha = coverage(splats, camera, project(splats, camera), order, pixels)
     drawn = (alpha > 0).flatten()
     ids, at = order.repeat(len(pixels)), pixels.repeat_interleave(len(order))
 

@@ -1,10 +1,11 @@
-"""A stranger's plugin, as docs/plugins/first-plugin.md teaches it: every hook, in one light
-module."""
+"""An example of an outside plugin, which uses every hook (see docs/plugins/first-plugin.md).
+
+Every command imports this module, so the backends are named by import strings.
+"""
 
 from __future__ import annotations
 
-from earthgen import hookimpl
-from earthgen.hookspecs import Offer, PluginInfo
+from earthgen import Offer, PluginInfo, hookimpl
 
 
 @hookimpl
@@ -16,72 +17,39 @@ def earthgen_info():
 
 @hookimpl
 def earthgen_geometry_backends():
-    def create(step=2.0):
-        from earthgen_stripes.backends import Terraces
-
-        return Terraces(step)
-
-    return [Offer("terraces", create, "bare ground in steps")]
+    return [Offer("terraces", "earthgen_stripes.backends:Terraces", "bare ground in steps")]
 
 
 @hookimpl
 def earthgen_texture_backends():
-    def create(width=8):
-        from earthgen_stripes.backends import Stripes
-
-        return Stripes(width)
-
-    return [Offer("stripes", create, "stripes of a random colour")]
+    return [Offer("stripes", "earthgen_stripes.backends:Stripes", "stripes of a random colour")]
 
 
 @hookimpl
 def earthgen_condition_encoders():
-    def create():
-        from earthgen_stripes.backends import ConstantEncoder
-
-        return ConstantEncoder()
-
-    return [Offer("rainfall", create, "a number in a text file")]
+    return [
+        Offer("rainfall", "earthgen_stripes.backends:ConstantEncoder", "a number in a text file")
+    ]
 
 
 @hookimpl
 def earthgen_exporters():
-    def create():
-        from earthgen_stripes.backends import CsvExporter
-
-        return CsvExporter()
-
-    return [Offer("csv", create, "voxels as text")]
+    return [Offer("csv", "earthgen_stripes.backends:CsvExporter", "voxels as text")]
 
 
 @hookimpl
 def earthgen_renderers():
-    def create():
-        from earthgen_stripes.backends import FlatRenderer
-
-        return FlatRenderer()
-
-    return [Offer("flat", create, "the class map")]
+    return [Offer("flat", "earthgen_stripes.backends:FlatRenderer", "the class map")]
 
 
 @hookimpl
 def earthgen_sparse_backends():
-    def create():
-        from earthgen_stripes.backends import NoSparse
-
-        return NoSparse()
-
-    return [Offer("nosparse", create, "cannot run anywhere")]
+    return [Offer("nosparse", "earthgen_stripes.backends:NoSparse", "cannot run anywhere")]
 
 
 @hookimpl
 def earthgen_rasterizers():
-    def create():
-        from earthgen_stripes.backends import Nothing
-
-        return Nothing()
-
-    return [Offer("nothing", create, "draws the background")]
+    return [Offer("nothing", "earthgen_stripes.backends:Nothing", "draws the background")]
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""The plugin's work. Importing this is what creating one of its offers costs."""
+"""The backends of the plugin; imported when one of them is first used."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ from pathlib import Path
 
 import numpy as np
 
-from earthgen.stages.stage import Read, Stage
-from earthgen.voxels.splat_math import SH_C0
-from earthgen.voxels.voxels import (
+from earthgen import (
     GEOMETRY_FIELDS,
-    TOP,
     Geometry,
+    GeometryBackend,
+    Rasterizer,
+    Read,
+    SparseBackend,
     Splats,
-    Voxels,
+    Stage,
+    TextureBackend,
+    surface_of_heights,
     texture_fields,
 )
-from geo_io.legend import palette
+from earthgen.voxels import HEIGHT_MARGIN, SH_C0
+from geo_io.legend import codes, palette
 
 
-class Terraces:
-    """Flat ground whose height is a random number a terrace of 32 voxels."""
+class Terraces(GeometryBackend):
+    """Bare ground in terraces of 32 x 32 voxels, each of random height."""
 
     name = "terraces"
-    version = "2"
-    requires = ()
+    version = "3"
 
     def __init__(self, step=2.0):
         self.step = float(step)
@@ -35,28 +38,23 @@ class Terraces:
         ]
 
     def terraces(self, window, inputs, noise):
-        x, y = np.meshgrid(np.arange(*window.x), np.arange(window.y[1] - 1, window.y[0] - 1, -1))
+        around = window.pad(HEIGHT_MARGIN)
+        x, y = np.meshgrid(np.arange(*around.x), np.arange(around.y[1] - 1, around.y[0] - 1, -1))
         level = np.floor(noise.stream("heights").uniform(x // 32, y // 32) * 4)
-        order = np.lexsort((x.ravel(), y.ravel()))
-        xyz = np.stack([x.ravel(), y.ravel(), np.full(x.size, -1)], axis=1)[order].astype(np.int32)
-        n = len(xyz)
-        voxels = Voxels(
-            window, xyz, np.ones(n, np.uint8), np.full(n, TOP, np.uint8), np.zeros(n, np.uint32)
-        )
-        offset = np.tile(np.array([0, 0, 0.5 * window.voxel_size], np.float32), (n, 1))
-        normal = np.tile(np.array([0, 0, 1], np.float32), (n, 1))
-        return Geometry(
-            window, (level * self.step).astype(np.float32), voxels, offset, normal
-        ).block()
+        bare = np.zeros(around.shape)
+        return surface_of_heights(window, level * self.step, bare, bare_ground(around)).block()
 
 
-class Stripes:
+def bare_ground(frame):
+    """Return the class map of bare ground on a frame."""
+    return np.full(frame.shape, codes()["bare_ground"], np.uint8)
+
+
+class Stripes(TextureBackend):
     """North-south stripes, each of a random grey."""
 
     name = "stripes"
     version = "2"
-    requires = ()
-    sh_degree = 0
 
     def __init__(self, width=8):
         self.width = int(width)
@@ -74,18 +72,18 @@ class Stripes:
 
     def stripes(self, window, inputs, noise):
         geometry = Geometry.of(inputs["geometry"])
-        n, s = len(geometry.voxels), window.voxel_size
+        n = len(geometry.voxels)
         grey = noise.stream("greys").uniform(geometry.voxels.xyz[:, 0] // self.width, 0)
         sh = np.repeat(((grey - 0.5) / SH_C0).astype(np.float32), 3).reshape(n, 1, 3)
         rotation = np.tile(np.array([1, 0, 0, 0], np.float32), (n, 1))
-        scale = np.full((n, 2), 0.6 * s, np.float32)
+        scale = np.full((n, 2), 0.6 * window.voxel_size, np.float32)
         return Splats(geometry.offset, scale, rotation, np.ones(n, np.float32), sh).block(
             geometry.voxels
         )
 
 
 class ConstantEncoder:
-    """A number in a text file, on every cell."""
+    """Opens a text file with one number that applies to all cells."""
 
     name = "rainfall"
     version = "1"
@@ -95,6 +93,8 @@ class ConstantEncoder:
 
 
 class Constant:
+    """The number, as a condition."""
+
     def __init__(self, value):
         self.value = value
 
@@ -108,6 +108,8 @@ class Constant:
 
 
 class CsvExporter:
+    """Writes the lattice indices of voxels as text."""
+
     name = "csv"
 
     def export(self, world, out, *, bounds, level, progress):
@@ -117,13 +119,17 @@ class CsvExporter:
 
 
 class FlatRenderer:
+    """Draws the class map."""
+
     name = "flat"
 
     def render(self, world, view, progress):
         return palette()[world.layers()["semantics"].values]
 
 
-class NoSparse:
+class NoSparse(SparseBackend):
+    """A sparse backend that cannot run."""
+
     name = "nosparse"
     devices = ()
     deterministic = True
@@ -140,13 +146,12 @@ class NoSparse:
         raise SparseError(self.unavailable(), "use --sparse-backend torch")
 
 
-class Nothing:
+class Nothing(Rasterizer):
+    """A rasterizer that draws the background only."""
+
     name = "nothing"
     devices = ("cpu",)
     differs = ("rgb", "alpha", "depth", "median_depth", "normal", "distortion", "semantics")
-
-    def unavailable(self):
-        return ""
 
     def rasterize(self, splats, camera, background):
         import torch

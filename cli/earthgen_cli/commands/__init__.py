@@ -1,0 +1,1 @@
+"""One module per command; `earthgen_cli.main` lists them."""

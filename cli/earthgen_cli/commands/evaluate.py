@@ -1,0 +1,226 @@
+"""`earthgen evaluate`: weights, backends and baselines measured on the held-out crops of a
+dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from earthgen_cli.job_options import SetOption, read_backend_options
+from earthgen_cli.options import JsonOutput, ProgressMode, Quiet
+from earthgen_cli.output import say, say_json, say_table
+from earthgen_cli.progress import Mode, display
+
+COLUMNS = {
+    "class_iou": "class IoU",
+    "building_iou": "building IoU",
+    "height_w1": "height W1",
+    "building_w1": "building W1",
+    "voxel_iou": "voxel IoU",
+    "holes": "holes",
+    "geometry_kernel": "geometry",
+    "clay_oblique_kernel": "pictures",
+}
+"""The measures of the report that are printed, with their column names."""
+
+RECONSTRUCTION = {
+    "struct-vae": {"accuracy": "StructVAE accuracy, %", "iou": "StructVAE IoU at L, %"},
+    "tex-vae": {"psnr": "TexVAE PSNR, dB", "l1": "TexVAE L1", "ssim": "TexVAE SSIM"},
+    "struct-flow": {"iou_cells": "StructFM mIoU at L/8, %", "iou": "StructFM mIoU at L, %"},
+}
+"""The measures of reconstruction that are printed, by model."""
+
+PAPER_NOTE = (
+    "The paper's figures are from other data, larger models and in part from training data: "
+    "docs/guides/evaluation.md."
+)
+
+
+def evaluate(
+    ctx: typer.Context,
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="The dataset, of `earthgen dataset build`.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="REPORT", help="The folder for report.json and report.html.")
+    ],
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A set of weights; those that come with earthgen if not given."
+        ),
+    ] = None,
+    learned: Annotated[
+        bool,
+        typer.Option(
+            "--learned/--no-learned",
+            help="Whether to measure weights, or only rules and baselines.",
+        ),
+    ] = True,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Preset that the weights must have."),
+    ] = None,
+    place: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A scene to measure on; all that are held out if not given. Can be repeated.",
+        ),
+    ] = None,
+    backends: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="Geometry backends, as NAME or NAME+TEXTURE, and baselines (nearest-tile, "
+            "mean-height); all if not given.",
+        ),
+    ] = None,
+    crops: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Number of crops, spread over the places.")
+    ] = 64,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=16,
+            help="Columns along an edge of a crop; if not given, the preset's or 64.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Seed of the choice of crops and of the worlds.")
+    ] = 0,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Number of worlds of one map that are compared for diversity; 1 compares none.",
+        ),
+    ] = 3,
+    borders: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Number of places on borders of windows that are examined; 0 examines none.",
+        ),
+    ] = 32,
+    steps: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Steps when StructFM is sampled alone.")
+    ] = 25,
+    guidance: Annotated[
+        float, typer.Option(metavar="SCALE", help="Guidance when StructFM is sampled alone.")
+    ] = 1.0,
+    set_: Annotated[list[str] | None, SetOption] = None,
+    grade: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A|B|C", help="Licence grade of scenes. Can be repeated. Default: A, B."
+        ),
+    ] = None,
+    images: Annotated[
+        bool,
+        typer.Option(
+            "--images/--no-images", help="Whether pictures are compared by an image network."
+        ),
+    ] = True,
+    card: Annotated[
+        bool,
+        typer.Option(
+            "--card",
+            help="Write the results into the model card of --weights.",
+        ),
+    ] = False,
+    quiet: Quiet = False,
+    json_output: JsonOutput = False,
+    progress: ProgressMode = Mode.AUTO,
+) -> None:
+    """Measure weights, backends and baselines on the held-out crops of a dataset.
+
+    All receive the same land cover and ground, on the same crops. docs/guides/evaluation.md
+    explains each measure.
+    """
+    from earthgen.errors import JobError
+    from earthgen.evaluation.report import json_values, write_report
+    from earthgen.evaluation.run import evaluate as measure
+    from earthgen.evaluation.settings import Settings
+    from earthgen.progress import Progress
+
+    if card and weights is None:
+        raise JobError("--card needs a set of weights to write to", "give --weights DIR")
+    given: dict[str, Any] = {"grades": tuple(grade)} if grade else {}
+    settings = Settings(
+        data=data,
+        weights=weights,
+        learned=learned,
+        preset=preset,
+        places=tuple(place or ()),
+        crops=crops,
+        size=size,
+        seed=seed,
+        backends=tuple(name.strip() for name in (backends or "").split(",") if name.strip()),
+        seeds=seeds,
+        borders=borders,
+        steps=steps,
+        guidance=guidance,
+        images=images,
+        options=read_backend_options(set_ or []),
+        **given,
+    )
+    with display(ctx, progress, quiet=quiet, json_output=json_output) as show:
+        result = measure(settings, ctx.obj.plugins, Progress(show))
+    files = write_report(result, out)
+    if card and weights is not None:
+        from earthgen.evaluation.card import write_into_card
+
+        files.append(write_into_card(result.report, weights).folder / "README.md")
+    if json_output:
+        say_json(json_values({"files": [str(file) for file in files], "report": result.report}))
+    elif not quiet:
+        say_table(
+            ("", *COLUMNS.values()),
+            [row(name, world) for name, world in result.report["worlds"].items()],
+        )
+        if figures := result.report["reconstruction"]:
+            say()
+            say_table(
+                ("reconstruction", "here", "paper"),
+                reconstruction_rows(figures, result.report["paper"]),
+            )
+            say(PAPER_NOTE)
+        for note in result.report["notes"]:
+            say(note)
+        for file in files[1:]:
+            say(str(file))
+
+
+def row(name: str, world: dict[str, Any]) -> tuple[str, ...]:
+    """Return the cells of one line of the table, without the intervals of kernel distances."""
+    cells = []
+    for key in COLUMNS:
+        value = world.get(key)
+        value = value["value"] if isinstance(value, dict) else value
+        cells.append("" if value is None else f"{value:.3f}")
+    return (name, *cells)
+
+
+def reconstruction_rows(
+    figures: Mapping[str, Mapping[str, float]], paper: Mapping[str, Mapping[str, float]]
+) -> list[tuple[str, ...]]:
+    """Return the lines of the table of reconstruction: name, figure, and the paper's figure."""
+    lines: list[tuple[str, ...]] = []
+    for part, row in figures.items():
+        kind, _, condition = part.partition(", ")
+        for key, name in RECONSTRUCTION[kind].items():
+            scale = 100 if name.endswith("%") else 1
+            cells = [source.get(key) for source in (row, paper.get(part, {}))]
+            shown = (
+                "" if value is None else f"{scale * value:.{1 if scale == 100 else 3}f}"
+                for value in cells
+            )
+            lines.append((f"{name}, {condition}" if condition else name, *shown))
+    return lines

@@ -1,0 +1,9 @@
+from .backends import GeometryConformance as GeometryConformance
+from .backends import PlainTexture as PlainTexture
+from .backends import TextureConformance as TextureConformance
+from .rasterizer import check_rasterizer as check_rasterizer
+from .sparse import check_sparse_backend as check_sparse_backend
+from .worlds import FormulaCondition as FormulaCondition
+from .worlds import hills as hills
+from .worlds import sample_conditions as sample_conditions
+from .worlds import village as village

@@ -1,0 +1,10 @@
+from .run import PartReport as PartReport
+from .run import TrainingResult as TrainingResult
+from .run import train as train
+from .settings import PART_SETTINGS as PART_SETTINGS
+from .settings import TASKS as TASKS
+from .settings import LoopSettings as LoopSettings
+from .settings import PartSettings as PartSettings
+from .settings import TrainingSettings as TrainingSettings
+from .settings import load_settings as load_settings
+from .settings import make_settings as make_settings

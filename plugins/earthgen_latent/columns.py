@@ -1,0 +1,73 @@
+"""The stage `latent.columns`: the ground and the conditions of each column.
+
+Networks run on cells of several sizes. They read the conditions from here, because the engine would
+average the conditions of the job to their cells.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen.noise.philox import Noise
+from earthgen.stages.block import Block, Field
+from earthgen.stages.stage import Read, Stage
+from earthgen.terrain.cover import fill_unknown_cover, on_surface, raster_on, semantics_on
+from earthgen.terrain.ground import GROUND_REACH, make_ground
+from geo_io.frame import Frame
+
+if TYPE_CHECKING:
+    from earthgen.stages.block import Inputs
+
+COLUMNS = "latent.columns"
+
+WINDOW = 512
+"""Cells. The rules for the ground need wide margins, which large windows waste less on."""
+
+FIELDS = {
+    # Metres, absolute.
+    "ground": Field("float32"),
+    # Class codes, 0 unknown.
+    "cover": Field("uint8"),
+    # Metres of a surface model above the ground, NaN unknown; 0 on water.
+    "above": Field("float32"),
+    # RGBA, alpha 0 unknown.
+    "image": Field("uint8", (4,)),
+}
+
+
+def columns_stage(window: int = WINDOW) -> Stage:
+    """Return the stage, with windows of so many columns."""
+    reads = (*(GROUND_REACH.read(name) for name in ("semantics", "dem", "dsm")), Read("image"))
+    return Stage(COLUMNS, window, FIELDS, make_columns, reads)
+
+
+def make_columns(window: Frame, inputs: Inputs, noise: Noise) -> Block:
+    """Return ground and conditions of the columns of `window`; every condition may be absent."""
+    outer = window.pad(GROUND_REACH.voxels(window.voxel_size))
+    inside = outer.slices(window)
+    cover = semantics_on(inputs, outer).cover
+    land = make_ground(
+        outer,
+        fill_unknown_cover(cover),
+        raster_on(inputs, "dem", outer),
+        raster_on(inputs, "dsm", outer),
+        noise,
+    )
+    ground, cover = np.ascontiguousarray(land.height[inside]), np.ascontiguousarray(cover[inside])
+    above = np.full(window.shape, np.nan, np.float32)
+    if land.surface is not None:
+        above = np.maximum(land.surface[inside] - ground, np.float32(0))
+        above[on_surface(cover, "water")] = 0
+    image = raster_on(inputs, "image", window)
+    return Block(
+        window, {"ground": ground, "cover": cover, "above": above, "image": _rgba(image, window)}
+    )
+
+
+def _rgba(image: NDArray | None, window: Frame) -> NDArray:
+    if image is None:
+        return np.zeros((*window.shape, 4), np.uint8)
+    return np.ascontiguousarray(image, np.uint8)
