@@ -39,6 +39,8 @@ class Crop:
         sRGB colours.
     rgb_known : NDArray (n,) bool
         Where the colour was observed; elsewhere `rgb` is a guess.
+    object : NDArray (n,) uint32
+        Number of the building or plant that a voxel belongs to, 0 for none.
     ground : NDArray (ny, nx) float32
         Absolute height of the terrain, metres.
     height : NDArray (ny, nx) float32
@@ -51,6 +53,12 @@ class Crop:
         Where that colour was observed.
     valid : NDArray (ny, nx) bool
         Where the scene has data; other columns have no voxels.
+    map : NDArray (ny, nx) uint8
+        Class as a map has it: of simulated scenes the land-use layers, else `cover`.
+    building : NDArray (ny, nx) uint32
+        Number of the building, 0 for none.
+    building_height : NDArray (ny, nx) float32
+        Height of the building as a map has it, metres; 0 where there is none.
     """
 
     frame: Frame
@@ -59,12 +67,16 @@ class Crop:
     normal: NDArray
     rgb: NDArray
     rgb_known: NDArray
+    object: NDArray
     ground: NDArray
     height: NDArray
     cover: NDArray
     image: NDArray
     image_known: NDArray
     valid: NDArray
+    map: NDArray
+    building: NDArray
+    building_height: NDArray
 
     def __len__(self) -> int:
         """Number of voxels."""
@@ -77,10 +89,20 @@ class Crop:
         return np.asarray(self.xyz - np.array(origin, np.int32), np.int32)
 
 
-ROWS = ("semantic", "normal", "rgb", "rgb_known")
+ROWS = ("semantic", "normal", "rgb", "rgb_known", "object")
 """Fields of a crop with one row per voxel, besides `xyz`."""
 
-COLUMNS = ("ground", "height", "cover", "image", "image_known", "valid")
+COLUMNS = (
+    "ground",
+    "height",
+    "cover",
+    "image",
+    "image_known",
+    "valid",
+    "map",
+    "building",
+    "building_height",
+)
 """Fields of a crop with one value per column."""
 
 
@@ -140,9 +162,7 @@ def transform_crop(crop: Crop, turns: int, flip: bool) -> Crop:
         normal = np.stack([-normal[:, 1], normal[:, 0], normal[:, 2]], axis=1)
     xyz = np.stack([east + frame.x[0], north + frame.y[0], crop.xyz[:, 2]], axis=1).astype(np.int32)
     order = column_order(xyz)
-    rows: dict[str, Any] = {
-        name: getattr(crop, name)[order] for name in ("semantic", "rgb", "rgb_known")
-    }
+    rows: dict[str, Any] = {name: getattr(crop, name)[order] for name in ROWS if name != "normal"}
     columns: dict[str, Any] = {}
     for name in COLUMNS:
         values = getattr(crop, name)

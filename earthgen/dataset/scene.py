@@ -28,7 +28,9 @@ from earthgen.stages.block import column_order, within
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 2 added the map, buildings and objects."""
+
 SUFFIX = ".zarr"
 KEY = "earthgen_scene"
 """Attribute of the group that holds the `SceneInfo`."""
@@ -59,6 +61,9 @@ DENSE = {
     "image": ("uint8", (3,), "1", "colour seen from above, sRGB"),
     "image_known": ("bool", (), "1", "where the colour was seen"),
     "valid": ("bool", (), "1", "where the scene has data"),
+    "map": ("uint8", (), "1", "land class as a map has it"),
+    "building": ("uint32", (), "1", "number of the building, 0 for none"),
+    "building_height": ("float32", (), "m", "height of the building as a map has it"),
 }
 """dtype, shape of a cell, unit and title of each dense array."""
 
@@ -68,6 +73,7 @@ VOXELS = {
     "normal": ("int8", (3,)),
     "rgb": ("uint8", (3,)),
     "rgb_known": ("bool", ()),
+    "object": ("uint32", ()),
 }
 """dtype and shape of a row of each array of voxels."""
 
@@ -257,6 +263,7 @@ class Scene:
             normal,
             rows["rgb"][order],
             rows["rgb_known"][order],
+            rows["object"][order],
             **columns,
         )
 

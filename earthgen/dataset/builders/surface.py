@@ -9,6 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgen.dataset.builders.buildings import add_objects
 from earthgen.dataset.builders.ground import fill_nearest
 from earthgen.dataset.scene import BLOCK, SceneData
 from earthgen.voxels.surface import NORMAL_RADIUS, occupancy_normals, surface_voxels
@@ -205,7 +206,7 @@ def _blocks(
         name: np.concatenate(arrays) if arrays else np.zeros(*empty[name])
         for name, arrays in parts.items()
     }
-    return SceneData(frame, columns.layers(), rows_by_name, starts)
+    return add_objects(SceneData(frame, columns.layers(), rows_by_name, starts))
 
 
 @numba.njit(cache=True, nogil=True)

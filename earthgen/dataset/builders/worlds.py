@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgen.dataset.builders.buildings import add_objects
 from earthgen.dataset.builders.quality import Evidence
 from earthgen.dataset.crop import CELL
 from earthgen.dataset.scene import BLOCK, SceneData
@@ -14,6 +15,7 @@ from earthgen.voxels.splat_math import SH_C0
 from earthgen.world.world import open_world
 from geo_io.errors import FrameError
 from geo_io.frame import Bounds, Frame
+from geo_io.legend import codes
 
 
 def scene_of_world(
@@ -106,11 +108,23 @@ def scene_of_world(
         "normal": normal[keep],
         "rgb": rgb[keep],
         "rgb_known": np.ones(int(keep.sum()), bool),
+        "object": voxels.object[keep],
     }
+    columns["building"] = _building_numbers(columns["cover"], xyz, voxels.object, row, col)
     rows, blocks = sort_by_blocks(frame, rows)
     over = float((surface - ground > band[1] * voxel_size)[valid].mean()) if valid.any() else 0.0
     evidence = Evidence(measured=columns["valid"], solid=columns["height"], over_band=over)
-    return SceneData(frame, columns, rows, blocks), evidence, part.vertical_crs
+    return add_objects(SceneData(frame, columns, rows, blocks)), evidence, part.vertical_crs
+
+
+def _building_numbers(
+    cover: NDArray, xyz: NDArray, objects: NDArray, row: NDArray, col: NDArray
+) -> NDArray:
+    """Return the object number of the topmost voxel of each column of a building."""
+    order = np.argsort(xyz[:, 2], kind="stable")
+    number = np.zeros(cover.shape, np.uint32)
+    number[row[order], col[order]] = objects[order]
+    return np.where(cover == codes()["building"], number, 0).astype(np.uint32)
 
 
 def sort_by_blocks(frame: Frame, rows: dict[str, NDArray]) -> tuple[dict[str, NDArray], NDArray]:

@@ -337,7 +337,7 @@ def test_damaged_and_foreign_folders_are_named(tmp_path: Path) -> None:
     root.attrs[scenes.KEY] = values | {"format_version": 99}
     with pytest.raises(StoreError, match="version 99"):
         open_scene(scene.path)
-    root.attrs[scenes.KEY] = {"format_version": 1}
+    root.attrs[scenes.KEY] = {"format_version": scenes.FORMAT_VERSION}
     with pytest.raises(StoreError, match="is damaged"):
         open_scene(scene.path)
     root.attrs[scenes.KEY] = values
