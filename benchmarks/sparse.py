@@ -351,8 +351,8 @@ def run(quick: bool = False) -> dict[str, object]:
         **result,
         "targets": TARGETS,
         "met": met,
-        "bf16": "this CPU has no bfloat16 products: they are computed in float32, and ocnn is timed "
-        "in float32"
+        "bf16": "this CPU has no bfloat16 products: they are computed in float32, and ocnn is "
+        "timed in float32"
         if emulated
         else "native",
         "voxels": len(sites),

@@ -1,27 +1,28 @@
-"""Every code block of the docs runs, or says why it does not; every link of the docs leads
-somewhere."""
+"""Every code block of the docs runs, or says why it does not; commands have the options that the
+docs give them; every link of the docs leads somewhere."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
+import earthgen
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    ROOT / "README.md",
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "examples" / "data" / "README.md",
 ]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 EXCUSED = {
     "": "plain text: layouts and formulas",
-    "console": "commands; tests/cli/test_reference.py runs the same ones",
-    "sh": "commands; tests/cli/test_reference.py runs the same ones",
-    "bash": "commands; tests/cli/test_reference.py runs the same ones",
+    "console": "commands; their options are checked here, and tests/cli runs each command",
     "text": "output",
     "json": "output",
 }
@@ -50,8 +51,6 @@ WITH_PYTHON = [page for page in PAGES if "```python" in page.read_text("utf-8")]
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page run in one namespace, in a folder with the demo's data and a small
     world."""
-    import earthgen
-
     for file in (ROOT / "examples" / "data").iterdir():
         (tmp_path / file.name).symlink_to(file)
     (tmp_path / "dem.tif").symlink_to(ROOT / "examples" / "data" / "srtm3.tif")
@@ -67,6 +66,31 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
     for language, text in BLOCK.findall(page.read_text("utf-8")):
         if language == "python":
             exec(compile(text, str(page), "exec"), namespace)
+
+
+COMMANDS = {
+    tuple(name.split()): set(re.findall(r"--?\w[\w-]*", section))
+    for name, section in re.findall(
+        r"^### earthgen ([\w ]+)\n(.*?)(?=^##|\Z)",
+        (ROOT / "docs" / "reference" / "cli.md").read_text("utf-8"),
+        re.M | re.S,
+    )
+}
+"""The options of each command, as the generated page lists them."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_have_the_options_that_the_docs_give_them(page: Path) -> None:
+    for language, text in BLOCK.findall(page.read_text("utf-8")):
+        lines = text.replace("\\\n", " ").splitlines() if language == "console" else []
+        assert all(line.startswith("$ ") for line in lines), f"{page.name}: {text}"
+        for line in lines:
+            program, *words = shlex.split(line[2:], comments=True)
+            if program != "earthgen":
+                continue
+            name = next(key for n in (2, 1) if (key := tuple(words[:n])) in COMMANDS)
+            options = {word.partition("=")[0] for word in words if re.match("--?[a-z]", word)}
+            assert options <= COMMANDS[name] | {"--plugin-dir"}, line
 
 
 def test_toml_and_yaml_blocks_parse() -> None:

@@ -32,7 +32,7 @@ FACES = [
 ]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
+EXAMPLES = sorted([*(ROOT / "examples").rglob("*.py"), *(ROOT / "docs").rglob("*.py")])
 
 
 @pytest.mark.parametrize("name", FACES)
@@ -53,7 +53,7 @@ def test_the_api_page_lists_the_face() -> None:
 
 
 def modules_imported(source: str) -> set[str]:
-    """The modules of earthgen and geo_io that a text imports names from."""
+    """The modules of earthgen, of its plugins and of geo_io that a text imports names from."""
     modules = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -62,13 +62,36 @@ def modules_imported(source: str) -> set[str]:
                 modules.add(whole if whole in FACES else node.module)
         elif isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
-    return {name for name in modules if name.split(".")[0] in ("earthgen", "geo_io")}
+    return {name for name in modules if name.startswith(("earthgen", "geo_io"))}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_docs_import_from_faces_alone(page: Path) -> None:
     for block in BLOCK.findall(page.read_text("utf-8")):
         assert modules_imported(block) <= set(FACES), page
+
+
+def exists(dotted: str) -> bool:
+    """Whether a dotted name is a module, or an attribute of one."""
+    first, *rest = dotted.split(".")
+    thing = importlib.import_module(first)
+    for name in rest:
+        if not hasattr(thing, name):
+            try:
+                importlib.import_module(f"{thing.__name__}.{name}")
+            except ImportError:
+                return False
+        thing = getattr(thing, name)
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_dotted_names_in_the_text_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    names = re.findall(r"`((?:earthgen|geo_io)(?:\.\w+)+)", text)
+    names += re.findall(r"^::: (\S+)$", text, re.M)
+    for name in set(names):
+        assert exists(name), f"{page.name} speaks of {name}"
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)

@@ -24,9 +24,8 @@ from PIL import Image
 from rasterio.features import geometry_mask
 
 import earthgen
-from earthgen.world.world import World
-from geo_io.frame import Frame
-from geo_io.legend import codes
+from earthgen import Frame, World
+from geo_io import codes
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.engine.graph import TILE, Graph, Task, make_chain, reads_own
-from earthgen.errors import PluginError
+from earthgen.errors import EarthgenError, PluginError
 from earthgen.noise.philox import Noise
 from earthgen.stages.backends import Condition, GeometryBackend, TextureBackend
 from earthgen.stages.block import Block, join
@@ -187,7 +187,15 @@ class _Work:
                     read.source, window.pad(read.halo(window.voxel_size)), stage, x, y
                 )
         began = time.perf_counter()
-        block = stage.compute(window, inputs, engine.noise.of_stage(stage.name))
+        try:
+            block = stage.compute(window, inputs, engine.noise.of_stage(stage.name))
+        except (EarthgenError, MemoryError):
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"stage {stage.name!r} failed on {window}: {type(error).__name__}: {error}",
+                "report it to the author of the backend",
+            ) from error
         self.stats.spent(stage.name, began)
         if block.frame != window:
             raise PluginError(

@@ -14,12 +14,9 @@ import rasterio
 from rasterio.windows import from_bounds
 
 HERE = Path(__file__).parent
-BOX = (
-    11.575,
-    49.995,
-    11.616,
-    50.021,
-)  # longitude and latitude, slightly larger than the world of the demo
+BOX = (11.575, 49.995, 11.616, 50.021)
+"""West, south, east, north in degrees: slightly larger than the world of the demo."""
+
 DEM_BOX = (11.55, 49.975, 11.637, 50.04)
 
 

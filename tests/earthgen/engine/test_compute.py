@@ -136,7 +136,7 @@ def test_a_window_that_is_held_is_not_computed_again() -> None:
     assert outputs and {task.stage for task in outputs} == {"terraces"}
     made.chain = replace(made.chain, stages=tuple(map(uncomputable, made.chain.stages)))
     assert same_blocks(made.window("terraces", FRAME, outputs), block)
-    with pytest.raises(AssertionError, match="computed"):
+    with pytest.raises(PluginError, match="computed"):
         made.window("terraces", FRAME)
 
 
@@ -381,3 +381,13 @@ def test_levels_are_those_of_the_world() -> None:
         for part in [FRAME.tile(-1, 0, 64).intersection(FRAME)]
         if part is not None
     ]
+
+
+def test_a_stage_that_fails_is_named() -> None:
+    class Broken(Terraces):
+        def stages(self) -> Sequence[Stage]:
+            *first, last = super().stages()
+            return [*first, replace(last, compute=lambda window, inputs, noise: 1 / 0)]
+
+    with pytest.raises(PluginError, match=r"stage '\w+' failed on .*: ZeroDivisionError"):
+        engine(Broken()).reference(64)(0, 0)
