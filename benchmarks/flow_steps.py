@@ -170,15 +170,17 @@ def height_case(networks: Networks, batch: Batch, names: Sequence[str], stream: 
     """Of heights of columns: the iou of those that stand out, mean error, and Wasserstein-1
     distance, metres."""
     from earthgen.models.flow import place_noise
-    from earthgen.models.height_flow import ground_slopes
     from earthgen.training.parts.common import column_figures
+    from earthgen.training.parts.height_flow import batch_condition
 
     model, (crop,) = networks("height-flow"), batch.crops
 
     def judge(state: Tensor) -> dict[str, float]:
-        return column_figures(model.to_height(state)[0].numpy(), crop.height, crop.valid)
+        height = model.to_height(state, condition)[0].numpy()
+        return column_figures(height, crop.height, crop.valid)
 
-    predict = model.predictor(batch.classes, ground_slopes(batch.ground, networks.voxel_size))
+    condition = batch_condition(model, batch, networks.voxel_size)
+    predict = model.predictor(condition)
     return Case(model.flow, predict, place_noise(stream, crop.frame, 1), judge)
 
 

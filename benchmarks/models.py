@@ -85,7 +85,6 @@ def prepare(model, part: str, columns: int, band: tuple[int, int]):  # type: ign
 
     from earthgen.models.conditions import Conditions
     from earthgen.models.cost import terrain_shell
-    from earthgen.models.height_flow import ground_slopes
     from earthgen.sparse import SparseTensor
 
     random = torch.Generator().manual_seed(0)
@@ -101,7 +100,7 @@ def prepare(model, part: str, columns: int, band: tuple[int, int]):  # type: ign
             normal = torch.tensor([[0.0, 0.0, 1.0]]).expand(len(sites), 3)
             model(SparseTensor(sites, features), normal)
         elif part == "height-flow":
-            model(height[:, None], time, cover, ground_slopes(height, 1.0))
+            model(height[:, None], time, model.condition(cover, height, 1.0))
         else:
             where = sites
             if part == "struct-coarse":

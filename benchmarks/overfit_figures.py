@@ -14,7 +14,6 @@ from torch import Tensor
 from earthgen.dataset.crop import Crop
 from earthgen.models.flow import Predict, sample
 from earthgen.models.gaussian_head import VoxelGaussians
-from earthgen.models.height_flow import ground_slopes
 from earthgen.models.occupancy import agreement
 from earthgen.models.struct_flow import active_cells, grid_state
 from earthgen.models.struct_vae import Decoded
@@ -29,6 +28,7 @@ from earthgen.training.parts.common import (
     load_trained,
     voxel_tops,
 )
+from earthgen.training.parts.height_flow import batch_condition
 from earthgen.training.parts.tex_flow import colour_figures, visible_classes
 from earthgen.training.parts.tex_vae import reference_gaussians, sample_splats
 from earthgen.training.pictures import class_colours, heat, map_view, sheet, view, voxel_view
@@ -159,12 +159,11 @@ def height_flow_figures(model: Any, context: TaskContext) -> dict[str, float]:
 
 def height_sample(model: Any, context: TaskContext, batch: Batch) -> Tensor:
     """Sample heights, (batch, ny, nx) metres."""
-    slopes = ground_slopes(batch.ground, context.preset.voxel_size)
     shape = (len(batch), 1, *batch.height.shape[1:])
     with torch.no_grad():
-        return model.to_height(
-            drawn(model, model.predictor(batch.classes, slopes), shape, context.seed)
-        )
+        condition = batch_condition(model, batch, context.preset.voxel_size)
+        state = drawn(model, model.predictor(condition), shape, context.seed)
+        return model.to_height(state, condition)
 
 
 def drawn(model: Any, predict: Predict, shape: tuple[int, ...], seed: int) -> Tensor:

@@ -28,6 +28,7 @@ from earthgen.models.weights.card import AUTOENCODERS, write_card
 from earthgen.models.weights.format import part_path, save_weights
 from earthgen.noise.philox import Noise
 from earthgen.training.batches import Batch, make_batch
+from earthgen.training.parts.height_flow import batch_condition
 from earthgen.training.parts.tex_vae import encoder_features
 from earthgen_latent.networks import Networks, open_networks
 from tests.helpers import training_places as places
@@ -87,14 +88,16 @@ def test_the_truth_is_judged_to_be_right(networks: Networks, batch: Batch) -> No
 
         height = CASES["height-flow"](networks, batch, ("semantics", "ground"), stream)
         assert height is not None
-        figures = height.judge(networks("height-flow").to_state(batch.height))
-        # The state is a logarithm in float32: metres come back to some millionths.
+        model = networks("height-flow")
+        known = batch_condition(model, batch, networks.voxel_size)
+        figures = height.judge(model.to_state(batch.height, known))
+        # States are float32: metres come back to some millionths.
         assert (
             figures["height_mae"] < 1e-3
             and figures["height_w1"] < 1e-3
             and figures["tall_iou"] == 1
         )
-        higher = height.judge(networks("height-flow").to_state(batch.height + 1.0))
+        higher = height.judge(model.to_state(batch.height + 1.0, known))
         assert higher["height_w1"] == pytest.approx(1, abs=1e-3)
 
         vae, texture = (

@@ -59,6 +59,11 @@ class Crop:
         Number of the building, 0 for none.
     building_height : NDArray (ny, nx) float32
         Height of the building as a map has it, metres; 0 where there is none.
+    building_axes : NDArray (ny, nx, 4) float16
+        Distance from the centre of the building along and across its longer axis, and its half
+        length and half width, metres; 0 where there is none.
+    kind : str
+        "real" or "simulated", as of the scene.
     """
 
     frame: Frame
@@ -77,6 +82,8 @@ class Crop:
     map: NDArray
     building: NDArray
     building_height: NDArray
+    building_axes: NDArray
+    kind: str = "real"
 
     def __len__(self) -> int:
         """Number of voxels."""
@@ -102,6 +109,7 @@ COLUMNS = (
     "map",
     "building",
     "building_height",
+    "building_axes",
 )
 """Fields of a crop with one value per column."""
 

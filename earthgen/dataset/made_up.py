@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import geopandas as gpd
 import numpy as np
+import rioxarray  # noqa: F401 - it adds `.rio` to arrays
 import shapely
 import xarray as xr
 from numpy.typing import NDArray

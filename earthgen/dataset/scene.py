@@ -64,6 +64,7 @@ DENSE = {
     "map": ("uint8", (), "1", "land class as a map has it"),
     "building": ("uint32", (), "1", "number of the building, 0 for none"),
     "building_height": ("float32", (), "m", "height of the building as a map has it"),
+    "building_axes": ("float16", (4,), "m", "place along the axes of the building"),
 }
 """dtype, shape of a cell, unit and title of each dense array."""
 
@@ -265,6 +266,7 @@ class Scene:
             rows["rgb_known"][order],
             rows["object"][order],
             **columns,
+            kind=self.info.kind,
         )
 
     def loaded(self) -> Scene:

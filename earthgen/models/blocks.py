@@ -260,16 +260,18 @@ class Embedding(nn.Module):
     FREQUENCIES = 8
     """Sines and cosines of a time in [0, 1], the slowest of half a turn, each twice as fast."""
 
-    def __init__(self, out: int) -> None:
+    def __init__(self, out: int, logit: bool = False) -> None:
         super().__init__()
-        self.time = nn.Linear(2 * self.FREQUENCIES + 1, out)
+        self.logit = logit
+        self.time = nn.Linear(2 * (LOGIT_OCTAVES if logit else self.FREQUENCIES) + 1, out)
         self.step = nn.Linear(2 * self.FREQUENCIES + 1, out)
         self.hidden = nn.Linear(out, out)
 
     def forward(self, time: Tensor, step: Tensor | None = None) -> Tensor:
         """Return the embedding, (batch, out), of a time and a step (default 0), (batch,) each."""
         step = torch.zeros_like(time) if step is None else step
-        h = self.time(_waves(time)) + self.step(_waves(step))
+        waves = _logit_waves(time) if self.logit else _waves(time)
+        h = self.time(waves) + self.step(_waves(step))
         return nn.functional.silu(self.hidden(nn.functional.silu(h)))
 
 
@@ -277,6 +279,17 @@ def _waves(time: Tensor) -> Tensor:
     powers = 2.0 ** torch.arange(Embedding.FREQUENCIES, device=time.device)
     angles = time.float()[:, None] * powers * math.pi
     return torch.cat([time.float()[:, None], angles.sin(), angles.cos()], 1)
+
+
+LOGIT_OCTAVES = 4
+"""Octaves of the logit of a time; the slowest has a turn in 18, about the range of the logit."""
+
+
+def _logit_waves(time: Tensor) -> Tensor:
+    logit = torch.logit(time.float().clamp(2e-3, 1 - 2e-3))[:, None]
+    powers = 0.35 * 2.0 ** torch.arange(LOGIT_OCTAVES, device=time.device)
+    angles = logit * powers
+    return torch.cat([logit / 4, angles.sin(), angles.cos()], 1)
 
 
 def modulation(layer: nn.Linear | None, embedded: Tensor | None) -> Tensor | None:

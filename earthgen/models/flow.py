@@ -1,8 +1,18 @@
 """Rectified flow: from noise to data along straight lines.
 
 A state at time t in [0, 1] is t * data + (1 - t) * noise (Liu et al. 2022, "Flow Straight and
-Fast"), as in `earthgen.stages.blending`. A network predicts the velocity, data - noise, or the data
-themselves. Training times are logit-normal (Esser et al., ICML 2024, equation 19).
+Fast"), as in `earthgen.stages.blending`. Training times are logit-normal (Esser et al., ICML 2024,
+equation 19), with a share of uniform ones.
+
+A network predicts the velocity, data - noise, the data themselves, or, "preconditioned", F in
+
+    data = c_skip * state + c_out * F(c_in * state, time)
+    c_skip = t / a,  c_out = (1 - t) / sqrt(a),  c_in = 1 / sqrt(a),  a = t^2 + (1 - t)^2
+
+after Karras et al. 2022 ("Elucidating the Design Space of Diffusion-Based Generative Models",
+section 5), for this path and data of unit variance. Input and target then have unit variance at
+every time, so the loss needs no weight, and F = 0 returns the best linear estimate: near the end a
+network cannot do worse than returning its input.
 
 Functions work on tensors of any shape. A batch of sparse samples is one tensor of rows, with one
 time per row: `earthgen.models.blocks.expand_to_rows`.
@@ -27,6 +37,8 @@ from geo_io.frame import Frame
 
 Method = Literal["euler", "heun", "shortcut"]
 
+Prediction = Literal["data", "velocity", "preconditioned"]
+
 METHODS: tuple[Method, ...] = ("euler", "heun", "shortcut")
 
 NEAREST = 0.02
@@ -43,52 +55,90 @@ class Flow:
     Attributes
     ----------
     predicts : str
-        "data" or "velocity".
+        "data", "velocity" or "preconditioned".
     time_logit_mean, time_logit_std : float
         Mean and standard deviation of the logit of the training times.
+    time_uniform : float
+        Share of the training times that are uniform in [0, 1) instead.
     """
 
-    predicts: Literal["data", "velocity"] = "data"
+    predicts: Prediction = "data"
     time_logit_mean: float = 0.0
     time_logit_std: float = 1.0
+    time_uniform: float = 0.0
 
     @classmethod
     def of(cls, config: FlowConfig) -> Flow:
         """Return the flow of a configuration."""
-        return cls(config.predicts, config.time_logit_mean, config.time_logit_std)
+        return cls(
+            config.predicts, config.time_logit_mean, config.time_logit_std, config.time_uniform
+        )
 
     def times(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw training times, (count,) float32 on the generator's device."""
         normal = torch.randn(count, generator=generator, device=generator.device)
-        return torch.sigmoid(self.time_logit_mean + self.time_logit_std * normal)
+        times = torch.sigmoid(self.time_logit_mean + self.time_logit_std * normal)
+        if self.time_uniform:
+            uniform = torch.rand(2, count, generator=generator, device=generator.device)
+            times = torch.where(uniform[0] < self.time_uniform, uniform[1], times)
+        return times
 
-    def target(self, data: Tensor, noise: Tensor) -> Tensor:
-        """Return what the network has to predict."""
-        return data if self.predicts == "data" else data - noise
+    def network_input(self, state: Tensor, time: Tensor | float) -> Tensor:
+        """Return what the network gets for a state; time broadcasts over the state."""
+        return state / _norm(time) if self.predicts == "preconditioned" else state
+
+    def target(self, data: Tensor, noise: Tensor, time: Tensor | float) -> Tensor:
+        """Return what the network has to predict; time broadcasts over the data."""
+        if self.predicts == "data":
+            return data
+        if self.predicts == "velocity":
+            return data - noise
+        # (data - c_skip * state) / c_out, without a division by 1 - t.
+        return ((1 - time) * data - time * noise) / _norm(time)
 
     def loss(
-        self, prediction: Tensor, data: Tensor, noise: Tensor, weight: Tensor | None = None
+        self,
+        prediction: Tensor,
+        data: Tensor,
+        noise: Tensor,
+        time: Tensor,
+        weight: Tensor | None = None,
     ) -> Tensor:
         """Return the mean square error of a prediction, with an optional weight per element."""
-        return mean_square(prediction, self.target(data, noise), weight)
+        return mean_square(prediction, self.target(data, noise, time), weight)
 
     def velocity(self, prediction: Tensor, state: Tensor, time: Tensor | float) -> Tensor:
         """Return the velocity of a prediction at a state; time broadcasts over the state."""
         if self.predicts == "velocity":
             return prediction
+        if self.predicts == "preconditioned":
+            norm = _norm(time)
+            return (2 * time - 1) / norm**2 * state + prediction / norm
         return (prediction - state) / _time_left(time)
 
     def data(self, prediction: Tensor, state: Tensor, time: Tensor | float) -> Tensor:
         """Return the data of a prediction at a state."""
-        return prediction if self.predicts == "data" else state + (1 - time) * prediction
+        if self.predicts == "data":
+            return prediction
+        return state + (1 - time) * self.velocity(prediction, state, time)
 
     def as_prediction(self, velocity: Tensor, state: Tensor, time: Tensor | float) -> Tensor:
         """Return the prediction that means a velocity, the inverse of `velocity`."""
-        return velocity if self.predicts == "velocity" else state + _time_left(time) * velocity
+        if self.predicts == "velocity":
+            return velocity
+        if self.predicts == "preconditioned":
+            norm = _norm(time)
+            return norm * velocity - (2 * time - 1) / norm * state
+        return state + _time_left(time) * velocity
 
 
 def _time_left(time: Tensor | float) -> Tensor | float:
     return (1 - time).clamp(min=NEAREST) if isinstance(time, Tensor) else max(1 - time, NEAREST)
+
+
+def _norm(time: Tensor | float) -> Tensor | float:
+    """The standard deviation of a state of unit data and noise."""
+    return (time**2 + (1 - time) ** 2) ** 0.5
 
 
 def interpolate_state(data: Tensor, noise: Tensor, time: Tensor) -> Tensor:

@@ -56,8 +56,9 @@ def flow_loss(
     time = flow.times(batch, generator).to(device)
     noise = training_noise(data, generator)
     state = interpolate_state(data, noise, spread(time))
-    prediction = network(state, time, torch.zeros(batch, device=device))
-    return flow.loss(prediction, data, noise, weight)
+    at = spread(time)
+    prediction = network(flow.network_input(state, at), time, torch.zeros(batch, device=device))
+    return flow.loss(prediction, data, noise, at, weight)
 
 
 def shortcut_loss(
@@ -92,11 +93,13 @@ def shortcut_loss(
     state = interpolate_state(data, noise, spread(time))
     with torch.no_grad():
         follow = teacher or network
-        first = flow.velocity(follow(state, time, length), state, spread(time))
+        at, later = spread(time), spread(time + short)
+        first = flow.velocity(follow(flow.network_input(state, at), time, length), state, at)
         middle = state + spread(short) * first
-        second = flow.velocity(follow(middle, time + short, length), middle, spread(time + short))
-        target = flow.as_prediction((first + second) / 2, state, spread(time))
-    return mean_square(network(state, time, long), target, weight)
+        ahead = follow(flow.network_input(middle, later), time + short, length)
+        second = flow.velocity(ahead, middle, later)
+        target = flow.as_prediction((first + second) / 2, state, at)
+    return mean_square(network(flow.network_input(state, at), time, long), target, weight)
 
 
 def over_maps(values: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ far from the edge has the same result in windows of any size.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -16,11 +17,37 @@ from earthgen.errors import ModelError
 from earthgen.models.blocks import Embedding
 from earthgen.models.flow import Flow, Predict, apply_guidance, batch_of_times
 from earthgen.models.flow_loss import flow_loss, over_maps, shortcut_loss
+from earthgen.models.height_state import OBJECT_MAPS, height_scales, to_height, to_state
 from earthgen.models.presets import HeightFlowConfig
 from earthgen.models.sparse_flow import Objective
 
 SLOPES = 3
 """Channels of the ground's shape: slope to the east, slope to the north, curvature."""
+
+
+@dataclass(frozen=True)
+class HeightCondition:
+    """What a network is given about columns, made by `HeightFlow.condition`.
+
+    Attributes
+    ----------
+    semantics : Tensor (batch, ny, nx)
+        Class codes, 0 unknown.
+    slopes : Tensor (batch, SLOPES, ny, nx)
+        Of `ground_slopes`.
+    maps : Tensor (batch, channels, ny, nx)
+        All maps of numbers that the network takes.
+    scales : tuple of Tensor (batch, ny, nx), optional
+        Centre and scale of the state "object", metres; None for the state "log".
+    style : Tensor (batch,), optional
+        Numbers of styles, 0 for any.
+    """
+
+    semantics: Tensor
+    slopes: Tensor
+    maps: Tensor
+    scales: tuple[Tensor, Tensor] | None
+    style: Tensor | None = None
 
 
 class HeightFlow(nn.Module):
@@ -39,9 +66,12 @@ class HeightFlow(nn.Module):
         self.config, self.flow = config, Flow.of(config.flow)
         widths, embedding = config.channels, config.flow.embedding
         pairs = list(pairwise(widths))
-        self.embed = Embedding(embedding)
+        self.by_object = config.state == "object"
+        self.embed = Embedding(embedding, config.flow.logit_time)
+        self.style = nn.Embedding(config.styles + 1, embedding) if config.styles else None
         self.semantic = nn.Embedding(config.classes, widths[0])
-        self.stem = nn.Conv2d(1 + SLOPES, widths[0], 3, padding=1)
+        self.inputs = 1 + SLOPES + (1 + OBJECT_MAPS if self.by_object else 0)
+        self.stem = nn.Conv2d(self.inputs, widths[0], 3, padding=1)
         self.down = nn.ModuleList(
             _chain(width, count, embedding)
             for width, count in zip(widths, config.blocks, strict=True)
@@ -56,26 +86,74 @@ class HeightFlow(nn.Module):
         self.norm = PixelNorm(widths[0])
         self.head = nn.Conv2d(widths[0], 1, 1)
 
-    def forward(
+    def condition(
         self,
-        state: Tensor,
-        time: Tensor,
         semantics: Tensor,
-        slopes: Tensor,
-        step: Tensor | None = None,
+        ground: Tensor,
+        voxel_size: float,
+        *,
+        told: Tensor | None = None,
+        objects: Tensor | None = None,
+        style: Tensor | None = None,
+    ) -> HeightCondition:
+        """Return what the network is given about columns.
+
+        Parameters
+        ----------
+        semantics : Tensor (batch, ny, nx)
+            Class codes, 0 unknown.
+        ground : Tensor (batch, ny, nx)
+            Height of the ground, metres.
+        voxel_size : float
+            Metres.
+        told : Tensor (batch, ny, nx), optional
+            Heights of buildings in metres, 0 for none; used in the state "object".
+        objects : Tensor (batch, OBJECT_MAPS, ny, nx), optional
+            Of `earthgen.models.height_state.object_maps`; used in the state "object".
+        style : Tensor (batch,), optional
+            Numbers of styles, 0 for any.
+
+        Raises
+        ------
+        ModelError
+            If maps have other shapes.
+        """
+        batch, ny, nx = semantics.shape
+        shapes: dict[str, tuple[Tensor, tuple[int, ...]]] = {"ground": (ground, (batch, ny, nx))}
+        if told is not None:
+            shapes["told"] = told, (batch, ny, nx)
+        if objects is not None:
+            shapes["objects"] = objects, (batch, OBJECT_MAPS, ny, nx)
+        for name, (values, shape) in shapes.items():
+            if values.shape != shape:
+                raise ModelError(
+                    f"{name} {tuple(values.shape)} does not fit semantics of {(batch, ny, nx)}",
+                    f"give {shape}",
+                )
+        slopes = ground_slopes(ground, voxel_size)
+        if not self.by_object:
+            return HeightCondition(semantics, slopes, slopes, None, style)
+        known = torch.zeros_like(ground, dtype=torch.float32) if told is None else told.float()
+        scales = height_scales(semantics, known)
+        if objects is None:
+            objects = slopes.new_zeros(batch, OBJECT_MAPS, ny, nx)
+        maps = torch.cat([slopes, scales[0][:, None] / 10, objects.float()], 1)
+        return HeightCondition(semantics, slopes, maps, scales, style)
+
+    def forward(
+        self, state: Tensor, time: Tensor, condition: HeightCondition, step: Tensor | None = None
     ) -> Tensor:
         """Return the flow's prediction.
 
         Parameters
         ----------
         state : Tensor (batch, 1, ny, nx)
-            State; ny and nx are multiples of `multiple`.
+            The network's input for a state (`Flow.network_input`); ny and nx are multiples of
+            `multiple`.
         time, step : Tensor (batch,)
             Time and length of the step, in [0, 1].
-        semantics : Tensor (batch, ny, nx)
-            Class codes, 0 unknown.
-        slopes : Tensor (batch, 3, ny, nx)
-            Result of `ground_slopes`.
+        condition : HeightCondition
+            Of the columns.
 
         Returns
         -------
@@ -84,12 +162,17 @@ class HeightFlow(nn.Module):
         Raises
         ------
         ModelError
-            If maps have other shapes.
+            If the state does not fit the condition.
         """
-        self._check(state, semantics, slopes)
+        self._check(state, condition)
         embedded = self.embed(time, step)
-        x = self.stem(torch.cat([state, slopes.to(state.dtype)], 1))
-        x = x + self.semantic(semantics.long()).permute(0, 3, 1, 2)
+        if self.style is not None:
+            style = torch.zeros_like(time) if condition.style is None else condition.style
+            embedded = embedded + self.style(style.long())
+        # Half precision has steps of 0.1 m at 30 m: what comes in and goes out is full.
+        with torch.autocast(state.device.type, enabled=False):
+            x = self.stem(torch.cat([state.float(), condition.maps.float()], 1))
+        x = x + self.semantic(condition.semantics.long()).permute(0, 3, 1, 2)
         x = x.contiguous(memory_format=torch.channels_last)
         skips = []
         for level, chain in enumerate(self.down):
@@ -102,7 +185,8 @@ class HeightFlow(nn.Module):
             x = self.doubling[level](x) + self.skip[level](skips[level])
             for block in self.up[level]:  # type: ignore[attr-defined]
                 x = block(x, embedded)
-        return self.head(self.norm(x))
+        with torch.autocast(state.device.type, enabled=False):
+            return self.head(self.norm(x.float()))
 
     @property
     def multiple(self) -> int:
@@ -119,39 +203,42 @@ class HeightFlow(nn.Module):
             total += 2**level * 2 * blocks + 2**level
         return total
 
-    def predictor(self, semantics: Tensor, slopes: Tensor, guidance: float = 1.0) -> Predict:
+    def predictor(self, condition: HeightCondition, guidance: float = 1.0) -> Predict:
         """Return a function for `earthgen.models.flow.sample`, of (batch, 1, ny, nx) states."""
 
-        def by(codes: Tensor, lie: Tensor) -> Predict:
+        def by(known: HeightCondition) -> Predict:
             def predict(state: Tensor, time: float, step: float) -> Tensor:
-                times = (batch_of_times(value, len(state), state.device) for value in (time, step))
-                first, second = times
-                return self(state, first, codes, lie, second).float()
+                batch, device = len(state), state.device
+                times = batch_of_times(time, batch, device), batch_of_times(step, batch, device)
+                entry = self.flow.network_input(state, time)
+                return self(entry, times[0], known, times[1]).float()
 
             return predict
 
-        free = by(torch.zeros_like(semantics), slopes)
-        return apply_guidance(by(semantics, slopes), free, guidance)
+        free = replace(condition, semantics=torch.zeros_like(condition.semantics))
+        return apply_guidance(by(condition), by(free), guidance)
 
-    def to_state(self, height: Tensor) -> Tensor:
+    def to_state(self, height: Tensor, condition: HeightCondition) -> Tensor:
         """Return normalised heights, (batch, 1, ny, nx), from metres, (batch, ny, nx)."""
-        return ((torch.log1p(height.clamp(min=0)) - self.config.centre) / self.config.spread)[
-            :, None
-        ]
+        if condition.scales is not None:
+            return to_state(height, *condition.scales)
+        log = torch.log1p(height.clamp(min=0))
+        return ((log - self.config.centre) / self.config.spread)[:, None]
 
-    def to_height(self, state: Tensor) -> Tensor:
+    def to_height(self, state: Tensor, condition: HeightCondition) -> Tensor:
         """Return metres, (batch, ny, nx) and not negative, from a state, (batch, 1, ny, nx)."""
-        return torch.expm1(state[:, 0].float() * self.config.spread + self.config.centre).clamp(
-            min=0
-        )
+        if condition.scales is not None:
+            return to_height(state, *condition.scales)
+        log = state[:, 0].float() * self.config.spread + self.config.centre
+        return torch.expm1(log).clamp(min=0)
 
-    def _check(self, state: Tensor, semantics: Tensor, slopes: Tensor) -> None:
+    def _check(self, state: Tensor, condition: HeightCondition) -> None:
         batch, _, ny, nx = state.shape
-        if semantics.shape != (batch, ny, nx) or slopes.shape != (batch, SLOPES, ny, nx):
+        if condition.semantics.shape != (batch, ny, nx):
             raise ModelError(
-                f"semantics {tuple(semantics.shape)} and slopes {tuple(slopes.shape)} do not fit "
-                f"a state of {tuple(state.shape)}",
-                f"give ({batch}, {ny}, {nx}) and ({batch}, {SLOPES}, {ny}, {nx})",
+                f"conditions of {tuple(condition.semantics.shape)} do not fit a state of "
+                f"{tuple(state.shape)}",
+                f"give those of ({batch}, {ny}, {nx})",
             )
         if ny % self.multiple or nx % self.multiple:
             raise ModelError(
@@ -161,7 +248,7 @@ class HeightFlow(nn.Module):
     def flops(self, ny: int, nx: int) -> int:
         """Return the floating-point operations of products in one evaluation on one sample."""
         total, widths = 0, self.config.channels
-        total += 2 * ny * nx * 9 * (1 + SLOPES) * widths[0] + 2 * ny * nx * widths[0]
+        total += 2 * ny * nx * 9 * self.inputs * widths[0] + 2 * ny * nx * widths[0]
         for level, (width, count) in enumerate(zip(widths, self.config.blocks, strict=True)):
             pixels = (ny >> level) * (nx >> level)
             chains = 1 if level == len(self.halving) else 2
@@ -202,9 +289,7 @@ def ground_slopes(ground: Tensor, voxel_size: float) -> Tensor:
 def height_loss(
     model: HeightFlow,
     height: Tensor,
-    semantics: Tensor,
-    ground: Tensor,
-    voxel_size: float,
+    condition: HeightCondition,
     generator: torch.Generator,
     objective: Objective = "flow",
     *,
@@ -218,12 +303,8 @@ def height_loss(
         The network.
     height : Tensor (batch, ny, nx)
         Metres above the ground.
-    semantics : Tensor (batch, ny, nx)
-        Class codes.
-    ground : Tensor (batch, ny, nx)
-        Metres.
-    voxel_size : float
-        Metres.
+    condition : HeightCondition
+        Of `HeightFlow.condition`.
     generator : torch.Generator
         Draws times and noise.
     objective : str
@@ -231,16 +312,14 @@ def height_loss(
     valid : Tensor (batch, ny, nx) bool, optional
         Where the data count.
     """
-    slopes = ground_slopes(ground, voxel_size)
 
     def network(state: Tensor, time: Tensor, step: Tensor) -> Tensor:
-        return model(state, time, semantics, slopes, step).float()
+        return model(state, time, condition, step).float()
 
     loss = flow_loss if objective == "flow" else shortcut_loss
     weight = None if valid is None else valid[:, None].float()
-    return loss(
-        model.flow, network, model.to_state(height), len(height), over_maps, generator, weight
-    )
+    state = model.to_state(height, condition)
+    return loss(model.flow, network, state, len(height), over_maps, generator, weight)
 
 
 class PixelNorm(nn.Module):

@@ -20,6 +20,9 @@ from earthgen.errors import ModelError
 CLASSES = 26
 """Number of class codes of `geo_io.legend`, with 0 for unknown."""
 
+STYLES = ("rules", "real")
+"""Names of styles, in the order of their numbers from 1: of simulated and of real places."""
+
 KINDS = "csft"
 
 
@@ -217,18 +220,25 @@ class FlowConfig(Config):
     Attributes
     ----------
     predicts : str
-        What the network predicts, "data" or "velocity".
+        What the network predicts, "data", "velocity" or "preconditioned".
     time_logit_mean, time_logit_std : float
         Mean and standard deviation of the logit of the training times. Weights of before call them
         `mean` and `deviation`.
+    time_uniform : float
+        Share of the training times that are uniform.
     embedding : int
         Channels of the embedding of the time.
+    logit_time : bool
+        Whether the time is embedded by a few octaves of its logit, which resolves times near the
+        end, instead of many octaves of the time.
     """
 
-    predicts: Literal["data", "velocity"] = "data"
+    predicts: Literal["data", "velocity", "preconditioned"] = "data"
     time_logit_mean: float = 0.0
     time_logit_std: float = 1.0
+    time_uniform: float = 0.0
     embedding: int = 128
+    logit_time: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -319,7 +329,12 @@ class HeightFlowConfig(Config):
     classes : int
         Land classes of the input.
     centre, spread : float
-        Mean and deviation by which log(1 + height in metres) is normalised.
+        Mean and deviation by which log(1 + height in metres) is normalised; for state "log".
+    state : str
+        "log", or "object": metres against the height of the building, else of the class, see
+        `earthgen.models.height_state`.
+    styles : int
+        Names of styles that can be asked for; 0 for a network without.
     flow : FlowConfig
         Of the flow.
     """
@@ -329,6 +344,8 @@ class HeightFlowConfig(Config):
     classes: int = CLASSES
     centre: float = 1.0
     spread: float = 1.2
+    state: Literal["log", "object"] = "log"
+    styles: int = 0
     flow: FlowConfig = FlowConfig()
 
     @model_validator(mode="after")
@@ -403,6 +420,21 @@ PARTS: dict[str, type[Config]] = {
 """The parts of a preset, and the class of their configuration."""
 
 
+def _flow(embedding: int) -> FlowConfig:
+    """The flow of height maps: preconditioned, with times up to the end.
+
+    docs/background/models.md has the reasons.
+    """
+    return FlowConfig(
+        predicts="preconditioned",
+        time_logit_mean=0.8,
+        time_logit_std=1.4,
+        time_uniform=0.1,
+        embedding=embedding,
+        logit_time=True,
+    )
+
+
 def _paper() -> dict[str, Any]:
     """Layers, strides and latents are the paper's, widths, heads and the flows' depth are not."""
     large = BlockConfig(head=64)
@@ -456,7 +488,11 @@ def _paper() -> dict[str, Any]:
             ),
         ),
         "height_flow": HeightFlowConfig(
-            channels=(128, 256, 384, 512), blocks=(2, 2, 4, 4), flow=FlowConfig(embedding=512)
+            channels=(128, 256, 384, 512),
+            blocks=(2, 2, 4, 4),
+            flow=_flow(512),
+            state="object",
+            styles=len(STYLES),
         ),
     }
 
@@ -503,7 +539,11 @@ def _base() -> dict[str, Any]:
             condition=CondConfig(channels=(48, 96, 144, 192), plane=("cc", "cc", "cc", "cc")),
         ),
         "height_flow": HeightFlowConfig(
-            channels=(64, 128, 256, 384), blocks=(2, 2, 3, 3), flow=FlowConfig(embedding=256)
+            channels=(64, 128, 256, 384),
+            blocks=(2, 2, 3, 3),
+            flow=_flow(256),
+            state="object",
+            styles=len(STYLES),
         ),
     }
 
@@ -562,7 +602,13 @@ def _tiny() -> dict[str, Any]:
                 channels=(24, 32, 48, 64), plane=("c", "c", "c", "c"), voxels=False, blocks=small
             ),
         ),
-        "height_flow": HeightFlowConfig(channels=(32, 64, 96, 112), blocks=(2, 2, 2, 2), flow=flow),
+        "height_flow": HeightFlowConfig(
+            channels=(32, 64, 96, 112),
+            blocks=(2, 2, 2, 2),
+            flow=_flow(96),
+            state="object",
+            styles=len(STYLES),
+        ),
     }
 
 

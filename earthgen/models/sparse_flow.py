@@ -53,7 +53,7 @@ class SparseFlow(nn.Module):
         self.flow = Flow.of(flow)
         self.stride, self.channels = stride, channels
         strides = [(first or stride) * 2**level for level in range(len(unet.channels))]
-        self.embed = Embedding(flow.embedding)
+        self.embed = Embedding(flow.embedding, flow.logit_time)
         self.unet = SparseUNet(unet, inputs or channels, outputs or channels, flow.embedding)
         self.cond_net = CondNet(condition, strides, unet.channels)
 
@@ -103,9 +103,8 @@ class SparseFlow(nn.Module):
             def predict(state: Tensor, time: float, step: float) -> Tensor:
                 batch, device = sites.batch_size, sites.device
                 times = batch_of_times(time, batch, device), batch_of_times(step, batch, device)
-                return self(
-                    SparseTensor(sites, state), times[0], features, times[1]
-                ).features.float()
+                entry = SparseTensor(sites, self.flow.network_input(state, time))
+                return self(entry, times[0], features, times[1]).features.float()
 
             return predict
 

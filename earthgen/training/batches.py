@@ -13,11 +13,17 @@ from torch import Tensor
 
 from earthgen.dataset.crop import Crop
 from earthgen.models.conditions import Conditions
+from earthgen.models.height_state import object_maps
+from earthgen.models.presets import STYLES
 from earthgen.sparse.sites import Place, Sites, make_sites
 
 GUESSED = 0.1
 """Weight of a colour that was not seen itself: it must not teach much, but walls need some
 colour."""
+
+
+STYLE_OF_KIND = {"simulated": "rules", "real": "real"}
+"""The style that the crops of a kind of scene teach."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,14 @@ class Batch:
         Where the scene has data.
     image : Tensor (batch, 3, ny, nx) float32
         Colours in [0, 1] seen from above, NaN where unknown.
+    map : Tensor (batch, ny, nx) uint8
+        Class codes as a map has them.
+    told : Tensor (batch, ny, nx) float32
+        Heights of buildings as a map has them, metres; 0 for none.
+    objects : Tensor (batch, OBJECT_MAPS, ny, nx) float32
+        Of `earthgen.models.height_state.object_maps`.
+    style : Tensor (batch,) int64
+        Number of the style (`earthgen.models.presets.STYLES`), from 1.
     """
 
     crops: tuple[Crop, ...]
@@ -60,6 +74,10 @@ class Batch:
     cover: Tensor
     valid: Tensor
     image: Tensor
+    map: Tensor
+    told: Tensor
+    objects: Tensor
+    style: Tensor
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -104,6 +122,10 @@ class Batch:
             "cover",
             "valid",
             "image",
+            "map",
+            "told",
+            "objects",
+            "style",
         )
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
         return replace(self, **moved)
@@ -154,6 +176,12 @@ def make_batch(crops: Sequence[Crop], max_voxels: int | None = None) -> Batch:
         columns("cover"),
         columns("valid"),
         image,
+        columns("map"),
+        columns("building_height").float(),
+        torch.from_numpy(
+            np.stack([object_maps(c.building, c.building_axes, c.frame.voxel_size) for c in used])
+        ),
+        torch.tensor([1 + STYLES.index(STYLE_OF_KIND[crop.kind]) for crop in used]),
     )
 
 

@@ -21,14 +21,18 @@ class LearningSchedule:
         Highest learning rate.
     warmup_ratio : float
         Share of the training in which the rate rises to it.
+    cooldown_ratio : float
+        Share of the training, at its end, in which the rate falls to 0; before, it is constant, so
+        that a run can be extended.
     decay_power : float
-        Power of the polynomial by which it falls to 0.
+        Power of the polynomial by which it falls.
     steps, seconds : int, float
         Length of the training; None for no limit.
     """
 
     peak: float
     warmup_ratio: float
+    cooldown_ratio: float
     decay_power: float
     steps: int | None
     seconds: float | None
@@ -40,6 +44,7 @@ class LearningSchedule:
         return cls(
             settings.learning_rate,
             settings.warmup_ratio,
+            settings.cooldown_ratio,
             settings.decay_power,
             settings.steps,
             seconds,
@@ -52,8 +57,9 @@ class LearningSchedule:
         return max(by_steps, by_time)
 
     def rate(self, share: float) -> float:
-        """Return the learning rate: linear up from a little above 0, then (1 - x)^power down."""
+        """Return the learning rate: up from a little above 0, constant, then (1 - x)^power down."""
         if share < self.warmup_ratio:
             return self.peak * max(share / self.warmup_ratio, 0.05)
-        rest = (1 - min(share, 1.0)) / (1 - self.warmup_ratio)
+        cooldown = min(self.cooldown_ratio, 1 - self.warmup_ratio)
+        rest = min((1 - min(share, 1.0)) / max(cooldown, 1e-9), 1.0)
         return float(self.peak * rest**self.decay_power)

@@ -78,8 +78,10 @@ class PartSettings(BaseModel):
         Highest learning rate of AdamW.
     warmup_ratio : float
         Share of the training in which the learning rate rises from 0.
+    cooldown_ratio : float
+        Share of the training, at its end, in which the learning rate falls to 0.
     decay_power : float
-        Power of the polynomial by which the learning rate falls to 0 at the end.
+        Power of the polynomial by which it falls.
     betas, weight_decay : (float, float), float
         Parameters of AdamW.
     max_grad_norm : float
@@ -103,6 +105,7 @@ class PartSettings(BaseModel):
     batch_size: Count
     learning_rate: Positive = 1e-3
     warmup_ratio: Decay = 0.03
+    cooldown_ratio: Annotated[float, Field(gt=0, le=1)] = 0.4
     decay_power: NonNegative = 1.0
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: NonNegative = 0.01
@@ -116,12 +119,13 @@ class FlowSettings(PartSettings):
     Attributes
     ----------
     shortcut_ratio : float
-        Share of the steps that train few-step sampling.
+        Share of the steps that train few-step sampling. It measured worse than none
+        (docs/background/benchmarks.md).
     shortcut_start : float
         Share of the training after which these steps begin.
     """
 
-    shortcut_ratio: Ratio = 0.25
+    shortcut_ratio: Ratio = 0.0
     shortcut_start: Ratio = 0.5
 
 
@@ -227,10 +231,20 @@ class HeightFlowSettings(FlowSettings):
     ----------
     condition_dropout : float
         Probability that the land cover is hidden from a sample.
+    map_ratio : float
+        Probability that the land cover of a sample is that of a map, which lacks single trees and
+        small things, instead of what stands there.
+    axes_dropout : float
+        Probability that the axes of buildings are hidden, as where land cover is a raster.
+    style_dropout : float
+        Probability that the style is hidden.
     """
 
     batch_size: Count = 16
-    condition_dropout: Ratio = 0.1
+    condition_dropout: Ratio = 0.05
+    map_ratio: Ratio = 0.5
+    axes_dropout: Ratio = 0.2
+    style_dropout: Ratio = 0.1
 
 
 PART_SETTINGS: dict[str, type[PartSettings]] = {

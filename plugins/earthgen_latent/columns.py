@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgen.models.height_state import OBJECT_MAPS
 from earthgen.noise.philox import Noise
 from earthgen.stages.block import Block, Field
 from earthgen.stages.stage import Read, Stage
 from earthgen.terrain.cover import fill_unknown_cover, on_surface, raster_on, semantics_on
 from earthgen.terrain.ground import GROUND_REACH, make_ground
+from earthgen_latent.buildings import told_buildings
 from geo_io.frame import Frame
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ FIELDS = {
     "above": Field("float32"),
     # RGBA, alpha 0 unknown.
     "image": Field("uint8", (4,)),
+    # Height of the building, metres, 0 for none; and its shape (earthgen.models.height_state).
+    "told": Field("float32"),
+    "objects": Field("float16", (OBJECT_MAPS,)),
 }
 
 
@@ -48,13 +53,18 @@ def make_columns(window: Frame, inputs: Inputs, noise: Noise) -> Block:
     """Return ground and conditions of the columns of `window`; every condition may be absent."""
     outer = window.pad(GROUND_REACH.voxels(window.voxel_size))
     inside = outer.slices(window)
-    cover = semantics_on(inputs, outer).cover
+    layer = semantics_on(inputs, outer)
+    cover = layer.cover
     land = make_ground(
         outer,
         fill_unknown_cover(cover),
         raster_on(inputs, "dem", outer),
         raster_on(inputs, "dsm", outer),
         noise,
+    )
+    told, objects = (
+        np.ascontiguousarray(values[inside])
+        for values in told_buildings(outer, layer, cover, noise)
     )
     ground, cover = np.ascontiguousarray(land.height[inside]), np.ascontiguousarray(cover[inside])
     above = np.full(window.shape, np.nan, np.float32)
@@ -63,7 +73,15 @@ def make_columns(window: Frame, inputs: Inputs, noise: Noise) -> Block:
         above[on_surface(cover, "water")] = 0
     image = raster_on(inputs, "image", window)
     return Block(
-        window, {"ground": ground, "cover": cover, "above": above, "image": _rgba(image, window)}
+        window,
+        {
+            "ground": ground,
+            "cover": cover,
+            "above": above,
+            "image": _rgba(image, window),
+            "told": told,
+            "objects": objects.astype(np.float16),
+        },
     )
 
 

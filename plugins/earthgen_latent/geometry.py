@@ -21,6 +21,7 @@ from earthgen.terrain.cover import (
     class_code,
     fill_unknown_cover,
     is_class,
+    on_surface,
     semantics_on,
 )
 from earthgen.voxels.voxels import GEOMETRY_FIELDS
@@ -36,7 +37,9 @@ from earthgen_latent.solid import (
     Columns,
     building_objects,
     clear_water_and_yards,
-    crown_objects,
+    crown_bases,
+    limit_tops,
+    plant_objects,
     raise_columns,
     standing_classes,
 )
@@ -189,15 +192,19 @@ def make_surface(structure: Structure, window: Frame, inputs: Inputs, noise: Noi
     classes = np.where(standing, standing_classes(conditions["cover"], semantic), semantic)
     built = standing & is_class(classes, "building")
     layer = semantics_on(inputs, inner)
-    number = np.where(built, building_objects(inner, layer, noise), crown_objects(inner, noise))
+    semantic_above = fill_unknown_cover(classes)
+    top = limit_tops(top, semantic_above)
+    plants, trunks = plant_objects(inner, semantic_above, noise)
+    number = np.where(built, building_objects(inner, layer, noise), plants)
     land = np.where(
         conditions["cover"] != 0, conditions["cover"], np.where(standing, np.uint8(0), semantic)
     )
     columns = Columns(
         top=top,
         ground_class=np.where(yard, np.uint8(class_code("paved")), fill_unknown_cover(land)),
-        semantic=fill_unknown_cover(classes),
+        semantic=semantic_above,
         object=np.where(standing, number, np.uint32(0)),
+        base=crown_bases(top, semantic_above, trunks, lowest_plants(inner, voxels, kept)),
     )
     assert voxels.xyz is not None, "the stage has sparse fields"
     # Below a top whose class the map corrects, voxels are corrected too.
@@ -209,13 +216,45 @@ def make_surface(structure: Structure, window: Frame, inputs: Inputs, noise: Noi
     ).block()
 
 
+def lowest_plants(frame: Frame, voxels: Block, active: NDArray) -> NDArray:
+    """Return the lower side of the lowest decoded plant voxel of each column.
+
+    What a network decodes in the air stays in the air. Columns whose lowest plant voxel touches the
+    ground have none.
+
+    Parameters
+    ----------
+    frame : Frame
+        The columns.
+    voxels : Block
+        The n candidates in these columns.
+    active : NDArray (n,) bool
+        Which of them are active.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+        Metres above the ground, NaN for none.
+    """
+    lowest = np.full(frame.shape, np.inf, np.float32)
+    if voxels.xyz is not None and len(voxels.xyz):
+        plant = active & on_surface(voxels.sparse["semantic"], "wood", "tree")
+        xyz = voxels.xyz[plant]
+        xyz = xyz[xyz[:, 2] >= 0]
+        row, col = frame.y[1] - 1 - xyz[:, 1], xyz[:, 0] - frame.x[0]
+        np.minimum.at(lowest, (row, col), (xyz[:, 2] * frame.voxel_size).astype(np.float32))
+    return np.where((lowest > 0) & np.isfinite(lowest), lowest, np.nan).astype(np.float32)
+
+
 def _heights(
     structure: Structure, inputs: Mapping[str, Any], inner: Frame, conditions: Block
 ) -> NDArray:
     """Return heights above the ground by the conditions, NaN without one, (ny, nx) float32."""
     height = conditions["above"]
     if HEIGHTS in inputs:
-        generated = heights_of_state(inputs[HEIGHTS].crop(inner), structure.networks)
+        use = structure.sampling.use
+        state = inputs[HEIGHTS].crop(inner)
+        generated = heights_of_state(state, structure.networks, conditions, use)
         height = np.where(np.isfinite(height), height, generated)
     return np.asarray(
         height if "height" in structure.sampling.use else np.full_like(height, np.nan)

@@ -17,7 +17,7 @@ from earthgen.terrain.cover import semantics_on
 from earthgen.voxels.voxels import GEOMETRY_FIELDS
 from earthgen_latent.columns import COLUMNS, columns_stage
 from earthgen_latent.costs import count_cost
-from earthgen_latent.heights import PART, HeightSampler, heights_of_state
+from earthgen_latent.heights import PART, HeightSampler, heights_of_state, style_number
 from earthgen_latent.networks import LearnedBackend, Networks, open_networks
 from earthgen_latent.sampling import USE, Sampling, condition_names, window_lattice
 from earthgen_latent.solid import SOLID_MARGIN, columns_from_heights, raise_columns
@@ -47,6 +47,8 @@ class HeightFlowGeometry(LearnedBackend, GeometryBackend):
         Of products, "fp32" or "bf16".
     use, steps, method, guidance, shift, rule, phases
         As of `earthgen_latent.sampling.Sampling`.
+    style : str
+        What heights look like: "rules", "real", "any"; "" is "real" if the weights know it.
     """
 
     name = "height-flow"
@@ -67,9 +69,12 @@ class HeightFlowGeometry(LearnedBackend, GeometryBackend):
         shift: float = Sampling.shift,
         rule: str = Sampling.rule,
         phases: int = Sampling.phases,
+        style: str = "",
     ) -> None:
+        self.style = style
         self.sampling = Sampling(steps, method, guidance, shift, condition_names(use), rule, phases)
         super().__init__(open_networks(weights, (PART,), device, precision=precision))
+        style_number(self.networks(PART), style)  # a clear error before anything is made
         unit = 2 ** (len(self.networks.config(PART).channels) - 1)
         self.window, self.stride = window_lattice(window, stride, self.networks.window, unit)
         self.surface = surface
@@ -80,7 +85,9 @@ class HeightFlowGeometry(LearnedBackend, GeometryBackend):
 
     def stages(self) -> Sequence[Stage]:
         """Return the stages: columns, heights, surface."""
-        heights = HeightSampler(self.networks, self.sampling, self.window, self.stride)
+        heights = HeightSampler(
+            self.networks, self.sampling, self.window, self.stride, style=self.style
+        )
         reads = (
             Read(COLUMNS, cells=SOLID_MARGIN),
             Read(heights.name, cells=SOLID_MARGIN),
@@ -90,7 +97,7 @@ class HeightFlowGeometry(LearnedBackend, GeometryBackend):
             "height-flow.surface",
             self.surface + 2 * MARGIN,
             GEOMETRY_FIELDS,
-            partial(make_surface, self.networks, heights.name, "height" in self.sampling.use),
+            partial(make_surface, self.networks, heights.name, self.sampling.use),
             reads,
             self.surface,
         )
@@ -98,13 +105,21 @@ class HeightFlowGeometry(LearnedBackend, GeometryBackend):
 
 
 def make_surface(
-    networks: Networks, heights: str, measured: bool, window: Frame, inputs: Inputs, noise: Noise
+    networks: Networks,
+    heights: str,
+    use: tuple[str, ...],
+    window: Frame,
+    inputs: Inputs,
+    noise: Noise,
 ) -> Block:
-    """Return the surface of `window`; `measured`: whether a surface model's heights are used."""
+    """Return the surface of `window`.
+
+    `use` names the conditions; with "height", the heights of a surface model are taken as they are.
+    """
     inner = window.pad(SOLID_MARGIN)
     conditions: Block = inputs[COLUMNS].crop(inner)
-    height = heights_of_state(inputs[heights].crop(inner), networks)
-    if measured:
+    height = heights_of_state(inputs[heights].crop(inner), networks, conditions, use)
+    if "height" in use:
         height = np.where(np.isfinite(conditions["above"]), conditions["above"], height).astype(
             np.float32
         )

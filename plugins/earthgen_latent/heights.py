@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from earthgen.models.height_flow import HeightFlow, ground_slopes
+from earthgen.errors import ModelError
+from earthgen.models.height_flow import HeightCondition, HeightFlow
+from earthgen.models.presets import STYLES
 from earthgen.stages.blending import STATE, InpaintingMask
 from earthgen.stages.block import Block
 from earthgen.stages.stage import Read
@@ -34,6 +36,7 @@ class HeightSampler:
     window: int
     stride: int
     name: str = "latent.heights"
+    style: str = ""
     scale: int = 1
     channels: int = 1
     # A margin of one cell, for slopes.
@@ -55,16 +58,14 @@ class HeightSampler:
         with inference(self.networks):
             model: HeightFlow = self.networks(PART)
             device = self.networks.device
-            slopes = ground_slopes(_tensor(around["ground"], device), window.voxel_size)[
-                :, :, inside[0], inside[1]
-            ]
-            cover = _tensor(self.networks.class_codes(PART, around["cover"][inside]), device)
-            if "semantics" not in self.sampling.use:
-                cover = torch.zeros_like(cover)
-            predict = model.predictor(cover, slopes, self.sampling.guidance)
+            condition = columns_condition(
+                model, self.networks, around, self.sampling.use, self.style, inside
+            )
+            predict = model.predictor(condition, self.sampling.guidance)
             above = around["above"][inside]
             mask = np.isfinite(above) & ("height" in self.sampling.use)
-            data = model.to_state(_tensor(np.where(mask, above, 0), device))[0, 0].cpu().numpy()
+            known_heights = _tensor(np.where(mask, above, 0), device)
+            data = model.to_state(known_heights, condition)[0, 0].cpu().numpy()
             if known is not None:
                 data = np.where(known.mask, known.values[..., 0], data)
                 mask = mask | known.mask
@@ -76,12 +77,93 @@ class HeightSampler:
             return result[0, 0, :, :, None].float().cpu().numpy()
 
 
-def heights_of_state(block: Block, networks: Networks) -> NDArray:
-    """Return the metres above the ground of a finished state, (ny, nx) float32."""
+def heights_of_state(
+    block: Block, networks: Networks, columns: Block, use: tuple[str, ...]
+) -> NDArray:
+    """Return the metres above the ground of a finished state, (ny, nx) float32.
+
+    Parameters
+    ----------
+    block : Block
+        The state.
+    networks : Networks
+    columns : Block
+        Of the stage `latent.columns`, on the frame of the state.
+    use : tuple of str
+        Conditions that the network took.
+    """
     with inference(networks):
         model: HeightFlow = networks(PART)
         state = _map(block.dense[STATE][..., 0], networks.device)
-        return model.to_height(state)[0].float().cpu().numpy()
+        condition = columns_condition(model, networks, columns, use)
+        return model.to_height(state, condition)[0].float().cpu().numpy()
+
+
+def columns_condition(
+    model: HeightFlow,
+    networks: Networks,
+    columns: Block,
+    use: tuple[str, ...],
+    style: str = "",
+    inside: tuple[slice, slice] | None = None,
+) -> HeightCondition:
+    """Return what the network is given about columns.
+
+    Parameters
+    ----------
+    model, networks : HeightFlow, Networks
+    columns : Block
+        Of the stage `latent.columns`.
+    use : tuple of str
+        Conditions that the network takes.
+    style : str
+        As of `HeightFlowGeometry`.
+    inside : tuple of slice, optional
+        Rows and columns of the result; slopes are exact if there is a cell around them.
+    """
+    device = networks.device
+    part = inside or (slice(None), slice(None))
+    cover = _tensor(networks.class_codes(PART, columns["cover"]), device)
+    if "semantics" not in use:
+        cover = torch.zeros_like(cover)
+    objects = columns["objects"].astype(np.float32).transpose(2, 0, 1)
+    whole = model.condition(
+        cover,
+        _tensor(columns["ground"], device),
+        columns.frame.voxel_size,
+        told=_tensor(columns["told"], device),
+        objects=_tensor(objects, device),
+        style=style_number(model, style),
+    )
+    scales = whole.scales
+    return HeightCondition(
+        whole.semantics[:, part[0], part[1]],
+        whole.slopes[:, :, part[0], part[1]],
+        whole.maps[:, :, part[0], part[1]],
+        None if scales is None else (scales[0][:, *part], scales[1][:, *part]),
+        whole.style,
+    )
+
+
+def style_number(model: HeightFlow, style: str) -> torch.Tensor | None:
+    """Return the number of a style as a batch of one; None for weights without styles.
+
+    Raises
+    ------
+    ModelError
+        If the weights do not know the style.
+    """
+    styles = STYLES[: model.config.styles]
+    if not style:
+        style = styles[-1] if styles else ""
+    if style == "any" or not style:
+        return torch.zeros(1) if styles else None
+    if style not in styles:
+        raise ModelError(
+            f"the weights do not know the style {style!r}",
+            f"choose from {', '.join((*styles, 'any')) if styles else 'none: leave it out'}",
+        )
+    return torch.tensor([1.0 + styles.index(style)])
 
 
 def _tensor(values: NDArray, device: str) -> torch.Tensor:

@@ -1,4 +1,8 @@
-"""From a network's heights and classes to solid columns, with rules for objects and yards."""
+"""From a network's heights and classes to solid columns, with rules for objects, crowns and yards.
+
+Networks give heights. What a viewer also needs is done by rule here: a tree has a crown with a base
+and a trunk instead of a curtain down to the ground, the number of a building says what kind of roof
+it has, water is level, and no column rises far above its surroundings."""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from earthgen.noise.fields import jittered_lattice, voronoi_cells
 from earthgen.noise.philox import Noise
@@ -19,10 +25,21 @@ from earthgen.terrain.cover import (
     surface_table,
 )
 from earthgen.voxels.heightfield import column_tops, surface_of_columns, top_level
+from earthgen.voxels.objects import (
+    BROADLEAF,
+    BUSH,
+    FLAT_ROOF,
+    HALL_ROOF,
+    NEEDLELEAF,
+    PITCHED_ROOF,
+    PLAIN_ROOF,
+    object_number,
+)
 from earthgen.voxels.surface import NORMAL_RADIUS
 from earthgen.voxels.voxels import Geometry
 from geo_io.frame import Frame
 from geo_io.layers import Semantics
+from geo_io.legend import classes
 from geo_io.semantics.rasterize import paint
 
 SOLID_MARGIN = NORMAL_RADIUS + 1
@@ -36,6 +53,19 @@ MIN_BUILDING_HEIGHT = 2.0
 
 MIN_PLANT_HEIGHT = 0.5
 """Metres; what is lower is roughness of the ground."""
+
+MAX_STEP = 3.0
+"""Metres that a column of a roof may rise above the roof around it."""
+
+PLANT_EXCESS = 1.25
+"""Plants are at most this many times the largest height of their class."""
+
+CROWN_SHARE, CROWN_DEPTH, MIN_CROWN = 0.35, 9.0, 3.0
+"""A crown begins at this share of the height or this many metres below its top, whichever is
+higher; plants below the last, metres, reach down to the ground."""
+
+SHED_AREA, LARGE_AREA, HALL_AREA, TALL = 30.0, 450.0, 1500.0, 16.0
+"""Square metres of a footprint, and metres of height, that tell kinds of roofs apart."""
 
 PLOT_SIZE, CROWN_SIZE = 26.0, 6.0
 """Metres; about the width of buildings and crowns that no map lists."""
@@ -53,12 +83,15 @@ class Columns:
         Classes of the ground's voxels and of those above.
     object : NDArray (ny, nx) uint32
         Object of the voxels above the ground, 0 for none.
+    base : NDArray (ny, nx) float32
+        Metres above the ground below which the column is empty: the base of a crown.
     """
 
     top: NDArray
     ground_class: NDArray
     semantic: NDArray
     object: NDArray
+    base: NDArray
 
 
 def columns_from_heights(
@@ -86,14 +119,73 @@ def columns_from_heights(
     top = np.where(height < MIN_PLANT_HEIGHT, np.float32(0), height).astype(np.float32)
     top, yard = clear_water_and_yards(land, top)
     built = is_class(land, "building") & ~yard
+    semantic = np.where(built, np.uint8(class_code("building")), plant_class_table()[land])
+    top = limit_tops(top, semantic)
     standing = top_level(top, frame.voxel_size, 2**30) >= 0
-    number = np.where(built, building_objects(frame, layer, noise), crown_objects(frame, noise))
+    plants, trunks = plant_objects(frame, semantic, noise)
+    number = np.where(built, building_objects(frame, layer, noise), plants)
     return Columns(
         top=top,
         ground_class=np.where(yard, np.uint8(class_code("paved")), land),
-        semantic=np.where(built, np.uint8(class_code("building")), plant_class_table()[land]),
+        semantic=semantic,
         object=np.where(standing | built, number, np.uint32(0)),
+        base=crown_bases(top, semantic, trunks),
     )
+
+
+def limit_tops(top: NDArray, semantic: NDArray) -> NDArray:
+    """Return tops without needles.
+
+    A building rises at most `MAX_STEP` above the opening of its roof by 3 x 3 columns, in which
+    only columns of buildings count; a plant to `PLANT_EXCESS` times the height of its class.
+
+    Parameters
+    ----------
+    top : NDArray (ny, nx) float32
+        Metres. Exact from two cells inside.
+    semantic : NDArray (ny, nx) uint8
+        Class of what stands there.
+    """
+    built = is_class(semantic, "building")
+    low = ndimage.minimum_filter(np.where(built, top, np.inf), 3, mode="nearest")
+    opened = ndimage.maximum_filter(np.where(built, low, -np.inf), 3, mode="nearest")
+    around = opened + np.float32(MAX_STEP)
+    plant = on_surface(semantic, "wood", "tree", "shrub")
+    highest = np.where(plant, np.float32(PLANT_EXCESS) * class_heights()[semantic], np.inf)
+    return np.minimum(top, np.where(built, around, highest)).astype(np.float32)
+
+
+@functools.cache
+def class_heights() -> NDArray:
+    """Return the largest usual height of each class, metres, (256,) float32."""
+    table = np.zeros(CODES, np.float32)
+    for land in classes():
+        table[land.code] = land.height[1]
+    table[class_code("tree")] = max(land.height[1] for land in classes() if land.surface == "wood")
+    return table
+
+
+def crown_bases(
+    top: NDArray, semantic: NDArray, trunks: NDArray, lowest: NDArray | None = None
+) -> NDArray:
+    """Return the height below which columns are empty, (ny, nx) float32; 0 but under crowns.
+
+    Parameters
+    ----------
+    top : NDArray (ny, nx) float32
+        Metres.
+    semantic : NDArray (ny, nx) uint8
+        Class of what stands there.
+    trunks : NDArray (ny, nx) bool
+        Columns with a trunk, which reach down to the ground.
+    lowest : NDArray (ny, nx) float32, optional
+        Base that a network gave, NaN where it gave none.
+    """
+    base = np.maximum(np.float32(CROWN_SHARE) * top, top - np.float32(CROWN_DEPTH))
+    if lowest is not None:
+        base = np.where(np.isfinite(lowest), np.minimum(lowest, top), base)
+    crown = on_surface(semantic, "wood", "tree") & (top >= MIN_CROWN) & ~trunks
+    return np.where(crown, base, np.float32(0)).astype(np.float32)
 
 
 def clear_water_and_yards(land: NDArray, top: NDArray) -> tuple[NDArray, NDArray]:
@@ -150,23 +242,65 @@ def plant_class_table() -> NDArray:
 
 
 def building_objects(frame: Frame, layer: Semantics, noise: Noise) -> NDArray:
-    """Return the mapped building, else a plot keyed by place, (ny, nx) uint32, never 0."""
+    """Return the number of the mapped building, else of a plot, (ny, nx) uint32, never 0.
+
+    The number says which kind of roof it has, by the area and height of the whole footprint, so
+    that a building in two windows has one roof. Plots keyed by place have pitched roofs.
+    """
     plots = jittered_lattice(
         noise.stream("plots"), frame, max(PLOT_SIZE, 3.0 * frame.voxel_size), 0.8
     )
-    number = plots.key.ravel()[voronoi_cells(plots, frame)]
-    if not len(layer.buildings):
+    number = object_number(plots.key.ravel(), PITCHED_ROOF)[voronoi_cells(plots, frame)]
+    buildings = layer.buildings
+    if not len(buildings):
         return number
-    key = layer.buildings.key
-    short = ((key ^ (key >> np.uint64(32))) & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    mapped = paint(frame, layer.buildings.footprint, np.maximum(short, np.uint32(1)), 1)
+    kinds = roof_kinds(shapely.area(buildings.footprint), buildings.height)
+    mapped = paint(frame, buildings.footprint, object_number(buildings.key, kinds), 1)
     return np.where(mapped != 0, mapped, number)
 
 
-def crown_objects(frame: Frame, noise: Noise) -> NDArray:
-    """Return crowns keyed by place, (ny, nx) uint32, never 0."""
+def roof_kinds(area: NDArray, height: NDArray) -> NDArray:
+    """Return the kinds of roofs of footprints, (n,) int.
+
+    Parameters
+    ----------
+    area : NDArray (n,) float64
+        Square metres.
+    height : NDArray (n,) float64
+        Metres; NaN where unknown.
+    """
+    tall = np.nan_to_num(height, nan=0.0) > TALL
+    kinds = np.where((area > LARGE_AREA) | tall, FLAT_ROOF, PITCHED_ROOF)
+    kinds = np.where((area > HALL_AREA) & ~tall, HALL_ROOF, kinds)
+    return np.where(area < SHED_AREA, PLAIN_ROOF, kinds)
+
+
+def plant_objects(frame: Frame, semantic: NDArray, noise: Noise) -> tuple[NDArray, NDArray]:
+    """Return the numbers of plants and the columns with trunks, keyed by place.
+
+    Parameters
+    ----------
+    frame : Frame
+    semantic : NDArray (ny, nx) uint8
+        Class of what stands there; it gives the kind of plant.
+    noise : Noise
+
+    Returns
+    -------
+    number : NDArray (ny, nx) uint32
+        Never 0.
+    trunk : NDArray (ny, nx) bool
+    """
     points = jittered_lattice(noise.stream("crowns"), frame, max(CROWN_SIZE, frame.voxel_size), 0.8)
-    return points.key.ravel()[voronoi_cells(points, frame)]
+    key = points.key.ravel()[voronoi_cells(points, frame)]
+    kind = np.where(is_class(semantic, "needleleaf_forest"), NEEDLELEAF, BROADLEAF)
+    kind = np.where(on_surface(semantic, "shrub"), BUSH, kind)
+    trunk = np.zeros(frame.shape, bool)
+    col = np.floor(points.x / frame.voxel_size).astype(np.int64) - frame.x[0]
+    row = frame.y[1] - 1 - np.floor(points.y / frame.voxel_size).astype(np.int64)
+    inside = (col >= 0) & (col < frame.nx) & (row >= 0) & (row < frame.ny)
+    trunk[row[inside], col[inside]] = True
+    return object_number(key, kind), trunk
 
 
 def raise_columns(
@@ -207,6 +341,7 @@ def raise_columns(
         take = (layer >= 0) & (layer < len(z))
         volume[row[take], col[take], layer[take]] = semantic[take]
     solid = z <= level[..., None]
+    solid &= (z < 0) | ((z + 0.5) * inner.voxel_size >= columns.base[..., None])
     volume = np.where(solid, volume, np.uint8(0)).astype(np.uint8)
     objects = np.where(solid & (z >= 0), columns.object[..., None], np.uint32(0)).astype(np.uint32)
     edge = SOLID_MARGIN - NORMAL_RADIUS

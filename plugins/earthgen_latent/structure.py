@@ -102,9 +102,9 @@ class Structure:
         columns: Block = inputs[COLUMNS]
         height = columns["above"]
         if HEIGHTS in inputs:
-            height = np.where(
-                np.isfinite(height), height, heights_of_state(inputs[HEIGHTS], self.networks)
-            )
+            use = self.sampling.use
+            generated = heights_of_state(inputs[HEIGHTS], self.networks, columns, use)
+            height = np.where(np.isfinite(height), height, generated)
         cover = self.networks.class_codes(FINE, columns["cover"])
         return conditions_of(
             frame, self.sampling, self.networks.device, cover, height, columns["image"]

@@ -29,8 +29,8 @@ from earthgen.stages.blending import STATE
 from earthgen.stages.block import Block
 from earthgen.stages.stage import Read, Stage
 from earthgen.stages.voxel_blending import VOXEL_BLENDING_RULES, voxel_blending_stages
-from earthgen.terrain.cover import raster_on
-from earthgen.voxels.surface import ground_slopes, unshear_normals
+from earthgen.terrain.cover import on_surface, raster_on
+from earthgen.voxels.surface import ground_slopes, surface_splats, unshear_normals
 from earthgen.voxels.voxels import Geometry, Splats, Voxels, texture_fields
 from earthgen_latent.classes import painted_classes
 from earthgen_latent.costs import count_cost
@@ -46,6 +46,9 @@ FLOW, VAE = "tex-flow", "tex-vae"
 
 CONDITIONS = ("semantics", "image")
 """Conditions of TexFM."""
+
+LEAF_ALPHA = 0.98
+"""Opacity of plants; all else is opaque."""
 
 MAX_HALO = 96
 """Largest margin of a decoder's windows, voxels; with a farther reach, seams may be visible."""
@@ -253,6 +256,10 @@ def make_splats(
 ) -> Block:
     """Return the Gaussians of `window`, from latents on it and a margin of the decoder's reach.
 
+    The network gives colour and opacity to the surface, and what changes with the view. Shape and
+    place of each Gaussian come from the geometry (`surface_splats`), so that the surface is covered
+    without holes and roofs stay as smooth as the geometry made them.
+
     `images` says whether the network takes the image, which has the colours of all classes.
     """
     geometry = Geometry.of(inputs["geometry"])
@@ -267,10 +274,13 @@ def make_splats(
         features = torch.from_numpy(latents.sparse[STATE][order]).to(networks.device)
         normal = torch.from_numpy(geometry.normal[order].astype(np.float32)).to(networks.device)
         gaussians = vae.decode(vae.statistics.restored(SparseTensor(sites, features)), normal)
-        splats = gaussians.arrays(sh_degree)
+        decoded = gaussians.arrays(sh_degree)
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
-    own, core = splats.take(back[inside]), voxels.take(inside, window)
+    leaf = on_surface(voxels.semantic, "wood", "tree", "shrub")
+    shapes = surface_splats(geometry, np.zeros((len(voxels), 3)), np.where(leaf, LEAF_ALPHA, 1.0))
+    own = replace(shapes, sh=decoded.sh[back]).take(inside)
+    core = voxels.take(inside, window)
     image = raster_on(inputs, "image", window)
     unseen = np.ones(window.shape, bool) if image is None or not images else image[..., 3] == 0
     return paint_unknown_classes(own, core, unseen, networks.trained_classes(FLOW)).block(core)

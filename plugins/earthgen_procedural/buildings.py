@@ -14,6 +14,13 @@ from earthgen.terrain.cover import is_class
 from earthgen.terrain.filters import FIXED, box_mean, box_share, nearest_cell, whole_cells
 from earthgen.terrain.ground import TERRAIN_REACH, Ground
 from earthgen.terrain.reach import Reach, widest_reach
+from earthgen.voxels.objects import (
+    FLAT_ROOF,
+    HALL_ROOF,
+    PITCHED_ROOF,
+    PLAIN_ROOF,
+    object_number,
+)
 from earthgen_procedural.footprints import (
     Outlines,
     Rectangles,
@@ -24,13 +31,6 @@ from earthgen_procedural.footprints import (
     wall_distance,
 )
 from earthgen_procedural.lots import HOUSE_REACH, grow
-from earthgen_procedural.objects import (
-    FLAT_ROOF,
-    HALL_ROOF,
-    PITCHED_ROOF,
-    PLAIN_ROOF,
-    object_number,
-)
 from earthgen_procedural.surface_model import measured_roofs
 from geo_io.frame import Frame
 from geo_io.layers import Buildings

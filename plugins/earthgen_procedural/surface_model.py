@@ -16,7 +16,7 @@ from earthgen.noise.philox import Noise
 from earthgen.terrain.cover import CODES, class_code, is_class, on_surface, surface_table
 from earthgen.terrain.filters import box_mean, box_share, nearest_cell, whole_cells
 from earthgen.terrain.reach import Reach
-from earthgen_procedural.objects import BROADLEAF, FLAT_ROOF, NEEDLELEAF, object_number
+from earthgen.voxels.objects import BROADLEAF, FLAT_ROOF, NEEDLELEAF, object_number
 from geo_io.frame import Frame
 
 TALL = 2.0  # metres above ground from which a cell is an object and not rough ground

@@ -22,8 +22,8 @@ from earthgen.noise.philox import Noise, Stream
 from earthgen.terrain.cover import CODES, class_code, is_class, on_surface
 from earthgen.terrain.filters import nearest_cell, whole_cells
 from earthgen.terrain.reach import Reach, widest_reach
+from earthgen.voxels.objects import BROADLEAF, BUSH, HEDGE, NEEDLELEAF, object_number
 from earthgen_procedural.fields import BLOCK, LEY, Fields, field_blocks
-from earthgen_procedural.objects import BROADLEAF, BUSH, HEDGE, NEEDLELEAF, object_number
 from geo_io.frame import Frame
 from geo_io.layers import Trees
 from geo_io.legend import classes

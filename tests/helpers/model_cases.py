@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from earthgen.models.height_flow import ground_slopes, height_loss
+from earthgen.models.height_flow import height_loss
 from earthgen.models.struct_flow import coarse_loss, dilate_cells, fine_loss
 from earthgen.models.struct_vae import struct_loss
 from earthgen.models.tex_flow import tex_flow_loss
@@ -70,7 +70,8 @@ def _tex_flow(model: Any, town: Town, generator: torch.Generator) -> Tensor:
 
 
 def _height(model: Any, town: Town, generator: torch.Generator) -> Tensor:
-    return height_loss(model, town.height, town.cover, town.ground, 1.0, generator)
+    condition = model.condition(town.cover, town.ground, 1.0)
+    return height_loss(model, town.height, condition, generator)
 
 
 LOSSES: dict[str, Callable[[Any, Town, torch.Generator], Tensor]] = {
@@ -111,8 +112,8 @@ def output(part: str, model: Any, town: Town) -> Output:
             ]
             return Output(SparseTensor(town.sites, torch.cat(parts, 1)))
         if part == "height-flow":
-            slopes = ground_slopes(town.ground, 1.0)
-            return Output(dense=model(model.to_state(town.height), time, town.cover, slopes))
+            condition = model.condition(town.cover, town.ground, 1.0)
+            return Output(dense=model(model.to_state(town.height, condition), time, condition))
         if part == "struct-coarse":
             sites = model.grid(town.sites.place, town.shape)
             return Output(model(latent_of(sites, 1), time, model.condition(town.conditions, sites)))

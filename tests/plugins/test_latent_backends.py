@@ -44,6 +44,7 @@ from earthgen.testing.worlds import (
     village,
 )
 from earthgen.voxels.heightfield import column_tops, surface_of_columns, top_level
+from earthgen.voxels.objects import FLAT_ROOF, HALL_ROOF, PITCHED_ROOF, PLAIN_ROOF
 from earthgen.voxels.tile import crop_tile
 from earthgen_latent import networks as networks_module
 from earthgen_latent.columns import COLUMNS, make_columns
@@ -55,6 +56,7 @@ from earthgen_latent.solid import (
     SOLID_MARGIN,
     columns_from_heights,
     raise_columns,
+    roof_kinds,
     standing_classes,
 )
 from earthgen_latent.structure import CoarseSampler, FineSampler, _rows, active_cells
@@ -179,7 +181,7 @@ def test_raised_columns_take_better_classes_where_there_are_any() -> None:
     window = Frame(CRS, 1.0, (0, 4), (0, 4))
     inner = window.pad(SOLID_MARGIN)
     top = np.zeros(inner.shape, np.float32)
-    top[SOLID_MARGIN + 1, SOLID_MARGIN + 1] = 3.0
+    top[SOLID_MARGIN + 1, SOLID_MARGIN + 1] = 2.0  # too low for a crown
     cover = np.full(inner.shape, CODE["grassland"], np.uint8)
     layer = replace(village(inner), cover=cover)
     columns = columns_from_heights(inner, layer, cover, top, Noise(0))
@@ -188,8 +190,41 @@ def test_raised_columns_take_better_classes_where_there_are_any() -> None:
     classes = {
         tuple(v): c for v, c in zip(found.voxels.xyz.tolist(), found.voxels.semantic, strict=True)
     }
-    assert classes[1, 2, 1] == CODE["rock"] and classes[1, 2, 0] == classes[1, 2, 2] == CODE["tree"]
-    assert classes[0, 0, -1] == CODE["grassland"] and len(found.voxels) == 16 - 1 + 3
+    assert classes[1, 2, 1] == CODE["rock"] and classes[1, 2, 0] == CODE["tree"]
+    assert classes[0, 0, -1] == CODE["grassland"] and len(found.voxels) == 16 - 1 + 2
+
+
+def test_trees_have_crowns_and_trunks_and_roofs_no_needles() -> None:
+    window = Frame(CRS, 1.0, (0, 48), (0, 48))
+    inner = window.pad(SOLID_MARGIN)
+    cover = np.full(inner.shape, CODE["broadleaf_forest"], np.uint8)
+    layer = replace(village(inner), cover=cover)
+    top = np.full(inner.shape, 10.0, np.float32)
+    columns = columns_from_heights(inner, layer, cover, top, Noise(0))
+    found = raise_columns(window, inner, np.zeros(inner.shape, np.float32), columns).voxels
+    column = found.xyz[:, 1] * 48 + found.xyz[:, 0]
+    low = np.bincount(column[(found.xyz[:, 2] >= 0) & (found.xyz[:, 2] < 3)], minlength=48 * 48) > 0
+    crowns = np.bincount(column[found.xyz[:, 2] >= 3], minlength=48 * 48) > 0
+    assert crowns.all() and 0.005 < low.mean() < 0.06, "a trunk in about 36 columns"
+    ground = found.semantic[found.xyz[:, 2] == -1]
+    assert len(ground) > 0.9 * 48 * 48, "the ground below is seen"
+
+    cover[:] = CODE["grass"]
+    cover[10:16, 10:30] = CODE["building"]
+    top = np.where(cover == CODE["building"], 9.0, 0.0).astype(np.float32)
+    top[12, 12] = 30.0
+    top[10, 10] = 9.5  # a corner stays
+    columns = columns_from_heights(inner, replace(layer, cover=cover), cover, top, Noise(0))
+    assert columns.top[12, 12] == 12 and columns.top[10, 10] == 9.5
+    assert (columns.top[cover == CODE["building"]] >= 9).all() and columns.top[0, 0] == 0
+    assert (columns.base == 0).all()
+
+
+def test_a_footprint_says_its_roof() -> None:
+    area, height = np.array([12.0, 120.0, 120.0, 600.0, 4000.0]), np.full(5, np.nan)
+    height[2] = 40.0
+    kinds = roof_kinds(area, height)
+    assert kinds.tolist() == [PLAIN_ROOF, PITCHED_ROOF, FLAT_ROOF, FLAT_ROOF, HALL_ROOF]
 
 
 def test_tops_of_candidates() -> None:

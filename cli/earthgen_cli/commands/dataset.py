@@ -1,4 +1,4 @@
-"""`earthgen dataset build|inspect|split`: scenes for training, from real data or from worlds."""
+"""`earthgen dataset build|simulate|inspect|split`: scenes for training, real and simulated."""
 
 from __future__ import annotations
 
@@ -197,6 +197,115 @@ def build(
         raise error
 
 
+def simulate(
+    ctx: typer.Context,
+    out: Annotated[str, typer.Argument(metavar="DATASET", help="The folder of the dataset.")],
+    km2: Annotated[
+        float, typer.Option(metavar="KM2", min=0, help="Area of made-up places in all.")
+    ] = 10.0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Seed of the first place; the others follow.")
+    ] = 0,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            help="Kind of made-up places: town, suburb, village, estate, industry, fields or "
+            "woods. Can be repeated; a mix of all if not given.",
+        ),
+    ] = None,
+    semantics: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE[:LAYER]",
+            help="Land use of a real place, to simulate instead of made-up ones. Can be repeated.",
+        ),
+    ] = None,
+    dem: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Heights of the ground of that place.")
+    ] = None,
+    bbox: Annotated[
+        str | None, typer.Option(metavar="W,S,E,N", help="Extent of that place, lon/lat.")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Worlds of that place, with seeds of their own.")
+    ] = 1,
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of that place.")] = "place",
+    licence: Annotated[
+        str, typer.Option(metavar="TEXT", help="Licence of that place's layers.")
+    ] = "",
+    grade: Annotated[
+        str, typer.Option(metavar="A|B|C", help="Licence grade of that place's layers.")
+    ] = "",
+    voxel_size: Annotated[
+        float, typer.Option(metavar="METRES", min=0.01, help="Edge of a voxel.")
+    ] = 1.0,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Places that are made at the same time.")
+    ] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make scenes again that exist.")
+    ] = False,
+    quiet: Quiet = False,
+    json_output: JsonOutput = False,
+    progress: ProgressMode = Mode.AUTO,
+) -> None:
+    """Make scenes from worlds of the rule-based backends, of made-up places or given layers.
+
+    Their walls, crowns and colours are known exactly, and they have no licence but your layers'.
+    Scenes that exist are kept, so an interrupted run continues when it is called again.
+    """
+    import time
+
+    from earthgen.jobs.simulate import Request, made_up_requests
+    from earthgen.jobs.simulate import simulate as run
+    from earthgen_cli.bbox import parse_bbox
+
+    if semantics:
+        if bbox is None:
+            raise typer.BadParameter("give --bbox with --semantics")
+        settings = {"semantics": semantics, "dem": dem, "bbox": parse_bbox(bbox)}
+        requests = [
+            Request(
+                f"{name}-{seed + n}",
+                seed + n,
+                settings={key: value for key, value in settings.items() if value is not None},
+                source=", ".join(semantics),
+                licence=licence,
+                grade=grade,
+            )
+            for n in range(seeds)
+        ]
+    else:
+        requests = made_up_requests(km2, seed, kind or ())
+    began = time.monotonic()
+    with display(ctx, progress, quiet=quiet, json_output=json_output) as show:
+        scenes = list(
+            run(
+                requests,
+                out,
+                voxel_size=voxel_size,
+                workers=workers,
+                overwrite=overwrite,
+                listener=show,
+            )
+        )
+    area = sum(scene.frame.area_km2 for scene in scenes)
+    seconds = time.monotonic() - began
+    if json_output:
+        say_json(
+            {
+                "dataset": out,
+                "scenes": [scene.info.name for scene in scenes],
+                "km2": area,
+                "seconds": seconds,
+            }
+        )
+    elif not quiet:
+        say_scenes(scenes)
+        say(f"{count_text(len(scenes), 'scene')}, {area:.1f} km2, in {seconds_text(seconds)}")
+
+
 def inspect(
     dataset: Folder,
     name: Annotated[
@@ -332,4 +441,9 @@ def say_scenes(scenes: Any) -> None:
         say_table(TABLE_COLUMNS, [table_row(scene) for scene in scenes])
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"build": build, "inspect": inspect, "split": split}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "build": build,
+    "simulate": simulate,
+    "inspect": inspect,
+    "split": split,
+}

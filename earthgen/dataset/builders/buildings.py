@@ -19,6 +19,9 @@ from geo_io.legend import codes
 SPLIT_AREA = 900.0
 """Connected areas of buildings above this are split, square metres."""
 
+MAX_STEP = 2.5
+"""A larger step between neighbouring columns of a roof separates buildings, metres."""
+
 SPLIT_DISTANCE = 14.0
 """Distance between the centres of the parts of a split block, metres."""
 
@@ -33,7 +36,7 @@ def number_buildings(cover: NDArray, voxel_size: float, height: NDArray | None =
     voxel_size : float
         Metres.
     height : NDArray (ny, nx) float32, optional
-        Metres above the ground. Steps of more than 2.5 m inside a block separate buildings.
+        Metres above the ground. Steps of more than `MAX_STEP` inside a block separate buildings.
 
     Returns
     -------
@@ -43,9 +46,9 @@ def number_buildings(cover: NDArray, voxel_size: float, height: NDArray | None =
     built = cover == codes()["building"]
     solid = built
     if height is not None:
-        low = ndimage.minimum_filter(height, 3)
-        high = ndimage.maximum_filter(height, 3)
-        solid = built & ~((high - low > 2.5) & ndimage.binary_erosion(built))
+        low = ndimage.minimum_filter(np.where(built, height, np.inf), 3)
+        high = ndimage.maximum_filter(np.where(built, height, -np.inf), 3)
+        solid = built & (high - low <= MAX_STEP)
     parts, count = ndimage.label(solid)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     tiny = sizes < 6  # crumbs of the separation belong to their neighbours
@@ -62,7 +65,9 @@ def number_buildings(cover: NDArray, voxel_size: float, height: NDArray | None =
 
 
 def building_heights(number: NDArray, height: NDArray) -> NDArray:
-    """Return the median height of each building, on its columns.
+    """Return the height of each building, on its columns: the 95th percentile of its heights.
+
+    It is about that of the ridge, as maps mean it, and no chimney moves it.
 
     Parameters
     ----------
@@ -78,9 +83,52 @@ def building_heights(number: NDArray, height: NDArray) -> NDArray:
     """
     ids, inverse = np.unique(number, return_inverse=True)
     inverse = inverse.reshape(number.shape)
-    medians = ndimage.median(height, inverse, np.arange(len(ids)))
-    medians = np.where(ids == 0, 0.0, medians)
-    return np.asarray(medians, np.float32)[inverse]
+    order = np.lexsort((height.ravel(), inverse.ravel()))
+    ends = np.cumsum(np.bincount(inverse.ravel()))
+    starts = np.concatenate([[0], ends[:-1]])
+    at = starts + np.floor(0.95 * (ends - starts - 1)).astype(np.int64)
+    heights = np.where(ids == 0, 0.0, height.ravel()[order][at])
+    return np.asarray(heights, np.float32)[inverse]
+
+
+def building_axes(number: NDArray, voxel_size: float) -> NDArray:
+    """Return where the columns of buildings lie along the axes of their footprints.
+
+    The axes are the principal ones of the building's columns.
+
+    Parameters
+    ----------
+    number : NDArray (ny, nx) uint32
+        Of `number_buildings`; 0 is no building.
+    voxel_size : float
+        Metres.
+
+    Returns
+    -------
+    NDArray (ny, nx, 4) float16
+        Distance from the centre along and across the longer axis, half length, half width, metres;
+        0 where there is no building.
+    """
+    ids, inverse = np.unique(number, return_inverse=True)
+    group = inverse.ravel()
+    row, col = np.indices(number.shape).astype(np.float64)
+    count = np.bincount(group)
+
+    def mean(values: NDArray) -> NDArray:
+        return np.bincount(group, weights=values) / count
+
+    x, y = col.ravel(), -row.ravel()
+    x, y = x - mean(x)[group], y - mean(y)[group]
+    turn = 0.5 * np.arctan2(2 * mean(x * y), mean(x * x) - mean(y * y))
+    cos, sin = np.cos(turn)[group], np.sin(turn)[group]
+    along, across = np.abs(cos * x + sin * y), np.abs(cos * y - sin * x)
+    half = np.zeros((2, len(ids)))
+    np.maximum.at(half[0], group, along)
+    np.maximum.at(half[1], group, across)
+    half += 0.5
+    axes = np.stack([along, across, half[0][group], half[1][group]], axis=1) * voxel_size
+    axes = np.where((number.ravel() > 0)[:, None], np.minimum(axes, 1000.0), 0.0)
+    return axes.reshape(*number.shape, 4).astype(np.float16)
 
 
 def add_objects(data: SceneData) -> SceneData:
@@ -97,6 +145,7 @@ def add_objects(data: SceneData) -> SceneData:
         size = data.frame.voxel_size
         columns["building"] = number_buildings(cover, size, columns["height"])
     columns.setdefault("building_height", building_heights(columns["building"], columns["height"]))
+    columns["building_axes"] = building_axes(columns["building"], data.frame.voxel_size)
     if "object" not in rows:
         xyz, frame = rows["xyz"], data.frame
         number = columns["building"][frame.y[1] - 1 - xyz[:, 1], xyz[:, 0] - frame.x[0]]
@@ -106,20 +155,25 @@ def add_objects(data: SceneData) -> SceneData:
 
 
 def _split(parts: NDArray, part: int, first: int, voxel_size: float) -> NDArray:
-    """Split one area around the points that lie deepest inside it."""
+    """Split one area around the points that lie deepest inside it, one per cell of a coarse
+    grid."""
     rows, cols = np.nonzero(parts == part)
     box = slice(rows.min(), rows.max() + 1), slice(cols.min(), cols.max() + 1)
     inside = np.pad(parts[box] == part, 1)
     depth = ndimage.distance_transform_edt(inside)
-    reach = max(int(SPLIT_DISTANCE / voxel_size) // 2, 1)
-    peaks = inside & (depth == ndimage.maximum_filter(depth, 2 * reach + 1)) & (depth >= 2)
-    seeds, count = ndimage.label(ndimage.binary_dilation(peaks, iterations=2) & inside)
-    if count < 2:
+    row, col = np.nonzero(depth >= 2)
+    step = max(int(SPLIT_DISTANCE / voxel_size), 1)
+    across = inside.shape[1] // step + 1
+    cell = row // step * across + col // step
+    order = np.lexsort((-depth[row, col], cell))
+    deepest = order[np.concatenate([[True], np.diff(cell[order]) != 0])] if len(order) else order
+    if len(deepest) < 2:
         return parts
+    seeds = np.zeros(inside.shape, np.int64)
+    seeds[row[deepest], col[deepest]] = np.arange(1, len(deepest) + 1)
     near = ndimage.distance_transform_edt(seeds == 0, return_distances=False, return_indices=True)
-    nearest = seeds[tuple(near)]
+    nearest = seeds[tuple(near)][1:-1, 1:-1]
     parts = parts.copy()
-    target = parts[box]
     inner = inside[1:-1, 1:-1]
-    target[inner] = first + nearest[1:-1, 1:-1][inner] - 1
+    parts[box][inner] = first + nearest[inner] - 1
     return parts

@@ -9,7 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from earthgen.models.flow import sample
-from earthgen.models.height_flow import ground_slopes, height_loss
+from earthgen.models.height_flow import HeightCondition, HeightFlow, height_loss
+from earthgen.models.height_state import OBJECT_MAPS
 from earthgen.training.batches import Batch, make_batch
 from earthgen.training.parts.common import (
     SAMPLING_STEPS,
@@ -35,7 +36,7 @@ FLAT = 0.1
 
 def height_flow_task(context: TaskContext[HeightFlowSettings]) -> Task:
     """Return the task of the flow on height maps."""
-    settings = context.settings
+    settings, size = context.settings, context.preset.voxel_size
     seed = derive_seed(context.seed, PART, "data")
 
     def make(step: int, rank: int) -> Batch:
@@ -47,20 +48,17 @@ def height_flow_task(context: TaskContext[HeightFlowSettings]) -> Task:
         )
 
     def loss(model: Any, batch: Batch, generator: torch.Generator, share: float) -> Losses:
-        random = torch.rand(2, len(batch), 1, 1, generator=generator, device=generator.device)
-        semantics = torch.where(random[0] >= settings.condition_dropout, batch.classes, 0)
+        random = torch.rand(5, len(batch), 1, 1, generator=generator, device=generator.device)
+        seen = torch.where(random[2] < settings.map_ratio, map_classes(batch), batch.classes)
+        semantics = torch.where(random[0] >= settings.condition_dropout, seen, 0)
         ground = torch.where(random[1] >= FLAT, batch.ground, 0.0)
+        objects = hide_axes(batch.objects, random[3] < settings.axes_dropout)
+        style = torch.where(random[4, :, 0, 0] < settings.style_dropout, 0, batch.style)
         kind = draw_objective(settings, share, generator)
-        value = height_loss(
-            model,
-            batch.height,
-            semantics,
-            ground,
-            context.preset.voxel_size,
-            generator,
-            kind,
-            valid=batch.valid,
+        condition = model.condition(
+            semantics, ground, size, told=batch.told, objects=objects, style=style
         )
+        value = height_loss(model, batch.height, condition, generator, kind, valid=batch.valid)
         return value, {kind: value}
 
     def work(model: Any, batch: Batch) -> StepCost:
@@ -74,15 +72,8 @@ def height_flow_task(context: TaskContext[HeightFlowSettings]) -> Task:
             batch = make_batch([without_voxels(crop)]).to(context.device)
             height = sample_heights(model, batch, context)[0].cpu().numpy()
             generator = torch_generator(context.seed, PART, "measure", device=context.device)
-            value = height_loss(
-                model,
-                batch.height,
-                batch.classes,
-                batch.ground,
-                context.preset.voxel_size,
-                generator,
-                valid=batch.valid,
-            )
+            known = batch_condition(model, batch, size)
+            value = height_loss(model, batch.height, known, generator, valid=batch.valid)
             rows.append({**column_figures(height, crop.height, crop.valid), "flow": float(value)})
         return mean_figures(rows)
 
@@ -110,13 +101,35 @@ def height_flow_task(context: TaskContext[HeightFlowSettings]) -> Task:
 @torch.no_grad()
 def sample_heights(model: Any, batch: Batch, context: TaskContext[HeightFlowSettings]) -> Tensor:
     """Sample heights above the ground, (batch, ny, nx) float32 metres."""
-    semantics = batch.classes
-    slopes = ground_slopes(batch.ground, context.preset.voxel_size)
+    condition = batch_condition(model, batch, context.preset.voxel_size)
     generator = torch_generator(context.seed, PART, "sample", device=context.device)
     noise = torch.randn(
-        len(batch), 1, *semantics.shape[1:], generator=generator, device=context.device
+        len(batch), 1, *batch.height.shape[1:], generator=generator, device=context.device
     )
-    height: Tensor = model.to_height(
-        sample(model.flow, model.predictor(semantics, slopes), noise, steps=SAMPLING_STEPS)
-    )
+    state = sample(model.flow, model.predictor(condition), noise, steps=SAMPLING_STEPS)
+    height: Tensor = model.to_height(state, condition)
     return height
+
+
+def batch_condition(model: HeightFlow, batch: Batch, voxel_size: float) -> HeightCondition:
+    """Return all that is known of the columns of a batch."""
+    return model.condition(
+        batch.classes,
+        batch.ground,
+        voxel_size,
+        told=batch.told,
+        objects=batch.objects,
+        style=batch.style,
+    )
+
+
+def map_classes(batch: Batch) -> Tensor:
+    """Return the classes of the map, 0 where the scene has no data, (batch, ny, nx) uint8."""
+    return torch.where(batch.valid, batch.map, 0)
+
+
+def hide_axes(objects: Tensor, hidden: Tensor) -> Tensor:
+    """Return maps of objects without the axes of buildings where `hidden` (batch, 1, 1)."""
+    axes = torch.ones(OBJECT_MAPS, dtype=torch.bool, device=objects.device)
+    axes[0] = axes[-1] = False  # the distance to the edge and the border stay
+    return torch.where(hidden[:, None] & axes[:, None, None], 0.0, objects)

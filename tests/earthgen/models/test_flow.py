@@ -37,7 +37,7 @@ def test_times_are_logit_normal() -> None:
     ) == pytest.approx(0.8, abs=0.03)
 
 
-@pytest.mark.parametrize("predicts", ["data", "velocity"])
+@pytest.mark.parametrize("predicts", ["data", "velocity", "preconditioned"])
 def test_a_prediction_and_its_velocity_are_one(predicts: str) -> None:
     flow = Flow(predicts)  # type: ignore[arg-type]
     data, noise = (
@@ -46,7 +46,7 @@ def test_a_prediction_and_its_velocity_are_one(predicts: str) -> None:
     )
     time = torch.rand(50, 1, generator=generator(3)) * 0.9
     state = interpolate_state(data, noise, time)
-    found = flow.target(data, noise)
+    found = flow.target(data, noise, time)
     torch.testing.assert_close(
         flow.velocity(found, state, time), data - noise, rtol=1e-4, atol=1e-4
     )
@@ -54,7 +54,30 @@ def test_a_prediction_and_its_velocity_are_one(predicts: str) -> None:
     torch.testing.assert_close(
         flow.as_prediction(data - noise, state, time), found, rtol=1e-4, atol=1e-4
     )
-    assert float(flow.loss(found, data, noise)) == 0
+    assert float(flow.loss(found, data, noise, time)) == 0
+
+
+def test_preconditioning_gives_input_and_target_of_unit_variance_at_every_time() -> None:
+    flow = Flow("preconditioned")
+    data, noise = torch.randn(2, 20_000, generator=generator(1))
+    for time in (0.0, 0.3, 0.5, 0.9, 0.999, 1.0):
+        at = torch.tensor(time)
+        state = interpolate_state(data, noise, at)
+        assert float(flow.network_input(state, at).std()) == pytest.approx(1, abs=0.02)
+        assert float(flow.target(data, noise, at).std()) == pytest.approx(1, abs=0.02)
+        # An output of 0 is the best linear estimate: never worse than the input itself.
+        estimate = flow.data(torch.zeros_like(state), state, at)
+        best = float((data - estimate).square().mean())
+        assert best <= float((data - state / max(time, 1e-3)).square().mean()) + 1e-6
+        assert best == pytest.approx((1 - time) ** 2 / (time**2 + (1 - time) ** 2), abs=0.03)
+
+
+def test_a_share_of_the_times_is_uniform() -> None:
+    normal = Flow(time_logit_mean=0.8, time_logit_std=1.4).times(20_000, generator(1))
+    mixed = Flow(time_logit_mean=0.8, time_logit_std=1.4, time_uniform=0.5)
+    times = mixed.times(20_000, generator(1))
+    assert float((normal < 0.05).float().mean()) < 0.01
+    assert float((times < 0.05).float().mean()) == pytest.approx(0.025, abs=0.006)
 
 
 @pytest.mark.parametrize("method", ["euler", "heun", "shortcut"])

@@ -10,7 +10,8 @@ from earthgen.errors import ModelError
 from earthgen.models.build import make_model
 from earthgen.models.flow import place_noise, sample
 from earthgen.models.height_flow import ground_slopes, height_loss
-from earthgen.models.presets import preset
+from earthgen.models.height_state import OBJECT_MAPS
+from earthgen.models.presets import HeightFlowConfig, preset
 from earthgen.noise.philox import Noise
 from tests.helpers.model_scenes import town
 
@@ -18,13 +19,18 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_heights_come_back_and_never_depend_on_the_tile() -> None:
-    model = make_model("height-flow")
+    log = make_model("height-flow", HeightFlowConfig(channels=(8, 8), blocks=(1, 1)))
     height = torch.tensor([[[0.0, 3.0], [40.0, 400.0]]])
-    torch.testing.assert_close(
-        model.to_height(model.to_state(height)), height, rtol=1e-5, atol=1e-5
-    )
-    assert float(model.to_state(height[:, :1, :1])) == float(model.to_state(height)[0, 0, 0, 0])
-    assert float(model.to_height(torch.full((1, 1, 1, 1), -9.0))) == 0
+    nothing = torch.zeros(1, 2, 2)
+    for model, tolerance in ((log, 1e-5), (make_model("height-flow"), 1e-5)):
+        condition = model.condition(nothing.long(), nothing, 1.0)
+        limit = 400.0 if model is log else 21.0  # states are clipped at 8 scales of 2.5 m
+        there = height.clamp(max=limit)
+        state = model.to_state(there, condition)
+        torch.testing.assert_close(
+            model.to_height(state, condition), there, rtol=tolerance, atol=tolerance
+        )
+        assert float(model.to_height(torch.full((1, 1, 2, 2), -9.0), condition).max()) == 0
 
 
 def test_slopes_point_east_and_north_and_know_no_absolute_height() -> None:
@@ -47,8 +53,8 @@ def test_a_pixel_looks_as_far_as_it_says() -> None:
     model = make_model("height-flow", small())
     size = 128
     state = torch.zeros(1, 1, size, size, requires_grad=True)
-    cover, slopes = torch.zeros(1, size, size, dtype=torch.int64), torch.zeros(1, 3, size, size)
-    found = model(state, torch.tensor([0.5]), cover, slopes)
+    condition = model.condition(torch.zeros(1, size, size).long(), torch.zeros(1, size, size), 1.0)
+    found = model(state, torch.tensor([0.5]), condition)
     for row in (64, 67):
         (gradient,) = torch.autograd.grad(found[0, 0, row, row], state, retain_graph=True)
         rows = torch.nonzero(gradient[0, 0].abs().sum(1))[:, 0]
@@ -64,14 +70,22 @@ def test_a_large_map_is_its_parts() -> None:
     generator = torch.Generator().manual_seed(0)
     state = torch.randn(1, 1, 128, 128, generator=generator)
     cover = torch.randint(0, 26, (1, 128, 128), generator=generator)
-    slopes = torch.randn(1, 3, 128, 128, generator=generator)
-    time = torch.tensor([0.5])
+    ground = torch.randn(1, 128, 128, generator=generator)
+    told = 8 + torch.randn(1, 128, 128, generator=generator)
+    objects = torch.randn(1, OBJECT_MAPS, 128, 128, generator=generator)
+    time, part = torch.tensor([0.5]), slice(8, 104)
     with torch.no_grad():
-        whole = model(state, time, cover, slopes)
-        part = slice(8, 104)
-        found = model(state[..., part, part], time, cover[:, part, part], slopes[..., part, part])
-    inside = slice(model.reach, 96 - model.reach)
-    assert inside.stop - inside.start > 8
+        whole = model(state, time, model.condition(cover, ground, 1.0, told=told, objects=objects))
+        condition = model.condition(
+            cover[:, part, part],
+            ground[:, part, part],
+            1.0,
+            told=told[:, part, part],
+            objects=objects[..., part, part],
+        )
+        found = model(state[..., part, part], time, condition)
+    inside = slice(model.reach + 1, 95 - model.reach)
+    assert inside.stop - inside.start > 6
     # Other shapes are other products: the last bits.
     torch.testing.assert_close(
         found[..., inside, inside],
@@ -85,51 +99,46 @@ def test_it_learns_a_town_and_samples_it_in_few_steps() -> None:
     scene, model = town(32), make_model("height-flow")
     optimiser = torch.optim.AdamW(model.parameters(), 1.5e-3)
     random = torch.Generator().manual_seed(0)
-    for step in range(70):
-        objective = "shortcut" if step % 4 == 3 else "flow"
-        maps = (
-            one.expand(4, -1, -1) for one in (scene.height, scene.cover, scene.ground)
-        )  # four times at once
-        loss = height_loss(model, *maps, 1.0, random, objective)
+    cover, ground = (one.expand(4, -1, -1) for one in (scene.cover, scene.ground))
+    four_times = model.condition(cover, ground, 1.0)
+    for _ in range(90):
+        loss = height_loss(model, scene.height.expand(4, -1, -1), four_times, random)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     noise = place_noise(Noise(0).stream("height"), scene.frames[0], 1)
-    predict = model.predictor(scene.cover, ground_slopes(scene.ground, 1.0))
-    for steps, method in ((4, "euler"), (1, "shortcut")):
+    condition = model.condition(scene.cover, scene.ground, 1.0)
+    for steps in (4, 8, 25):
         with torch.no_grad():
-            found = model.to_height(sample(model.flow, predict, noise, steps=steps, method=method))
-        assert (
-            float((found - scene.height).abs().mean()) < 0.4
-        )  # metres; buildings are 4 to 10 high
+            state = sample(model.flow, model.predictor(condition), noise, steps=steps)
+            found = model.to_height(state, condition)
+        # Metres; buildings are 4 to 10 high.
+        assert float((found - scene.height).abs().mean()) < 0.4, steps
 
 
 def test_guidance_and_what_is_not_valid() -> None:
     scene, model = town(16), make_model("height-flow", small())
-    slopes = ground_slopes(scene.ground, 1.0)
+    condition = model.condition(scene.cover, scene.ground, 1.0)
     state = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         plain, free, strong = (
-            model.predictor(scene.cover, slopes, g)(state, 0.5, 0.0) for g in (1.0, 0.0, 2.0)
+            model.predictor(condition, g)(state, 0.5, 0.0) for g in (1.0, 0.0, 2.0)
         )
     torch.testing.assert_close(strong, 2 * plain - free)
     nothing = torch.zeros(1, 16, 16, dtype=torch.bool)
-    loss = height_loss(
-        model,
-        scene.height,
-        scene.cover,
-        scene.ground,
-        1.0,
-        torch.Generator().manual_seed(0),
-        valid=nothing,
-    )
+    random = torch.Generator().manual_seed(0)
+    loss = height_loss(model, scene.height, condition, random, valid=nothing)
     assert float(loss.detach()) == 0
 
 
 def test_maps_that_do_not_fit_are_refused() -> None:
     model = make_model("height-flow", small())
     state, time = torch.zeros(1, 1, 16, 16), torch.tensor([0.5])
+    cover, ground = torch.zeros(1, 16, 16).long(), torch.zeros(1, 16, 16)
     with pytest.raises(ModelError, match="do not fit a state"):
-        model(state, time, torch.zeros(1, 16, 8), torch.zeros(1, 3, 16, 16))
+        model(state[..., :8], time, model.condition(cover, ground, 1.0))
     with pytest.raises(ModelError, match="multiples of 4"):
-        model(state[..., :15], time, torch.zeros(1, 16, 15), torch.zeros(1, 3, 16, 15))
+        narrow = model.condition(cover[..., :15, :15], ground[..., :15, :15], 1.0)
+        model(state[..., :15, :15], time, narrow)
+    with pytest.raises(ModelError, match=r"told .* does not fit"):
+        model.condition(cover, ground, 1.0, told=ground[:, :8])

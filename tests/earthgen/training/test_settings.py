@@ -132,19 +132,21 @@ def test_a_file_of_settings(tmp_path: Path) -> None:
 
 def test_the_rate_rises_and_then_falls_to_nothing() -> None:
     schedule = LearningSchedule(
-        peak=2.0, warmup_ratio=0.1, decay_power=1.0, steps=100, seconds=None
+        peak=2.0, warmup_ratio=0.1, cooldown_ratio=1.0, decay_power=1.0, steps=100, seconds=None
     )
     rates = [schedule.rate(schedule.share(step, 0.0)) for step in range(101)]
     assert 0 < rates[0] < rates[5] < rates[10] == pytest.approx(2.0)
     assert rates[55] == pytest.approx(1.0) and rates[100] == 0
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
-    assert LearningSchedule(2.0, 0.1, 2.0, 100, None).rate(0.55) == pytest.approx(0.5)
+    assert LearningSchedule(2.0, 0.1, 1.0, 2.0, 100, None).rate(0.55) == pytest.approx(0.5)
+    late = LearningSchedule(2.0, 0.1, 0.4, 1.0, 100, None)
+    assert late.rate(0.1) == late.rate(0.6) == 2.0 and late.rate(0.8) == pytest.approx(1.0)
 
 
 def test_a_training_ends_by_what_comes_first() -> None:
-    schedule = LearningSchedule(1.0, 0.0, 1.0, 100, 60.0)
+    schedule = LearningSchedule(1.0, 0.0, 1.0, 1.0, 100, 60.0)
     assert schedule.share(50, 6.0) == 0.5 and schedule.share(10, 45.0) == 0.75
-    assert LearningSchedule(1.0, 0.0, 1.0, None, 60.0).share(10**6, 30.0) == 0.5
+    assert LearningSchedule(1.0, 0.0, 1.0, 1.0, None, 60.0).share(10**6, 30.0) == 0.5
 
 
 def test_rows_read_back_as_the_same_bits(tmp_path: Path) -> None:

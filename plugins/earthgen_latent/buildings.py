@@ -1,0 +1,141 @@
+"""Buildings as the flow of heights is told about them: numbers, heights and axes, by object."""
+
+from __future__ import annotations
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from earthgen.models.height_state import OBJECT_MAPS, object_maps
+from earthgen.noise.philox import Noise
+from earthgen.terrain.cover import is_class
+from earthgen_latent.solid import building_objects
+from geo_io.frame import Frame
+from geo_io.layers import Buildings, Semantics
+from geo_io.semantics.rasterize import paint
+
+HEIGHTS_BY_AREA = (
+    (35.0, 2.4, 3.4),
+    (90.0, 4.0, 8.0),
+    (300.0, 6.0, 11.5),
+    (900.0, 8.0, 18.0),
+    (np.inf, 6.0, 16.0),
+)
+"""Largest area of a footprint, m2, and the range of its height, m, where no map tells one."""
+
+PLOT_AREA = 200.0
+"""Area that is assumed for a building without a footprint, m2."""
+
+NEIGHBOURHOOD = 160.0
+"""Wavelength over which unknown heights vary together, metres."""
+
+
+def told_buildings(
+    frame: Frame, layer: Semantics, cover: NDArray, noise: Noise
+) -> tuple[NDArray, NDArray]:
+    """Return what the flow of heights is told about the buildings of a frame.
+
+    A height that the map tells is taken; else one is drawn for the whole building, from its area,
+    its neighbourhood and its key.
+
+    Parameters
+    ----------
+    frame : Frame
+        The columns.
+    layer : Semantics
+        The land cover, with whole footprints.
+    cover : NDArray (ny, nx) uint8
+        Class codes; 0 unknown.
+    noise : Noise
+        Keys what is drawn.
+
+    Returns
+    -------
+    told : NDArray (ny, nx) float32
+        Height of the building, metres; 0 where there is none.
+    objects : NDArray (ny, nx, OBJECT_MAPS) float32
+        Of `earthgen.models.height_state.object_maps`. Axes are known for footprints alone.
+    """
+    built = is_class(cover, "building")
+    if not built.any():
+        return np.zeros(frame.shape, np.float32), np.zeros((*frame.shape, OBJECT_MAPS), np.float32)
+    number = np.where(built, building_objects(frame, layer, noise), np.uint32(0))
+    plots, inverse = np.unique(number, return_inverse=True)
+    size = np.full(len(plots), PLOT_AREA)
+    told = drawn_heights(size, plots, np.full(len(plots), 0.5), noise)[inverse.reshape(frame.shape)]
+    axes = np.zeros((*frame.shape, 4), np.float32)
+    buildings = layer.buildings
+    if len(buildings):
+        numbers = np.arange(1, len(buildings) + 1, dtype=np.uint32)
+        index = paint(frame, buildings.footprint, numbers, 1).astype(np.int64) - 1
+        mapped = built & (index >= 0)
+        at = index[mapped]
+        heights = footprint_heights(buildings, noise)
+        told[mapped] = heights[at]
+        axes[mapped] = _axes(frame, buildings.footprint, mapped, at)
+    maps = object_maps(number, axes, frame.voxel_size)
+    return np.where(built, told, 0).astype(np.float32), np.moveaxis(maps, 0, -1)
+
+
+def footprint_heights(buildings: Buildings, noise: Noise) -> NDArray:
+    """Return the height that the map tells of each footprint, else one that is drawn, (n,) metres.
+
+    Buildings near each other have similar heights.
+    """
+    centre = shapely.centroid(buildings.footprint)
+    x, y = shapely.get_x(centre), shapely.get_y(centre)
+    area = shapely.area(buildings.footprint)
+    drawn = drawn_heights(area, buildings.key, _neighbourhood(x, y, noise), noise)
+    return np.where(np.isfinite(buildings.height), buildings.height, drawn)
+
+
+def _neighbourhood(x: NDArray, y: NDArray, noise: Noise) -> NDArray:
+    """Smooth numbers in [0, 1) at points in CRS metres, (n,) float64."""
+    stream = noise.stream("neighbourhoods")
+    u, v = x / NEIGHBOURHOOD, y / NEIGHBOURHOOD
+    i, j = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)
+    a, b = u - i, v - j
+    south = stream.uniform(i, j) * (1 - a) + stream.uniform(i + 1, j) * a
+    north = stream.uniform(i, j + 1) * (1 - a) + stream.uniform(i + 1, j + 1) * a
+    return np.asarray(south * (1 - b) + north * b)
+
+
+def drawn_heights(area: NDArray, key: NDArray, near: NDArray, noise: Noise) -> NDArray:
+    """Draw heights of buildings, (n,) float64 metres.
+
+    Parameters
+    ----------
+    area : NDArray (n,) float64
+        Of the footprints, m2.
+    key : NDArray (n,) uint
+        Keys of the buildings.
+    near : NDArray (n,) float64
+        Where the neighbourhood lies in the range of heights, 0 to 1.
+    noise : Noise
+        Keys the draw.
+    """
+    limits, low, high = np.array(HEIGHTS_BY_AREA).T
+    kind = np.searchsorted(limits, area, side="left")
+    own = noise.stream("building heights").of_objects(np.asarray(key, np.uint64))
+    return np.asarray(low[kind] + (0.5 * own + 0.5 * near) * (high - low)[kind])
+
+
+def _axes(frame: Frame, footprints: NDArray, mapped: NDArray, index: NDArray) -> NDArray:
+    """Place along the axes of footprints, (n, 4) float32, for the mapped columns of a frame."""
+    used, inverse = np.unique(index, return_inverse=True)
+    boxes = shapely.minimum_rotated_rectangle(footprints[used])
+    corners = np.array([np.array(box.exterior.coords)[:3] for box in boxes])
+    centre = (corners[:, 0] + corners[:, 2]) / 2
+    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 1]
+    lengths = np.stack([np.hypot(*first.T), np.hypot(*second.T)], axis=1)
+    longer = lengths[:, 0] >= lengths[:, 1]
+    along = np.where(longer[:, None], first, second)
+    along = along / np.maximum(np.hypot(*along.T), 1e-9)[:, None]
+    half = np.sort(lengths, axis=1)[:, ::-1] / 2
+    row, col = np.nonzero(mapped)
+    size = frame.voxel_size
+    x = (frame.x[0] + col + 0.5) * size - centre[inverse, 0]
+    y = (frame.y[1] - row - 0.5) * size - centre[inverse, 1]
+    u = np.abs(along[inverse, 0] * x + along[inverse, 1] * y)
+    v = np.abs(along[inverse, 0] * y - along[inverse, 1] * x)
+    return np.stack([u, v, half[inverse, 0], half[inverse, 1]], axis=1).astype(np.float32)
