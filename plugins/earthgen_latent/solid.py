@@ -64,7 +64,7 @@ CROWN_SHARE, CROWN_DEPTH, MIN_CROWN = 0.35, 9.0, 3.0
 """A crown begins at this share of the height or this many metres below its top, whichever is
 higher; plants below the last, metres, reach down to the ground."""
 
-SHED_AREA, LARGE_AREA, HALL_AREA, TALL = 30.0, 450.0, 1500.0, 16.0
+SHED_AREA, LARGE_AREA, HALL_AREA, TALL = 30.0, 450.0, 1500.0, 24.0
 """Square metres of a footprint, and metres of height, that tell kinds of roofs apart."""
 
 PLOT_SIZE, CROWN_SIZE = 26.0, 6.0

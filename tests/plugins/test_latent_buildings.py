@@ -1,0 +1,72 @@
+"""What the flow of heights is told about buildings: the map's heights, else one draw for each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import shapely
+
+from earthgen.noise.philox import Noise
+from earthgen.testing.worlds import village
+from earthgen_latent.buildings import drawn_heights, footprint_heights, told_buildings
+from geo_io.frame import Frame
+from geo_io.layers import Buildings
+from geo_io.legend import codes
+from geo_io.semantics.rasterize import paint
+
+FRAME = Frame("EPSG:32632", 1.0, (341_000, 341_096), (2_769_000, 2_769_064))
+B = codes()["building"]
+
+
+def scene(frame: Frame):  # type: ignore[no-untyped-def]
+    """A village with two houses of told height and one turned house without."""
+    x, y = 341_020.0, 2_769_020.0
+    turned = shapely.affinity.rotate(shapely.box(x + 40, y, x + 60, y + 10), 30)
+    shapes = [shapely.box(x, y, x + 16, y + 8), shapely.box(x, y + 20, x + 8, y + 30), turned]
+    buildings = Buildings(
+        np.array(shapes, object), np.array([7.5, 22.0, np.nan]), np.array([11, 12, 13], np.uint64)
+    )
+    cover = np.where(
+        paint(frame, buildings.footprint, np.full(3, B, np.uint8), 1) == B, B, codes()["grass"]
+    )
+    return replace(village(frame), cover=cover.astype(np.uint8), buildings=buildings)
+
+
+def test_heights_are_told_or_drawn_once_and_axes_follow_the_footprint() -> None:
+    layer = scene(FRAME)
+    told, objects = told_buildings(FRAME, layer, layer.cover, Noise(3))
+    built = layer.cover == B
+    assert (told[~built] == 0).all() and (objects[~built] == 0).all()
+    values = np.unique(told[built])
+    assert len(values) == 3 and {7.5, 22.0} <= set(values.tolist())
+    (drawn,) = set(values.tolist()) - {7.5, 22.0}
+    assert 6 <= drawn <= 11.5, "an area of 200 m2"
+    # The turned house is as long and wide as it is: 20 m by 10 m.
+    house = told == np.float32(drawn)
+    assert objects[house][:, 3] == pytest.approx(1.0, abs=1e-3)
+    assert objects[house][:, 4] == pytest.approx(1.0, abs=1e-3)
+    assert objects[house][:, 1].max() == pytest.approx(1.0, abs=0.06)
+    assert objects[house][:, 2].max() == pytest.approx(1.0, abs=0.12)
+
+
+def test_a_window_sees_the_same_as_the_whole() -> None:
+    layer = scene(FRAME)
+    told, objects = told_buildings(FRAME, layer, layer.cover, Noise(3))
+    part = replace(FRAME, x=(FRAME.x[0] + 24, FRAME.x[1]), y=(FRAME.y[0] + 8, FRAME.y[1]))
+    cut = scene(part)
+    again, maps = told_buildings(part, cut, cut.cover, Noise(3))
+    inside = FRAME.slices(part)
+    assert np.array_equal(told[inside], again)
+    # Distances to edges may be cut off at the border of the window; axes are whole.
+    assert np.array_equal(objects[inside][..., 1:7], maps[..., 1:7])
+
+
+def test_larger_footprints_are_taller_and_seeds_differ() -> None:
+    area, key = np.array([20.0, 200.0, 800.0]), np.array([1, 2, 3], np.uint64)
+    half = np.full(3, 0.5)
+    one, other = drawn_heights(area, key, half, Noise(1)), drawn_heights(area, key, half, Noise(2))
+    assert one[0] < one[1] < one[2] and not np.array_equal(one, other)
+    assert np.array_equal(one[1:], drawn_heights(area[1:], key[1:], half[1:], Noise(1)))
+    assert np.isfinite(footprint_heights(scene(FRAME).buildings, Noise(1))).all()
