@@ -285,7 +285,7 @@ def held_out(
     from earthgen.dataset.crop_sampler import open_crops
     from earthgen.errors import CropError
     from earthgen.evaluation.reconstruction import LEAST_COLOURED
-    from earthgen.evaluation.settings import LEAST_VALID, SIZE, choose_crops
+    from earthgen.evaluation.selection import LEAST_VALID, SIZE, choose_crops
     from earthgen.models.presets import PRESETS, preset
 
     size = preset(networks.preset).columns if networks.preset in PRESETS else SIZE

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,14 +29,14 @@ from earthgen.evaluation.diversity import Seams, borders, crop_on, diversity
 from earthgen.evaluation.metrics import Agreement
 from earthgen.evaluation.patch import Patch, patch_of_crop
 from earthgen.evaluation.realism import Features, features_of, realism, stack_features, truth_halves
-from earthgen.evaluation.settings import (
+from earthgen.evaluation.selection import (
     SIZE,
-    Settings,
     choose_backends,
     choose_crops,
     held_out_crops,
     places_by_scene,
 )
+from earthgen.evaluation.settings import Settings
 from earthgen.evaluation.views import clay, picture, views
 from earthgen.evaluation.weights import find_weights
 from earthgen.evaluation.worlds import SceneWorld, choose, create, make_world
@@ -123,7 +123,8 @@ def evaluate(
     plugins = plugins or load()
     progress = progress or Progress()
     weights, why_none = find_weights(settings)
-    settings = replace(settings, weights=weights.folder if weights is not None else None)
+    folder = weights.folder if weights is not None else None
+    settings = settings.model_copy(update={"weights": folder})
     names = choose_backends(settings, plugins, set(weights.parts) if weights is not None else set())
     voxel_size = next(iter(weights.parts.values())).voxel_size if weights is not None else None
     for name in names:  # fail before anything is computed
@@ -296,7 +297,7 @@ def _weights(weights: WeightSet | None) -> dict[str, Any] | None:
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
-    values = asdict(settings)
+    values = settings.model_dump()
     return {
         **values,
         "data": settings.data.name,

@@ -13,6 +13,8 @@ from earthgen_cli.job_options import SetOption, read_backend_options
 from earthgen_cli.options import JsonOutput, ProgressMode, Quiet
 from earthgen_cli.output import say, say_json, say_table
 from earthgen_cli.progress import Mode, display
+from earthgen_cli.settings import OptionStyle
+from earthgen_cli.settings import Settings as Settings_
 
 COLUMNS = {
     "class_iou": "class IoU",
@@ -39,95 +41,34 @@ PAPER_NOTE = (
 )
 
 
+MEASURED = Settings_(
+    "earthgen.evaluation.settings:Settings",
+    {
+        "data": "DIR",
+        "weights": "DIR",
+        "learned": OptionStyle(),
+        "preset": "NAME",
+        "places": OptionStyle("NAME", "--place"),
+        "backends": OptionStyle("A,B,C", kind=str),
+        "crops": "N",
+        "size": "N",
+        "seed": "N",
+        "seeds": "N",
+        "borders": "N",
+        "steps": "N",
+        "guidance": "SCALE",
+        "grades": OptionStyle("A|B|C", "--grade"),
+        "images": OptionStyle(),
+    },
+)
+
+
 def evaluate(
     ctx: typer.Context,
-    data: Annotated[
-        Path, typer.Option(metavar="DIR", help="The dataset, of `earthgen dataset build`.")
-    ],
     out: Annotated[
         Path, typer.Option(metavar="REPORT", help="The folder for report.json and report.html.")
     ],
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="A set of weights; those that come with earthgen if not given."
-        ),
-    ] = None,
-    learned: Annotated[
-        bool,
-        typer.Option(
-            "--learned/--no-learned",
-            help="Whether to measure weights, or only rules and baselines.",
-        ),
-    ] = True,
-    preset: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Preset that the weights must have."),
-    ] = None,
-    place: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A scene to measure on; all that are held out if not given. Can be repeated.",
-        ),
-    ] = None,
-    backends: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B,C",
-            help="Geometry backends, as NAME or NAME+TEXTURE, and baselines (nearest-tile, "
-            "mean-height); all if not given.",
-        ),
-    ] = None,
-    crops: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Number of crops, spread over the places.")
-    ] = 64,
-    size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=16,
-            help="Columns along an edge of a crop; if not given, the preset's or 64.",
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Seed of the choice of crops and of the worlds.")
-    ] = 0,
-    seeds: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Number of worlds of one map that are compared for diversity; 1 compares none.",
-        ),
-    ] = 3,
-    borders: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Number of places on borders of windows that are examined; 0 examines none.",
-        ),
-    ] = 32,
-    steps: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Steps when StructFM is sampled alone.")
-    ] = 25,
-    guidance: Annotated[
-        float, typer.Option(metavar="SCALE", help="Guidance when StructFM is sampled alone.")
-    ] = 1.0,
     set_: Annotated[list[str] | None, SetOption] = None,
-    grade: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="A|B|C", help="Licence grade of scenes. Can be repeated. Default: A, B."
-        ),
-    ] = None,
-    images: Annotated[
-        bool,
-        typer.Option(
-            "--images/--no-images", help="Whether pictures are compared by an image network."
-        ),
-    ] = True,
     card: Annotated[
         bool,
         typer.Option(
@@ -135,6 +76,8 @@ def evaluate(
             help="Write the results into the model card of --weights.",
         ),
     ] = False,
+    *,
+    typed: Annotated[dict[str, Any], MEASURED],
     quiet: Quiet = False,
     json_output: JsonOutput = False,
     progress: ProgressMode = Mode.AUTO,
@@ -150,27 +93,15 @@ def evaluate(
     from earthgen.evaluation.settings import Settings
     from earthgen.progress import Progress
 
+    weights = typed.get("weights")
     if card and weights is None:
         raise JobError("--card needs a set of weights to write to", "give --weights DIR")
-    given: dict[str, Any] = {"grades": tuple(grade)} if grade else {}
-    settings = Settings(
-        data=data,
-        weights=weights,
-        learned=learned,
-        preset=preset,
-        places=tuple(place or ()),
-        crops=crops,
-        size=size,
-        seed=seed,
-        backends=tuple(name.strip() for name in (backends or "").split(",") if name.strip()),
-        seeds=seeds,
-        borders=borders,
-        steps=steps,
-        guidance=guidance,
-        images=images,
-        options=read_backend_options(set_ or []),
-        **given,
-    )
+    if "data" not in typed:
+        raise typer.BadParameter("give --data, the folder of a dataset")
+    names = str(typed.pop("backends", "")).split(",")
+    backends = tuple(name.strip() for name in names if name.strip())
+    options = read_backend_options(set_ or [])
+    settings = Settings(**typed, backends=backends, options=options)
     with display(ctx, progress, quiet=quiet, json_output=json_output) as show:
         result = measure(settings, ctx.obj.plugins, Progress(show))
     files = write_report(result, out)

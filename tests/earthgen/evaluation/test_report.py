@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,7 +19,8 @@ from earthgen.evaluation.card import write_into_card
 from earthgen.evaluation.reconstruction import PAPER_FIGURES, sites_of, struct_vae
 from earthgen.evaluation.report import json_values, number_text, page, write_report
 from earthgen.evaluation.run import Evaluation, evaluate
-from earthgen.evaluation.settings import Settings, choose_backends, choose_crops, held_out_crops
+from earthgen.evaluation.selection import choose_backends, choose_crops, held_out_crops
+from earthgen.evaluation.settings import Settings
 from earthgen.evaluation.worlds import choose, conditions_of, make_world
 from earthgen.models.weights import bundled as shipped
 from earthgen.models.weights.card import open_weights
@@ -51,10 +51,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def settings(data: Path, **given: object) -> Settings:
-    usual = Settings(data, crops=4, size=32, seeds=2, steps=2, images=False)
-    return replace(
-        usual, **{"backends": ("terraces+stripes", "mean-height", "nearest-tile"), **given}
-    )  # type: ignore[arg-type]
+    usual = {"crops": 4, "size": 32, "seeds": 2, "steps": 2, "images": False}
+    backends = ("terraces+stripes", "mean-height", "nearest-tile")
+    return Settings(**{"data": data, **usual, "backends": backends, **given})
 
 
 @pytest.fixture(scope="module")
@@ -475,13 +474,14 @@ def test_the_weights_that_the_package_comes_with(
     assert found["weights"]["title"] == "Untrained" and found["settings"]["weights"] == "tiny"
     assert set(found["reconstruction"]) == {"struct-vae", "tex-vae"} and found["notes"] == []
     own = evaluate(
-        replace(given, weights=weights(tmp_path / "own", parts=("tex-vae",))), with_stripes()
+        given.model_copy(update={"weights": weights(tmp_path / "own", parts=("tex-vae",))}),
+        with_stripes(),
     ).report
     assert set(own["reconstruction"]) == {"tex-vae"}, "what is given comes first"
-    left_out = evaluate(replace(given, learned=False), with_stripes()).report
+    left_out = evaluate(given.model_copy(update={"learned": False}), with_stripes()).report
     assert left_out["weights"] is None and left_out["notes"] == []
     with pytest.raises(JobError, match="leave one of both out"):
-        replace(given, weights=tmp_path, learned=False)
+        Settings(**{**dict(given), "weights": tmp_path, "learned": False})
 
     words = [
         "evaluate",
