@@ -33,6 +33,7 @@ from earthgen.testing.worlds import (
     same_voxels,
     sample_conditions,
 )
+from earthgen.voxels import objects
 from earthgen.voxels.pyramid import LEVEL_HALO
 from earthgen.voxels.splat_math import SH_C0
 from earthgen.voxels.voxels import FACES, TOP, Geometry, Splats
@@ -45,7 +46,6 @@ from earthgen_procedural import (
     geometry,
     land,
     lots,
-    objects,
     surface_model,
 )
 from earthgen_procedural.geometry import ProceduralGeometry
