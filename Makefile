@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 
-.PHONY: setup demo test test-quick lint docs bench gallery clean
+.PHONY: setup demo test test-slow lint docs bench gallery clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup    a virtual environment in $(VENV) with earthgen and its tools"
 	@echo "make demo     generate, export and picture a world of a real place (demo-output/)"
-	@echo "make test     the tests; make test-quick leaves out the slow ones"
+	@echo "make test     the tests; make test-slow runs the few that take long"
 	@echo "make lint     ruff, mypy, the order of the packages"
 	@echo "make docs     the documentation site (site/)"
 	@echo "make bench    the benchmarks"
@@ -30,10 +30,10 @@ demo: setup
 	$(BIN)/python examples/demo.py
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
-
-test-quick: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest -n 2 --dist load -m slow
 
 lint: setup
 	$(BIN)/ruff check .

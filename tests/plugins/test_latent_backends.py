@@ -444,6 +444,7 @@ def test_other_rules_keep_a_world_a_function_of_the_place(weights: Path, rule: s
     )
 
 
+@pytest.mark.slow
 def test_the_whole_chain_is_a_function_of_the_place(weights: Path) -> None:
     """Heights, cells, latents and voxels, in two phases each, with guidance."""
 

@@ -106,6 +106,7 @@ def test_ways(place: Place, one: Path, way: str) -> None:
 
 @posix
 @pytest.mark.parametrize(("tile_size", "workers"), [(96, 1), (256, 2)])
+@pytest.mark.slow
 def test_kills(place: Place, one: Path, tile_size: int, workers: int) -> None:
     """Tiles of 96 voxels are put together from windows; whether or not stages are fused, nothing
     is lost."""
@@ -382,6 +383,7 @@ def test_workers_that_die_while_tiles_are_checked(one: Path) -> None:
         assert check_tiles(open_store(one), pool, Progress()) == {}
 
 
+@pytest.mark.slow
 def test_dask(place: Place, one: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The dashboard is shown; a worker is killed, another joins late; nothing is printed."""
     import distributed

@@ -58,6 +58,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 def test_two_runs_have_the_same_bits(data: Path, whole: Path, tmp_path: Path) -> None:
     train("struct-vae", places.settings(data, tmp_path / "again"))
     assert losses(tmp_path / "again") == losses(whole)
@@ -75,6 +76,7 @@ def test_the_card_names_the_classes_that_were_shown(data: Path, whole: Path) -> 
     assert {codes()[name] for name in named["structure"]} <= shown
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_along_the_same_curve(data: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     script = Path(places.__file__)

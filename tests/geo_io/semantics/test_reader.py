@@ -756,6 +756,7 @@ def test_a_block_above_the_limit_is_kept_alone() -> None:
     assert made == [1, 2, 1]
 
 
+@pytest.mark.slow
 def test_what_is_kept_does_not_grow_with_the_region(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(5)
     corners = rng.uniform(0, 800, (4000, 2))
