@@ -209,15 +209,7 @@ def open_inputs(
                 f"backend {backend.name!r} needs {', '.join(lacking)}",
                 f"give {' and '.join(f'`{name}`' for name in lacking)}",
             )
-    options = {
-        "class_field": job.class_field,
-        "legends": job.legend,
-        "crosswalks": plugins.crosswalks(),
-        "assume_crs": job.assume_crs,
-        "allow_unmapped": job.allow_unmapped,
-        "dem_unit": job.dem_unit,
-        "dsm_unit": job.dsm_unit,
-    }
+    options = reading_options(job, plugins)
     encoders = {name: plugins.create("condition", name) for name in sources}
     progress.start("read", len(sources))
     conditions, surveys, warnings = {}, {}, []
@@ -228,6 +220,19 @@ def open_inputs(
         progress.step(name)
     versions = {name: encoder.version for name, encoder in encoders.items()}
     return Inputs(sources, conditions, versions, surveys, warnings)
+
+
+def reading_options(job: Job, plugins: plugin_sets.Plugins) -> dict[str, Any]:
+    """Return the options that a job gives to the encoders of its conditions."""
+    return {
+        "class_field": job.class_field,
+        "legends": job.legend,
+        "crosswalks": plugins.crosswalks(),
+        "assume_crs": job.assume_crs,
+        "allow_unmapped": job.allow_unmapped,
+        "dem_unit": job.dem_unit,
+        "dsm_unit": job.dsm_unit,
+    }
 
 
 def world_identity(

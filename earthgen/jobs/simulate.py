@@ -21,6 +21,7 @@ from earthgen.dataset.scene import SUFFIX, Scene, SceneInfo, open_scene, write_s
 from earthgen.errors import JobError, UnknownNameError
 from earthgen.jobs.generate import run
 from earthgen.jobs.job import Job, make_job
+from earthgen.jobs.prepare import reading_options
 from earthgen.plugins import load
 from earthgen.progress import Listener, Progress
 from geo_io.frame import Frame
@@ -217,13 +218,7 @@ def _job(request: Request, world: Path, voxel_size: float) -> Job:
 def _map(job: Job, frame: Frame) -> NDArray:
     """The land cover of the layers alone, as a backend is given it; 0 where nothing is mapped."""
     plugins = load(job.plugin_dir)
-    options = {
-        "class_field": job.class_field,
-        "legends": job.legend,
-        "crosswalks": plugins.crosswalks(),
-        "assume_crs": job.assume_crs,
-        "allow_unmapped": job.allow_unmapped,
-    }
+    options = reading_options(job, plugins)
     condition = plugins.create("condition", "semantics").open(job.semantics, frame, options)
     condition.survey(frame)
     return np.asarray(condition.read(frame).cover)
