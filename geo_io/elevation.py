@@ -37,7 +37,7 @@ from geo_io.raster.source import RasterSource, open_raster
 from geo_io.raster.survey import survey_parts
 from geo_io.region.region import no_overlap
 
-METRES = {"m": 1.0, "ft": 0.3048, "us-ft": 1200 / 3937}
+METRES = {"m": 1.0, "dm": 0.1, "ft": 0.3048, "us-ft": 1200 / 3937}
 """Length in metres of each unit of heights."""
 
 UNIT_TEXTS = {
@@ -235,7 +235,7 @@ class ElevationReader:
     def _decode(self, pixels: NDArray, valid: NDArray) -> tuple[NDArray, NDArray]:
         """Convert stored values to float32 metres."""
         stored = pixels[0].astype(np.float64)
-        for sentinel in SENTINELS:
+        for sentinel in (*SENTINELS, self.source.nodata[0]):
             valid = valid & (stored != sentinel)
         metres = (stored * self.source.scales[0] + self.source.offsets[0]) * METRES[self.unit]
         with np.errstate(invalid="ignore"):

@@ -128,6 +128,7 @@ class ImageReader:
             "coverage": inside / places,
             "voids": max(0.0, 1 - with_data / inside),
             "resolution": max(self.source.pixel_metres),
+            "grey": len(self.bands) == 1 and self.palette is None,
         }
 
     def summary(self) -> dict[str, Any]:

@@ -10,15 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from earthgen.dataset.builders.layers import scene_of_layers
 from earthgen.dataset.builders.quality import judge
-from earthgen.dataset.builders.sources import find_sources
+from earthgen.dataset.builders.sources import Sources, find_sources
 from earthgen.dataset.crop import CELL
 from earthgen.dataset.recipe import Recipe, SceneRecipe
 from earthgen.dataset.report import write_report
 from earthgen.dataset.scene import (
     SUFFIX,
     Scene,
+    SceneData,
     SceneInfo,
     check_licence,
     open_scene,
@@ -28,7 +31,7 @@ from earthgen.dataset.scene import (
 from earthgen.errors import JobError
 from earthgen.progress import Listener, Progress
 from geo_io.digest import digest_file
-from geo_io.errors import EarthgenError
+from geo_io.errors import EarthgenError, InputError
 from geo_io.frame import Bounds, Frame
 
 
@@ -92,6 +95,7 @@ def build_scene(
     else:
         data, evidence, vertical = scene_of_layers(recipe, sources, size, z)
     data = replace(data, frame=replace(data.frame, vertical_crs=vertical))
+    check_finite(data, recipe.name, sources)
     quality = judge(data, evidence)
     quality["seconds"] = round(time.monotonic() - began, 2)
     info = SceneInfo(
@@ -107,6 +111,8 @@ def build_scene(
             for path in paths
         ),
         kind="simulated" if recipe.world else recipe.kind,
+        resolution=recipe.resolution or evidence.resolution,
+        colour_resolution=evidence.colour_resolution,
         held_out=held_out_bounds(recipe, data.frame),
         settings=recipe.model_dump(
             mode="json",
@@ -116,6 +122,25 @@ def build_scene(
         quality=quality,
     )
     return write_scene(out, info, data, overwrite=overwrite)
+
+
+def check_finite(data: SceneData, name: str, sources: Sources) -> None:
+    """Check that the heights of a scene are numbers: a network that sees one NaN becomes NaN.
+
+    Raises
+    ------
+    InputError
+        if one is not, with the names of the files that heights come from
+    """
+    for layer in ("ground", "height"):
+        bad = int((~np.isfinite(data.columns[layer])).sum())
+        if bad:
+            roles = ("points", "dsm", "dtm", "building_height", "canopy", "mesh", "world")
+            names = ", ".join(path.name for role in roles for path in sources.all(role))
+            raise InputError(
+                f"the {layer} of scene {name}, from {names}, is not a number in {bad:,} columns",
+                "give the file a nodata value, or leave this area out with `bounds`",
+            )
 
 
 def held_out_bounds(recipe: SceneRecipe, frame: Frame) -> tuple[Bounds, ...]:

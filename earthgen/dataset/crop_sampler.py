@@ -23,6 +23,19 @@ GRADES = ("A", "B")
 
 
 @dataclass(frozen=True)
+class Placed:
+    """Where a crop lies: number of the scene, x and y of the south-west corner in voxels, quarter
+    turns, and whether it is mirrored first.
+    """
+
+    scene: int
+    x: int
+    y: int
+    turns: int = 0
+    flip: bool = False
+
+
+@dataclass(frozen=True)
 class Crops:
     """Crops of scenes as a sequence, which torch's `DataLoader` accepts; it needs numpy only.
 
@@ -47,6 +60,11 @@ class Crops:
         Keys of the random draws.
     jitter, augment : bool
         Whether windows are moved, and crops flipped and turned.
+    cell : int
+        Crops begin at multiples of so many voxels.
+    turn_real : bool
+        Whether `augment` holds for real scenes too. Their colours have shadows of one sun, so that
+        turned ones teach light from all sides.
     """
 
     scenes: tuple[Scene, ...]
@@ -59,6 +77,8 @@ class Crops:
     epoch: int = 0
     jitter: bool = False
     augment: bool = False
+    cell: int = CELL
+    turn_real: bool = True
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -73,19 +93,25 @@ class Crops:
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"crop {index} of {len(self)}")
-        index %= len(self)
+        place = self.place(index % len(self))
+        scene = self.scenes[place.scene]
+        crop = scene.crop(window_at(scene.frame, place.x, place.y, self.size, self.band))
+        return transform_crop(crop, place.turns, place.flip)
+
+    def place(self, index: int) -> Placed:
+        """Return where a crop lies, and how it is turned; reads nothing."""
         number, x, y = (int(value) for value in self.windows[index])
         random = np.random.default_rng([self.seed, self.epoch, index])
-        steps = max(self.stride // CELL // 2, 0)
+        steps = max(self.stride // self.cell // 2, 0)
         move = random.integers(-steps, steps + 1, 2)
         turns, flip = int(random.integers(4)), bool(random.integers(2))
-        scene = self.scenes[number]
         if self.jitter:
-            moved = x + CELL * int(move[0]), y + CELL * int(move[1])
-            if _covered(self.allowed[number], scene.frame, *moved, self.size):
+            moved = x + self.cell * int(move[0]), y + self.cell * int(move[1])
+            if _covered(self.allowed[number], self.scenes[number].frame, *moved, self.size):
                 x, y = moved
-        crop = scene.crop(window_at(scene.frame, x, y, self.size, self.band))
-        return transform_crop(crop, turns, flip) if self.augment else crop
+        real = self.scenes[number].info.kind == "real"
+        turned = self.augment and (self.turn_real or not real)
+        return Placed(number, x, y, turns if turned else 0, flip and turned)
 
     def __iter__(self) -> Iterator[Crop]:
         return (self[index] for index in range(len(self)))
@@ -122,6 +148,8 @@ def open_crops(
     jitter: bool = False,
     augment: bool = False,
     in_memory: bool = False,
+    cell: int = CELL,
+    turn_real: bool = True,
 ) -> Crops:
     """Open the crops of a part of a dataset.
 
@@ -154,6 +182,10 @@ def open_crops(
         See `Crops`.
     in_memory : bool
         Whether all scenes are read now, which is faster and takes some hundred bytes per column.
+    cell : int
+        Crops begin and end at multiples of so many voxels, itself a multiple of 8.
+    turn_real : bool
+        As of `Crops`.
 
     Raises
     ------
@@ -178,10 +210,10 @@ def open_crops(
             + (f" and is one of {', '.join(names)}" if names else ""),
             "give other grades or scenes",
         )
-    if size < CELL or size % CELL or not 0 <= overlap < 1:
+    if size < cell or size % cell or cell % CELL or not 0 <= overlap < 1:
         raise CropError(
             f"a crop size of {size} voxels with an overlap of {overlap} is out of range",
-            f"give a multiple of {CELL}, and an overlap in [0, 1)",
+            f"give a multiple of {cell}, and an overlap in [0, 1)",
         )
     metres = voxel_size if voxel_size is not None else chosen[0].frame.voxel_size
     other = [s for s in chosen if s.frame.voxel_size != metres]
@@ -191,7 +223,7 @@ def open_crops(
             f"not {metres:g} m",
             f"build it with --voxel-size {metres:g}, or keep each size in its own dataset",
         )
-    stride = max(round(size * (1 - overlap) / CELL), 1) * CELL
+    stride = max(round(size * (1 - overlap) / cell), 1) * cell
     z = band or chosen[0].frame.z
     windows, allowed = [], []
     for number, scene in enumerate(chosen):
@@ -199,8 +231,8 @@ def open_crops(
         allowed.append(cells)
         frame = scene.frame
         # Windows lie on a lattice from the CRS's origin; one more ends with the scene.
-        for y in _starts(frame.y, size, stride):
-            for x in _starts(frame.x, size, stride):
+        for y in _starts(frame.y, size, stride, cell):
+            for x in _starts(frame.x, size, stride, cell):
                 if _covered(cells, frame, x, y, size):
                     windows.append((number, x, y))
     if not windows:
@@ -220,14 +252,18 @@ def open_crops(
         0,
         jitter,
         augment,
+        cell,
+        turn_real,
     )
 
 
-def _starts(ends: tuple[int, int], size: int, stride: int) -> list[int]:
-    first = -(-ends[0] // stride) * stride
-    if ends[1] - ends[0] < size:
-        return [ends[0]]  # a scene smaller than a crop: the rest of the crop is not valid
-    return sorted({ends[0], *range(first, ends[1] - size + 1, stride), ends[1] - size})
+def _starts(ends: tuple[int, int], size: int, stride: int, cell: int) -> list[int]:
+    low, high = -(-ends[0] // cell) * cell, ends[1] // cell * cell
+    if high - low < size:
+        # A scene smaller than a crop: the rest of the crop is not valid.
+        return [ends[0] // cell * cell]
+    first = -(-low // stride) * stride
+    return sorted({low, *range(first, high - size + 1, stride), high - size})
 
 
 def _allowed_cells(

@@ -51,7 +51,13 @@ class SceneRecipe(BaseModel):
     point_classes: dict[str, str] = {}
     """Class name by point class, in addition to the ASPRS legend."""
     dropped_points: list[int] | None = None
-    unit: Literal["m", "ft", "us-ft"] | None = None
+    unit: Literal["m", "dm", "ft", "us-ft"] | None = None
+    missing: float | None = None
+    """Value of cells without data in `dsm` and `dtm` that do not declare one."""
+    resolution: float | None = Field(None, gt=0)
+    """Metres between independent heights, if the sources are coarser than their cells."""
+    reach: float = Field(0.0, ge=0)
+    """Metres: gaps within this distance of measured ground are ground too."""
     colour_bits: int | None = None
     point_colours: bool = True
     largest_thing: float = Field(60.0, gt=0)
@@ -60,7 +66,11 @@ class SceneRecipe(BaseModel):
     dtm: str | None = None
     canopy: str | None = None
     building_height: str | None = None
-    dsm_holds: Literal["buildings", "all"] = "buildings"
+    dsm_holds: Literal["buildings", "plants", "all"] = "buildings"
+    roofs: Literal["median", "as_given", "hidden"] = "median"
+    """Roofs smoothed by medians, as they are, or left out with their surroundings."""
+    walls: bool = False
+    """Whether the points lie on walls too, whose colours are then seen."""
 
     cover: list[str] = []
     legend: str | None = None
@@ -70,12 +80,16 @@ class SceneRecipe(BaseModel):
     water_below: float | None = None
     """Open ground without land cover below this height, metres, is water, such as an estuary."""
     footprints: str | None = None
+    building_ids: str | None = None
+    """Raster of the numbers of buildings, 0 for none."""
     footprint_height: float = Field(8.0, gt=0)
     """Height of footprints without a height, metres."""
 
     image: str | None = None
     image_shift: tuple[float, float] | Literal["auto"] = (0.0, 0.0)
     """Metres east and north to move the picture by; "auto" measures the shift."""
+    image_gamma: float = Field(1.0, gt=0.2, le=5)
+    """Power of the picture's colours, below 1 to make a dark one brighter."""
     cover_shift: tuple[int, int] | Literal["auto"] = (0, 0)
     """Voxels east and north to move land cover by; "auto" measures the shift."""
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from earthgen.dataset.crop_weights import resolution_odds
 from earthgen.dataset.html import Cell, render_page
 from earthgen.dataset.scene import Scene
 from geo_io.legend import palette
@@ -27,6 +28,8 @@ TABLE_COLUMNS = (
     "veg. noise",
     "buildings IoU",
     "colour",
+    "native m",
+    "odds",
     "seconds",
 )
 
@@ -86,6 +89,9 @@ def scene_figures(scene: Scene) -> dict[str, Any]:
         "voxel_size": info.frame.voxel_size,
         "bounds": list(info.frame.bounds),
         "held_out": [list(bounds) for bounds in info.held_out],
+        "resolution_m": round(info.native(), 3),
+        "colour_resolution_m": round(info.native("colours"), 3),
+        "odds": round(resolution_odds(info.native(), info.frame.voxel_size), 3),
         **info.quality,
     }
 
@@ -104,6 +110,8 @@ def table_row(scene: Scene) -> tuple[str, ...]:
         f"{q['vegetation_noise']:.1%}",
         iou,
         f"{q['coloured']:.0%}",
+        f"{scene.info.native():.2g}",
+        f"{resolution_odds(scene.info.native(), scene.frame.voxel_size):.2f}",
         f"{q.get('seconds', 0):.1f}",
     )
 

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -97,6 +97,10 @@ class SceneInfo:
         Role, name and digest of each file.
     kind : str
         "real" or "simulated".
+    resolution : float | None
+        Distance of independent heights in the source, metres; None for that of the voxels.
+    colour_resolution : float | None
+        The same of its colours.
     held_out : tuple[tuple[float, float, float, float], ...]
         Bounds (left, bottom, right, top) in metres of the CRS that must not be trained on.
     settings : mapping
@@ -113,9 +117,16 @@ class SceneInfo:
     grade: str
     inputs: tuple[Mapping[str, str], ...] = ()
     kind: str = "real"
+    resolution: float | None = None
+    colour_resolution: float | None = None
     held_out: tuple[tuple[float, float, float, float], ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
+
+    def native(self, of: Literal["heights", "colours"] = "heights") -> float:
+        """Return the distance of independent heights, or colours, in the source, metres."""
+        own = self.resolution if of == "heights" else self.colour_resolution
+        return self.frame.voxel_size if own is None else own
 
     def to_dict(self) -> dict[str, Any]:
         """Return the description as JSON values."""
@@ -129,6 +140,8 @@ class SceneInfo:
             "grade": self.grade,
             "inputs": [dict(item) for item in self.inputs],
             "kind": self.kind,
+            "resolution": self.resolution,
+            "colour_resolution": self.colour_resolution,
             "held_out": [list(bounds) for bounds in self.held_out],
             "settings": dict(self.settings),
             "quality": dict(self.quality),
@@ -146,6 +159,8 @@ class SceneInfo:
             grade=values["grade"],
             inputs=tuple(values["inputs"]),
             kind=values["kind"],
+            resolution=values.get("resolution"),  # scenes from before have none
+            colour_resolution=values.get("colour_resolution"),
             held_out=tuple(map(tuple, values["held_out"])),
             settings=values["settings"],
             quality=values["quality"],

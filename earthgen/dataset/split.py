@@ -229,6 +229,18 @@ def read_split(folder: str | Path, scenes: Sequence[Scene]) -> Split:
         ) from error
 
 
+def join_splits(splits: Sequence[Split]) -> Split:
+    """Return the split of several datasets: an area that one holds out is held out of all."""
+    if len(splits) == 1:
+        return splits[0]
+    areas = {(area.crs, area.bounds): area for split in splits for area in split.areas}
+    return Split(
+        "; ".join(dict.fromkeys(split.rule for split in splits)),
+        tuple(areas.values()),
+        max(split.buffer for split in splits),
+    )
+
+
 def split_summary(scenes: Sequence[Scene], split: Split) -> list[dict[str, Any]]:
     """Return the area with data of each scene and part, square kilometres, as JSON values."""
     rows = []

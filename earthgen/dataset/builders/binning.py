@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.dataset.builders.ground import LARGEST_THING, fill_nearest, filter_ground, interpolate
+from earthgen.dataset.builders.land_cover import TALL
 from earthgen.dataset.readers.points import GROUND, NO_SURFACE, Points
 from geo_io.errors import InputError, RegionError
 from geo_io.frame import Frame
+from geo_io.legend import codes
 
 NEAR_TOP = 1.0
 """Points within this distance of a column's top vote for its class, metres."""
@@ -47,6 +49,9 @@ class PointColumns:
         Columns that have points.
     valid : NDArray (ny, nx) bool
         Columns with points within reach.
+    roof : NDArray (ny, nx) float32
+        Median height of a column's points on buildings, metres, NaN without such points. If the
+        cloud has no class of buildings, of all points without a class well above the ground.
     intensity : NDArray (ny, nx) float32
         Mean intensity of the laser's returns, NaN without points.
     spacing : float
@@ -60,6 +65,7 @@ class PointColumns:
     image_known: NDArray
     measured: NDArray
     valid: NDArray
+    roof: NDArray
     intensity: NDArray
     spacing: float
 
@@ -144,6 +150,12 @@ def bin_points(
         terrain = _terrain(points, col, row, z, inside, ground, low, size, largest)
     else:
         terrain = np.asarray(ground, np.float32)
+    meaning = lookup[points.classification]
+    on_roof = surface & (meaning == codes()["building"])
+    if not on_roof.any():
+        on_roof = surface & (meaning == 0)
+        on_roof[on_roof] &= z[on_roof] - terrain[row[on_roof], col[on_roof]] > TALL
+    roof = _medians(row[on_roof] * frame.nx + col[on_roof], z[on_roof], shape)
     from scipy.ndimage import distance_transform_edt
 
     distance = distance_transform_edt(~measured) * size
@@ -162,9 +174,22 @@ def bin_points(
         known,
         measured,
         valid,
+        roof,
         intensity,
         spacing,
     )
+
+
+def _medians(cell: NDArray, z: NDArray, shape: tuple[int, int]) -> NDArray:
+    """Return the (ny, nx) float32 median of the values in each cell, NaN without any."""
+    out = np.full(shape, np.nan, np.float32)
+    if len(cell):
+        order = np.lexsort((z, cell))
+        place, first, count = np.unique(cell[order], return_index=True, return_counts=True)
+        ordered = z[order]
+        middle = ordered[first + (count - 1) // 2], ordered[first + count // 2]
+        out.reshape(-1)[place] = 0.5 * (middle[0] + middle[1])
+    return out
 
 
 def _dense(count: NDArray) -> bool:

@@ -64,6 +64,42 @@ def number_buildings(cover: NDArray, voxel_size: float, height: NDArray | None =
     return np.where(built, np.maximum(parts, 1), 0).astype(np.uint32)
 
 
+def roof_medians(height: NDArray, number: NDArray) -> NDArray:
+    """Replace the height of each building's column by the median of the building's columns in the
+    3 x 3 around it.
+
+    Chimneys, antennas and the highest of scattered returns go; ridges, eaves and the steps
+    between two buildings stay.
+
+    Parameters
+    ----------
+    height : NDArray (ny, nx) float32
+        Metres above the ground.
+    number : NDArray (ny, nx)
+        Number of the building, 0 for none; a mask makes all of them one.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+        Metres; unchanged where there is no building.
+    """
+    number = np.asarray(number, np.uint32)
+    row, col = np.nonzero(number)
+    heights, numbers = np.pad(height, 1), np.pad(number, 1)
+    around = np.full((len(row), 9), np.nan, np.float32)
+    for n in range(9):
+        place = row + n // 3, col + n % 3
+        mine = numbers[place] == number[row, col]
+        around[:, n] = np.where(mine, heights[place], np.nan)
+    around.sort(axis=1)  # NaN last
+    count = np.isfinite(around).sum(axis=1)
+    every = np.arange(len(row))
+    low, high = around[every, (count - 1) // 2], around[every, count // 2]
+    out = np.array(height, np.float32)
+    out[row, col] = 0.5 * (low + high)
+    return out
+
+
 def building_heights(number: NDArray, height: NDArray) -> NDArray:
     """Return the height of each building, on its columns: the 95th percentile of its heights.
 

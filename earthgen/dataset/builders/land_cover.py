@@ -29,6 +29,9 @@ GREEN = 0.06
 """Excess green, (2 g - r - b) / (r + g + b), above which a surface is vegetation (after
 Woebbecke et al. 1995)."""
 
+GREY = 0.0
+"""Excess green below which a rough surface is a roof with clutter rather than a crown."""
+
 BROWN = 0.085
 """(r - b) / (r + g + b) above which ground is bare or dry."""
 
@@ -42,6 +45,18 @@ BANK, LOWER = 12.0, 0.7
 
 LARGE_WATER = 6000.0
 """... unless it covers at least this area, square metres: no shadow is that large."""
+
+ANNEX, ANNEX_REACH = 1.2, 10.0
+"""Columns above the first height that are not green and reach a roof within the second distance
+belong to the building, metres: in closed blocks a derived terrain lies above the courtyards, and
+low wings look lower than `TALL`."""
+
+RED = 0.075
+"""(r - g) / (r + g + b) above which brown ground is soil or rock, not dry grass."""
+
+STEEP, STEEP_OVER = 0.25, 25.0
+"""Mean slope above which open ground is not paved, rise over run, and the metres it is meant over:
+a derived terrain has humps inside blocks."""
 
 SMALLEST = 12.0
 """Smallest area of a building that is detected by its shape alone, square metres."""
@@ -109,12 +124,16 @@ class Cover:
         Class seen from above.
     height : NDArray (ny, nx) float32
         Height above the ground, metres.
+    told : NDArray (ny, nx) bool
+        Where a source says what the class is. Elsewhere it is bare ground for want of a better
+        guess, and a map says nothing.
     changed : Mapping[str, float]
         Share of the columns that each rule changed.
     """
 
     cover: NDArray
     height: NDArray
+    told: NDArray
     changed: Mapping[str, float]
 
 
@@ -126,10 +145,11 @@ def combine(
     The rules, in their order:
 
     1. The class is that of land cover, and over it that of points where these say more than "open
-       ground".
+       ground". Where points say only that, and there is a picture, rule 5 decides.
     2. Canopies above roofs or ground are trees.
     3. Objects taller than `TALL` without the class of an object are buildings if the surface model
-       holds nothing else, else trees if they are rough or green, else buildings.
+       holds nothing else, trees if it holds plants, else trees if they are rough or green, else
+       buildings.
     4. Classes of objects lower than `LOW` become the nearest class of the ground.
     5. What is still unknown is classified by its colour (`ground_rule`), and is bare ground without
        a picture.
@@ -140,7 +160,7 @@ def combine(
         The layers.
     voxel_size : float
         Metres.
-    dsm_holds : {"buildings", "all"}
+    dsm_holds : {"buildings", "plants", "all"}
         What stands on the surface model.
     ground : NDArray (ny, nx)
         Height of the terrain, metres.
@@ -151,9 +171,14 @@ def combine(
     shape = given.built.shape
     cover = np.zeros(shape, np.uint8) if given.base is None else given.base.copy()
     changed: dict[str, float] = {}
+    seen = np.zeros(shape, bool)
+    if given.image is not None and given.image_known is not None:
+        seen = given.image_known
+    guess = np.zeros(shape, bool)
     if given.code is not None:
+        guess = (given.code == code["bare_ground"]) & (cover == 0)
         weak = class_table(list(WEAK))[given.code] & (cover != 0)
-        cover = np.where((given.code != 0) & ~weak, given.code, cover)
+        cover = np.where((given.code != 0) & ~weak & ~(guess & seen), given.code, cover)
     height = np.maximum(np.nan_to_num(given.built, nan=0.0), 0.0).astype(np.float32)
     stands = standing_classes()
     woods = stands.copy()
@@ -169,9 +194,15 @@ def combine(
     if odd.any():
         if dsm_holds == "buildings":
             kind = np.full(shape, code["building"], np.uint8)
+        elif dsm_holds == "plants":
+            kind = np.full(shape, code["tree"], np.uint8)
         else:
             kind = _building_or_tree(given, height, odd | (height > TALL), voxel_size)
         cover = np.where(odd, kind, cover)
+        if dsm_holds == "all" and seen.any():
+            cover = np.where(
+                _annexes(given, height, cover, seen, voxel_size), code["building"], cover
+            )
     changed["tall_without_class"] = float(odd.mean())
 
     flat = stands[cover] & (height < LOW)
@@ -182,15 +213,16 @@ def combine(
     changed["standing_without_height"] = float(flat.mean())
 
     unknown = cover == 0
+    told = ~((unknown | (guess & (height <= TALL))) & ~seen)
     changed["ground_by_rule"] = float(unknown.mean())
     if unknown.any():
         rule = np.full(shape, code["bare_ground"], np.uint8)
-        if given.image is not None and given.image_known is not None and given.image_known.any():
-            seen = ground_rule(given, height, ground, valid & given.image_known, voxel_size)
-            rule = np.where(given.image_known, seen, rule).astype(np.uint8)
+        if seen.any():
+            looks = ground_rule(given, height, ground, valid & seen, voxel_size)
+            rule = np.where(seen, looks, rule).astype(np.uint8)
         rule = np.where(height > TALL, np.uint8(code["tree"]), rule)
         cover = np.where(unknown, rule, cover)
-    return Cover(cover.astype(np.uint8), height, changed)
+    return Cover(cover.astype(np.uint8), height, told, changed)
 
 
 def ground_rule(
@@ -198,8 +230,9 @@ def ground_rule(
 ) -> NDArray:
     """Guess classes of the ground from colours, for scenes without land cover.
 
-    Green is grass; brown (red well above blue) is grassland, which is dry in most pictures; the
-    rest is paved. Large, dark, level areas that are not brown are water.
+    Green is grass; brown (red well above blue) is grassland, which is dry in most pictures, or bare
+    ground if it is red; the rest is paved, or bare ground where it is steep. Large, dark, level
+    areas that are not brown are water.
 
     Parameters
     ----------
@@ -224,9 +257,13 @@ def ground_rule(
     smooth = ndimage.uniform_filter(image.astype(np.float32), (3, 3, 1))
     total = np.maximum(smooth.sum(axis=2), 1.0)
     brown = (smooth[..., 0] - smooth[..., 2]) / total > BROWN
-    out = np.where(
-        greenness(image) > GREEN, code["grass"], np.where(brown, code["grassland"], code["paved"])
+    south, east = np.gradient(
+        ndimage.uniform_filter(ground, max(round(STEEP_OVER / voxel_size), 1)), voxel_size
     )
+    hard = np.where(np.hypot(south, east) > STEEP, code["bare_ground"], code["paved"])
+    red = (smooth[..., 0] - smooth[..., 1]) / total > RED
+    dry = np.where(red, code["bare_ground"], code["grassland"])
+    out = np.where(greenness(image) > GREEN, code["grass"], np.where(brown, dry, hard))
 
     size = max(round(WATER_LEVEL_OVER / voxel_size) | 1, 3)
     top = ground + height
@@ -321,7 +358,10 @@ def _building_or_tree(
     """Return (ny, nx) uint8 class codes: building or tree, for tall columns."""
     leaf = roughness(height, tall) > ROUGH * max(voxel_size, 0.5)
     if given.image is not None and given.image_known is not None:
-        leaf |= given.image_known & (greenness(given.image) > GREEN)
+        green = greenness(given.image)
+        # Roofs with clutter are as rough as crowns, but grey.
+        leaf &= (green > GREY) | ~given.image_known
+        leaf |= given.image_known & (green > GREEN)
     roof = tall & (
         ndimage.uniform_filter((tall & ~leaf).astype(np.float32), 5) > 0.5 * _share(tall, 5)
     )
@@ -339,6 +379,22 @@ def _building_or_tree(
         & ndimage.binary_dilation(roof, np.ones((3, 3)))
     )
     return np.where(roof | rim, codes()["building"], codes()["tree"]).astype(np.uint8)
+
+
+def _annexes(
+    given: CoverInputs, height: NDArray, cover: NDArray, seen: NDArray, voxel_size: float
+) -> NDArray:
+    """Return where open ground is the low wing of a building beside it."""
+    assert given.image is not None  # the caller has colours
+    stands = standing_classes()
+    low = (height > ANNEX) & (height <= TALL) & ~stands[cover] & (cover != codes()["lake"])
+    low &= seen & (greenness(given.image) <= GREEN)
+    low &= roughness(height, height > LOW) <= 2 * ROUGH
+    roof = cover == codes()["building"]
+    steps = max(round(ANNEX_REACH / voxel_size), 1)
+    grown = ndimage.binary_dilation(roof, np.ones((3, 3)), steps, mask=low | roof)
+    wing = ndimage.binary_opening(grown & (low | roof), np.ones((3, 3)))
+    return np.asarray(wing & low)
 
 
 def _share(where: NDArray, size: int) -> NDArray:

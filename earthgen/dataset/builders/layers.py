@@ -8,14 +8,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from earthgen.dataset.builders.binning import PointColumns, bin_points
+from earthgen.dataset.builders.buildings import roof_medians
 from earthgen.dataset.builders.ground import fill_nearest
-from earthgen.dataset.builders.land_cover import LOW, TALL, CoverInputs, combine
+from earthgen.dataset.builders.land_cover import (
+    GREEN,
+    LOW,
+    TALL,
+    CoverInputs,
+    combine,
+    greenness,
+)
 from earthgen.dataset.builders.quality import Evidence
 from earthgen.dataset.builders.registration import Shift, image_shift, mask_shift
 from earthgen.dataset.builders.sources import Sources, find_frame
 from earthgen.dataset.builders.surface import Columns, height_field
+from earthgen.dataset.builders.walls import colour_walls
 from earthgen.dataset.readers import rasters
 from earthgen.dataset.readers.points import NO_SURFACE, Points, read_points
 from earthgen.dataset.recipe import SceneRecipe
@@ -24,6 +34,7 @@ from earthgen.errors import JobError
 from geo_io.errors import RegionError
 from geo_io.frame import UNKNOWN_DATUM, Frame
 from geo_io.legend import builtin_crosswalks, codes
+from geo_io.raster.source import open_raster
 from geo_io.semantics.rasterize import paint
 
 AUTO_LEAST = 0.5
@@ -71,13 +82,20 @@ def scene_of_layers(
         )
     frame = find_frame(recipe, sources, cloud, size, z)
     dtm, dsm = sources.one("dtm"), sources.one("dsm")
-    heights = rasters.ground_and_height(dtm, dsm, frame, recipe.unit, recipe.crs) if dtm else None
+    heights = (
+        rasters.ground_and_height(dtm, dsm, frame, recipe.unit, recipe.crs, recipe.missing)
+        if dtm
+        else None
+    )
     points = (
         _bin(recipe, frame, cloud, heights.ground if heights else None, (0.0, 0.0))
         if cloud is not None
         else None
     )
     ground, built, valid, vertical = _solid(heights, dsm is not None, points, cloud)
+    if recipe.reach:
+        near = ndimage.distance_transform_edt(~valid) * size <= recipe.reach
+        built, valid = np.where(near & ~valid, np.float32(0), built), near
     canopy = None
     if path := sources.one("building_height"):
         built = np.fmax(
@@ -90,10 +108,16 @@ def scene_of_layers(
         recipe.legend, recipe.legend_values, recipe.class_field, recipe.crs
     )
     base, cover_shift, cover_moved = None, None, (0, 0)
+    number = None
+    if path := sources.one("building_ids"):
+        number = rasters.read_numbers(path, frame, recipe.crs)
+        base = np.where(number > 0, np.uint8(codes()["building"]), np.uint8(0))
     if sources.all("cover"):
+        known = base
         base, cover_shift, cover_moved = _cover(recipe, sources, frame, options, built, valid)
+        base = base if known is None else np.where(known > 0, known, base)
     if path := sources.one("footprints"):
-        base, built = _footprints(
+        base, built, number = _footprints(
             recipe, path, frame, options, base, built, dsm is not None or points is not None
         )
     if recipe.building_height and base is None:
@@ -124,14 +148,26 @@ def scene_of_layers(
         given, size, recipe.dsm_holds if points is None or dsm is not None else "all", ground, valid
     )
     limit = frame.z[1] * size
+    roofs = result.cover == codes()["building"]
+    height = result.height
+    if recipe.roofs == "median":
+        if points is not None and dsm is None:
+            # A column of a building at the height of its roof, not of the aerial on it.
+            lower = np.maximum(points.roof - ground, 0.0)
+            height = np.where(roofs & np.isfinite(lower), np.fmin(height, lower), height)
+        height = roof_medians(height, roofs if number is None else np.where(roofs, number, 0))
+    elif recipe.roofs == "hidden":
+        valid &= ~_not_plants(height, roofs, picture, size)
     columns = Columns(
         frame,
         ground.astype(np.float32),
-        np.minimum(result.height, np.float32(limit)),
+        np.minimum(height, np.float32(limit)).astype(np.float32),
         result.cover,
-        picture.image,
+        _brighter(picture.image, recipe.image_gamma),
         picture.known & valid,
         valid,
+        map=np.where(valid & result.told, result.cover, 0).astype(np.uint8),
+        building=None if number is None else _complete(number, roofs & valid),
     )
     if points is not None and (dsm is None or heights is None):
         measured = points.measured
@@ -151,8 +187,65 @@ def scene_of_layers(
         cover_moved=(cover_moved[0] * size, cover_moved[1] * size),
         intensity=points.intensity if points is not None else None,
         spacing=points.spacing if points is not None else None,
+        resolution=_resolution(recipe, sources, points),
+        colour_resolution=_colour_resolution(recipe, sources, points),
     )
-    return height_field(columns), evidence, vertical
+    data = height_field(columns)
+    if recipe.walls and cloud is not None and cloud.rgb is not None:
+        data = colour_walls(data, cloud)
+    return data, evidence, vertical
+
+
+def _resolution(recipe: SceneRecipe, sources: Sources, points: PointColumns | None) -> float:
+    """Return the distance of independent heights in the sources, metres: the spacing of points,
+    else the cells of the raster of the surface."""
+    if points is not None and not sources.one("dsm"):
+        return points.spacing
+    for role in ("dsm", "building_height", "canopy", "dtm"):
+        if path := sources.one(role):
+            cells = open_raster(path, assume_crs=recipe.crs).pixel_metres
+            return round(float(max(cells)), 3)
+    raise JobError(f"scene {recipe.name} has no heights", "give points, or a dsm and a dtm")
+
+
+def _colour_resolution(
+    recipe: SceneRecipe, sources: Sources, points: PointColumns | None
+) -> float | None:
+    """Return the size of the pixels of the picture, or the spacing of coloured points, metres."""
+    if path := sources.one("image"):
+        return round(float(max(open_raster(path, assume_crs=recipe.crs).pixel_metres)), 3)
+    return points.spacing if points is not None and points.image_known.any() else None
+
+
+def _brighter(image: NDArray, gamma: float) -> NDArray:
+    """Return colours to a power: below 1 dark pictures become brighter."""
+    if gamma == 1:
+        return image
+    return np.round(255 * (image.astype(np.float32) / 255) ** gamma).astype(np.uint8)
+
+
+def _complete(number: NDArray, roofs: NDArray) -> NDArray:
+    """Return the (ny, nx) uint32 number of each building's columns: its own, else a new one for
+    each connected area without one."""
+    own = np.where(roofs, number, 0)
+    parts, count = ndimage.label(roofs & (own == 0))
+    # A rim beside a numbered building is part of it.
+    if (own > 0).any() and count:
+        distance, near = ndimage.distance_transform_edt(own == 0, return_indices=True)
+        rim = (parts > 0) & (distance <= 2)
+        own = np.where(rim, own[tuple(near)], own)
+        parts = np.where(rim, 0, parts)
+    return np.where(parts > 0, parts + int(own.max()), own).astype(np.uint32)
+
+
+def _not_plants(height: NDArray, roofs: NDArray, picture: _Picture, size: float) -> NDArray:
+    """Return where to leave a scene out that has no usable roofs: roofs, and what stands above the
+    ground without being green, with a rim of 2 m."""
+    bumps = (height > LOW) & picture.known & (greenness(picture.image) <= GREEN)
+    bumps = ndimage.binary_opening(bumps, np.ones((3, 3)))
+    return np.asarray(
+        ndimage.binary_dilation(roofs | bumps, np.ones((3, 3)), max(round(2 / size), 1))
+    )
 
 
 def _bin(
@@ -236,9 +329,9 @@ def _footprints(
     base: NDArray | None,
     built: NDArray,
     has_surface: bool,
-) -> tuple[NDArray, NDArray]:
-    """Add the buildings of footprints to land cover and heights. Their heights are used if there is
-    no surface model."""
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Add the buildings of footprints to land cover and heights, and return their numbers too.
+    Their heights are used if there is no surface model."""
     cover, buildings = rasters.read_cover([path], frame, options)
     if not len(buildings) or not (cover == codes()["building"]).any():
         raise RegionError(
@@ -247,13 +340,15 @@ def _footprints(
         )
     mask = cover == codes()["building"]
     merged = np.where(mask, cover, 0 if base is None else base).astype(np.uint8)
+    every = np.arange(1, len(buildings) + 1, dtype=np.int32)
+    number = paint(frame, buildings.footprint, every, 1).astype(np.uint32)
     if has_surface:
-        return merged, built
+        return merged, built, number
     tops = np.where(np.isfinite(buildings.height), buildings.height, recipe.footprint_height)
     order = np.argsort(tops, kind="stable")  # higher buildings are painted over lower ones
     centimetres = np.clip(np.round(tops[order] * 100), 1, 2**31 - 1).astype(np.int32)
     painted = paint(frame, buildings.footprint[order], centimetres, 1) / np.float32(100)
-    return merged, np.fmax(built, painted.astype(np.float32))
+    return merged, np.fmax(built, painted.astype(np.float32)), number
 
 
 @dataclass(frozen=True)

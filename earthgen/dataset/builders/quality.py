@@ -54,6 +54,10 @@ class Evidence:
         Intensity of the laser, NaN where unknown.
     spacing : float | None
         Mean distance of points, metres.
+    resolution : float | None
+        Distance of independent heights in the sources, metres.
+    colour_resolution : float | None
+        The same of colours.
     """
 
     measured: NDArray
@@ -67,6 +71,8 @@ class Evidence:
     cover_moved: tuple[float, float] = (0.0, 0.0)
     intensity: NDArray | None = None
     spacing: float | None = None
+    resolution: float | None = None
+    colour_resolution: float | None = None
 
 
 def judge(data: SceneData, evidence: Evidence) -> dict[str, Any]:

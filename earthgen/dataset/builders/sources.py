@@ -53,7 +53,16 @@ def find_sources(recipe: SceneRecipe, root: str | Path) -> Sources:
                 )
             paths += matches
         files[role] = tuple(paths)
-    for role in ("dsm", "dtm", "canopy", "building_height", "footprints", "image", "world"):
+    for role in (
+        "dsm",
+        "dtm",
+        "canopy",
+        "building_height",
+        "building_ids",
+        "footprints",
+        "image",
+        "world",
+    ):
         value = getattr(recipe, role)
         files[role] = (folder / value,) if value else ()
     for role, named in files.items():

@@ -33,6 +33,8 @@ class Columns:
         Place of the scene.
     ground, height, cover, image, image_known, valid : NDArray (ny, nx) or (ny, nx, 3)
         As in `earthgen.dataset.crop.Crop`.
+    map, building : NDArray (ny, nx) | None
+        As there; by default derived from `cover`.
     """
 
     frame: Frame
@@ -42,9 +44,12 @@ class Columns:
     image: NDArray
     image_known: NDArray
     valid: NDArray
+    map: NDArray | None = None
+    building: NDArray | None = None
 
     def layers(self) -> dict[str, NDArray]:
         """Return the arrays by the names that they have in a scene."""
+        optional = {"map": self.map, "building": self.building}
         return {
             "ground": self.ground,
             "height": self.height,
@@ -52,6 +57,7 @@ class Columns:
             "image": self.image,
             "image_known": self.image_known,
             "valid": self.valid,
+            **{name: values for name, values in optional.items() if values is not None},
         }
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgen.dataset.readers.compressed_gltf import COMPRESSED, is_compressed, unpack
 from earthgen.dataset.readers.damage import damaged_file
+from earthgen.dataset.readers.local_files import local_file
 from earthgen.dataset.readers.points import INSTALL
 from earthgen.dataset.readers.triangles import Patch, plain_patch
 from geo_io.errors import InputError
@@ -30,7 +32,7 @@ REFUSED = {
     ),
 }
 
-GLB = b"glTF"
+GLB, BIN = b"glTF", b"BIN\0"
 
 UNDERSTOOD = (
     "CESIUM_RTC",
@@ -44,8 +46,6 @@ UNDERSTOOD = (
 )
 """Extensions of glTF that a file may require: they change only the appearance, or trimesh reads
 them."""
-
-COMPRESSED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
 
 
 def read_mesh_file(path: Path, up: str | None) -> list[Patch]:
@@ -77,7 +77,15 @@ def read_mesh_file(path: Path, up: str | None) -> list[Patch]:
             f"{remedy}; {', '.join(SUFFIXES)}, CityJSON and tileset.json are read",
         )
     if suffix in GLTF:
-        check_extensions(_gltf_header(path.read_bytes(), str(path)), str(path))
+        data = path.read_bytes()
+        header = _gltf_header(data, str(path))
+        check_extensions(header, str(path))
+        if is_compressed(header):
+
+            def fetch(uri: str) -> bytes:
+                return local_file(uri, path.parent, path.parent, str(path)).read_bytes()
+
+            return read_gltf(data, str(path), up or "y", fetch)
     return _patches(_load(str(path), str(path)), up or ("y" if suffix in GLTF else "z"), str(path))
 
 
@@ -103,6 +111,8 @@ def read_gltf(data: bytes, where: str, up: str, fetch: Callable[[str], bytes]) -
     """
     header = _gltf_header(data, where)
     check_extensions(header, where)
+    if is_compressed(header):
+        data, header = unpack(header, _binary(data), where, fetch)
     kind = "glb" if data[:4] == GLB else "gltf"
     # Fetched here, because trimesh silently drops a picture that it cannot get.
     entries = [
@@ -134,12 +144,7 @@ def check_extensions(header: dict[str, Any], where: str) -> None:
         if one is not
     """
     for name in header.get("extensionsRequired", []):
-        if name in COMPRESSED:
-            raise InputError(
-                f"{where} is compressed ({name}), which is not read",
-                "save it without compression, for example with `gltf-transform copy IN OUT`",
-            )
-        if name not in UNDERSTOOD:
+        if name not in (*UNDERSTOOD, *COMPRESSED):
             raise InputError(
                 f"{where} needs the glTF extension {name}, which is not read", "save it without"
             )
@@ -169,6 +174,15 @@ def _gltf_header(data: bytes, where: str) -> dict[str, Any]:
     if not isinstance(header, dict) or not isinstance(header.get("asset"), dict):
         raise InputError(f"{where} is not glTF: it has no `asset`", "give another file")
     return header
+
+
+def _binary(data: bytes) -> bytes:
+    """Return the binary chunk of a .glb, empty if it has none."""
+    if data[:4] != GLB:
+        return b""
+    start = 20 + int.from_bytes(data[12:16], "little")
+    length, kind = data[start : start + 4], data[start + 4 : start + 8]
+    return data[start + 8 : start + 8 + int.from_bytes(length, "little")] if kind == BIN else b""
 
 
 def _load(source: Any, where: str, kind: str | None = None, resolver: Any = None) -> Any:

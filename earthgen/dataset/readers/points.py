@@ -1,4 +1,5 @@
-"""Point clouds: LAS, LAZ and COPC files as arrays in a projected CRS in metres.
+"""Point clouds: LAS, LAZ and COPC files, and folders of EPT and Potree (`point_octrees`), as arrays
+in a projected CRS in metres.
 
 Read with laspy (BSD-2-Clause) and lazrs (MIT). A COPC file is a LAZ file, and is read whole.
 """
@@ -16,6 +17,7 @@ import pyproj
 from numpy.typing import NDArray
 
 from earthgen.dataset.readers.damage import PARSE_ERRORS, describe
+from earthgen.dataset.readers.point_octrees import NAMES, Arrays, find_octree, read_octree
 from geo_io.crs import transformer
 from geo_io.elevation import METRES
 from geo_io.errors import EarthgenError, InputError, MissingCrsError, MissingFileError
@@ -87,7 +89,7 @@ def read_points(
     Parameters
     ----------
     paths : Sequence[str | Path]
-        LAS, LAZ or COPC files.
+        LAS, LAZ or COPC files; ept.json, metadata.json or cloud.js of octrees, or their folders.
     crs : str | None
         CRS of files without a CRS of their own.
     target : str | None
@@ -226,6 +228,11 @@ class _File:
 def _read(path: Path, crs: str | None, unit: str | None) -> _File:
     if not path.exists():
         raise MissingFileError(f"{path} does not exist", "check the path")
+    tree = find_octree(path)
+    if tree is not None:
+        return _read_tree(tree, crs, unit)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder without {', '.join(NAMES)}", "give a file in it")
     laspy = _laspy(path)
     with _damaged_cloud(path, laspy), laspy.open(path) as reader:
         header = reader.header
@@ -252,6 +259,43 @@ def _read(path: Path, crs: str | None, unit: str | None) -> _File:
         np.concatenate([part[1] for part in parts]),
         np.concatenate([part[2] for part in parts]),
         None if rgb[0] is None else np.concatenate(rgb),  # type: ignore[arg-type]
+    )
+
+
+def _read_tree(path: Path, crs: str | None, unit: str | None) -> _File:
+    """Read an octree of points."""
+
+    def node(file: Path) -> Arrays:
+        laspy = _laspy(file)
+        with _damaged_cloud(file, laspy), laspy.open(file) as reader:
+            parts = [_arrays(points) for points in reader.chunk_iterator(CHUNK)]
+            if sum(len(part[0]) for part in parts) < reader.header.point_count:
+                raise InputError(f"{file} ends before its last point", "fetch it again")
+        return _joined(parts)
+
+    octree = read_octree(path, node)
+    if not sum(len(part[0]) for part in octree.parts):
+        raise InputError(f"{path} holds no points", "give another file")
+    try:
+        parsed = pyproj.CRS.from_user_input(octree.crs or crs) if octree.crs or crs else None
+    except pyproj.exceptions.CRSError as error:
+        raise MissingCrsError(
+            f"the CRS of {path} is not understood: {error}", "give --crs EPSG:..."
+        ) from error
+    horizontal, metres, vertical = _units(path, parsed, {}, unit)
+    xyz, classification, intensity, rgb = _joined(octree.parts)
+    xyz[:, 2] *= metres
+    return _File(horizontal, vertical, xyz, classification, intensity, rgb)
+
+
+def _joined(parts: Sequence[Arrays]) -> Arrays:
+    """Return the arrays of all parts; colours only if every part has them."""
+    rgb = [part[3] for part in parts if part[3] is not None]
+    return (
+        np.concatenate([part[0] for part in parts]) if parts else np.zeros((0, 3)),
+        np.concatenate([part[1] for part in parts]) if parts else np.zeros(0, np.uint8),
+        np.concatenate([part[2] for part in parts]) if parts else np.zeros(0, np.float32),
+        np.concatenate(rgb) if rgb and len(rgb) == len(parts) else None,
     )
 
 
@@ -324,9 +368,7 @@ def _arrays(points: Any) -> tuple[NDArray, NDArray, NDArray, NDArray | None]:
 def _reference(
     path: Path, header: Any, crs: str | None, unit: str | None
 ) -> tuple[pyproj.CRS, float, str]:
-    """Return (horizontal CRS, metres per unit of height, vertical CRS)."""
-    if unit is not None and unit not in METRES:
-        raise InputError(f"unknown unit {unit!r} of {path}", f"give one of {', '.join(METRES)}")
+    """Return (horizontal CRS, metres per unit of height, vertical CRS) of a LAS file."""
     try:
         parsed = header.parse_crs()
         parsed = (
@@ -336,7 +378,15 @@ def _reference(
         raise MissingCrsError(
             f"the CRS of {path} is not understood: {error}", "give --crs EPSG:..."
         ) from error
-    keys = _geo_keys(header)
+    return _units(path, parsed, _geo_keys(header), unit)
+
+
+def _units(
+    path: Path, parsed: pyproj.CRS | None, keys: dict[int, int], unit: str | None
+) -> tuple[pyproj.CRS, float, str]:
+    """Return (horizontal CRS, metres per unit of height, vertical CRS)."""
+    if unit is not None and unit not in METRES:
+        raise InputError(f"unknown unit {unit!r} of {path}", f"give one of {', '.join(METRES)}")
     if parsed is None:
         raise MissingCrsError(
             f"{path} has no CRS record", "give it with --crs, for example --crs EPSG:2154"

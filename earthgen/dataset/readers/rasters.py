@@ -19,6 +19,7 @@ from geo_io.image import open_image
 from geo_io.layers import Buildings
 from geo_io.legend import Crosswalk, builtin_crosswalks, load_crosswalk, parse_crosswalk
 from geo_io.raster.resample import read_on
+from geo_io.raster.source import open_raster
 from geo_io.semantics.options import SemanticsOptions
 from geo_io.semantics.reader import open_semantics
 
@@ -93,7 +94,12 @@ class Heights:
 
 
 def ground_and_height(
-    dtm: str | Path, dsm: str | Path | None, frame: Frame, unit: str | None, crs: str | None
+    dtm: str | Path,
+    dsm: str | Path | None,
+    frame: Frame,
+    unit: str | None,
+    crs: str | None,
+    missing: float | None = None,
 ) -> Heights:
     """Read the ground, smooth, and the heights above it from a surface model.
 
@@ -109,18 +115,53 @@ def ground_and_height(
         Unit of heights, if the files do not give it.
     crs : str | None
         CRS of files that have none.
+    missing : float | None
+        Value of cells without data in files that declare none.
     """
-    terrain = open_elevation(dtm, unit=unit, assume_crs=crs, what="DTM")
+    terrain = open_elevation(_without(dtm, crs, missing), unit=unit, assume_crs=crs, what="DTM")
     ground = terrain.read(frame).data.astype(np.float32)
     bare = read_heights(terrain, frame)
     measured = np.isfinite(bare)
     if dsm is None:
         return Heights(ground, np.zeros(frame.shape, np.float32), measured, terrain.vertical_crs)
-    surface = open_elevation(dsm, unit=unit, assume_crs=crs, what="DSM")
+    surface = open_elevation(_without(dsm, crs, missing), unit=unit, assume_crs=crs, what="DSM")
     top = read_heights(surface, frame)
     alike = max(terrain.source.pixel_metres) < 1.5 * max(surface.source.pixel_metres)
     below = np.where(measured, bare, ground) if alike else ground
     return Heights(ground, top - below, measured, terrain.vertical_crs)
+
+
+def _without(path: str | Path, crs: str | None, missing: float | None) -> Any:
+    """Return a raster whose cells with a value have no data, unless it says itself which have."""
+    source = open_raster(path, assume_crs=crs)
+    if missing is None or source.nodata[0] is not None:
+        return source
+    return replace(source, nodata=(float(missing),) * source.count)
+
+
+def read_numbers(path: str | Path, frame: Frame, crs: str | None) -> NDArray:
+    """Read a raster of whole numbers, such as those of buildings.
+
+    Returns
+    -------
+    NDArray (ny, nx) uint32
+        From the nearest cells; 0 without data.
+
+    Raises
+    ------
+    InputError
+        if its values are not whole numbers of 32 bits
+    """
+    source = open_raster(path, assume_crs=crs)
+    values, valid = read_on(source, frame, resampling="nearest")
+    values = np.where(valid, values[0], 0)
+    if (
+        not np.isfinite(values).all()
+        or (values != np.floor(values)).any()
+        or not (values.min(initial=0) >= 0 and values.max(initial=0) < 2**32)
+    ):
+        raise InputError(f"{path} holds no whole numbers", "give a raster of building numbers")
+    return values.astype(np.uint32)
 
 
 def above_ground(

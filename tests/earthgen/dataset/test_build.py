@@ -546,7 +546,15 @@ def test_recipes_as_files(tmp_path: Path) -> None:
 def test_the_recipe_of_the_real_scenes_parses() -> None:
     found = read_recipe(Path(__file__).parents[3] / "examples" / "datasets" / "real.toml")
     held = {scene.name for scene in found.scene if scene.held_out}
-    assert held == {"goteborg-kr", "ign-0292", "delft", "ign-montpellier", "autzen"}
+    assert held == {
+        "goteborg-kr",
+        "ign-0292",
+        "delft",
+        "ign-montpellier",
+        "autzen",
+        "bern",
+        "redrocks",
+    }
     assert [scene.name for scene in found.scene if scene.grade == "C"] == ["wellington"]
 
 

@@ -21,6 +21,7 @@ from earthgen.dataset.builders.surface import (
     solid_volume,
 )
 from earthgen.dataset.crop import COLUMNS, ROWS, Crop, require_cells, transform_crop
+from earthgen.dataset.crop_sampler import open_crops
 from earthgen.dataset.scene import (
     Scene,
     SceneInfo,
@@ -369,3 +370,18 @@ def test_a_frame_off_the_cells_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(FrameError, match="multiple of 8"):
         write_scene(tmp_path, SceneInfo("s", frame, "p", "s", "CC0", "A"), data)
+
+
+@pytest.mark.parametrize("kind", ["real", "simulated"])
+def test_real_crops_are_not_turned_where_their_shadows_would(made: Scene, kind: str) -> None:
+    """Texture is taught real crops as they lie, since all their shadows come from one sun."""
+    scene = replace(made, info=replace(made.info, kind=kind))
+    whole = {"part": None, "size": 16, "jitter": True, "augment": True}
+    kept = open_crops([scene], turn_real=False, **whole)
+    turned = open_crops([scene], **whole)
+    some = range(min(len(kept), 12))
+    lie = [(kept.place(index).turns, kept.place(index).flip) for index in some]
+    assert (set(lie) == {(0, False)}) == (kind == "real")
+    assert len({(turned.place(index).turns, turned.place(index).flip) for index in some}) > 3
+    # They are moved all the same.
+    assert [kept.place(n).x for n in some] == [turned.place(n).x for n in some]
