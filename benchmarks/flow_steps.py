@@ -5,8 +5,7 @@ python -m benchmarks.flow_steps --data scenes [--weights DIR] [--crops 24] [--pa
 
 All samples start from the same noise. Each flow is measured alone: StructFM's second stage gets the
 true cells, TexFM the true voxels. Each figure has its loss against 25 steps of Euler's method, in
-percent, with the standard error over the crops. benchmarks/few_steps.py compares ways of training
-few steps on a mixture in the plane.
+percent, with the standard error over the crops.
 """
 
 from __future__ import annotations
@@ -35,9 +34,6 @@ BEST = ("euler", 25)
 """The sampler that the others are compared with."""
 
 SAMPLERS = (
-    ("shortcut", 1),
-    ("shortcut", 2),
-    ("shortcut", 4),
     ("euler", 1),
     ("euler", 2),
     ("euler", 4),
@@ -143,22 +139,30 @@ def texture_case(
     from earthgen.evaluation.reconstruction import LEAST_COLOURED
     from earthgen.models.flow import place_noise
     from earthgen.sparse import SparseTensor
-    from earthgen.splats.spherical_harmonics import C0
     from earthgen.training.parts.common import keep_conditions
-    from earthgen.training.parts.tex_flow import colour_figures, visible_classes
+    from earthgen.training.parts.tex_flow import (
+        COLOURS,
+        colour_figures,
+        colours_of_objects,
+        latent_codec,
+        visible_classes,
+    )
 
     (crop,) = batch.crops
     if crop.image_known[crop.valid].mean() < LEAST_COLOURED or not bool(batch.seen.any()):
         return None
-    model, vae = networks("tex-flow"), networks("tex-vae")
+    model = networks("tex-flow")
+    codec = COLOURS if model.config.target == "rgb" else latent_codec(networks("tex-vae"))
+    parts = colours_of_objects(batch)
     sites, conditions = batch.sites, keep_conditions(batch.conditions, *names)
 
     def judge(state: Tensor) -> dict[str, float]:
-        discs = vae.decode(vae.statistics.restored(SparseTensor(sites, state)), batch.normal)
-        made = (discs.sh[:, 0] * C0 + 0.5).clamp(0, 1)[batch.seen].numpy()
+        scales = codec.scales(model, None, parts.part[parts.group])
+        colours = codec.decode(model, SparseTensor(sites, state), scales)
+        made = colours[batch.seen].numpy()
         true = batch.rgb[batch.seen].numpy()
         apart = sum(wasserstein(made[:, channel], true[:, channel]) for channel in range(3)) / 3
-        return {**colour_figures(discs, batch), "colour_w1": apart}
+        return {**colour_figures(colours, batch, parts), "colour_w1": apart}
 
     known = model.condition(conditions, sites, visible_classes(batch, conditions), batch.normal)
     return Case(
@@ -201,7 +205,7 @@ def measure(
 ) -> dict[str, Any]:
     """Figures by flow and condition, as JSON values.
 
-    {"flows": {"FLOW given CONDITION": {"few_steps": bool, "crops": int, "samplers": {"METHOD
+    {"flows": {"FLOW given CONDITION": {"predicts": str, "crops": int, "samplers": {"METHOD
     STEPS": {"seconds": float, FIGURE: {"value": float, "lost": float, "error": float}}}}}}, beside
     what it was measured on
 
@@ -221,11 +225,16 @@ def measure(
     if folder is None:
         raise SystemExit("earthgen comes without weights here: give --weights DIR")
     have = open_weights(folder).parts
-    flows = [part for part in parts or WAYS if part in have and NEEDS.get(part, part) in have]
+    needs = {
+        part: decoder
+        for part, decoder in NEEDS.items()
+        if part in have and have[part].config.get("target") != "rgb"
+    }
+    flows = [part for part in parts or WAYS if part in have and needs.get(part, part) in have]
     if not flows:
         raise SystemExit(f"{folder} has {', '.join(have)}: no flow with its autoencoder")
     networks = open_networks(
-        folder, tuple({*flows, *(NEEDS[part] for part in flows if part in NEEDS)})
+        folder, tuple({*flows, *(needs[part] for part in flows if part in needs)})
     )
     results: dict[str, Any] = {}
     for part in flows:
@@ -243,7 +252,7 @@ def measure(
                             rows[name].append(row)
             if count := len(rows[f"{BEST[0]} {BEST[1]}"]):
                 results[f"{part} given {' and '.join(names)}"] = {
-                    "few_steps": part in networks.few_steps,
+                    "predicts": networks.config(part).flow.predicts,
                     "crops": count,
                     "columns": chosen[0].frame.nx,
                     "samplers": table(rows),
@@ -316,9 +325,8 @@ def sampled(case: Case) -> dict[str, dict[str, float]]:
     """Return figures and seconds by sampler."""
     from earthgen.models.flow import sample
 
-    case.predict(
-        case.noise, 0.0, 0.0
-    )  # tables of neighbours are made once, for whichever comes first
+    # Tables of neighbours are made once, for whichever comes first.
+    case.predict(case.noise, 0.0)
     rows = {}
     for method, steps in SAMPLERS:
         began = time.process_time()
@@ -380,7 +388,6 @@ def show(results: Mapping[str, Any]) -> str:
         f"{results['weights']['title']}, preset {results['weights']['preset']}, held-out crops"
     ]
     for name, flow in results["flows"].items():
-        trained = "" if flow["few_steps"] else "; not trained for shortcuts"
         names = [figure for figure in FIGURES if figure in flow["samplers"]["euler 25"]]
         rows = [["sampler", "CPU s", *names]]
         for sampler, row in flow["samplers"].items():
@@ -388,7 +395,8 @@ def show(results: Mapping[str, Any]) -> str:
                 [sampler, f"{row['seconds']:.3f}", *(_cell(row[figure]) for figure in names)]
             )
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += ["", f"{name}: {flow['crops']} crops of {flow['columns']} columns{trained}"]
+        crops = f"{flow['crops']} crops of {flow['columns']} columns"
+        lines += ["", f"{name}: {crops}, {flow['predicts']}"]
         lines += [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows

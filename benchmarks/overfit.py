@@ -138,8 +138,8 @@ flow."""
 
 
 def overfit_settings(part: str, **given: Any) -> PartSettings:
-    """Return the settings of a part; no step trains few-step sampling."""
-    flow = {"shortcut_ratio": 0.0} if issubclass(PART_SETTINGS[part], FlowSettings) else {}
+    """Return the settings of a part; a flow always knows the style."""
+    flow = {"style_dropout": 0.0} if issubclass(PART_SETTINGS[part], FlowSettings) else {}
     return make_part_settings(part, {**ALONE, **flow, **SETTINGS[part], **given})
 
 
@@ -266,8 +266,9 @@ def overfit(
     state = initial_state(task, context.settings, context.device)
     watch = StepMeter(schedule, state, Progress(None), part, 0.0)
     while True:
-        share = schedule.share(state.step, time.process_time() - began)
-        rate = schedule.rate(share)
+        seconds = time.process_time() - began
+        share = schedule.share(state.step, seconds)
+        rate = schedule.rate(state.step, seconds)
         values = train_step(
             task,
             settings,
@@ -287,7 +288,7 @@ def overfit(
         figures = FIGURES[part](state.model, context)
         outcome = Outcome(state.step, time.process_time() - began, figures, reached(part, figures))
         shown = " ".join(f"{name} {value:.4f}" for name, value in figures.items())
-        loss = f"loss {values['loss']:.4g}"
+        loss = f"loss {float(values['loss']):.4g}"
         tell(f"{part}: step {state.step}, {outcome.seconds:.0f} s, {loss}, {shown}")
         if outcome.reached and first is None:
             first = outcome
@@ -353,7 +354,8 @@ def measured(
     try:
         for part in sorted(parts, key=PARTS.index):
             model, first, last = overfit(part, context_of(part), precision, every, tell, whole)
-            source = AUTOENCODERS.get(part)
+            colours = getattr(model.config, "target", "latent") == "rgb"
+            source = None if colours else AUTOENCODERS.get(part)
             save_weights(
                 part_path(out, part),
                 part,

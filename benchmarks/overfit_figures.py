@@ -13,7 +13,6 @@ from torch import Tensor
 
 from earthgen.dataset.crop import Crop
 from earthgen.models.flow import Predict, sample
-from earthgen.models.gaussian_head import VoxelGaussians
 from earthgen.models.occupancy import agreement
 from earthgen.models.struct_flow import active_cells, grid_state
 from earthgen.models.struct_vae import Decoded
@@ -29,8 +28,13 @@ from earthgen.training.parts.common import (
     voxel_tops,
 )
 from earthgen.training.parts.height_flow import batch_condition
-from earthgen.training.parts.tex_flow import colour_figures, visible_classes
-from earthgen.training.parts.tex_vae import reference_gaussians, sample_splats
+from earthgen.training.parts.tex_flow import (
+    colour_figures,
+    colours_of_objects,
+    make_codec,
+    visible_classes,
+)
+from earthgen.training.parts.tex_vae import covering_splats
 from earthgen.training.pictures import class_colours, heat, map_view, sheet, view, voxel_view
 from earthgen.training.randomness import torch_generator
 
@@ -125,16 +129,17 @@ def tex_vae_figures(model: Any, context: TaskContext) -> dict[str, float]:
 def tex_flow_figures(model: Any, context: TaskContext) -> dict[str, float]:
     batch = make_batch([context.data.held_out[0]])
     # The mean of the errors, not of the decibels, which one good draw would lift.
-    errors = [
-        10 ** (-colour_figures(tex_sample(model, context, batch, draw), batch)["colour_psnr"] / 10)
-        for draw in range(DRAWS)
-    ]
+    parts = colours_of_objects(batch)
+    errors = []
+    for draw in range(DRAWS):
+        found = colour_figures(tex_sample(model, context, batch, draw), batch, parts)
+        errors.append(10 ** (-found["colour_psnr"] / 10))
     return {"colour_psnr": -10 * math.log10(float(np.mean(errors)))}
 
 
-def tex_sample(model: Any, context: TaskContext, batch: Batch, draw: int) -> VoxelGaussians:
-    """Sample a latent, and return its Gaussians."""
-    vae: Any = load_trained(context, "tex-vae")[0]
+def tex_sample(model: Any, context: TaskContext, batch: Batch, draw: int) -> Tensor:
+    """Sample colours of voxels, (n, 3)."""
+    codec = make_codec(context)
     conditions, sites = keep_conditions(batch.conditions, "semantics", "image"), batch.sites
     with torch.no_grad():
         features = model.condition(
@@ -146,7 +151,7 @@ def tex_sample(model: Any, context: TaskContext, batch: Batch, draw: int) -> Vox
             (len(sites), model.channels),
             context.seed + draw,
         )
-        return vae.decode(vae.statistics.restored(SparseTensor(sites, result)), batch.normal)
+        return codec.decode(model, SparseTensor(sites, result), codec.scales(model, None, None))
 
 
 def height_flow_figures(model: Any, context: TaskContext) -> dict[str, float]:
@@ -237,21 +242,20 @@ def height_flow_pair(model: Any, context: TaskContext) -> list[Image.Image]:
 def tex_vae_pair(model: Any, context: TaskContext) -> list[Image.Image]:
     batch = make_batch([context.data.held_out[0]])
     with torch.no_grad():
-        return _gaussians(
-            batch, model.decode(model.encode(tex_vae.encoder_features(batch)).mean, batch.normal)
-        )
+        features = tex_vae.encoder_features(batch, model)
+        return _discs(batch, model.decode(model.encode(features).mean))
 
 
 def tex_flow_pair(model: Any, context: TaskContext) -> list[Image.Image]:
     batch = make_batch([context.data.held_out[0]])
-    return _gaussians(batch, tex_sample(model, context, batch, 0))
+    return _discs(batch, tex_sample(model, context, batch, 0))
 
 
-def _gaussians(batch: Batch, result: VoxelGaussians) -> list[Image.Image]:
+def _discs(batch: Batch, result: Tensor) -> list[Image.Image]:
     crop = batch.crops[0]
     return [
-        view(sample_splats(each, batch), crop.frame, crop.ground)
-        for each in (reference_gaussians(batch), result)
+        view(covering_splats(batch, 0, each), crop.frame, crop.ground)
+        for each in (batch.rgb, result)
     ]
 
 

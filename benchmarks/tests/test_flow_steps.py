@@ -43,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All parts as they are drawn; the flow of heights says that it was trained for few steps."""
+    """All parts as they are drawn."""
     folder = tmp_path_factory.mktemp("steps") / "weights"
     digests = {"": ""}
     for part in PARTS:
@@ -55,7 +55,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
             model,
             preset_name=places.NAME,
             latents=latents,
-            settings={"shortcut_ratio": 0.25 if part == "height-flow" else 0},
         )
         digests[part] = header.digest
     write_card(folder, title="Untrained", licence="none")
@@ -105,13 +104,9 @@ def test_the_truth_is_judged_to_be_right(networks: Networks, batch: Batch) -> No
             CASES["tex-flow"](networks, batch, ("semantics",), stream),
         )
         assert texture is not None
-        given = vae.decode(vae.encode(encoder_features(batch)).mean, batch.normal)
+        given = vae.decode(vae.encode(encoder_features(batch)).mean)
         latent = vae.statistics.normalised(vae.encode(encoder_features(batch)).mean)
-        error = (
-            ((given.sh[:, 0] * 0.28209479 + 0.5).clamp(0, 1) - batch.rgb)[batch.seen]
-            .square()
-            .mean()
-        )
+        error = (given.clamp(0, 1) - batch.rgb)[batch.seen].square().mean()
         found = texture.judge(latent.features)
         assert found["colour_psnr"] == pytest.approx(-10 * float(error.log10()), abs=1e-3)
         assert 0 < found["colour_w1"] < float(error.sqrt()) + 1e-6, (
@@ -141,16 +136,16 @@ def test_colours_that_nobody_saw_are_no_case(networks: Networks, batch: Batch) -
 
 
 def test_every_sampler_begins_at_the_same_noise(networks: Networks, batch: Batch) -> None:
-    """Whoever knows the data gets there in any number of steps; only shortcuts tell the network
-    how long a step is."""
-    seen: list[tuple[float, float]] = []
-
-    def predict(state: torch.Tensor, time: float, step: float) -> torch.Tensor:
-        seen.append((time, step))
-        return torch.ones_like(state)
-
+    """Whoever knows the data gets there in any number of steps."""
+    seen: list[float] = []
     case = CASES["struct-coarse"](networks, batch, ("semantics",), Noise(0).stream("test"))
-    assert case is not None and case.flow.predicts == "data"
+    assert case is not None and case.flow.predicts == "preconditioned"
+    flow = case.flow
+
+    def predict(state: torch.Tensor, time: float) -> torch.Tensor:
+        seen.append(time)
+        return flow.as_prediction((1 - state) / (1 - time), state, time)
+
     again = CASES["struct-coarse"](
         networks, batch, ("semantics", "height"), Noise(0).stream("test")
     )
@@ -160,9 +155,8 @@ def test_every_sampler_begins_at_the_same_noise(networks: Networks, batch: Batch
     )
     assert list(rows) == [f"{method} {steps}" for method, steps in SAMPLERS]
     assert all(row["iou"] == pytest.approx(1, abs=1e-5) for row in rows.values())
-    assert sum(step > 0 for _, step in seen) == 1 + 2 + 4
-    # One to make tables; Euler and shortcuts one a step; Heun two, but for the last.
-    assert len(seen) == 1 + 7 + 15 + 25 + 2 * (8 + 25) - 2
+    # One to make tables; Euler one a step; Heun two, but for the last.
+    assert len(seen) == 1 + 15 + 25 + 2 * (8 + 25) - 2
 
 
 def test_what_is_lost() -> None:
@@ -192,8 +186,8 @@ def test_the_command(data: Path, weights: Path, capsys: pytest.CaptureFixture[st
         and found["settings"]["crops"] == 2
         and found["machine"]["cores"]
     )
-    for name, flow in found["flows"].items():
-        assert flow["crops"] == 2 and flow["few_steps"] == (name.split()[0] == "height-flow")
+    for flow in found["flows"].values():
+        assert flow["crops"] == 2 and flow["predicts"] == "preconditioned"
         assert all(
             value["lost"] in (0, None)
             for key, value in flow["samplers"]["euler 25"].items()
@@ -202,7 +196,7 @@ def test_the_command(data: Path, weights: Path, capsys: pytest.CaptureFixture[st
         assert flow["samplers"]["euler 25"]["seconds"] > flow["samplers"]["euler 1"]["seconds"] > 0
     main(["--data", str(data), "--weights", str(weights), "--crops", "1", "--parts", "height-flow"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in lines[-10:]] == [
+    assert [line.split("  ")[0] for line in lines[-len(SAMPLERS) :]] == [
         f"{method} {steps}" for method, steps in SAMPLERS
     ]
     first = measure(data, weights, 1, parts=("height-flow",))["flows"]

@@ -158,6 +158,7 @@ def test_every_wanted_figure_has_to_be_there_and_exceeded() -> None:
             )
 
 
+@pytest.mark.slow
 def test_all_parts_leave_weights_a_picture_and_their_figures(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +198,7 @@ def test_all_parts_leave_weights_a_picture_and_their_figures(
         measured(data, tmp_path / "other", parts=["tex-flow"], preset_name=places.NAME, steps=1)
 
 
+@pytest.mark.slow
 def test_training_stops_when_the_figures_are_reached(
     one: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +226,7 @@ def test_training_stops_when_the_figures_are_reached(
     assert outcome.steps == 3 and not outcome.reached
 
 
+@pytest.mark.slow
 def test_a_small_texture_autoencoder_learns_the_crop_by_heart(
     one: TrainingData, tmp_path: Path
 ) -> None:

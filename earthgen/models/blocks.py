@@ -7,6 +7,7 @@ on the size of the window.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -51,15 +52,19 @@ def modulate(x: SparseTensor, change: Tensor | None) -> SparseTensor:
 
 
 class Projection(nn.Module):
-    """A linear layer at every voxel, under autocast in its dtype."""
+    """A linear layer at every voxel, under autocast in its dtype, or always in float32 (`full`)."""
 
-    def __init__(self, channels: int, out: int) -> None:
+    def __init__(self, channels: int, out: int, *, full: bool = False) -> None:
         super().__init__()
         self.linear = nn.Linear(channels, out)
+        self.full = full
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Return the mapped features."""
-        return x.with_features(linear(x.features, self.linear))
+        if not self.full:
+            return x.with_features(linear(x.features, self.linear))
+        with torch.autocast(x.features.device.type, enabled=False):
+            return x.with_features(linear(x.features.to(self.linear.weight.dtype), self.linear))
 
     def flops(self, sites: Sites) -> int:
         """Return the floating-point operations of products."""
@@ -255,7 +260,7 @@ class Up(nn.Module):
 
 
 class Embedding(nn.Module):
-    """A time and a step of a flow as a vector."""
+    """A time of a flow as a vector. It is in float32, under autocast too."""
 
     FREQUENCIES = 8
     """Sines and cosines of a time in [0, 1], the slowest of half a turn, each twice as fast."""
@@ -264,15 +269,31 @@ class Embedding(nn.Module):
         super().__init__()
         self.logit = logit
         self.time = nn.Linear(2 * (LOGIT_OCTAVES if logit else self.FREQUENCIES) + 1, out)
-        self.step = nn.Linear(2 * self.FREQUENCIES + 1, out)
         self.hidden = nn.Linear(out, out)
 
-    def forward(self, time: Tensor, step: Tensor | None = None) -> Tensor:
-        """Return the embedding, (batch, out), of a time and a step (default 0), (batch,) each."""
-        step = torch.zeros_like(time) if step is None else step
+    def forward(self, time: Tensor) -> Tensor:
+        """Return the embedding, (batch, out), of times (batch,)."""
         waves = _logit_waves(time) if self.logit else _waves(time)
-        h = self.time(waves) + self.step(_waves(step))
-        return nn.functional.silu(self.hidden(nn.functional.silu(h)))
+        with torch.autocast(time.device.type, enabled=False):
+            return nn.functional.silu(self.hidden(nn.functional.silu(self.time(waves))))
+
+    @classmethod
+    def without_step(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return float32 tensors of a network without the input of a step's length.
+
+        Earlier networks embedded the length of a step, which is 0 for the methods of
+        `earthgen.models.flow.METHODS`: what it adds then is a constant, part of the time's bias.
+        """
+        found = {name: value.float() for name, value in tensors.items()}
+        for name in [each for each in found if each.endswith("embed.step.weight")]:
+            stem = name.removesuffix("step.weight")
+            if f"{stem}step.bias" not in found or f"{stem}time.bias" not in found:
+                continue
+            weight, bias = found.pop(name), found.pop(f"{stem}step.bias")
+            # The time and the sines are 0 at a step of 0, the cosines 1.
+            constant = weight[:, 1 + cls.FREQUENCIES :].double().sum(1) + bias.double()
+            found[f"{stem}time.bias"] = (found[f"{stem}time.bias"].double() + constant).float()
+        return found
 
 
 def _waves(time: Tensor) -> Tensor:

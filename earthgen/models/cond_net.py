@@ -2,7 +2,8 @@
 
 The paper places a semantic map on a plane at a dummy depth and repeats it along z with a positional
 encoding. Here the plane is the ground, and z is the height above it in metres. A height map becomes
-the signed distance of each voxel to the top of its column. An image with depth is voxelised first.
+the signed distance of each voxel to the top of its column. Where image and heights are both known,
+the voxels of the surface get the colours of the image, as of the paper's image with depth (RGBD).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from earthgen.errors import ModelError
 from earthgen.models.blocks import TOWER, Chain, Down, Projection, encode_heights
 from earthgen.models.conditions import CONDITIONS, Conditions
-from earthgen.models.presets import CLASSES, CondConfig
+from earthgen.models.presets import CLASSES, HIDDEN, CondConfig
 from earthgen.sparse.attention import CrossAttention
 from earthgen.sparse.kernel_map import Kernel
 from earthgen.sparse.norm import LayerNorm
@@ -54,7 +55,7 @@ class CondNet(nn.Module):
                 f"the flow's levels at {strides[-1]}",
                 "configure more levels of the plane",
             )
-        self.semantic = nn.Embedding(CLASSES, widths[0])
+        self.semantic = nn.Embedding(CLASSES + config.hidden_token, widths[0])
         self.maps = nn.Linear(6, widths[0])
         self.chains = nn.ModuleList(
             Chain(kinds, width, blocks, flat=True)
@@ -129,9 +130,8 @@ class CondNet(nn.Module):
     def plane(self, conditions: Conditions, device: torch.device) -> list[SparseTensor]:
         """Return features of the columns at strides 1, 2, 4, ..., as voxels at z = 0."""
         sites = columns(conditions.place, conditions.shape, device)
-        x = SparseTensor(
-            sites, self.semantic(_codes(conditions, device)) + self.maps(_maps(conditions, device))
-        )
+        codes = _codes(conditions, HIDDEN if self.config.hidden_token else 0, device)
+        x = SparseTensor(sites, self.semantic(codes) + self.maps(_maps(conditions, device)))
         planes = [self.chains[0](x)]
         for halve, chain in zip(self.halving, list(self.chains)[1:], strict=True):
             planes.append(chain(halve(planes[-1])))
@@ -165,12 +165,9 @@ class CondNet(nn.Module):
     def _add_colours(
         self, conditions: Conditions, features: list[SparseTensor]
     ) -> list[SparseTensor]:
-        """Add the colours of un-projected voxels, if any."""
+        """Add the colours of the surface, where image and heights are known."""
         device = features[0].features.device
-        if conditions.voxels is None:
-            return features
-        shown = conditions.shown(device)[:, CONDITIONS.index("voxels")]
-        colours = conditions.voxels.prune(shown[conditions.voxels.coordinates[:, 0].long()])
+        colours = surface_colours(conditions, device)
         ones = torch.ones(len(colours), 1, device=device)
         x = colours.with_features(torch.cat([colours.features * 2 - 1, ones], 1))
         results, stride = [], 1
@@ -239,18 +236,46 @@ def by_column(maps: Tensor) -> Tensor:
     return maps.flip(2).permute(0, 3, 2, 1).flatten(0, 2)
 
 
-def _codes(conditions: Conditions, device: torch.device) -> Tensor:
-    """Return class codes, (columns,) int64, 0 where they are hidden."""
+def surface_colours(conditions: Conditions, device: torch.device) -> SparseTensor:
+    """Return the colours of the topmost voxels where image and heights are both known and shown.
+
+    Colours are in [0, 1]. A top below the band of the samples has no voxel.
+    """
+    if conditions.image is None or conditions.height is None:
+        none = torch.zeros(0, 4, dtype=torch.int32, device=device)
+        sites, _ = make_sites(none, place=conditions.place)
+        return SparseTensor(sites, torch.zeros(0, 3, device=device))
+    shown = conditions.shown(device)
+    height = conditions.height.to(device).float()
+    image = conditions.image.to(device).float()
+    both = shown[:, CONDITIONS.index("height")] & shown[:, CONDITIONS.index("image")]
+    known = both[:, None, None] & height.isfinite() & image.isfinite().all(1)
+    sample, row, x = known.nonzero(as_tuple=True)
+    place = conditions.place
+    low = torch.tensor([origin[2] for origin in place.origins], device=device)
+    # The solid voxel below the top; bare ground is the voxel below height 0.
+    level = (height[known] / place.voxel_size).round().long() - 1 - low[sample]
+    inside = level >= 0
+    sample, row, x, level = (each[inside] for each in (sample, row, x, level))
+    y = conditions.shape[0] - 1 - row
+    rows = torch.stack([sample, x, y, level], 1).int()
+    colours = image.permute(0, 2, 3, 1)[known][inside]
+    sites, order = make_sites(rows, place=place)
+    return SparseTensor(sites, colours[order])
+
+
+def _codes(conditions: Conditions, hidden: int, device: torch.device) -> Tensor:
+    """Return class codes, (columns,) int64, and `hidden` where they are hidden."""
     batch, (ny, nx) = len(conditions.place.origins), conditions.shape
     if conditions.semantics is None:
-        return torch.zeros(batch * ny * nx, dtype=torch.int64, device=device)
+        return torch.full((batch * ny * nx,), hidden, dtype=torch.int64, device=device)
     shown = conditions.shown(device)[:, CONDITIONS.index("semantics"), None, None]
     codes = conditions.semantics.to(device).long()
     if bool(((codes < 0) | (codes >= CLASSES)).any()):
         raise ModelError(
-            "the semantic condition has unknown class codes", "give 0 to 25; 0 is no data"
+            "the semantic condition has unknown class codes", "give 0 to 25; 0 is unmapped"
         )
-    return by_column((codes * shown)[:, None])[:, 0]
+    return by_column(torch.where(shown, codes, hidden)[:, None])[:, 0]
 
 
 def _maps(conditions: Conditions, device: torch.device) -> Tensor:

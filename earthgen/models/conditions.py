@@ -17,11 +17,9 @@ from torch import Tensor
 
 from earthgen.errors import ModelError
 from earthgen.sparse.sites import Place
-from earthgen.sparse.tensor import SparseTensor, merge_duplicates
-from earthgen.splats.cameras.camera import Camera
 from geo_io.frame import Frame
 
-CONDITIONS = ("semantics", "height", "image", "voxels")
+CONDITIONS = ("semantics", "height", "image")
 """Names of the conditions, in the order of `Conditions.present`."""
 
 
@@ -36,14 +34,13 @@ class Conditions:
     shape : (int, int)
         Rows and columns (ny, nx) of a sample.
     semantics : Tensor (batch, ny, nx) int, optional
-        Class codes seen from above, 0 unknown.
+        Class codes seen from above, 0 unmapped. Where it is None or hidden, networks with
+        `hidden_token` see the class `earthgen.models.presets.HIDDEN`.
     height : Tensor (batch, ny, nx) float32, optional
         Top of what is solid above the ground, metres, NaN unknown.
     image : Tensor (batch, 3, ny, nx) float32, optional
         sRGB in [0, 1] seen from above, NaN unknown.
-    voxels : SparseTensor, optional
-        An image that was un-projected with its depth: colours in [0, 1] at stride 1.
-    present : Tensor (batch, 4) bool, optional
+    present : Tensor (batch, 3) bool, optional
         In the order of `CONDITIONS`; False hides a condition from a sample.
     """
 
@@ -52,7 +49,6 @@ class Conditions:
     semantics: Tensor | None = None
     height: Tensor | None = None
     image: Tensor | None = None
-    voxels: SparseTensor | None = None
     present: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -70,12 +66,6 @@ class Conditions:
                     f"on {batch} samples of {ny} x {nx} columns",
                     f"give {shape}",
                 )
-        if self.voxels is not None:
-            if self.voxels.channels != 3 or self.voxels.stride != (1, 1, 1):
-                raise ModelError(
-                    "condition voxels are not colours of voxels", "give 3 channels at stride 1"
-                )
-            self.place.check_same(self.voxels.place)
         if self.present is not None and tuple(self.present.shape) != (batch, len(CONDITIONS)):
             raise ModelError(
                 f"present has shape {tuple(self.present.shape)}",
@@ -91,7 +81,6 @@ class Conditions:
         height: Sequence[NDArray] | None = None,
         image: Sequence[NDArray] | None = None,
         image_known: Sequence[NDArray] | None = None,
-        voxels: SparseTensor | None = None,
         device: torch.device | str = "cpu",
     ) -> Conditions:
         """Return conditions from arrays, one per frame and all of one shape.
@@ -108,8 +97,6 @@ class Conditions:
             sRGB.
         image_known : sequence of NDArray (ny, nx) bool, optional
             Where the image is known, by default everywhere.
-        voxels : SparseTensor, optional
-            As of `Conditions`.
         device : torch.device or str
             Where the tensors lie.
 
@@ -148,11 +135,10 @@ class Conditions:
             _stacked(semantics, np.uint8, device),
             _stacked(height, np.float32, device),
             picture,
-            voxels,
         )
 
     def shown(self, device: torch.device) -> Tensor:
-        """Return which conditions are given and not hidden, (batch, 4) bool."""
+        """Return which conditions are given and not hidden, (batch, 3) bool."""
         given = [getattr(self, name) is not None for name in CONDITIONS]
         mask = torch.tensor(given, device=device).repeat(len(self.place.origins), 1)
         return mask if self.present is None else mask & self.present.to(device)
@@ -232,6 +218,16 @@ def mix_conditions(
     ModelError
         If the weights are not above 0, or a name is unknown.
     """
+    return _hide(conditions, draw_sets(mixture, len(conditions.place.origins), generator))
+
+
+def draw_sets(
+    mixture: Sequence[tuple[Sequence[str], float]], count: int, generator: torch.Generator
+) -> Tensor:
+    """Draw one set of conditions for each of `count` samples, (count, 3) bool on the CPU.
+
+    Parameters and errors are those of `mix_conditions`.
+    """
     if not mixture or sum(weight for _, weight in mixture) <= 0:
         raise ModelError(
             "the mixture has no conditions", "name sets of conditions with weights above 0"
@@ -240,10 +236,7 @@ def mix_conditions(
         _check_names(names)
     table = torch.tensor([[name in names for name in CONDITIONS] for names, _ in mixture])
     weights = torch.tensor([float(weight) for _, weight in mixture], device=generator.device)
-    count = len(conditions.place.origins)
-    return _hide(
-        conditions, table[torch.multinomial(weights, count, True, generator=generator).cpu()]
-    )
+    return table[torch.multinomial(weights, count, True, generator=generator).cpu()]
 
 
 def _hide(conditions: Conditions, present: Tensor) -> Conditions:
@@ -259,108 +252,3 @@ def _check_names(names: Sequence[str] | Mapping[str, float]) -> None:
             f"unknown condition {', '.join(sorted(unknown))}",
             f"choose from {', '.join(CONDITIONS)}",
         )
-
-
-def drop_hidden_voxels(
-    voxels: SparseTensor,
-    normals: Tensor,
-    direction: Tensor,
-    probability: float,
-    generator: torch.Generator,
-) -> SparseTensor:
-    """Remove voxels of an un-projected image that one view does not see, by their normals.
-
-    The paper hides condition voxels so, for hole filling. All that face away are removed.
-
-    Parameters
-    ----------
-    voxels : SparseTensor
-        The n voxels.
-    normals : Tensor (n, 3)
-        Unit normals of the voxels.
-    direction : Tensor (3,)
-        Unit vector towards the viewer.
-    probability : float
-        Of removing a voxel whose normal is at right angles to the view; 0 for those that face the
-        viewer.
-    generator : torch.Generator
-        Draws what is removed.
-    """
-    facing = (normals.float() @ direction.float().to(normals.device)).clamp(-1, 1)
-    hide = torch.where(facing < 0, 1.0, probability * (1 - facing))
-    random = torch.rand(len(voxels), generator=generator, device=generator.device).to(hide.device)
-    return voxels.prune(random >= hide)
-
-
-def unproject_image(
-    image: NDArray, depth: NDArray, camera: Camera, frame: Frame, ground: NDArray
-) -> SparseTensor:
-    """Return an image with depth, measured or estimated, as condition voxels of one sample.
-
-    Parameters
-    ----------
-    image : NDArray (h, w, 3) uint8
-        sRGB.
-    depth : NDArray (h, w) float
-        Metres along the camera's axis, 0 or not finite where unknown.
-    camera : Camera
-        In the frame's CRS.
-    frame : Frame
-        Frame of the sample.
-    ground : NDArray (ny, nx) float32
-        Metres, on the frame.
-
-    Raises
-    ------
-    ModelError
-        If image, depth and camera have different sizes.
-    """
-    size = camera.height, camera.width
-    if depth.shape != size or image.shape != (*size, 3):
-        raise ModelError(
-            f"the image {image.shape}, the depth {depth.shape} and the camera {size} "
-            "have different sizes",
-            "give all in one size; `Camera.scaled` resizes a camera",
-        )
-    row, column = np.nonzero(np.isfinite(depth) & (depth > 0))
-    points = camera.unproject(np.column_stack([column, row]) + 0.5, depth[row, column])
-    # A surface is a face between voxels: half a voxel further along the ray lies the solid one.
-    ray = np.broadcast_to(camera.forward, points.shape)
-    if camera.kind == "pinhole":
-        ray = points - np.asarray(camera.position)
-        ray = ray / np.linalg.norm(ray, axis=1, keepdims=True)
-    points = points + 0.5 * frame.voxel_size * ray
-    return voxelize_points(points, image[row, column] / np.float32(255), frame, ground)
-
-
-def voxelize_points(
-    points: NDArray, colours: NDArray, frame: Frame, ground: NDArray
-) -> SparseTensor:
-    """Return coloured points as condition voxels of one sample.
-
-    Points outside of the frame are left out; a voxel's colour is the mean of its points.
-
-    Parameters
-    ----------
-    points : NDArray (m, 3) float64
-        Metres in the frame's CRS, absolute heights; inside of the voxels that they colour.
-    colours : NDArray (m, 3) float32
-        sRGB in [0, 1].
-    frame : Frame
-        Frame of the sample.
-    ground : NDArray (ny, nx) float32
-        Metres, on the frame.
-    """
-    size = frame.voxel_size
-    column = np.floor(points[:, :2] / size).astype(np.int64)
-    inside = (column[:, 0] >= frame.x[0]) & (column[:, 0] < frame.x[1])
-    inside &= (column[:, 1] >= frame.y[0]) & (column[:, 1] < frame.y[1])
-    column, points, colours = column[inside], points[inside], colours[inside]
-    above = points[:, 2] - ground[frame.y[1] - 1 - column[:, 1], column[:, 0] - frame.x[0]]
-    layer = np.floor(above / size).astype(np.int64)
-    inside = (layer >= frame.z[0]) & (layer < frame.z[1])
-    index = np.column_stack([column[inside], layer[inside]]) - [frame.x[0], frame.y[0], frame.z[0]]
-    rows = torch.from_numpy(np.pad(index, ((0, 0), (1, 0))).astype(np.int32))
-    return merge_duplicates(
-        rows, torch.from_numpy(colours[inside].astype(np.float32)), place=Place.of(frame)
-    )

@@ -35,17 +35,17 @@ from earthgen.noise.philox import Stream
 from earthgen.sparse.sites import Sites
 from geo_io.frame import Frame
 
-Method = Literal["euler", "heun", "shortcut"]
+Method = Literal["euler", "heun"]
 
 Prediction = Literal["data", "velocity", "preconditioned"]
 
-METHODS: tuple[Method, ...] = ("euler", "heun", "shortcut")
+METHODS: tuple[Method, ...] = ("euler", "heun")
 
 NEAREST = 0.02
 """Smallest 1 - t by which a velocity is computed from predicted data."""
 
-Predict = Callable[[Tensor, float, float], Tensor]
-"""A network's prediction: (state, time, length of the step) -> tensor of the state's shape."""
+Predict = Callable[[Tensor, float], Tensor]
+"""A network's prediction: (state, time) -> tensor of the state's shape."""
 
 
 @dataclass(frozen=True)
@@ -246,8 +246,7 @@ def sample(
     steps, shift, start, stop
         As of `schedule`.
     method : str
-        "euler"; "heun", of second order, with two evaluations per step except the last; "shortcut",
-        Euler's with the length of the step as an input (Frans et al. 2024), for flows trained so.
+        "euler", or "heun", of second order, with two evaluations per step except the last.
 
     Returns
     -------
@@ -263,12 +262,11 @@ def sample(
         raise ModelError(f"unknown method {method!r}", f"choose from {', '.join(METHODS)}")
     for time, after in pairwise(schedule(steps, shift, start, stop)):
         step = after - time
-        length = step if method == "shortcut" else 0.0
-        velocity = flow.velocity(predict(state, time, length), state, time)
+        velocity = flow.velocity(predict(state, time), state, time)
         ahead = state + step * velocity
         # At time 1 there is no noise left to compute a velocity from.
         if method == "heun" and after < 1 - 1e-6:
-            velocity = (velocity + flow.velocity(predict(ahead, after, 0.0), ahead, after)) / 2
+            velocity = (velocity + flow.velocity(predict(ahead, after), ahead, after)) / 2
             ahead = state + step * velocity
         state = ahead
     return state
@@ -291,9 +289,9 @@ def apply_guidance(conditioned: Predict, free: Predict, scale: float) -> Predict
     if scale == 0:
         return free
 
-    def predict(state: Tensor, time: float, step: float) -> Tensor:
-        without = free(state, time, step)
-        return without + scale * (conditioned(state, time, step) - without)
+    def predict(state: Tensor, time: float) -> Tensor:
+        without = free(state, time)
+        return without + scale * (conditioned(state, time) - without)
 
     return predict
 

@@ -18,7 +18,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 from earthgen.errors import ModelError
 
 CLASSES = 26
-"""Number of class codes of `geo_io.legend`, with 0 for unknown."""
+"""Number of class codes of `geo_io.legend`, with 0 for unmapped: the map says nothing there."""
+
+HIDDEN = CLASSES
+"""Class code of a land cover that is not given at all, which networks with `hidden_token` tell from
+unmapped land: training hides it, and guidance goes away from it."""
 
 STYLES = ("rules", "real")
 """Names of styles, in the order of their numbers from 1: of simulated and of real places."""
@@ -155,18 +159,17 @@ class TexVaeConfig(Config):
     Attributes
     ----------
     inputs : int
-        Channels of a voxel's features: 18 are five RGB pixels and a normal, 66 with three scales of
-        an image autoencoder.
+        Channels of a voxel's features: 18 are five RGB pixels and a normal, 98 with three scales of
+        an image network (`earthgen.training.parts.image_maps`).
     channels : int
         Channels of the hidden layers.
     latent : int
         Channels of the textural latent.
+    outputs : int
+        Channels that are decoded: 3, a colour. Weights of before decode 16, of which 10 to 12 are
+        the colour; the others had no visible effect.
     encoder, decoder : str
         Chains.
-    reach : float
-        Largest distance of a Gaussian's mean from its voxel's centre along an axis, voxels.
-    scales : (float, float)
-        Smallest and largest standard deviation, voxels.
     blocks : BlockConfig
         Configuration of all blocks.
     """
@@ -174,11 +177,19 @@ class TexVaeConfig(Config):
     inputs: int = 18
     channels: int
     latent: int = 8
+    outputs: Literal[3, 16] = 3
     encoder: Chain
     decoder: Chain
-    reach: float = 1.0
-    scales: tuple[float, float] = (0.1, 2.0)
     blocks: BlockConfig = BlockConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before(cls, values: Any) -> Any:
+        """Accept the configuration of weights that decode shapes, by the limits of the shapes."""
+        if isinstance(values, dict) and {"reach", "scales"} & set(values):
+            shapes = ("reach", "scales")
+            return {"outputs": 16, **{k: v for k, v in values.items() if k not in shapes}}
+        return values
 
 
 class CondConfig(Config):
@@ -193,9 +204,12 @@ class CondConfig(Config):
     cross : bool
         Whether voxels also attend to the plane, and to an image's voxels, in windows.
     voxels : bool
-        Whether an un-projected image (RGB with depth) can be given.
+        Whether voxels of the surface get the colours of the image, where image and heights are both
+        known: the paper's image with depth (RGBD).
     heights : int
         Channels of the encoding of height above the ground.
+    hidden_token : bool
+        Whether hidden land cover has a code of its own (`HIDDEN`); weights of before have 0.
     blocks : BlockConfig
         Configuration of all blocks.
     """
@@ -205,6 +219,7 @@ class CondConfig(Config):
     cross: bool = False
     voxels: bool = True
     heights: int = 24
+    hidden_token: bool = False
     blocks: BlockConfig = BlockConfig()
 
     @model_validator(mode="after")
@@ -261,6 +276,8 @@ class StructCoarseConfig(Config):
         Cells along an edge of a patch; origins are multiples of patch * stride voxels.
     channels, middle, blocks : int, str, BlockConfig
         Of the network, which has one level.
+    styles : int
+        Names of styles that can be asked for; 0 for a network without.
     flow, condition : FlowConfig, CondConfig
         Of the flow and its conditions.
     """
@@ -269,6 +286,7 @@ class StructCoarseConfig(Config):
     patch: int = 2
     channels: int
     middle: Chain
+    styles: int = 0
     flow: FlowConfig = FlowConfig()
     condition: CondConfig
     blocks: BlockConfig = BlockConfig()
@@ -285,6 +303,8 @@ class StructFineConfig(Config):
         Channels of StructVAE's latent.
     threshold : float
         A channel counts as set from this absolute value on (paper: 0.3).
+    styles : int
+        As of `StructCoarseConfig`.
     unet, flow, condition : UNetConfig, FlowConfig, CondConfig
         Of the network, the flow and its conditions.
     """
@@ -292,6 +312,7 @@ class StructFineConfig(Config):
     stride: int = 8
     latent: int = 32
     threshold: float = 0.3
+    styles: int = 0
     unet: UNetConfig
     flow: FlowConfig = FlowConfig()
     condition: CondConfig
@@ -302,19 +323,38 @@ class TexFlowConfig(Config):
 
     Attributes
     ----------
+    target : str
+        What the flow makes for each voxel: "latent", that of TexVAE, or "rgb", the colour, for
+        which no TexVAE is needed.
     latent : int
         Channels of TexVAE's latent.
     classes : int
         Classes of voxels that are taken as an input; 0 for none.
+    told : bool
+        Whether the colour of a voxel's roof, wall or crown is an input, known or hidden.
+    by_object : bool
+        Whether the state of a voxel is the difference from its told colour, where it is known; for
+        the target "rgb".
+    styles : int
+        As of `StructCoarseConfig`.
     unet, flow, condition : UNetConfig, FlowConfig, CondConfig
         Of the network, the flow and its conditions.
     """
 
+    target: Literal["latent", "rgb"] = "latent"
     latent: int = 8
     classes: int = CLASSES
+    told: bool = False
+    by_object: bool = False
+    styles: int = 0
     unet: UNetConfig
     flow: FlowConfig = FlowConfig()
     condition: CondConfig
+
+    @property
+    def channels(self) -> int:
+        """Channels of the state."""
+        return 3 if self.target == "rgb" else self.latent
 
 
 class HeightFlowConfig(Config):
@@ -335,6 +375,10 @@ class HeightFlowConfig(Config):
         `earthgen.models.height_state`.
     styles : int
         Names of styles that can be asked for; 0 for a network without.
+    hidden_token : bool
+        Whether hidden land cover has a code of its own (`HIDDEN`); weights of before have 0.
+    image, surface : bool
+        Whether the network takes an aerial image, and heights that are known in a part.
     flow : FlowConfig
         Of the flow.
     """
@@ -346,6 +390,9 @@ class HeightFlowConfig(Config):
     spread: float = 1.2
     state: Literal["log", "object"] = "log"
     styles: int = 0
+    hidden_token: bool = False
+    image: bool = False
+    surface: bool = False
     flow: FlowConfig = FlowConfig()
 
     @model_validator(mode="after")
@@ -421,7 +468,7 @@ PARTS: dict[str, type[Config]] = {
 
 
 def _flow(embedding: int) -> FlowConfig:
-    """The flow of height maps: preconditioned, with times up to the end.
+    """The flow of all parts: preconditioned, with times up to the end.
 
     docs/background/models.md has the reasons.
     """
@@ -452,31 +499,43 @@ def _paper() -> dict[str, Any]:
             after=("ssc", "ssc", "ssc"),
         ),
         "tex_vae": TexVaeConfig(
-            inputs=66, channels=128, latent=8, encoder="ssssc" * 3, decoder="ssssc" * 3
+            inputs=98, channels=128, latent=8, encoder="ssssc" * 3, decoder="ssssc" * 3
         ),
         "struct_coarse": StructCoarseConfig(
             patch=2,
             channels=1024,
             middle="f" * 24,
             blocks=large,
-            flow=FlowConfig(predicts="velocity", embedding=512),
+            flow=_flow(512),
+            styles=len(STYLES),
             condition=CondConfig(
-                channels=(32, 64, 128, 256, 512), plane=("s", "s", "s", "s", "s"), cross=True
+                channels=(32, 64, 128, 256, 512),
+                plane=("s", "s", "s", "s", "s"),
+                cross=True,
+                voxels=True,
+                hidden_token=True,
             ),
         ),
         "struct_fine": StructFineConfig(
             latent=32,
-            flow=FlowConfig(predicts="velocity", embedding=512),
+            flow=_flow(512),
+            styles=len(STYLES),
             unet=UNetConfig(
                 channels=(512, 1024), down=("ssssc",), middle="f" * 12, up=("ssssc",), blocks=large
             ),
             condition=CondConfig(
-                channels=(32, 64, 128, 256, 512), plane=("s", "s", "s", "s", "s"), cross=True
+                channels=(32, 64, 128, 256, 512),
+                plane=("s", "s", "s", "s", "s"),
+                cross=True,
+                voxels=True,
+                hidden_token=True,
             ),
         ),
         "tex_flow": TexFlowConfig(
             latent=8,
-            flow=FlowConfig(predicts="velocity", embedding=512),
+            told=True,
+            flow=_flow(512),
+            styles=len(STYLES),
             unet=UNetConfig(
                 channels=(128, 256, 512, 768),
                 down=("ssssc",) * 3,
@@ -484,7 +543,11 @@ def _paper() -> dict[str, Any]:
                 up=("ssssc",) * 3,
             ),
             condition=CondConfig(
-                channels=(64, 128, 256, 512), plane=("ss", "ss", "ss", "ss"), cross=True
+                channels=(64, 128, 256, 512),
+                plane=("ss", "ss", "ss", "ss"),
+                cross=True,
+                voxels=False,
+                hidden_token=True,
             ),
         ),
         "height_flow": HeightFlowConfig(
@@ -493,6 +556,9 @@ def _paper() -> dict[str, Any]:
             flow=_flow(512),
             state="object",
             styles=len(STYLES),
+            hidden_token=True,
+            image=True,
+            surface=True,
         ),
     }
 
@@ -518,25 +584,44 @@ def _base() -> dict[str, Any]:
             patch=1,
             channels=384,
             middle="ctctctctc",
-            flow=FlowConfig(embedding=256),
-            condition=CondConfig(channels=(32, 64, 96, 192), plane=("c", "c", "c", "c")),
+            flow=_flow(256),
+            styles=len(STYLES),
+            condition=CondConfig(
+                channels=(32, 64, 96, 192),
+                plane=("c", "c", "c", "c"),
+                voxels=True,
+                hidden_token=True,
+            ),
         ),
         "struct_fine": StructFineConfig(
             latent=16,
-            flow=FlowConfig(embedding=256),
+            flow=_flow(256),
+            styles=len(STYLES),
             unet=UNetConfig(channels=(384,), middle="cctcctcctcct"),
-            condition=CondConfig(channels=(32, 64, 96, 192), plane=("c", "c", "c", "c")),
+            condition=CondConfig(
+                channels=(32, 64, 96, 192),
+                plane=("c", "c", "c", "c"),
+                voxels=True,
+                hidden_token=True,
+            ),
         ),
         "tex_flow": TexFlowConfig(
             latent=8,
-            flow=FlowConfig(embedding=256),
+            told=True,
+            flow=_flow(256),
+            styles=len(STYLES),
             unet=UNetConfig(
                 channels=(64, 128, 256, 384),
                 down=("cc", "cc", "ccs"),
                 middle="ctctct",
                 up=("ccc", "ccc", "ccs"),
             ),
-            condition=CondConfig(channels=(48, 96, 144, 192), plane=("cc", "cc", "cc", "cc")),
+            condition=CondConfig(
+                channels=(48, 96, 144, 192),
+                plane=("cc", "cc", "cc", "cc"),
+                voxels=False,
+                hidden_token=True,
+            ),
         ),
         "height_flow": HeightFlowConfig(
             channels=(64, 128, 256, 384),
@@ -544,6 +629,9 @@ def _base() -> dict[str, Any]:
             flow=_flow(256),
             state="object",
             styles=len(STYLES),
+            hidden_token=True,
+            image=True,
+            surface=True,
         ),
     }
 
@@ -551,7 +639,6 @@ def _base() -> dict[str, Any]:
 def _tiny() -> dict[str, Any]:
     """Convolution everywhere, attention only at L/8: learns within minutes on two CPU cores."""
     small = BlockConfig(mlp=2.0)
-    flow = FlowConfig(embedding=96)
     return {
         "voxel_size": 1.0,
         "columns": 64,
@@ -575,22 +662,36 @@ def _tiny() -> dict[str, Any]:
             channels=96,
             middle="ctcc",
             blocks=small,
-            flow=flow,
+            flow=_flow(96),
+            styles=len(STYLES),
             condition=CondConfig(
-                channels=(16, 24, 32, 64), plane=("", "c", "c", "c"), voxels=False, blocks=small
+                channels=(16, 24, 32, 64),
+                plane=("", "c", "c", "c"),
+                voxels=False,
+                hidden_token=True,
+                blocks=small,
             ),
         ),
         "struct_fine": StructFineConfig(
             latent=16,
-            flow=flow,
+            flow=_flow(96),
+            styles=len(STYLES),
             unet=UNetConfig(channels=(96,), middle="cctcct", blocks=small),
             condition=CondConfig(
-                channels=(24, 32, 48, 64), plane=("c", "c", "c", "c"), voxels=False, blocks=small
+                channels=(24, 32, 48, 64),
+                plane=("c", "c", "c", "c"),
+                voxels=False,
+                hidden_token=True,
+                blocks=small,
             ),
         ),
         "tex_flow": TexFlowConfig(
+            target="rgb",
             latent=8,
-            flow=flow,
+            told=True,
+            by_object=True,
+            flow=_flow(96),
+            styles=len(STYLES),
             unet=UNetConfig(
                 channels=(32, 64, 96, 96),
                 down=("c", "c", "c"),
@@ -599,7 +700,11 @@ def _tiny() -> dict[str, Any]:
                 blocks=small,
             ),
             condition=CondConfig(
-                channels=(24, 32, 48, 64), plane=("c", "c", "c", "c"), voxels=False, blocks=small
+                channels=(24, 32, 48, 64),
+                plane=("c", "c", "c", "c"),
+                voxels=False,
+                hidden_token=True,
+                blocks=small,
             ),
         ),
         "height_flow": HeightFlowConfig(
@@ -608,6 +713,9 @@ def _tiny() -> dict[str, Any]:
             flow=_flow(96),
             state="object",
             styles=len(STYLES),
+            hidden_token=True,
+            image=True,
+            surface=True,
         ),
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +10,11 @@ from torch import Tensor, nn
 from earthgen.models.blocks import Embedding, check_stride, expand_to_rows
 from earthgen.models.cond_net import CondNet
 from earthgen.models.flow import Flow, Predict, apply_guidance, batch_of_times
-from earthgen.models.flow_loss import flow_loss, shortcut_loss
+from earthgen.models.flow_loss import flow_loss
 from earthgen.models.presets import CondConfig, FlowConfig, UNetConfig
 from earthgen.models.unet import SparseUNet
 from earthgen.sparse.sites import Sites
 from earthgen.sparse.tensor import SparseTensor
-
-Objective = Literal["flow", "shortcut"]
 
 
 class SparseFlow(nn.Module):
@@ -35,6 +32,8 @@ class SparseFlow(nn.Module):
         Stride of the U-Net's finest level, if it differs from `stride`.
     inputs, outputs : int, optional
         Channels of the U-Net's input and output, if they differ from `channels`.
+    styles : int
+        Names of styles that can be asked for; 0 for a network without.
     """
 
     def __init__(
@@ -48,12 +47,14 @@ class SparseFlow(nn.Module):
         first: int | None = None,
         inputs: int | None = None,
         outputs: int | None = None,
+        styles: int = 0,
     ) -> None:
         super().__init__()
         self.flow = Flow.of(flow)
         self.stride, self.channels = stride, channels
         strides = [(first or stride) * 2**level for level in range(len(unet.channels))]
         self.embed = Embedding(flow.embedding, flow.logit_time)
+        self.style = nn.Embedding(styles + 1, flow.embedding) if styles else None
         self.unet = SparseUNet(unet, inputs or channels, outputs or channels, flow.embedding)
         self.cond_net = CondNet(condition, strides, unet.channels)
 
@@ -62,20 +63,30 @@ class SparseFlow(nn.Module):
         state: SparseTensor,
         time: Tensor,
         condition: Sequence[SparseTensor],
-        step: Tensor | None = None,
+        style: Tensor | None = None,
     ) -> SparseTensor:
         """Return the flow's prediction, (n, channels) at the sites of the state.
 
         Parameters
         ----------
         state : SparseTensor (n, channels)
-            State at the time.
-        time, step : Tensor (batch,) float32
-            Time and length of the step, in [0, 1].
+            The network's input for a state (`Flow.network_input`).
+        time : Tensor (batch,) float32
+            Times in [0, 1].
         condition : sequence of SparseTensor
             Result of `condition()`. It does not depend on the state: make it once per sample.
+        style : Tensor (batch,), optional
+            Numbers of styles, 0 for any.
         """
-        return self.unet(state, self.embed(time, step), condition)
+        return self.unet(state, self.embedded(time, style), condition)
+
+    def embedded(self, time: Tensor, style: Tensor | None = None) -> Tensor:
+        """Return the embedding of times and styles, (batch, embedding) float32."""
+        found: Tensor = self.embed(time)
+        if self.style is None:
+            return found
+        number = torch.zeros_like(time) if style is None else style.to(time.device)
+        return found + self.style(number.long())
 
     def predictor(
         self,
@@ -83,6 +94,7 @@ class SparseFlow(nn.Module):
         condition: Sequence[SparseTensor],
         free: Sequence[SparseTensor] | None = None,
         guidance: float = 1.0,
+        style: Tensor | None = None,
     ) -> Predict:
         """Return a function for `earthgen.models.flow.sample`, of (n, channels) states.
 
@@ -96,15 +108,16 @@ class SparseFlow(nn.Module):
             Features of `conditions.hidden()`, needed for guidance.
         guidance : float
             Scale of classifier-free guidance.
+        style : Tensor (batch,), optional
+            Numbers of styles, 0 for any. Guidance does not lead away from a style.
         """
         check_stride(sites, self.stride)
 
         def by(features: Sequence[SparseTensor]) -> Predict:
-            def predict(state: Tensor, time: float, step: float) -> Tensor:
-                batch, device = sites.batch_size, sites.device
-                times = batch_of_times(time, batch, device), batch_of_times(step, batch, device)
+            def predict(state: Tensor, time: float) -> Tensor:
+                times = batch_of_times(time, sites.batch_size, sites.device)
                 entry = SparseTensor(sites, self.flow.network_input(state, time))
-                return self(entry, times[0], features, times[1]).features.float()
+                return self(entry, times, features, style).features.float()
 
             return predict
 
@@ -119,8 +132,8 @@ class SparseFlow(nn.Module):
         data: SparseTensor,
         condition: Sequence[SparseTensor],
         generator: torch.Generator,
-        objective: Objective = "flow",
         weight: Tensor | None = None,
+        style: Tensor | None = None,
     ) -> Tensor:
         """Return the loss of one batch, with one time per sample.
 
@@ -132,17 +145,16 @@ class SparseFlow(nn.Module):
             Result of `condition()`.
         generator : torch.Generator
             Draws times and noise.
-        objective : str
-            "flow", or "shortcut" for the steps that train few-step sampling.
         weight : Tensor (n, 1), optional
             Weights of the voxels.
+        style : Tensor (batch,), optional
+            Numbers of styles, 0 for any.
         """
 
-        def network(state: Tensor, time: Tensor, step: Tensor) -> Tensor:
-            return self(data.with_features(state), time, condition, step).features.float()
+        def network(state: Tensor, time: Tensor) -> Tensor:
+            return self(data.with_features(state), time, condition, style).features.float()
 
-        loss = flow_loss if objective == "flow" else shortcut_loss
-        return loss(
+        return flow_loss(
             self.flow,
             network,
             data.features.float(),

@@ -10,7 +10,7 @@ from earthgen.errors import ModelError
 from earthgen.models.blocks import Down, Projection
 from earthgen.models.conditions import Conditions
 from earthgen.models.presets import StructCoarseConfig, StructFineConfig, UNetConfig
-from earthgen.models.sparse_flow import Objective, SparseFlow
+from earthgen.models.sparse_flow import SparseFlow
 from earthgen.sparse.sampling import shuffle_up
 from earthgen.sparse.sites import Place, Sites, distinct_sites, make_sites
 from earthgen.sparse.tensor import SparseTensor
@@ -38,19 +38,22 @@ class StructCoarse(SparseFlow):
             first=config.stride * patch,
             inputs=width if patch == 2 else 1,
             outputs=width if patch == 2 else 1,
+            styles=config.styles,
         )
         self.config = config
         self.patchify = Down(1, width) if patch == 2 else None
-        self.unpatchify = Projection(width, 8) if patch == 2 else None
+        self.unpatchify = Projection(width, 8, full=True) if patch == 2 else None
 
     def forward(
-        self, state: SparseTensor, time: Tensor, condition: object, step: Tensor | None = None
+        self, state: SparseTensor, time: Tensor, condition: object, style: Tensor | None = None
     ) -> SparseTensor:
         """Return the flow's prediction, as `SparseFlow.forward`."""
-        embedded = self.embed(time, step)
+        embedded = self.embedded(time, style)
         if self.patchify is None or self.unpatchify is None:
             return self.unet(state, embedded, condition)
-        patches = self.unpatchify(self.unet(self.patchify(state), embedded, condition))
+        with torch.autocast(state.features.device.type, enabled=False):
+            patches = self.patchify(state)
+        patches = self.unpatchify(self.unet(patches, embedded, condition))
         return shuffle_up(patches).at(state.sites)
 
     def grid(
@@ -105,7 +108,7 @@ def coarse_loss(
     grid: Sites,
     conditions: Conditions,
     generator: torch.Generator,
-    objective: Objective = "flow",
+    style: Tensor | None = None,
 ) -> Tensor:
     """Return the loss of one batch.
 
@@ -119,11 +122,11 @@ def coarse_loss(
         Conditions of the batch.
     generator : torch.Generator
         Draws times and noise.
-    objective : str
-        "flow" or "shortcut".
+    style : Tensor (batch,), optional
+        Numbers of styles, 0 for any.
     """
     return model.loss(
-        grid_state(grid, cells), model.condition(conditions, grid), generator, objective
+        grid_state(grid, cells), model.condition(conditions, grid), generator, style=style
     )
 
 
@@ -132,7 +135,12 @@ class StructFine(SparseFlow):
 
     def __init__(self, config: StructFineConfig) -> None:
         super().__init__(
-            config.unet, config.condition, config.flow, stride=config.stride, channels=config.latent
+            config.unet,
+            config.condition,
+            config.flow,
+            stride=config.stride,
+            channels=config.latent,
+            styles=config.styles,
         )
         self.config = config
 
@@ -199,9 +207,9 @@ def fine_loss(
     latent: SparseTensor,
     conditions: Conditions,
     generator: torch.Generator,
-    objective: Objective = "flow",
     *,
     cells: Sites | None = None,
+    style: Tensor | None = None,
 ) -> Tensor:
     """Return the loss of one batch.
 
@@ -211,10 +219,10 @@ def fine_loss(
         The network.
     latent : SparseTensor
         Normalised (`StructVAE.statistics.normalised`), at the active cells.
-    conditions, generator, objective
+    conditions, generator, style
         As of `coarse_loss`.
     cells : Sites, optional
         Active and further cells, from `dilate_cells`; the latent of the further ones is 0.
     """
     data = latent if cells is None else latent.at(cells)
-    return model.loss(data, model.condition(conditions, data.sites), generator, objective)
+    return model.loss(data, model.condition(conditions, data.sites), generator, style=style)

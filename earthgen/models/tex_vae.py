@@ -1,6 +1,8 @@
-"""TexVAE: from features of voxels to a latent at the same voxels, and to one 2D Gaussian per voxel.
+"""TexVAE: from features of voxels to a latent at the same voxels, and back to their colours.
 
-After Liu et al., AAAI 2026: no spatial compression, 8 latent channels, and 16 numbers a Gaussian.
+After Liu et al., AAAI 2026: no spatial compression, 8 latent channels. The paper decodes 16 numbers
+of a 2D Gaussian; here a colour, and shape and place come from the geometry
+(docs/background/models.md).
 """
 
 from __future__ import annotations
@@ -11,18 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from earthgen.models.blocks import Chain, Projection, check_stride
-from earthgen.models.gaussian_head import (
-    CHANNELS,
-    VoxelGaussians,
-    decode_gaussians,
-    normals_from_rotation,
-)
 from earthgen.models.latents import Latent, Statistics
 from earthgen.models.presets import TexVaeConfig
 from earthgen.sparse.norm import LayerNorm
 from earthgen.sparse.sites import Sites
 from earthgen.sparse.tensor import SparseTensor
 from earthgen.splats.spherical_harmonics import C0
+
+COLOUR = slice(10, 13)
+"""Channels of the colour of weights that decode 16."""
 
 
 class TexVAE(nn.Module):
@@ -39,7 +38,7 @@ class TexVAE(nn.Module):
         self.latent = Projection(config.latent, width)
         self.decoder = Chain(config.decoder, width, blocks)
         self.decoder_norm = LayerNorm(width)
-        self.head = Projection(width, CHANNELS)
+        self.head = Projection(width, config.outputs)
         self.statistics = Statistics(config.latent)
 
     def encode(self, features: SparseTensor) -> Latent:
@@ -47,28 +46,23 @@ class TexVAE(nn.Module):
         check_stride(features.sites, 1)
         return Latent.of(self.moments(self.encoder_norm(self.encoder(self.stem(features)))))
 
-    def decode(self, latent: SparseTensor, normal: Tensor) -> VoxelGaussians:
-        """Return one Gaussian per voxel.
+    def decode(self, latent: SparseTensor) -> Tensor:
+        """Return the colours of voxels, (n, 3) float32: sRGB about [0, 1], not clipped.
 
         Parameters
         ----------
         latent : SparseTensor (n, latent)
             Latent at the voxels.
-        normal : Tensor (n, 3) float
-            Unit normals of the surface, to which the Gaussians' rotations are relative.
         """
-        x = self.head(self.decoder_norm(self.decoder(self.latent(latent))))
-        size = latent.place.voxel_size
-        return decode_gaussians(
-            x.features.float(), normal, size, reach=self.config.reach, scales=self.config.scales
-        )
+        x = self.head(self.decoder_norm(self.decoder(self.latent(latent)))).features.float()
+        return (x if self.config.outputs == 3 else x[:, COLOUR]) * C0 + 0.5
 
     def forward(
-        self, features: SparseTensor, normal: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Latent, VoxelGaussians]:
-        """Return the latent, and the Gaussians of a sample of it."""
+        self, features: SparseTensor, generator: torch.Generator | None = None
+    ) -> tuple[Latent, Tensor]:
+        """Return the latent, and the colours of a sample of it."""
         latent = self.encode(features)
-        return latent, self.decode(latent.sample(generator), normal)
+        return latent, self.decode(latent.sample(generator))
 
     def flops(self, sites: Sites) -> int:
         """Return the floating-point operations of products to encode and decode voxels."""
@@ -119,53 +113,32 @@ class TexLoss:
 
     total: Tensor
     colour: Tensor
-    shape: Tensor
     divergence: Tensor
 
 
 def tex_loss(
     latent: Latent,
-    gaussians: VoxelGaussians,
+    colours: Tensor,
     rgb: Tensor,
-    normal: Tensor,
     *,
     known: Tensor | None = None,
-    surface: Tensor | None = None,
     kl_weight: float = 1e-4,
-    shape_weight: float = 0.1,
 ) -> TexLoss:
-    """Compare Gaussians with their voxels without rendering: colour, place and shape.
-
-    Opaque Gaussians in the surface, with a standard deviation of half a voxel, look like a closed
-    surface from all sides. Fine texture comes from a loss on rendered views.
+    """Compare the colours of voxels with true ones, without rendering.
 
     Parameters
     ----------
-    latent, gaussians : Latent, VoxelGaussians
+    latent, colours : Latent, Tensor (n, 3)
         Results of `TexVAE.forward`.
     rgb : Tensor (n, 3) float
         Colours of the voxels in [0, 1].
-    normal : Tensor (n, 3) float
-        Unit normals.
     known : Tensor (n,), optional
         Weight of each colour, 0 if it was not seen.
-    surface : Tensor (n, 3) float, optional
-        Metres from the voxel's centre to its surface; None is the centre.
-    kl_weight, shape_weight : float
-        Weights of the divergence and of place and shape.
+    kl_weight : float
+        Weight of the divergence.
     """
-    colour = (gaussians.sh[:, 0] * C0 + 0.5 - rgb.float()).abs()
-    weight = torch.ones_like(colour) if known is None else known[:, None].float().expand_as(colour)
-    colour_loss = (colour * weight).sum() / weight.sum().clamp(min=1)
-    size = gaussians.voxel_size
-    at = torch.zeros_like(gaussians.offset) if surface is None else surface.float()
-    place = ((gaussians.offset - at) / size).square().mean(1)
-    extent = (gaussians.scale / (0.5 * size)).log().square().mean(1)
-    turned = 1 - (normals_from_rotation(gaussians.rotation) * normal.float()).sum(1)
-    view = gaussians.sh[:, 1:].square().flatten(1).mean(1)
-    opaque = -gaussians.opacity.clamp(min=1e-4).log()
-    each = place + 0.25 * extent + turned + 0.1 * view + 0.1 * opaque
-    shape_loss = each.sum() / max(len(each), 1)
+    error = (colours - rgb.float()).abs()
+    weight = torch.ones_like(error) if known is None else known[:, None].float().expand_as(error)
+    colour_loss = (error * weight).sum() / weight.sum().clamp(min=1)
     divergence = latent.divergence()
-    total = colour_loss + shape_weight * shape_loss + kl_weight * divergence
-    return TexLoss(total, colour_loss, shape_loss, divergence)
+    return TexLoss(colour_loss + kl_weight * divergence, colour_loss, divergence)

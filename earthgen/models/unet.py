@@ -31,7 +31,8 @@ class SparseUNet(nn.Module):
         super().__init__()
         widths, blocks = config.channels, config.blocks
         pairs = list(pairwise(widths))
-        self.stem = Projection(inputs, widths[0])
+        # Half precision rounds to 1/256: what comes in and goes out is in float32.
+        self.stem = Projection(inputs, widths[0], full=True)
         self.down = nn.ModuleList(
             Chain(kinds, width, blocks, embedding)
             for kinds, width in zip(config.down, widths, strict=False)
@@ -45,7 +46,7 @@ class SparseUNet(nn.Module):
             for kinds, width in zip(config.up, widths, strict=False)
         )
         self.norm = LayerNorm(widths[0])
-        self.head = Projection(widths[0], outputs)
+        self.head = Projection(widths[0], outputs, full=True)
 
     def forward(
         self,
@@ -76,7 +77,7 @@ class SparseUNet(nn.Module):
             x = self.up[level](
                 self.doubling[level](x, skip.sites) + self.skip[level](skip), embedded
             )
-        return self.head(self.norm(x))
+        return self.head(self.norm(x.with_features(x.features.to(self.head.linear.weight.dtype))))
 
     def levels(self, sites: Sites) -> list[Sites]:
         """Return the sites of each level, finest first."""

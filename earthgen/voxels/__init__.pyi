@@ -4,6 +4,13 @@ from .heightfield import column_tops as column_tops
 from .heightfield import surface_of_columns as surface_of_columns
 from .heightfield import surface_of_heights as surface_of_heights
 from .heightfield import top_level as top_level
+from .object_colours import CROWN as CROWN
+from .object_colours import OTHER as OTHER
+from .object_colours import PALETTES as PALETTES
+from .object_colours import ROOF as ROOF
+from .object_colours import WALL as WALL
+from .object_colours import draw_object_colours as draw_object_colours
+from .shell import shell_geometry as shell_geometry
 from .splat_math import SH_C0 as SH_C0
 from .splat_math import base_colours as base_colours
 from .splat_math import disc_normals as disc_normals

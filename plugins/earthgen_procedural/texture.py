@@ -24,12 +24,13 @@ from earthgen.terrain.cover import (
     surface_table,
 )
 from earthgen.terrain.reach import Reach
+from earthgen.voxels.object_colours import CLADDING, PLASTER, leaf_table, roof_table
 from earthgen.voxels.objects import BROADLEAF, HALL_ROOF, PLAIN_ROOF
 from earthgen.voxels.surface import surface_splats
 from earthgen.voxels.voxels import SIDES, TOP, Geometry, Voxels, texture_fields
 from earthgen_procedural import PROCEDURAL_VERSION
 from earthgen_procedural.ground_colour import GROUND_REACH, colour_ground
-from earthgen_procedural.palette import BARK, CLADDING, GLASS, PLASTER, leaf_table, roof_table
+from earthgen_procedural.palette import BARK, GLASS
 from geo_io.frame import Frame
 
 if TYPE_CHECKING:

@@ -18,6 +18,8 @@ from earthgen.models.weights.format import Header, load_weights, part_path, read
 
 CARD, README = "card.json", "README.md"
 
+NO_DEFAULT = object()
+
 AUTOENCODERS = {"struct-fine": "struct-vae", "tex-flow": "tex-vae"}
 """Flows whose latents are those of another part."""
 
@@ -73,6 +75,7 @@ def write_card(
     metrics: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     classes: Mapping[str, Sequence[str]] | None = None,
+    defaults: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> WeightSet:
     """Write card.json and README.md beside the files of the parts, from their headers.
 
@@ -90,6 +93,8 @@ def write_card(
         Paragraphs of the model card.
     classes : mapping of str to sequence of str, optional
         Names of the land classes that "structure" and "texture" were trained on.
+    defaults : mapping of str to mapping, optional
+        Usual settings by part, which the model card leaves out.
 
     Raises
     ------
@@ -113,7 +118,11 @@ def write_card(
         "preset": first.preset,
         "voxel_size": first.voxel_size,
         "parts": {
-            part: {"file": part_path(where, part).name, "digest": head.digest}
+            part: {
+                "file": part_path(where, part).name,
+                "digest": head.digest,
+                **({"parent": head.parent} if head.parent else {}),
+            }
             for part, head in parts.items()
         },
         "metrics": dict(metrics or {}),
@@ -121,7 +130,7 @@ def write_card(
         "classes": {kind: list(names) for kind, names in (classes or {}).items()},
     }
     replace_file(where, CARD, json.dumps(card, indent=2, ensure_ascii=False).encode(), durable=True)
-    replace_file(where, README, _readme(card, parts).encode(), durable=True)
+    replace_file(where, README, _readme(card, parts, defaults or {}).encode(), durable=True)
     return WeightSet(where, parts, card)
 
 
@@ -220,7 +229,11 @@ def _check_parts(where: Path, parts: Mapping[str, Header]) -> None:
             )
 
 
-def _readme(card: Mapping[str, Any], parts: Mapping[str, Header]) -> str:
+def _readme(
+    card: Mapping[str, Any],
+    parts: Mapping[str, Header],
+    defaults: Mapping[str, Mapping[str, Any]],
+) -> str:
     lines = [f"# {card['title']}", ""]
     if card["experimental"]:
         lines += [
@@ -238,6 +251,10 @@ def _readme(card: Mapping[str, Any], parts: Mapping[str, Header]) -> str:
         f"| {part} | {entry['file']} | `{entry['digest']}` |"
         for part, entry in card["parts"].items()
     ]
+    parents = {part: head.parent for part, head in parts.items() if head.parent}
+    if parents:
+        lines += ["", "Trained further from weights with these digests:", ""]
+        lines += [f"- {part}: `{digest}`" for part, digest in parents.items()]
     for table, rows in card["metrics"].items():
         lines += ["", f"## {table}", "", *_table(rows)]
     own = {
@@ -256,11 +273,26 @@ def _readme(card: Mapping[str, Any], parts: Mapping[str, Header]) -> str:
         ]
     for kind, names in card["classes"].items():
         lines += ["", f"Classes that {kind} was trained on: {', '.join(names)}."]
+    styles = {part: ", ".join(head.styles) for part, head in parts.items() if head.styles}
+    for names in dict.fromkeys(styles.values()):
+        who = ", ".join(part for part, value in styles.items() if value == names)
+        lines += ["", f"Styles that {who} can be asked for: {names}."]
     for note in card["notes"]:
         lines += ["", note]
-    settings = {part: head.settings for part, head in parts.items() if head.settings}
+    settings = {
+        part: {
+            name: value
+            for name, value in head.settings.items()
+            if defaults.get(part, {}).get(name, NO_DEFAULT) != value
+        }
+        for part, head in parts.items()
+        if head.settings
+    }
     if settings:
-        lines += ["", "## Settings", "", "```json", *_settings_lines(settings), "```"]
+        note = "Those that differ from the defaults, and what is measured." if defaults else ""
+        lines += ["", "## Settings", ""]
+        lines += [note, ""] if note else []
+        lines += ["```json", *_settings_lines(settings), "```"]
     return "\n".join(lines) + "\n"
 
 

@@ -21,11 +21,14 @@ from torch import Tensor, nn
 
 from earthgen.errors import MissingWeightsError, ModelError
 from earthgen.files import replace_file
+from earthgen.models.blocks import Embedding
 from earthgen.models.build import make_empty_model
 from earthgen.models.presets import PARTS, Config
 
 VERSION = 1
 """Version of the networks, raised when the same weights would have another meaning."""
+
+MISSING = "not there"
 
 KEY = "earthgen"
 """Key of the header in a file's metadata."""
@@ -50,6 +53,8 @@ class Header(Config):
         SHA-256 of the tensors, see `tensor_digest`.
     latents : str
         Digest of the autoencoder whose latents a flow was trained on, "" for none.
+    parent : str
+        Digest of the weights that the training started from, "" for new ones.
     licence : str
         Licence of the weights.
     data : tuple of dict
@@ -58,6 +63,9 @@ class Header(Config):
         Figures measured with exactly these weights.
     settings : dict
         Settings of the training that the part uses.
+    styles : tuple of str
+        Names of the styles (`earthgen.models.presets.STYLES`) that the training data had, empty if
+        unknown.
     """
 
     part: str
@@ -67,10 +75,12 @@ class Header(Config):
     voxel_size: float = 1.0
     digest: str
     latents: str = ""
+    parent: str = ""
     licence: str = ""
     data: tuple[dict[str, str], ...] = ()
     metrics: dict[str, Any] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
+    styles: tuple[str, ...] = ()
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -93,10 +103,12 @@ def save_weights(
     preset_name: str = "",
     voxel_size: float = 1.0,
     latents: str = "",
+    parent: str = "",
     licence: str = "",
     data: tuple[dict[str, str], ...] = (),
     metrics: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    styles: tuple[str, ...] = (),
     dtype: Literal["float32", "bfloat16"] = "float32",
     tensors: Mapping[str, Tensor] | None = None,
 ) -> Header:
@@ -110,7 +122,7 @@ def save_weights(
         Name of the part.
     model : nn.Module
         The network, which has a `config`.
-    preset_name, voxel_size, latents, licence, data, metrics, settings
+    preset_name, voxel_size, latents, licence, data, metrics, settings, styles
         As of `Header`.
     dtype : str
         Dtype of the stored tensors, "float32" or "bfloat16"; statistics of latents stay float32.
@@ -140,10 +152,12 @@ def save_weights(
         voxel_size=voxel_size,
         digest=tensor_digest(stored),
         latents=latents,
+        parent=parent,
         licence=licence,
         data=data,
         metrics=dict(metrics or {}),
         settings=dict(settings or {}),
+        styles=styles,
     )
     where = Path(path)
     where.parent.mkdir(parents=True, exist_ok=True)
@@ -199,14 +213,7 @@ def load_weights(
     """
     where = Path(path)
     header, tensors = _read(where, tensors=True)
-    try:
-        stored_config = PARTS[header.part].model_validate(header.config)
-    except ValidationError as error:
-        raise ModelError(
-            f"{where}: the configuration of {header.part} in the header is wrong: "
-            f"{error.errors()[0]['msg']}",
-            "use a file that this version wrote",
-        ) from error
+    stored_config = _config(where, header)
     expected = [
         ("part", part, header.part),
         ("preset", preset_name, header.preset),
@@ -218,26 +225,65 @@ def load_weights(
                 f"{where}: the weights are of {name} {stored!r}, not {required!r}",
                 f"give weights of that {name}",
             )
-    if config is not None and config != stored_config:
-        raise ModelError(
-            f"{where}: the weights have another configuration", "give weights of that configuration"
-        )
+    if config is not None:
+        check_config(where, header, config)
     model = make_empty_model(header.part, stored_config)
-    _check_shapes(str(where), model, tensors)
     if tensor_digest(tensors) != header.digest:
         raise ModelError(
             f"{where}: the tensors are not those that were saved",
             "download or copy the file again",
         )
-    for name, value in tensors.items():
+    current = Embedding.without_step(tensors)
+    _check_shapes(str(where), model, current)
+    for name, value in current.items():
         if not bool(torch.isfinite(value).all()):
             raise ModelError(
                 f"{where}: {name} is not finite", "train again, or use an earlier checkpoint"
             )
-    model.load_state_dict(
-        {name: value.float() for name, value in tensors.items()}, strict=True, assign=True
-    )
+    model.load_state_dict(current, strict=True, assign=True)
     return model.to(device).eval(), header
+
+
+def check_config(path: Path | str, header: Header, config: Config) -> None:
+    """Check that weights have a configuration.
+
+    Raises
+    ------
+    ModelError
+        If they have another one; the message names the first difference.
+    """
+    stored = _config(Path(path), header).model_dump(mode="json")
+    difference = _first_difference(stored, config.model_dump(mode="json"), "")
+    if difference is not None:
+        name, one, other = difference
+        raise ModelError(
+            f"{path}: the weights of {header.part} have another configuration: {name} is {one}, "
+            f"not {other}",
+            "give weights that this version trained, or train from new ones",
+        )
+
+
+def _config(path: Path, header: Header) -> Config:
+    try:
+        return PARTS[header.part].model_validate(header.config)
+    except ValidationError as error:
+        raise ModelError(
+            f"{path}: the configuration of {header.part} in the header is wrong: "
+            f"{error.errors()[0]['msg']}",
+            "use a file that this version wrote",
+        ) from error
+
+
+def _first_difference(one: Any, other: Any, name: str) -> tuple[str, str, str] | None:
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in [*other, *(key for key in one if key not in other)]:
+            found = _first_difference(
+                one.get(key, MISSING), other.get(key, MISSING), f"{name}.{key}".lstrip(".")
+            )
+            if found is not None:
+                return found
+        return None
+    return None if one == other else (name, repr(one), repr(other))
 
 
 def _read(path: Path, *, tensors: bool = False) -> tuple[Header, dict[str, Tensor]]:

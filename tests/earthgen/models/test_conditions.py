@@ -1,4 +1,4 @@
-"""Conditions: where a map's rows lie, what is hidden when, images with depth, and CondNet's
+"""Conditions: where a map's rows lie, what is hidden when, images with heights, and CondNet's
 features."""
 
 from __future__ import annotations
@@ -11,30 +11,28 @@ import torch
 
 from earthgen.errors import ModelError, SparseError
 from earthgen.models.blocks import encode_heights, initialise
-from earthgen.models.cond_net import CondNet, by_column, columns
+from earthgen.models.cond_net import CondNet, by_column, columns, surface_colours
 from earthgen.models.conditions import (
     CONDITIONS,
     Conditions,
     drop_conditions,
-    drop_hidden_voxels,
     mix_conditions,
-    unproject_image,
-    voxelize_points,
 )
-from earthgen.models.presets import BlockConfig, CondConfig
-from earthgen.sparse import SparseTensor
+from earthgen.models.presets import CLASSES, PRESETS, BlockConfig, CondConfig, preset
 from earthgen.sparse.sites import Sites
-from earthgen.splats.cameras.camera import look_at, nadir
 from tests.helpers.model_scenes import Town, frame, generator, town
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def net(cross: bool = False, levels: int = 2, plane: str = "c") -> CondNet:
+def net(
+    cross: bool = False, levels: int = 2, plane: str = "c", hidden_token: bool = False
+) -> CondNet:
     config = CondConfig(
         channels=(12, 16, 24, 24)[: levels + 1],
         plane=(plane,) * (levels + 1),
         cross=cross,
+        hidden_token=hidden_token,
         blocks=BlockConfig(head=12),
     )
     found = CondNet(config, [2**level for level in range(levels)], [24, 36][:levels])
@@ -141,7 +139,7 @@ def test_dropping_follows_its_odds() -> None:
         torch.device("cpu")
     )
     shares = found.float().mean(0)
-    assert float(shares[0]) == pytest.approx(0.75, abs=0.07) and shares[1:].tolist() == [1, 0, 0]
+    assert float(shares[0]) == pytest.approx(0.75, abs=0.07) and shares[1:].tolist() == [1, 0]
     again = drop_conditions(drop_conditions(full, 0.5, generator(1)), 0.5, generator(2)).shown(
         torch.device("cpu")
     )
@@ -156,104 +154,62 @@ def test_mixtures_give_each_sample_one_set() -> None:
         full, [(["semantics"], 3), (["image", "height"], 1), ([], 0)], generator()
     ).shown(torch.device("cpu"))
     kinds = {tuple(row) for row in shown.tolist()}
-    assert kinds == {(True, False, False, False), (False, True, True, False)}
+    assert kinds == {(True, False, False), (False, True, True)}
     assert float(shown[:, 0].float().mean()) == pytest.approx(0.75, abs=0.08)
     with pytest.raises(ModelError, match="mixture has no conditions"):
         mix_conditions(full, [], generator())
 
 
-def test_an_image_from_above_is_voxelised_where_it_shows() -> None:
-    scene = town(16)
-    where, height, ground = scene.frames[0], scene.height[0].numpy(), scene.ground[0].numpy()
-    east, north, _ = where.anchor
-    camera = nadir(
-        (east + 8, north + 8, 1e5), width=16, height=16, metres_per_pixel=1.0, crs=where.crs
-    )
-    depth = 1e5 - (ground + height)
-    image = np.zeros((16, 16, 3), np.uint8)
-    image[..., 0] = np.arange(16)[None] * 10
-    image[..., 1] = np.arange(16)[:, None] * 10
-    depth[0, 0] = 0  # unknown
-    found = unproject_image(image, depth, camera, where, ground)
-    assert len(found) == 255
-    for (_, x, y, z), colour in zip(
+def test_image_and_heights_together_colour_the_surface() -> None:
+    """The paper's image with depth: the voxel whose top the image shows has the image's colour."""
+    scene = town(16, seeds=(0, 1))
+    height = scene.height.clone()
+    height[0, 0, 0] = torch.nan
+    image = scene.conditions.image.clone()
+    image[0, :, 5, 7] = torch.tensor([0.25, 0.5, 0.75])
+    given = replace(scene.conditions, height=height, image=image)
+    found = surface_colours(given, torch.device("cpu"))
+    assert len(found) == 2 * 256 - 1, "every column with a height, once"
+    for (sample, x, y, z), colour in zip(
         found.coordinates.tolist(), found.features.tolist(), strict=True
     ):
         row = 15 - y
-        assert z - 16 == int(height[row, x]) - 1  # the voxel whose top the image shows
-        assert colour[:2] == pytest.approx([x * 10 / 255, row * 10 / 255])
-    with pytest.raises(ModelError, match="have different sizes"):
-        unproject_image(image[:8], depth, camera, where, ground)
-
-
-def test_a_wall_seen_from_the_side_is_the_wall() -> None:
-    """A camera to the south looks at a front: every point falls into a voxel of the wall, not in
-    front of it."""
-    where, ground = frame(16), np.zeros((16, 16), np.float32)
-    east, north = where.x[0] + 8.0, where.y[0] + 8.0
-    camera = look_at(
-        (east, north - 30, 4),
-        (east, north, 4),
-        width=20,
-        height=10,
-        field_of_view=20,
-        crs=where.crs,
-    )
-    found = unproject_image(
-        np.zeros((10, 20, 3), np.uint8), np.full((10, 20), 30.0), camera, where, ground
-    )
-    assert len(found) > 8 and set(found.coordinates[:, 2].tolist()) == {8}
-
-
-def test_points_outside_are_left_out_and_others_averaged() -> None:
-    where = frame(8)
-    east, north = where.x[0], where.y[0]
-    points = np.array(
-        [
-            [east + 0.5, north + 0.5, 101.9],
-            [east + 0.6, north + 0.1, 101.5],
-            [east - 1, north, 100],
-            [east + 1, north + 1, 500],
-        ]
-    )
-    colours = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]], np.float32)
-    found = voxelize_points(points, colours, where, np.full((8, 8), 100, np.float32))
-    assert found.coordinates.tolist() == [[0, 0, 0, 17]]
-    assert found.features.tolist() == [[0.5, 0.5, 0]]
+        assert z + scene.sites.place.origins[sample][2] == int(scene.height[sample, row, x]) - 1
+        assert colour == pytest.approx(image[sample, :, row, x].tolist())
+    hidden = torch.tensor([[True, True, False], [True, True, True]])
+    seen = surface_colours(replace(given, present=hidden), torch.device("cpu"))
+    assert set(seen.coordinates[:, 0].tolist()) == {1}
+    assert not len(surface_colours(given.hidden(), torch.device("cpu")))
 
 
 @pytest.mark.parametrize("cross", [False, True])
-def test_un_projected_voxels_reach_all_levels(cross: bool) -> None:
+def test_coloured_surfaces_reach_all_levels(cross: bool) -> None:
     scene, model = town(16), net(cross)
-    given = replace(scene.conditions, voxels=SparseTensor(scene.sites, scene.rgb))
-    with_, without = features(model, given, scene), features(model, scene.conditions, scene)
+    plain = net(cross)
+    plain.load_state_dict(model.state_dict())
+    for layer in plain.colours:
+        torch.nn.init.zeros_(layer.linear.weight)
+    with_, without = (features(one, scene.conditions, scene) for one in (model, plain))
     assert all(not torch.allclose(a, b) for a, b in zip(with_, without, strict=True))
-    gone = replace(given, present=torch.tensor([[True, True, True, False]]))
-    if not cross:  # with attention, a bias says that nothing was there to look at
-        for a, b in zip(features(model, gone, scene), without, strict=True):
-            torch.testing.assert_close(a, b + model_bias(model, a))
+    # Without heights nobody knows which voxels the image shows.
+    flat = replace(scene.conditions, height=None)
+    with_, without = (features(one, flat, scene) for one in (model, plain))
+    assert all(torch.equal(a, b) for a, b in zip(with_, without, strict=True))
 
 
-def model_bias(model: CondNet, like: torch.Tensor) -> torch.Tensor:
-    """What a projection adds where there are no colours."""
-    layer = next(part for part in model.colours if part.linear.out_features == like.shape[1])
-    return layer.linear.bias
-
-
-def test_voxels_that_face_away_are_dropped() -> None:
+def test_hidden_land_cover_is_not_unmapped_land() -> None:
+    """Networks of new presets tell "no map" from "the map says nothing here"; those of before took
+    one for the other."""
     scene = town(16)
-    voxels = SparseTensor(scene.sites, scene.rgb)
-    up = torch.tensor([0.0, 0.0, 1.0])
-    top = scene.normal[:, 2] == 1
-    seen = drop_hidden_voxels(voxels, scene.normal, up, 1.0, generator())
-    assert len(seen) == int(top.sum())
-    half = drop_hidden_voxels(voxels, scene.normal, up, 0.5, generator())
-    assert (
-        int(top.sum()) + 0.35 * int((~top).sum())
-        < len(half)
-        < int(top.sum()) + 0.65 * int((~top).sum())
-    )
-    assert len(drop_hidden_voxels(voxels, -scene.normal, up, 0.0, generator())) == int((~top).sum())
+    unmapped = Conditions(scene.sites.place, (16, 16), torch.zeros_like(scene.cover))
+    for token in (False, True):
+        model = net(hidden_token=token)
+        assert model.semantic.num_embeddings == CLASSES + token
+        hidden = features(model, unmapped.hidden(), scene)[0]
+        assert torch.equal(features(model, unmapped, scene)[0], hidden) != token
+    for name in PRESETS:
+        for part in ("struct_coarse", "struct_fine", "tex_flow"):
+            assert getattr(preset(name), part).condition.hidden_token
 
 
 def test_conditions_from_arrays() -> None:
@@ -283,9 +239,7 @@ def test_conditions_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ModelError, match="semantics has shape"):
         replace(scene.conditions, semantics=scene.cover[:, :8])
     with pytest.raises(ModelError, match="present has shape"):
-        replace(scene.conditions, present=torch.ones(1, 3, dtype=torch.bool))
-    with pytest.raises(ModelError, match="not colours of voxels"):
-        replace(scene.conditions, voxels=SparseTensor(scene.sites, scene.rgb[:, :2]))
+        replace(scene.conditions, present=torch.ones(1, 4, dtype=torch.bool))
     model = net()
     with pytest.raises(ModelError, match="unknown class codes"):
         model(replace(scene.conditions, semantics=scene.cover + 40), levels_of(scene))

@@ -22,7 +22,7 @@ from earthgen.models.flow import (
     schedule,
     training_noise,
 )
-from earthgen.models.flow_loss import flow_loss, over_maps, shortcut_loss
+from earthgen.models.flow_loss import flow_loss, over_maps
 from earthgen.noise.philox import Noise
 from tests.helpers.model_scenes import frame, generator, town
 
@@ -80,13 +80,13 @@ def test_a_share_of_the_times_is_uniform() -> None:
     assert float((times < 0.05).float().mean()) == pytest.approx(0.025, abs=0.006)
 
 
-@pytest.mark.parametrize("method", ["euler", "heun", "shortcut"])
-@pytest.mark.parametrize("predicts", ["data", "velocity"])
+@pytest.mark.parametrize("method", ["euler", "heun"])
+@pytest.mark.parametrize("predicts", ["data", "velocity", "preconditioned"])
 def test_one_datum_is_found_in_any_number_of_steps(method: str, predicts: str) -> None:
     """Where all data are one point, the lines are straight and one step leads there."""
     flow, point = Flow(predicts), torch.tensor([[2.0, -1.0]])  # type: ignore[arg-type]
 
-    def predict(state: Tensor, time: float, step: float) -> Tensor:
+    def predict(state: Tensor, time: float) -> Tensor:
         return flow.as_prediction((point - state) / max(1 - time, 1e-9), state, time)
 
     for steps in (1, 2, 7):
@@ -100,7 +100,7 @@ def gaussian(flow: Flow, deviation: float):  # type: ignore[no-untyped-def]
     """The exact prediction for normal data: along the way a state keeps its ratio to the
     deviation of its time."""
 
-    def predict(state: Tensor, time: float, step: float) -> Tensor:
+    def predict(state: Tensor, time: float) -> Tensor:
         variance = (time * deviation) ** 2 + (1 - time) ** 2
         return flow.as_prediction(
             state * (time * deviation**2 - (1 - time)) / variance, state, time
@@ -149,17 +149,17 @@ def test_guidance() -> None:
     with_, without = torch.tensor([3.0]), torch.tensor([1.0])
     asked: list[str] = []
 
-    def one(state: Tensor, time: float, step: float) -> Tensor:
+    def one(state: Tensor, time: float) -> Tensor:
         asked.append("with")
         return with_
 
-    def other(state: Tensor, time: float, step: float) -> Tensor:
+    def other(state: Tensor, time: float) -> Tensor:
         asked.append("without")
         return without
 
-    assert float(apply_guidance(one, other, 1.0)(with_, 0.5, 0.0)) == 3 and asked == ["with"]
-    assert float(apply_guidance(one, other, 0.0)(with_, 0.5, 0.0)) == 1
-    assert float(apply_guidance(one, other, 3.0)(with_, 0.5, 0.0)) == 7
+    assert float(apply_guidance(one, other, 1.0)(with_, 0.5)) == 3 and asked == ["with"]
+    assert float(apply_guidance(one, other, 0.0)(with_, 0.5)) == 1
+    assert float(apply_guidance(one, other, 3.0)(with_, 0.5)) == 7
 
 
 def test_losses_of_nothing_and_weights() -> None:
@@ -171,39 +171,15 @@ def test_losses_of_nothing_and_weights() -> None:
 
 
 def test_a_perfect_flow_has_no_loss_but_what_noise_hides() -> None:
-    """Of one point, the exact prediction has a loss of 0, of the flow and of its shortcuts."""
+    """Of one point, the exact prediction has a loss of 0."""
     flow, point = Flow("velocity"), torch.full((6, 1, 2, 2), 0.5)
 
-    def network(state: Tensor, time: Tensor, step: Tensor) -> Tensor:
+    def network(state: Tensor, time: Tensor) -> Tensor:
         return (point - state) / (1 - over_maps(time)).clamp(min=1e-9)
 
     assert float(flow_loss(flow, network, point, 6, over_maps, generator())) == pytest.approx(
         0, abs=1e-6
     )
-    assert float(shortcut_loss(flow, network, point, 6, over_maps, generator())) == pytest.approx(
-        0, abs=1e-6
-    )
-
-
-def test_shortcuts_compare_one_step_with_two_halves() -> None:
-    flow, told = Flow("velocity"), []
-
-    def network(state: Tensor, time: Tensor, step: Tensor) -> Tensor:
-        told.append((time.clone(), step.clone()))
-        return torch.zeros_like(state) + over_maps(step)
-
-    loss = shortcut_loss(flow, network, torch.zeros(64, 1, 2, 2), 64, over_maps, generator())
-    (start, short), (middle, again), (time, long) = told
-    assert torch.equal(short, again) and torch.equal(start, time)
-    flat = long == 2.0**-6
-    assert (
-        torch.equal(short[~flat], long[~flat] / 2)
-        and bool((short[flat] == 0).all())
-        and bool(flat.any())
-    )
-    torch.testing.assert_close(middle, start + long / 2)
-    assert bool((start + long <= 1).all()) and torch.equal(start.remainder(long), torch.zeros(64))
-    assert float(loss) == pytest.approx(float((long - short).square().mean()))
 
 
 def test_noise_is_that_of_the_place() -> None:

@@ -121,9 +121,7 @@ def test_guidance_and_what_is_not_valid() -> None:
     condition = model.condition(scene.cover, scene.ground, 1.0)
     state = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        plain, free, strong = (
-            model.predictor(condition, g)(state, 0.5, 0.0) for g in (1.0, 0.0, 2.0)
-        )
+        plain, free, strong = (model.predictor(condition, g)(state, 0.5) for g in (1.0, 0.0, 2.0))
     torch.testing.assert_close(strong, 2 * plain - free)
     nothing = torch.zeros(1, 16, 16, dtype=torch.bool)
     random = torch.Generator().manual_seed(0)

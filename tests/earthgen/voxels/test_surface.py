@@ -15,7 +15,7 @@ from earthgen.voxels.surface import (
     surface_splats,
     surface_voxels,
 )
-from earthgen.voxels.voxels import FACES, Geometry
+from earthgen.voxels.voxels import FACES, TOP, Geometry
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
@@ -211,3 +211,30 @@ def test_colours_come_back() -> None:
     assert splats.sh.shape == (30, 1, 3) and splats.sh.dtype == np.float32
     assert np.allclose((splats.sh[:, 0] * SH_C0 + 0.5) * 255, rgb, atol=1e-3)
     assert (splats.opacity == 0.5).all()
+
+
+def test_voxels_alone_have_a_surface() -> None:
+    """Open sides and normals of a box on a plain, as a geometry backend would give them."""
+    from earthgen.voxels.shell import shell_geometry
+
+    frame = Frame("EPSG:32632", 1.0, (0, 16), (0, 16), (-8, 24))
+    rows = []
+    for y in range(16):
+        for x in range(16):
+            if 5 <= x < 11 and 5 <= y < 11:
+                edge = x in (5, 10) or y in (5, 10)
+                rows += [(x, y, z) for z in range(0 if edge else 4, 5)]
+            else:
+                rows.append((x, y, -1))
+    xyz = np.array(rows, np.int32)
+    semantic = np.where(xyz[:, 2] >= 0, 18, 7).astype(np.uint8)
+    made = shell_geometry(frame, np.zeros(frame.shape, np.float32), xyz, semantic)
+    top = made.voxels.faces & TOP > 0
+    assert np.array_equal(top, (xyz[:, 2] == 4) | (xyz[:, 2] == -1))
+    west = (xyz[:, 0] == 5) & (xyz[:, 1] == 8) & (xyz[:, 2] == 2)
+    assert int(made.voxels.faces[west][0]) == 1 and made.normal[west][0, 0] < -0.9
+    roof = (xyz == (8, 8, 4)).all(axis=1)
+    assert made.normal[roof][0, 2] > 0.99 and made.offset[roof][0].tolist() == [0, 0, 0.5]
+    assert surface_splats(made, np.zeros((len(xyz), 3))).scale.min() > 0.3
+    empty = shell_geometry(frame, np.zeros(frame.shape), xyz[:0], semantic[:0])
+    assert len(empty.voxels) == 0

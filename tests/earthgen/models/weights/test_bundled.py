@@ -63,6 +63,7 @@ def test_held_out_places_were_not_trained_on(weights: WeightSet) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_world_of_them(tmp_path: Path) -> None:
     """Without --weights; two seeds give two towns on one map."""
     layer = Path(__file__).parents[4] / "examples" / "data" / "landuse.shp"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from earthgen.errors import MissingWeightsError, ModelError
 from earthgen.models.build import make_model
-from earthgen.models.presets import preset
+from earthgen.models.presets import FlowConfig, HeightFlowConfig, preset
 from earthgen.models.weights.card import open_weights, write_card
 from earthgen.models.weights.format import (
     KEY,
@@ -236,3 +239,36 @@ def test_parts_and_presets_that_are_none() -> None:
         make_model("struct-vae", SMALL)
     with pytest.raises(ModelError, match="unknown part 'tex'"):
         preset("tiny").part("tex")
+
+
+def test_weights_with_the_length_of_a_step_give_the_same_at_a_step_of_0(tmp_path: Path) -> None:
+    """Earlier networks added silu's argument of a step's embedding to that of the time."""
+    config = HeightFlowConfig(channels=(4, 4), blocks=(1, 1), flow=FlowConfig(embedding=6))
+    model, path = make_model("height-flow", config, seed=4), part_path(tmp_path, "height-flow")
+    save_weights(path, "height-flow", model)
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()[KEY])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    random = torch.Generator().manual_seed(1)
+    step = nn.Linear(17, 6)
+    with torch.no_grad():
+        for value in step.parameters():
+            value.normal_(generator=random)
+    tensors |= {"embed.step.weight": step.weight.detach(), "embed.step.bias": step.bias.detach()}
+    header["digest"] = tensor_digest(tensors)
+    save_file(tensors, path, {KEY: json.dumps(header)})
+
+    time = torch.linspace(0, 1, 7)
+    none = torch.cat([torch.zeros(1, 9), torch.ones(1, 8)], 1)  # the waves of 0
+    embed = model.embed
+    with torch.no_grad():
+        waves = torch.cat([time[:, None], *(_waves_of(time, f) for f in (torch.sin, torch.cos))], 1)
+        first = nn.functional.silu(embed.time(waves) + step(none))
+        wanted = nn.functional.silu(embed.hidden(first))
+        loaded = load_weights(path)[0]
+        torch.testing.assert_close(loaded.embed(time), wanted)
+        assert not torch.allclose(loaded.embed(time), embed(time), atol=1e-2)
+
+
+def _waves_of(time: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    return function(time[:, None] * math.pi * 2.0 ** torch.arange(8))
