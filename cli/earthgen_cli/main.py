@@ -97,6 +97,10 @@ GROUPS: dict[str, tuple[Callable[..., None], dict[str, Callable[..., None]]]] = 
 """Commands of two words: the function of the first word, and the commands by the second."""
 
 
+SPLIT: dict[str, dict[str, Callable[..., None]]] = {"train": {"compare": train.compare}}
+"""Commands that a first argument replaces by another one."""
+
+
 @dataclass
 class State:
     """The object of every command's context."""
@@ -167,6 +171,9 @@ def build_group(loaded: Plugins | None = None) -> TyperGroup:
         loaded.add_commands(app)
     group: Any = typer.main.get_command(app)
     builtin = lazy_commands(COMMANDS)
+    builtin |= {
+        name: SplitCommand(name, COMMANDS[name], commands) for name, commands in SPLIT.items()
+    }
     builtin |= {name: subgroup(name, *parts) for name, parts in GROUPS.items()}
     group.commands = {**builtin, **group.commands}
     return group
@@ -209,6 +216,28 @@ class LazyCommand(TyperCommand):
         app = typer.Typer(rich_markup_mode=None, add_completion=False)
         app.command(self.name, cls=Command)(expanded(self.function))
         return typer.main.get_command(app).make_context(info_name, args, *rest, **more)
+
+
+class SplitCommand(LazyCommand):
+    """A command with some first arguments that are commands of their own: `train compare`."""
+
+    invoke_without_command = True
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., None],
+        commands: Mapping[str, Callable[..., None]],
+    ) -> None:
+        super().__init__(name, function)
+        self.commands = lazy_commands(commands)
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> Any:
+        """Make the context of the command itself, or of the one that the first argument names."""
+        if args and args[0] in self.commands:
+            word, *others = args
+            return self.commands[word].make_context(f"{info_name} {word}", others, *rest, **more)
+        return super().make_context(info_name, args, *rest, **more)
 
 
 class Command(TyperCommand):

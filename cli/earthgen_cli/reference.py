@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from earthgen_cli.main import build_group
+from earthgen_cli.main import SplitCommand, build_group
 
 JOB_EXAMPLE = """\
 bbox = [11.585, 49.992, 11.595, 49.998]
@@ -113,7 +113,14 @@ def each_command(parent: Any, before: str = "") -> Iterator[tuple[str, Any]]:
         if hasattr(command, "commands"):
             if command.invoke_without_command:
                 yield f"{before}{word}", context
-            yield from each_command(context, f"{before}{word} ")
+            if isinstance(command, SplitCommand):
+                for own in command.commands:
+                    yield (
+                        f"{before}{word} {own}",
+                        command.make_context(word, [own], parent=parent, resilient_parsing=True),
+                    )
+            else:
+                yield from each_command(context, f"{before}{word} ")
         else:
             yield f"{before}{word}", context
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -57,10 +57,14 @@ class Batch:
         Class codes as a map has them.
     told : Tensor (batch, ny, nx) float32
         Heights of buildings as a map has them, metres; 0 for none.
-    objects : Tensor (batch, OBJECT_MAPS, ny, nx) float32
-        Of `earthgen.models.height_state.object_maps`.
+    building : Tensor (batch, ny, nx) int64
+        Number of the building, 0 for none.
+    axes : Tensor (batch, ny, nx, 4) float32
+        Place along the axes of the building, as of `earthgen.models.height_state.object_maps`.
     style : Tensor (batch,) int64
         Number of the style (`earthgen.models.presets.STYLES`), from 1.
+    object : Tensor (n,) int64
+        Number of the building or plant that a voxel belongs to, 0 for none.
     """
 
     crops: tuple[Crop, ...]
@@ -76,8 +80,10 @@ class Batch:
     image: Tensor
     map: Tensor
     told: Tensor
-    objects: Tensor
+    building: Tensor
+    axes: Tensor
     style: Tensor
+    object: Tensor
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -97,6 +103,11 @@ class Batch:
     def classes(self) -> Tensor:
         """Class codes seen from above, 0 where the scene has no data, (batch, ny, nx) uint8."""
         return torch.where(self.valid, self.cover, 0)
+
+    @property
+    def objects(self) -> Tensor:
+        """Shape of the buildings, (batch, OBJECT_MAPS, ny, nx) float32, see `object_maps`."""
+        return object_maps(self.building, self.axes, self.sites.place.voxel_size)
 
     @property
     def conditions(self) -> Conditions:
@@ -124,53 +135,75 @@ class Batch:
             "image",
             "map",
             "told",
-            "objects",
+            "building",
+            "axes",
             "style",
+            "object",
         )
-        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        # From pinned memory, a copy to a GPU does not wait; one to the CPU has to.
+        waits = torch.device(device).type == "cpu"
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=not waits)
+            if isinstance(value := getattr(self, name), Tensor)
+            else value.to(device)
+            for name in names
+        }
         return replace(self, **moved)
 
+    def pinned(self) -> Batch:
+        """Return the batch in memory from which a GPU copies by itself."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        pinned: dict[str, Any] = {
+            name: value.pin_memory() for name, value in values.items() if isinstance(value, Tensor)
+        }
+        return replace(self, **pinned)
 
-def make_batch(crops: Sequence[Crop], max_voxels: int | None = None) -> Batch:
-    """Return crops of one shape as a batch.
+
+def make_batch(crops: Sequence[Crop]) -> Batch:
+    """Return crops of one shape as a batch, at least one."""
+
+    def columns(name: str) -> Tensor:
+        values = np.stack([getattr(crop, name) for crop in crops])
+        # Torch computes little with unsigned integers.
+        return torch.from_numpy(values.astype(np.int64) if values.dtype == np.uint32 else values)
+
+    return batch_of_columns(crops, columns)
+
+
+def batch_of_columns(crops: Sequence[Crop], columns: Callable[[str], Tensor]) -> Batch:
+    """Return the voxels of crops as a batch, with columns from elsewhere.
 
     Parameters
     ----------
     crops : sequence of Crop
-        At least one.
-    max_voxels : int, optional
-        Crops are left out that would exceed this number of voxels in total, except the first.
+        At least one, of one shape.
+    columns : callable
+        Returns the values of a field of `earthgen.dataset.crop.COLUMNS` in all crops,
+        (batch, ny, nx) or (batch, ny, nx, k).
     """
-    used, total = [crops[0]], len(crops[0])
-    for crop in crops[1:]:
-        if max_voxels is None or total + len(crop) <= max_voxels:
-            used.append(crop)
-            total += len(crop)
-    origins = tuple((c.frame.x[0], c.frame.y[0], c.frame.z[0]) for c in used)
-    place = Place(origins, used[0].frame.voxel_size)
-    rows = [np.pad(crop.local, ((0, 0), (1, 0)), constant_values=n) for n, crop in enumerate(used)]
+    origins = tuple((c.frame.x[0], c.frame.y[0], c.frame.z[0]) for c in crops)
+    place = Place(origins, crops[0].frame.voxel_size)
+    rows = [np.pad(crop.local, ((0, 0), (1, 0)), constant_values=n) for n, crop in enumerate(crops)]
     sites, order = make_sites(torch.from_numpy(np.concatenate(rows)), place=place)
 
     def voxels(name: str) -> Tensor:
-        return torch.from_numpy(np.concatenate([getattr(crop, name) for crop in used]))[order]
+        return torch.from_numpy(np.concatenate([getattr(crop, name) for crop in crops]))[order]
 
-    def columns(name: str) -> Tensor:
-        return torch.from_numpy(np.stack([getattr(crop, name) for crop in used]))
-
-    trust = torch.from_numpy(np.concatenate([_trust(crop) for crop in used]))[order]
+    trust = torch.from_numpy(np.concatenate([_trust(crop) for crop in crops]))[order]
     seen = columns("image_known")
     image = (
         torch.where(seen[..., None], columns("image").float() / 255, torch.nan)
         .permute(0, 3, 1, 2)
         .contiguous()
     )
+    device = seen.device
     return Batch(
-        tuple(used),
-        sites,
-        voxels("semantic"),
-        voxels("normal").float(),
-        voxels("rgb").float() / 255,
-        trust,
+        tuple(crops),
+        sites.to(device),
+        voxels("semantic").to(device),
+        voxels("normal").float().to(device),
+        (voxels("rgb").float() / 255).to(device),
+        trust.to(device),
         columns("ground").float(),
         columns("height").float(),
         columns("cover"),
@@ -178,10 +211,12 @@ def make_batch(crops: Sequence[Crop], max_voxels: int | None = None) -> Batch:
         image,
         columns("map"),
         columns("building_height").float(),
-        torch.from_numpy(
-            np.stack([object_maps(c.building, c.building_axes, c.frame.voxel_size) for c in used])
-        ),
-        torch.tensor([1 + STYLES.index(STYLE_OF_KIND[crop.kind]) for crop in used]),
+        columns("building").long() & 0xFFFFFFFF,
+        columns("building_axes").float(),
+        torch.tensor([1 + STYLES.index(STYLE_OF_KIND[crop.kind]) for crop in crops], device=device),
+        torch.from_numpy(np.concatenate([crop.object for crop in crops]).astype(np.int64))[
+            order
+        ].to(device),
     )
 
 

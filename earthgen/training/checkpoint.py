@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from earthgen.errors import TrainingError
 from earthgen.files import PARTIAL, disk_error
+from earthgen.training.schedule import Length
 
 VERSION = 2
 """Of checkpoints; 1 had settings of other names."""
@@ -49,6 +50,10 @@ class State:
         Steps done and the time they took, over all continuations.
     sums : dict
         Sum and number of the values of each figure since the last row of the log.
+    steady : bool
+        Whether the learning rate has not begun to fall: a longer training can continue from here.
+    first_length : (int, float), optional
+        Steps and seconds that the training was started with, of which its warm-up is a share.
     """
 
     model: nn.Module
@@ -57,6 +62,8 @@ class State:
     step: int = 0
     seconds: float = 0.0
     sums: dict[str, tuple[float, int]] = field(default_factory=dict)
+    steady: bool = True
+    first_length: Length | None = None
 
 
 def averaged(state: State) -> dict[str, Tensor]:
@@ -64,8 +71,16 @@ def averaged(state: State) -> dict[str, Tensor]:
     return {**state.model.state_dict(), **state.average}
 
 
-def save_checkpoint(folder: Path, state: State, identity: Mapping[str, Any], keep: int = 2) -> Path:
+def save_checkpoint(
+    folder: Path,
+    state: State,
+    identity: Mapping[str, Any],
+    keep: int = 2,
+    length: Length = (None, None),
+) -> Path:
     """Write a checkpoint below `folder`, and remove all but the newest `keep`.
+
+    The newest one before the learning rate falls stays too, for a longer training.
 
     Parameters
     ----------
@@ -77,6 +92,8 @@ def save_checkpoint(folder: Path, state: State, identity: Mapping[str, Any], kee
         Settings and digests that a continuation has to share, JSON values.
     keep : int
         Checkpoints that stay.
+    length : (int, float)
+        Steps and seconds of the training; None for no limit.
 
     Returns
     -------
@@ -96,7 +113,11 @@ def save_checkpoint(folder: Path, state: State, identity: Mapping[str, Any], kee
         "step": state.step,
         "seconds": state.seconds,
         "sums": state.sums,
+        "steady": state.steady,
+        "length": length,
+        "first_length": state.first_length,
         "torch": torch.__version__,
+        "config": _config(state.model),
         "identity": dict(identity),
         "digest": _digest(tensors),
     }
@@ -115,14 +136,32 @@ def save_checkpoint(folder: Path, state: State, identity: Mapping[str, Any], kee
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
         raise disk_error(error, folder) from error
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    every = checkpoints(folder)
+    steady = steady_checkpoint(folder)
+    for old in every[:-keep]:
+        if old != steady:
+            shutil.rmtree(old, ignore_errors=True)
     return final
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the complete checkpoints below a folder, oldest first."""
     return sorted(path for path in folder.glob(f"{PREFIX}*") if (path / STATE).is_file())
+
+
+def steady_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint from before the learning rate falls, None if there is none."""
+    for path in reversed(checkpoints(folder)):
+        if read_state(path).get("steady"):
+            return path
+    return None
+
+
+def remove_after(folder: Path, path: Path) -> None:
+    """Remove the checkpoints that are newer than one."""
+    for newer in checkpoints(folder):
+        if newer.name > path.name:
+            shutil.rmtree(newer, ignore_errors=True)
 
 
 def clear_partial(folder: Path) -> None:
@@ -154,6 +193,29 @@ def read_state(path: Path) -> dict[str, Any]:
     if not complete:
         raise _damaged(path)
     return about
+
+
+def read_average(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a checkpoint says of itself, and the model's tensors with averaged parameters.
+
+    Raises
+    ------
+    TrainingError
+        If the checkpoint is damaged or of another version.
+    """
+    about = read_state(path)
+    try:
+        tensors = load_file(path / TENSORS)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path) from error
+    if _digest(tensors) != about["digest"]:
+        raise _damaged(path)
+    return about, {
+        name.removeprefix(f"{kind}."): value
+        for kind in ("model", "average")
+        for name, value in tensors.items()
+        if name.startswith(f"{kind}.")
+    }
 
 
 def load_checkpoint(path: Path, state: State) -> None:
@@ -193,6 +255,16 @@ def load_checkpoint(path: Path, state: State) -> None:
     state.sums = {
         name: (float(total), int(count)) for name, (total, count) in about["sums"].items()
     }
+    state.steady = bool(about.get("steady", False))
+    first = about.get("first_length")
+    state.first_length = None if first is None else (first[0], first[1])
+
+
+def _config(model: nn.Module) -> dict[str, Any] | None:
+    """Return the configuration of a network as JSON values, so that a checkpoint can be opened
+    without its run."""
+    config = getattr(model, "config", None)
+    return None if config is None else config.model_dump(mode="json")
 
 
 def _tensors(state: State) -> dict[str, Tensor]:
@@ -212,9 +284,8 @@ def _restore_optimizer(state: State, tensors: Mapping[str, Tensor]) -> None:
         if key.startswith("optimizer."):
             _, kind, name = key.split(".", 2)
             moments = state.optimizer.state.setdefault(parameters[name], {})
-            moments[kind] = (
-                value.clone() if kind == "step" else value.to(parameters[name].device).clone()
-            )
+            # Also the number of steps: a fused optimiser has it on the device.
+            moments[kind] = value.to(parameters[name].device, copy=True)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -2,40 +2,49 @@
 checkpoints.
 
 All random numbers are functions of the seed, the part and the step, so a run that was killed goes
-on from its last checkpoint along the same curve; on one CPU thread with the same bits. The loop
-has not been run on a GPU, nor on several devices.
+on from its last checkpoint along the same curve; on one CPU thread with the same bits. A step never
+waits for the device: figures are read, and checked, when they are logged or shown. The loop has not
+been run on a GPU, nor on several devices.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from earthgen.errors import TrainingError
 from earthgen.progress import Progress
 from earthgen.training import checkpoint as saved
 from earthgen.training.checkpoint import State
 from earthgen.training.devices import ProcessGroup
-from earthgen.training.interrupts import interrupts
 from earthgen.training.log import Log, read_log
 from earthgen.training.plot import draw_curves
 from earthgen.training.randomness import torch_generator
 from earthgen.training.schedule import LearningSchedule
 from earthgen.training.settings import LoopSettings, PartSettings
-from earthgen.training.task import StepCost, Task
-from earthgen.training.throughput import peak_flops
+from earthgen.training.steps.acceleration import prepare_model
+from earthgen.training.steps.interrupts import interrupts
+from earthgen.training.steps.throughput import peak_flops
+from earthgen.training.task import StepBatch, StepCost, Task
 
 PICTURES, CURVES = "pictures", "curves.png"
+
+COUNTED = 50
+"""The work of one in so many steps is counted."""
+
+PREFETCH = 4
+"""Batches prepared ahead for a GPU, unless a setting says how many."""
 
 
 @dataclass(frozen=True)
@@ -103,56 +112,119 @@ def fit(
     state = initial_state(task, part, group.device)
     if group.is_main:
         saved.clear_partial(folder)
-    newest = saved.checkpoints(folder)[-1:]
-    if newest:
-        check_identity(folder, saved.read_state(newest[0])["identity"], identity)
-        saved.load_checkpoint(newest[0], state)
+    schedule = continue_from(folder, state, schedule, identity, group.is_main, progress)
+    prepare_model(state.model, settings, group.device)
     log = Log(folder, state.step, settings.tensorboard) if group.is_main else None
     meter = StepMeter(
         schedule, state, progress, f"train {task.part}", device_flops(settings, group.device)
     )
+    pending = PendingFigures(task, group.rank)
+    keeper = partial(saved.save_checkpoint, folder, state, identity, settings.keep, schedule.length)
     metrics: dict[str, float] = {}
     last_seconds = state.seconds
     last_step = -1
     # With several processes, each hears Ctrl-C at another step: there it ends them at once.
     alone = group.fabric is None
     with (
-        batches(task, state.step, settings.prefetch, group.rank) as stream,
+        batches(task, state.step, settings, group) as stream,
         interrupts(alone) as interrupted,
     ):
         while not group.agree(schedule.share(state.step, state.seconds) >= 1):
-            began = time.monotonic()
             share = schedule.share(state.step, state.seconds)
-            rate = schedule.rate(share)
+            if state.steady and schedule.is_cooling(share):
+                pending.read(state)
+                if group.is_main and state.step:
+                    keeper()
+                state.steady = False
+            began = time.monotonic()
+            rate = schedule.rate(state.step, state.seconds)
             values = train_step(
                 task, settings, part, state, next(stream), share, rate, group, meter
             )
+            pending.add(state.step, values)
             state.seconds += time.monotonic() - began
-            meter.report(values["loss"])
-            accumulate(state, values)
-            if log is not None and state.step % settings.log_steps == 0:
-                means = {name: total / count for name, (total, count) in state.sums.items()}
-                log.add(state.step, {**means, "seconds": round(state.seconds, 3), **meter.speed()})
-                state.sums.clear()
+            logged = state.step % settings.log_steps == 0
             due = state.seconds - last_seconds >= 60 * settings.checkpoint_minutes
             if settings.checkpoint_steps is not None:
                 due = state.step % settings.checkpoint_steps == 0
-            if group.agree(due):
+            due = group.agree(due)
+            if logged or due or meter.moved() or interrupted():
                 began = time.monotonic()
-                metrics = save_and_measure(task, settings, state, folder, identity, log)
-                state.seconds += time.monotonic() - began
+                meter.report(pending.read(state))
+                state.seconds += time.monotonic() - began  # the device computes meanwhile
+            if log is not None and logged:
+                means = {name: total / count for name, (total, count) in state.sums.items()}
+                log.add(state.step, {**means, "seconds": round(state.seconds, 3), **meter.speed()})
+                state.sums.clear()
+            if due:
+                metrics = save_and_measure(task, settings, state, folder, keeper, log)
                 last_seconds, last_step = state.seconds, state.step
             if interrupted():
+                pending.read(state)
                 if last_step != state.step:
-                    saved.save_checkpoint(folder, state, identity, settings.keep)
+                    keeper()
                 raise KeyboardInterrupt
+    pending.read(state)
+    if log is not None and state.sums and not read_log(log.path):
+        # Shorter than the distance of rows.
+        log.add(state.step, {name: total / count for name, (total, count) in state.sums.items()})
     if last_step != state.step or not metrics:
-        metrics = save_and_measure(task, settings, state, folder, identity, log)
+        metrics = save_and_measure(task, settings, state, folder, keeper, log)
     if log is not None:
         log.close()
+    if meter.divided:
+        progress.warn(
+            f"{task.part}: {meter.divided:,} of {meter.crops:,} crops have more voxels than "
+            "max_voxels, and were divided into quarters"
+        )
     state.model.load_state_dict(saved.averaged(state))
     state.model.eval()
     return FitResult(state.model, state.step, state.seconds, metrics, meter.speed())
+
+
+def continue_from(
+    folder: Path,
+    state: State,
+    schedule: LearningSchedule,
+    identity: Mapping[str, Any],
+    is_main: bool,
+    progress: Progress,
+) -> LearningSchedule:
+    """Load the checkpoint that a training continues from, if there is one, in place.
+
+    That is the newest one. If the training shall be longer than before and the learning rate has
+    begun to fall, it is the one from before that; what came after it is removed and trained again.
+
+    Returns
+    -------
+    LearningSchedule
+        With the warm-up that the training was started with.
+    """
+    every = saved.checkpoints(folder)
+    if not every:
+        state.first_length = schedule.length
+        return schedule
+    chosen = every[-1]
+    about = saved.read_state(chosen)
+    check_identity(folder, about["identity"], identity)
+    length = about.get("length") or (None, None)
+    longer = schedule.is_longer((length[0], length[1]))
+    if longer and length != [None, None] and not about.get("steady"):
+        before = saved.steady_checkpoint(folder)
+        if before is None:
+            progress.warn(
+                f"{folder}: no checkpoint from before the learning rate fell is left, so that it "
+                "rises again"
+            )
+        else:
+            chosen = before
+    saved.load_checkpoint(chosen, state)
+    if longer and is_main:
+        saved.remove_after(folder, chosen)
+    first = state.first_length
+    if first is None or first == (None, None):
+        return schedule
+    return schedule.extended_from(first)
 
 
 def initial_state(task: Task, part: PartSettings, device: torch.device) -> State:
@@ -174,13 +246,15 @@ def train_step(
     settings: LoopSettings,
     part: PartSettings,
     state: State,
-    batch: Any,
+    batch: StepBatch,
     share: float,
     rate: float,
     group: ProcessGroup,
     meter: StepMeter,
-) -> dict[str, float]:
-    """Do one step of training, and return the figures of the log.
+) -> dict[str, Tensor | float]:
+    """Do one step of training, and return the figures of the log, which lie on the device.
+
+    A step whose loss or gradient is not finite leaves the weights unchanged.
 
     Parameters
     ----------
@@ -196,20 +270,81 @@ def train_step(
     for parameters in state.optimizer.param_groups:
         parameters["lr"] = rate
     state.optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(group.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-        loss, parts = task.loss(state.model, batch, generator, share)
-    if loss.requires_grad:
-        loss.backward()  # type: ignore[no-untyped-call]
+    figures: dict[str, list[tuple[float, Tensor]]] = {}
+    for micro, weight in zip(batch.parts, batch.weights, strict=True):
+        with torch.autocast(
+            group.device.type, torch.bfloat16, enabled=settings.precision == "bf16"
+        ):
+            loss, parts = task.loss(state.model, micro, generator, share)
+        if loss.requires_grad:
+            (loss * weight).backward()  # type: ignore[no-untyped-call]
+        for name, value in {"loss": loss, **parts}.items():
+            figures.setdefault(name, []).append((weight, value.detach().float()))
     group.average_gradients(state.model)
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), part.max_grad_norm)
-    values = {name: float(value.detach()) for name, value in {"loss": loss, **parts}.items()}
-    values |= {"gradient": float(norm), "learning_rate": rate}
-    _check_finite(values, task.part, state.step)
+    values: dict[str, Tensor | float] = {
+        name: _weighted_mean(pairs) for name, pairs in figures.items()
+    }
+    values["gradient"] = norm.detach().float()
+    finite = torch.stack([v for v in values.values() if isinstance(v, Tensor)]).isfinite().all()
+    # The fused optimiser leaves the weights unchanged where this is 1, as for a gradient scaler,
+    # without the device having to report it.
+    state.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
     state.optimizer.step()
     _update_average(state, part.ema_decay)
     state.step += 1
-    meter.add(task.work(state.model, batch))
-    return values
+    meter.add(task, state.model, batch)
+    if batch.divided:
+        values["divided"] = float(batch.divided)
+    return {**values, "learning_rate": rate}
+
+
+def _weighted_mean(pairs: list[tuple[float, Tensor]]) -> Tensor:
+    if len(pairs) == 1:
+        return pairs[0][1]
+    total = sum(weight for weight, _ in pairs)
+    return torch.stack([value * (weight / total) for weight, value in pairs]).sum()
+
+
+class PendingFigures:
+    """Figures of steps that have not been read from the device yet.
+
+    Parameters
+    ----------
+    task : Task
+        The part.
+    rank : int
+        Number of this process.
+    """
+
+    def __init__(self, task: Task, rank: int) -> None:
+        self.task, self.rank = task, rank
+        self.steps: list[tuple[int, dict[str, Tensor | float]]] = []
+        self.loss = 0.0
+
+    def add(self, step: int, values: dict[str, Tensor | float]) -> None:
+        """Keep the figures of a step."""
+        self.steps.append((step, values))
+
+    def read(self, state: State) -> float:
+        """Add all figures to the sums of the log, and return the newest loss.
+
+        Raises
+        ------
+        TrainingError
+            For the first step with a figure that is not finite.
+        """
+        steps, self.steps = self.steps, []
+        if not steps:
+            return self.loss
+        tensors = [v for _, values in steps for v in values.values() if isinstance(v, Tensor)]
+        numbers = iter(torch.stack(tensors).tolist())
+        for step, values in steps:
+            read = {n: next(numbers) if isinstance(v, Tensor) else v for n, v in values.items()}
+            _check_finite(read, self.task, step, self.rank)
+            accumulate(state, read)
+            self.loss = read["loss"]
+        return self.loss
 
 
 def accumulate(state: State, values: Mapping[str, float]) -> None:
@@ -222,15 +357,18 @@ def accumulate(state: State, values: Mapping[str, float]) -> None:
         state.sums[name] = total + value, count + 1
 
 
-def _check_finite(values: Mapping[str, float], part: str, step: int) -> None:
+def _check_finite(values: Mapping[str, float], task: Task, step: int, rank: int) -> None:
     wrong = [name for name, value in values.items() if not math.isfinite(value)]
-    if wrong:
-        raise TrainingError(
-            f"training {part}: {wrong[0]} is {values[wrong[0]]} at step {step + 1}; "
-            "the last checkpoint is kept",
-            "continue with --resume and a lower learning_rate or max_grad_norm, "
-            "or with precision fp32",
-        )
+    if not wrong:
+        return
+    places = task.places(task.batch(step - 1, rank))
+    raise TrainingError(
+        f"training {task.part}: {wrong[0]} is {values[wrong[0]]} at step {step}"
+        + (f", of {places}" if places else "")
+        + "; the last checkpoint is kept",
+        "look at the scene with `earthgen dataset inspect`, or continue with --resume and a lower "
+        "learning_rate or max_grad_norm, or with precision fp32",
+    )
 
 
 def _update_average(state: State, decay: float) -> None:
@@ -246,13 +384,15 @@ def save_and_measure(
     settings: LoopSettings,
     state: State,
     folder: Path,
-    identity: Mapping[str, Any],
+    save: Callable[[], object],
     log: Log | None,
 ) -> dict[str, float]:
     """Write a checkpoint, then figures, pictures and curves of the averaged weights.
 
     Parameters
     ----------
+    save : callable
+        Writes the checkpoint.
     log : Log, optional
         None in all processes but the main one, which then write nothing.
 
@@ -263,7 +403,7 @@ def save_and_measure(
     """
     if log is None:
         return {}
-    saved.save_checkpoint(folder, state, identity, settings.keep)
+    save()
     current = {name: value.detach().clone() for name, value in state.model.state_dict().items()}
     state.model.load_state_dict(saved.averaged(state))
     state.model.eval()
@@ -298,18 +438,31 @@ def check_identity(folder: Path, before: Mapping[str, Any], now: Mapping[str, An
 
 
 @contextmanager
-def batches(task: Task, first: int, ahead: int, rank: int) -> Iterator[Iterator[Any]]:
-    """Iterate over the batches from step `first` on, `ahead` of them prepared by other threads."""
+def batches(
+    task: Task, first: int, settings: LoopSettings, group: ProcessGroup
+) -> Iterator[Iterator[StepBatch]]:
+    """Iterate over the batches from step `first` on, prepared ahead and copied by other threads."""
+    on_cpu = group.device.type == "cpu"
+    ahead = settings.prefetch if settings.prefetch is not None else 0 if on_cpu else PREFETCH
+    rank = group.rank
+
+    def make(step: int) -> StepBatch:
+        batch = task.batch(step, rank)
+        if on_cpu:
+            return batch
+        parts = tuple(part.pinned() if hasattr(part, "pinned") else part for part in batch.parts)
+        return replace(batch, parts=parts).to(group.device)
+
     if not ahead:
-        yield (task.batch(step, rank) for step in range(first, 2**62))
+        yield (make(step) for step in range(first, 2**62))
         return
     with ThreadPoolExecutor(ahead) as pool:
 
-        def stream() -> Iterator[Any]:
-            waiting = [pool.submit(task.batch, first + offset, rank) for offset in range(ahead)]
+        def stream() -> Iterator[StepBatch]:
+            waiting = [pool.submit(make, first + offset) for offset in range(ahead)]
             for step in range(first + ahead, 2**62):
                 done = waiting.pop(0)
-                waiting.append(pool.submit(task.batch, step, rank))
+                waiting.append(pool.submit(make, step))
                 yield done.result()
 
         try:
@@ -319,7 +472,11 @@ def batches(task: Task, first: int, ahead: int, rank: int) -> Iterator[Iterator[
 
 
 class StepMeter:
-    """Measures progress and speed of the steps of this process."""
+    """Measures progress and speed of the steps of this process.
+
+    The work of a step is counted in the first step and then in every `COUNTED`-th, because counting
+    the products of a sparse network builds its kernel maps; the others count as their mean.
+    """
 
     def __init__(
         self,
@@ -331,7 +488,8 @@ class StepMeter:
     ) -> None:
         self.schedule, self.state, self.progress, self.peak = schedule, state, progress, peak
         self.total = schedule.steps if schedule.seconds is None else round(schedule.seconds)
-        self.work = StepCost(0, 0, 0)
+        self.work, self.counted = StepCost(0, 0, 0), 0
+        self.steps = self.crops = self.divided = 0
         self.seconds_before = state.seconds
         progress.start(name, self.total or 0, self._done())
 
@@ -339,16 +497,27 @@ class StepMeter:
         share = self.schedule.share(self.state.step, self.state.seconds)
         return min(int(share * (self.total or 0)), self.total or 0)
 
-    def add(self, work: StepCost) -> None:
-        """Count the work of one step."""
-        before = self.work
-        self.work = StepCost(
-            before.crops + work.crops, before.voxels + work.voxels, before.flops + work.flops
-        )
+    def add(self, task: Task, model: nn.Module, batch: StepBatch) -> None:
+        """Count a step."""
+        self.steps += 1
+        self.crops += sum(len(part) for part in batch.parts)
+        self.divided += batch.divided
+        if self.steps % COUNTED != 1:
+            return
+        self.counted += 1
+        for part in batch.parts:
+            cost, before = task.work(model, part), self.work
+            self.work = StepCost(
+                before.crops + cost.crops, before.voxels + cost.voxels, before.flops + cost.flops
+            )
+
+    def moved(self) -> bool:
+        """Whether the count of the progress has moved: at most once a second if it counts time."""
+        return self._done() > self.progress.done
 
     def report(self, loss: float) -> None:
-        """Emit an event if the count has moved: at most one per second if it counts seconds."""
-        if self._done() > self.progress.done:
+        """Emit an event if the count has moved."""
+        if self.moved():
             self.progress.done = self._done() - 1
             self.progress.step(f"step {self.state.step}, loss {loss:.4g}")
 
@@ -358,10 +527,11 @@ class StepMeter:
         A backward pass counts as two forward passes.
         """
         spent = max(self.state.seconds - self.seconds_before, 1e-9)
-        rate = 3 * self.work.flops / spent
+        times = self.steps / max(self.counted, 1)
+        rate = 3 * self.work.flops * times / spent
         return {
-            "crops_per_s": round(self.work.crops / spent, 4),
-            "voxels_per_s": round(self.work.voxels / spent, 1),
+            "crops_per_s": round(self.crops / spent, 4),
+            "voxels_per_s": round(self.work.voxels * times / spent, 1),
             "gflops": round(rate / 1e9, 3),
             "flop_share": round(rate / self.peak, 4) if self.peak else 0.0,
         }

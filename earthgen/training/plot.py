@@ -6,7 +6,7 @@ The figure is made without pyplot, whose state is global.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,48 @@ def draw_curves(rows: list[dict[str, str]], title: str, path: Path) -> None:
     file = io.BytesIO()
     figure.savefig(file, format="png")
     replace_file(path.parent, path.name, file.getvalue())
+
+
+def comparison_picture(runs: Mapping[str, list[dict[str, str]]], title: str) -> bytes:
+    """Return the curves of several runs in common panels, as a PNG.
+
+    Parameters
+    ----------
+    runs : mapping of str to list of dict
+        Rows of `earthgen.training.log.read_log`, by the name of the run.
+    title : str
+        Title of the picture.
+    """
+    names = dict.fromkeys(name for rows in runs.values() for row in rows for name in row)
+    panels = [
+        name
+        for name in names
+        if name not in HIDDEN and any(series(rows, name)[0] for rows in runs.values())
+    ]
+    across = max(min(ACROSS, len(panels)), 1)
+    down = max(-(-len(panels) // across), 1)
+    figure = Figure(figsize=(4.4 * across, 2.6 * down + 0.3), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, x=0.01, ha="left")
+    for number, name in enumerate(panels):
+        axes = figure.add_subplot(down, across, number + 1)
+        axes.set_title(name, loc="left", fontsize=10)
+        curves = {run: series(rows, name) for run, rows in runs.items()}
+        values = [value for _, curve in curves.values() for value in curve]
+        if min(values) > 0 and max(values) > LOG_RATIO * min(values):
+            axes.set_yscale("log")
+        for run, (steps, curve) in curves.items():
+            many = len(steps) > MANY
+            shown = running_mean(curve) if many else curve
+            axes.plot(steps, shown, linewidth=1.6, marker="" if many else ".", label=run)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.grid(color="#e0e0e0")
+        axes.tick_params(labelsize=8)
+        if number == 0:
+            axes.legend(fontsize=8, frameon=False)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def _draw_panel(

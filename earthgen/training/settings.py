@@ -7,6 +7,7 @@ settings that this part uses and no others, so that a run and a model card recor
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,7 +49,19 @@ STRUCTURE: Mixture = (
     (("height",), 1.0),
     (("image",), 0.5),
     (("semantics", "image"), 0.5),
+    (("height", "image"), 0.5),
+    (("semantics", "height", "image"), 0.5),
     ((), 1.0),
+)
+HEIGHTS: Mixture = (
+    (("semantics",), 5.0),
+    (("semantics", "image"), 2.0),
+    (("semantics", "height"), 1.0),
+    (("semantics", "height", "image"), 0.5),
+    (("image",), 1.5),
+    (("height", "image"), 0.25),
+    (("height",), 0.25),
+    ((), 0.5),
 )
 TEXTURE: Mixture = (
     (("semantics",), 5.0),
@@ -57,6 +70,8 @@ TEXTURE: Mixture = (
     ((), 1.0),
 )
 
+MIXTURE = "Sets of conditions with weights; one set is drawn for each sample, [] is none"
+
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -64,31 +79,13 @@ Ratio = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-class PartSettings(BaseModel):
-    """Settings that every part has.
+COARSE_ODDS = (
+    "Odds of crops from sources twice as coarse as the voxels or coarser, against 1 for fine ones"
+)
 
-    Attributes
-    ----------
-    steps, minutes : int, float
-        Length of the training, at least one of the two; it ends with the first that is reached.
-        Minutes are those of steps, measurements and pictures, over all continuations.
-    batch_size : int
-        Crops per step.
-    learning_rate : float
-        Highest learning rate of AdamW.
-    warmup_ratio : float
-        Share of the training in which the learning rate rises from 0.
-    cooldown_ratio : float
-        Share of the training, at its end, in which the learning rate falls to 0.
-    decay_power : float
-        Power of the polynomial by which it falls.
-    betas, weight_decay : (float, float), float
-        Parameters of AdamW.
-    max_grad_norm : float
-        The gradient is clipped to this norm.
-    ema_decay : float
-        Decay of the exponential moving average of the weights, which is what is kept.
-    """
+
+class PartSettings(BaseModel):
+    """Settings that every part has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -100,151 +97,174 @@ class PartSettings(BaseModel):
     }
     """Defaults of the presets `base` and `paper`: the paper's batch size and learning rate."""
 
-    steps: Count | None = None
-    minutes: Positive | None = None
-    batch_size: Count
-    learning_rate: Positive = 1e-3
-    warmup_ratio: Decay = 0.03
-    cooldown_ratio: Annotated[float, Field(gt=0, le=1)] = 0.4
-    decay_power: NonNegative = 1.0
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: NonNegative = 0.01
-    max_grad_norm: Positive = 1.0
-    ema_decay: Decay = 0.998
+    steps: Count | None = Field(
+        None, description="Steps of the training, which ends with the first of steps and minutes"
+    )
+    minutes: Positive | None = Field(
+        None,
+        description="Time of the steps, over all continuations; measuring, drawing and saving come "
+        "in addition",
+    )
+    batch_size: Count = Field(description="Crops per step")
+    coarse_weight: Ratio = Field(0.1, description=COARSE_ODDS)
+    micro_batch: Count | None = Field(
+        None,
+        description="Crops computed at once, the gradients of a step are accumulated; the whole "
+        "step if not given",
+    )
+    learning_rate: Positive = Field(1e-3, description="Highest learning rate of AdamW")
+    warmup_ratio: Decay = Field(
+        0.03, description="Share of the training in which the learning rate rises"
+    )
+    cooldown_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.4,
+        description="Share of the training, at its end, in which the learning rate falls to 0; "
+        "before, it is constant",
+    )
+    decay_power: NonNegative = Field(1.0, description="Power of the polynomial by which it falls")
+    betas: tuple[float, float] = Field((0.9, 0.99), description="Betas of AdamW")
+    weight_decay: NonNegative = Field(
+        0.01, description="Weight decay of AdamW; biases and norms have none"
+    )
+    max_grad_norm: Positive = Field(1.0, description="The gradient is clipped to this norm")
+    ema_decay: Decay = Field(
+        0.998, description="Decay of the moving average of the weights, which is what is kept"
+    )
+
+
+class VoxelSettings(PartSettings):
+    """Settings of parts that compute voxels."""
+
+    max_voxels: Count = Field(
+        250_000,
+        description="Largest number of voxels of a crop, as in the paper; a crop with more is "
+        "divided into quarters, which are all trained on",
+    )
+    micro_voxels: Count = Field(
+        500_000,
+        description="Voxels computed at once; the gradients of a step with more are accumulated",
+    )
 
 
 class FlowSettings(PartSettings):
-    """Settings of all flows.
+    """Settings of all flows."""
 
-    Attributes
-    ----------
-    shortcut_ratio : float
-        Share of the steps that train few-step sampling. It measured worse than none
-        (docs/background/benchmarks.md).
-    shortcut_start : float
-        Share of the training after which these steps begin.
-    """
-
-    shortcut_ratio: Ratio = 0.0
-    shortcut_start: Ratio = 0.5
-
-
-class StructVaeSettings(PartSettings):
-    """Settings of StructVAE.
-
-    Attributes
-    ----------
-    max_voxels : int
-        Voxels of a batch; further crops are left out (paper: 250,000 per sample).
-    kl_weight : float
-        Weight of the latent's Kullback-Leibler divergence.
-    """
-
-    batch_size: Count = 2
-    learning_rate: Positive = 2e-3
-    max_voxels: Count = 250_000
-    kl_weight: NonNegative = 1e-3
+    style_dropout: Ratio = Field(
+        0.1, description="Probability that the style is hidden from a sample"
+    )
+    map_ratio: Ratio = Field(
+        0.5,
+        description="Probability that the land cover of a sample is that of the scene's map, which "
+        "lacks single trees and small things, instead of what stands there",
+    )
+    map_noise: Ratio = Field(
+        0.75, description="Probability that the land cover of a sample is corrupted as maps are"
+    )
 
 
-class TexVaeSettings(PartSettings):
-    """Settings of TexVAE.
+class StructVaeSettings(VoxelSettings):
+    """Settings of StructVAE."""
 
-    Attributes
-    ----------
-    max_voxels, kl_weight : int, float
-        As of `StructVaeSettings`.
-    render_start : float
-        Share of the training after which views are rendered; 1 renders none.
-    render_every : int
-        A view is rendered in one of so many steps.
-    render_size : int
-        Pixels per edge of a view.
-    l1_weight, ssim_weight, perceptual_weight : float
-        Weights of the errors of views.
-    """
+    coarse_weight: Ratio = Field(0.0, description=COARSE_ODDS)
 
-    batch_size: Count = 2
-    learning_rate: Positive = 2e-3
-    max_voxels: Count = 250_000
-    kl_weight: NonNegative = 1e-4
-    render_start: Ratio = 0.5
-    render_every: Count = 2
-    render_size: Annotated[int, Field(ge=16)] = 64
-    l1_weight: NonNegative = 1.0
-    ssim_weight: NonNegative = 0.2
-    perceptual_weight: NonNegative = 0.1
+    batch_size: Count = Field(2, description="Crops per step")
+    learning_rate: Positive = Field(2e-3, description="Highest learning rate of AdamW")
+    kl_weight: NonNegative = Field(
+        1e-3, description="Weight of the latent's divergence from a normal distribution"
+    )
 
 
-class StructCoarseSettings(FlowSettings):
-    """Settings of StructFM's first stage.
+class TexVaeSettings(VoxelSettings):
+    """Settings of TexVAE."""
 
-    Attributes
-    ----------
-    max_voxels : int
-        As of `StructVaeSettings`.
-    condition_mixture : Mixture
-        Sets of conditions with weights; one set is drawn for each sample.
-    """
+    batch_size: Count = Field(2, description="Crops per step")
+    learning_rate: Positive = Field(2e-3, description="Highest learning rate of AdamW")
+    kl_weight: NonNegative = Field(
+        1e-4, description="Weight of the latent's divergence from a normal distribution"
+    )
+    render_start: Ratio = Field(
+        0.5, description="Share of the training after which views are rendered; 1 renders none"
+    )
+    render_every: Count = Field(2, description="A view is rendered in one of so many steps")
+    render_size: Annotated[int, Field(ge=16)] = Field(64, description="Pixels per edge of a view")
+    l1_weight: NonNegative = Field(1.0, description="Weight of the L1 error of a view")
+    ssim_weight: NonNegative = Field(0.2, description="Weight of 1 - SSIM of a view")
+    perceptual_weight: NonNegative = Field(
+        0.1, description="Weight of the perceptual distance of a view"
+    )
 
-    batch_size: Count = 8
-    max_voxels: Count = 250_000
-    condition_mixture: Mixture = STRUCTURE
+
+class StructCoarseSettings(FlowSettings, VoxelSettings):
+    """Settings of StructFM's first stage."""
+
+    batch_size: Count = Field(8, description="Crops per step")
+    style_dropout: Ratio = Field(0.1, description="Probability that the style is hidden")
+    condition_mixture: Mixture = Field(STRUCTURE, description=MIXTURE)
 
 
 class StructFineSettings(FlowSettings):
-    """Settings of StructFM's second stage.
+    """Settings of StructFM's second stage."""
 
-    Attributes
-    ----------
-    condition_mixture : Mixture
-        As of `StructCoarseSettings`.
-    dilation_probability : float
-        Probability that a neighbour of an active cell is added.
-    latent_pool_size : int
-        Crops whose latents are kept in memory and drawn from.
-    """
+    coarse_weight: Ratio = Field(0.0, description=COARSE_ODDS)
 
-    batch_size: Count = 16
-    condition_mixture: Mixture = STRUCTURE
-    dilation_probability: Ratio = 0.15
-    latent_pool_size: Count = 4096
+    batch_size: Count = Field(16, description="Crops per step")
+    style_dropout: Ratio = Field(0.1, description="Probability that the style is hidden")
+    condition_mixture: Mixture = Field(STRUCTURE, description=MIXTURE)
+    dilation_probability: Ratio = Field(
+        0.15,
+        description="Probability that a neighbour of an active cell is added; the target of its "
+        "latent is 0",
+    )
+    latent_pool_size: Count = Field(
+        4096, description="Crops whose latents are kept in memory and drawn from"
+    )
 
 
-class TexFlowSettings(FlowSettings):
-    """Settings of TexFM.
+class TexFlowSettings(FlowSettings, VoxelSettings):
+    """Settings of TexFM."""
 
-    Attributes
-    ----------
-    max_voxels, condition_mixture : int, Mixture
-        As of `StructCoarseSettings`.
-    """
-
-    batch_size: Count = 2
-    max_voxels: Count = 250_000
-    condition_mixture: Mixture = TEXTURE
+    batch_size: Count = Field(2, description="Crops per step")
+    style_dropout: Ratio = Field(0.1, description="Probability that the style is hidden")
+    condition_mixture: Mixture = Field(TEXTURE, description=MIXTURE)
+    target: Literal["latent", "rgb"] | None = Field(
+        None,
+        description="What is learned for each voxel: `latent`, that of TexVAE, or `rgb`, the "
+        "colour; by default the preset's",
+    )
+    told_dropout: Ratio = Field(
+        0.35,
+        description="Probability that a sample is told no colours of objects; of the others, half "
+        "are told all and half those of every other object",
+    )
 
 
 class HeightFlowSettings(FlowSettings):
-    """Settings of the flow on height maps.
+    """Settings of the flow on height maps."""
 
-    Attributes
-    ----------
-    condition_dropout : float
-        Probability that the land cover is hidden from a sample.
-    map_ratio : float
-        Probability that the land cover of a sample is that of a map, which lacks single trees and
-        small things, instead of what stands there.
-    axes_dropout : float
-        Probability that the axes of buildings are hidden, as where land cover is a raster.
-    style_dropout : float
-        Probability that the style is hidden.
-    """
-
-    batch_size: Count = 16
-    condition_dropout: Ratio = 0.05
-    map_ratio: Ratio = 0.5
-    axes_dropout: Ratio = 0.2
-    style_dropout: Ratio = 0.1
+    batch_size: Count = Field(16, description="Crops per step")
+    condition_mixture: Mixture = Field(
+        HEIGHTS,
+        description=MIXTURE
+        + '; "semantics" is a map with its buildings and woods, "height" a surface model that '
+        "covers a part of the sample",
+    )
+    condition_dropout: Ratio = Field(
+        0.05,
+        description="Probability that classes and image are hidden while heights of buildings "
+        "stay, which is what guidance goes away from",
+    )
+    image_dropout: Ratio = Field(
+        0.0, description="Probability that an image of the mixture is hidden all the same"
+    )
+    axes_dropout: Ratio = Field(
+        0.2,
+        description="Probability that the axes of buildings are hidden, as where land cover is a "
+        "raster",
+    )
+    wood_ratio: Ratio = Field(
+        0.4,
+        description="Probability that the heights of woods are told, as by a map of forest stands",
+    )
 
 
 PART_SETTINGS: dict[str, type[PartSettings]] = {
@@ -265,8 +285,6 @@ RENAMED = {
     "average": "ema_decay",
     "mixture": "condition_mixture",
     "drop": "condition_dropout",
-    "shortcut": "shortcut_ratio",
-    "shortcut_from": "shortcut_start",
     "dilation": "dilation_probability",
     "pool": "latent_pool_size",
     "render_from": "render_start",
@@ -279,94 +297,116 @@ RENAMED = {
 
 
 class LoopSettings(BaseModel):
-    """Settings of a run that the training loop uses.
-
-    Attributes
-    ----------
-    seed : int
-        Weights, crops and noise depend on it.
-    precision : str
-        "bf16" autocasts, "fp32" does not; "auto" is bf16 where the device multiplies bfloat16 in
-        hardware.
-    prefetch : int
-        Batches that are prepared ahead, in threads of their own.
-    checkpoint_minutes, checkpoint_steps : float, int
-        Between checkpoints, each with measurements and pictures; steps override minutes.
-    keep : int
-        Checkpoints to keep.
-    log_steps : int
-        Steps between rows of metrics.csv.
-    pictures, tensorboard : bool
-        Whether to write these.
-    """
+    """Settings of a run that the training loop uses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    prefetch: Annotated[int, Field(ge=0, le=64)] = 0
-    checkpoint_minutes: Positive = 5.0
-    checkpoint_steps: Count | None = None
-    keep: Count = 2
-    log_steps: Count = 20
-    pictures: bool = True
-    tensorboard: bool = True
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="Each seed gives other weights, crops and noise"
+    )
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="bf16 autocasts; auto is bf16 on devices that multiply it in hardware"
+    )
+    prefetch: Annotated[int, Field(ge=0, le=64)] | None = Field(
+        None,
+        description="Batches prepared ahead, in threads; if not given, none on a CPU and 4 "
+        "elsewhere",
+    )
+    data_device: Literal["auto", "cpu", "training"] = Field(
+        "auto",
+        description="Where the rasters of the scenes lie for height-flow: with training, crops are "
+        "cut on the device of the training; auto does so on GPUs",
+    )
+    sparse_backend: str | None = Field(
+        None,
+        description="Backend of sparse operations, listed by `earthgen doctor`; chosen by device "
+        "and dtype if not given",
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="Whether height-flow is compiled by torch; auto does so on GPUs"
+    )
+    recompute: bool = Field(
+        False,
+        description="Compute the blocks again in the backward pass instead of keeping them in "
+        "memory (gradient checkpointing)",
+    )
+    checkpoint_minutes: Positive = Field(
+        5.0, description="Time between checkpoints, each with measurements and pictures"
+    )
+    checkpoint_steps: Count | None = Field(
+        None, description="Steps between checkpoints, instead of minutes"
+    )
+    keep: Count = Field(2, description="Checkpoints to keep")
+    log_steps: Count = Field(20, description="Steps between rows of metrics.csv")
+    pictures: bool = Field(True, description="Draw held-out crops with each checkpoint")
+    tensorboard: bool = Field(True, description="Write for TensorBoard too, if it is installed")
 
 
 class TrainingSettings(LoopSettings):
-    """A run: what is trained, on what, and how.
+    """A run: what is trained, on what, and how."""
 
-    Attributes
-    ----------
-    data : Path
-        A folder of scenes, made by `earthgen dataset build`.
-    out : Path
-        The folder of the run.
-    preset : str
-        A name in `earthgen.models.presets.PRESETS`.
-    steps, minutes : int, float
-        Length of the training of all parts together.
-    columns : int
-        Columns along an edge of a crop; None takes the preset's.
-    overlap : float
-        Overlap of neighbouring crops, as a share of their edge.
-    grades, scenes : tuple of str
-        Licence grades, and names of scenes, to train on; no names are all scenes.
-    device, devices : str, int
-        "cpu", "cuda" or "auto", and how many; more than one needs Lightning Fabric.
-    threads : int
-        Threads of the CPU; None is torch's default.
-    held_out : int
-        Crops to measure.
-    weights_dtype, licence, title, notes : str, str, str, tuple of str
-        Of the resulting weights and their model card.
-    parts : dict
-        Settings of parts that differ from the defaults, by the name of the part: the fields of
-        its model in `PART_SETTINGS`.
-    """
+    data: tuple[Path, ...] = Field(
+        min_length=1,
+        description="Folder of scenes, made by `earthgen dataset build` or `simulate`; several are "
+        "mixed",
+    )
+    out: Path = Field(description="Folder of the run")
+    preset: str = Field("tiny", description="Sizes of the models: tiny, base or paper")
+    init: str | None = Field(
+        None,
+        description="Start from trained weights: `shipped`, a folder of weights, or a run; new "
+        "weights if not given",
+    )
+    freeze: tuple[str, ...] = Field(
+        (), description="Part that is taken from `init` without training it"
+    )
+    steps: Count | None = Field(None, description="Steps of the training, of all parts together")
+    minutes: Positive | None = Field(
+        None, description="Time of the training, of all parts together, with the rate at 0 then"
+    )
+    columns: Annotated[int, Field(ge=8)] | None = Field(
+        None, description="Edge of a crop in voxels; the preset's if not given"
+    )
+    overlap: Decay = Field(0.5, description="Overlap of neighbouring crops, a share of their edge")
+    grades: tuple[str, ...] = Field(("A", "B"), description="Licence grade to train on")
+    scenes: tuple[str, ...] = Field((), description="Train on this scene only")
+    simulated: Ratio | None = Field(
+        None,
+        description="Share of the crops from simulated scenes, if there are real ones too; by "
+        "their number if not given",
+    )
+    device: str = Field("cpu", description="cpu, cuda or auto")
+    devices: Count = Field(1, description="Number of devices; more than 1 need earthgen[train]")
+    threads: Count | None = Field(None, description="Threads of the CPU; torch's if not given")
+    held_out: Annotated[int, Field(ge=0)] = Field(6, description="Held-out crops to measure")
+    weights_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Data type of the resulting weights"
+    )
+    licence: str = Field("", description="Licence of the weights, for their model card")
+    title: str = Field("", description="Title of the model card")
+    notes: tuple[str, ...] = Field((), description="Paragraphs of the model card")
+    parts: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Settings of single parts: by the name of the part, the fields of its model in "
+        "`PART_SETTINGS`",
+    )
 
-    data: Path
-    out: Path
-    preset: str = "tiny"
-    steps: Count | None = None
-    minutes: Positive | None = None
-    columns: Annotated[int, Field(ge=8)] | None = None
-    overlap: Decay = 0.5
-    grades: tuple[str, ...] = ("A", "B")
-    scenes: tuple[str, ...] = ()
-    device: str = "cpu"
-    devices: Count = 1
-    threads: Count | None = None
-    held_out: Annotated[int, Field(ge=0)] = 6
-    weights_dtype: Literal["float32", "bfloat16"] = "float32"
-    licence: str = ""
-    title: str = ""
-    notes: tuple[str, ...] = ()
-    parts: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Path) else value
 
     @field_validator("parts")
     @classmethod
     def _check_parts(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        unknown = sorted(set(value) - set(PARTS))
+        if unknown:
+            raise ValueError(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}")
+        return value
+
+    @field_validator("freeze")
+    @classmethod
+    def _check_freeze(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         unknown = sorted(set(value) - set(PARTS))
         if unknown:
             raise ValueError(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}")
@@ -380,11 +420,11 @@ class TrainingSettings(LoopSettings):
         return value
 
 
-IDENTITY = ("preset", "seed", "columns", "overlap", "grades", "scenes", "precision")
+IDENTITY = ("preset", "seed", "columns", "overlap", "grades", "scenes", "simulated", "precision")
 """Settings of a run that a continuation has to share. The dataset is compared by its digest."""
 
-LENGTH = frozenset({"steps", "minutes"})
-"""Settings of a part that a continuation may change."""
+LENGTH = frozenset({"steps", "minutes", "micro_batch", "micro_voxels"})
+"""Settings of a part that a continuation may change: its length, and what memory allows."""
 
 
 def part_settings(settings: TrainingSettings, part: str, task: tuple[str, ...]) -> PartSettings:
@@ -416,6 +456,22 @@ def part_settings(settings: TrainingSettings, part: str, task: tuple[str, ...]) 
     result = make_part_settings(part, values)
     if result.steps is None and result.minutes is None:
         raise JobError(f"no setting says how long to train {part}", "give --minutes or --steps")
+    return result
+
+
+def default_settings(part: str, preset: str) -> dict[str, Any]:
+    """Return the values of all settings that a run records of a part, if none is given, as JSON."""
+    model = PART_SETTINGS[part]
+    run = {
+        name: TrainingSettings.model_fields[name].get_default(call_default_factory=True)
+        for name in IDENTITY
+    }
+    own = model.model_validate(model.large if preset in ("base", "paper") else {})
+    values = {
+        **{name: value for name, value in run.items() if name != "preset"},
+        **own.model_dump(mode="json"),
+    }
+    result: dict[str, Any] = json.loads(json.dumps(values))
     return result
 
 

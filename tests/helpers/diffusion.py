@@ -264,7 +264,7 @@ class Plain:
     def field(self, name: str, wanted: Frame) -> Block:
         """The output of a stage on any frame of its cells."""
         stage = self.stage(name)
-        reach = stage.margin if stage.merge is not None else 0
+        reach = stage.counted
         windows = [
             at
             for at in wanted.pad(reach).tiles(stage.step)

@@ -153,7 +153,7 @@ GOLDEN: dict[str, Golden] = {
             "geometry": "latent",
             "geometry_options": {**_QUICK, "steps": 1},
             "texture": "latent",
-            "texture_options": {"window": 64, "steps": 1, "phases": 1, "sh_degree": 1},
+            "texture_options": {"window": 64, "steps": 1, "phases": 1},
         },
     ),
 }

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from earthgen.models.flow import Predict
 from earthgen.models.height_flow import height_loss
 from earthgen.models.struct_flow import coarse_loss, dilate_cells, fine_loss
 from earthgen.models.struct_vae import struct_loss
-from earthgen.models.tex_flow import tex_flow_loss
+from earthgen.models.tex_flow import tex_flow_loss, told_features
 from earthgen.models.tex_vae import tex_loss, voxel_features
 from earthgen.sparse import SparseTensor
 from earthgen.sparse.sites import Sites
@@ -44,8 +45,8 @@ def _struct_vae(model: Any, town: Town, generator: torch.Generator) -> Tensor:
 
 
 def _tex_vae(model: Any, town: Town, generator: torch.Generator) -> Tensor:
-    latent, found = model(features_of(town, model.config.inputs), town.normal, generator)
-    return tex_loss(latent, found, town.rgb, town.normal).total
+    latent, found = model(features_of(town, model.config.inputs), generator)
+    return tex_loss(latent, found, town.rgb).total
 
 
 def _coarse(model: Any, town: Town, generator: torch.Generator) -> Tensor:
@@ -65,7 +66,13 @@ def _fine(model: Any, town: Town, generator: torch.Generator) -> Tensor:
 def _tex_flow(model: Any, town: Town, generator: torch.Generator) -> Tensor:
     latent = latent_of(town.sites, model.channels)
     return tex_flow_loss(
-        model, latent, town.conditions, generator, semantic=town.semantic, normal=town.normal
+        model,
+        latent,
+        town.conditions,
+        generator,
+        semantic=town.semantic,
+        normal=town.normal,
+        told=told_features(town.rgb, town.rgb[:, 0] > 0.5),
     )
 
 
@@ -82,6 +89,18 @@ LOSSES: dict[str, Callable[[Any, Town, torch.Generator], Tensor]] = {
     "tex-flow": _tex_flow,
     "height-flow": _height,
 }
+
+
+def flow_case(part: str, model: Any, town: Town) -> tuple[Tensor, Predict]:
+    """The data of a flow over given voxels, as its loss has them, and its predictor."""
+    with torch.no_grad():
+        if part == "struct-fine":
+            sites = cells_of(town)
+            condition = model.condition(town.conditions, sites)
+        else:
+            sites = town.sites
+            condition = model.condition(town.conditions, sites, town.semantic, town.normal)
+        return latent_of(sites, model.channels).features, model.predictor(sites, condition)
 
 
 @dataclass(frozen=True)
@@ -102,15 +121,7 @@ def output(part: str, model: Any, town: Town) -> Output:
             )
         if part == "tex-vae":
             latent = model.encode(features_of(town, model.config.inputs)).mean
-            found = model.decode(latent, town.normal)
-            parts = [
-                found.offset,
-                found.scale,
-                found.rotation,
-                found.opacity[:, None],
-                found.sh.flatten(1),
-            ]
-            return Output(SparseTensor(town.sites, torch.cat(parts, 1)))
+            return Output(SparseTensor(town.sites, model.decode(latent)))
         if part == "height-flow":
             condition = model.condition(town.cover, town.ground, 1.0)
             return Output(dense=model(model.to_state(town.height, condition), time, condition))

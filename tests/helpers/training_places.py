@@ -17,7 +17,8 @@ NAME = "micro"
 
 
 def _micro() -> dict[str, Any]:
-    small, flow = BlockConfig(head=8, mlp=1.0), FlowConfig(embedding=16)
+    small = BlockConfig(head=8, mlp=1.0)
+    flow = FlowConfig(predicts="preconditioned", logit_time=True, embedding=16)
     plane = CondConfig(
         channels=(8, 8, 8, 8), plane=("", "c", "", ""), heights=8, voxels=False, blocks=small
     )
@@ -40,16 +41,24 @@ def _micro() -> dict[str, Any]:
             channels=16, latent=4, encoder="c", decoder="c", blocks=small
         ),
         "struct_coarse": presets.StructCoarseConfig(
-            patch=1, channels=16, middle="ct", blocks=small, flow=flow, condition=plane
+            patch=1,
+            channels=16,
+            middle="ct",
+            styles=2,
+            blocks=small,
+            flow=flow,
+            condition=plane,
         ),
         "struct_fine": presets.StructFineConfig(
             latent=4,
+            styles=2,
             flow=flow,
             unet=presets.UNetConfig(channels=(16,), middle="ct", blocks=small),
             condition=plane,
         ),
         "tex_flow": presets.TexFlowConfig(
             latent=4,
+            styles=2,
             flow=flow,
             condition=plane,
             unet=presets.UNetConfig(

@@ -16,27 +16,37 @@ if TYPE_CHECKING:
     from earthgen.training.run import TrainingResult
 
 
+def comma_list(value: str | None) -> tuple[str, ...] | None:
+    """Split "a,b" at commas."""
+    return None if value is None else tuple(part for part in value.split(",") if part)
+
+
 RUN = Settings(
     "earthgen.training.settings:TrainingSettings",
     {
-        "data": OptionStyle("DATASET", help="Folder of scenes, made by `earthgen dataset build`."),
-        "preset": OptionStyle("NAME", help="Sizes of the models: tiny, base or paper."),
-        "out": OptionStyle("RUN", help="Folder of the run."),
-        "minutes": OptionStyle("M", help="Stop after this time, with the learning rate at 0."),
-        "steps": OptionStyle("N", help="Stop after this number of steps, of all parts together."),
-        "seed": OptionStyle("N", help="Each seed gives other weights."),
-        "columns": OptionStyle("N", help="Edge of a crop in voxels; the preset's if not given."),
-        "grades": OptionStyle("A|B|C", "--grade", help="Licence grade to train on."),
-        "scenes": OptionStyle("NAME", "--scene", help="Train on this scene only."),
-        "precision": OptionStyle(help="auto is bf16 on devices that multiply it fast."),
-        "device": OptionStyle("NAME", help="cpu, cuda or auto."),
-        "devices": OptionStyle("N", help="Number of devices; more than 1 need earthgen[train]."),
-        "threads": OptionStyle("N", help="Threads of the CPU."),
-        "checkpoint_minutes": OptionStyle(
-            "M", help="Time between checkpoints, each with pictures."
-        ),
-        "weights_dtype": OptionStyle(help="Data type of the resulting weights."),
-        "licence": OptionStyle("TEXT", help="Licence of the weights, for their model card."),
+        "data": OptionStyle("DATASET"),
+        "preset": OptionStyle("NAME"),
+        "out": OptionStyle("RUN"),
+        "init": OptionStyle("WEIGHTS"),
+        "freeze": OptionStyle("PART,PART", kind=str, callback=comma_list),
+        "minutes": OptionStyle("M"),
+        "steps": "N",
+        "seed": "N",
+        "columns": "N",
+        "grades": OptionStyle("A|B|C", "--grade"),
+        "scenes": OptionStyle("NAME", "--scene"),
+        "simulated": "SHARE",
+        "precision": OptionStyle(),
+        "device": "NAME",
+        "devices": "N",
+        "threads": "N",
+        "data_device": OptionStyle(),
+        "sparse_backend": "NAME",
+        "compile": OptionStyle(),
+        "recompute": OptionStyle(),
+        "checkpoint_minutes": "M",
+        "weights_dtype": OptionStyle(),
+        "licence": "TEXT",
     },
 )
 
@@ -46,6 +56,7 @@ PART = Settings(
         "batch_size": OptionStyle(
             "N", "--batch", help="Crops per step; the part's default if not given."
         ),
+        "micro_batch": "N",
         "learning_rate": OptionStyle(
             "X", help="Highest learning rate; the part's default if not given.", show_default=False
         ),
@@ -96,6 +107,38 @@ def train(
         say_json(report_values(trained))
     elif not quiet:
         say_report(trained)
+
+
+def compare(
+    ctx: typer.Context,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAGE.html",
+            help="Where to write tables and curves; compare.html beside the first run if not "
+            "given.",
+        ),
+    ] = None,
+    quiet: Quiet = False,
+    json_output: JsonOutput = False,
+) -> None:
+    """Compare runs: settings that differ, lengths, figures of held-out crops, curves in one page.
+
+    A run may be unfinished. Compare only figures of the same held-out crops: the table shows
+    `dataset` where the data differ.
+    """
+    from earthgen.training.runs.compare import compare_runs, table_rows, write_page
+
+    found = compare_runs(runs)
+    page = out or runs[0].resolve().parent / "compare.html"
+    write_page(runs, page)
+    if json_output:
+        say_json({**found, "page": page})
+    elif not quiet:
+        for part, values in found["parts"].items():
+            say_table((part, *found["runs"]), [(name, *row) for name, row in table_rows(values)])
+        say_pairs([("curves", str(page))])
 
 
 def merge_parts(file_settings: Any, parts: tuple[str, ...], typed: dict[str, Any]) -> Any:

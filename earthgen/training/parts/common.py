@@ -17,13 +17,15 @@ from earthgen.errors import TrainingError
 from earthgen.models.build import make_model
 from earthgen.models.conditions import Conditions, mix_conditions
 from earthgen.models.presets import Preset
-from earthgen.models.sparse_flow import Objective
 from earthgen.models.weights.format import Header, load_weights, part_path
 from earthgen.sparse.sites import Sites
-from earthgen.training.batches import Batch, make_batch
-from earthgen.training.data import TrainingData
+from earthgen.training.batches import make_batch
+from earthgen.training.data import TrainingData, crop_cell
 from earthgen.training.randomness import derive_seed
-from earthgen.training.settings import FlowSettings, PartSettings
+from earthgen.training.settings import PartSettings
+from earthgen.training.steps.columns import DeviceColumns
+from earthgen.training.steps.micro_batches import bounded, step_batch
+from earthgen.training.task import StepBatch
 
 TALL = 2.0
 """Metres from which a column stands out: trees and buildings."""
@@ -57,6 +59,8 @@ class TaskContext(Generic[S]):
         Device of this process.
     devices : int
         Processes that train together.
+    columns : DeviceColumns, optional
+        The rasters of the scenes on the device of the training.
     """
 
     preset: Preset
@@ -66,6 +70,7 @@ class TaskContext(Generic[S]):
     weights: Path
     device: torch.device
     devices: int = 1
+    columns: DeviceColumns | None = None
 
     @property
     def examples(self) -> Sequence[Crop]:
@@ -82,11 +87,22 @@ def crop_numbers(context: TaskContext[S], step: int, rank: int) -> range:
     return range(first, first + size)
 
 
-def draw_batch(context: TaskContext[S], part: str, step: int, rank: int, max_voxels: int) -> Batch:
-    """Return the crops of a step as a batch of at most `max_voxels`."""
+def draw_batch(
+    context: TaskContext[S], part: str, step: int, rank: int, max_voxels: int
+) -> StepBatch:
+    """Return the crops of a step; one of more than `max_voxels` is divided into quarters."""
     seed = derive_seed(context.seed, part, "data")
     crops = [context.data.crop(seed, each) for each in crop_numbers(context, step, rank)]
-    return make_batch(crops, max_voxels)
+    cell = crop_cell(context.preset)
+    samples = [each for crop in crops for each in bounded(crop, max_voxels, cell)]
+    settings = context.settings
+    return step_batch(
+        samples,
+        make_batch,
+        micro_batch=settings.micro_batch,
+        micro_voxels=getattr(settings, "micro_voxels", None),
+        divided=sum(len(crop) > max_voxels for crop in crops),
+    )
 
 
 def new_model(context: TaskContext[S], part: str) -> nn.Module:
@@ -122,12 +138,10 @@ def load_trained(context: TaskContext[S], part: str) -> tuple[nn.Module, Header]
     return model, header
 
 
-def draw_objective(settings: FlowSettings, share: float, generator: torch.Generator) -> Objective:
-    """Return which of a flow's two losses a step has."""
-    if share < settings.shortcut_start:
-        return "flow"
-    random = float(torch.rand(1, generator=generator, device=generator.device))
-    return "shortcut" if random < settings.shortcut_ratio else "flow"
+def hide_styles(style: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Return numbers of styles, (batch,), each 0 with a probability."""
+    random = torch.rand(len(style), generator=generator, device=generator.device)
+    return torch.where(random.to(style.device) < probability, 0, style)
 
 
 def keep_conditions(conditions: Conditions, *names: str) -> Conditions:

@@ -1,37 +1,47 @@
-"""The flow on height maps: from land cover and the ground's shape to heights above the ground."""
+"""The flow on height maps: from land cover, image and ground to heights above the ground."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from earthgen.models.conditions import draw_sets
 from earthgen.models.flow import sample
 from earthgen.models.height_flow import HeightCondition, HeightFlow, height_loss
-from earthgen.models.height_state import OBJECT_MAPS
 from earthgen.training.batches import Batch, make_batch
+from earthgen.training.map_noise import batch_map, draw_map
 from earthgen.training.parts.common import (
     SAMPLING_STEPS,
     SHOWN,
     TaskContext,
     column_figures,
     crop_numbers,
-    draw_objective,
     mean_figures,
     new_model,
 )
+from earthgen.training.parts.height_conditions import Given, only, part_of_surface, wood_heights
 from earthgen.training.parts.latent_pool import without_voxels
 from earthgen.training.pictures import class_colours, heat, map_view, sheet
 from earthgen.training.randomness import derive_seed, torch_generator
 from earthgen.training.settings import HeightFlowSettings
-from earthgen.training.task import Losses, StepCost, Task
+from earthgen.training.steps.columns import step_batch_of_columns
+from earthgen.training.steps.micro_batches import step_batch
+from earthgen.training.task import Losses, StepBatch, StepCost, Task
 
 PART = "height-flow"
 
 FLAT = 0.1
 """Probability that the ground's shape is hidden from a sample: coarse elevation has none."""
+
+MAP_ALONE, IMAGE_ALONE = ("semantics",), ("image",)
+"""Conditions that held-out crops are sampled under."""
+
+MOSTLY = 0.9
+"""Share of a held-out crop whose colour has to be known, to measure heights from an image alone."""
 
 
 def height_flow_task(context: TaskContext[HeightFlowSettings]) -> Task:
@@ -39,27 +49,40 @@ def height_flow_task(context: TaskContext[HeightFlowSettings]) -> Task:
     settings, size = context.settings, context.preset.voxel_size
     seed = derive_seed(context.seed, PART, "data")
 
-    def make(step: int, rank: int) -> Batch:
-        return make_batch(
-            [
-                without_voxels(context.data.crop(seed, each))
-                for each in crop_numbers(context, step, rank)
-            ]
-        )
+    def make(step: int, rank: int) -> StepBatch:
+        numbers = crop_numbers(context, step, rank)
+        if context.columns is not None:
+            return step_batch_of_columns(context.columns, seed, numbers, settings.micro_batch)
+        crops = [without_voxels(context.data.crop(seed, each)) for each in numbers]
+        return step_batch(crops, make_batch, micro_batch=settings.micro_batch)
 
     def loss(model: Any, batch: Batch, generator: torch.Generator, share: float) -> Losses:
         random = torch.rand(5, len(batch), 1, 1, generator=generator, device=generator.device)
-        seen = torch.where(random[2] < settings.map_ratio, map_classes(batch), batch.classes)
-        semantics = torch.where(random[0] >= settings.condition_dropout, seen, 0)
-        ground = torch.where(random[1] >= FLAT, batch.ground, 0.0)
-        objects = hide_axes(batch.objects, random[3] < settings.axes_dropout)
-        style = torch.where(random[4, :, 0, 0] < settings.style_dropout, 0, batch.style)
-        kind = draw_objective(settings, share, generator)
-        condition = model.condition(
-            semantics, ground, size, told=batch.told, objects=objects, style=style
+        land = draw_map(batch, settings.map_ratio, settings.map_noise, generator)
+        woods = wood_heights(batch.height, land.cover, size, generator)
+        woods = torch.where(random[2] < settings.wood_ratio, woods, 0.0)
+        land = replace(
+            land,
+            told=torch.maximum(land.told, woods),
+            axes=torch.where(random[3, ..., None] < settings.axes_dropout, 0.0, land.axes),
         )
-        value = height_loss(model, batch.height, condition, generator, kind, valid=batch.valid)
-        return value, {kind: value}
+        given = Given(
+            land,
+            ground=torch.where(random[1] >= FLAT, batch.ground, 0.0),
+            style=torch.where(random[4, :, 0, 0] < settings.style_dropout, 0, batch.style),
+            image=batch.image,
+            surface=part_of_surface(batch.height, batch.valid, generator),
+        )
+        sets = draw_sets(settings.condition_mixture, len(batch), generator)
+        condition = given.condition(model, sets, size)
+        hide, free = random[0] < settings.condition_dropout, model.without_guides(condition)
+        condition = replace(
+            condition,
+            semantics=torch.where(hide, free.semantics, condition.semantics),
+            maps=torch.where(hide[:, None], free.maps, condition.maps),
+        )
+        value = height_loss(model, batch.height, condition, generator, valid=batch.valid)
+        return value, {"flow": value}
 
     def work(model: Any, batch: Batch) -> StepCost:
         nx, ny, _ = batch.shape
@@ -74,7 +97,12 @@ def height_flow_task(context: TaskContext[HeightFlowSettings]) -> Task:
             generator = torch_generator(context.seed, PART, "measure", device=context.device)
             known = batch_condition(model, batch, size)
             value = height_loss(model, batch.height, known, generator, valid=batch.valid)
-            rows.append({**column_figures(height, crop.height, crop.valid), "flow": float(value)})
+            row = {**column_figures(height, crop.height, crop.valid), "flow": float(value)}
+            if model.config.image and crop.image_known.mean() > MOSTLY:
+                seen = sample_heights(model, batch, context, IMAGE_ALONE)[0].cpu().numpy()
+                figures = column_figures(seen, crop.height, crop.valid & crop.image_known)
+                row |= {f"by_image_{name}": value for name, value in figures.items()}
+            rows.append(row)
         return mean_figures(rows)
 
     @torch.no_grad()
@@ -99,9 +127,14 @@ def height_flow_task(context: TaskContext[HeightFlowSettings]) -> Task:
 
 
 @torch.no_grad()
-def sample_heights(model: Any, batch: Batch, context: TaskContext[HeightFlowSettings]) -> Tensor:
-    """Sample heights above the ground, (batch, ny, nx) float32 metres."""
-    condition = batch_condition(model, batch, context.preset.voxel_size)
+def sample_heights(
+    model: Any,
+    batch: Batch,
+    context: TaskContext[HeightFlowSettings],
+    names: tuple[str, ...] = MAP_ALONE,
+) -> Tensor:
+    """Sample heights above the ground, (batch, ny, nx) float32 metres, from these conditions."""
+    condition = batch_condition(model, batch, context.preset.voxel_size, names)
     generator = torch_generator(context.seed, PART, "sample", device=context.device)
     noise = torch.randn(
         len(batch), 1, *batch.height.shape[1:], generator=generator, device=context.device
@@ -111,25 +144,13 @@ def sample_heights(model: Any, batch: Batch, context: TaskContext[HeightFlowSett
     return height
 
 
-def batch_condition(model: HeightFlow, batch: Batch, voxel_size: float) -> HeightCondition:
-    """Return all that is known of the columns of a batch."""
-    return model.condition(
-        batch.classes,
-        batch.ground,
-        voxel_size,
-        told=batch.told,
-        objects=batch.objects,
-        style=batch.style,
-    )
+def batch_condition(
+    model: HeightFlow, batch: Batch, voxel_size: float, names: tuple[str, ...] = MAP_ALONE
+) -> HeightCondition:
+    """Return the condition of a batch: its true land cover and buildings, or other conditions.
 
-
-def map_classes(batch: Batch) -> Tensor:
-    """Return the classes of the map, 0 where the scene has no data, (batch, ny, nx) uint8."""
-    return torch.where(batch.valid, batch.map, 0)
-
-
-def hide_axes(objects: Tensor, hidden: Tensor) -> Tensor:
-    """Return maps of objects without the axes of buildings where `hidden` (batch, 1, 1)."""
-    axes = torch.ones(OBJECT_MAPS, dtype=torch.bool, device=objects.device)
-    axes[0] = axes[-1] = False  # the distance to the edge and the border stay
-    return torch.where(hidden[:, None] & axes[:, None, None], 0.0, objects)
+    With "height" all true heights are given.
+    """
+    surface = torch.where(batch.valid, batch.height, torch.nan)
+    given = Given(batch_map(batch), batch.ground, batch.style, batch.image, surface)
+    return given.condition(model, only(batch, *names), voxel_size)

@@ -5,7 +5,9 @@ The latent of a crop is a function of its number, so the cache changes nothing b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -78,6 +80,8 @@ class LatentPool:
         Number of crops.
     device : torch.device
         Device of the network.
+    group : int
+        Crops that are encoded at once.
     cache : dict
         Latents by the number of the crop.
     """
@@ -87,25 +91,42 @@ class LatentPool:
     seed: int
     size: int
     device: torch.device
+    group: int = 1
     cache: dict[int, CachedLatent] = field(default_factory=dict)
 
     def get(self, number: int) -> CachedLatent:
         """Return the latent of a crop. Two threads may compute the same one, with equal results."""
-        number %= self.size
-        if number not in self.cache:
-            self.cache[number] = encode_crop(
-                self.vae, self.data.crop(self.seed, number), self.device
-            )
-        return self.cache[number]
+        return self.take([number])[0]
+
+    def take(self, numbers: Sequence[int]) -> list[CachedLatent]:
+        """Return the latents of several crops.
+
+        Crops are encoded `group` at a time, those of consecutive numbers, so that a latent depends
+        on its number only.
+        """
+        places = [number % self.size for number in numbers]
+        for first in sorted({place - place % self.group for place in places}):
+            group = range(first, min(first + self.group, self.size))
+            if any(place not in self.cache for place in group if place in places):
+                crops = [self.data.crop(self.seed, place) for place in group]
+                encoded = encode_crops(self.vae, crops, self.device)
+                self.cache.update(zip(group, encoded, strict=True))
+        return [self.cache[place] for place in places]
 
 
 @torch.no_grad()
-def encode_crop(vae: Any, crop: Crop, device: torch.device | str) -> CachedLatent:
-    """Return a crop's latent in float32."""
-    batch = make_batch([crop]).to(device)
-    latent = vae.encode(batch.sites, batch.semantic)
+def encode_crops(vae: Any, crops: Sequence[Crop], device: torch.device | str) -> list[CachedLatent]:
+    """Return the latents of crops, encoded in one batch: in float32 on a CPU, else in bfloat16."""
+    kind = torch.device(device).type
+    batch = make_batch(crops).to(device)
+    with torch.autocast(kind, torch.bfloat16, enabled=kind != "cpu"):
+        latent = vae.encode(batch.sites, batch.semantic)
     moments = torch.cat([latent.mean.features, latent.log_variance], 1).float().cpu()
-    return CachedLatent(without_voxels(crop), latent.mean.coordinates[:, 1:].cpu(), moments)
+    cells, bounds = latent.mean.coordinates[:, 1:].cpu(), latent.mean.sites.bounds
+    return [
+        CachedLatent(without_voxels(crop), cells[first:last], moments[first:last])
+        for crop, (first, last) in zip(crops, pairwise(bounds), strict=True)
+    ]
 
 
 def without_voxels(crop: Crop) -> Crop:

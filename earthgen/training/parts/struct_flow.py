@@ -17,6 +17,7 @@ from earthgen.models.struct_flow import active_cells, dilate_cells, fine_loss, g
 from earthgen.sparse.sites import Sites
 from earthgen.sparse.tensor import SparseTensor
 from earthgen.training.batches import Batch, make_batch
+from earthgen.training.map_noise import noisy_conditions
 from earthgen.training.parts.common import (
     SAMPLING_STEPS,
     SHOWN,
@@ -24,7 +25,7 @@ from earthgen.training.parts.common import (
     column_figures,
     crop_numbers,
     draw_batch,
-    draw_objective,
+    hide_styles,
     keep_conditions,
     load_trained,
     mean_figures,
@@ -35,9 +36,13 @@ from earthgen.training.parts.latent_pool import LatentBatch, LatentPool, latent_
 from earthgen.training.pictures import class_colours, heat, map_view, sheet, voxel_view
 from earthgen.training.randomness import derive_seed, numpy_generator, torch_generator
 from earthgen.training.settings import StructCoarseSettings, StructFineSettings
-from earthgen.training.task import Losses, StepCost, Task
+from earthgen.training.steps.micro_batches import step_batch
+from earthgen.training.task import Losses, StepBatch, StepCost, Task
 
 COARSE, FINE = "struct-coarse", "struct-fine"
+
+ENCODED_AT_ONCE = 8
+"""Crops that StructVAE encodes in one batch."""
 
 CONDITION_SETS = {"": ("semantics",), "by_height_": ("semantics", "height")}
 """Conditions that held-out crops are sampled under, by the prefix of their figures."""
@@ -50,11 +55,12 @@ def struct_coarse_task(context: TaskContext[StructCoarseSettings]) -> Task:
     def loss(model: Any, batch: Batch, generator: torch.Generator, share: float) -> Losses:
         grid = model.grid(batch.sites.place, batch.shape, batch.sites.device)
         state = grid_state(grid, _parents(batch.sites, levels))
-        conditions = mix_conditions(batch.conditions, settings.condition_mixture, generator)
-        kind = draw_objective(settings, share, generator)
+        conditions = noisy_conditions(batch, settings.map_ratio, settings.map_noise, generator)
+        conditions = mix_conditions(conditions, settings.condition_mixture, generator)
+        style = hide_styles(batch.style, settings.style_dropout, generator)
         weight = cells_with_data(batch.valid, grid)
-        value = model.loss(state, model.condition(conditions, grid), generator, kind, weight)
-        return value, {kind: value}
+        value = model.loss(state, model.condition(conditions, grid), generator, weight, style)
+        return value, {"flow": value}
 
     def work(model: Any, batch: Batch) -> StepCost:
         grid = model.grid(batch.sites.place, batch.shape, batch.sites.device)
@@ -80,7 +86,12 @@ def struct_coarse_task(context: TaskContext[StructCoarseSettings]) -> Task:
             grid = model.grid(batch.sites.place, batch.shape, batch.sites.device)
             features = model.condition(keep_conditions(batch.conditions, "semantics"), grid)
             rows.append(
-                {**row, "flow": float(model.loss(grid_state(grid, true), features, generator))}
+                {
+                    **row,
+                    "flow": float(
+                        model.loss(grid_state(grid, true), features, generator, style=batch.style)
+                    ),
+                }
             )
         return mean_figures(rows)
 
@@ -159,7 +170,7 @@ def sampled_cells(model: Any, batch: Batch, conditions: Conditions, seed: int) -
         generator=torch_generator(seed, COARSE, "sample", device=grid.device),
         device=grid.device,
     )
-    predict = model.predictor(grid, model.condition(conditions, grid))
+    predict = model.predictor(grid, model.condition(conditions, grid), style=batch.style)
     return SparseTensor(grid, sample(model.flow, predict, noise, steps=SAMPLING_STEPS))
 
 
@@ -181,9 +192,11 @@ def struct_fine_task(context: TaskContext[StructFineSettings]) -> Task:
         derive_seed(context.seed, FINE, "data"),
         settings.latent_pool_size,
         context.device,
+        # On a CPU a batch gains nothing, and the first step would wait for it.
+        group=1 if context.device.type == "cpu" else ENCODED_AT_ONCE,
     )
 
-    def make(step: int, rank: int) -> LatentBatch:
+    def make(step: int, rank: int) -> StepBatch:
         random = numpy_generator(context.seed, FINE, "draw", step, rank)
         # The first round goes through the pool in order, so that it fills while training.
         first = crop_numbers(context, step, rank)
@@ -192,7 +205,12 @@ def struct_fine_task(context: TaskContext[StructFineSettings]) -> Task:
             if first.stop <= settings.latent_pool_size
             else random.integers(settings.latent_pool_size, size=settings.batch_size).tolist()
         )
-        return latent_batch([pool.get(each) for each in drawn], stride)
+        return step_batch(
+            pool.take(drawn),
+            lambda latents: latent_batch(latents, stride),
+            micro_batch=settings.micro_batch,
+            crop_of=lambda latent: latent.crop,
+        )
 
     def loss(model: Any, batch: LatentBatch, generator: torch.Generator, share: float) -> Losses:
         latent = vae.statistics.normalised(batch.latent.sample(generator))
@@ -200,10 +218,13 @@ def struct_fine_task(context: TaskContext[StructFineSettings]) -> Task:
         cells = dilate_cells(
             latent.sites, (shape[0], shape[1], shape[2]), settings.dilation_probability, generator
         )
-        conditions = mix_conditions(batch.columns.conditions, settings.condition_mixture, generator)
-        kind = draw_objective(settings, share, generator)
-        value = fine_loss(model, latent, conditions, generator, kind, cells=cells)
-        return value, {kind: value}
+        conditions = noisy_conditions(
+            batch.columns, settings.map_ratio, settings.map_noise, generator
+        )
+        conditions = mix_conditions(conditions, settings.condition_mixture, generator)
+        style = hide_styles(batch.columns.style, settings.style_dropout, generator)
+        value = fine_loss(model, latent, conditions, generator, cells=cells, style=style)
+        return value, {"flow": value}
 
     def work(model: Any, batch: LatentBatch) -> StepCost:
         sites = batch.latent.mean.sites
@@ -219,8 +240,9 @@ def struct_fine_task(context: TaskContext[StructFineSettings]) -> Task:
             latent = vae.statistics.normalised(vae.encode(true.sites, true.semantic).mean)
             row: dict[str, float] = {}
             for prefix, names in CONDITION_SETS.items():
+                conditions = keep_conditions(true.conditions, *names)
                 voxels = decoded_sample(
-                    model, vae, latent, keep_conditions(true.conditions, *names), context.seed
+                    model, vae, latent, conditions, context.seed, true.style
                 ).sites
                 high = voxel_tops(voxels, true.shape, crop.frame.z[0])[0].cpu().numpy()
                 mine = {
@@ -229,9 +251,8 @@ def struct_fine_task(context: TaskContext[StructFineSettings]) -> Task:
                 }
                 row |= {prefix + name: value for name, value in mine.items()}
             generator = torch_generator(context.seed, FINE, "measure", device=context.device)
-            value = fine_loss(
-                model, latent, keep_conditions(true.conditions, "semantics"), generator
-            )
+            conditions = keep_conditions(true.conditions, "semantics")
+            value = fine_loss(model, latent, conditions, generator, style=true.style)
             rows.append({**row, "flow": float(value)})
         return mean_figures(rows)
 
@@ -249,13 +270,18 @@ def struct_fine_task(context: TaskContext[StructFineSettings]) -> Task:
 
 @torch.no_grad()
 def decoded_sample(
-    model: Any, vae: Any, cells: SparseTensor, conditions: Conditions, seed: int
+    model: Any,
+    vae: Any,
+    cells: SparseTensor,
+    conditions: Conditions,
+    seed: int,
+    style: Tensor | None = None,
 ) -> Any:
     """Sample a latent on given cells, and decode it to voxels."""
     sites = cells.sites
     generator = torch_generator(seed, FINE, "sample", device=sites.device)
     noise = torch.randn(len(sites), model.channels, generator=generator, device=sites.device)
-    predict = model.predictor(sites, model.condition(conditions, sites))
+    predict = model.predictor(sites, model.condition(conditions, sites), style=style)
     latent = SparseTensor(sites, sample(model.flow, predict, noise, steps=SAMPLING_STEPS))
     return vae.decode(vae.statistics.restored(latent))
 
@@ -271,9 +297,8 @@ def fine_picture(
         latent = vae.encode(batch.sites, batch.semantic).mean
         row = [voxel_view(crop.xyz, class_colours(crop.semantic), crop.frame, crop.ground)]
         for names in CONDITION_SETS.values():
-            decoded = decoded_sample(
-                model, vae, latent, keep_conditions(batch.conditions, *names), context.seed
-            )
+            conditions = keep_conditions(batch.conditions, *names)
+            decoded = decoded_sample(model, vae, latent, conditions, context.seed, batch.style)
             classes = decoded.semantic().cpu().numpy()
             xyz = decoded.sites.lattice().cpu().numpy()
             row.append(voxel_view(xyz, class_colours(classes), crop.frame, crop.ground))

@@ -143,12 +143,6 @@ def test_a_batch_keeps_every_voxel_with_its_own(opened: TrainingData) -> None:
     assert batch.conditions.shape == (32, 32) and bool(batch.conditions.height.isfinite().all())  # type: ignore[union-attr]
 
 
-def test_a_batch_is_not_larger_than_asked_for(opened: TrainingData) -> None:
-    crops = [opened.crop(1, drawn) for drawn in range(3)]
-    assert len(make_batch(crops, len(crops[0]) + len(crops[1]))) == 2
-    assert len(make_batch(crops, 1)) == 1
-
-
 def test_trust_in_colours(opened: TrainingData) -> None:
     crop = opened.held_out[0]
     known = crop.image_known.copy()

@@ -26,9 +26,9 @@ from earthgen.models.weights.format import load_weights
 from earthgen.training import checkpoint as saved
 from earthgen.training import loop, run
 from earthgen.training.checkpoint import State
-from earthgen.training.interrupts import interrupts
 from earthgen.training.log import read_log, series
 from earthgen.training.run import TrainingResult, train
+from earthgen.training.steps.interrupts import interrupts
 from geo_io.legend import codes
 from tests.helpers import training_places as places
 
@@ -220,6 +220,20 @@ def test_a_checkpoint_holds_all_that_training_goes_on_from(tmp_path: Path) -> No
     advance(other, 2)
     assert equal(dict(one.model.state_dict()), dict(other.model.state_dict()))
     assert saved.read_state(saved.checkpoints(tmp_path)[-1])["identity"] == {"preset": "tiny"}
+
+
+def test_the_number_of_steps_of_a_fused_optimiser_is_on_its_device(tmp_path: Path) -> None:
+    """The meta device stands in for a GPU: there a fused optimiser has its counts."""
+    one = state()
+    advance(one, 1)
+    saved.save_checkpoint(tmp_path, one, {})
+    other = state()
+    other.model.to("meta")
+    other.optimizer = torch.optim.AdamW(other.model.parameters())
+    stored = load_file(saved.checkpoints(tmp_path)[-1] / saved.TENSORS)
+    saved._restore_optimizer(other, stored)
+    kept = list(other.optimizer.state.values())
+    assert kept and all(value.device.type == "meta" for each in kept for value in each.values())
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_wrong_settings_of_a_part_are_named() -> None:
         ("tex-vae", "learning_rat", "no such setting.*'learning_rate'"),
         ("tex-vae", "clip", "no such setting.*'max_grad_norm'"),
         ("struct-vae", "render_size", "a setting of tex-vae"),
-        ("height-flow", "mixture", "a setting of struct-coarse, struct-fine, tex-flow"),
+        ("struct-vae", "mixture", "a setting of struct-coarse, struct-fine, tex-flow, height-flow"),
     ],
 )
 def test_settings_that_a_part_does_not_use_are_refused(
@@ -107,7 +107,7 @@ def test_a_part_records_only_what_it_uses() -> None:
     settings = make_settings({**NAMES, "steps": 9})
     recorded = part_settings(settings, "height-flow", ("height-flow",)).model_dump()
     assert "condition_dropout" in recorded
-    assert not {"kl_weight", "render_size", "condition_mixture", "max_voxels"} & set(recorded)
+    assert not {"kl_weight", "render_size", "max_voxels", "micro_voxels"} & set(recorded)
 
 
 def test_nothing_says_how_long() -> None:
@@ -121,7 +121,7 @@ def test_a_file_of_settings(tmp_path: Path) -> None:
         'data = "scenes"\nout = "run"\nminutes = 4\n[parts.struct-vae]\nbatch_size = 7\n'
     )
     settings = make_settings(load_settings(path))
-    assert settings.data == tmp_path / "scenes" and settings.out == tmp_path / "run"
+    assert settings.data == (tmp_path / "scenes",) and settings.out == tmp_path / "run"
     assert part_settings(settings, "struct-vae", ("struct-vae",)).batch_size == 7
     path.write_text("data = ")
     with pytest.raises(JobError, match="not TOML"):
@@ -134,13 +134,14 @@ def test_the_rate_rises_and_then_falls_to_nothing() -> None:
     schedule = LearningSchedule(
         peak=2.0, warmup_ratio=0.1, cooldown_ratio=1.0, decay_power=1.0, steps=100, seconds=None
     )
-    rates = [schedule.rate(schedule.share(step, 0.0)) for step in range(101)]
+    rates = [schedule.rate(step, 0.0) for step in range(101)]
     assert 0 < rates[0] < rates[5] < rates[10] == pytest.approx(2.0)
     assert rates[55] == pytest.approx(1.0) and rates[100] == 0
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
-    assert LearningSchedule(2.0, 0.1, 1.0, 2.0, 100, None).rate(0.55) == pytest.approx(0.5)
+    assert LearningSchedule(2.0, 0.1, 1.0, 2.0, 100, None).rate(55, 0.0) == pytest.approx(0.5)
     late = LearningSchedule(2.0, 0.1, 0.4, 1.0, 100, None)
-    assert late.rate(0.1) == late.rate(0.6) == 2.0 and late.rate(0.8) == pytest.approx(1.0)
+    assert late.rate(10, 0.0) == late.rate(60, 0.0) == 2.0
+    assert late.rate(80, 0.0) == pytest.approx(1.0)
 
 
 def test_a_training_ends_by_what_comes_first() -> None:

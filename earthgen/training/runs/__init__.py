@@ -1,0 +1,1 @@
+"""Runs: the weights that they start from, their lock, and how they compare."""
