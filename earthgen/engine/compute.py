@@ -241,7 +241,7 @@ class _Work:
     def gather(self, source: Stage, wanted: Frame) -> Block:
         """The output of a stage on any frame of its cells, from all windows that meet it."""
         parts = []
-        reach = source.margin if source.merge is not None else 0
+        reach = source.counted
         for x, y in wanted.pad(reach).tiles(source.step):
             if source.parity is not None and (x % 2, y % 2) != source.parity:
                 continue

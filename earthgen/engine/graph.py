@@ -53,8 +53,7 @@ class Dependency:
         Voxels that are read around the reader's core; None if a window reads only the window of
         the same index.
     reach : int
-        Voxels around a source's core that count as its window: its margin if windows are merged,
-        else 0.
+        Voxels around a source's core in which its window counts: 0 unless windows are merged.
     cropped : bool
         Whether a tile at the world's border reads only what lies in the world. Stages that are
         fused into a tile are computed on whole windows.
@@ -352,7 +351,7 @@ def _dependencies(
             pad = (reader.margin + read.halo(voxel_size * reader.scale)) * reader.scale
             # Frames of other scales are rounded outwards to whole cells.
             pad = -(-pad // source.scale) * source.scale if source.scale > reader.scale else pad
-            reach = source.margin * source.scale if source.merge is not None else 0
+            reach = source.counted * source.scale
             dependencies[Dependency(source.name, target, pad, reach)] = None
     geometry, texture = chain[chain.geometry], chain[chain.texture]
     if group_of[geometry.name] != TILE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from earthgen.jobs.job import Job, make_job
 from earthgen.jobs.output import Output, open_output, record_warnings
 from earthgen.jobs.prepare import PreparedJob, prepare
 from earthgen.progress import Listener, Progress
+from earthgen.stages.backends import Condition
 from earthgen.world.store import Store, open_store
 from earthgen.world.world import World
 from geo_io.frame import Frame
@@ -36,6 +38,8 @@ class Report:
     warnings : list of str
     work : dict of str to float
         Seconds per stage, summed over workers.
+    conditions : mapping of str to Condition
+        The opened inputs, to be read on.
     """
 
     world: World
@@ -44,6 +48,7 @@ class Report:
     seconds: float
     warnings: list[str] = field(default_factory=list)
     work: dict[str, float] = field(default_factory=dict)
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
 
 
 def generate(*, out: str | Path, listener: Listener | None = None, **settings: Any) -> World:
@@ -106,6 +111,7 @@ def run(job: Job, listener: Listener | None = None) -> Report:
         time.monotonic() - began,
         prepared.warnings,
         totals.seconds,
+        prepared.engine.conditions,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from earthgen.errors import StoreError
 
 if TYPE_CHECKING:
+    from earthgen.jobs.job import Job
     from earthgen.jobs.prepare import PreparedJob
     from earthgen.world.store import Store
 
@@ -22,6 +23,34 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
         elif old != new:
             differing.append(f"{prefix}{key} ({old} before, {new} now)")
     return differing
+
+
+MACHINE_OPTIONS = ("precision",)
+"""Options of backends whose default depends on the machine (`Backend.chosen`)."""
+
+
+def with_machine_options(job: Job, identity: Mapping[str, Any]) -> Job:
+    """Return a job with those options of a world whose default depends on the machine.
+
+    A world that is continued elsewhere keeps what was chosen where it was begun.
+
+    Parameters
+    ----------
+    job : Job
+    identity : mapping
+        Of the world.
+    """
+    update = {}
+    for kind in ("geometry", "texture"):
+        name = f"{kind}_options"
+        given, stored = getattr(job, name), identity.get(kind, {}).get("options", {})
+        kept = {
+            option: stored[option]
+            for option in MACHINE_OPTIONS
+            if option in stored and given.get(option, "auto") == "auto"
+        }
+        update[name] = {**given, **kept}
+    return job.model_copy(update=update)
 
 
 def changes(store: Store, prepared: PreparedJob) -> list[str]:

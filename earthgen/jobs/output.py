@@ -18,7 +18,7 @@ from typing import Any
 from earthgen.errors import StoreError, StoreExistsError
 from earthgen.files import HIDDEN, Folder, LocalFolder, RemoteFolder, folder
 from earthgen.jobs.extend import match_job, open_or_create_extended, union_frame
-from earthgen.jobs.identity import changes, require_unchanged
+from earthgen.jobs.identity import changes, require_unchanged, with_machine_options
 from earthgen.jobs.job import Job, stored_settings
 from earthgen.jobs.prepare import Placement, PreparedJob, place
 from earthgen.world.lock import LOCK, WorldLock, lock_world
@@ -125,10 +125,11 @@ def inspect_output(job: Job) -> Output:
 
 
 def _output(job: Job, exists: bool) -> Output:
-    if not (job.extend and exists):
+    if not (exists and (job.extend or job.resume)):
         return Output(job, exists, None)
     before = open_store(job.out)
-    return Output(match_job(job, before), exists, before)
+    job = with_machine_options(job, before.identity)
+    return Output(match_job(job, before), exists, before) if job.extend else Output(job, True, None)
 
 
 def _nothing_to_extend(job: Job) -> StoreError:

@@ -218,6 +218,8 @@ def open_inputs(
         surveys[name] = dict(conditions[name].survey(frame))
         warnings += surveys[name].pop("warnings", [])
         progress.step(name)
+    for backend in backends.both:
+        backend.check_inputs(surveys)
     versions = {name: encoder.version for name, encoder in encoders.items()}
     return Inputs(sources, conditions, versions, surveys, warnings)
 
@@ -364,6 +366,7 @@ def _backend_identity(backend: Backend, options: Mapping[str, Any]) -> dict[str,
     if backend.weights is None:
         return {**record, "options": dict(options)}
     own = {name: value for name, value in options.items() if name not in ("weights", "device")}
+    own |= backend.chosen
     return {**record, "options": own, "weights": backend.weights}
 
 

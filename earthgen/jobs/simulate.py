@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from earthgen._version import __version__
 from earthgen.dataset.builders.quality import judge
@@ -21,10 +20,7 @@ from earthgen.dataset.scene import SUFFIX, Scene, SceneInfo, open_scene, write_s
 from earthgen.errors import JobError, UnknownNameError
 from earthgen.jobs.generate import run
 from earthgen.jobs.job import Job, make_job
-from earthgen.jobs.prepare import reading_options
-from earthgen.plugins import load
 from earthgen.progress import Listener, Progress
-from geo_io.frame import Frame
 
 EDGE = 1024.0
 """Edge of a made-up place, metres."""
@@ -178,10 +174,11 @@ def _simulate(request: Request, out: Path, voxel_size: float, band: tuple[int, i
     with tempfile.TemporaryDirectory(dir=out, prefix=".") as folder:
         world = Path(folder) / "world.zarr"
         job = _job(request, world, voxel_size)
-        run(job)
+        conditions = run(job).conditions
         data, evidence, vertical = scene_of_world(world, voxel_size, band)
     frame = replace(data.frame, vertical_crs=vertical)
-    columns = {**data.columns, "map": _map(job, frame)}
+    # The land cover of the layers alone, as a backend is given it; 0 where nothing is mapped.
+    columns = {**data.columns, "map": np.asarray(conditions["semantics"].read(frame).cover)}
     columns["map"] = np.where(columns["valid"], columns["map"], 0).astype(np.uint8)
     data = replace(data, frame=frame, columns=columns)
     info = SceneInfo(
@@ -213,12 +210,3 @@ def _job(request: Request, world: Path, voxel_size: float) -> Job:
     return make_job(
         {**settings, "seed": request.seed, "voxel_size": voxel_size, "out": world, "yes": True}
     )
-
-
-def _map(job: Job, frame: Frame) -> NDArray:
-    """The land cover of the layers alone, as a backend is given it; 0 where nothing is mapped."""
-    plugins = load(job.plugin_dir)
-    options = reading_options(job, plugins)
-    condition = plugins.create("condition", "semantics").open(job.semantics, frame, options)
-    condition.survey(frame)
-    return np.asarray(condition.read(frame).cover)

@@ -11,7 +11,7 @@ from typing import Any
 from earthgen.engine.scheduler import check_tiles, open_pool
 from earthgen.engine.worker import WorkerContext
 from earthgen.jobs.forecast import spread
-from earthgen.jobs.identity import changes, require_unchanged
+from earthgen.jobs.identity import changes, require_unchanged, with_machine_options
 from earthgen.jobs.job import make_job
 from earthgen.jobs.prepare import prepare
 from earthgen.progress import Listener, Progress
@@ -106,7 +106,7 @@ def _compare(
     job = make_job(
         {name: value for name, value in given.items() if value is not None} | {"out": store.path}
     )
-    prepared = prepare(job, progress)
+    prepared = prepare(with_machine_options(job, store.identity), progress)
     remedy = "give the inputs it was made from, or leave `sample` out to check the chunks alone"
     require_unchanged(store, changes(store, prepared), "compared", remedy)
     progress.start("compare", len(tiles))

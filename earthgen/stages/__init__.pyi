@@ -13,6 +13,7 @@ from .blending import Sampler as Sampler
 from .blending import blend as blend
 from .blending import blended as blended
 from .blending import blending_stages as blending_stages
+from .blending import crossfaded as crossfaded
 from .blending import four_colour as four_colour
 from .blending import independent as independent
 from .blending import initial_noise as initial_noise

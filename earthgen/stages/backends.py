@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ class Backend(ABC):
         The digest of its weights, for a learned backend. Enters the identity.
     weights_card : mapping or None
         What a world records about the weights: name, licence, sources, as JSON values.
+    chosen : mapping
+        Options whose default depends on the machine, as chosen on this one. They enter the
+        identity, and a world that is resumed or extended elsewhere keeps them.
     """
 
     name: str
@@ -62,11 +66,23 @@ class Backend(ABC):
     requires: tuple[str, ...] = ()
     weights: str | None = None
     weights_card: Mapping[str, Any] | None = None
+    chosen: Mapping[str, Any] = MappingProxyType({})
 
     def check(self, frame: Frame) -> None:  # noqa: B027 - doing nothing is the default
         """Raise an `EarthgenError` if the backend cannot make a world on `frame`.
 
         Called before any input is read. The default accepts every frame.
+        """
+
+    def check_inputs(self, surveys: Mapping[str, Mapping[str, Any]]) -> None:  # noqa: B027
+        """Raise an `EarthgenError` if the backend cannot use an input of the job.
+
+        Called before anything is made. The default accepts every input.
+
+        Parameters
+        ----------
+        surveys : mapping
+            By the name of the condition, what `Condition.survey` found.
         """
 
     def cost(self) -> Cost | None:

@@ -9,6 +9,8 @@ docs/plugins/agreement.md compares the rules:
   al., "EarthCrafter", arXiv 2507.16535, who slide a window row by row).
 - `blended`: weighted means of overlapping windows between a few phases of the sampling (after
   Bar-Tal et al., "MultiDiffusion", ICML 2023, which takes the mean after every step).
+- `crossfaded`: each window alone, on a margin of context that is dropped, but for a narrow strip
+  in which neighbours fade into each other. For models whose result depends on what is near.
 - `independent`: each window alone. The worlds have seams; this is the baseline.
 """
 
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -530,8 +532,72 @@ def blend(
     return Block(frame, {STATE: (total / weight).astype(np.float32)})
 
 
+def fade_width(margin: int) -> int:
+    """Return how far a window of a margin fades into its neighbours' cores, cells.
+
+    A quarter of the margin, at least a cell; the rest of the margin is context that is dropped.
+    """
+    return min(max(margin // 4, 1), margin)
+
+
+def crossfade(stride: int, fade: int, window: int) -> NDArray:
+    """Return the weights of `crossfaded`: 1 in the core, 0 beyond `fade` cells around it.
+
+    Between, a raised cosine falls over 2 * fade cells; the weights of neighbours sum to 1.
+
+    Parameters
+    ----------
+    stride, window : int
+        Of the windows, cells.
+    fade : int
+        Half the width of the strip in which two windows are blended, cells.
+
+    Returns
+    -------
+    NDArray (window,) float64
+    """
+    margin = (window - stride) // 2
+    inside = np.minimum(np.arange(window), window - 1 - np.arange(window)) + 0.5 - (margin - fade)
+    return 0.5 - 0.5 * np.cos(math.pi * np.clip(inside / (2 * fade), 0.0, 1.0))
+
+
+def crossfaded(sampler: Sampler, fade: int | None = None) -> list[Stage]:
+    """Return one stage that samples each window alone and blends narrow strips of their states.
+
+    All windows start from the noise of the place, so those of a model that depends on what is near
+    agree where both have enough context. A window's margin is that context: only `fade` cells of it
+    enter the result, as a weighted mean with the neighbour's, and the rest is dropped. A cell
+    depends on the windows whose cores lie within `fade` of it, and on no others: readers need few
+    windows, and a place alone little more than the windows that cover it.
+
+    Parameters
+    ----------
+    sampler : Sampler
+        Samples one window.
+    fade : int, optional
+        Half the width of the strip, cells; None is a quarter of the margin (`fade_width`).
+
+    Raises
+    ------
+    PluginError
+        If windows do not overlap, or the strip is wider than the margin or the core.
+    """
+    margin = (sampler.window - sampler.stride) // 2
+    fade = fade_width(margin) if fade is None else fade
+    if not 1 <= fade <= margin or 2 * fade > sampler.stride:
+        raise PluginError(
+            f"sampler {sampler.name!r}: windows of {sampler.window} cells at a stride of "
+            f"{sampler.stride} cannot fade over {fade} cells",
+            "choose a stride below the window, and a fade of at most the margin",
+        )
+    merge = partial(blend, sampler.window, sampler.stride, partial(crossfade, sampler.stride, fade))
+    stage = _stage(sampler, sampler.name, partial(_sample_window, sampler), merge=merge)
+    return [replace(stage, overlap=fade)]
+
+
 BLENDING_RULES: Mapping[str, Callable[[Sampler], list[Stage]]] = {
     "four_colour": four_colour,
+    "crossfaded": crossfaded,
     "blended": blended,
     "independent": independent,
 }

@@ -85,11 +85,15 @@ class Stage:
         Joins windows that overlap in the frame of a reader: it gets that frame and (index, Block)
         of all windows that meet it, sorted by (y, x) of the index. None: each cell is taken from
         the window whose core holds it.
+    overlap : int or None
+        Of a stage with `merge`: cells around its core in which a window counts. Windows that only
+        meet a reader beyond them are neither computed nor read. None: the whole margin.
 
     Raises
     ------
     PluginError
-        If window, stride and scale are not positive, or the margin is uneven or negative.
+        If window, stride and scale are not positive, the margin is uneven or negative, or the
+        overlap is beyond the margin.
     """
 
     name: str
@@ -101,6 +105,7 @@ class Stage:
     scale: int = 1
     parity: tuple[int, int] | None = None
     merge: Merge | None = None
+    overlap: int | None = None
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.step < 1 or self.scale < 1:
@@ -114,6 +119,12 @@ class Stage:
                 "and not negative",
                 "correct the plugin",
             )
+        if self.overlap is not None and not 0 <= self.overlap <= self.margin:
+            raise PluginError(
+                f"stage {self.name!r}: an overlap of {self.overlap} cells does not fit a margin of "
+                f"{self.margin}",
+                "correct the plugin",
+            )
 
     @property
     def step(self) -> int:
@@ -124,6 +135,13 @@ class Stage:
     def margin(self) -> int:
         """Distance from the edge of a window to its core, cells."""
         return (self.window - self.step) // 2
+
+    @property
+    def counted(self) -> int:
+        """Cells around its core in which a window counts for readers: 0 without `merge`."""
+        if self.merge is None:
+            return 0
+        return self.margin if self.overlap is None else self.overlap
 
     @property
     def pitch(self) -> int:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import shapely
+import torch
 from numpy.typing import NDArray
 
 from earthgen.models.height_state import OBJECT_MAPS, object_maps
 from earthgen.noise.philox import Noise
 from earthgen.terrain.cover import is_class
-from earthgen_latent.solid import building_objects
+from earthgen_latent.solid import building_objects, painted_footprints
 from geo_io.frame import Frame
 from geo_io.layers import Buildings, Semantics
-from geo_io.semantics.rasterize import paint
 
 HEIGHTS_BY_AREA = (
     (35.0, 2.4, 3.4),
@@ -59,22 +59,28 @@ def told_buildings(
     built = is_class(cover, "building")
     if not built.any():
         return np.zeros(frame.shape, np.float32), np.zeros((*frame.shape, OBJECT_MAPS), np.float32)
-    number = np.where(built, building_objects(frame, layer, noise), np.uint32(0))
-    plots, inverse = np.unique(number, return_inverse=True)
-    size = np.full(len(plots), PLOT_AREA)
-    told = drawn_heights(size, plots, np.full(len(plots), 0.5), noise)[inverse.reshape(frame.shape)]
+    index = painted_footprints(frame, layer.buildings)
+    mapped = built & (index >= 0)
+    number = np.where(built, building_objects(frame, layer, noise, index), np.uint32(0))
+    told = np.zeros(frame.shape)
     axes = np.zeros((*frame.shape, 4), np.float32)
-    buildings = layer.buildings
-    if len(buildings):
-        numbers = np.arange(1, len(buildings) + 1, dtype=np.uint32)
-        index = paint(frame, buildings.footprint, numbers, 1).astype(np.int64) - 1
-        mapped = built & (index >= 0)
-        at = index[mapped]
-        heights = footprint_heights(buildings, noise)
-        told[mapped] = heights[at]
-        axes[mapped] = _axes(frame, buildings.footprint, mapped, at)
-    maps = object_maps(number, axes, frame.voxel_size)
-    return np.where(built, told, 0).astype(np.float32), np.moveaxis(maps, 0, -1)
+    plots = built & ~mapped
+    if plots.any():
+        keys, inverse = np.unique(number[plots], return_inverse=True)
+        size = np.full(len(keys), PLOT_AREA)
+        told[plots] = drawn_heights(size, keys, np.full(len(keys), 0.5), noise)[inverse]
+    if mapped.any():
+        used, inverse = np.unique(index[mapped], return_inverse=True)
+        every = layer.buildings
+        buildings = Buildings(every.footprint[used], every.height[used], every.key[used])
+        told[mapped] = footprint_heights(buildings, noise)[inverse]
+        axes[mapped] = _axes(frame, buildings.footprint, mapped, inverse)
+    maps = object_maps(
+        torch.from_numpy(number.astype(np.int64))[None],
+        torch.from_numpy(axes)[None],
+        frame.voxel_size,
+    )
+    return told.astype(np.float32), np.moveaxis(maps[0].numpy(), 0, -1)
 
 
 def footprint_heights(buildings: Buildings, noise: Noise) -> NDArray:

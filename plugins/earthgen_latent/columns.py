@@ -6,6 +6,7 @@ average the conditions of the job to their cells.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,19 +38,27 @@ FIELDS = {
     "above": Field("float32"),
     # RGBA, alpha 0 unknown.
     "image": Field("uint8", (4,)),
-    # Height of the building, metres, 0 for none; and its shape (earthgen.models.height_state).
+    # 1 if the job has land cover at all: where not, its class is hidden and not unmapped.
+    "mapped": Field("uint8"),
+}
+
+OBJECT_FIELDS = {
+    # Height of the building, metres, 0 for none; and its shape (earthgen.models.height_state). A
+    # map layer that has heights of woods would be told here too: the networks know them.
     "told": Field("float32"),
     "objects": Field("float16", (OBJECT_MAPS,)),
 }
+"""Fields for a flow on heights by object."""
 
 
-def columns_stage(window: int = WINDOW) -> Stage:
-    """Return the stage, with windows of so many columns."""
+def columns_stage(objects: bool, window: int = WINDOW) -> Stage:
+    """Return the stage, with windows of so many columns, and with `OBJECT_FIELDS` if `objects`."""
     reads = (*(GROUND_REACH.read(name) for name in ("semantics", "dem", "dsm")), Read("image"))
-    return Stage(COLUMNS, window, FIELDS, make_columns, reads)
+    fields = FIELDS | OBJECT_FIELDS if objects else FIELDS
+    return Stage(COLUMNS, window, fields, partial(make_columns, objects=objects), reads)
 
 
-def make_columns(window: Frame, inputs: Inputs, noise: Noise) -> Block:
+def make_columns(window: Frame, inputs: Inputs, noise: Noise, objects: bool = True) -> Block:
     """Return ground and conditions of the columns of `window`; every condition may be absent."""
     outer = window.pad(GROUND_REACH.voxels(window.voxel_size))
     inside = outer.slices(window)
@@ -62,10 +71,11 @@ def make_columns(window: Frame, inputs: Inputs, noise: Noise) -> Block:
         raster_on(inputs, "dsm", outer),
         noise,
     )
-    told, objects = (
-        np.ascontiguousarray(values[inside])
-        for values in told_buildings(outer, layer, cover, noise)
-    )
+    dense: dict[str, NDArray] = {}
+    if objects:
+        told, shapes = told_buildings(outer, layer, cover, noise)
+        dense["told"] = np.ascontiguousarray(told[inside])
+        dense["objects"] = np.ascontiguousarray(shapes[inside]).astype(np.float16)
     ground, cover = np.ascontiguousarray(land.height[inside]), np.ascontiguousarray(cover[inside])
     above = np.full(window.shape, np.nan, np.float32)
     if land.surface is not None:
@@ -79,8 +89,8 @@ def make_columns(window: Frame, inputs: Inputs, noise: Noise) -> Block:
             "cover": cover,
             "above": above,
             "image": _rgba(image, window),
-            "told": told,
-            "objects": objects.astype(np.float16),
+            "mapped": np.full(window.shape, inputs.get("semantics") is not None, np.uint8),
+            **dense,
         },
     )
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from earthgen.errors import PluginError
 from earthgen.noise.philox import Noise
 from earthgen.stages.backends import Cost, GeometryBackend
-from earthgen.stages.blending import raised_cosine
+from earthgen.stages.blending import independent, raised_cosine
 from earthgen.stages.block import Block
 from earthgen.stages.stage import Read, Stage
 from earthgen.stages.voxel_blending import blend_voxels
@@ -31,7 +31,7 @@ from earthgen_latent.height_map import MARGIN, STRIDE
 from earthgen_latent.heights import PART as HEIGHT_FLOW
 from earthgen_latent.heights import HeightSampler, heights_of_state
 from earthgen_latent.networks import LearnedBackend, open_networks
-from earthgen_latent.sampling import USE, Sampling, condition_names, window_lattice
+from earthgen_latent.sampling import USE, WINDOW, Sampling, condition_names, window_lattice
 from earthgen_latent.solid import (
     SOLID_MARGIN,
     Columns,
@@ -84,9 +84,12 @@ class LatentGeometry(LearnedBackend, GeometryBackend):
     sparse_backend : str, optional
         As --sparse-backend.
     precision : str
-        Of products, "fp32" or "bf16".
+        Of products, in `earthgen_latent.networks.PRECISIONS`.
     use, steps, method, guidance, shift, rule, phases
         As of `earthgen_latent.sampling.Sampling`.
+    style : str
+        What structure and heights look like: "rules", "real", "any"; "" is "real" if the weights
+        know it.
     """
 
     name = "latent"
@@ -102,19 +105,22 @@ class LatentGeometry(LearnedBackend, GeometryBackend):
         variant: int = 0,
         device: str = "cpu",
         sparse_backend: str | None = None,
-        precision: str = "fp32",
+        precision: str = "auto",
         use: str | Sequence[str] = USE,
-        steps: int = Sampling.steps,
+        steps: int | None = Sampling.steps,
         method: str = Sampling.method,
         guidance: float = Sampling.guidance,
         shift: float = Sampling.shift,
         rule: str = Sampling.rule,
         phases: int = Sampling.phases,
+        style: str = "",
     ) -> None:
         settings = Sampling(steps, method, guidance, shift, condition_names(use), rule, phases)
         with_heights = height_map and "height" in settings.use
         parts = (COARSE, FINE, VAE, *((HEIGHT_FLOW,) if with_heights else ()))
         networks = open_networks(weights, parts, device, sparse_backend, precision)
+        for part in (each for each in parts if each != VAE):
+            networks.style_number(part, style)  # a clear error before anything is made
         cell = networks.config(VAE).stride
         unit = cell * networks.config(COARSE).patch
         if any(edge % unit for edge in networks.band):
@@ -122,9 +128,10 @@ class LatentGeometry(LearnedBackend, GeometryBackend):
                 f"the band {networks.band} of the weights is not a multiple of {unit} voxels",
                 "report it to the plugin's author",
             )
-        width, step = window_lattice(window, stride, networks.window, unit)
+        width, step = window_lattice(window, stride, WINDOW, unit)
         super().__init__(networks)
-        self.structure = Structure(networks, settings, width, step, with_heights, variant)
+        self.sampling = settings
+        self.structure = Structure(networks, settings, width, step, with_heights, variant, style)
         self.surface = surface
 
     def cost(self) -> Cost:
@@ -139,15 +146,22 @@ class LatentGeometry(LearnedBackend, GeometryBackend):
         """Return the stages: columns, heights, cells, latents, voxels' logits, surface."""
         structure = self.structure
         blended = structure.sampling.stages
-        stages = [columns_stage()]
+        by_object = structure.heights and self.networks.config(HEIGHT_FLOW).state == "object"
+        stages = [columns_stage(by_object)]
         if structure.heights:
             heights = HeightSampler(
-                self.networks, structure.sampling, structure.window, structure.stride, HEIGHTS
+                self.networks,
+                structure.sampling,
+                structure.window,
+                structure.stride,
+                HEIGHTS,
+                structure.style,
             )
             stages += blended(heights)
         coarse, fine = CoarseSampler(structure), FineSampler(structure)
-        stages += blended(coarse)
-        stages += blended(fine)
+        alone = structure.sampling.rule == "crossfaded"
+        for sampler in (coarse, fine):
+            stages += independent(sampler) if alone else blended(sampler)
         around = tuple(Read(stage.name, cells=structure.cell) for stage in (coarse, fine))
         merge = partial(
             blend_voxels,
@@ -160,12 +174,12 @@ class LatentGeometry(LearnedBackend, GeometryBackend):
         stages.append(
             Stage(
                 VOXELS,
-                structure.window,
+                structure.stride + 2 * structure.margins[2],
                 OCCUPANCY,
                 partial(decode, structure),
                 around,
                 structure.stride,
-                merge=merge,
+                merge=None if alone else merge,
             )
         )
         reads = (*structure.sources, VOXELS, "semantics")

@@ -17,17 +17,20 @@ from earthgen.terrain.cover import semantics_on
 from earthgen.voxels.voxels import GEOMETRY_FIELDS
 from earthgen_latent.columns import COLUMNS, columns_stage
 from earthgen_latent.costs import count_cost
-from earthgen_latent.heights import PART, HeightSampler, heights_of_state, style_number
+from earthgen_latent.heights import PART, HeightSampler, heights_of_state, known_surface
 from earthgen_latent.networks import LearnedBackend, Networks, open_networks
-from earthgen_latent.sampling import USE, Sampling, condition_names, window_lattice
+from earthgen_latent.picture import PICTURE_REACH, classes_of_picture
+from earthgen_latent.sampling import USE, WINDOW, Sampling, condition_names, window_lattice
 from earthgen_latent.solid import SOLID_MARGIN, columns_from_heights, raise_columns
 from geo_io.frame import Frame
 
 if TYPE_CHECKING:
     from earthgen.stages.block import Inputs
 
-STRIDE, MARGIN = 256, 16
-"""Voxels of the core of a window of geometry, and of the margin that levels of detail need."""
+STRIDE, MARGIN = 96, 16
+"""Voxels of the core of a window of geometry, and of the margin that levels of detail need.
+
+Wider cores waste less on margins, narrower ones less where a world ends within a core."""
 
 
 class HeightFlowGeometry(LearnedBackend, GeometryBackend):
@@ -44,7 +47,7 @@ class HeightFlowGeometry(LearnedBackend, GeometryBackend):
     device : str
         Device of torch.
     precision : str
-        Of products, "fp32" or "bf16".
+        Of products, in `earthgen_latent.networks.PRECISIONS`.
     use, steps, method, guidance, shift, rule, phases
         As of `earthgen_latent.sampling.Sampling`.
     style : str
@@ -61,9 +64,9 @@ class HeightFlowGeometry(LearnedBackend, GeometryBackend):
         stride: int | None = None,
         surface: int = STRIDE,
         device: str = "cpu",
-        precision: str = "fp32",
+        precision: str = "auto",
         use: str | Sequence[str] = USE,
-        steps: int = Sampling.steps,
+        steps: int | None = Sampling.steps,
         method: str = Sampling.method,
         guidance: float = Sampling.guidance,
         shift: float = Sampling.shift,
@@ -74,9 +77,9 @@ class HeightFlowGeometry(LearnedBackend, GeometryBackend):
         self.style = style
         self.sampling = Sampling(steps, method, guidance, shift, condition_names(use), rule, phases)
         super().__init__(open_networks(weights, (PART,), device, precision=precision))
-        style_number(self.networks(PART), style)  # a clear error before anything is made
+        self.networks.style_number(PART, style)  # a clear error before anything is made
         unit = 2 ** (len(self.networks.config(PART).channels) - 1)
-        self.window, self.stride = window_lattice(window, stride, self.networks.window, unit)
+        self.window, self.stride = window_lattice(window, stride, WINDOW, unit)
         self.surface = surface
 
     def cost(self) -> Cost:
@@ -89,8 +92,8 @@ class HeightFlowGeometry(LearnedBackend, GeometryBackend):
             self.networks, self.sampling, self.window, self.stride, style=self.style
         )
         reads = (
-            Read(COLUMNS, cells=SOLID_MARGIN),
-            Read(heights.name, cells=SOLID_MARGIN),
+            Read(COLUMNS, cells=SOLID_MARGIN + PICTURE_REACH),
+            Read(heights.name, cells=SOLID_MARGIN + PICTURE_REACH),
             Read("semantics", cells=SOLID_MARGIN),
         )
         last = Stage(
@@ -101,7 +104,8 @@ class HeightFlowGeometry(LearnedBackend, GeometryBackend):
             reads,
             self.surface,
         )
-        return [columns_stage(), *self.sampling.stages(heights), last]
+        by_object = self.networks.config(PART).state == "object"
+        return [columns_stage(by_object), *self.sampling.stages(heights), last]
 
 
 def make_surface(
@@ -117,13 +121,16 @@ def make_surface(
     `use` names the conditions; with "height", the heights of a surface model are taken as they are.
     """
     inner = window.pad(SOLID_MARGIN)
-    conditions: Block = inputs[COLUMNS].crop(inner)
-    height = heights_of_state(inputs[heights].crop(inner), networks, conditions, use)
-    if "height" in use:
-        height = np.where(np.isfinite(conditions["above"]), conditions["above"], height).astype(
-            np.float32
-        )
+    outer = inner.pad(PICTURE_REACH if "image" in use else 0)
+    around: Block = inputs[COLUMNS].crop(outer)
+    height = heights_of_state(inputs[heights].crop(outer), networks, around, use)
+    known = known_surface(around, use)
+    height = np.where(np.isfinite(known), known, height).astype(np.float32)
+    cover = around["cover"]
+    if "image" in use:
+        cover = classes_of_picture(cover, around["image"], height)
+    inside, conditions = outer.slices(inner), around.crop(inner)
     columns = columns_from_heights(
-        inner, semantics_on(inputs, inner), conditions["cover"], height, noise
+        inner, semantics_on(inputs, inner), cover[inside], height[inside], noise
     )
     return raise_columns(window, inner, np.ascontiguousarray(conditions["ground"]), columns).block()

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from earthgen.errors import ModelError
 from earthgen.models.height_flow import HeightCondition, HeightFlow
-from earthgen.models.presets import STYLES
+from earthgen.models.presets import HIDDEN
 from earthgen.stages.blending import STATE, InpaintingMask
 from earthgen.stages.block import Block
 from earthgen.stages.stage import Read
@@ -62,17 +61,16 @@ class HeightSampler:
                 model, self.networks, around, self.sampling.use, self.style, inside
             )
             predict = model.predictor(condition, self.sampling.guidance)
-            above = around["above"][inside]
-            mask = np.isfinite(above) & ("height" in self.sampling.use)
+            above = known_surface(around, self.sampling.use)[inside]
+            mask = np.isfinite(above)
             known_heights = _tensor(np.where(mask, above, 0), device)
             data = model.to_state(known_heights, condition)[0, 0].cpu().numpy()
             if known is not None:
                 data = np.where(known.mask, known.values[..., 0], data)
                 mask = mask | known.mask
             predict = hold_known(predict, model.flow, _map(mask, device), _map(data, device))
-            few = PART in self.networks.few_steps
             result = self.sampling.integrate(
-                model.flow, predict, _map(state[..., 0], device), start, stop, few
+                model.flow, predict, _map(state[..., 0], device), start, stop
             )
             return result[0, 0, :, :, None].float().cpu().numpy()
 
@@ -123,17 +121,23 @@ def columns_condition(
     """
     device = networks.device
     part = inside or (slice(None), slice(None))
-    cover = _tensor(networks.class_codes(PART, columns["cover"]), device)
-    if "semantics" not in use:
-        cover = torch.zeros_like(cover)
-    objects = columns["objects"].astype(np.float32).transpose(2, 0, 1)
+    cover = networks.class_codes(PART, columns["cover"])
+    given: dict[str, torch.Tensor] = {}
+    if has_map(columns, use):
+        if model.by_object:
+            objects = columns["objects"].astype(np.float32).transpose(2, 0, 1)
+            given |= {"told": _tensor(columns["told"], device), "objects": _tensor(objects, device)}
+    else:
+        cover = np.full_like(cover, HIDDEN)
+    if "image" in use:
+        given["image"] = _colours(columns["image"], device)
     whole = model.condition(
-        cover,
+        _tensor(cover, device),
         _tensor(columns["ground"], device),
         columns.frame.voxel_size,
-        told=_tensor(columns["told"], device),
-        objects=_tensor(objects, device),
-        style=style_number(model, style),
+        style=networks.style_number(PART, style),
+        surface=_tensor(known_surface(columns, use), device),
+        **given,
     )
     scales = whole.scales
     return HeightCondition(
@@ -145,25 +149,22 @@ def columns_condition(
     )
 
 
-def style_number(model: HeightFlow, style: str) -> torch.Tensor | None:
-    """Return the number of a style as a batch of one; None for weights without styles.
+def has_map(columns: Block, use: tuple[str, ...]) -> bool:
+    """Return whether the job has land cover, and the networks take it."""
+    return "semantics" in use and bool(columns["mapped"].all())
 
-    Raises
-    ------
-    ModelError
-        If the weights do not know the style.
-    """
-    styles = STYLES[: model.config.styles]
-    if not style:
-        style = styles[-1] if styles else ""
-    if style == "any" or not style:
-        return torch.zeros(1) if styles else None
-    if style not in styles:
-        raise ModelError(
-            f"the weights do not know the style {style!r}",
-            f"choose from {', '.join((*styles, 'any')) if styles else 'none: leave it out'}",
-        )
-    return torch.tensor([1.0 + styles.index(style)])
+
+def known_surface(columns: Block, use: tuple[str, ...]) -> NDArray:
+    """Return the heights of a surface model above the ground, NaN unknown, (ny, nx) float32."""
+    above = columns["above"]
+    return above if "height" in use else np.full_like(above, np.nan)
+
+
+def _colours(image: NDArray, device: str) -> torch.Tensor:
+    """Return RGBA (ny, nx, 4) uint8 as colours in [0, 1], NaN unknown, (1, 3, ny, nx) float32."""
+    colours = image[..., :3].astype(np.float32) / 255
+    colours = np.where(image[..., 3:] > 0, colours, np.float32(np.nan))
+    return _tensor(colours.transpose(2, 0, 1), device)
 
 
 def _tensor(values: NDArray, device: str) -> torch.Tensor:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from earthgen.errors import ModelError, UnknownNameError
-from earthgen.models.flow import METHODS, Flow, Method, Predict, sample
+from earthgen.models.flow import METHODS, Flow, Predict, sample
+from earthgen.models.presets import FlowConfig
 from earthgen.stages.blending import (
     BLENDING_RULES,
-    DEFAULT_BLENDING_RULE,
     Sampler,
     blended,
     blending_stages,
@@ -22,6 +22,14 @@ from earthgen.stages.stage import Stage
 USE = ("semantics", "height", "image")
 """Conditions that networks take."""
 
+STEPS, EARLIER_STEPS = 8, 4
+"""Default steps of flows with the preconditioned objective, and of those with an earlier one."""
+
+WINDOW, CONTEXT = 192, 24
+"""Voxels along a window of heights, and around its core as context. Heights of a window differ from
+those of a much larger one by 0.1 m at 12 voxels from its edge, by 0.002 m at 24 and not at all at
+32 (means on a real town with the shipped weights, in 4 and 8 steps)."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -29,12 +37,11 @@ class Sampling:
 
     Attributes
     ----------
-    steps : int
-        Steps from noise to data.
+    steps : int, optional
+        Steps from noise to data; None is `STEPS`, or `EARLIER_STEPS` for weights of the earlier
+        objectives, for which more can be worse (docs/background/benchmarks.md).
     method : str
-        A name in `earthgen.models.flow.METHODS`; "" is "shortcut" for weights that were trained for
-        it, else "euler". Euler's method measured best in few steps
-        (docs/background/benchmarks.md).
+        A name in `earthgen.models.flow.METHODS`. Euler's method measured best in few steps.
     guidance : float
         Scale of classifier-free guidance; 1 is none.
     shift : float
@@ -43,24 +50,26 @@ class Sampling:
         Conditions that the network takes, of those that the job has.
     rule : str
         How neighbouring windows are blended, in `earthgen.stages.blending.BLENDING_RULES`.
+        "crossfaded" reads least: these networks depend on what is near, and `CONTEXT` around a
+        window's core is more than they feel (docs/background/architecture.md).
     phases : int
         Of the rule "blended": more phases agree better over long distances, and read further.
     """
 
-    steps: int = 4
+    steps: int | None = None
     method: str = "euler"
     guidance: float = 1.0
     shift: float = 1.0
     use: tuple[str, ...] = USE
-    rule: str = DEFAULT_BLENDING_RULE
+    rule: str = "crossfaded"
     phases: int = 2
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or not 1 <= self.steps <= 1000:
+        if self.steps is not None and not (isinstance(self.steps, int) and 1 <= self.steps <= 1000):
             raise ModelError(
                 f"the number of steps is {self.steps!r}", "give a whole number from 1 to 1000"
             )
-        if self.method and self.method not in METHODS:
+        if self.method not in METHODS:
             raise ModelError(f"unknown method {self.method!r}", f"choose from {', '.join(METHODS)}")
         if not self.guidance >= 0 or not self.shift > 0:
             raise ModelError(
@@ -90,28 +99,22 @@ class Sampling:
             else blending_stages(sampler, self.rule)
         )
 
-    def method_of(self, few_steps: bool) -> Method:
-        """Return the method for a network that was trained for few steps, or was not."""
-        if self.method:
-            return self.method  # type: ignore[return-value]
-        return "shortcut" if few_steps else "euler"
+    def steps_for(self, flow: Flow | FlowConfig) -> int:
+        """Return the number of steps of a flow."""
+        if self.steps is not None:
+            return self.steps
+        return STEPS if flow.predicts == "preconditioned" else EARLIER_STEPS
 
     def integrate(
-        self,
-        flow: Flow,
-        predict: Predict,
-        state: Tensor,
-        start: float,
-        stop: float,
-        few_steps: bool,
+        self, flow: Flow, predict: Predict, state: Tensor, start: float, stop: float
     ) -> Tensor:
         """Return the state at time `stop`, from the state at `start`."""
         return sample(
             flow,
             predict,
             state,
-            steps=self.steps,
-            method=self.method_of(few_steps),
+            steps=self.steps_for(flow),
+            method=self.method,  # type: ignore[arg-type]
             shift=self.shift,
             start=start,
             stop=stop,
@@ -141,13 +144,13 @@ def hold_known(predict: Predict, flow: Flow, mask: Tensor | None, data: Tensor) 
     if mask is None or not bool(mask.any()):
         return predict
 
-    def held(state: Tensor, time: float, step: float) -> Tensor:
+    def held(state: Tensor, time: float) -> Tensor:
         truth = (
             data
             if flow.predicts == "data"
             else flow.as_prediction((data - state) / max(1 - time, 1e-6), state, time)
         )
-        return torch.where(mask, truth, predict(state, time, step))
+        return torch.where(mask, truth, predict(state, time))
 
     return held
 
@@ -160,7 +163,8 @@ def window_lattice(
     Parameters
     ----------
     window, stride : int, optional
-        None is `default`, and three quarters of the window.
+        None is `default`, and the window without a margin of `CONTEXT`, at most an eighth, on
+        either side.
     default : int
         Default window.
     unit : int
@@ -172,7 +176,8 @@ def window_lattice(
         If windows do not lie on cells.
     """
     width = default if window is None else window
-    step = width * 3 // 4 if stride is None else stride
+    margin = max(min(CONTEXT, width // 8) // unit, 1) * unit
+    step = width - 2 * margin if stride is None else stride
     if step < 1 or width <= step or width % unit or step % unit or (width - step) // 2 % unit:
         raise ModelError(
             f"windows of {width} voxels at a stride of {step} do not lie on cells of {unit} voxels",

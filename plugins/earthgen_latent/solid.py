@@ -38,7 +38,7 @@ from earthgen.voxels.objects import (
 from earthgen.voxels.surface import NORMAL_RADIUS
 from earthgen.voxels.voxels import Geometry
 from geo_io.frame import Frame
-from geo_io.layers import Semantics
+from geo_io.layers import Buildings, Semantics
 from geo_io.legend import classes
 from geo_io.semantics.rasterize import paint
 
@@ -241,11 +241,15 @@ def plant_class_table() -> NDArray:
     return table
 
 
-def building_objects(frame: Frame, layer: Semantics, noise: Noise) -> NDArray:
+def building_objects(
+    frame: Frame, layer: Semantics, noise: Noise, index: NDArray | None = None
+) -> NDArray:
     """Return the number of the mapped building, else of a plot, (ny, nx) uint32, never 0.
 
     The number says which kind of roof it has, by the area and height of the whole footprint, so
     that a building in two windows has one roof. Plots keyed by place have pitched roofs.
+
+    `index` is that of `painted_footprints`, where it is known already.
     """
     plots = jittered_lattice(
         noise.stream("plots"), frame, max(PLOT_SIZE, 3.0 * frame.voxel_size), 0.8
@@ -255,8 +259,16 @@ def building_objects(frame: Frame, layer: Semantics, noise: Noise) -> NDArray:
     if not len(buildings):
         return number
     kinds = roof_kinds(shapely.area(buildings.footprint), buildings.height)
-    mapped = paint(frame, buildings.footprint, object_number(buildings.key, kinds), 1)
-    return np.where(mapped != 0, mapped, number)
+    index = painted_footprints(frame, buildings) if index is None else index
+    return np.where(index >= 0, object_number(buildings.key, kinds)[index], number)
+
+
+def painted_footprints(frame: Frame, buildings: Buildings) -> NDArray:
+    """Return the index of the building on each column, (ny, nx) int64, -1 for none."""
+    if not len(buildings):
+        return np.full(frame.shape, -1)
+    numbers = np.arange(1, len(buildings) + 1, dtype=np.uint32)
+    return paint(frame, buildings.footprint, numbers, 1).astype(np.int64) - 1
 
 
 def roof_kinds(area: NDArray, height: NDArray) -> NDArray:

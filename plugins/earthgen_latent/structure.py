@@ -24,7 +24,7 @@ from earthgen.stages.blending import STATE, InpaintingMask
 from earthgen.stages.block import Block, Field, column_order
 from earthgen.stages.stage import Read, rescale
 from earthgen_latent.columns import COLUMNS
-from earthgen_latent.heights import heights_of_state
+from earthgen_latent.heights import has_map, heights_of_state
 from earthgen_latent.networks import Networks, inference
 from earthgen_latent.sampling import Sampling, hold_known, variant_suffix
 from geo_io.frame import Frame
@@ -54,6 +54,8 @@ class Structure:
         Whether generated heights are a condition.
     variant : int
         Of the noise of cells and latents: another one gives another structure for the same heights.
+    style : str
+        As of `earthgen_latent.networks.Networks.style_number`.
     """
 
     networks: Networks
@@ -62,6 +64,7 @@ class Structure:
     stride: int
     heights: bool
     variant: int = 0
+    style: str = ""
 
     @property
     def cell(self) -> int:
@@ -77,6 +80,21 @@ class Structure:
     def latents(self) -> str:
         """Name of the stage of the cells' latents, which keys the noise."""
         return f"latent.latents{variant_suffix(self.variant)}"
+
+    @property
+    def margins(self) -> tuple[int, int, int]:
+        """Voxels around the cores of the windows of cells, of latents and of the decoder.
+
+        Under the rule "crossfaded" they are nested: each window carries the context of its own
+        later stages, which then need no neighbour. Two cells of context are enough: beyond, no cell
+        of a window differs from that of a much larger one, and latents by 0.01 of a deviation.
+        """
+        margin = (self.window - self.stride) // 2
+        if self.sampling.rule != "crossfaded":
+            return margin, margin, margin
+        unit = self.cell * self.networks.config(COARSE).patch
+        decoder = max(-(-margin // (2 * unit)), 1) * unit
+        return decoder + 4 * unit, decoder + 2 * unit, decoder
 
     @property
     def layers(self) -> int:
@@ -107,7 +125,12 @@ class Structure:
             height = np.where(np.isfinite(height), height, generated)
         cover = self.networks.class_codes(FINE, columns["cover"])
         return conditions_of(
-            frame, self.sampling, self.networks.device, cover, height, columns["image"]
+            frame,
+            self.sampling,
+            self.networks.device,
+            cover if has_map(columns, self.sampling.use) else None,
+            height,
+            columns["image"],
         )
 
     def sites(
@@ -127,7 +150,7 @@ def conditions_of(
     frame: Frame,
     sampling: Sampling,
     device: str,
-    cover: NDArray,
+    cover: NDArray | None,
     height: NDArray | None,
     image: NDArray | None,
 ) -> Conditions:
@@ -141,15 +164,15 @@ def conditions_of(
         Says which conditions are used.
     device : str
         Device of torch.
-    cover : NDArray (ny, nx) uint8
-        Class codes, 0 unknown.
+    cover : NDArray (ny, nx) uint8, optional
+        Class codes, 0 unmapped; None if there is no map.
     height : NDArray (ny, nx) float32, optional
         Metres above the ground, NaN unknown.
     image : NDArray (ny, nx, 4) uint8, optional
         RGBA, alpha 0 unknown.
     """
     maps: dict[str, Any] = {}
-    if "semantics" in sampling.use and cover.any():
+    if "semantics" in sampling.use and cover is not None:
         maps["semantics"] = [cover]
     if "height" in sampling.use and height is not None and np.isfinite(height).any():
         maps["height"] = [height]
@@ -183,9 +206,14 @@ class CellSampler:
     structure: Structure
 
     @property
+    def margin(self) -> int:
+        """Voxels around the core of a window."""
+        return self.structure.margins[0]
+
+    @property
     def window(self) -> int:
         """Cells along an edge of a window."""
-        return self.structure.window // self.structure.cell
+        return (self.structure.stride + 2 * self.margin) // self.structure.cell
 
     @property
     def stride(self) -> int:
@@ -237,7 +265,8 @@ class CoarseSampler(CellSampler):
             grid = model.grid(Place.of(frame), shape, networks.device)
             condition = model.condition(conditions, grid)
             free = model.condition(conditions.hidden(), grid) if sampling.guidance != 1 else None
-            predict = model.predictor(grid, condition, free, sampling.guidance)
+            style = networks.style_number(COARSE, structure.style)
+            predict = model.predictor(grid, condition, free, sampling.guidance, style)
             if known is not None:
                 mask = np.broadcast_to(known.mask[..., None], known.values.shape)
                 predict = hold_known(
@@ -246,9 +275,8 @@ class CoarseSampler(CellSampler):
                     _rows(mask, networks.device),
                     _rows(known.values, networks.device),
                 )
-            few = COARSE in networks.few_steps
             result = sampling.integrate(
-                model.flow, predict, _rows(state, networks.device), start, stop, few
+                model.flow, predict, _rows(state, networks.device), start, stop
             )
             # Rows of a grid are sorted by (x, y, z), y from the south.
             back = (
@@ -274,6 +302,11 @@ def _rows(values: NDArray, device: str) -> torch.Tensor:
 @dataclass(frozen=True)
 class FineSampler(CellSampler):
     """An `earthgen.stages.blending.Sampler` of latents of all layers, unused in inactive cells."""
+
+    @property
+    def margin(self) -> int:
+        """Voxels around the core of a window."""
+        return self.structure.margins[1]
 
     @property
     def name(self) -> str:
@@ -309,7 +342,8 @@ class FineSampler(CellSampler):
             conditions = structure.conditions(structure.fine(window), inputs)
             condition = model.condition(conditions, sites)
             free = model.condition(conditions.hidden(), sites) if sampling.guidance != 1 else None
-            predict = model.predictor(sites, condition, free, sampling.guidance)
+            style = networks.style_number(FINE, structure.style)
+            predict = model.predictor(sites, condition, free, sampling.guidance, style)
             features = torch.from_numpy(state.reshape(shape)[index]).to(networks.device)
             if known is not None:
                 data = torch.from_numpy(known.values.reshape(shape)[index]).to(networks.device)
@@ -319,9 +353,7 @@ class FineSampler(CellSampler):
                     .expand_as(data)
                 )
                 predict = hold_known(predict, model.flow, mask, data)
-            result = sampling.integrate(
-                model.flow, predict, features, start, stop, FINE in networks.few_steps
-            )
+            result = sampling.integrate(model.flow, predict, features, start, stop)
         out = state.reshape(shape).copy()
         out[index] = result.float().cpu().numpy()
         return out.reshape(state.shape)

@@ -28,6 +28,7 @@ from earthgen.jobs.forecast import forecast
 from earthgen.jobs.job import make_job
 from earthgen.jobs.prepare import prepare
 from earthgen.models.flow import Flow, sample
+from earthgen.models.presets import FlowConfig
 from earthgen.models.weights import bundled as shipped
 from earthgen.noise.philox import Noise
 from earthgen.sparse import Place
@@ -67,7 +68,7 @@ from earthgen_latent.texture import (
     seen_from_above,
     voxel_sites,
 )
-from geo_io.errors import EarthgenError, FrameError
+from geo_io.errors import FrameError
 from geo_io.frame import Frame
 from geo_io.layers import Raster
 from geo_io.legend import codes
@@ -324,14 +325,14 @@ def sample_conditions_on(frame: Frame) -> dict[str, Any]:
     return {name: condition.read(wide) for name, condition in sample_conditions().items()}
 
 
-@pytest.mark.parametrize("predicts", ["data", "velocity"])
+@pytest.mark.parametrize("predicts", ["data", "velocity", "preconditioned"])
 @pytest.mark.parametrize("parts", [[(0.0, 1.0)], [(0.0, 0.5), (0.5, 1.0)]])
 def test_known_data_are_reached_and_all_else_is_as_before(predicts: Any, parts: Any) -> None:
     flow = Flow(predicts)
     state = torch.linspace(-1, 1, 8)[None]
     data, mask = torch.full((1, 8), 3.0), torch.arange(8)[None] < 3
 
-    def predict(state: torch.Tensor, time: float, step: float) -> torch.Tensor:
+    def predict(state: torch.Tensor, time: float) -> torch.Tensor:
         return torch.full_like(state, 0.5)
 
     found, free = state, state
@@ -352,7 +353,7 @@ def test_known_data_are_reached_and_all_else_is_as_before(predicts: Any, parts: 
     [
         ({"steps": 0}, "number of steps is 0.*from 1 to 1000"),
         ({"steps": 2.5}, "number of steps is 2.5"),
-        ({"method": "rk4"}, "unknown method 'rk4'.*euler, heun, shortcut"),
+        ({"method": "rk4"}, "unknown method 'rk4'.*euler, heun"),
         ({"guidance": -1.0}, "guidance -1.0"),
         ({"shift": 0.0}, "shift 0.0"),
         ({"use": ("semantic",)}, "unknown condition 'semantic' to use.*semantics, height, image"),
@@ -365,16 +366,34 @@ def test_options_that_lead_nowhere(options: dict[str, Any], message: str) -> Non
         Sampling(**options)
 
 
-def test_methods_and_names() -> None:
-    assert Sampling().method_of(False) == Sampling().method_of(True) == "euler"
-    assert (
-        Sampling(method="").method_of(False) == "euler"
-        and Sampling(method="").method_of(True) == "shortcut"
-    )
-    assert Sampling(method="heun").method_of(True) == "heun"
+def test_steps_and_names() -> None:
+    assert Sampling().steps_for(Flow("preconditioned")) == 8
+    assert Sampling().steps_for(FlowConfig(predicts="velocity")) == 4
+    assert Sampling(steps=3).steps_for(Flow("preconditioned")) == 3
     assert condition_names("semantics, image") == ("semantics", "image") and condition_names(
         "none"
     ) == () == condition_names([])
+
+
+def test_styles_that_the_weights_do_not_know(weights: Path) -> None:
+    none = open_networks(weights, ("struct-coarse", "struct-fine"))
+    assert none.style_number("struct-fine", "") is none.style_number("struct-fine", "any") is None
+    with pytest.raises(ModelError, match="height-flow was not trained with the style 'real'"):
+        quick(weights, style="real")
+    with pytest.raises(ModelError, match=r"struct-coarse was not trained.*leave the style"):
+        LatentGeometry(weights, style="rules")
+
+    config = none.config("struct-fine").model_copy(update={"styles": 2})
+    two = replace(none, configs=(("struct-fine", config),))
+    names = ("", "any", "rules", "real")
+    numbers = [two.style_number("struct-fine", name) for name in names]
+    assert [float(number[0]) for number in numbers if number is not None] == [2, 0, 1, 2]
+    rules = replace(two, styles=(("struct-fine", ("rules",)),))  # no real place was trained on
+    found = rules.style_number("struct-fine", "")
+    assert found is not None and float(found[0]) == 1
+    for name in ("real", "baroque"):
+        with pytest.raises(ModelError, match=rf"the style '{name}'\. choose from rules, any"):
+            rules.style_number("struct-fine", name)
 
 
 def test_windows_lie_on_cells() -> None:
@@ -407,7 +426,7 @@ def test_conditions_that_are_not_used_change_nothing(weights: Path) -> None:
         return Raster(frame, np.full((*frame.shape, 4), 200, np.uint8))
 
     conditions = {"image": FormulaCondition(image)}
-    geometry = quick(weights)
+    geometry = quick(weights, use="semantics")
 
     def colours(use: str, given: Any) -> NDArray:
         texture = LatentTexture(weights, window=64, steps=1, phases=1, use=use)
@@ -428,7 +447,6 @@ def test_variants_are_other_worlds_on_the_same_heights(weights: Path) -> None:
     first, second = tile(), tile(variant=1)
     assert np.array_equal(first.voxels.xyz, second.voxels.xyz)
     assert not np.array_equal(first.splats.sh, second.splats.sh)
-    assert tile(sh_degree=1).splats.sh.shape[1:] == (4, 3)
     stages = [stage.name for stage in LatentGeometry(weights, window=64, variant=2).stages()]
     assert (
         "latent.heights" in stages and "latent.cells#2" in stages and "latent.latents#2" in stages
@@ -475,7 +493,7 @@ def test_bits_do_not_depend_on_torch_s_threads(weights: Path) -> None:
 
 def test_precision(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of it makes almost the same world; a CPU that would be slower by it refuses."""
-    with pytest.raises(ModelError, match=r"unknown precision 'int8'.*choose from fp32, bf16"):
+    with pytest.raises(ModelError, match=r"unknown precision 'int8'.*choose from auto, fp32, bf16"):
         quick(weights, precision="int8")
     monkeypatch.setattr(networks_module, "product_dtype", lambda dtype, device: torch.float32)
     with pytest.raises(ModelError, match="no instructions for bfloat16"):
@@ -591,8 +609,6 @@ def test_weights_that_change_under_a_world_are_refused(tmp_path: Path) -> None:
 def test_wrong_options_of_backends(weights: Path) -> None:
     with pytest.raises(ModelError, match="unknown rule 'four_colour' for voxels"):
         LatentTexture(weights, rule="four_colour")
-    with pytest.raises(EarthgenError, match="no harmonics of degree 2"):
-        LatentTexture(weights, sh_degree=2)
     with pytest.raises(TypeError):
         HeightFlowGeometry(weights, stps=3)
 

@@ -18,6 +18,7 @@ def weights(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return request.cls.folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("weights")
 class TestLatentGeometry(GeometryConformance):
     """Without a height map and in one phase: each sampler makes every check look two windows

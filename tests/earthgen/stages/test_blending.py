@@ -26,6 +26,8 @@ from earthgen.stages.blending import (
     blend,
     blended,
     blending_stages,
+    crossfade,
+    crossfaded,
     four_colour,
     independent,
     initial_noise,
@@ -422,3 +424,27 @@ class TestHills(GeometryConformance):
 
     def conditions(self) -> dict[str, Any]:
         return {"semantics": Cover()}
+
+
+def test_a_crossfade_counts_only_a_strip_of_the_margin() -> None:
+    """Weights of neighbours sum to 1; windows beyond the strip are not computed."""
+    source = sampler(32, 16, 2)
+    (stage,) = crossfaded(source)
+    assert stage.overlap == 2 and stage.counted == 2 and stage.margin == 8
+    weights = crossfade(16, 2, 32)
+    assert (weights[:6] == 0).all() and (weights[10:22] == 1).all()
+    assert np.allclose(weights[6:10] + weights[22:26], 1)
+    frame = Frame(CRS, 1.0, (2, 14), (2, 14))  # inside one core, away from the strips
+    for inner, windows in ((frame, 1), (replace(frame, x=(1, 14)), 2)):
+        counted = Counted(32, 16)
+        sample(crossfaded(counted), inner, conditions={})
+        assert len({str(where) for where, *_ in counted.asked}) == windows
+
+
+def test_crossfading_refuses_what_it_cannot_do() -> None:
+    with pytest.raises(PluginError, match="cannot fade"):
+        crossfaded(replace(SMALL, window=16))
+    with pytest.raises(PluginError, match="cannot fade over 5"):
+        crossfaded(SMALL, fade=5)
+    with pytest.raises(PluginError, match="does not fit a margin"):
+        replace(crossfaded(SMALL)[0], overlap=5)
