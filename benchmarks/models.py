@@ -97,8 +97,7 @@ def prepare(model, part: str, columns: int, band: tuple[int, int]):  # type: ign
             model(sites, torch.ones(len(sites), dtype=torch.uint8))
         elif part == "tex-vae":
             features = torch.randn(len(sites), model.config.inputs, generator=random)
-            normal = torch.tensor([[0.0, 0.0, 1.0]]).expand(len(sites), 3)
-            model(SparseTensor(sites, features), normal)
+            model(SparseTensor(sites, features))
         elif part == "height-flow":
             model(height[:, None], time, model.condition(cover, height, 1.0))
         else:

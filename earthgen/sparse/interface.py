@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # `earthgen plugins` imports this module without torch
@@ -12,7 +13,7 @@ if TYPE_CHECKING:  # `earthgen plugins` imports this module without torch
     from earthgen.sparse.sites import Sites
 
 
-class SparseBackend:
+class SparseBackend(ABC):
     """Base class of implementations of sparse convolution.
 
     A subclass sets `name` and `devices` and overrides `convolve`.
@@ -53,6 +54,7 @@ class SparseBackend:
         """
         return ""
 
+    @abstractmethod
     def convolve(
         self,
         features: Tensor,
@@ -82,4 +84,3 @@ class SparseBackend:
         Tensor (target voxels, out)
             Output features, in the order of `target`.
         """
-        raise NotImplementedError

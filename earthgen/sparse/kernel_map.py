@@ -6,10 +6,8 @@ binary search.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from earthgen.errors import SparseError
 from earthgen.sparse.sites import Sites, Triple, check_range, distinct_sites, triple
+from earthgen.threads import side_by_side, stretches
 
 CHUNK = 1024
 """Output rows that are filled together, so that their part of the table stays in a core's cache."""
@@ -189,8 +188,7 @@ def _merge(source: Sites, target: Sites, kernel: Kernel) -> Tensor:
         return table.fill_(-1)
     keys, outputs, low, high = source.keys.numpy(), target.coordinates.numpy(), *source.box
     filled = table.numpy()
-    spread(
-        len(target),
+    side_by_side(
         lambda first, last: fill_table(
             keys,
             outputs,
@@ -204,23 +202,9 @@ def _merge(source: Sites, target: Sites, kernel: Kernel) -> Tensor:
             first,
             last,
         ),
+        stretches(len(target)),
     )
     return table
-
-
-def spread(count: int, work: Callable[[int, int], Any], least: int = 8192) -> None:
-    """Call `work(first, last)` on ranges that cover `count`, on as many threads as torch uses.
-
-    The threads end with the call. numba's own would have to be disabled wherever processes fork.
-    """
-    threads = min(torch.get_num_threads(), -(-count // least))
-    if threads <= 1:
-        work(0, count)
-        return
-    bounds = [count * number // threads for number in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        for future in [pool.submit(work, a, b) for a, b in pairwise(bounds)]:
-            future.result()
 
 
 @njit(nogil=True, cache=True)

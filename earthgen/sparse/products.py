@@ -3,33 +3,48 @@
 output[o] = sum over offsets k of input[table[o, k]] @ weight[k], over the entries of the table that
 are not -1. The gradients are such products too, over the map of the other direction. There are two
 implementations. `plain_*` puts all neighbours of a row side by side, zeros for absent ones, and
-runs on any device. `grouped_*` multiplies no zeros, which is faster where products are slow
-compared to memory: on a CPU in float32 and float64.
+runs on any device. `grouped_*` multiplies few zeros, which is faster where products are slow
+compared to memory: on a CPU, except with few channels in bfloat16.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from earthgen.sparse.grouping import MOST, SLICE, add_rows, groups
+from earthgen.sparse.grouping import MOST, SLICE, Span, spans
 from earthgen.sparse.kernel_map import KernelMap
 
 
 def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """The dtype in which products of `dtype` are computed: float32 for half precision on CPUs
-    without instructions for it, otherwise `dtype`.
+    where that is faster, otherwise `dtype`.
 
-    On such CPUs bfloat16 and float16 take 70 times as long as float32.
+    On CPUs without instructions for bfloat16 and float16 these take 70 times as long as float32. On
+    Intel's with AVX-512 BF16 but without AMX bfloat16 takes twice as long, on AMD's half as long.
     """
     if device.type != "cpu" or dtype not in (torch.bfloat16, torch.float16):
         return dtype
+    return dtype if _fast(dtype) else torch.float32
+
+
+@functools.cache
+def _fast(dtype: torch.dtype) -> bool:
+    """Whether this CPU's products in bfloat16 or float16 are faster than in float32. It is decided
+    by its features and not by measuring, since results depend on it."""
     query = "_is_mkldnn_bf16_supported" if dtype == torch.bfloat16 else "_is_mkldnn_fp16_supported"
     supported = getattr(torch.ops.mkldnn, query, None)
-    return dtype if supported is not None and supported() else torch.float32
+    if supported is None or not supported():
+        return False
+    has: dict[str, object] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # unknown to older torch
+    matrices = "amx_bf16" if dtype == torch.bfloat16 else "amx_fp16"
+    amd = bool(has.get("sse4a"))  # Intel has never had these instructions
+    return has.get("architecture") != "x86_64" or amd or bool(has.get(matrices))
 
 
 def sum_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -55,17 +70,9 @@ def padded_rows(rows: int, dtype: torch.dtype, device: torch.device) -> int:
     return -(-rows // step) * step
 
 
-def _with_zero(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """(n + 1, c): rows in a dtype and a row of zeros, which absent neighbours refer to."""
-    padded = rows.new_empty((len(rows) + 1, rows.shape[1]), dtype=dtype)
-    padded[:-1] = rows
-    padded[-1] = 0
-    return padded
-
-
 def forward(features: Tensor, weight: Tensor, pairs: KernelMap) -> Tensor:
     """(outputs, out) from (inputs, in) and (volume, in, out), by the faster implementation."""
-    work = grouped_forward if _by_groups(features) else plain_forward
+    work = grouped_forward if _by_groups(features, weight) else plain_forward
     return work(features, weight, pairs)
 
 
@@ -79,22 +86,22 @@ def backward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of the input, (inputs, in), and of the weight, (volume, in, out) in the dtype of
     sums; `back` is the map of the other direction."""
-    work = grouped_backward if _by_groups(features) else plain_backward
+    work = grouped_backward if _by_groups(features, weight) else plain_backward
     return work(features, weight, gradient, back, want_features, want_weight)
 
 
-def _by_groups(features: Tensor) -> bool:
-    """Whether omitting zeros is faster: not on GPUs, and not in bfloat16 and float16 on CPUs with
-    instructions for them.
+FEW = 64 * 64
+"""Elements of an offset's matrix below which products in bfloat16 and float16 take less time than
+leaving zeros out."""
 
-    Products in these take a quarter of the time, but the library compiles a kernel for each new
-    shape in about 0.5 ms, and the groups of each scene have new shapes. (131 k voxels, 64 channels,
-    bfloat16: 40 ms plain; 60 ms by groups, 150 ms the first time.)
-    """
-    return (
-        features.device.type == "cpu"
-        and product_dtype(features.dtype, features.device).itemsize >= 4
-    )
+
+def _by_groups(features: Tensor, weight: Tensor) -> bool:
+    """Whether omitting zeros is faster: on CPUs, except in bfloat16 and float16 with few channels
+    where the CPU is fast in them."""
+    if features.device.type != "cpu":
+        return False
+    dtype = product_dtype(features.dtype, features.device)
+    return dtype.itemsize >= 4 or weight[0].numel() >= FEW
 
 
 CHUNK = {"cpu": 2**22}
@@ -219,57 +226,70 @@ def linear_backward(
     return result, total
 
 
-CACHE = 2**20
-"""Elements that are gathered for one product; they should fit into a core's cache."""
+class _Gatherer:
+    """Gathers neighbours side by side, each time into the same memory.
 
-
-def _parts(pairs: KernelMap, channels: int) -> Iterator[tuple[NDArray, Tensor, Tensor]]:
-    """Rows, offsets and neighbours of products of at most about CACHE elements."""
-    for group in groups(pairs):
-        width = len(group.offsets)
-        step = max(CACHE // max(width * channels, 1), 128)
-        for first in range(0, len(group.rows), step):
-            rows = group.rows[first : first + step]
-            yield (
-                rows,
-                group.offsets,
-                group.neighbours[first * width : first * width + len(rows) * width],
-            )
-
-
-def _gatherer(rows: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """A function that gathers rows by their numbers, (m,) to (m, channels) of a dtype, at most as
-    many as one product needs.
-
-    It returns the same memory at each call. Rows are converted after they are gathered, because a
-    wider copy of all of them would be a large part of the memory of a convolution in bfloat16.
+    Rows are converted after they are gathered, because a wider copy of all of them would be a
+    large part of the memory of a convolution in bfloat16.
     """
-    channels = rows.shape[1]
-    size = (min(max(CACHE // max(channels, 1), 128 * SLICE), MOST * SLICE), channels)
-    gathered = rows.new_empty(size)
-    wide = gathered if dtype == rows.dtype else rows.new_empty(size, dtype=dtype)
 
-    def gather(numbers: Tensor) -> Tensor:
-        chosen = torch.index_select(rows, 0, numbers, out=gathered[: len(numbers)])
-        return chosen if wide is gathered else wide[: len(numbers)].copy_(chosen)
+    def __init__(self, rows: Tensor, dtype: torch.dtype) -> None:
+        size = (MOST * SLICE, rows.shape[1])
+        self.rows, self.gathered = rows, rows.new_empty(size)
+        self.wide = self.gathered if dtype == rows.dtype else rows.new_empty(size, dtype=dtype)
 
-    return gather
+    def __call__(self, numbers: Tensor, width: int, absent: Tensor | None = None) -> Tensor:
+        """(n, width * channels) from (n * width,) numbers of rows, with zeros at the absent."""
+        chosen = torch.index_select(self.rows, 0, numbers, out=self.gathered[: len(numbers)])
+        if self.wide is not self.gathered:
+            chosen = self.wide[: len(numbers)].copy_(chosen)
+        if absent is not None and len(absent):
+            chosen.index_fill_(0, absent, 0)
+        return chosen.view(len(numbers) // width, width * self.rows.shape[1])
+
+
+def _sums(products: Tensor, span: Span) -> Tensor:
+    """Output rows of a span: (last - first, c) sums of rows of products, rounded once."""
+    return torch.nn.functional.embedding_bag(span.places, products[: span.products], mode="sum")
+
+
+def _room(rows: Tensor, pairs: KernelMap, channels: int, dtype: torch.dtype) -> Tensor:
+    """(n, channels) for the products of any span; row 0 stands for none."""
+    count = max((span.products for span in spans(pairs)), default=1)
+    products = rows.new_empty((count, channels), dtype=dtype)
+    products[0] = 0
+    return products
+
+
+class _Weights:
+    """Matrices of a group's offsets, one below the other, each time in the same memory."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight, self.chosen = weight, torch.empty_like(weight[:SLICE])
+        self.last: Tensor | None = None
+
+    def __call__(self, offsets: Tensor) -> Tensor:
+        chosen = self.chosen[: len(offsets)]
+        if offsets is not self.last:
+            torch.index_select(self.weight, 0, offsets, out=chosen)
+            self.last = offsets
+        return chosen.flatten(0, 1)
 
 
 def grouped_forward(features: Tensor, weight: Tensor, pairs: KernelMap) -> Tensor:
     """The result of `plain_forward`, by groups."""
     dtype = product_dtype(features.dtype, features.device)
-    channels, out = features.shape[1], weight.shape[2]
-    weights = weight.to(dtype)
-    gather = _gatherer(_with_zero(features, features.dtype), dtype)
-    total = features.new_zeros((len(pairs.table), out), dtype=sum_dtype(features.dtype))
-    product, summed = weights.new_empty((MOST, out)), total.numpy()
-    for rows, offsets, neighbours in _parts(pairs, channels):
-        part = product[: len(rows)]
-        torch.mm(gather(neighbours).view(len(rows), -1), weights[offsets].flatten(0, 1), out=part)
-        add_rows(summed, rows, part.to(total.dtype).numpy())
-    del gather, product  # frees memory before the result is converted
-    return total.to(features.dtype)
+    gather, matrix = _Gatherer(features, dtype), _Weights(weight.to(dtype))
+    result = features.new_empty((len(pairs.table), weight.shape[2]))
+    products = _room(features, pairs, weight.shape[2], dtype)
+    for span in spans(pairs):
+        at = 1
+        for group in span.groups:
+            taken = gather(group.neighbours, len(group.offsets), group.absent)
+            torch.mm(taken, matrix(group.offsets), out=products[at : at + len(taken)])
+            at += len(taken)
+        result[span.first : span.last] = _sums(products, span)
+    return result
 
 
 def grouped_backward(
@@ -286,27 +306,22 @@ def grouped_backward(
     Both need one gather of the output's gradient, by `back`, the map of the other direction.
     """
     dtype = product_dtype(gradient.dtype, gradient.device)
-    gather = _gatherer(_with_zero(gradient, gradient.dtype), dtype)
-    ours = _gatherer(features, dtype) if want_weight else None
+    gather, ours = _Gatherer(gradient, dtype), _Gatherer(features, dtype)
     volume, channels, out = weight.shape
-    turned = weight.to(dtype).transpose(1, 2).contiguous()  # (volume, out, in)
-    total = features.new_zeros(features.shape, dtype=sum_dtype(features.dtype))
-    weights = features.new_zeros((volume, out * channels), dtype=total.dtype)
-    product, summed, summed_weights = (
-        turned.new_empty((MOST, channels)),
-        total.numpy(),
-        weights.numpy(),
-    )
-    for rows, offsets, neighbours in _parts(back, out):
-        taken = gather(neighbours).view(len(rows), -1)
-        if want_features:
-            part = product[: len(rows)]
-            torch.mm(taken, turned[offsets].flatten(0, 1), out=part)
-            add_rows(summed, rows, part.to(total.dtype).numpy())
-        if ours is not None:
-            added = (taken.T @ ours(torch.from_numpy(rows))).view(len(offsets), -1).to(total.dtype)
-            add_rows(summed_weights, offsets.numpy(), added.numpy())
-    return (
-        total.to(features.dtype) if want_features else None,
-        weights.view(volume, out, channels).transpose(1, 2) if want_weight else None,
-    )
+    matrix = _Weights(weight.to(dtype).transpose(1, 2).contiguous())  # (volume, out, in)
+    result = torch.empty_like(features) if want_features else None
+    products = _room(features, back, channels, dtype)
+    total = features.new_zeros((volume, out * channels), dtype=sum_dtype(features.dtype))
+    for span in spans(back):
+        at = 1
+        for group in span.groups:
+            taken = gather(group.neighbours, len(group.offsets), group.absent)
+            if result is not None:
+                torch.mm(taken, matrix(group.offsets), out=products[at : at + len(taken)])
+                at += len(taken)
+            if want_weight:
+                added = (taken.T @ ours(group.rows, 1)).view(len(group.offsets), -1)
+                total.index_add_(0, group.offsets, added.to(total.dtype))
+        if result is not None:
+            result[span.first : span.last] = _sums(products, span)
+    return result, total.view(volume, out, channels).transpose(1, 2) if want_weight else None

@@ -9,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from earthgen.splats.raster.lanes import LANES
-from earthgen.splats.raster.threads import side_by_side, stretches
+from earthgen.threads import side_by_side, stretches
 
 TILE = LANES
 """Edge of a tile, pixels."""

@@ -30,8 +30,8 @@ from earthgen.splats.raster.forward import (
 )
 from earthgen.splats.raster.model import LEAST_ALPHA, Rendering, check_frame
 from earthgen.splats.raster.projection import COLUMNS, GRADIENTS, numbers, project, project_back
-from earthgen.splats.raster.threads import share, side_by_side, stretches
 from earthgen.splats.tensors import SplatTensors, check_values
+from earthgen.threads import share, side_by_side, stretches
 
 RECORD_BYTES = 4 * COLUMNS + 16 + 4 + 12
 """Bytes of a Gaussian before it is drawn: record, box, depth, colour."""

@@ -6,6 +6,7 @@ Radiance Fields", and of gsplat.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,7 @@ class Rendering:
     camera: Camera
 
 
-class Rasterizer:
+class Rasterizer(ABC):
     """Base class of what draws 2D Gaussians.
 
     A subclass sets `name` and `devices` and overrides `rasterize`.
@@ -98,6 +99,7 @@ class Rasterizer:
         """Say why it cannot run on this machine and what to do about it; "" if it can."""
         return ""
 
+    @abstractmethod
     def rasterize(self, splats: SplatTensors, camera: Camera, background: Tensor) -> Rendering:
         """Draw Gaussians.
 
@@ -115,7 +117,6 @@ class Rasterizer:
         SplatError
             If the picture cannot be drawn.
         """
-        raise NotImplementedError
 
 
 def check_frame(splats: SplatTensors, camera: Camera) -> None:

@@ -12,6 +12,15 @@ BY_DEVICE = {"cpu": "cpu", "cuda": "gsplat"}
 """Default rasterizer of each device type."""
 
 
+def draws_here(device: torch.device | str) -> bool:
+    """Whether the default rasterizer of a device exists and can run on this machine."""
+    chosen = BY_DEVICE.get(torch.device(device).type)
+    offered = plugins.load()
+    if chosen is None or chosen not in offered.offers("rasterizer"):
+        return False
+    return not offered.create("rasterizer", chosen).unavailable()
+
+
 def pick_rasterizer(device: torch.device | str, name: str | None = None) -> Rasterizer:
     """Choose the rasterizer for tensors on a device.
 

@@ -8,6 +8,7 @@ Fields" (SIGGRAPH), with the constants of gsplat. docs/guides/splats.md has the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -43,7 +44,8 @@ def rasterize(
         sRGB colour.
     rasterizer : str, optional
         Name of a rasterizer that a plugin offers (docs/plugins/hooks.md). By default "cpu" for
-        tensors on the CPU and "gsplat" for those on CUDA.
+        tensors on the CPU and "gsplat" for those on CUDA; where that cannot run, they are drawn on
+        the CPU, and the picture is moved back.
 
     Raises
     ------
@@ -61,9 +63,22 @@ def rasterize(
     colour = background_of(background, splats)
     if rasterizer is None and splats.device.type == "cpu":
         return rasterize_on_cpu(splats, camera, colour)
-    from earthgen.splats.raster.rasterizers import pick_rasterizer
+    from earthgen.splats.raster.rasterizers import draws_here, pick_rasterizer
 
+    if rasterizer is None and not draws_here(splats.device):
+        return rasterize_elsewhere(splats, camera, colour)
     return pick_rasterizer(splats.device, rasterizer).rasterize(splats, camera, colour)
+
+
+def rasterize_elsewhere(splats: SplatTensors, camera: Camera, colour: Tensor) -> Rendering:
+    """Draw Gaussians of any device on the CPU, in float32 and with gradients."""
+    drawn = rasterize_on_cpu(splats.to("cpu").to(torch.float32), camera, colour.cpu().float())
+    moved = {
+        field.name: getattr(drawn, field.name).to(splats.device)
+        for field in fields(drawn)
+        if isinstance(getattr(drawn, field.name), Tensor)
+    }
+    return replace(drawn, **moved)
 
 
 def render(

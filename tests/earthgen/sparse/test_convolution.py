@@ -25,7 +25,7 @@ from earthgen import memory
 from earthgen.errors import OutOfMemoryError, SparseError
 from earthgen.sparse import convolution, kernel_map, products
 from earthgen.sparse.convolution import convolve, convolve_transposed
-from earthgen.sparse.grouping import LEAST, MOST, groups
+from earthgen.sparse.grouping import BLOCK, MOST, SPAN, STEP, spans
 from earthgen.sparse.kernel_map import (
     Kernel,
     KernelMap,
@@ -221,6 +221,7 @@ def test_what_is_cached_goes_when_the_sites_go(use: str, monkeypatch: pytest.Mon
         whole(self, *args, **kwargs)
         made.append(weakref.ref(self))
 
+    convolve(scene("random", 2), normal(27, 2, 2), Kernel.of(3))  # numba compiles, and keeps frames
     gc.collect()
     gc.disable()
     try:
@@ -297,24 +298,46 @@ def test_groups_name_each_meeting_once(which: str) -> None:
     found = MAPS[which]
     rebuilt = np.full(found.table.shape, -1, np.int32)
     times = np.zeros(found.table.shape, np.int32)
-    for group in groups(found):
-        named = group.neighbours.numpy().reshape(len(group.rows), len(group.offsets))
-        assert 0 < len(group.rows) <= MOST
-        assert (named >= 0).all() and (named <= found.inputs).all()
-        at = np.ix_(group.rows, group.offsets.numpy())
-        there = named < found.inputs
-        rebuilt[at] = np.where(there, named, rebuilt[at])
-        times[at] += there
+    for span in spans(found):
+        rows_of_products = [np.array([-1])]
+        for group in span.groups:
+            named = group.neighbours.numpy().copy()
+            assert (named >= 0).all() and (named < found.inputs).all()
+            named[group.absent.numpy()] = -1
+            named = named.reshape(len(group.rows), len(group.offsets))
+            assert 0 < len(group.rows) <= MOST and len(group.rows) % STEP == 0
+            for row, near in zip(group.rows.tolist(), named, strict=True):
+                there = near >= 0
+                rebuilt[row, group.offsets.numpy()[there]] = near[there]
+                times[row, group.offsets.numpy()[there]] += 1
+            rows_of_products.append(np.where((named >= 0).any(1), group.rows.numpy(), -1))
+        owners, places = np.concatenate(rows_of_products), span.places.numpy()
+        assert len(owners) == span.products and len(places) == span.last - span.first
+        for number, row in enumerate(range(span.first, span.last)):
+            used = places[number][places[number] > 0]
+            assert (owners[used] == row).all() and (owners == row).sum() == len(used)
     assert (rebuilt == found.table.numpy()).all()
     assert (times == (found.table.numpy() >= 0)).all()
-    assert groups(found) is groups(found)
+    assert spans(found) is spans(found)
 
 
-def test_rows_of_a_common_pattern_need_no_padding() -> None:
-    table = torch.full((3 * LEAST, 9), -1, dtype=torch.int32)
+def test_rows_of_a_common_pattern_need_no_zeros() -> None:
+    table = torch.full((3 * BLOCK, 9), -1, dtype=torch.int32)
     table[::3, 2], table[1::3, 4:6], table[2::3, :] = 0, 1, 2
-    for group in groups(KernelMap(table, 3)):
-        assert (group.neighbours < 3).all()
+    (span,) = spans(KernelMap(table, 3))
+    assert [len(group.offsets) for group in span.groups] == [1, 2, 9]
+    assert not any(len(group.absent) for group in span.groups)
+
+
+def test_more_rows_than_a_span() -> None:
+    found = random_map(SPAN + 100, 2, 50, 0.9)
+    features, weight = normal(50, 2), normal(2, 2, 3, seed=1)
+    assert [(span.first, span.last) for span in spans(found)] == [(0, SPAN), (SPAN, SPAN + 100)]
+    close(
+        grouped_forward(features, weight, found),
+        plain_forward(features, weight, found),
+        torch.float64,
+    )
 
 
 # Sums of at most 125 * 6 products of normal numbers: an error of some units in the last place of
@@ -358,15 +381,32 @@ def test_products_by_groups_are_those_in_plain_torch(which: str, dtype: torch.dt
 
 
 def test_which_way_products_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = torch.zeros(1, 1)
-    assert products._by_groups(rows) and products._by_groups(rows.double())
+    rows, narrow, wide = torch.zeros(1, 1), torch.zeros(27, 32, 32), torch.zeros(27, 64, 64)
+    assert products._by_groups(rows, narrow) and products._by_groups(rows.double(), narrow)
     monkeypatch.setattr(products, "product_dtype", lambda dtype, device: dtype)
-    assert not products._by_groups(rows.bfloat16()) and not products._by_groups(rows.half())
-    monkeypatch.setattr(
-        products, "product_dtype", lambda dtype, device: torch.float32
-    )  # without instructions for it
-    assert products._by_groups(rows.bfloat16())
-    assert not products._by_groups(torch.zeros(1, 1, device="meta"))
+    for half in (rows.bfloat16(), rows.half()):
+        assert not products._by_groups(half, narrow) and products._by_groups(half, wide)
+    monkeypatch.setattr(products, "product_dtype", lambda dtype, device: torch.float32)
+    assert products._by_groups(rows.bfloat16(), narrow)
+    assert not products._by_groups(torch.zeros(1, 1, device="meta"), wide)
+
+
+@pytest.mark.parametrize(
+    ("supported", "capabilities", "native"),
+    [
+        (False, {"architecture": "x86_64", "sse4a": True}, False),
+        (True, {"architecture": "x86_64", "sse4a": True}, True),  # AMD
+        (True, {"architecture": "x86_64", "sse4a": False, "amx_bf16": True}, True),
+        (True, {"architecture": "x86_64", "sse4a": False, "amx_bf16": False}, False),
+        (True, {"architecture": "aarch64"}, True),
+    ],
+)
+def test_products_are_in_bfloat16_where_that_is_faster(
+    supported: bool, capabilities: dict[str, object], native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    assert products._fast.__wrapped__(torch.bfloat16) == native
 
 
 def test_shapes_of_products_in_half_dtypes_are_few() -> None:

@@ -26,8 +26,8 @@ from earthgen.splats.raster.lanes import (
 from earthgen.splats.raster.model import Rendering
 from earthgen.splats.raster.reference import project, rasterize_reference
 from earthgen.splats.raster.rendering import rasterize, render
-from earthgen.splats.raster.threads import share
 from earthgen.splats.tensors import FLOATS, SplatTensors
+from earthgen.threads import share
 from tests.helpers.splat_scenes import (
     CAMERAS,
     OUTPUTS,

@@ -17,9 +17,9 @@ from earthgen.errors import SplatError, UnknownNameError
 from earthgen.splats.cameras.camera import Camera
 from earthgen.splats.raster import rasterizers
 from earthgen.splats.raster.model import Rendering
-from earthgen.splats.raster.rasterizers import pick_rasterizer
+from earthgen.splats.raster.rasterizers import draws_here, pick_rasterizer
 from earthgen.splats.raster.reference import rasterize_reference
-from earthgen.splats.raster.rendering import rasterize, render
+from earthgen.splats.raster.rendering import rasterize, rasterize_elsewhere, render
 from earthgen.splats.tensors import SplatTensors
 from earthgen.testing.rasterizer import check_rasterizer
 from earthgen_splats.cpu import CpuRasterizer
@@ -265,3 +265,18 @@ def test_gsplat_refuses(stand_in: GsplatRasterizer, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "gsplat.cuda", None)
     monkeypatch.setitem(sys.modules, "gsplat", None)
     assert "import" in stand_in.unavailable() or "not installed" in stand_in.unavailable()
+
+
+def test_without_a_renderer_of_their_device_the_cpu_draws() -> None:
+    """Tensors of float64 stand in for those of another device: the CPU's renderer refuses both."""
+    assert draws_here("cpu") and not draws_here("mps")
+    assert draws_here("cuda") == (GsplatRasterizer().unavailable() == "")
+    splats = scattered(40)
+    expected = rasterize(splats, oblique(), background=(0.1, 0.2, 0.3))
+    other = leaves(splats.to(torch.float64))
+    colour = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    found = rasterize_elsewhere(other, oblique(), colour)
+    assert torch.equal(found.rgb, expected.rgb) and torch.equal(found.semantics, expected.semantics)
+    found.rgb.sum().backward()
+    assert other.means.grad is not None and other.means.grad.dtype == torch.float64
+    assert float(other.means.grad.abs().sum()) > 0
