@@ -60,7 +60,9 @@ class MeanHeights:
         xyz = data.rows["xyz"]
         order = np.lexsort((xyz[:, 2], xyz[:, 0], xyz[:, 1]))
         semantic, rgb = data.rows["semantic"][order], data.rows["rgb"][order]
-        bare = Patch(crop.frame, crop.ground, xyz[order], semantic, None, crop.valid)
+        bare = Patch(
+            crop.frame, crop.ground, xyz[order], semantic, None, crop.valid, columns.height
+        )
         return replace(bare, splats=plain_splats(bare, rgb))
 
 

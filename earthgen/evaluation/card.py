@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from earthgen.errors import ModelError
-from earthgen.evaluation.report import AGREEMENT, PARTS, REALISM, json_values
+from earthgen.evaluation.report import AGREEMENT, HALVES, OBJECTS, PARTS, REALISM, json_values
 from earthgen.models.weights.card import WeightSet, open_weights, write_card
 
 
@@ -73,22 +73,22 @@ def card_tables(report: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]
             }
             tables[f"Reconstruction by {kind}, on {crops}"] = rows | paper
     columns = {key: name for key, (name, _, _) in AGREEMENT.items()}
+    columns |= {
+        key: OBJECTS[key.removesuffix("_ratio")][0].split(",")[0] + " / truth"
+        if key.endswith("_ratio")
+        else OBJECTS[key][0]
+        for key in OBJECTS
+    }
     distances = {f"{key}_kernel": f"{name}, kernel × 1000" for key, (name, _) in REALISM.items()}
     worlds = {
         name: {
             **_row(row, columns),
             **{head: _thousands(row.get(key)) for key, head in distances.items()},
         }
-        for name, row in report["worlds"].items()
+        for name, row in [*report["worlds"].items(), (HALVES, report["truth_halves"])]
     }
-    if worlds:
-        halves = {
-            head: _thousands(report["truth_halves"].get(key)) for key, head in distances.items()
-        }
-        tables[f"Worlds of land cover and ground, on {crops}"] = {
-            **worlds,
-            "two halves of the truth": halves,
-        }
+    if len(worlds) > 1:
+        tables[f"Worlds of land cover and ground, on {crops}"] = worlds
     values: dict[str, dict[str, dict[str, Any]]] = json_values(tables)
     return values
 

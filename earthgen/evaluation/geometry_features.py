@@ -63,7 +63,7 @@ def geometry_features(patch: Patch) -> NDArray:
 
         - height_a_b: share of columns with heights in [a, b) metres; slope_a_b: the same of slopes
         - rough_...: mean absolute Laplacian of heights, metres, on buildings, on plants (trees,
-          forest, shrub), and elsewhere
+          forest, shrub), and elsewhere, of columns whose four neighbours are of the same kind
         - difference_n: mean absolute difference of the heights of columns n voxels apart, to the
           east and to the north
         - building_height, building_spread: mean and deviation of heights on buildings, metres
@@ -83,7 +83,10 @@ def geometry_features(patch: Patch) -> NDArray:
     slope = np.round(np.hypot(south, east), 4)
     rough = np.abs(ndimage.laplace(height, mode="nearest"))
     features = [*_shares(np.round(height[valid], 3), HEIGHTS), *_shares(slope[valid], SLOPES)]
-    features += [_mean(rough[mask]) for mask in (built, plants, valid & ~built & ~plants)]
+    # Of columns whose neighbours are alike, since walls and edges of woods are no roughness.
+    cross = ndimage.generate_binary_structure(2, 1)
+    for mask in (built, plants, valid & ~built & ~plants):
+        features.append(_mean(rough[ndimage.binary_erosion(mask, cross, border_value=1)]))
     features += [_apart(height, valid, lag) for lag in LAGS]
     features += [_mean(height[built]), _spread(height[built]), *_sizes(built, valid, size)]
     features += [_mean(height[plants]), _spread(height[plants])]

@@ -4,13 +4,13 @@ docs/guides/evaluation.md explains them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.evaluation.patch import Patch, buildings
+from earthgen.evaluation.patch import Patch, buildings, trees
 from geo_io.legend import classes
 
 
@@ -103,6 +103,8 @@ class Agreement:
     true_heights: list[NDArray] = field(default_factory=list)
     built: list[NDArray] = field(default_factory=list)
     true_built: list[NDArray] = field(default_factory=list)
+    wooded: list[NDArray] = field(default_factory=list)
+    true_wooded: list[NDArray] = field(default_factory=list)
     errors: list[NDArray] = field(default_factory=list)
 
     def add(self, made: Patch, truth: Patch, cover: NDArray) -> None:
@@ -136,7 +138,22 @@ class Agreement:
         self.true_heights.append(truth.height[valid])
         self.built.append(made.height[there & buildings(made.cover)])
         self.true_built.append(truth.height[valid & buildings(truth.cover)])
+        self.wooded.append(made.height[there & trees(made.cover)])
+        self.true_wooded.append(truth.height[valid & trees(truth.cover)])
         self.errors.append(np.abs(made.height - truth.height)[there])
+
+    @classmethod
+    def over(cls, parts: Iterable[Agreement]) -> Agreement:
+        """Return the agreement over the patches of several ones."""
+        whole = cls()
+        for part in parts:
+            for code, overlap in part.by_class.items():
+                whole.by_class[code] = whole.by_class.get(code, Overlap()) + overlap
+            for each in fields(cls):
+                if each.name != "by_class":
+                    joined = getattr(whole, each.name) + getattr(part, each.name)
+                    setattr(whole, each.name, joined)
+        return whole
 
     def table(self) -> dict[str, float]:
         """Return the numbers by name.
@@ -145,7 +162,8 @@ class Agreement:
         - building_iou: IoU of the building mask
         - class_right: share of columns that show the class of the condition
         - voxel_iou, cell_iou: IoU with the truth, of voxels and of cells of 8 voxels
-        - height_w1, building_w1: Wasserstein-1 distance of the distributions of heights, metres
+        - height_w1, building_w1, tree_w1: Wasserstein-1 distance of the distributions of heights,
+          metres: of all columns, of buildings, of trees and woods
         - height_error: mean absolute difference of heights in the same column, metres
         - holes: share of columns without a surface voxel
         """
@@ -159,10 +177,21 @@ class Agreement:
             "class_right": _share(self.right, self.columns),
             "voxel_iou": self.voxels.iou,
             "cell_iou": self.cells.iou,
-            "height_w1": wasserstein(_joined(self.heights), _joined(self.true_heights)),
-            "building_w1": wasserstein(_joined(self.built), _joined(self.true_built)),
+            **self.against(self),
             "height_error": float(errors.mean()) if errors.size else float("nan"),
             "holes": _share(self.holes, self.columns) if self.columns else 0.0,
+        }
+
+    def against(self, other: Agreement) -> dict[str, float]:
+        """Return the distances of these heights from the true ones of another agreement: height_w1,
+        building_w1 and tree_w1 of `table`."""
+        pairs = {
+            "height_w1": (self.heights, other.true_heights),
+            "building_w1": (self.built, other.true_built),
+            "tree_w1": (self.wooded, other.true_wooded),
+        }
+        return {
+            name: wasserstein(_joined(made), _joined(true)) for name, (made, true) in pairs.items()
         }
 
     def class_table(self) -> dict[str, float]:
@@ -173,6 +202,25 @@ class Agreement:
             for code, overlap in sorted(self.by_class.items())
             if overlap.both + overlap.true
         }
+
+
+Sums = dict[str, tuple[float, float]]
+"""Numerator and denominator of figures by name, of one patch. Over several they are added."""
+
+
+def ratios(parts: Iterable[Sums]) -> dict[str, float]:
+    """Return figures over several patches: sums of numerators over those of denominators.
+
+    NaN where a denominator is 0.
+    """
+    total: dict[str, tuple[float, float]] = {}
+    for part in parts:
+        for name, (value, weight) in part.items():
+            before = total.get(name, (0.0, 0.0))
+            total[name] = before[0] + value, before[1] + weight
+    return {
+        name: value / weight if weight else float("nan") for name, (value, weight) in total.items()
+    }
 
 
 def _joined(parts: Sequence[NDArray]) -> NDArray:

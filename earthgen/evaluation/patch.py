@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -10,16 +11,11 @@ from numpy.typing import NDArray
 
 from earthgen.dataset.crop import Crop
 from earthgen.stages.block import within
-from earthgen.voxels.surface import (
-    NORMAL_RADIUS,
-    face_offsets,
-    occupancy_normals,
-    shear_normals,
-    surface_splats,
-)
-from earthgen.voxels.voxels import FACES, TOP, Geometry, Splats, Voxels
+from earthgen.voxels.shell import shell_geometry
+from earthgen.voxels.surface import surface_splats
+from earthgen.voxels.voxels import Geometry, Splats
 from geo_io.frame import Frame
-from geo_io.legend import codes
+from geo_io.legend import classes, codes
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,13 @@ class Patch:
         Their Gaussians, None without colours.
     valid : NDArray (ny, nx) bool
         Columns that are measured.
+    surface : NDArray (ny, nx) float32 | None
+        Exact top of each column above the ground, metres, where it is known; else tops are those of
+        voxels.
+    building : NDArray (ny, nx) uint32 | None
+        Number of the building, 0 for none; None where buildings are those of the truth.
+    building_height : NDArray (ny, nx) float32 | None
+        Their heights as a map would tell them, metres.
     """
 
     frame: Frame
@@ -48,6 +51,9 @@ class Patch:
     semantic: NDArray
     splats: Splats | None
     valid: NDArray
+    surface: NDArray | None = None
+    building: NDArray | None = None
+    building_height: NDArray | None = None
 
     def __len__(self) -> int:
         """Number of voxels."""
@@ -72,7 +78,12 @@ class Patch:
 
     @cached_property
     def height(self) -> NDArray:
-        """Top of the topmost voxel above the ground, metres, 0 without voxels, (ny, nx) float32."""
+        """Top of the column above the ground, metres, 0 without voxels, (ny, nx) float32.
+
+        It is exact where the patch knows that, else that of the topmost voxel.
+        """
+        if self.surface is not None:
+            return np.where(self.covered, self.surface, 0).astype(np.float32)
         levels = (
             np.where(self.covered, self.xyz[self.top, 2] + 1, 0)
             if len(self)
@@ -100,9 +111,7 @@ class Patch:
 
     def only(self, columns: NDArray) -> Patch:
         """Return the patch with only some of its columns valid, (ny, nx) bool."""
-        return Patch(
-            self.frame, self.ground, self.xyz, self.semantic, self.splats, self.valid & columns
-        )
+        return replace(self, valid=self.valid & columns)
 
     def seen(self) -> Patch:
         """Return the patch without the voxels of columns that are not valid."""
@@ -110,17 +119,24 @@ class Patch:
             return self
         keep = self.valid[self.rows]
         splats = None if self.splats is None else self.splats.take(keep)
-        return Patch(
-            self.frame, self.ground, self.xyz[keep], self.semantic[keep], splats, self.valid
-        )
+        return replace(self, xyz=self.xyz[keep], semantic=self.semantic[keep], splats=splats)
 
 
 def patch_of_crop(crop: Crop) -> Patch:
-    """Make a patch of a crop, with `plain_splats` in the colours of its voxels."""
-    bare = Patch(crop.frame, crop.ground, crop.xyz, crop.semantic, None, crop.valid)
-    return Patch(
-        crop.frame, crop.ground, crop.xyz, crop.semantic, plain_splats(bare, crop.rgb), crop.valid
+    """Make a patch of a crop, with `plain_splats` in the colours of its voxels, its exact heights
+    and its buildings."""
+    bare = Patch(
+        crop.frame,
+        crop.ground,
+        crop.xyz,
+        crop.semantic,
+        None,
+        crop.valid,
+        crop.height,
+        crop.building,
+        crop.building_height,
     )
+    return replace(bare, splats=plain_splats(bare, crop.rgb))
 
 
 def patch_of_geometry(
@@ -143,7 +159,7 @@ def patch_of_geometry(
     keep = within(voxels.xyz, frame)
     keep &= (voxels.xyz[:, 2] >= frame.z[0]) & (voxels.xyz[:, 2] < frame.z[1])
     ground = geometry.ground[geometry.frame.slices(frame)]
-    return Patch(
+    patch = Patch(
         frame,
         ground,
         voxels.xyz[keep],
@@ -151,43 +167,16 @@ def patch_of_geometry(
         None if splats is None else splats.take(keep),
         valid,
     )
+    if not len(patch):
+        return patch
+    above = (patch.xyz[:, 2] + 0.5) * frame.voxel_size + geometry.offset[keep, 2]
+    surface = np.maximum(above[patch.top], 0).astype(np.float32)
+    return replace(patch, surface=surface)
 
 
 def plain_geometry(patch: Patch) -> Geometry:
-    """Compute open sides, normals and offsets of a patch from its voxels alone, by one rule.
-
-    Columns count as solid up to their topmost voxel, and the surface continues beyond the window as
-    it ends. The voxels below an overhang do not count as open.
-    """
-    frame, pad = patch.frame, NORMAL_RADIUS
-    low = min(int(patch.xyz[:, 2].min()) if len(patch) else -1, -1)
-    tops = (
-        np.where(patch.covered, patch.xyz[patch.top, 2], low - 1)
-        if len(patch)
-        else np.full(frame.shape, low - 1)
-    )
-    wide = np.pad(tops, pad, mode="edge")
-    levels = np.arange(low, int(wide.max()) + 2)
-    volume = (levels <= wide[..., None]).astype(np.uint8)
-    row, col = patch.rows
-    z = patch.xyz[:, 2]
-    faces = np.where(z == tops[row, col], TOP, 0)
-    for side, (down, right) in {"-x": (0, -1), "+x": (0, 1), "-y": (1, 0), "+y": (-1, 0)}.items():
-        faces |= np.where(z > wide[row + pad + down, col + pad + right], FACES[side], 0)
-    voxels = Voxels(
-        frame, patch.xyz, patch.semantic, faces.astype(np.uint8), np.zeros(len(patch), np.uint32)
-    )
-    normal = occupancy_normals(voxels, volume, low, pad, np.ones(len(patch), bool))
-    south = np.asarray(np.gradient(patch.ground.astype(np.float32), frame.voxel_size, axis=0))
-    east = np.asarray(np.gradient(patch.ground.astype(np.float32), frame.voxel_size, axis=1))
-    sheared = shear_normals(normal, east[row, col], -south[row, col])
-    return Geometry(
-        frame,
-        patch.ground.astype(np.float32),
-        voxels,
-        face_offsets(voxels.faces, frame.voxel_size),
-        sheared,
-    )
+    """Return open sides, normals and offsets of a patch (`earthgen.voxels.shell_geometry`)."""
+    return shell_geometry(patch.frame, patch.ground, patch.xyz, patch.semantic)
 
 
 def plain_splats(patch: Patch, rgb: NDArray) -> Splats:
@@ -206,3 +195,17 @@ def plain_splats(patch: Patch, rgb: NDArray) -> Splats:
 def buildings(cover: NDArray) -> NDArray:
     """Return where class codes are building, as bool."""
     return np.asarray(cover == codes()["building"])
+
+
+def trees(cover: NDArray) -> NDArray:
+    """Return where class codes are trees or woods, as bool."""
+    return tree_codes()[cover]
+
+
+@functools.cache
+def tree_codes() -> NDArray:
+    """Return which class codes are trees or woods, (256,) bool."""
+    table = np.zeros(256, bool)
+    for land in classes():
+        table[land.code] = land.surface in ("wood", "tree")
+    return table

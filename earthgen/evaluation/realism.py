@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.evaluation.distances import (
+    FRECHET_SAMPLES,
     Kernel,
     frechet,
     gaussian,
+    interval_over_places,
     kernel_distance,
     median_distance,
     polynomial,
@@ -57,17 +58,14 @@ def features_of(patch: Patch, known: NDArray | None, images: bool) -> Features:
     return features
 
 
-def stack_features(rows: Sequence[Features]) -> Features:
-    """Stack features of patches to (n, d) by kind, without kinds that no patch has."""
-    values = {kind: [row[kind] for row in rows if kind in row] for kind in KINDS}
-    return {kind: np.stack(each) for kind, each in values.items() if each}
-
-
-def realism(rows: Sequence[Features], truth: Features) -> dict[str, Any]:
+def realism(
+    rows: Sequence[Features], truth: Sequence[Features], places: Sequence[int] | None = None
+) -> dict[str, Any]:
     """Compute the distances of made patches from the truth.
 
-    They are called KIND_frechet and KIND_kernel (with its interval) for each kind of features.
-    Kinds with too few patches are left out.
+    They are called KIND_kernel, with its interval over places, and KIND_frechet, for each kind of
+    features. Kinds with too few patches are left out, and Fréchet distances of fewer than
+    `FRECHET_SAMPLES` patches per feature.
 
     Geometry is normalised by the deviations of the truth and compared by a Gaussian kernel with the
     median distance of true patches as its bandwidth; pictures are compared by the polynomial kernel
@@ -77,44 +75,91 @@ def realism(rows: Sequence[Features], truth: Features) -> dict[str, Any]:
     ----------
     rows : Sequence[Features]
         Features of each made patch.
-    truth : Features
-        Features of all true patches.
+    truth : Sequence[Features]
+        Features of each true patch.
+    places : Sequence[int] | None
+        Number of the place of each patch; by default each is a place of its own.
     """
-    return _distances(stack_features(rows), truth, truth)
+    numbers = list(range(len(rows))) if places is None else list(places)
+    every = list(range(len(rows)))
+    return _distances((rows, every), (truth, every), truth, numbers)
 
 
-def truth_halves(truth: Features, seed: int) -> dict[str, Any]:
+def halves(count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Draw two halves of `count` patches; one is left out of an odd number."""
+    order = np.random.default_rng([seed, count]).permutation(count).tolist()
+    return sorted(order[: count // 2]), sorted(order[count // 2 : count // 2 * 2])
+
+
+def truth_halves(
+    truth: Sequence[Features], seed: int, places: Sequence[int] | None = None
+) -> dict[str, Any]:
     """Compute the same distances between two halves of the truth, which no backend can beat.
-
-    The halves have half as many patches, so their Fréchet distance is larger than that of as many
-    patches as backends have.
 
     Parameters
     ----------
-    truth : Features
-        Features of all true patches.
+    truth : Sequence[Features]
+        Features of each true patch.
     seed : int
         Key of the draw of the halves.
+    places : Sequence[int] | None
+        As for `realism`.
     """
-    one, other = {}, {}
-    for kind, values in truth.items():
-        order = np.random.default_rng([seed, len(values)]).permutation(len(values))
-        half = len(values) // 2
-        one[kind], other[kind] = values[order[:half]], values[order[half : 2 * half]]
-    return _distances(one, other, truth)
+    numbers = list(range(len(truth))) if places is None else list(places)
+    one, other = halves(len(truth), seed)
+    return _distances((truth, one), (truth, other), truth, numbers)
 
 
-def _distances(made: Features, true: Features, scale: Features) -> dict[str, Any]:
+Chosen = tuple[Sequence[Features], Sequence[int]]
+"""Features of patches, and the positions of those that count."""
+
+
+def _distances(
+    made: Chosen, true: Chosen, scale: Sequence[Features], places: Sequence[int]
+) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for kind in KINDS:
-        if kind not in made or kind not in true or min(len(made[kind]), len(true[kind])) < LEAST:
+        (a, at), (b, bt) = (_of_kind(rows, kind, chosen) for rows, chosen in (made, true))
+        if min(len(a), len(b)) < LEAST:
             continue
-        a, b = made[kind], true[kind]
         kernel: Kernel = polynomial
         if kind == "geometry":
-            a, b, whole = (standardise(values, scale[kind]) for values in (a, b, scale[kind]))
+            whole = _of_kind(scale, kind, range(len(scale)))[0]
+            a, b, whole = (standardise(values, whole) for values in (a, b, whole))
             kernel = gaussian(median_distance(whole))
-        out[f"{kind}_frechet"] = frechet(a, b)
-        out[f"{kind}_kernel"] = asdict(kernel_distance(a, b, kernel))
+        value = kernel_distance(a, b, kernel).value
+        ends = interval_over_places(value, _left_out((a, at), (b, bt), kernel, places))
+        out[f"{kind}_kernel"] = {
+            "value": value,
+            "low": None if ends is None else ends[0],
+            "high": None if ends is None else ends[1],
+        }
+        if min(len(a), len(b)) >= FRECHET_SAMPLES * a.shape[1]:
+            out[f"{kind}_frechet"] = frechet(a, b)
         out[f"{kind}_samples"] = len(a)
     return out
+
+
+def _of_kind(
+    rows: Sequence[Features], kind: str, chosen: Sequence[int]
+) -> tuple[NDArray, list[int]]:
+    """Return the features of the chosen patches that have a kind, and their positions."""
+    at = [number for number in chosen if kind in rows[number]]
+    return (np.stack([rows[number][kind] for number in at]) if at else np.zeros((0, 1))), at
+
+
+def _left_out(
+    one: tuple[NDArray, list[int]],
+    other: tuple[NDArray, list[int]],
+    kernel: Kernel,
+    places: Sequence[int],
+) -> list[float]:
+    """Return the kernel distance without each place, NaN where too few patches are left."""
+    values = []
+    for place in sorted({places[number] for number in (*one[1], *other[1])}):
+        a, b = (
+            rows[[places[number] != place for number in numbers]] for rows, numbers in (one, other)
+        )
+        enough = min(len(a), len(b)) >= 3
+        values.append(kernel_distance(a, b, kernel).value if enough else float("nan"))
+    return values

@@ -8,6 +8,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ AGREEMENT = {
     "building_iou": ("building IoU", "IoU of the building mask", "up"),
     "height_w1": ("height W1, m", "Wasserstein-1 distance of the distributions of heights", "down"),
     "building_w1": ("building W1, m", "the same of heights on buildings", "down"),
+    "tree_w1": ("tree W1, m", "the same of heights of trees and woods", "down"),
     "height_error": (
         "height error, m",
         "mean difference from the true height of the same column",
@@ -38,6 +40,24 @@ AGREEMENT = {
     "holes": ("holes", "share of columns without a surface voxel", "down"),
 }
 """Heading, explanation and which way is better, by the name of a figure of a world."""
+
+OBJECTS = {
+    "roof_residual": ("roof residual, m", "mean distance of roofs from local planes"),
+    "roof_residual_ratio": ("/ truth", "the figure before, relative to the truth"),
+    "roof_spread": ("roof spread, m", "deviation of heights within a building"),
+    "roof_spread_ratio": ("/ truth", ""),
+    "roof_colour": ("roof colour", "deviation of colours within a roof, of 1"),
+    "roof_colour_ratio": ("/ truth", ""),
+    "needles": ("needles", "share of columns of buildings that stand 3 m above their building"),
+    "above_25": (
+        "above 25 m",
+        "share of columns of buildings above 25 m, where the truth has none of them",
+    ),
+    "crown_gaps": ("open crowns", "share of columns of trees with air below the crown"),
+    "crown_w1": ("crown W1, m", "Wasserstein-1 distance of the diameters of crowns"),
+}
+"""Heading and explanation by the name of a figure of objects. Better is what is nearer to the row
+"truth"."""
 
 REALISM = {
     "geometry": ("geometry", "statistics of the geometry"),
@@ -79,6 +99,9 @@ DIVERSITY = {
     "crops": "crops",
 }
 """Heading by the name of a figure of diversity."""
+
+HALVES = "two halves of the truth"
+"""The row that no candidate can be expected to beat."""
 
 Table = tuple[Sequence[str], list[list[Cell]]]
 """Headings and rows."""
@@ -139,6 +162,8 @@ def page(evaluation: Evaluation) -> str:
             "places": _places(report),
             "reconstruction": _reconstruction(report),
             "worlds": _worlds(report),
+            "objects": _objects(report),
+            "sampling": _sampling(report),
             "realism": _realism(report),
             "classes": _classes(report),
             "diversity": _diversity(report),
@@ -149,6 +174,7 @@ def page(evaluation: Evaluation) -> str:
             ),
         },
         agreement=[(name, text) for name, text, _ in AGREEMENT.values()],
+        objects=[(name, text) for name, text in OBJECTS.values() if text],
         realism=list(REALISM.values()),
         reconstructions=[_embedded(row.items()) for row in evaluation.reconstructions],
         pictures=[
@@ -172,7 +198,7 @@ def _reconstruction(report: Mapping[str, Any]) -> list[Table]:
         named = [*report["reconstruction"].items()]
         named += [(f"paper: {name}", row) for name, row in report["paper"].items()]
         rows = [
-            [name, *(row.get(key) for key in columns)]
+            [name, *(_figure(report, f"reconstruction: {name}", row, key) for key in columns)]
             for name, row in named
             if name.removeprefix("paper: ").startswith(kind)
         ]
@@ -183,22 +209,75 @@ def _reconstruction(report: Mapping[str, Any]) -> list[Table]:
 
 def _worlds(report: Mapping[str, Any]) -> Table:
     rows = [[name, *(row.get(key) for key in AGREEMENT)] for name, row in report["worlds"].items()]
-    best = {number_text + 1: way for number_text, (_, _, way) in enumerate(AGREEMENT.values())}
-    return ["", *(name for name, _, _ in AGREEMENT.values())], cells(rows, best)
+    best = {number + 1: way for number, (_, _, way) in enumerate(AGREEMENT.values())}
+    table = cells(rows, best)
+    for line, name in zip(table, report["worlds"], strict=True):
+        for number, key in enumerate(AGREEMENT):
+            line[number + 1] = replace(line[number + 1], small=_ends(report, name, key))
+    halves = report["truth_halves"]
+    table.append(
+        [Cell(HALVES), *(_figure(report, "truth_halves", halves, key) for key in AGREEMENT)]
+    )
+    return ["", *(name for name, _, _ in AGREEMENT.values())], table
+
+
+def _objects(report: Mapping[str, Any]) -> Table:
+    named = [
+        ("truth", "truth", report["truth"]),
+        (HALVES, "truth_halves", report["truth_halves"]),
+        *((name, name, row) for name, row in report["worlds"].items()),
+    ]
+    rows = [
+        [title, *(_figure(report, name, row, key) for key in OBJECTS)] for title, name, row in named
+    ]
+    return ["", *(name for name, _ in OBJECTS.values())], cells(rows)
+
+
+def _sampling(report: Mapping[str, Any]) -> Table | None:
+    rows = [
+        [f"{name}, {kind}", steps_text(row), row["method"], row["guidance"], ", ".join(row["use"])]
+        for name, kinds in report["sampling"].items()
+        for kind, row in kinds.items()
+    ]
+    heads = ["", "steps", "method", "guidance", "conditions it takes"]
+    return (heads, cells(rows)) if rows else None
+
+
+def steps_text(sampling: Mapping[str, Any]) -> str:
+    """Say how many steps each flow of a backend takes."""
+    return ", ".join(f"{part} {steps}" for part, steps in sampling["steps"].items())
+
+
+def _figure(report: Mapping[str, Any], name: str, row: Mapping[str, Any], key: str) -> Cell:
+    """A figure with its interval over places in small print."""
+    return Cell(_text(row.get(key)), small=_ends(report, name, key))
+
+
+def _ends(report: Mapping[str, Any], name: str, key: str) -> str:
+    ends = report["intervals"].get(name, {}).get(key)
+    return "" if ends is None else f"{number_text(ends[0])} to {number_text(ends[1])}"
 
 
 def _realism(report: Mapping[str, Any]) -> Table:
+    named = [*report["worlds"].items(), (HALVES, report["truth_halves"])]
+    # Fréchet distances only where there are crops enough for one.
+    columns = [
+        (kind, measure)
+        for kind in REALISM
+        for measure in ("kernel", "frechet")
+        if measure == "kernel" or any(f"{kind}_frechet" in row for _, row in named)
+    ]
     rows = []
-    for name, row in [
-        *report["worlds"].items(),
-        ("two halves of the truth", report["truth_halves"]),
-    ]:
+    for name, row in named:
         line: list[Any] = [name]
-        for kind in REALISM:
-            line += [row.get(f"{kind}_frechet"), _interval(row.get(f"{kind}_kernel"))]
+        for kind, measure in columns:
+            value = row.get(f"{kind}_{measure}")
+            line.append(_interval(value) if measure == "kernel" else value)
         rows.append(line)
-    heads = [head for name, _ in REALISM.values() for head in (f"{name}: Fréchet", "kernel (95 %)")]
-    return ["", *heads], cells(rows)
+    heads = {"kernel": "kernel", "frechet": "Fréchet"}
+    return ["", *(f"{REALISM[kind][0]}: {heads[measure]}" for kind, measure in columns)], cells(
+        rows
+    )
 
 
 def _classes(report: Mapping[str, Any]) -> Table:
@@ -212,7 +291,7 @@ def _classes(report: Mapping[str, Any]) -> Table:
 
 def _diversity(report: Mapping[str, Any]) -> Table | None:
     rows = [
-        [name, *(row.get(key) for key in DIVERSITY)]
+        [name, *(_figure(report, f"diversity: {name}", row, key) for key in DIVERSITY)]
         for name, row in report["diversity"].items()
         if row
     ]
@@ -234,10 +313,12 @@ def _seams(report: Mapping[str, Any]) -> Table | None:
     return (heads, cells(rows)) if rows else None
 
 
-def _interval(estimate: Mapping[str, float] | None) -> Cell:
+def _interval(estimate: Mapping[str, float | None] | None) -> Cell:
     """A number with its confidence interval in small print."""
     if estimate is None:
         return Cell("")
+    if estimate["low"] is None:
+        return Cell(number_text(estimate["value"]))
     ends = f"{number_text(estimate['low'])} to {number_text(estimate['high'])}"
     return Cell(number_text(estimate["value"]), small=ends)
 

@@ -5,53 +5,60 @@ docs/guides/evaluation.md explains the figures.
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from earthgen._version import __version__
 from earthgen.dataset.crop import Crop
-from earthgen.dataset.crop_sampler import Crops, open_crops
 from earthgen.dataset.split import read_split
-from earthgen.errors import CropError
 from earthgen.evaluation import reconstruction
-from earthgen.evaluation.baselines import (
-    BASELINES,
-    MEAN_HEIGHT,
-    NEAREST,
-    mean_heights,
-    nearest_tile,
+from earthgen.evaluation.baselines import BASELINES
+from earthgen.evaluation.bench import (
+    Bench,
+    baselines,
+    common_options,
+    flow_sampling,
+    make_bench,
 )
+from earthgen.evaluation.distances import over_places
 from earthgen.evaluation.diversity import Seams, borders, crop_on, diversity
+from earthgen.evaluation.maps import COVER, MAP, label
 from earthgen.evaluation.metrics import Agreement
+from earthgen.evaluation.objects import figures_of_objects, measure_objects
 from earthgen.evaluation.patch import Patch, patch_of_crop
-from earthgen.evaluation.realism import Features, features_of, realism, stack_features, truth_halves
+from earthgen.evaluation.realism import Features, features_of, halves, realism, truth_halves
 from earthgen.evaluation.selection import (
     SIZE,
     choose_backends,
     choose_crops,
+    complete_parts,
     held_out_crops,
-    places_by_scene,
 )
 from earthgen.evaluation.settings import Settings
-from earthgen.evaluation.views import clay, picture, views
+from earthgen.evaluation.views import first_pictures, shown_crops, world_pictures
 from earthgen.evaluation.weights import find_weights
-from earthgen.evaluation.worlds import SceneWorld, choose, create, make_world
+from earthgen.evaluation.worlds import (
+    FlowSampling,
+    SceneWorld,
+    choose,
+    create,
+    make_world,
+    sampling_settings,
+)
 from earthgen.models import image_features
 from earthgen.models.presets import preset
 from earthgen.models.weights.card import WeightSet
 from earthgen.plugins import Plugins, load
 from earthgen.progress import Progress
-from geo_io.legend import palette
 
-SHOWN = 6
-"""Number of crops with pictures in the report."""
-
-DIVERSE = 8
-"""Number of crops whose worlds are made with several seeds."""
+COMPARED = ("roof_residual_ratio", "roof_spread_ratio", "roof_colour_ratio", "crown_w1")
+"""Figures of objects that compare two sets of places, so that halves of the truth have them too."""
 
 
 @dataclass
@@ -71,23 +78,6 @@ class Evaluation:
     report: dict[str, Any]
     pictures: list[dict[str, Any]] = field(default_factory=list)
     reconstructions: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass
-class _Bench:
-    """The data that all backends are measured on."""
-
-    settings: Settings
-    plugins: Plugins
-    progress: Progress
-    every: Crops
-    numbers: list[int]
-    crops: list[Crop]
-    truths: list[Patch]
-    coloured: list[bool]
-    diverse: list[int]
-    places: dict[str, Any]
-    notes: list[str]
 
 
 def evaluate(
@@ -117,61 +107,90 @@ def evaluate(
         if nothing is held out
     FrameError
         if the dataset has another voxel size than the weights
-    ModelError
+    ModelError, TrainingError
         if weights cannot be used
     """
-    plugins = plugins or load()
-    progress = progress or Progress()
-    weights, why_none = find_weights(settings)
+    with tempfile.TemporaryDirectory(prefix="earthgen-") as scratch:
+        return _evaluate(settings, plugins or load(), progress or Progress(), Path(scratch))
+
+
+def _evaluate(
+    settings: Settings, plugins: Plugins, progress: Progress, scratch: Path
+) -> Evaluation:
+    given = settings.weights
+    weights, notes = find_weights(settings, scratch)
     folder = weights.folder if weights is not None else None
     settings = settings.model_copy(update={"weights": folder})
-    names = choose_backends(settings, plugins, set(weights.parts) if weights is not None else set())
+    names = choose_backends(settings, plugins, complete_parts(weights))
     voxel_size = next(iter(weights.parts.values())).voxel_size if weights is not None else None
+    common = common_options(settings)
+    sampling: dict[str, Any] = {}
     for name in names:  # fail before anything is computed
         if name not in BASELINES:
-            create(choose(name, plugins, settings.weights, settings.options), plugins)
+            made = create(choose(name, plugins, folder, settings.options, common), plugins)
+            found = {
+                kind: values
+                for kind, backend in zip(("geometry", "texture"), made, strict=True)
+                if (values := sampling_settings(backend)) is not None
+            }
+            sampling |= {name: found} if found else {}
     size = settings.size or _columns(weights)
     every = held_out_crops(settings, size, voxel_size)
     if settings.images:
         image_features.feature_network()  # as above
     numbers = choose_crops(every, settings.crops, settings.seed)
-    bench = _bench(settings, plugins, progress, every, numbers)
-    bench.notes += why_none
-    progress.start("evaluate", _steps(bench, names, weights))
+    bench = make_bench(settings, plugins, progress, every, numbers, common)
+    bench.notes[:0] = notes
+    alone = flow_sampling(bench, weights)
+    candidates = [
+        (name, condition)
+        for condition in (COVER, *((MAP,) if settings.maps else ()))
+        for name in names
+    ]
+    progress.start("evaluate", _steps(bench, candidates, weights, alone))
 
-    truth = _truth(bench)
+    _measure_truth(bench)
+    values, ends = over_places(
+        lambda use: figures_of_objects([bench.true_objects[n] for n in use]), bench.groups
+    )
     report: dict[str, Any] = {
         "earthgen": __version__,
-        "settings": _plain(settings),
+        "settings": _plain(settings, given or folder),
         "dataset": _dataset(bench),
         "weights": _weights(weights),
+        "sampling": sampling,
         "reconstruction": {},
         "paper": reconstruction.PAPER_FIGURES,
+        "truth": values,
         "worlds": {},
+        "intervals": {"truth": ends},
         "classes": {},
         "diversity": {},
         "seams": {"truth": {}},
-        "truth_halves": truth_halves(truth, settings.seed),
+        "truth_halves": {},
         "seconds_per_km2": {},
         "notes": bench.notes,
     }
     evaluation = Evaluation(report, _first_pictures(bench))
-    if weights is not None:
-        figures, evaluation.reconstructions, notes = reconstruction.measure(
+    if weights is not None and settings.reconstruction:
+        measured = reconstruction.measure(
             weights,
             bench.crops,
+            bench.groups,
             seed=settings.seed,
-            sampling_steps=settings.steps,
-            guidance=settings.guidance,
+            sampling=alone,
+            device=common.get("device", "cpu"),
             step=progress.step,
         )
-        report["reconstruction"] = figures
-        bench.notes += notes
-    training = _training(bench, size, names)
-    for name in names:
-        if name in BASELINES and training is None:
-            continue
-        _measure(bench, name, truth, training, evaluation)
+        report["reconstruction"] = measured.figures
+        report["intervals"] |= {f"reconstruction: {k}": v for k, v in measured.intervals.items()}
+        evaluation.reconstructions = measured.shown
+        bench.notes += measured.notes
+    makers = baselines(bench, names)
+    for name, condition in candidates:
+        if name not in BASELINES or name in makers:
+            _measure(bench, name, condition, makers.get(name), evaluation)
+    _measure_halves(bench, report)
     return evaluation
 
 
@@ -181,88 +200,42 @@ def _columns(weights: WeightSet | None) -> int:
     return preset(weights.card["preset"]).columns
 
 
-def _bench(
-    settings: Settings,
-    plugins: Plugins,
-    progress: Progress,
-    every: Crops,
-    numbers: list[int],
-) -> _Bench:
-    crops = [every[number] for number in numbers]
-    truths = [patch_of_crop(crop) for crop in crops]
-    coloured = [
-        bool(crop.image_known[crop.valid].mean() >= reconstruction.LEAST_COLOURED) for crop in crops
-    ]
-    places = places_by_scene(every, numbers)
-    diverse = []  # the first of each place, then the second, so that few windows are needed
-    for turn in range(max(len(each) for _, each in places.values())):
-        diverse += [each[turn] for _, each in places.values() if turn < len(each)]
-    notes = []
-    if len(crops) < settings.crops:
-        notes.append(
-            f"only {len(crops)} of the {settings.crops} crops of the settings are held out"
-        )
-    return _Bench(
-        settings,
-        plugins,
-        progress,
-        every,
-        numbers,
-        crops,
-        truths,
-        coloured,
-        diverse[: min(DIVERSE, len(places))],
-        places,
-        notes,
+def _steps(
+    bench: Bench,
+    candidates: Sequence[tuple[str, str]],
+    weights: WeightSet | None,
+    alone: FlowSampling | None,
+) -> int:
+    count = len(bench.crops)
+    made = [name for name, condition in candidates if _has_seeds(name, condition)]
+    # Borders are one step, because their number is known only later.
+    extra = len(bench.diverse) * (bench.settings.seeds - 1) + 1
+    total = count * (1 + len(candidates)) + len(made) * extra
+    if weights is None or not bench.settings.reconstruction:
+        return total
+    return total + reconstruction.steps_of(weights, count, alone is not None)
+
+
+def _has_seeds(name: str, condition: str) -> bool:
+    """Whether diversity and seams of a candidate are measured."""
+    return name not in BASELINES and condition == COVER
+
+
+def _measure_truth(bench: Bench) -> None:
+    for place, patch in enumerate(bench.truths):
+        bench.true_features.append(_features(bench, place, patch))
+        bench.true_objects.append(measure_objects(patch, patch, bench.known(place)))
+        bench.progress.step("truth")
+
+
+def _features(bench: Bench, place: int, patch: Patch) -> Features:
+    """Compute the features of a patch in the place of a crop, in the columns that the truth has."""
+    return features_of(
+        patch.only(bench.truths[place].valid), bench.known(place), bench.settings.images
     )
 
 
-def _steps(bench: _Bench, names: Sequence[str], weights: WeightSet | None) -> int:
-    count = len(bench.crops)
-    made = [name for name in names if name not in BASELINES]
-    # Borders are one step, because their number is known only later.
-    extra = len(bench.diverse) * (bench.settings.seeds - 1) + 1
-    total = count * (1 + len(names)) + len(made) * extra
-    return total + (reconstruction.steps_of(weights, count) if weights is not None else 0)
-
-
-def _truth(bench: _Bench) -> Features:
-    rows = []
-    for place, patch in enumerate(bench.truths):
-        rows.append(_features(bench, place, patch))
-        bench.progress.step("truth")
-    return stack_features(rows)
-
-
-def _features(bench: _Bench, place: int, patch: Patch) -> Features:
-    """Compute the features of a patch in the place of a crop, in the columns that the truth has."""
-    known = bench.crops[place].image_known if bench.coloured[place] else None
-    return features_of(patch.only(bench.truths[place].valid), known, bench.settings.images)
-
-
-def _training(bench: _Bench, size: int, names: Sequence[str]) -> Crops | None:
-    """Open the crops that baselines need. If there are none, add a note and return None, unless the
-    settings name a baseline."""
-    if not set(names) & set(BASELINES):
-        return None
-    settings = bench.settings
-    try:
-        return open_crops(
-            settings.data,
-            size=size,
-            part="train",
-            grades=settings.grades,
-            voxel_size=bench.crops[0].frame.voxel_size,
-            band=bench.every.band,
-        )
-    except CropError:
-        if set(settings.backends) & set(BASELINES):
-            raise
-        bench.notes.append("there are no training crops: no baselines")
-        return None
-
-
-def _dataset(bench: _Bench) -> dict[str, Any]:
+def _dataset(bench: Bench) -> dict[str, Any]:
     frame = bench.crops[0].frame
     return {
         "crops": len(bench.crops),
@@ -296,71 +269,123 @@ def _weights(weights: WeightSet | None) -> dict[str, Any] | None:
     }
 
 
-def _plain(settings: Settings) -> dict[str, Any]:
+def _plain(settings: Settings, weights: Path | None) -> dict[str, Any]:
     values = settings.model_dump()
     return {
         **values,
         "data": settings.data.name,
-        "weights": settings.weights.name if settings.weights else None,
+        "weights": weights.name if weights else None,
     }
 
 
 def _measure(
-    bench: _Bench, name: str, truth: Features, training: Crops | None, evaluation: Evaluation
+    bench: Bench,
+    name: str,
+    condition: str,
+    baseline: Callable[[Crop], Patch] | None,
+    evaluation: Evaluation,
 ) -> None:
-    """Measure one backend or baseline, and add its figures to the report."""
-    report = evaluation.report
+    """Measure one backend or baseline under a condition, and add its figures to the report."""
+    report, title = evaluation.report, label(name, condition)
     began = time.perf_counter()
-    if name == NEAREST and training is not None:
-        finder = nearest_tile(training)
-        patches = _stepped(bench, name, finder.patch)
-    elif name == MEAN_HEIGHT and training is not None:
-        patches = _stepped(bench, name, mean_heights(training).patch)
+    if baseline is not None:
+        patches = _stepped(bench, title, condition, baseline)
     else:
-        patches = _worlds(bench, name)
+        patches = _worlds(bench, name, condition)
     area = sum(crop.frame.area_km2 for crop in bench.crops)
-    report["seconds_per_km2"][name] = (time.perf_counter() - began) / area
-    agreement, rows = Agreement(), []
+    report["seconds_per_km2"][title] = (time.perf_counter() - began) / area
+    agreements, objects, rows = [], [], []
     for place, patch in enumerate(patches):
+        agreement = Agreement()
         agreement.add(patch, bench.truths[place], bench.crops[place].cover)
+        agreements.append(agreement)
+        objects.append(measure_objects(patch, bench.truths[place], bench.known(place)))
         rows.append(_features(bench, place, patch))
-    report["worlds"][name] = {**agreement.table(), **realism(rows, truth)}
-    report["classes"][name] = agreement.class_table()
-    _add_pictures(evaluation.pictures, patches, name, bench)
-    if name not in BASELINES:
-        report["diversity"][name] = _diversity(bench, name, patches)
+
+    def figures(use: list[int]) -> dict[str, float]:
+        return {
+            **Agreement.over(agreements[n] for n in use).table(),
+            **figures_of_objects([objects[n] for n in use], [bench.true_objects[n] for n in use]),
+        }
+
+    values, ends = over_places(figures, bench.groups)
+    report["intervals"][title] = ends
+    report["worlds"][title] = {**values, **realism(rows, bench.true_features, bench.groups)}
+    report["classes"][title] = Agreement.over(agreements).class_table()
+    for row, place in zip(evaluation.pictures, _shown(bench), strict=True):
+        patch = patches[place].only(bench.truths[place].valid)
+        row["pictures"] += world_pictures(patch, title, name not in BASELINES)
+    if _has_seeds(name, condition):
+        report["diversity"][name] = _diversity(bench, name, patches, report)
         report["seams"][name] = _seams(bench, name, report["seams"]["truth"])
         bench.progress.step(f"{name}: seams")
 
 
-def _stepped(bench: _Bench, name: str, make: Any) -> list[Patch]:
+def _measure_halves(bench: Bench, report: dict[str, Any]) -> None:
+    """Add the figures of one half of the true crops against the other: no candidate can be expected
+    to do better."""
+    agreements = []
+    for crop, truth in zip(bench.crops, bench.truths, strict=True):
+        agreement = Agreement()
+        agreement.add(truth, truth, crop.cover)
+        agreements.append(agreement)
+    one, other = halves(len(bench.crops), bench.settings.seed)
+
+    def figures(use: list[int]) -> dict[str, float]:
+        first, second = ([n for n in half if n in use] for half in (one, other))
+        true = Agreement.over(agreements[n] for n in second)
+        made = Agreement.over(agreements[n] for n in first)
+        objects = figures_of_objects(
+            [bench.true_objects[n] for n in first], [bench.true_objects[n] for n in second]
+        )
+        return {
+            **made.against(true),
+            **{key: value for key, value in objects.items() if key in COMPARED},
+        }
+
+    values, ends = over_places(figures, bench.groups)
+    report["intervals"]["truth_halves"] = ends
+    report["truth_halves"] = {
+        **values,
+        **truth_halves(bench.true_features, bench.settings.seed, bench.groups),
+    }
+
+
+def _stepped(
+    bench: Bench, title: str, condition: str, make: Callable[[Crop], Patch]
+) -> list[Patch]:
     patches = []
-    for crop in bench.crops:
-        patches.append(make(crop))
-        bench.progress.step(name)
+    for place, crop in enumerate(bench.crops):
+        patches.append(make(crop if condition == COVER else bench.as_mapped(place)))
+        bench.progress.step(title)
     return patches
 
 
-def _world(bench: _Bench, scene: Any, name: str, seed: int) -> SceneWorld:
-    choice = choose(name, bench.plugins, bench.settings.weights, bench.settings.options)
-    return make_world(scene, choice, bench.plugins, seed, bench.every.band)
+def _world(bench: Bench, scene: Any, name: str, seed: int, condition: str = COVER) -> SceneWorld:
+    choice = choose(
+        name, bench.plugins, bench.settings.weights, bench.settings.options, bench.common
+    )
+    cover = None if condition == COVER else bench.maps[scene.info.name]
+    return make_world(scene, choice, bench.plugins, seed, bench.every.band, cover=cover)
 
 
-def _worlds(bench: _Bench, name: str) -> list[Patch]:
+def _worlds(bench: Bench, name: str, condition: str) -> list[Patch]:
     patches: dict[int, Patch] = {}
     for scene, places in bench.places.values():
-        world = _world(bench, scene, name, bench.settings.seed)
+        world = _world(bench, scene, name, bench.settings.seed, condition)
         for place in places:
             crop = bench.crops[place]
             patches[place] = world.patch(crop.frame, crop.valid)
-            bench.progress.step(name)
+            bench.progress.step(label(name, condition))
     return [patches[place] for place in range(len(bench.crops))]
 
 
-def _diversity(bench: _Bench, name: str, patches: Sequence[Patch]) -> dict[str, float]:
+def _diversity(
+    bench: Bench, name: str, patches: Sequence[Patch], report: dict[str, Any]
+) -> dict[str, float]:
     if bench.settings.seeds < 2:
         return {}
-    rows = []
+    rows, at = [], []
     for scene, places in bench.places.values():
         compared = [place for place in places if place in bench.diverse]
         if not compared:
@@ -373,7 +398,13 @@ def _diversity(bench: _Bench, name: str, patches: Sequence[Patch]) -> dict[str, 
                 outcomes[place].append(world.patch(crop.frame, crop.valid))
                 bench.progress.step(f"{name}: another seed")
         rows += [diversity(patches_of_seeds) for patches_of_seeds in outcomes.values()]
-    return {key: _mean([row[key] for row in rows]) for key in rows[0]} | {"crops": float(len(rows))}
+        at += list(outcomes)
+    values, ends = over_places(
+        lambda use: {key: _mean([rows[n][key] for n in use]) for key in rows[0]},
+        [bench.groups[place] for place in at],
+    )
+    report["intervals"][f"diversity: {name}"] = ends
+    return values | {"crops": float(len(rows))}
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -381,7 +412,7 @@ def _mean(values: Sequence[float]) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def _seams(bench: _Bench, name: str, truths: dict[str, Any]) -> dict[str, Any]:
+def _seams(bench: Bench, name: str, truths: dict[str, Any]) -> dict[str, Any]:
     """Return the ratios of jumps by window distance, metres; `truths` gets those of the truth."""
     if not bench.settings.borders:
         return {}
@@ -416,50 +447,22 @@ def _seams(bench: _Bench, name: str, truths: dict[str, Any]) -> dict[str, Any]:
     return ratios_by_pitch
 
 
-def _shown(bench: _Bench) -> list[int]:
-    """Choose the crops with pictures, from each place in turn."""
-    order = [
-        positions[turn]
-        for turn in range(SHOWN)
-        for _, positions in bench.places.values()
-        if turn < len(positions)
-    ]
-    return order[:SHOWN]
+def _shown(bench: Bench) -> list[int]:
+    return shown_crops([positions for _, positions in bench.places.values()])
 
 
-def _first_pictures(bench: _Bench) -> list[dict[str, Any]]:
-    """Draw land cover and truth of the crops with pictures."""
+def _first_pictures(bench: Bench) -> list[dict[str, Any]]:
+    """Draw conditions and truth of the crops with pictures."""
     rows = []
     for place in _shown(bench):
-        crop, truth = bench.crops[place], bench.truths[place]
-        scene, _ = bench.every.where(bench.numbers[place])
-        grey = np.full((*crop.frame.shape, 3), 128, np.uint8)
-        cover = np.where(
-            (crop.valid & (crop.cover > 0))[..., None], palette()[crop.cover], grey
-        ).astype(np.uint8)
-        cover = cover.repeat(-(-128 // cover.shape[0]), 0).repeat(-(-128 // cover.shape[1]), 1)
-        pictures = [
-            ("land cover", cover),
-            ("truth", picture(truth, clay(truth), views(truth)["oblique"])),
-        ]
-        if bench.coloured[place] and truth.splats is not None:
-            pictures.append(("truth, colours", picture(truth, truth.splats, views(truth)["above"])))
+        crop, scene = bench.crops[place], bench.every.where(bench.numbers[place])[0]
+        mapped = bench.as_mapped(place).cover if bench.settings.maps else None
         rows.append(
             {
                 "title": f"{scene.info.place}, {crop.frame.x[0]} {crop.frame.y[0]}",
-                "pictures": pictures,
+                "pictures": first_pictures(
+                    crop, bench.truths[place], mapped, bench.coloured[place]
+                ),
             }
         )
     return rows
-
-
-def _add_pictures(
-    rows: list[dict[str, Any]], patches: Sequence[Patch], name: str, bench: _Bench
-) -> None:
-    for row, place in zip(rows, _shown(bench), strict=True):
-        patch = patches[place].only(bench.truths[place].valid)
-        row["pictures"].append((name, picture(patch, clay(patch), views(patch)["oblique"])))
-        if patch.splats is not None and name not in BASELINES:
-            row["pictures"].append(
-                (f"{name}, colours", picture(patch, patch.splats, views(patch)["above"]))
-            )

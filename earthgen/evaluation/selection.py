@@ -9,6 +9,7 @@ from earthgen.dataset.scene import Scene, scenes_in
 from earthgen.errors import CropError, JobError, UnknownNameError
 from earthgen.evaluation.baselines import BASELINES
 from earthgen.evaluation.settings import Settings
+from earthgen.models.weights.card import WeightSet
 from earthgen.plugins import Plugins
 from geo_io.errors import nearest_name
 
@@ -106,6 +107,15 @@ def places_by_scene(crops: Crops, numbers: list[int]) -> dict[str, tuple[Scene, 
     return places
 
 
+def complete_parts(weights: WeightSet | None) -> set[str]:
+    """Return the parts of a set, and "tex-vae" if its flow of texture needs none."""
+    if weights is None:
+        return set()
+    flow = weights.parts.get("tex-flow")
+    alone = flow is not None and flow.config.get("target") == "rgb"
+    return set(weights.parts) | ({"tex-vae"} if alone else set())
+
+
 def choose_backends(settings: Settings, plugins: Plugins, parts: set[str]) -> list[str]:
     """Return the names of the backends to measure.
 
@@ -116,7 +126,7 @@ def choose_backends(settings: Settings, plugins: Plugins, parts: set[str]) -> li
     plugins : Plugins
         Plugins that offer backends.
     parts : set[str]
-        Parts of the weights.
+        Parts of the weights, as of `complete_parts`.
 
     Raises
     ------

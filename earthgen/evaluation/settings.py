@@ -11,7 +11,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from earthgen.errors import EarthgenError, JobError
 
 CELL = 8
-"""Crop sizes are multiples of this many columns."""
+"""Crop sizes are multiples of this many columns. It is `earthgen.dataset.crop.CELL`, whose module
+loads numpy, which the help of a command must not."""
+
+QUICK: dict[str, Any] = {
+    "crops": 8,
+    "seeds": 1,
+    "borders": 0,
+    "images": False,
+    "maps": False,
+    "reconstruction": False,
+}
+"""What `quick` sets unless it is given: geometry of few crops, for gates while a model trains."""
 
 
 class Settings(BaseModel):
@@ -24,7 +35,9 @@ class Settings(BaseModel):
 
     data: Path = Field(description="The dataset, of `earthgen dataset build`.")
     weights: Path | None = Field(
-        None, description="A set of weights; those that come with earthgen if not given."
+        None,
+        description="A set of weights, a run of `earthgen train`, or one of its checkpoints; "
+        "the weights that come with earthgen if not given.",
     )
     learned: bool = Field(True, description="Whether weights are measured, or only the others.")
     preset: str | None = Field(None, description="Preset that the weights must have.")
@@ -56,15 +69,31 @@ class Settings(BaseModel):
     )
     grades: tuple[str, ...] = Field(("A", "B"), description="Licence grade of scenes.")
     images: bool = Field(True, description="Whether pictures are compared by an image network.")
-    steps: int = Field(25, ge=1, description="Steps when StructFM is sampled alone.")
-    guidance: float = Field(1.0, description="Guidance when StructFM is sampled alone.")
+    maps: bool = Field(
+        True, description="Whether worlds are also made from land cover as maps have it."
+    )
+    reconstruction: bool = Field(
+        True, description="Whether the parts of the weights are measured alone."
+    )
+    quick: bool = Field(
+        False,
+        description="Measure geometry on few crops of the land cover alone: `crops` 8, `seeds` 1, "
+        "`borders` 0 and neither pictures, maps nor reconstruction, unless these are given.",
+    )
+    steps: int | None = Field(
+        None, ge=1, description="Steps of all flows; if not given, those of the backends."
+    )
+    guidance: float | None = Field(
+        None, description="Guidance of all flows; if not given, that of the backends."
+    )
+    device: str = Field("cpu", description="Device of the networks: cpu, cuda, cuda:N or auto.")
     options: Mapping[str, Mapping[str, Any]] = Field(
         default_factory=dict, description="Options of learned backends, by geometry and texture."
     )
 
     def __init__(self, **values: Any) -> None:
         try:
-            super().__init__(**values)
+            super().__init__(**{**(QUICK if values.get("quick") else {}), **values})
         except ValidationError as error:
             first = error.errors()[0]
             own = first.get("ctx", {}).get("error")

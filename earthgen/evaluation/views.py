@@ -1,11 +1,15 @@
-"""Pictures of patches in a few fixed views, by which worlds are compared."""
+"""Pictures of patches in a few fixed views, by which worlds are compared and which a report
+shows."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from earthgen.dataset.crop import Crop
 from earthgen.evaluation.patch import Patch, plain_geometry
 from earthgen.splats.cameras.camera import Camera, look_at, map_view
 from earthgen.splats.gaussians import from_voxels
@@ -27,7 +31,7 @@ OBLIQUE = (200.0, 40.0)
 in previews."""
 
 SUN = (-0.5, 0.5, 0.707)
-"""Direction to the light of clay renderings: east, north, up."""
+"""Direction to the light of clay renderings and hillshades: east, north, up."""
 
 ABOVE = 1000.0
 """Height of the cameras above the ground, metres. It has no effect: they are orthographic."""
@@ -142,3 +146,93 @@ def picture(patch: Patch, splats: Splats, camera: Camera) -> NDArray:
 def to_bytes(rgb: torch.Tensor) -> NDArray:
     """Convert float sRGB to (h, w, 3) uint8."""
     return np.asarray((rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
+
+
+SHOWN = 6
+"""Number of crops with pictures in the report."""
+
+LEAST_PIXELS = 128
+"""Least edge of a map in the report; cells are repeated to reach it."""
+
+
+def shown_crops(positions: Sequence[Sequence[int]]) -> list[int]:
+    """Choose the crops with pictures, from each place in turn, given the crops of each place."""
+    order = [each[turn] for turn in range(SHOWN) for each in positions if turn < len(each)]
+    return order[:SHOWN]
+
+
+def hillshade(patch: Patch) -> NDArray:
+    """Shade the heights above the ground, which shows ridges and rough roofs.
+
+    Parameters
+    ----------
+    patch : Patch
+        Its valid columns are drawn, others are grey.
+
+    Returns
+    -------
+    NDArray (h, w, 3) uint8
+    """
+    height = patch.height.astype(np.float64)
+    south, east = (np.gradient(height, patch.frame.voxel_size, axis=axis) for axis in (0, 1))
+    light = np.array(SUN) / np.linalg.norm(SUN)
+    shade = (-east * light[0] + south * light[1] + light[2]) / np.sqrt(east**2 + south**2 + 1)
+    grey = np.where(patch.valid & patch.covered, np.clip(shade, 0, 1) * 255, 128)
+    return enlarged(np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2))
+
+
+def enlarged(image: NDArray) -> NDArray:
+    """Repeat the cells of a map (h, w, 3) until it has at least `LEAST_PIXELS` along an edge."""
+    return image.repeat(-(-LEAST_PIXELS // image.shape[0]), 0).repeat(
+        -(-LEAST_PIXELS // image.shape[1]), 1
+    )
+
+
+def cover_picture(cover: NDArray, valid: NDArray) -> NDArray:
+    """Draw class codes (ny, nx) in the colours of the legend, grey where unknown."""
+    known = (valid & (cover > 0))[..., None]
+    return enlarged(np.where(known, palette()[cover], 128).astype(np.uint8))
+
+
+def first_pictures(
+    crop: Crop, truth: Patch, land_map: NDArray | None, coloured: bool
+) -> list[tuple[str, NDArray]]:
+    """Draw the conditions and the truth of a crop.
+
+    Parameters
+    ----------
+    crop : Crop
+        The crop.
+    truth : Patch
+        Its patch.
+    land_map : NDArray (ny, nx) uint8 | None
+        Its land cover as a map has it, None if that is not measured.
+    coloured : bool
+        Whether its true colours are known.
+
+    Returns
+    -------
+    list[tuple[str, NDArray]]
+        Captions and pictures.
+    """
+    pictures = [("land cover", cover_picture(crop.cover, crop.valid))]
+    if land_map is not None:
+        pictures.append(("map", cover_picture(land_map, crop.valid)))
+    pictures += [
+        ("truth", picture(truth, clay(truth), views(truth)["oblique"])),
+        ("truth, hillshade", hillshade(truth)),
+    ]
+    if coloured and truth.splats is not None:
+        pictures.append(("truth, colours", picture(truth, truth.splats, views(truth)["above"])))
+    return pictures
+
+
+def world_pictures(patch: Patch, name: str, colours: bool) -> list[tuple[str, NDArray]]:
+    """Draw a candidate: geometry and classes, a hillshade, and its colours if wanted."""
+    pictures = [
+        (name, picture(patch, clay(patch), views(patch)["oblique"])),
+        (f"{name}, hillshade", hillshade(patch)),
+    ]
+    if colours and patch.splats is not None:
+        pictures.append((f"{name}, colours", picture(patch, patch.splats, views(patch)["above"])))
+    return pictures

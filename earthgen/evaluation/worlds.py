@@ -5,10 +5,12 @@ They equal those of `earthgen generate`.
 
 from __future__ import annotations
 
+import inspect
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from cachetools import LRUCache
@@ -99,7 +101,11 @@ class SceneImage:
         return Raster(window, rgba)
 
 
-def conditions_of(scene: Scene, names: tuple[str, ...] = ("semantics", "dem")) -> dict[str, Any]:
+def conditions_of(
+    scene: Scene,
+    names: tuple[str, ...] = ("semantics", "dem"),
+    cover: NDArray | None = None,
+) -> dict[str, Any]:
     """Make conditions of a scene.
 
     Parameters
@@ -108,6 +114,8 @@ def conditions_of(scene: Scene, names: tuple[str, ...] = ("semantics", "dem")) -
         The scene.
     names : tuple[str, ...]
         Any of "semantics", "dem", "dsm" and "image".
+    cover : NDArray (ny, nx) uint8 | None
+        Land cover instead of the scene's own, such as a map's.
 
     Returns
     -------
@@ -118,7 +126,8 @@ def conditions_of(scene: Scene, names: tuple[str, ...] = ("semantics", "dem")) -
     ground = scene.layer("ground")
     conditions: dict[str, Any] = {}
     if "semantics" in names:
-        conditions["semantics"] = SceneCover(frame, scene.layer("cover"))
+        own = scene.layer("cover") if cover is None else cover
+        conditions["semantics"] = SceneCover(frame, own)
     if "dem" in names:
         conditions["dem"] = SceneGround(frame, ground)
     if "dsm" in names:
@@ -153,6 +162,7 @@ def choose(
     plugins: Plugins,
     weights: Path | None,
     given: Mapping[str, Mapping[str, Any]] | None = None,
+    common: Mapping[str, Any] | None = None,
 ) -> BackendChoice:
     """Choose the backends of a specification.
 
@@ -167,6 +177,8 @@ def choose(
         Option of backends that take weights.
     given : Mapping[str, mapping] | None
         Other options of backends that take weights, by "geometry" and "texture".
+    common : Mapping[str, Any] | None
+        Options for those of them that know these, such as "steps" and "device".
 
     Raises
     ------
@@ -180,11 +192,57 @@ def choose(
     options: dict[str, dict[str, Any]] = {}
     for kind, name in (("geometry", geometry), ("texture", texture)):
         offer = plugins.offers(kind).get(name)  # `create` reports an unknown name
-        learned = offer is not None and "weights" in offer.takes
-        options[kind] = dict((given or {}).get(kind, {})) if learned else {}
-        if learned and weights is not None:
+        options[kind] = {}
+        if offer is None or "weights" not in offer.takes:
+            continue
+        options[kind] |= (given or {}).get(kind, {})
+        if weights is not None:
             options[kind].setdefault("weights", str(weights))
+        if common:
+            known = _parameters(offer.create)
+            options[kind] = {key: v for key, v in common.items() if key in known} | options[kind]
     return BackendChoice(spec, geometry, texture, options)
+
+
+def _parameters(factory: Any) -> set[str]:
+    """Return the names of the options that a backend takes."""
+    made = pkgutil.resolve_name(factory) if isinstance(factory, str) else factory
+    return set(inspect.signature(made).parameters)
+
+
+class FlowSampling(Protocol):
+    """How a learned backend samples its flows."""
+
+    method: str
+    guidance: float
+    shift: float
+
+    def steps_for(self, flow: Any) -> int:
+        """Return the number of steps of a flow."""
+
+    def integrate(self, flow: Any, predict: Any, state: Any, start: float, stop: float) -> Any:
+        """Return the state of a flow at time `stop`, from the state at `start`."""
+
+
+def sampling_settings(backend: Any) -> dict[str, Any] | None:
+    """Return how a backend samples its flows, None for one without flows that says so.
+
+    Returns
+    -------
+    dict[str, Any] | None
+        "steps" by part, "method", "guidance", "shift", and "use", the conditions it takes.
+    """
+    sampling, networks = (getattr(backend, name, None) for name in ("sampling", "networks"))
+    if sampling is None or networks is None:
+        return None
+    flows = {part: config.flow for part, config in networks.configs if hasattr(config, "flow")}
+    return {
+        "steps": {part: sampling.steps_for(flow) for part, flow in flows.items()},
+        "method": sampling.method,
+        "guidance": sampling.guidance,
+        "shift": sampling.shift,
+        "use": list(sampling.use),
+    }
 
 
 def create(choice: BackendChoice, plugins: Plugins) -> tuple[GeometryBackend, TextureBackend]:
@@ -256,6 +314,7 @@ def make_world(
     seed: int,
     band: tuple[int, int],
     names: tuple[str, ...] = ("semantics", "dem"),
+    cover: NDArray | None = None,
 ) -> SceneWorld:
     """Make the world of a scene's conditions. Nothing is computed yet.
 
@@ -273,6 +332,8 @@ def make_world(
         z range of its voxels.
     names : tuple[str, ...]
         Names of the conditions, see `conditions_of`.
+    cover : NDArray (ny, nx) uint8 | None
+        Land cover instead of the scene's own.
 
     Raises
     ------
@@ -284,7 +345,7 @@ def make_world(
         what the backends raise, for example about missing weights
     """
     geometry, texture = create(choice, plugins)
-    conditions = conditions_of(scene, names)
+    conditions = conditions_of(scene, names, cover)
     frame = replace(scene.frame, z=band)
     for backend in (geometry, texture):
         missing = [name for name in backend.requires if name not in conditions]

@@ -13,7 +13,7 @@ from earthgen.dataset.crop_sampler import open_crops
 from earthgen.dataset.scene import scenes_in
 from earthgen.errors import ModelError
 from earthgen.evaluation.patch import patch_of_crop
-from earthgen.evaluation.realism import KINDS, features_of, realism, stack_features, truth_halves
+from earthgen.evaluation.realism import KINDS, features_of, realism, truth_halves
 from earthgen.models import image_features as network
 from tests.helpers.evaluation_places import column_patch, dataset
 
@@ -126,17 +126,26 @@ def test_distances_over_pictures_of_patches(tmp_path: Path) -> None:
     assert all(set(row) == set(KINDS) for row in true)
     assert "colour_above" not in features_of(truths[0], None, True)
     assert set(features_of(truths[0], known[0], False)) == {"geometry"}
-    same = realism(true, stack_features(true))
+    same = realism(true, true)
     bare = [column_patch(np.zeros((32, 32), int), where=crop.frame) for crop in crops]
-    other = realism([features_of(patch, None, True) for patch in bare], stack_features(true))
+    other = realism([features_of(patch, None, True) for patch in bare], true)
     for kind in ("geometry", "clay_above", "clay_oblique"):
-        assert same[f"{kind}_frechet"] == pytest.approx(0, abs=1e-6)
         # Pairs are left out, so the same samples are nearer than two draws of one distribution
         # would be.
         assert same[f"{kind}_kernel"]["value"] <= 1e-9
-        assert other[f"{kind}_kernel"]["low"] > 0 and other[f"{kind}_frechet"] > 1
+        assert other[f"{kind}_kernel"]["low"] > 0
+        assert f"{kind}_frechet" not in same, "nine crops are too few"
         assert same[f"{kind}_samples"] == 9
-    assert "colour_above_frechet" in same and "colour_above_frechet" not in other
-    halves = truth_halves(stack_features(true), 0)
-    assert halves["geometry_samples"] == 4 and halves == truth_halves(stack_features(true), 0)
-    assert realism(true[:3], stack_features(true[:3])) == {}, "three patches tell nothing"
+    assert "colour_above_kernel" in same and "colour_above_kernel" not in other
+    halves = truth_halves(true, 0)
+    assert halves["geometry_samples"] == 4 and halves == truth_halves(true, 0)
+    assert realism(true[:3], true[:3]) == {}, "three patches tell nothing"
+    one_place = realism(true, true, [0] * 9)["geometry_kernel"]
+    assert one_place["low"] is None and one_place["value"] == same["geometry_kernel"]["value"]
+
+
+def test_frechet_distances_need_five_samples_a_feature() -> None:
+    random = np.random.default_rng(0)
+    rows = [{"geometry": row} for row in random.normal(size=(20, 4))]
+    assert realism(rows, rows)["geometry_frechet"] == pytest.approx(0, abs=1e-9)
+    assert "geometry_frechet" not in realism(rows[:19], rows[:19])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,19 +17,31 @@ from cachetools import LRUCache
 from earthgen.dataset.scene import scenes_in
 from earthgen.errors import CropError, JobError, MissingWeightsError, ModelError, UnknownNameError
 from earthgen.evaluation.card import write_into_card
+from earthgen.evaluation.maps import scene_map
+from earthgen.evaluation.metrics import ratios
 from earthgen.evaluation.reconstruction import PAPER_FIGURES, sites_of, struct_vae
 from earthgen.evaluation.report import json_values, number_text, page, write_report
 from earthgen.evaluation.run import Evaluation, evaluate
 from earthgen.evaluation.selection import choose_backends, choose_crops, held_out_crops
 from earthgen.evaluation.settings import Settings
-from earthgen.evaluation.worlds import choose, conditions_of, make_world
+from earthgen.evaluation.weights import weights_of_run
+from earthgen.evaluation.worlds import (
+    choose,
+    conditions_of,
+    create,
+    make_world,
+    sampling_settings,
+)
+from earthgen.models.build import make_model
 from earthgen.models.weights import bundled as shipped
 from earthgen.models.weights.card import open_weights
+from earthgen.models.weights.format import part_path, save_weights
 from earthgen.progress import Event, Progress
 from earthgen_cli.commands.evaluate import reconstruction_rows
 from earthgen_cli.main import main
 from geo_io.errors import FrameError
-from tests.helpers.evaluation_places import dataset, weights, with_stripes
+from geo_io.legend import codes
+from tests.helpers.evaluation_places import CONFIGS, dataset, weights, with_stripes
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +64,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def settings(data: Path, **given: object) -> Settings:
-    usual = {"crops": 4, "size": 32, "seeds": 2, "steps": 2, "images": False}
+    usual = {"crops": 4, "size": 32, "seeds": 2, "steps": 2, "images": False, "maps": False}
     backends = ("terraces+stripes", "mean-height", "nearest-tile")
     return Settings(**{"data": data, **usual, "backends": backends, **given})
 
@@ -62,14 +75,17 @@ def found(data: Path, untrained: Path) -> tuple[Evaluation, list[Event]]:
     events: list[Event] = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    made = evaluate(settings(data, weights=untrained), with_stripes(), Progress(events.append))
+    made = evaluate(
+        settings(data, weights=untrained, maps=True), with_stripes(), Progress(events.append)
+    )
     torch.set_num_threads(threads)
     return made, events
 
 
 def test_worlds_and_baselines_stand_in_one_table(found: tuple[Evaluation, list[Event]]) -> None:
     worlds = found[0].report["worlds"]
-    assert list(worlds) == ["terraces+stripes", "mean-height", "nearest-tile"]
+    names = ["terraces+stripes", "mean-height", "nearest-tile"]
+    assert list(worlds) == [*names, *(f"{name}, map" for name in names)]
     # The villages are alike: the nearest tile is the truth itself, and the mean height knows where
     # houses stand.
     near = worlds["nearest-tile"]
@@ -77,13 +93,15 @@ def test_worlds_and_baselines_stand_in_one_table(found: tuple[Evaluation, list[E
     assert (
         near["height_error"] == 0
         and near["height_w1"] == 0
-        and near["geometry_frechet"] == pytest.approx(0, abs=1e-6)
+        and near["geometry_kernel"]["value"] <= 1e-9
+        and "geometry_frechet" not in near
     )
     mean = worlds["mean-height"]
     assert mean["building_iou"] == 1 and 0 < mean["height_error"] < 3 and mean["voxel_iou"] < 1
     bare = worlds["terraces+stripes"]  # bare ground in steps, whatever the land cover
     assert bare["building_iou"] == 0 and bare["class_iou"] == 0
-    assert bare["geometry_frechet"] > mean["geometry_frechet"] > near["geometry_frechet"]
+    kernels = [world["geometry_kernel"]["value"] for world in (bare, mean, near)]
+    assert kernels == sorted(kernels, reverse=True)
     assert found[0].report["classes"]["nearest-tile"]["building"] == 1
 
 
@@ -122,7 +140,7 @@ def test_progress_counts_to_its_end(found: tuple[Evaluation, list[Event]]) -> No
 
 
 def test_the_same_twice(data: Path, untrained: Path, found: tuple[Evaluation, list[Event]]) -> None:
-    again = evaluate(settings(data, weights=untrained), with_stripes()).report
+    again = evaluate(settings(data, weights=untrained, maps=True), with_stripes()).report
     first = dict(found[0].report)
     times = first.pop("seconds_per_km2"), again.pop("seconds_per_km2")
     assert times[0].keys() == times[1].keys()
@@ -148,7 +166,8 @@ def test_a_structure_that_is_given_back_whole(data: Path) -> None:
         return decode(latent, teacher=sites)
 
     model.decode = whole  # type: ignore[method-assign]
-    figures, patches = struct_vae(model, [crop], lambda note: None)
+    rows, patches = struct_vae(model, [crop], lambda note: None)
+    figures = ratios(rows)
     assert figures["iou"] == figures["f1"] == figures["iou_cells"] == 1 and figures["holes"] == 0
     assert np.array_equal(patches[0].xyz, crop.xyz)
     assert sorted(order.tolist()) == list(range(len(crop)))
@@ -277,6 +296,7 @@ def test_the_page_stands_alone(found: tuple[Evaluation, list[Event]], tmp_path: 
         "Evaluation",
         "Reconstruction by the models",
         "Worlds against their condition",
+        "Objects",
         "Realism",
         "Classes seen from above, IoU",
         "Diversity",
@@ -290,7 +310,8 @@ def test_the_page_stands_alone(found: tuple[Evaluation, list[Event]], tmp_path: 
         and "prefers-color-scheme: dark" in text
         and "color-scheme: light dark" in text
     )
-    assert "paper" in text and "97.1" not in text
+    figures = text.partition("<h2>Time")[0]
+    assert "paper" in figures and "0.971" in figures and "97.1" not in figures
     assert len(text) < 2_000_000
     report = json.loads(files[0].read_text("utf-8"))
     assert (
@@ -370,19 +391,24 @@ def test_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         "32",
         "--no-images",
     ]
-    assert main([*words, "--backends", "mean-height", "--json"]) == 0
-    out = json.loads(capsys.readouterr().out)
-    assert (
-        list(out["report"]["worlds"]) == ["mean-height"]
-        and out["report"]["worlds"]["mean-height"]["holes"] == 0
-    )
+    assert main([*words, "--quick", "--backends", "mean-height", "--json"]) == 0
+    out = json.loads(capsys.readouterr().out)["report"]
+    assert list(out["worlds"]) == ["mean-height"] and out["worlds"]["mean-height"]["holes"] == 0
+    assert out["settings"]["crops"] == 2 and out["settings"]["seeds"] == 1, "what is given counts"
     assert main([*words, "--backends", "mean-height,nearest-tile", "--progress", "json"]) == 0
     captured = capsys.readouterr()
-    lines = [line.split() for line in captured.out.splitlines()]
-    assert lines[0][0] == "class" and [line[0] for line in lines[1:3]] == [
+    lines = captured.out.splitlines()
+    assert re.split(r" {2,}", lines[0].strip()) == [
         "mean-height",
         "nearest-tile",
+        "two halves of the truth",
+        "truth",
     ]
+    right = next(line for line in lines if line.startswith("class IoU"))
+    # All crops are of one place, so the interval is over crops.
+    assert re.match(r"class IoU +1\.000 \[1\.000, 1\.000\] +1\.000 \[", right), right
+    assert sum(line.startswith("class IoU") for line in lines) == 2, "of the cover and of the map"
+    assert next(line for line in lines if line.startswith("map")).split()[1] == "mean-height"
     events = [json.loads(line) for line in captured.err.splitlines()]
     assert events[-1]["done"] == events[-1]["total"] and events[-1]["task"] == "evaluate"
     assert main([*words, "--backends", "nobody"]) == 6
@@ -459,7 +485,7 @@ def test_the_weights_that_the_package_comes_with(
     given = settings(data, backends=("mean-height",), seeds=1, borders=0)
     none = evaluate(given, with_stripes()).report
     assert none["weights"] is None and none["reconstruction"] == {}
-    (note,) = none["notes"]
+    note = none["notes"][0]
     assert (
         "comes without weights" in note
         and "--weights DIR" in note
@@ -472,14 +498,16 @@ def test_the_weights_that_the_package_comes_with(
     assert shipped.bundled_weights() == tmp_path / "tiny"
     found = evaluate(given, with_stripes()).report
     assert found["weights"]["title"] == "Untrained" and found["settings"]["weights"] == "tiny"
-    assert set(found["reconstruction"]) == {"struct-vae", "tex-vae"} and found["notes"] == []
+    assert set(found["reconstruction"]) == {"struct-vae", "tex-vae"}
+    assert not any("weights" in note for note in found["notes"])
     own = evaluate(
         given.model_copy(update={"weights": weights(tmp_path / "own", parts=("tex-vae",))}),
         with_stripes(),
     ).report
     assert set(own["reconstruction"]) == {"tex-vae"}, "what is given comes first"
     left_out = evaluate(given.model_copy(update={"learned": False}), with_stripes()).report
-    assert left_out["weights"] is None and left_out["notes"] == []
+    assert left_out["weights"] is None
+    assert not any("weights" in note for note in left_out["notes"])
     with pytest.raises(JobError, match="leave one of both out"):
         Settings(**{**dict(given), "weights": tmp_path, "learned": False})
 
@@ -523,6 +551,81 @@ def test_the_papers_figures_stand_beside_those_of_the_same() -> None:
     assert lines["StructFM mIoU at L/8, %, semantics"] == ("70.0", "")
     assert lines["StructFM mIoU at L/8, %, image"] == ("", "86.1")
     assert lines["StructFM mIoU at L, %, image"] == ("nan", "25.4")
+
+
+def test_steps_are_those_of_the_backend(data: Path, untrained: Path) -> None:
+    """Unless they are given: one place decides, and the report names them."""
+    plugins = with_stripes()
+    usual = choose("latent", plugins, untrained, None, {"height_map": False, "nonsense": 1})
+    assert "nonsense" not in usual.options["geometry"], "what a backend does not take is left out"
+    made, _ = create(choose("height-flow", plugins, untrained), plugins)
+    own = sampling_settings(made)
+    assert own is not None and own["method"] == "euler" and own["steps"]["height-flow"] >= 1
+    made, texture = create(choose("height-flow", plugins, untrained, None, {"steps": 3}), plugins)
+    told = sampling_settings(made)
+    assert told is not None and told["steps"] == {"height-flow": 3}
+    assert sampling_settings(texture) is None, "rules have no flows"
+
+
+def test_maps_as_users_have_them(data: Path) -> None:
+    """A scene whose map is its land cover gets a corrupted one, always the same; one with a map of
+    its own keeps it."""
+    scene = scenes_in(data)[1]
+    cover = scene.layer("cover")
+    made = scene_map(scene, 0)
+    assert made.shape == cover.shape and made.dtype == np.uint8
+    assert 0.02 < (made != cover).mean() < 0.98
+    assert np.array_equal(made, scene_map(scene, 0))
+    assert not np.array_equal(made, scene_map(scene, 1))
+    own = np.where(cover == codes()["building"], codes()["residential"], cover).astype(np.uint8)
+    mapped = replace(scene, arrays={**scene.arrays, "map": own})
+    assert np.array_equal(scene_map(mapped, 0), own)
+    given = conditions_of(scene, ("semantics",), own)["semantics"].read(scene.frame)
+    assert np.array_equal(given.cover, own)
+
+
+def test_a_run_in_training_is_measured(tmp_path: Path, untrained: Path) -> None:
+    """The averages of the newest checkpoint, or the finished weights if these are further."""
+    from earthgen.training.checkpoint import State, save_checkpoint
+
+    model = make_model("height-flow", CONFIGS["height-flow"])
+    average = {name: value.detach() + 1 for name, value in model.named_parameters()}
+    state = State(model, torch.optim.AdamW(model.parameters()), average, step=7)
+    run = tmp_path / "run"
+    path = save_checkpoint(run / "height-flow", state, {"preset": "tiny", "latents": ""})
+    for given in (run, path):
+        scratch = tmp_path / f"set of {given.name}"
+        scratch.mkdir()
+        folder, notes = weights_of_run(given, scratch)
+        opened = open_weights(folder)
+        assert list(opened.parts) == ["height-flow"] and "step 7" in notes[0]
+        found = opened.load("height-flow")
+        for name, value in found.named_parameters():
+            assert torch.equal(value, average[name]), name
+    # Weights that were trained further count, and what is no run is opened as a set.
+    shutil.copytree(untrained, run / "weights")
+    header = save_weights(
+        part_path(run / "weights", "height-flow"), "height-flow", model, settings={"steps": 9}
+    )
+    scratch = tmp_path / "later"
+    scratch.mkdir()
+    folder, notes = weights_of_run(run, scratch)
+    assert open_weights(folder).parts["height-flow"].digest == header.digest and notes == []
+    assert weights_of_run(untrained, tmp_path) == (untrained.resolve(), [])
+    with pytest.raises(MissingWeightsError):
+        open_weights(weights_of_run(tmp_path / "nothing", tmp_path)[0])
+
+
+def test_quick_leaves_out_what_takes_long(data: Path) -> None:
+    quick = Settings(data=data, quick=True, seeds=2)
+    assert (quick.crops, quick.seeds, quick.borders) == (8, 2, 0)
+    assert not (quick.images or quick.maps or quick.reconstruction)
+    assert Settings(data=data).maps
+
+
+def test_a_device_that_is_not_there(data: Path) -> None:
+    with pytest.raises(JobError, match="--device cpu"):
+        evaluate(settings(data, device="cuda:99", learned=False), with_stripes())
 
 
 def test_a_set_of_weights_without_structure(data: Path, tmp_path: Path) -> None:
