@@ -90,7 +90,9 @@ OPTIONS = {
     "models": "--preset --tile --json",
     "train": "--data --preset --out --minutes --steps --resume --seed --batch --learning- "
     "rate --columns --grade --scene --precision --device --devices --threads "
-    "--checkpoint-minutes --weights-dtype --licence --quiet --json --progress",
+    "--checkpoint-minutes --weights-dtype --licence --init --freeze --micro-batch --data-device "
+    "--sparse-backend --compile --recompute --quiet --json --progress",
+    "train compare": "--out --quiet --json",
     "evaluate": "--data --out --weights --preset --place --backends --crops --size --seed "
     "--seeds --borders --steps --guidance --set --grade --images --no-images "
     "--learned --no-learned --card --quiet --json --progress",

@@ -58,6 +58,7 @@ def package(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_template_of_a_plugin_passes_its_tests(package: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=package)
