@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,14 @@ from numpy.typing import NDArray
 from rasterio.fill import fillnodata
 from scipy import ndimage
 
-from geo_io.errors import InputError
+from geo_io.errors import InputError, nearest_name
 from geo_io.frame import UNKNOWN_DATUM, Frame, Range, short_name
 from geo_io.layers import Raster
-from geo_io.raster.grid import block_mean, coarse_grid, grid_for, read_grid, sparse_grid
+from geo_io.raster.grid import Grid, block_mean, coarse_grid, grid_for, read_grid, sparse_grid
+from geo_io.raster.nodata import Undeclared, undeclared_nodata
 from geo_io.raster.positions import coverage_mask, overlaps, positions
 from geo_io.raster.resample import cells_around, read_on, sample
-from geo_io.raster.source import RasterSource, open_raster
+from geo_io.raster.source import RasterSource, open_raster, split_band
 from geo_io.raster.survey import survey_parts
 from geo_io.region.region import no_overlap
 
@@ -70,9 +72,30 @@ UNIT_TEXTS = {
 
 NO_UNIT = {"", "unknown", "none", "n/a", "unitless"}
 
-SENTINELS = (-32768.0, -32767.0, -9999.0, -99999.0)
-"""Stored values that mean nodata in height rasters, declared or not. Zero does so only where it is
-declared."""
+HEIGHT_WORDS = {
+    "altitude",
+    "chm",
+    "dem",
+    "dgm",
+    "dom",
+    "dsm",
+    "dtm",
+    "elev",
+    "elevation",
+    "elevations",
+    "height",
+    "heights",
+    "hoehe",
+    "höhe",
+    "hoogte",
+    "mde",
+    "mdt",
+    "mnt",
+    "mns",
+    "terrain",
+    "z",
+}
+"""Words in the description of a band that holds heights."""
 
 HEIGHT_LIMITS = (-12_000.0, 9_500.0)
 """Lowest and highest heights on Earth, metres; everything else is nodata."""
@@ -126,12 +149,18 @@ class ElevationReader:
         CRS of the heights that `read` returns, in metres; "unknown" if the file does not name one.
     what : str
         Name of the input in messages, such as "DEM" or "DSM".
+    band : int
+        The band with the heights, counted from 1.
+    undeclared : Undeclared
+        Nodata that the file does not declare.
     """
 
     source: RasterSource
     unit: str
     vertical_crs: str
     what: str
+    band: int = 1
+    undeclared: Undeclared = field(default_factory=Undeclared)
 
     def read(self, window: Frame) -> Raster:
         """Read heights on a window.
@@ -156,13 +185,13 @@ class ElevationReader:
         )
         if smooth:
             rows, columns = _padded(rows, sum(TERRACE_STEPS)), _padded(columns, sum(TERRACE_STEPS))
-        stored, valid = read_grid(source, grid, rows, columns, decode=self._decode)
+        stored, valid = self._cells(grid, rows, columns)
         heights = stored[0]
         if not valid.all():
             # The rim of a void may lie outside the window: read as far as it has an influence.
             pad = SEARCH + SMOOTH_RADIUS
             wide = _padded(rows, pad), _padded(columns, pad)
-            stored, valid = read_grid(source, grid, *wide, decode=self._decode)
+            stored, valid = self._cells(grid, *wide)
             heights = _fill_voids(stored[0], valid, self._base(*wide, grid.scale))[
                 pad:-pad, pad:-pad
             ]
@@ -173,7 +202,9 @@ class ElevationReader:
 
     def measured(self, window: Frame) -> Raster:
         """Return where the file itself holds heights, (ny, nx) bool; the others are filled."""
-        _, valid = read_on(self.source, window, resampling="nearest", decode=self._decode)
+        _, valid = read_on(
+            self.source, window, bands=(self.band,), resampling="nearest", decode=self._decode
+        )
         return Raster(window, valid)
 
     def survey(self, frame: Frame) -> dict[str, Any]:
@@ -183,7 +214,9 @@ class ElevationReader:
         -------
         dict
             `coverage`, the share of the region inside the raster; `voids`, the share of that
-            without heights; `min` and `max`, metres; `unit`; `vertical_crs`; `resolution`, metres.
+            without heights; `min` and `max`, metres; `unit`; `vertical_crs`; `resolution`, metres;
+            `undeclared`, the share of the region with each stored value that is nodata without
+            being declared so, and with means of it; `notes`, texts for warnings.
 
         Raises
         ------
@@ -196,8 +229,12 @@ class ElevationReader:
             raise no_overlap(self.source, frame, self.what)
         places, inside, with_data = 0, 0, 0
         low, high = math.inf, -math.inf
+        undeclared: dict[str, int] = {}
         for part in survey_parts(self.source, frame, SURVEY_SAMPLES):
-            values, valid = read_on(self.source, part, resampling="nearest", decode=self._decode)
+            stored, valid = read_on(self.source, part, bands=(self.band,), resampling="nearest")
+            for value, count in self._undeclared_in(stored[0], valid).items():
+                undeclared[value] = undeclared.get(value, 0) + count
+            values, valid = self._decode(stored, valid)
             places += valid.size
             inside += int(coverage_mask(self.source, part).sum())
             with_data += int(valid.sum())
@@ -218,6 +255,8 @@ class ElevationReader:
             "unit": self.unit,
             "vertical_crs": self.vertical_crs,
             "resolution": max(self.source.pixel_metres),
+            "undeclared": {value: count / places for value, count in undeclared.items()},
+            "notes": list(self.source.notes),
         }
 
     def summary(self) -> dict[str, Any]:
@@ -229,18 +268,38 @@ class ElevationReader:
             "shape": list(self.source.shape),
             "resolution": max(self.source.pixel_metres),
             "unit": self.unit,
-            "nodata": self.source.nodata[0],
+            "nodata": self.source.nodata[self.band - 1],
+            "band": self.band,
+            "overviews": bool(self.source.overviews),
         }
 
     def _decode(self, pixels: NDArray, valid: NDArray) -> tuple[NDArray, NDArray]:
         """Convert stored values to float32 metres."""
         stored = pixels[0].astype(np.float64)
-        for sentinel in (*SENTINELS, self.source.nodata[0]):
+        for sentinel in (*self.undeclared.values, self.source.nodata[self.band - 1]):
             valid = valid & (stored != sentinel)
-        metres = (stored * self.source.scales[0] + self.source.offsets[0]) * METRES[self.unit]
+        valid = valid & (stored >= self.undeclared.floor) & (stored <= self.undeclared.ceiling)
+        scale, offset = self.source.scales[self.band - 1], self.source.offsets[self.band - 1]
+        metres = (stored * scale + offset) * METRES[self.unit]
         with np.errstate(invalid="ignore"):
             valid = valid & (metres >= HEIGHT_LIMITS[0]) & (metres <= HEIGHT_LIMITS[1])
         return np.where(valid, metres, 0.0).astype(np.float32)[None], valid
+
+    def _cells(self, grid: Grid, rows: Range, columns: Range) -> tuple[NDArray, NDArray]:
+        """Read heights (1, h, w) and their mask at cells of a lattice."""
+        return read_grid(self.source, grid, rows, columns, bands=(self.band,), decode=self._decode)
+
+    def _undeclared_in(self, stored: NDArray, valid: NDArray) -> dict[str, int]:
+        """Count the places that hold nodata without saying so, by the value as text."""
+        declared = self.source.nodata[self.band - 1]
+        counts = {
+            f"{value:g}": int(((stored == value) & valid).sum())
+            for value in self.undeclared.values
+            if value != declared
+        }
+        means = (stored < self.undeclared.floor) | (stored > self.undeclared.ceiling)
+        counts["means"] = int((means & valid & ~np.isin(stored, self.undeclared.values)).sum())
+        return {value: count for value, count in counts.items() if count}
 
     def _base(self, rows: Range, columns: Range, scale: tuple[float, float]) -> NDArray:
         """Sample the coarse surface at the cells of a lattice, (h, w) float32."""
@@ -252,11 +311,13 @@ class ElevationReader:
     @functools.cached_property
     def step(self) -> float:
         """The step of stored heights, metres; 0 if they are continuous."""
-        step = abs(self.source.scales[0]) * METRES[self.unit]
-        if np.dtype(self.source.dtypes[0]).kind in "iu":
+        step = abs(self.source.scales[self.band - 1]) * METRES[self.unit]
+        if np.dtype(self.source.dtypes[self.band - 1]).kind in "iu":
             return step
         grid = sparse_grid(self.source, COARSE_SPARSE[0])
-        stored, valid = read_grid(self.source, grid, (0, grid.shape[0]), (0, grid.shape[1]))
+        stored, valid = read_grid(
+            self.source, grid, (0, grid.shape[0]), (0, grid.shape[1]), bands=(self.band,)
+        )
         whole = stored[0][valid]
         return step if whole.size and (whole == np.round(whole)).all() else 0.0
 
@@ -272,10 +333,10 @@ class ElevationReader:
             grid = coarse_grid(self.source, cells, sparse_cells=sparse, sparse_pixels=COARSE_PIXELS)
             margin = math.ceil(max(grid.shape) * MARGIN)
             rows, columns = _padded((0, grid.shape[0]), margin), _padded((0, grid.shape[1]), margin)
-            stored, valid = read_grid(self.source, grid, rows, columns, decode=self._decode)
+            stored, valid = self._cells(grid, rows, columns)
             if valid.any():
                 return (
-                    _spread(stored[0].astype(np.float32), valid),
+                    spread(stored[0].astype(np.float32), valid),
                     (rows[0], columns[0]),
                     grid.scale,
                 )
@@ -295,7 +356,7 @@ def _sample_mesh(values: NDArray, row: NDArray, column: NDArray) -> NDArray:
     return sample(values, columns, rows, 1)
 
 
-def _spread(values: NDArray, valid: NDArray) -> NDArray:
+def spread(values: NDArray, valid: NDArray) -> NDArray:
     """Fill invalid cells with a membrane between the valid ones (h, w), level at the edges.
 
     Solved from coarse to fine: relaxation starts from means of 2 x 2 cells, filled in the same way.
@@ -305,7 +366,7 @@ def _spread(values: NDArray, valid: NDArray) -> NDArray:
     h, w = (-(-n // 2) for n in valid.shape)
     means, some = block_mean(values[None], valid, h, w, 2)
     row, column = ((np.arange(n) + 0.5) / 2 - 0.5 for n in valid.shape)
-    film = np.where(valid, values, _sample_mesh(_spread(means[0], some), row, column))
+    film = np.where(valid, values, _sample_mesh(spread(means[0], some), row, column))
     for _ in range(RELAXATIONS):
         film = np.where(valid, values, ndimage.correlate(film, FOUR_NEIGHBOURS, mode="nearest"))
     return film
@@ -354,13 +415,15 @@ def open_elevation(
     unit: str | None = None,
     assume_crs: str | None = None,
     what: str = "DEM",
+    band: str | None = None,
 ) -> ElevationReader:
     """Open a raster of heights.
 
     Parameters
     ----------
     source : str, Path, DataArray or RasterSource
-        The raster, as in `open_raster`.
+        The raster, as in `open_raster`. "file.tif:elevation" or "file.tif:2" names one of several
+        bands by its description or number.
     unit : str, optional
         "m", "ft" (0.3048 m) or "us-ft" (1200/3937 m). By default the unit of the vertical CRS, else
         that of the band, else metres unless the horizontal CRS is in feet.
@@ -368,16 +431,19 @@ def open_elevation(
         CRS of a file that has none.
     what : str
         Name of the input in messages.
+    band : str, optional
+        Description or number of the band with the heights, if `source` does not name it.
 
     Raises
     ------
     MissingFileError, MissingCrsError
         As `open_raster`.
     InputError
-        As `open_raster`; also if the file holds depths, colours or complex numbers, or if the unit
-        is unknown or not declared.
+        As `open_raster`; also if the file holds depths, colours or complex numbers, if the unit is
+        unknown or not declared, or if it has several bands and none says that it holds heights.
     """
-    raster = open_raster(source, assume_crs=assume_crs)
+    file, named = (source, band) if band is not None else split_band(source)
+    raster = open_raster(file, assume_crs=assume_crs)
     if raster.dtypes[0].startswith("complex"):
         raise InputError(
             f"the {what} {raster.name} holds complex numbers", "give a raster of heights"
@@ -386,14 +452,62 @@ def open_elevation(
         raise InputError(
             f"the {what} {raster.name} is a picture, not heights", "give it as `image`"
         )
+    number = height_band(raster, named, what)
     declared, vertical = _vertical(raster, what)
-    chosen = unit or declared or _unit_of_band(raster, what)
+    chosen = raster.height_unit or unit or declared or _unit_of_band(raster, what, number)
     if chosen not in METRES:
         raise InputError(
             f"unknown unit {chosen!r} of the {what} {raster.name}",
             f"choose one of {', '.join(METRES)}",
         )
-    return ElevationReader(raster, chosen, vertical, what)
+    undeclared = undeclared_nodata(raster, number, abs(raster.scales[number - 1]) * METRES[chosen])
+    if undeclared.overviews:
+        raster = raster.without_overviews()
+    return ElevationReader(raster, chosen, vertical, what, number, undeclared)
+
+
+def height_band(raster: RasterSource, named: str | None, what: str) -> int:
+    """Return the number of the band with heights, counted from 1.
+
+    Parameters
+    ----------
+    raster : RasterSource
+        The raster.
+    named : str, optional
+        Description or number of the band, if the user names one.
+    what : str
+        Name of the input in messages.
+
+    Raises
+    ------
+    InputError
+        If it has no such band, or several and none or more than one is called a height.
+    """
+    bands = [n for n, name in enumerate(raster.colorinterp, 1) if name != "alpha"]
+    texts = [text.strip().casefold() for text in raster.descriptions]
+    listed = ", ".join(raster.descriptions[n - 1] or str(n) for n in bands)
+    if named is not None:
+        chosen = [n for n in bands if named.casefold() in (texts[n - 1], str(n))]
+        if chosen:
+            return chosen[0]
+        raise InputError(
+            f"the {what} {raster.name} has no band {named!r}; its bands are {listed}",
+            f"name one of them{nearest_name(named, raster.descriptions)}",
+        )
+    if len(bands) <= 1:
+        return bands[0] if bands else 1
+    heights = [n for n in bands if _words(texts[n - 1]) & HEIGHT_WORDS]
+    if len(heights) == 1:
+        return heights[0]
+    raise InputError(
+        f"the {what} {raster.name} has {len(bands)} bands: {listed}",
+        f"name the one with heights, as {Path(raster.name).name}:"
+        f"{raster.descriptions[bands[-1] - 1] or bands[-1]}",
+    )
+
+
+def _words(text: str) -> set[str]:
+    return set(re.split(r"[^0-9a-zà-öø-ÿ]+", text))
 
 
 def _vertical(raster: RasterSource, what: str) -> tuple[str | None, str]:
@@ -431,16 +545,16 @@ def _in_metres(crs: pyproj.CRS) -> pyproj.CRS:
     return pyproj.CRS.from_json_dict(values)
 
 
-def _unit_of_band(raster: RasterSource, what: str) -> str:
-    """Return the unit that the first band declares, else metres if nothing contradicts."""
-    text = raster.units[0].strip(" []().").casefold().replace("_", " ")
+def _unit_of_band(raster: RasterSource, what: str, band: int) -> str:
+    """Return the unit that the band declares, else metres if nothing contradicts."""
+    text = raster.units[band - 1].strip(" []().").casefold().replace("_", " ")
     if text in UNIT_TEXTS:
         return UNIT_TEXTS[text]
-    setting = f"{what.casefold()}_unit" if what in ("DEM", "DSM") else "unit"
+    setting = f"{what.casefold()}_unit" if what.casefold() in ("dem", "dsm", "canopy") else "unit"
     remedy = f"give its unit as `{setting}`: m, ft or us-ft"
     if text not in NO_UNIT:
         raise InputError(
-            f"the {what} {raster.name} has the unknown unit {raster.units[0]!r}", remedy
+            f"the {what} {raster.name} has the unknown unit {raster.units[band - 1]!r}", remedy
         )
     axis = raster.crs.axis_info[0]
     if raster.crs.is_projected and axis.unit_conversion_factor != 1:

@@ -29,14 +29,9 @@ class EarthgenError(ValueError):
     exit_code = 3
 
     def __init__(self, problem: str, remedy: str = "") -> None:
-        self.problem = problem.rstrip(".")
-        self.remedy = remedy.rstrip(".")
-        parts = [
-            text if text.endswith("?") else f"{text}."
-            for text in (self.problem, self.remedy)
-            if text
-        ]
-        super().__init__(" ".join(parts))
+        self.problem = without_stop(problem)
+        self.remedy = without_stop(remedy)
+        super().__init__(" ".join(sentence(text) for text in (self.problem, self.remedy) if text))
 
     def __reduce__(self) -> tuple[object, ...]:  # survives the trip back from a worker process
         return (type(self), (self.problem, self.remedy))
@@ -64,6 +59,16 @@ class FrameError(EarthgenError):
     """A frame is invalid, or two frames that must agree do not."""
 
     exit_code = 4
+
+
+def without_stop(text: str) -> str:
+    """Return a text without its full stop; dots that stand for more, as in "EPSG:...", stay."""
+    return text if text.endswith("...") else text.removesuffix(".")
+
+
+def sentence(text: str) -> str:
+    """Return a text with a full stop, unless it ends with a question mark or with "..."."""
+    return text if text.endswith(("?", "...")) else f"{without_stop(text)}."
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str:

@@ -40,6 +40,16 @@ TOLERANCE = 1e-6
 """Voxels by which an edge may miss the lattice and still count as on it."""
 
 
+EAST_NORTH_TWINS = {
+    "EPSG:2065": "EPSG:5221",
+    "EPSG:5513": "EPSG:5514",
+    "EPSG:5515": "EPSG:5516",
+    "EPSG:5224": "EPSG:5225",
+    "EPSG:8352": "EPSG:8353",
+}
+"""The same projection with axes that point east and north, by CRS: Krovak's in use."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """The place of an array: CRS, voxel size, and ranges of lattice indices.
@@ -360,7 +370,26 @@ def projected_crs(crs: str | pyproj.CRS) -> str:
             f"{short_name(horizontal)} is in {horizontal.axis_info[0].unit_name}, not in metres",
             "give a projected CRS in metres as `crs`, or leave it out to use the UTM zone",
         )
+    _require_east_north(horizontal)
     return short_name(horizontal)
+
+
+def _require_east_north(crs: pyproj.CRS) -> None:
+    """Raise FrameError if an axis points west, or south beside one that does not.
+
+    Voxel x is to be east and y north. Both axes of a polar CRS point along meridians, north or
+    south.
+    """
+    directions = [axis.direction.casefold() for axis in crs.axis_info]
+    if "west" not in directions and set(directions) not in ({"east", "south"},):
+        return
+    twin = EAST_NORTH_TWINS.get(short_name(crs))
+    other = f"give {twin} as `crs`, or another" if twin else "give a"
+    raise FrameError(
+        f"the axes of {short_name(crs)} ({crs.name}) point {' and '.join(directions)}, "
+        "not east and north",
+        f"{other} projected CRS whose axes do, or leave it out to use the UTM zone",
+    )
 
 
 def horizontal_crs(crs: pyproj.CRS) -> pyproj.CRS:

@@ -1,8 +1,10 @@
 """Orthophotos and other pictures on a frame, as 8-bit RGBA.
 
-Bands: red, green and blue are those that the file declares, else the first three. One band is grey,
-or the index of a colour table; two are grey and alpha. A fourth band is alpha only if the file
-declares it. All further bands (near infrared, for example) are ignored and listed in the summary.
+Bands: red, green and blue are those that their descriptions name ("red", "R", "B04" of Sentinel-2),
+else those that the file declares, else the first three that are not called otherwise. One band is
+grey, or the index of a colour table; two are grey and alpha. A fourth band is alpha only if the
+file declares it. All further bands (near infrared, for example) are ignored and listed in the
+summary.
 
 Values are scaled to 0..255 in the same way for a whole file, so that a pixel does not depend on
 the window. 8-bit values stay. Floats up to 1 are multiplied by 255. Otherwise a sample of the whole
@@ -33,6 +35,40 @@ from geo_io.raster.survey import survey_parts
 from geo_io.region.region import no_overlap, require_overlap
 
 COLOURS = ("red", "green", "blue")
+
+COLOUR_NAMES = {
+    "red": {"red", "r", "rot", "rouge", "rojo", "rosso", "rood", "vermelho", "red_band"},
+    "green": {"green", "g", "grun", "gruen", "grün", "vert", "verde", "groen", "green_band"},
+    "blue": {"blue", "b", "blau", "bleu", "azul", "blu", "blauw", "blue_band"},
+}
+"""Descriptions of bands, in lower case."""
+
+SENTINEL_2 = {"b04": "red", "b03": "green", "b02": "blue"}
+"""Numbers of bands by which Sentinel-2's are called; those of other satellites differ."""
+
+UNSEEN = {
+    "cirrus",
+    "infrared",
+    "ir",
+    "mir",
+    "near infrared",
+    "near-infrared",
+    "nir",
+    "nir1",
+    "nir2",
+    "nir_band",
+    "pan",
+    "panchromatic",
+    "red edge",
+    "red_edge",
+    "rededge",
+    "swir",
+    "swir1",
+    "swir2",
+    "thermal",
+    "tir",
+}
+"""Descriptions of bands without a visible colour, or with all of them."""
 
 SAMPLE_CELLS = 256
 """Pixels along the longer side of the sample that decides how values are scaled."""
@@ -223,11 +259,33 @@ def open_image(
 
 
 def _choose_bands(raster: RasterSource) -> tuple[int, ...]:
-    by_name = {name: n for n, name in reversed(list(enumerate(raster.colorinterp, 1)))}
+    texts = [text.strip().casefold() for text in raster.descriptions]
+    described = _by_description(texts)
+    if described is not None:
+        return described
+    by_name = {name: n for name, n in _by_colour(raster) if texts[n - 1] not in UNSEEN}
     if all(colour in by_name for colour in COLOURS):
         return tuple(by_name[colour] for colour in COLOURS)
     colours = [n for n, name in enumerate(raster.colorinterp, 1) if name != "alpha"]
-    return tuple(colours[:3]) if len(colours) >= 3 else (colours[0],)
+    seen = [n for n in colours if texts[n - 1] not in UNSEEN] or colours
+    return tuple(seen[:3]) if len(seen) >= 3 else (seen[0],)
+
+
+def _by_colour(raster: RasterSource) -> list[tuple[str, int]]:
+    """Return the declared colours of bands and their numbers; the first of each comes last."""
+    return [(name, n) for n, name in reversed(list(enumerate(raster.colorinterp, 1)))]
+
+
+def _by_description(texts: list[str]) -> tuple[int, ...] | None:
+    """Return the numbers of the bands that are called red, green and blue, if all three are."""
+    found: dict[str, int] = {}
+    for n, text in enumerate(texts, 1):
+        for colour, names in COLOUR_NAMES.items():
+            if text in names or text.split(" ", 1)[0] in names - {"r", "g", "b"}:
+                found.setdefault(colour, n)
+    if len(found) < len(COLOURS):
+        found = {SENTINEL_2[text]: n for n, text in enumerate(texts, 1) if text in SENTINEL_2}
+    return tuple(found[colour] for colour in COLOURS) if len(found) == len(COLOURS) else None
 
 
 def _palette(raster: RasterSource) -> NDArray | None:

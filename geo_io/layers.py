@@ -45,11 +45,77 @@ class Raster:
         return Raster(inner, self.data[self.frame.slices(inner)])
 
 
+ROOF_SHAPES = (
+    "unknown",
+    "flat",
+    "gabled",
+    "hipped",
+    "half-hipped",
+    "side-hipped",
+    "pyramidal",
+    "gambrel",
+    "mansard",
+    "dome",
+    "onion",
+    "cone",
+    "round",
+    "skillion",
+    "saltbox",
+    "sawtooth",
+    "butterfly",
+    "complex",
+)
+"""Shapes of roofs, as in Simple 3D Buildings; a roof's number is its place here."""
+
+ROOF_NUMBER = {name: number for number, name in enumerate(ROOF_SHAPES)}
+
+ALONG, ACROSS = 1, 2
+"""Directions of a ridge: along the longer or the shorter side; 0 is unknown."""
+
+BUILDING_FORM = np.dtype(
+    [
+        ("base", "f4"),
+        ("eaves", "f4"),
+        ("roof", "u1"),
+        ("roof_height", "f4"),
+        ("roof_angle", "f4"),
+        ("roof_direction", "f4"),
+        ("roof_orientation", "u1"),
+        ("wall_rgba", "u1", 4),
+        ("roof_rgba", "u1", 4),
+        ("part", "?"),
+        ("open", "?"),
+    ]
+)
+"""What a map says of the shape and the colours of a building, besides its height.
+
+- base: metres from the ground to the underside, 0 for what stands on the ground
+- eaves: metres from the ground to the eaves, NaN unknown
+- roof: of `ROOF_NUMBER`
+- roof_height: metres from the eaves to the top of the roof, NaN unknown
+- roof_angle: degrees of the roof's slope, NaN unknown
+- roof_direction: degrees clockwise from north towards which the roof falls, NaN unknown
+- roof_orientation: `ALONG`, `ACROSS` or 0
+- wall_rgba, roof_rgba: sRGB; alpha 0 unknown
+- part: a part of a building, such as OpenStreetMap's building:part
+- open: a roof on posts, without walls
+"""
+
+
+def unknown_form(n: int) -> NDArray:
+    """Return `BUILDING_FORM` of n buildings of which the map says nothing, (n,)."""
+    form = np.zeros(n, BUILDING_FORM)
+    for name in ("eaves", "roof_height", "roof_angle", "roof_direction"):
+        form[name] = np.nan
+    return form
+
+
 @dataclass(frozen=True)
 class Buildings:
     """Building footprints that intersect a frame, whole and not clipped.
 
-    Their order depends on the features alone.
+    They are in painting order: where two that stand on the ground overlap, the later one stands.
+    Their order depends on the features alone (`geo_io.semantics.overlaps` has the rule).
 
     Attributes
     ----------
@@ -58,15 +124,49 @@ class Buildings:
     height : NDArray (n,) float64
         Metres from the ground to the top of the roof, NaN where the source gives none.
     key : NDArray (n,) uint64
-        Key for random draws; depends on the place of the footprint alone.
+        Key for random draws; depends on the place of the footprint, and the height of its base,
+        alone.
+    form : NDArray (n,) BUILDING_FORM
+        Roofs, colours, and what hangs in the air.
+    ridges : NDArray (n,) object
+        Ridges of complex roofs, shapely MultiLineStrings, or None.
+    site : NDArray (n,) object
+        Of a part: the footprint of the whole building, on whose ground all its parts stand. None
+        for others.
     """
 
     footprint: NDArray
     height: NDArray
     key: NDArray
+    form: NDArray = None  # type: ignore[assignment]  # unknown, and set below
+    ridges: NDArray = None  # type: ignore[assignment]
+    site: NDArray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        n = len(self.footprint)
+        for name in ("form", "ridges", "site"):
+            if vars(self)[name] is None:
+                unknown = unknown_form(n) if name == "form" else np.full(n, None)
+                object.__setattr__(self, name, unknown)
 
     def __len__(self) -> int:
         return len(self.footprint)
+
+    @property
+    def hangs(self) -> NDArray:
+        """Return which buildings have open air below them, (n,) bool."""
+        return np.asarray((self.form["base"] > 0) | self.form["open"])
+
+    def take(self, chosen: NDArray) -> Buildings:
+        """Return the buildings with these indices or this mask."""
+        return Buildings(
+            self.footprint[chosen],
+            self.height[chosen],
+            self.key[chosen],
+            self.form[chosen],
+            self.ridges[chosen],
+            self.site[chosen],
+        )
 
 
 @dataclass(frozen=True)
@@ -119,6 +219,13 @@ class Semantics:
         Buildings that intersect the frame.
     trees : Trees
         Trees within the frame.
+    water : NDArray (ny, nx) float32 or None
+        Level of mapped lakes and of the sea, metres, one for a whole lake; NaN elsewhere. None
+        without heights.
+    ashore : NDArray (ny, nx) bool or None
+        Where a coastline says that there is land. None without coastlines.
+    footprints : bool
+        Whether the sources map buildings, so that none need be found in a surface model.
     """
 
     frame: Frame
@@ -126,8 +233,20 @@ class Semantics:
     parcel: NDArray
     buildings: Buildings = field(default_factory=no_buildings)
     trees: Trees = field(default_factory=no_trees)
+    water: NDArray | None = None
+    ashore: NDArray | None = None
+    footprints: bool = False
 
     def crop(self, inner: Frame) -> Semantics:
         """Return cover and parcels of `inner`, and all objects: footprints are never clipped."""
         window = self.frame.slices(inner)
-        return Semantics(inner, self.cover[window], self.parcel[window], self.buildings, self.trees)
+        return Semantics(
+            inner,
+            self.cover[window],
+            self.parcel[window],
+            self.buildings,
+            self.trees,
+            None if self.water is None else self.water[window],
+            None if self.ashore is None else self.ashore[window],
+            self.footprints,
+        )

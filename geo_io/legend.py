@@ -7,8 +7,10 @@ format.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fnmatch
 import functools
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,11 +39,22 @@ RASTER_FIELD = "\0cells"
 """Field of a rule that stands for the cell values of a raster. A legend file calls it `value`; no
 attribute can have this name."""
 
+KEYS = {"name", "title", "source", "licence", "rules", "layers", "rasters", "colors"}
+"""Keys of a legend file."""
+
 ANY_VALUE = "*"
 """Entry of a rule's values that stands for every present value that is not listed."""
 
 ABSENT = {"", "no", "none", "nan", "null", "<na>"}
 """Attribute values that mean that the attribute is absent."""
+
+_NO = ("false", "f", "n", "0", "off", "non", "nein", "nee", "nej", "nao", "falso", "faux")
+DENIALS = ABSENT.union(_NO)
+"""Attribute values that say no, where any other value says yes."""
+
+
+WHOLE_TEXT = re.compile(r"-?\d+\.0+")
+"""A whole number with a decimal point, as text."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +125,16 @@ class Rule:
         """Return the class code of an attribute value, UNMAPPED if the rule does not list it."""
         text = normalise(value)
         code = self.values.get(text)
-        if code is None and ANY_VALUE in self.values and text not in ABSENT:
+        if code is None and ANY_VALUE in self.values and not self.is_absent(value):
             code = self.values[ANY_VALUE]
         return UNMAPPED if code is None else code
+
+    def is_absent(self, value: object) -> bool:
+        """Return whether a value says that a feature does not have the attribute.
+
+        "False", 0 and "N" do so where the rule takes any value for a yes.
+        """
+        return normalise(value) in (DENIALS if ANY_VALUE in self.values else ABSENT)
 
 
 @dataclass(frozen=True)
@@ -129,6 +149,10 @@ class Crosswalk:
         Rules by attribute; the first that maps a feature's value decides.
     layers : tuple of (str, int)
         Pattern of a layer name, and class of features of such a layer that no rule maps.
+    rasters : tuple of str
+        Patterns of the names and descriptions of rasters of this classification.
+    colors : mapping of int to (int, int, int)
+        Red, green and blue that its rasters have in their colour table, by cell value.
     """
 
     name: str
@@ -137,6 +161,8 @@ class Crosswalk:
     licence: str
     rules: tuple[Rule, ...]
     layers: tuple[tuple[str, int], ...]
+    rasters: tuple[str, ...] = ()
+    colors: Mapping[int, tuple[int, int, int]] = dataclasses.field(default_factory=dict)
 
     def matching_rules(self, fields: Iterable[str]) -> list[tuple[str, Rule]]:
         """Return (field name of the source, rule) of each rule that applies, in order."""
@@ -205,6 +231,8 @@ class Crosswalk:
 def normalise(value: object) -> str:
     """Return a value as crosswalks spell it: lower case without accents, integers without ".0".
 
+    The text "311.0" is an integer too.
+
     UTF-8 text that was read as Latin-1 (from a .dbf without a .cpg, for example) is repaired first.
     """
     if value is None:
@@ -212,6 +240,8 @@ def normalise(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value).strip()
+    if WHOLE_TEXT.fullmatch(text):  # a column of numbers with gaps, written as text
+        text = text.partition(".")[0]
     with contextlib.suppress(UnicodeEncodeError, UnicodeDecodeError):  # other text stays
         text = text.encode("latin-1").decode("utf-8")
     text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
@@ -262,7 +292,7 @@ def parse_crosswalk(document: Any, where: str) -> Crosswalk:
             f"legend {where} has neither `rules` nor `layers`",
             FORMAT_REMEDY,
         )
-    unknown = set(document) - {"name", "title", "source", "licence", "rules", "layers"}
+    unknown = set(document) - KEYS
     if unknown:
         raise InputError(
             f"legend {where} has unknown keys {sorted(unknown, key=str)}",
@@ -298,6 +328,11 @@ def parse_crosswalk(document: Any, where: str) -> Crosswalk:
         licence=str(document.get("licence") or "not stated"),
         rules=tuple(rules),
         layers=layers,
+        rasters=tuple(
+            normalise(pattern)
+            for pattern in _of_type(document.get("rasters"), list, "rasters", where)
+        ),
+        colors=_colors(document.get("colors"), where),
     )
 
 
@@ -308,7 +343,7 @@ def builtin_crosswalks() -> tuple[Crosswalk, ...]:
     files = [
         file
         for file in folder.iterdir()
-        if file.name.endswith(".yaml") and file.name != "classes.yaml"
+        if file.name.endswith(".yaml") and file.name not in ("classes.yaml", "heights.yaml")
     ]
     crosswalks = [
         parse_crosswalk(_parse_yaml(file.read_text("utf-8")), file.name) for file in files
@@ -350,6 +385,21 @@ def _width(value: object, where: str) -> float:
             FORMAT_REMEDY,
         )
     return float(value)
+
+
+def _colors(value: Any, where: str) -> dict[int, tuple[int, int, int]]:
+    """Return the colours of cell values; "classes" stands for those of the class table."""
+    if value == "classes":
+        return {land.code: land.rgb for land in classes()}
+    result = {}
+    for code, color in _of_type(value, dict, "colors", where).items():
+        if not isinstance(code, int) or not re.fullmatch(r"#[0-9a-fA-F]{6}", str(color)):
+            raise InputError(
+                f"color {color!r} of {code!r} in legend {where} is not like '#1a2b3c'",
+                FORMAT_REMEDY,
+            )
+        result[code] = (int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16))
+    return result
 
 
 def _hashable(value: object) -> object:

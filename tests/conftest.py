@@ -3,6 +3,7 @@ checkout."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,17 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the real data is not beside this checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep files that are made of inputs out of the user's cache."""
+    before = os.environ.get("EARTHGEN_CACHE")
+    os.environ["EARTHGEN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    os.environ.pop("EARTHGEN_CACHE")
+    if before is not None:
+        os.environ["EARTHGEN_CACHE"] = before
 
 
 @pytest.fixture

@@ -55,11 +55,18 @@ JOB = Settings(
         "semantics": "FILE[:LAYER]",
         "class_field": "NAME",
         "legend": "NAME|FILE",
-        "dem": "FILE",
+        "height_field": "NAME",
+        "height_unit": OptionStyle(kind=Unit),
+        "dem": OptionStyle("FILE", many=True),
         "dem_unit": OptionStyle(kind=Unit),
-        "dsm": "FILE",
+        "dsm": OptionStyle("FILE", many=True),
         "dsm_unit": OptionStyle(kind=Unit),
-        "image": "FILE",
+        "vertical_shift": "M",
+        "image": OptionStyle("FILE", many=True),
+        "canopy": OptionStyle("FILE", many=True),
+        "canopy_unit": OptionStyle(kind=Unit),
+        "points": "FILE",
+        "points_unit": OptionStyle(kind=Unit),
         "conditions": Annotated[
             list[str] | None,
             typer.Option(
@@ -266,7 +273,7 @@ def merge_stored(
         table, given = stored.get(name) or {}, values.get(name, {})
         if isinstance(given, Mapping):
             result[name] = {**table, **given}
-    for name in ("semantics", "dem", "dsm", "image", "region"):
+    for name in ("semantics", "dem", "dsm", "image", "canopy", "region"):
         _refuse_memory(result.get(name), name, f"--{name} FILE", out)
     conditions = result["conditions"]
     for name, source in conditions.items() if isinstance(conditions, Mapping) else ():

@@ -172,12 +172,14 @@ def say_error(problem: str, remedy: str, name: str, exit_code: int, as_json: boo
             {"error": problem, "remedy": remedy, "type": name, "exit_code": exit_code}, err=True
         )
         return
-    line = " ".join(problem.split()).rstrip(".") + "."
+    from geo_io.errors import sentence
+
+    line = sentence(" ".join(problem.split()))
     if remedy:
         first, *rest = remedy.split()
         # Capitalize a word, but no option, file or command.
         if first.isalpha() and first.islower() and first != "pip":
             first = first.capitalize()
-        line += " " + " ".join([first, *rest]).rstrip(".") + "."
+        line += " " + sentence(" ".join([first, *rest]))
     sys.stdout.flush()  # where both streams go to one place, the error comes last
     say(f"{typer.style('error:', fg=typer.colors.RED, bold=True)} {line}", err=True)

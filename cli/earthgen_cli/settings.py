@@ -43,6 +43,8 @@ class OptionStyle:
         Whether the help states the field's default.
     kind : type
         Replaces the type of the field.
+    many : bool
+        Whether the option can be repeated although the field may be a single value.
     callback : callable
         Checks or changes the typed value.
     """
@@ -52,6 +54,7 @@ class OptionStyle:
     help: str = ""
     show_default: bool = True
     kind: Any = None
+    many: bool = False
     callback: Callable[[Any], Any] | None = None
 
 
@@ -188,6 +191,7 @@ def _parameter(
     kind, many, limits = _kind(name, model.annotation, model.metadata)
     if style.kind is not None:
         kind, many = style.kind, False
+    many = many or style.many
     option: dict[str, Any] = {
         "help": name_options(_help(model, style, many), names),
         "callback": style.callback,

@@ -257,8 +257,10 @@ def build_all(
             progress.warn(f"{scene.name}: {error}")
         else:
             made.append(new)
+            odd = new.info.quality.get("warnings", [])
             for remark in new.info.quality.get("remarks", []):
-                progress.say(f"{scene.name}: {remark}")
+                tell = progress.warn if remark in odd else progress.say
+                tell(f"{scene.name}: {remark}")
             if frames:
                 from earthgen.dataset.posed_pictures import write_scene_frames
 

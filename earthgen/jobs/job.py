@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -19,10 +19,14 @@ PATH_FIELDS = (
     "dem",
     "dsm",
     "image",
+    "canopy",
+    "points",
     "weights",
     "out",
     "plugin_dir",
 )
+
+HeightUnit = Literal["m", "ft", "us-ft"]
 
 RUN_FIELDS = ("out", "overwrite", "resume", "extend", "workers", "scheduler", "yes")
 """Settings that concern the run and not the world."""
@@ -51,8 +55,9 @@ class RegionShape(pydantic.BaseModel):
 class Job(pydantic.BaseModel):
     """The settings of one generation; docs/reference/cli.md describes them as options.
 
-    Sources (`semantics`, `dem`, `dsm`, `image`, `conditions`) are paths. From Python, a source may
-    also be a GeoDataFrame or an xarray.DataArray with a CRS.
+    Sources (`semantics`, `dem`, `dsm`, `image`, `canopy`, `points`, `conditions`) are paths, or
+    lists of paths. From Python, a source may also be a GeoDataFrame or an xarray.DataArray with a
+    CRS; not one of `points`.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -62,7 +67,9 @@ class Job(pydantic.BaseModel):
     )
     bbox_crs: str = Field("EPSG:4326", description="CRS of `bbox`")
     region: RegionShape | str | None = Field(
-        None, description="Vector or raster file whose extent replaces `bbox`"
+        None,
+        description="File whose polygons replace `bbox`; of a raster, and of a layer of buildings, "
+        "it is the extent",
     )
     semantics: tuple[Any, ...] = Field(
         (), description="Land use or land cover: vector or raster files"
@@ -73,15 +80,53 @@ class Job(pydantic.BaseModel):
     legend: tuple[str, ...] = Field(
         (), description="Mapping to the 25 classes: a name that `earthgen legend` lists, or a file"
     )
-    dem: Any = Field(None, description="Heights of the ground, without buildings and vegetation")
+    height_field: str | None = Field(
+        None, description="Attribute with the heights of buildings above ground"
+    )
+    height_unit: HeightUnit | None = Field(
+        None,
+        description="Unit of heights in `semantics`, where neither value nor column names one: m, "
+        "ft or us-ft",
+    )
+    dem: Any = Field(
+        None,
+        description="Heights of the ground, without buildings and vegetation: rasters or folders "
+        "of tiles, of which later ones lie over earlier ones; contour lines; points",
+    )
     dem_unit: str | None = Field(
         None, description="Unit of `dem`, if the file does not contain it: m, ft or us-ft"
     )
-    dsm: Any = Field(None, description="Heights of the surface, with buildings and vegetation")
+    dsm: Any = Field(
+        None,
+        description="Heights of the surface, with buildings and vegetation: rasters or folders of "
+        "tiles",
+    )
     dsm_unit: str | None = Field(
         None, description="Unit of `dsm`, if the file does not contain it: m, ft or us-ft"
     )
-    image: Any = Field(None, description="Aerial image: the colours seen from above")
+    vertical_shift: float | None = Field(
+        None,
+        description="Metres to add to the heights of `dsm`, to bring it to the datum of `dem`; 0 "
+        "takes them as they are, whether they fit or not",
+    )
+    image: Any = Field(
+        None, description="Aerial images: the colours seen from above; rasters or folders of tiles"
+    )
+    canopy: Any = Field(
+        None,
+        description="Heights of trees above the ground (CHM, CDSM): rasters or folders of tiles",
+    )
+    canopy_unit: str | None = Field(
+        None, description="Unit of `canopy`, if the file does not contain it: m, ft or us-ft"
+    )
+    points: tuple[str, ...] = Field(
+        (),
+        description="Point clouds (LAS, LAZ, COPC, EPT) for ground, surface, classes and colours; "
+        "`dem`, `dsm`, `semantics` and `image` lie over them",
+    )
+    points_unit: str | None = Field(
+        None, description="Unit of the heights of `points`, if the files do not contain it"
+    )
     conditions: dict[str, Any] = Field(
         default_factory=dict, description="Inputs of conditions that plugins read, by name"
     )
@@ -142,10 +187,18 @@ class Job(pydantic.BaseModel):
     yes: bool = Field(False, description="Start the job even if it is very large")
     plugin_dir: tuple[Path, ...] = Field((), description="Folders of plugin files")
 
-    @pydantic.field_validator("semantics", "legend", "attribution", mode="before")
+    @pydantic.field_validator("semantics", "legend", "attribution", "points", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+    @pydantic.field_validator("dem", "dsm", "image", "canopy", mode="before")
+    @classmethod
+    def _one_of_one(cls, value: Any) -> Any:
+        """Keep several sources as a tuple, and one as itself."""
+        if not isinstance(value, list | tuple):
+            return value
+        return tuple(value) if len(value) > 1 else next(iter(value), None)
 
     @pydantic.field_validator("out")
     @classmethod
@@ -168,7 +221,16 @@ class Job(pydantic.BaseModel):
             raise ValueError(f"{' and '.join(given)} exclude each other")
         if self.bbox is not None and self.region is not None:
             raise ValueError("give either `bbox` or `region`, not both")
+        if self.vertical_shift is not None and self.dsm is None and not self.points:
+            raise ValueError("`vertical_shift` is added to `dsm`, which is not given")
         return self
+
+
+def sources_of(setting: Any) -> list[Any]:
+    """Return the sources of a setting that has none, one or several."""
+    if setting is None:
+        return []
+    return list(setting) if isinstance(setting, list | tuple) else [setting]
 
 
 def source_name(source: Any) -> str:

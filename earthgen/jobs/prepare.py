@@ -21,7 +21,8 @@ from earthgen import plugins as plugin_sets
 from earthgen._version import __version__
 from earthgen.engine.compute import Engine
 from earthgen.errors import JobError, PluginError
-from earthgen.jobs.job import Job, RegionShape, source_name
+from earthgen.jobs.job import Job, RegionShape, source_name, sources_of
+from earthgen.jobs.surface_fit import ShiftedSurface, fit_surface
 from earthgen.noise.philox import NOISE_VERSION, Noise
 from earthgen.progress import Progress
 from earthgen.stages.backends import Backend, Condition, GeometryBackend, TextureBackend
@@ -40,10 +41,13 @@ class Placement:
     frame : Frame
     mask : callable or None
         Gives, for a frame, the (ny, nx) bool of the cells inside the region; None for a box.
+    warnings : tuple of str
+        What a user should know about it.
     """
 
     frame: Frame
     mask: Callable[[Frame], NDArray] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,10 +120,10 @@ def prepare(
     inputs = open_inputs(job, plugins, backends, frame, progress or Progress())
     identity = world_identity(job, placement, backends, inputs)
     warnings = [f"plugin {row.info.name} was skipped: {row.error}" for row in plugins.broken]
-    warnings += inputs.warnings
-    if frame.vertical_crs == UNKNOWN_DATUM and not inputs.sources.keys().isdisjoint(("dem", "dsm")):
+    warnings += [*placement.warnings, *inputs.warnings]
+    with_heights = not inputs.conditions.keys().isdisjoint(("dem", "dsm"))
+    if frame.vertical_crs == UNKNOWN_DATUM and with_heights:
         warnings.append("the source of heights names no vertical CRS: it is recorded as 'unknown'")
-    provenance = world_provenance(job, plugins, backends, inputs, identity, warnings)
     engine = Engine(
         frame,
         backends.geometry,
@@ -128,6 +132,14 @@ def prepare(
         Noise(job.seed),
         placement.mask,
     )
+    read = {each.source for stage in engine.chain.stages for each in stage.reads}
+    warnings += [
+        f"`{name}` is left out: neither the {job.geometry} geometry nor the {job.texture} texture "
+        "reads it"
+        for name in inputs.conditions
+        if name not in read
+    ]
+    provenance = world_provenance(job, plugins, backends, inputs, identity, warnings)
     return PreparedJob(engine, backends, identity, provenance, warnings)
 
 
@@ -201,7 +213,8 @@ def open_inputs(
     EarthgenError
         Naming the input, what is wrong with it and the next step.
     """
-    sources = _sources(job)
+    recorded = _sources(job)
+    sources = read_sources(job)
     for backend in backends.both:
         lacking = [name for name in backend.requires if name not in sources]
         if lacking:
@@ -215,13 +228,23 @@ def open_inputs(
     conditions, surveys, warnings = {}, {}, []
     for name, source in sources.items():
         conditions[name] = encoders[name].open(source, frame, options)
+    if "dsm" in conditions and job.vertical_shift:
+        conditions["dsm"] = ShiftedSurface(conditions["dsm"], job.vertical_shift)
+    for condition in conditions.values():
+        relate = getattr(condition, "relate", None)
+        if relate is not None:
+            relate(conditions)
+    for name in sources:
         surveys[name] = dict(conditions[name].survey(frame))
         warnings += surveys[name].pop("warnings", [])
         progress.step(name)
+    if "dsm" in conditions:
+        conditions["dsm"], said = fit_surface(conditions, surveys, frame, job.vertical_shift)
+        warnings += said
     for backend in backends.both:
         backend.check_inputs(surveys)
     versions = {name: encoder.version for name, encoder in encoders.items()}
-    return Inputs(sources, conditions, versions, surveys, warnings)
+    return Inputs(recorded, conditions, versions, surveys, warnings)
 
 
 def reading_options(job: Job, plugins: plugin_sets.Plugins) -> dict[str, Any]:
@@ -232,8 +255,11 @@ def reading_options(job: Job, plugins: plugin_sets.Plugins) -> dict[str, Any]:
         "crosswalks": plugins.crosswalks(),
         "assume_crs": job.assume_crs,
         "allow_unmapped": job.allow_unmapped,
+        "height_field": job.height_field,
+        "height_unit": job.height_unit,
         "dem_unit": job.dem_unit,
         "dsm_unit": job.dsm_unit,
+        "canopy_unit": job.canopy_unit,
     }
 
 
@@ -261,8 +287,11 @@ def world_identity(
             "class_field": job.class_field,
             "legend": [_digest(item) if Path(item).exists() else item for item in job.legend],
             "assume_crs": job.assume_crs,
+            "height_field": job.height_field,
+            "height_unit": job.height_unit,
             "dem_unit": job.dem_unit,
             "dsm_unit": job.dsm_unit,
+            "vertical_shift": _shift_of(inputs.conditions.get("dsm")),
             "region": _digest(job.region) if masked else None,
         },
     }
@@ -278,9 +307,9 @@ def world_provenance(
 ) -> dict[str, Any]:
     """Return where a world comes from, as JSON values: software, inputs, licences, surveys."""
     kinds = {"geometry": backends.geometry, "texture": backends.texture}
-    if "dem" in inputs.sources:
+    if "dem" in inputs.conditions:
         ground = "measured (dem)"
-    elif "dsm" in inputs.sources:
+    elif "dsm" in inputs.conditions:
         ground = "estimated from the dsm"
     else:
         ground = "generated, not measured"
@@ -323,14 +352,16 @@ def place(job: Job) -> Placement:
     """
     import shapely
 
-    from geo_io.elevation import open_elevation
+    from geo_io.elevation_mosaic import open_heights
     from geo_io.region.file import frame_from_file, inside, is_raster
     from geo_io.region.region import frame_from_bbox, frame_from_polygons
 
     vertical_crs = UNKNOWN_DATUM
-    for heights, unit in ((job.dem, job.dem_unit), (job.dsm, job.dsm_unit)):
-        if heights is not None:
-            reader = open_elevation(heights, unit=unit, assume_crs=job.assume_crs)
+    sources = read_sources(job)
+    for name, unit in (("dem", job.dem_unit), ("dsm", job.dsm_unit)):
+        if name in sources:
+            heights, what = sources[name], name.upper()
+            reader = open_heights(heights, unit=unit, assume_crs=job.assume_crs, what=what)
             vertical_crs = reader.vertical_crs
             break
     lattice: dict[str, Any] = {
@@ -347,14 +378,40 @@ def place(job: Job) -> Placement:
         return Placement(frame, partial(inside, region=cut))
     rasters = (
         source
-        for source in (job.dsm, job.dem, job.image, *job.semantics)
-        if source is not None and is_raster(source)
+        for name in ("dsm", "dem", "image", "semantics", "canopy")
+        for source in sources.get(name, [])
+        if is_raster(source)
     )
     file = job.region if job.region is not None else next(rasters, None)
     if file is None:
         raise JobError("nothing says where the world is to be", "give a `bbox` or a `region`")
-    frame, shape = frame_from_file(file, assume_crs=job.assume_crs, **lattice)
+    buildings = _buildings_in(file, job) if file is job.region else 0
+    frame, shape = frame_from_file(file, assume_crs=job.assume_crs, extent=buildings > 1, **lattice)
+    if buildings > 1:
+        text = (
+            f"region {source_name(file)} is a layer of {buildings:,} buildings: its extent is taken"
+        )
+        return Placement(frame, warnings=(text,))
     return Placement(frame, None if shape is None else partial(inside, region=shape))
+
+
+def _buildings_in(file: Any, job: Job) -> int:
+    """Return the number of features of a layer of buildings; 0 of any other region."""
+    from geo_io.errors import InputError
+    from geo_io.legend import builtin_crosswalks
+    from geo_io.region.file import is_raster
+    from geo_io.semantics.footprints import holds_buildings
+    from geo_io.semantics.options import SemanticsOptions
+    from geo_io.vector.source import open_vector
+
+    if is_raster(file):
+        return 0
+    layer = open_vector(file, assume_crs=job.assume_crs)
+    try:
+        options = SemanticsOptions(crosswalks=builtin_crosswalks())
+        return layer.feature_count if holds_buildings(layer, options) else 0
+    except InputError:  # no legend fits
+        return 0
 
 
 def _backend_identity(backend: Backend, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -370,18 +427,49 @@ def _backend_identity(backend: Backend, options: Mapping[str, Any]) -> dict[str,
     return {**record, "options": own, "weights": backend.weights}
 
 
+def _shift_of(surface: Condition | None) -> Any:
+    """Return what is added to the heights of a surface model, as JSON values; None for nothing.
+
+    Whether a transformation is at hand depends on the machine, so a world records it.
+    """
+    if not isinstance(surface, ShiftedSurface):
+        return None
+    by_place = surface.by_place
+    return {
+        "metres": surface.constant,
+        "from_to": None if by_place is None else [by_place.source, by_place.target],
+    }
+
+
 def _sources(job: Job) -> dict[str, list[Any]]:
     """The sources of a job by condition; conditions without any are left out."""
-    singles = {"dem": job.dem, "dsm": job.dsm, "image": job.image}
     sources = {
         "semantics": list(job.semantics),
-        **{name: [source] for name, source in singles.items() if source is not None},
-        **{
-            name: value if isinstance(value, list) else [value]
-            for name, value in job.conditions.items()
-        },
+        "dem": sources_of(job.dem),
+        "dsm": sources_of(job.dsm),
+        "image": sources_of(job.image),
+        "canopy": sources_of(job.canopy),
+        "points": list(job.points),
+        **{name: sources_of(value) for name, value in job.conditions.items()},
     }
     return {name: source for name, source in sources.items() if source}
+
+
+def read_sources(job: Job) -> dict[str, list[Any]]:
+    """Return the sources that encoders read: point clouds are rasters, below all others.
+
+    Heights of points are metres, whatever unit is given for those of rasters.
+    """
+    sources = _sources(job)
+    points = sources.pop("points", [])
+    if not points:
+        return sources
+    from earthgen.jobs.point_layers import point_layers
+
+    made = point_layers(points, assume_crs=job.assume_crs, unit=job.points_unit)
+    names = [*dict.fromkeys(("semantics", "dem", "dsm", "image", *sources))]
+    every = {name: [*made.get(name, []), *sources.get(name, [])] for name in names}
+    return {name: source for name, source in every.items() if source}
 
 
 def _digest(source: Any) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from earthgen.voxels.voxels import Splats, Voxels
+from earthgen.voxels.voxels import WALL, Splats, Voxels
 from earthgen.world.selection import Selection
 from geo_io.frame import Frame
 
@@ -343,6 +343,9 @@ def _open_sides(xyz, faces, start, z, all_faces, x0, y0, nx, ny):  # type: ignor
     out = faces.copy()
     pitch = nx + 2
     for i in range(xyz.shape[0]):
+        if faces[i] & WALL:  # the solid of the lattice has no opening there
+            out[i] = 0
+            continue
         c, r = xyz[i, 0] - x0, xyz[i, 1] - y0
         if c > 0 and c < nx - 1 and r > 0 and r < ny - 1:
             continue

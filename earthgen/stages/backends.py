@@ -19,7 +19,7 @@ Conditions = Mapping[str, Any]
 """Condition layers by name, each with a `.frame` and a `.crop(frame)`.
 
 "semantics" is a `geo_io.layers.Semantics`; "dem" and "dsm" are `geo_io.layers.Raster` of float32
-metres; "image" is a Raster of uint8 RGBA. A name is absent where the job has no such input. Stages
+metres, "canopy" one of metres above the ground; "image" is a Raster of uint8 RGBA. A name is absent where the job has no such input. Stages
 get conditions beside the blocks that they read.
 """
 
@@ -131,7 +131,12 @@ class TextureBackend(Backend):
 
 
 class Condition(Protocol):
-    """An opened input that can be read on any window of the lattice."""
+    """An opened input that can be read on any window of the lattice.
+
+    One that depends on others, as the level of a lake does on the heights, also has
+    `relate(conditions)`: it is called once, with all conditions of the job by name, before any is
+    surveyed or read.
+    """
 
     def survey(self, frame: Frame) -> Mapping[str, Any]:
         """Check the input against the job's frame and report on it.

@@ -63,7 +63,12 @@ class Ground:
 
 
 def make_ground(
-    frame: Frame, cover: NDArray, dem: NDArray | None, dsm: NDArray | None, noise: Noise
+    frame: Frame,
+    cover: NDArray,
+    dem: NDArray | None,
+    dsm: NDArray | None,
+    noise: Noise,
+    water: NDArray | None = None,
 ) -> Ground:
     """Return the ground on `frame`; it is exact for cells farther than GROUND_REACH from the edge.
 
@@ -78,6 +83,9 @@ def make_ground(
         from the DSM; gaps become hills of noise.
     noise : Noise
         For the hills.
+    water : NDArray (ny, nx) float32, optional
+        Level of still water, metres, as in `geo_io.layers.Semantics`; NaN where it is not known:
+        there water follows the ground nearby.
     """
     size = frame.voxel_size
     if dem is not None:
@@ -89,7 +97,8 @@ def make_ground(
     missing = np.isnan(terrain)
     if missing.any():
         terrain = np.where(missing, relief(frame, noise), terrain)
-    return Ground(terrain, _road_level(_water_level(terrain, cover, size), cover, size), dsm)
+    level = _water_level(terrain, cover, size, water)
+    return Ground(terrain, _road_level(level, cover, size), dsm)
 
 
 def relief(frame: Frame, noise: Noise) -> NDArray:
@@ -129,7 +138,9 @@ def _terrain_of_surface(dsm: NDArray, cover: NDArray, size: float) -> NDArray:
     ).astype(np.float32)
 
 
-def _water_level(terrain: NDArray, cover: NDArray, size: float) -> NDArray:
+def _water_level(
+    terrain: NDArray, cover: NDArray, size: float, known: NDArray | None = None
+) -> NDArray:
     """Return `terrain` with level water and banks that slope down to it."""
     water = on_surface(cover, "water")
     if not water.any():
@@ -143,6 +154,8 @@ def _water_level(terrain: NDArray, cover: NDArray, size: float) -> NDArray:
     level = np.where(
         water, box_mean(level, water, whole_cells(JOIN, size)) - WATER_DROP, np.nan
     ).astype(np.float32)
+    if known is not None:
+        level = np.where(water & np.isfinite(known), known, level).astype(np.float32)
 
     distance, index = nearest_cell(water, max(whole_cells(BANK, size), 1))
     metres = np.where(np.isfinite(distance), distance * size, 0.0).astype(np.float32)

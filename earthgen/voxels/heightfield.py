@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from earthgen.errors import PluginError
 from earthgen.terrain.cover import class_code, fill_unknown_cover
 from earthgen.terrain.filters import slopes
+from earthgen.voxels.ground_walls import add_ground_walls, is_step
 from earthgen.voxels.surface import (
     NORMAL_RADIUS,
     face_offsets,
@@ -26,6 +27,9 @@ from earthgen.voxels.surface import (
 from earthgen.voxels.voxels import SIDES, TOP, TOP_AND_BOTTOM, Geometry, Voxels
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
+
+STEEP_ROOF = 0.45
+"""Upward part of the normals at the steps of roofs that are steeper than voxels show."""
 
 HEIGHT_MARGIN = NORMAL_RADIUS + 1
 """Cells around a window on which `surface_of_heights` needs its arrays."""
@@ -39,6 +43,8 @@ class ColumnTops:
     ----------
     frame : Frame
         Of the columns.
+    ground : NDArray (ny, nx) float32
+        Absolute height of the ground, metres.
     top : NDArray (ny, nx) float32
         Top of what is solid from the ground up, metres above the column's ground.
     object : NDArray (ny, nx) uint32
@@ -52,6 +58,7 @@ class ColumnTops:
     """
 
     frame: Frame
+    ground: NDArray
     top: NDArray
     object: NDArray
     level: NDArray
@@ -83,7 +90,7 @@ def column_tops(
     size = frame.voxel_size
     east, north = slopes(ground, size)
     normal = _column_normals(ground, top, number, semantic, size)
-    return ColumnTops(frame, top, number, top_level(top, size, z_end), normal, east, north)
+    return ColumnTops(frame, ground, top, number, top_level(top, size, z_end), normal, east, north)
 
 
 def top_level(top: NDArray, voxel_size: float, z_end: int) -> NDArray:
@@ -107,6 +114,29 @@ def top_level(top: NDArray, voxel_size: float, z_end: int) -> NDArray:
     """
     level = np.ceil(top / np.float32(voxel_size) - np.float32(0.5)).astype(np.int32) - 1
     return np.asarray(np.clip(level, -1, z_end - 1))
+
+
+def under_level(under: NDArray, level: NDArray, voxel_size: float) -> NDArray:
+    """Return the lattice index z of the lowest solid voxel above the underside of a solid.
+
+    The underside lies between the voxel's middle and half a voxel below its lower face.
+
+    Parameters
+    ----------
+    under : NDArray float32
+        Metres above the ground; 0 or less where the solid reaches down to the ground.
+    level : NDArray int32
+        Index of the solid's highest voxel, of `top_level`; the solid keeps at least that one.
+    voxel_size : float
+        Metres.
+
+    Returns
+    -------
+    NDArray int32
+        Of the shape of `under`, at least 0.
+    """
+    lowest = np.ceil(under / np.float32(voxel_size) - np.float32(0.5)).astype(np.int32)
+    return np.asarray(np.clip(lowest, 0, np.maximum(level, 0)))
 
 
 def surface_of_columns(
@@ -162,7 +192,9 @@ def surface_of_columns(
         tops.level,
         size,
     )
-    return voxels, normal, offset
+    return add_ground_walls(
+        frame, voxels, normal, offset, tops.frame, tops.ground, volume, low, NORMAL_RADIUS
+    )
 
 
 def surface_of_heights(
@@ -269,6 +301,17 @@ def _column_normals(ground, top, number, semantic, size):  # type: ignore[no-unt
             slope = np.zeros(2)
             for axis in range(2):
                 total, count = 0.0, 0
+                before, after = (
+                    (row, col - 1) if axis == 0 else (row + 1, col),
+                    ((row, col + 1) if axis == 0 else (row - 1, col)),
+                )
+                around = 0.0
+                if (
+                    min(before[0], before[1], after[0], after[1]) >= 0
+                    and max(before[0], after[0]) < rows
+                    and max(before[1], after[1]) < cols
+                ):
+                    around = (ground[after] - ground[before]) / (2.0 * size)
                 for side in (-1, 1):
                     r, c = (row, col + side) if axis == 0 else (row - side, col)
                     if r < 0 or r >= rows or c < 0 or c >= cols:
@@ -276,6 +319,8 @@ def _column_normals(ground, top, number, semantic, size):  # type: ignore[no-unt
                     same = number[r, c] == number[row, col] and semantic[r, c] == semantic[row, col]
                     if not same and (number[r, c] != 0 or number[row, col] != 0):
                         continue
+                    if is_step(ground[r, c] - ground[row, col], around, size):
+                        continue  # a wall of the ground: the top goes up to its edge
                     step = ground[r, c] + top[r, c] - here
                     if abs(top[r, c] - top[row, col]) > 1.6 * size:
                         continue
@@ -293,6 +338,26 @@ def _column_normals(ground, top, number, semantic, size):  # type: ignore[no-unt
 
 
 @numba.njit(cache=True, nogil=True)
+def _is_roof_step(faces, r, c, top, number):  # type: ignore[no-untyped-def]
+    """Return whether a voxel is open only where a steep roof steps down: not a wall.
+
+    The neighbour belongs to the same building, and the roof goes on rising or falling beyond; at
+    an upright band, such as that of a sawtooth roof or a chimney, it does neither.
+    """
+    for side in range(4):
+        if faces & (1 << side) == 0:
+            continue
+        dr, dc = ((0, -1), (0, 1), (1, 0), (-1, 0))[side]
+        if number[r + dr, c + dc] != number[r, c]:
+            return False
+        down = top[r, c] - top[r + dr, c + dc]
+        beyond = top[r - dr, c - dc] - top[r, c]
+        if number[r - dr, c - dc] != number[r, c] or abs(beyond) < 0.2 * down:
+            return False
+    return True
+
+
+@numba.njit(cache=True, nogil=True)
 def _apply_tops(  # type: ignore[no-untyped-def]
     normal, offset, tops, xyz, faces, building, row, col, normals, top, number, level, size
 ):
@@ -302,7 +367,13 @@ def _apply_tops(  # type: ignore[no-untyped-def]
         if not tops[n]:
             if building[n] and faces[n] & TOP_AND_BOTTOM == 0:
                 flat = np.sqrt(normal[n, 0] ** 2 + normal[n, 1] ** 2)
-                if flat > 0.2:
+                if _is_roof_step(faces[n], r, c, top, number):
+                    # Never quite upright, so that textures know a steep roof from a wall.
+                    up = max(normal[n, 2], STEEP_ROOF)
+                    length = np.sqrt(flat * flat + up * up)
+                    normal[n, 0], normal[n, 1] = normal[n, 0] / length, normal[n, 1] / length
+                    normal[n, 2] = up / length
+                elif flat > 0.2:
                     normal[n, 0], normal[n, 1], normal[n, 2] = (
                         normal[n, 0] / flat,
                         normal[n, 1] / flat,

@@ -1,7 +1,7 @@
 """Colours of objects: palettes of roofs, walls and crowns, by the type in an object's number.
 
 The rule-based texture paints with them, and learned textures are told colours from them, one for
-each part of an object.
+each part of an object. Colours that the map gives to buildings come first, in both.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from earthgen.errors import UnknownNameError
 from earthgen.noise.philox import Noise
-from earthgen.voxels.objects import HALL_ROOF, PLAIN_ROOF
+from earthgen.voxels.objects import HALL_ROOF, PLAIN_ROOF, object_number
+from earthgen.voxels.voxels import Voxels
+from geo_io.layers import Buildings
 
 OTHER, ROOF, WALL, CROWN = 0, 1, 2, 3
 """Parts of objects that have a colour of their own."""
@@ -232,4 +235,75 @@ def draw_object_colours(
         # Half the width of what the rules vary from object to object.
         rgb[rows] = np.clip(picked * (0.93 + 0.14 * unit[:, 1:]), 0, 255)
         known[rows] = True
+    return rgb, known
+
+
+BESIDE = 4.0
+"""Metres, and voxels, that a building's voxels may lie outside the bounds of its footprint."""
+
+
+def mapped_colours(buildings: Buildings, voxels: Voxels) -> tuple[NDArray, NDArray] | None:
+    """Return the colours that the map gives to the buildings of voxels.
+
+    Backends number the voxels of a building with `object_number` of its key; a number and the
+    place of the footprint tell which building it is.
+
+    Parameters
+    ----------
+    buildings : Buildings
+        Those that touch the frame of the voxels.
+    voxels : Voxels
+        n voxels.
+
+    Returns
+    -------
+    tuple of NDArray (n, 4) uint8, or None
+        sRGB and alpha of roofs and of walls; alpha 0 where the map says nothing. None if it says
+        nothing of any of them.
+    """
+    form = buildings.form
+    told = np.flatnonzero((form["roof_rgba"][:, 3] > 0) | (form["wall_rgba"][:, 3] > 0))
+    if not len(told) or not len(voxels):
+        return None
+    names = object_number(buildings.key[told], 0)
+    order = np.argsort(names, kind="stable")
+    names, told = names[order], told[order]
+    rows = np.flatnonzero(voxels.object != 0)
+    own = voxels.object[rows] & np.uint32(0xFFFFFFFC)
+    at = np.minimum(np.searchsorted(names, own), len(names) - 1)
+    found = names[at] == own
+    rows, which = rows[found], told[at[found]]
+    size = voxels.frame.voxel_size
+    x, y = ((voxels.xyz[rows, axis] + 0.5) * size for axis in (0, 1))
+    west, south, east, north = shapely.bounds(buildings.footprint[which]).reshape(-1, 4).T
+    far = BESIDE * max(size, 1.0)
+    near = (x > west - far) & (x < east + far) & (y > south - far) & (y < north + far)
+    rows, which = rows[near], which[near]
+    if not len(rows):
+        return None
+    roof, wall = (np.zeros((len(voxels), 4), np.uint8) for _ in range(2))
+    roof[rows], wall[rows] = form["roof_rgba"][which], form["wall_rgba"][which]
+    return roof, wall
+
+
+def with_mapped_colours(
+    rgb: NDArray, known: NDArray, part: NDArray, mapped: tuple[NDArray, NDArray] | None
+) -> tuple[NDArray, NDArray]:
+    """Return drawn colours, as of `draw_object_colours`, with those of the map in their place.
+
+    Parameters
+    ----------
+    rgb, known : NDArray
+        Of `draw_object_colours`.
+    part : NDArray (n,) int
+        `ROOF`, `WALL`, `CROWN` or `OTHER`.
+    mapped : tuple of NDArray (n, 4) uint8, or None
+        Of `mapped_colours`.
+    """
+    if mapped is None:
+        return rgb, known
+    rgb, known = rgb.copy(), known.copy()
+    for which, colours in zip((ROOF, WALL), mapped, strict=True):
+        rows = (part == which) & (colours[:, 3] > 0)
+        rgb[rows], known[rows] = colours[rows, :3], True
     return rgb, known

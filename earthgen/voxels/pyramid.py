@@ -27,7 +27,7 @@ from earthgen.errors import PluginError
 from earthgen.stages.block import Block, take_runs
 from earthgen.voxels.columns import ColumnIndex, index_columns
 from earthgen.voxels.tile import LEVELS, Tile, tile_from_voxels
-from earthgen.voxels.voxels import Splats, Voxels
+from earthgen.voxels.voxels import WALL, Splats, Voxels
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
@@ -226,16 +226,26 @@ def _find_parents(  # type: ignore[no-untyped-def]
                             lowest, any_left = z, True
                 if not any_left:
                     break
-                sides = np.uint8(0)
+                # A voxel of which only walls of the ground are children is one; beside others
+                # they do not count, so that the height of the surface stays.
+                sides, wall_sides, solid = np.uint8(0), np.uint8(0), False
                 for child in range(4):
                     k = at[child]
                     while k < end[child] and xyz[k, 2] >> 1 == lowest:
-                        sides |= faces[k]
-                        parent[k] = n
+                        if faces[k] & WALL:
+                            wall_sides |= faces[k]
+                        else:
+                            sides |= faces[k]
+                            solid = True
+                        k += 1
+                for child in range(4):
+                    k = at[child]
+                    while k < end[child] and xyz[k, 2] >> 1 == lowest:
+                        parent[k] = -1 if solid and faces[k] & WALL else n
                         k += 1
                     at[child] = k
                 out_xyz[n, 0], out_xyz[n, 1], out_xyz[n, 2] = px0 + col, py0 + row, lowest
-                out_faces[n] = sides
+                out_faces[n] = sides if solid else wall_sides
                 n += 1
     out_start[pnx * pny] = n
 
@@ -265,8 +275,9 @@ def _close_between(xyz, faces, start, here, there, side, back):  # type: ignore[
         elif xyz[b, 2] < xyz[a, 2]:
             b += 1
         else:
-            faces[a] &= 255 - side
-            faces[b] &= 255 - back
+            if not (faces[a] | faces[b]) & WALL:
+                faces[a] &= 255 - side
+                faces[b] &= 255 - back
             a += 1
             b += 1
 
@@ -290,7 +301,8 @@ def _drop_hidden(xyz, faces, start, parent):  # type: ignore[no-untyped-def]
         first = end
     start[-1] = n
     for k in range(parent.shape[0]):
-        parent[k] = number[parent[k]]
+        if parent[k] >= 0:
+            parent[k] = number[parent[k]]
     return n
 
 

@@ -10,6 +10,7 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from earthgen.voxels.ground_walls import wall_heights
 from earthgen.voxels.splat_math import SH_C0
 from earthgen.voxels.voxels import SIDES, TOP, TOP_AND_BOTTOM, Geometry, Splats, Voxels
 from geo_io.errors import FrameError
@@ -284,6 +285,7 @@ def surface_splats(geometry: Geometry, rgb: NDArray, opacity: ArrayLike = 1.0) -
     _discs(
         geometry.normal.astype(np.float32),
         geometry.voxels.faces,
+        wall_heights(geometry.voxels, geometry.offset),
         slope_east,
         slope_north,
         geometry.frame.voxel_size,
@@ -316,7 +318,7 @@ def ground_slopes(geometry: Geometry) -> tuple[NDArray, NDArray]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _discs(normal, faces, slope_east, slope_north, size, scale, rotation):  # type: ignore[no-untyped-def]
+def _discs(normal, faces, wall, slope_east, slope_north, size, scale, rotation):  # type: ignore[no-untyped-def]
     for n in range(normal.shape[0]):
         nx, ny = float(normal[n, 0]), float(normal[n, 1])
         nz = min(max(float(normal[n, 2]), -1.0), 1.0)
@@ -355,4 +357,6 @@ def _discs(normal, faces, slope_east, slope_north, size, scale, rotation):  # ty
         if sides != 0 and (faces[n] & TOP_AND_BOTTOM != 0 or sides & (sides - 1) != 0):
             along, across = along * EDGE, across * EDGE
         scale[n, 0] = COVERAGE * size * min(max(np.sqrt(along), 0.85), MAX_STRETCH)
+        if wall[n] > 0.0:
+            scale[n, 0] = COVERAGE * wall[n]
         scale[n, 1] = COVERAGE * size * min(max(np.sqrt(across), 0.85), MAX_STRETCH)

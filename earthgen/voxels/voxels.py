@@ -16,6 +16,10 @@ from geo_io.frame import Frame
 FACES = {"-x": 1, "+x": 2, "-y": 4, "+y": 8, "-z": 16, "+z": 32}
 """Bits of `Voxels.faces`: the open sides of a voxel."""
 
+WALL = 64
+"""A further bit of `Voxels.faces`: the voxel belongs to a wall of the ground and hangs below the
+surface of its column (`earthgen.voxels.ground_walls`)."""
+
 TOP = FACES["+z"]
 """The bit of the upper side."""
 
@@ -66,7 +70,7 @@ class Voxels:
     semantic : NDArray (n,) uint8
         Class codes of `geo_io.legend`.
     faces : NDArray (n,) uint8
-        Open sides, bits of `FACES`.
+        Open sides, bits of `FACES`, and `WALL`.
     object : NDArray (n,) uint32
         One number for all voxels of a building or tree, 0 for the ground.
     """

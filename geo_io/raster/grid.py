@@ -114,6 +114,8 @@ def sparse_grid(source: RasterSource, cells: int) -> Grid:
 def _grid(source: RasterSource, level: int | None, stride: int, factor: int) -> Grid:
     height, width = source.shape
     size = (height, width)
+    if level is None and source.base_only:
+        level = BASE_ONLY
     if level is not None and level != BASE_ONLY:
         with open_dataset(source.path, level) as dataset:
             size = (dataset.height, dataset.width)
@@ -289,6 +291,11 @@ def _read_pixels(
         valid = _array_mask(source, pixels, bands) if masked else np.ones(shape, bool)
     else:
         window = Window(left, top, w, h)
+        if s > 1 and source.mosaic:
+            pixels, valid = _read_rows(handle, window, s, shape, bands, masked)
+            if pixels.dtype.kind == "f":
+                valid = valid & np.isfinite(pixels).all(axis=0)
+            return _decoded(pixels, valid, decode)
         pixels = handle.read(list(bands), window=window, out_shape=(len(bands), *shape))
         if masked:
             masks = handle.read_masks(list(bands), window=window, out_shape=(len(bands), *shape))
@@ -298,6 +305,31 @@ def _read_pixels(
     if pixels.dtype.kind == "f":
         valid = valid & np.isfinite(pixels).all(axis=0)
     return _decoded(pixels, valid, decode)
+
+
+def _read_rows(
+    handle: Any,
+    window: Window,
+    stride: int,
+    shape: tuple[int, int],
+    bands: Sequence[int],
+    masked: bool,
+) -> tuple[NDArray, NDArray]:
+    """Read every `stride`-th pixel of every `stride`-th row of a mosaic, and the mask.
+
+    In a mosaic GDAL picks pixels tile by tile, so that the choice would depend on the window.
+    """
+    at = min(stride, window.height) // 2, min(stride, window.width) // 2
+    rows, masks = [], []
+    for row in range(shape[0]):
+        line = Window(window.col_off, window.row_off + at[0] + row * stride, window.width, 1)
+        rows.append(handle.read(list(bands), window=line)[:, :, at[1] :: stride])
+        if masked:
+            mask = handle.read_masks(list(bands), window=line)[:, :, at[1] :: stride]
+            masks.append((mask > 127).any(axis=0))
+    pixels = np.concatenate(rows, axis=1)[:, :, : shape[1]]
+    valid = np.concatenate(masks)[:, : shape[1]] if masked else np.ones(shape, bool)
+    return pixels, valid
 
 
 def _decoded(pixels: NDArray, valid: NDArray, decode: Decode | None) -> tuple[NDArray, NDArray]:

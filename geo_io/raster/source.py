@@ -7,7 +7,7 @@ import functools
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,14 @@ class RasterSource:
         none.
     overviews : tuple of int
         Reduction factors of the overviews of the first band, the finest first.
+    base_only : bool
+        The overviews are not to be used: `overviews` is empty, and GDAL is kept from them.
+    mosaic : bool
+        `path` is the text of a VRT of tiles (`geo_io.raster.mosaic`).
+    notes : tuple of str
+        What is odd about the source, for warnings.
+    height_unit : str or None
+        Unit of its heights whatever unit is asked for, if it was made of another file.
     """
 
     name: str
@@ -68,6 +76,14 @@ class RasterSource:
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
     overviews: tuple[int, ...]
+    base_only: bool = False
+    mosaic: bool = False
+    notes: tuple[str, ...] = ()
+    height_unit: str | None = None
+
+    def without_overviews(self) -> RasterSource:
+        """Return the same raster, read without its overviews."""
+        return replace(self, overviews=(), base_only=True) if self.overviews else self
 
     @property
     def count(self) -> int:
@@ -191,6 +207,17 @@ def open_raster(
             offsets=tuple(dataset.offsets),
             overviews=tuple(dataset.overviews(1)),
         )
+
+
+def split_band(source: Any) -> tuple[Any, str | None]:
+    """Split "file.tif:band" into the file and the band; None if no band is named."""
+    if not isinstance(source, str | Path):
+        return source, None
+    text = str(source)
+    if Path(text).exists() or ":" not in text[2:]:
+        return source, None
+    file, _, band = text.rpartition(":")
+    return (file, band) if band and Path(file).is_file() else (source, None)
 
 
 def _describe_array(array: xr.DataArray, assume_crs: str | None) -> RasterSource:

@@ -13,13 +13,15 @@ from rasterio.features import geometry_mask
 
 from geo_io.errors import InputError, RegionError
 from geo_io.frame import Frame
-from geo_io.raster.source import open_raster
+from geo_io.raster.source import RasterSource, open_raster
 from geo_io.region.region import frame_from_polygons, frame_from_raster
 from geo_io.vector.source import open_vector, split_layer
 
 
 def is_raster(source: Any) -> bool:
     """Return whether a source is an xarray.DataArray or a file that GDAL opens as a raster."""
+    if isinstance(source, RasterSource):
+        return True
     if not isinstance(source, str | Path):
         return hasattr(source, "rio") or type(source).__name__ == "DataArray"
     path, layer = split_layer(source)
@@ -33,7 +35,7 @@ def is_raster(source: Any) -> bool:
 
 
 def frame_from_file(
-    source: Any, *, assume_crs: str | None = None, **options: Any
+    source: Any, *, assume_crs: str | None = None, extent: bool = False, **options: Any
 ) -> tuple[Frame, shapely.Geometry | None]:
     """Make the frame of a region file.
 
@@ -43,6 +45,8 @@ def frame_from_file(
         Polygons, or a raster whose extent is the region.
     assume_crs : str, optional
         CRS of a source that has none.
+    extent : bool
+        Take the extent of the polygons, not the polygons themselves.
     **options
         `crs`, `voxel_size`, `band` and `vertical_crs` of
         `geo_io.region.region.frame_from_bbox`.
@@ -52,7 +56,7 @@ def frame_from_file(
     frame : Frame
         The frame around the region.
     polygons : shapely geometry or None
-        Union of the polygons in the frame's CRS; None for a raster.
+        Union of the polygons in the frame's CRS; None for a raster, and for an extent.
 
     Raises
     ------
@@ -70,9 +74,10 @@ def frame_from_file(
     if not all(np.isfinite(layer.bounds)):
         raise InputError(f"{layer.name} has no finite extent", "repair the file")
     features = layer.read(layer.crs, (left - 1, bottom - 1, right + 1, top + 1), columns=())
-    return frame_from_polygons(
+    frame, polygons = frame_from_polygons(
         features.geometry.to_numpy(), layer.crs, name=f"region {layer.name}", **options
     )
+    return frame, None if extent else polygons
 
 
 def inside(frame: Frame, region: shapely.Geometry) -> NDArray:

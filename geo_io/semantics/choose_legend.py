@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,10 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from geo_io.errors import InputError, nearest_name
-from geo_io.legend import ANY_VALUE, UNKNOWN, UNMAPPED, Crosswalk, Rule
+from geo_io.legend import ANY_VALUE, UNKNOWN, UNMAPPED, Crosswalk, Rule, normalise
 from geo_io.raster.source import BASE_ONLY, RasterSource, open_dataset
 from geo_io.semantics.attributes import values_of
 from geo_io.semantics.classify import LegendChoice, classify
+from geo_io.water.coastlines import says_coastline
 from geo_io.semantics.options import SemanticsOptions
 from geo_io.vector.source import VectorSource
 
@@ -25,6 +27,20 @@ on the region."""
 
 SAMPLE_CELLS = 1024
 """Cells along each edge of a raster that decide on its legend."""
+
+SAME_COLORS = 2
+"""Least values whose colours show which classification a raster has."""
+
+NAMING_TAGS = {
+    "description",
+    "product",
+    "product_name",
+    "product_type",
+    "tifftag_documentname",
+    "tifftag_imagedescription",
+    "title",
+}
+"""Tags of a raster, in lower case, that may name its classification."""
 
 MANY_VALUES = 256
 """Most distinct values of a raster of classes."""
@@ -59,6 +75,9 @@ def choose_legend(source: VectorSource, options: SemanticsOptions) -> LegendChoi
     shares = [_share(sample, choice) for choice in choices]
     if shares and max(shares) > 0:
         return choices[shares.index(max(shares))]
+    if says_coastline(sample).any():
+        # A file of coastlines alone: they are no land cover, and make the sea.
+        return next((each for each in choices if each.crosswalk.name == "osm"), choices[0])
     raise _no_legend(source, sample, options, field)
 
 
@@ -138,7 +157,9 @@ def choose_raster_legend(
 ) -> tuple[Crosswalk, dict[int, int]]:
     """Choose the crosswalk of a class raster from the values in a sample of the whole raster.
 
-    The first of the user's legends that has a table for rasters is used without a check.
+    The first of the user's legends that has a table for rasters is used without a check. Otherwise
+    a crosswalk is taken for granted only if the file says so, by its name, a description or its
+    colour table, or if all others that have the values give them the same classes.
 
     Returns
     -------
@@ -177,6 +198,9 @@ def choose_raster_legend(
         fits = [legend for legend in options.crosswalks if _maps_all(legend, values, source)]
         listed = ", ".join(map(str, values))
         tables = [_raster_table(legend, source) for legend in fits]
+        said = [legend for legend in fits if _says_so(legend, source, values)]
+        if len(said) == 1:
+            return said[0], _raster_table(said[0], source)
         if len({tuple(table[value] for value in values) for table in tables}) > 1:
             raise InputError(
                 f"the values of {source.name} ({listed}) fit several legends that differ: "
@@ -191,6 +215,29 @@ def choose_raster_legend(
         )
     assert problem is not None
     raise problem
+
+
+def _says_so(legend: Crosswalk, source: RasterSource, values: Sequence[int]) -> bool:
+    """Return whether a raster is called by a classification, or has its colours."""
+    texts = [normalise(text) for text in (*_said_names(source), *source.descriptions)]
+    if any(fnmatch.fnmatchcase(text, each) for text in texts for each in legend.rasters):
+        return True
+    shown = [value for value in values if value in legend.colors]
+    if len(shown) < SAME_COLORS or not source.path or source.colorinterp[0] != "palette":
+        return False
+    with open_dataset(source.path) as dataset:
+        colours = dataset.colormap(1)
+    return all(tuple(colours.get(value, ())[:3]) == legend.colors[value] for value in shown)
+
+
+def _said_names(source: RasterSource) -> list[str]:
+    """Return the file name and the texts by which a file may say what it is."""
+    if not source.path:
+        return [source.name]
+    with open_dataset(source.path) as dataset:
+        tags = {**dataset.tags(), **dataset.tags(1)}
+    named = [text for key, text in tags.items() if key.casefold() in NAMING_TAGS]
+    return [Path(source.name.partition(" ")[0]).name, *named]
 
 
 def _raster_table(legend: Crosswalk, source: RasterSource) -> dict[int, int]:

@@ -10,16 +10,27 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from geo_io.legend import ABSENT, UNKNOWN, UNMAPPED, Crosswalk, Rule, normalise
+from geo_io.legend import UNKNOWN, UNMAPPED, Crosswalk, Rule, normalise
 from geo_io.semantics.attributes import values_of
 
 
 @dataclass(frozen=True)
 class LegendChoice:
-    """Legend of a layer: a crosswalk, and the name of the layer for the crosswalk."""
+    """Legend of a layer.
+
+    Attributes
+    ----------
+    crosswalk : Crosswalk
+        What maps its values.
+    layer : str
+        The name of the layer for the crosswalk.
+    footprints : bool
+        Whether its areas are buildings, whatever use the crosswalk maps (`footprints`).
+    """
 
     crosswalk: Crosswalk
     layer: str
+    footprints: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,9 +81,11 @@ def _value_text(row: Mapping[str, Any], rules: list[tuple[str, Rule]], choice: L
     if deciding is None and choice.crosswalk.layer_class(choice.layer) != UNMAPPED:
         return f"layer {choice.layer}"
     naming = (
-        field for field, rule in rules if any(code != UNKNOWN for code in rule.values.values())
+        (field, rule)
+        for field, rule in rules
+        if any(code != UNKNOWN for code in rule.values.values())
     )
     deciding = deciding or next(
-        (field for field in naming if normalise(row[field]) not in ABSENT), None
+        (field for field, rule in naming if not rule.is_absent(row[field])), None
     )
     return "" if deciding is None else f"{deciding}={normalise(row[deciding])}"

@@ -19,6 +19,10 @@ class SemanticsOptions:
         Crosswalks that the user names; they are tried first.
     crosswalks : tuple of Crosswalk
         All available crosswalks, built in or from plugins, "generic" last.
+    height_field : str or None
+        Attribute with heights above ground; by default `geo_io.semantics.heights` chooses it.
+    height_unit : str or None
+        Unit of heights of features that name none.
     assume_crs : str or None
         CRS of sources without a CRS record.
     allow_unmapped : bool
@@ -28,5 +32,7 @@ class SemanticsOptions:
     class_field: str | None = None
     legends: tuple[Crosswalk, ...] = ()
     crosswalks: tuple[Crosswalk, ...] = ()
+    height_field: str | None = None
+    height_unit: str | None = None
     assume_crs: str | None = None
     allow_unmapped: bool = False

@@ -15,6 +15,7 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from geo_io.frame import Bounds
+from geo_io.layers import unknown_form
 from geo_io.legend import priorities
 
 CACHE_BYTES = 24 * 2**20
@@ -41,12 +42,16 @@ class WindowFeatures:
         Metres above ground, NaN where unknown.
     is_area : NDArray (n,) bool
         False for lines.
+    form : NDArray (n,) BUILDING_FORM
+        Shape and colours of buildings.
     xy : NDArray (m, 2) float64
         Position of trees, CRS metres.
     tree_height, crown : NDArray (m,) float64
         Height and crown diameter of trees in metres, NaN where unknown.
     tree_key : NDArray (m,) uint64
         Key from the place of the tree.
+    ridges : NDArray (k,) object
+        Ridges of complex roofs, shapely LineStrings.
     """
 
     shapes: NDArray
@@ -54,24 +59,44 @@ class WindowFeatures:
     key: NDArray
     height: NDArray
     is_area: NDArray
+    form: NDArray
     xy: NDArray
     tree_height: NDArray
     crown: NDArray
     tree_key: NDArray
+    ridges: NDArray
 
     def take(self, shapes: NDArray, trees: NDArray) -> WindowFeatures:
-        """Return the shapes and trees with these indices or masks."""
+        """Return the shapes and trees with these indices or masks, and all ridges."""
         return WindowFeatures(
             self.shapes[shapes],
             self.code[shapes],
             self.key[shapes],
             self.height[shapes],
             self.is_area[shapes],
+            self.form[shapes],
             self.xy[trees],
             self.tree_height[trees],
             self.crown[trees],
             self.tree_key[trees],
+            self.ridges,
         )
+
+    def within(self, bounds: Bounds) -> WindowFeatures:
+        """Return the shapes that intersect bounds, and the trees in them."""
+        window = shapely.box(*bounds)
+        shapely.prepare(window)
+        return self.take(shapely.intersects(window, self.shapes), trees_within(self.xy, bounds))
+
+
+def trees_within(xy: NDArray, bounds: Bounds) -> NDArray:
+    """Return which trees lie in bounds, (m,) bool.
+
+    Half-open like voxels, so that a tree belongs to one of two neighbouring windows.
+    """
+    left, bottom, right, top = bounds
+    x, y = xy.T
+    return np.asarray((x >= left) & (x < right) & (y >= bottom) & (y < top))
 
 
 @dataclass(frozen=True)
@@ -167,10 +192,9 @@ def features_within(bounds: Bounds, blocks: Iterable[PackedFeatures]) -> WindowF
         shapes = np.empty(len(block.fid), object)
         shapes[near] = block.shapes(near)
         chosen = near[shapely.intersects(window, shapes[near])]
-        x, y = block.rest.xy.T
-        # Half-open like voxels, so that a tree belongs to one of two neighbouring windows.
-        trees = (x >= left) & (x < right) & (y >= bottom) & (y < top)
-        visible.append(replace(block.rest, shapes=shapes).take(chosen, trees))
+        trees = trees_within(block.rest.xy, bounds)
+        ridges = block.rest.ridges[shapely.intersects(window, block.rest.ridges)]
+        visible.append(replace(block.rest, shapes=shapes, ridges=ridges).take(chosen, trees))
         fids.append(block.fid[chosen])
         parts.append(block.part[chosen])
     if not visible:
@@ -222,10 +246,12 @@ def no_features() -> WindowFeatures:
         key=keys,
         height=numbers,
         is_area=np.empty(0, bool),
+        form=unknown_form(0),
         xy=np.empty((0, 2)),
         tree_height=numbers,
         crown=numbers,
         tree_key=keys,
+        ridges=np.empty(0, object),
     )
 
 

@@ -15,24 +15,28 @@ import shapely
 from numpy.typing import NDArray
 
 from geo_io.frame import Bounds, Frame
+from geo_io.layers import unknown_form
 from geo_io.legend import UNKNOWN, UNMAPPED, classes, codes
 from geo_io.semantics.attributes import (
     CROWN_FIELDS,
-    HEIGHT_FIELDS,
     WIDEST,
     expand_tags,
     first_metres,
-    heights,
     line_widths,
     underground,
 )
+from geo_io.semantics.building_tags import Unread, building_forms, is_ridge
 from geo_io.semantics.classify import FeatureClasses, LegendChoice, classify
+from geo_io.semantics.footprints import as_buildings
+from geo_io.semantics.heights import HeightReading, Heights
 from geo_io.semantics.packed_features import PackedFeatures, WindowFeatures, pack, painting_order
 from geo_io.vector.repair import simple_parts
 from geo_io.vector.source import VectorSource
 
 TALLEST_TREE = 130.0
 """Tree heights above this, in metres, are errors of the source; the tallest living tree has 116."""
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
 
 WIDEST_CROWN = 60.0
 """Crown diameters above this, in metres, are errors of the source."""
@@ -52,6 +56,10 @@ class Block:
         Their classes.
     width : NDArray (n,) float64
         Width of lines in metres, NaN where it is unknown.
+    heights : Heights
+        Their heights.
+    unread : dict
+        Tags of buildings that are not understood, by attribute and row.
     hidden, repaired : NDArray (n,) bool
         Features that are underground, and that had an invalid geometry.
     dropped : NDArray (m,) int64
@@ -67,6 +75,8 @@ class Block:
     geometry: NDArray
     classified: FeatureClasses
     width: NDArray
+    heights: Heights
+    unread: Unread
     hidden: NDArray
     repaired: NDArray
     dropped: NDArray
@@ -74,30 +84,51 @@ class Block:
     packed: PackedFeatures
 
 
-def prepare(source: VectorSource, choice: LegendChoice, columns: list[str], area: Frame) -> Block:
+def prepare(
+    source: VectorSource,
+    choice: LegendChoice,
+    reading: HeightReading,
+    columns: list[str],
+    area: Frame,
+) -> Block:
     """Read, classify and prepare all features that intersect an area."""
     features = source.features(area.crs, area.bounds, columns)
     table = expand_tags(features.table)
     geometry = np.asarray(features.table.geometry.values, object)
     classified = classify(features.table, choice)
+    if choice.footprints:
+        classified = as_buildings(classified, geometry)
     code = classified.code
     land = {land.name: land.code for land in classes()}
-    hidden = underground(table, np.isin(code, [land["river"], land["lake"], land["sea"]]))
+    hidden = underground(table)
+    known = reading.read(table)
     width = line_widths(table, code == land["road"])
     for other in (classified.width, _class_widths()[np.where(code == UNMAPPED, UNKNOWN, code)]):
         width = np.where(np.isnan(width), np.minimum(other, WIDEST), width)
     shown = ~hidden & (code != UNMAPPED) & (code != UNKNOWN)
+    form, unread = _forms(table, code, known)
     return Block(
         features.fid,
         geometry,
         classified,
         width,
+        known,
+        unread,
         hidden,
         features.repaired,
         features.dropped,
         features.dropped_bounds,
         _shapes_and_trees(
-            table, features.fid, geometry, code, width, np.flatnonzero(shown), area.bounds
+            table,
+            features.fid,
+            geometry,
+            code,
+            width,
+            known,
+            form,
+            reading.tops(table, TALLEST_TREE),
+            np.flatnonzero(shown),
+            area.bounds,
         ),
     )
 
@@ -108,6 +139,9 @@ def _shapes_and_trees(
     geometry: NDArray,
     code: NDArray,
     width: NDArray,
+    known: Heights,
+    form: NDArray,
+    tree_height: NDArray,
     shown: NDArray,
     area: Bounds,
 ) -> PackedFeatures:
@@ -142,19 +176,45 @@ def _shapes_and_trees(
         (xy[:, 0] >= area[0]) & (xy[:, 0] < area[2]) & (xy[:, 1] >= area[1]) & (xy[:, 1] < area[3])
     )
     xy, of_tree = xy[within], row[tree][within]
+    form = form[of]
+    form["eaves"] = known.eaves[of]
+    hangs = form["base"] > 0
+    # Parts above each other on one footprint are different things.
+    key[hangs] ^= np.rint(100 * form["base"][hangs]).astype(np.uint64) * _MIX
     seen = WindowFeatures(
         shapes=shapes,
         code=code[of],
         key=key,
-        height=heights(table)[of],
+        height=known.top[of],
         is_area=is_area,
+        form=form,
         xy=xy,
-        tree_height=first_metres(table, HEIGHT_FIELDS, TALLEST_TREE)[of_tree],
+        tree_height=tree_height[of_tree],
         crown=first_metres(table, CROWN_FIELDS, WIDEST_CROWN)[of_tree],
         tree_key=place_keys(xy[:, 0], xy[:, 1], np.zeros(len(xy))),
+        ridges=geometry[is_ridge(table) & (shapely.get_dimensions(geometry) == 1)],
     )
     order = painting_order(seen, fid[of], part)
     return pack(seen.take(order, np.arange(len(xy))), fid[of][order], part[order])
+
+
+def _forms(table: pd.DataFrame, code: NDArray, known: Heights) -> tuple[NDArray, Unread]:
+    """Return the shape of the features of class building, (n,) BUILDING_FORM; else unknown.
+
+    And the values that are not understood, by attribute and row of the table.
+    """
+    form = unknown_form(len(table))
+    building = np.flatnonzero(code == codes()["building"])
+    read, odd = building_forms(table.iloc[building])
+    read["eaves"] = known.eaves[building]
+    roof = known.roof[building]  # in the unit of its column
+    read["roof_height"] = np.where(np.isnan(roof), read["roof_height"], roof)
+    form[building] = read
+    unread = {
+        name: {int(building[row]): value for row, value in values.items()}
+        for name, values in odd.items()
+    }
+    return form, unread
 
 
 @functools.cache

@@ -62,17 +62,32 @@ def paint(frame: Frame, geometries: NDArray, values: NDArray, factor: int) -> ND
     return out
 
 
+CLASS_BITS = 5
+"""Bits of a class code in a `ranked` cell; its rank lies above them."""
+
+
+def ranked(code: NDArray, rank: NDArray) -> NDArray:
+    """Return class codes and their ranks in one number each, uint16; 0 for unknown."""
+    both = (rank.astype(np.uint16) << CLASS_BITS) | code.astype(np.uint16)
+    return np.where(code == UNKNOWN, np.uint16(0), both).astype(np.uint16)
+
+
+def class_of(cells: NDArray) -> NDArray:
+    """Return the class codes of `ranked` cells, uint8."""
+    return (cells & np.uint16(2**CLASS_BITS - 1)).astype(np.uint8)
+
+
 def composite(base: NDArray, top: NDArray) -> None:
-    """Lay classes over others, in place, where their priority is not lower.
+    """Lay classes over others, in place, where their rank is not lower.
 
     Parameters
     ----------
-    base : NDArray (h, w) uint8
-        Class codes, which are changed.
-    top : NDArray (h, w) uint8
-        Class codes to lay over them; unknown cells change nothing.
+    base : NDArray (h, w) uint16
+        Cells as `ranked` makes them, which are changed.
+    top : NDArray (h, w) uint16
+        Cells to lay over them; unknown ones change nothing.
     """
-    _composite(base, top, priorities())
+    _composite(base, top, CLASS_BITS)
 
 
 def majority(fine: NDArray, factor: int) -> NDArray:
@@ -240,11 +255,11 @@ def _paint_loop(out, xy, ring_start, first_ring, values, left, top):  # type: ig
             first = last
 
 
-def _composite_loop(base, top, priority):  # type: ignore[no-untyped-def]
+def _composite_loop(base, top, bits):  # type: ignore[no-untyped-def]
     for i in range(base.shape[0]):
         for j in range(base.shape[1]):
             new = top[i, j]
-            if new != UNKNOWN and priority[new] >= priority[base[i, j]]:
+            if new != UNKNOWN and new >> bits >= base[i, j] >> bits:
                 base[i, j] = new
 
 

@@ -55,6 +55,10 @@ class SourceSurvey:
         Lines of unknown width, left out.
     points : int
         Points that are not trees, left out.
+    buildings, unknown_heights, unread_heights : int
+        Buildings, those without a height, and those with a height that is not understood.
+    warnings : tuple of str
+        What else a user should know.
     """
 
     source: str
@@ -66,6 +70,10 @@ class SourceSurvey:
     underground: int = 0
     no_width: int = 0
     points: int = 0
+    buildings: int = 0
+    unknown_heights: int = 0
+    unread_heights: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

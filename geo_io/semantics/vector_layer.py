@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import shapely
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from geo_io.crs import transform_bounds
 from geo_io.frame import Bounds, Frame
 from geo_io.legend import UNKNOWN, UNMAPPED, codes
 from geo_io.semantics.attributes import WIDEST, attribute_columns
-from geo_io.semantics.classify import LegendChoice
+from geo_io.semantics.building_tags import TagTally
+from geo_io.semantics.classify import LegendChoice, classify
+from geo_io.semantics.height_survey import HeightTally
+from geo_io.semantics.heights import HeightReading
 from geo_io.semantics.packed_features import (
     BlockCache,
     PackedFeatures,
@@ -24,6 +29,7 @@ from geo_io.semantics.packed_features import (
 )
 from geo_io.semantics.prepare_features import Block, prepare
 from geo_io.semantics.survey import SourceSurvey, ValueArea
+from geo_io.vector.repair import simple_parts
 from geo_io.vector.source import VectorSource
 
 BLOCK_VOXELS = 512
@@ -44,6 +50,9 @@ REACH = WIDEST / 2 + 28.0
 """Metres beyond a window within which a feature can be visible in it: half the widest line, and a
 margin."""
 
+RIVER_BLOCKS = 64
+"""Blocks whose lines of rivers are kept."""
+
 NOMINAL_WIDTH = 3.0
 """Width in metres with which the area of lines without a width is counted."""
 
@@ -57,6 +66,8 @@ class VectorLayer:
         The features.
     choice : LegendChoice or None
         Their legend; None for an empty source.
+    heights : HeightReading
+        The columns of heights.
     frame : Frame
         The job's frame, which bounds what is cached.
     cache : BlockCache
@@ -64,13 +75,21 @@ class VectorLayer:
     """
 
     def __init__(
-        self, source: VectorSource, choice: LegendChoice | None, frame: Frame, cache: BlockCache
+        self,
+        source: VectorSource,
+        choice: LegendChoice | None,
+        heights: HeightReading,
+        frame: Frame,
+        cache: BlockCache,
     ) -> None:
         self.source = source
         self.choice = choice
+        self.heights = heights
         self.frame = frame
         self._cache = cache
         self._extent = source.bounds_in(frame.crs)
+        self._river_lock = threading.Lock()
+        self._rivers: LRUCache[tuple[int, int], NDArray] = LRUCache(RIVER_BLOCKS)
         self._size = _block_size(source, self._extent, frame.voxel_size)
         self._reach = math.ceil(REACH / frame.voxel_size)
         self._read = frame.pad(MARGIN_VOXELS + self._reach)
@@ -80,24 +99,64 @@ class VectorLayer:
             else [field for field, _ in choice.crosswalk.matching_rules(source.fields)]
         )
         self._fields = tuple(dict.fromkeys(fields))
-        self._columns = list(dict.fromkeys([*fields, *attribute_columns(source.fields)]))
+        of_heights = [name for name in heights.columns if name in source.fields]
+        self._columns = list(
+            dict.fromkeys([*fields, *attribute_columns(source.fields), *of_heights])
+        )
 
     @property
     def name(self) -> str:
         """Name of the layer in messages."""
         return self.source.name
 
-    def features(self, window: Frame) -> WindowFeatures:
-        """Return the features in a window. They depend on the window and the layer alone."""
+    def features(self, window: Frame, around: float = 0.0) -> WindowFeatures:
+        """Return the features within so many metres of a window, at most REACH.
+
+        They depend on the window and the layer alone. Lines that are drawn wide are complete in
+        the window only.
+        """
         need = window.pad(self._reach)
+        left, bottom, right, top = window.bounds
+        bounds = left - around, bottom - around, right + around, top + around
         if self.choice is None or not self._may_overlap(need):
             return no_features()
         if not _holds(self._read, need):  # Too far outside the job to be cached.
-            return features_within(window.bounds, [self._prepare(need).packed])
+            return features_within(bounds, [self._prepare(need).packed])
         # Block by block, so that no more than one block beyond the cache is in memory.
-        return features_within(
-            window.bounds, (self._packed(tx, ty) for tx, ty in need.tiles(self._size))
-        )
+        return features_within(bounds, (self._packed(tx, ty) for tx, ty in need.tiles(self._size)))
+
+    def maps_buildings(self, count: int) -> bool:
+        """Return whether any of the first `count` features is a building."""
+        if self.choice is None:
+            return False
+        code = classify(self.source.head(count), self.choice).code
+        return bool((code == codes()["building"]).any())
+
+    def river_lines(self, window: Frame, around: float) -> NDArray:
+        """Return the lines of rivers within so many metres of a window, whole: (n,) object."""
+        area = window.pad(math.ceil(around / window.voxel_size))
+        if self.choice is None or "polygon" in self.source.geometry_type.casefold():
+            return np.empty(0, object)
+        if not self._may_overlap(area):
+            return np.empty(0, object)
+        found = [self._rivers_in(*tile) for tile in area.tiles(self._size)]
+        return np.concatenate(found) if found else np.empty(0, object)
+
+    def _rivers_in(self, tx: int, ty: int) -> NDArray:
+        with self._river_lock:
+            known = self._rivers.get((tx, ty))
+            if known is None:
+                block = self._prepare_lines(self.frame.tile(tx, ty, self._size))
+                known = self._rivers[tx, ty] = block
+        return known
+
+    def _prepare_lines(self, area: Frame) -> NDArray:
+        assert self.choice is not None
+        features = self.source.features(area.crs, area.bounds, self._columns)
+        geometry = np.asarray(features.table.geometry.values, object)
+        line = shapely.get_dimensions(geometry) == 1
+        code = classify(features.table[line].reset_index(drop=True), self.choice).code
+        return simple_parts(geometry[line][code == codes()["river"]])[0]
 
     def _packed(self, tx: int, ty: int) -> PackedFeatures:
         return self._cache.get((id(self), tx, ty), lambda: self._prepare(self._area(tx, ty)).packed)
@@ -110,7 +169,7 @@ class VectorLayer:
 
     def _prepare(self, area: Frame) -> Block:
         assert self.choice is not None  # A layer without a legend is empty and never read.
-        return prepare(self.source, self.choice, self._columns, area)
+        return prepare(self.source, self.choice, self.heights, self._columns, area)
 
     def _may_overlap(self, area: Frame) -> bool:
         if self.source.bounds is None:
@@ -145,6 +204,7 @@ class VectorLayer:
             return [], SourceSurvey(self.name, meets=False)
         totals: dict[tuple[str, int], list[float]] = {}
         counts = dict.fromkeys(("features", "repaired", "underground", "no_width", "points"), 0)
+        tally, tags = HeightTally(self.heights), TagTally()
         dropped: set[int] = set()
         # Features that extend into later blocks, and how far north: they must not count again.
         again, reach = np.empty(0, np.int64), np.empty(0)
@@ -163,6 +223,13 @@ class VectorLayer:
             for name, mask in _counted(block).items():
                 counts[name] += int((mask & fresh).sum())
             shown = np.flatnonzero(fresh & ~block.hidden)
+            tags.add(block.unread, shown)
+            tally.add(
+                block.classified.code[shown],
+                block.classified.value[shown],
+                block.geometry[shown],
+                block.heights.take(shown),
+            )
             for key, each in zip(
                 zip(
                     block.classified.value[shown],
@@ -181,7 +248,15 @@ class VectorLayer:
         ]
         empty = self.source.count_empty()
         return values, SourceSurvey(
-            self.name, meets=True, dropped=len(dropped), empty=empty, **counts
+            self.name,
+            meets=True,
+            dropped=len(dropped),
+            empty=empty,
+            buildings=tally.buildings,
+            unknown_heights=tally.unknown,
+            unread_heights=tally.unread,
+            warnings=(*self.source.notes, *tally.warnings(), *tags.warnings()),
+            **counts,
         )
 
     def _dropped_within(self, block: Block, frame: Frame) -> NDArray:
@@ -196,12 +271,14 @@ class VectorLayer:
     def summary(self) -> dict[str, Any]:
         """Describe the layer and its legend."""
         return {
-            "path": self.source.path or self.name,
+            "path": self.source.origin or self.source.path or self.name,
             "layer": self.source.layer,
             "kind": "vector",
             "crs": self.source.crs,
             "legend": self.choice.crosswalk.name if self.choice else None,
             "fields": list(self._fields),
+            "footprints": bool(self.choice and self.choice.footprints),
+            "heights": self.heights.summary(),
             "features": self.source.feature_count,
         }
 

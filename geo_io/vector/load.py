@@ -41,11 +41,16 @@ def load_frame(
 
 
 def load_ogr(
-    path: str, layer: str, box: Bounds | None, columns: list[str], limit: int | None
+    path: str,
+    layer: str,
+    box: Bounds | None,
+    columns: list[str],
+    limit: int | None,
+    encoding: str | None = None,
 ) -> FeatureColumns:
     """Load the features that GDAL selects by `box` (the layer's CRS), or the first `limit`.
 
-    They are sorted by id.
+    They are sorted by id. With `encoding`, texts are read in it, whatever the file claims.
     """
     table = call_ogr(
         pyogrio.read_dataframe,
@@ -55,6 +60,7 @@ def load_ogr(
         bbox=box,
         fid_as_index=True,
         max_features=None if limit is None else max(limit, 1),
+        **({} if encoding is None else {"encoding": encoding}),
     )
     table = table.iloc[:limit].sort_index(kind="stable")  # A spatial index has its own order.
     fid = table.index.to_numpy(np.int64)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from geo_io.crs import resolve_crs, transform_bounds
 from geo_io.errors import InputError, MissingFileError, nearest_name
 from geo_io.frame import Bounds
+from geo_io.vector.container import opened
 from geo_io.vector.load import FeatureColumns, call_ogr, load_frame, load_ogr
 from geo_io.vector.parquet import (
     covering_columns,
@@ -84,6 +85,12 @@ class VectorSource:
         The data of an in-memory source.
     indexed : bool
         False if reading a box goes through the whole file.
+    origin : str or None
+        The file that the user gave, if `path` is a part of it or was made of it.
+    encoding : str or None
+        Encoding of texts where it is not what the file claims (`geo_io.vector.encoding`).
+    notes : tuple of str
+        What is odd about the source, for warnings.
     """
 
     name: str
@@ -96,6 +103,9 @@ class VectorSource:
     bounds: Bounds | None
     frame: gpd.GeoDataFrame | None = field(default=None, repr=False, compare=False)
     indexed: bool = True
+    origin: str | None = None
+    encoding: str | None = None
+    notes: tuple[str, ...] = ()
 
     def bounds_in(self, crs: str) -> Bounds | None:
         """Return the bounds in another CRS; None if empty, or if that CRS is not defined there."""
@@ -171,6 +181,11 @@ class VectorSource:
     def head(self, count: int) -> pd.DataFrame:
         """Return the attributes of the first `count` features of the file."""
         return _load(self, None, list(self.fields), limit=count)[0]
+
+    def everything(self, columns: Sequence[str]) -> tuple[pd.DataFrame, NDArray]:
+        """Return attributes and stored geometry (n,), with heights, of all features."""
+        table, geometry, _ = _load(self, None, list(columns))
+        return table, geometry
 
     def count_empty(self) -> int:
         """Return how many of the first `EMPTY_LIMIT` features have no geometry."""
@@ -267,7 +282,11 @@ def holds_features(path: str) -> bool:
     if is_parquet(path):
         return True
     try:
-        return any(shape is not None for _, shape in call_ogr(pyogrio.list_layers, path))
+        file = opened(path).path
+    except InputError:
+        return path.casefold().endswith(".zip")  # of several layers, for one
+    try:
+        return any(shape is not None for _, shape in call_ogr(pyogrio.list_layers, file))
     except InputError:
         return False
 
@@ -299,32 +318,36 @@ def _open_frame(frame: gpd.GeoDataFrame, layer: str | None, assume_crs: str | No
     )
 
 
-def _open_ogr(path: str, layer: str | None, assume_crs: str | None) -> VectorSource:
+def _open_ogr(origin: str, named: str | None, assume_crs: str | None) -> VectorSource:
+    file = opened(origin, named)
+    path, layer = file.path, file.layer
+    made = path != origin
     layers = [(str(name), shape) for name, shape in call_ogr(pyogrio.list_layers, path)]
     spatial = [name for name, shape in layers if shape is not None]
     listed = ", ".join(spatial) or "(no layer with geometry)"
     if layer is None:
         if not spatial:
             raise InputError(
-                f"{path} has no layer with geometry", "give a file of polygons, lines or points"
+                f"{origin} has no layer with geometry", "give a file of polygons, lines or points"
             )
         if len(spatial) > 1:
             raise InputError(
-                f"{path} has several layers: {listed}",
-                f"name one as {Path(path).name}:{spatial[0]}",
+                f"{origin} has several layers: {listed}",
+                f"name one as {Path(origin).name}:{spatial[0]}",
             )
         layer = spatial[0]
     elif layer not in spatial:
         what = "has no geometry" if layer in dict(layers) else "does not exist"
         raise InputError(
-            f"layer {layer!r} of {path} {what}; its layers are: {listed}",
+            f"layer {layer!r} of {origin} {what}; its layers are: {listed}",
             f"name one of them{nearest_name(layer, spatial)}",
         )
     info = call_ogr(
         pyogrio.read_info, path, layer=layer, force_feature_count=True, force_total_bounds=True
     )
     bounds = _finite_bounds(info["total_bounds"]) if info["features"] else None
-    name = path if len(spatial) == 1 else f"{path}:{layer}"
+    alone = len(spatial) == 1 and not (made and named)
+    name = origin if alone else f"{origin}:{named or layer}"
     hint = " (no .prj beside it)" if path.casefold().endswith(".shp") else ""
     return VectorSource(
         name=name,
@@ -336,6 +359,7 @@ def _open_ogr(path: str, layer: str | None, assume_crs: str | None) -> VectorSou
         feature_count=int(info["features"]),
         bounds=bounds,
         indexed=bool(info["capabilities"]["fast_spatial_filter"]),
+        origin=origin if made else None,
     )
 
 
@@ -395,4 +419,4 @@ def _load(
     assert source.path is not None  # A source has a frame or a path.
     if is_parquet(source.path):
         return load_parquet(source.path, box, columns, limit)
-    return load_ogr(source.path, source.layer, box, columns, limit)
+    return load_ogr(source.path, source.layer, box, columns, limit, source.encoding)

@@ -1,4 +1,4 @@
-"""The built-in conditions semantics, dem, dsm and image, and the crosswalks of geo_io."""
+"""The built-in conditions semantics, dem, dsm, canopy and image, and the crosswalks of geo_io."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def earthgen_condition_encoders() -> Iterable[Offer]:
         ),
         Offer("dem", "earthgen_conditions.encoders:DemEncoder", "height of the ground, metres"),
         Offer("dsm", "earthgen_conditions.encoders:DsmEncoder", "height of the surface, metres"),
+        Offer(
+            "canopy",
+            "earthgen_conditions.encoders:CanopyEncoder",
+            "height of trees above the ground, metres",
+        ),
         Offer("image", "earthgen_conditions.encoders:ImageEncoder", "an orthorectified RGBA image"),
     ]
 

@@ -9,17 +9,28 @@ from typing import Any
 import numpy as np
 
 from earthgen.stages.backends import Condition
-from geo_io.elevation import ElevationReader, open_elevation
+from geo_io.elevation_mosaic import ElevationMosaic, Heights, open_heights
 from geo_io.errors import InputError, nearest_name
 from geo_io.frame import Frame
-from geo_io.image import ImageReader, open_image
+from geo_io.image_mosaic import Pictures, open_images
 from geo_io.layers import Raster, Semantics
 from geo_io.legend import Crosswalk, load_crosswalk
+from geo_io.raster.positions import coverage_mask
 from geo_io.semantics.options import SemanticsOptions
-from geo_io.semantics.reader import SemanticsReader, open_semantics
+from geo_io.semantics.prepare_features import TALLEST_TREE
+from geo_io.semantics.reader import Gaps, SemanticsReader, open_semantics
+
+GAP_SHARE = 0.1
+"""Share of a region without land cover from which it is told."""
 
 UNMAPPED_SHOWN = 20
 """How many unmapped values are listed one by one."""
+
+LOWEST_CANOPY = 60.0
+"""A canopy nowhere lower than this, in metres, has heights above the sea."""
+
+OUTSIDE_SHOWN = 5
+"""How many files outside the region are listed one by one."""
 
 
 class SemanticsEncoder:
@@ -37,6 +48,8 @@ class SemanticsEncoder:
             crosswalks=crosswalks,
             assume_crs=options["assume_crs"],
             allow_unmapped=options["allow_unmapped"],
+            height_field=options["height_field"],
+            height_unit=options["height_unit"],
         )
         return SemanticsCondition(open_semantics(sources, frame, reading))
 
@@ -46,6 +59,12 @@ class SemanticsCondition:
     """Land cover, with warnings about values, geometries and extents."""
 
     reader: SemanticsReader
+
+    def relate(self, conditions: Mapping[str, Condition]) -> None:
+        """Take the levels of water from the heights of the job."""
+        heights = conditions.get("dem", conditions.get("dsm"))
+        if heights is not None:
+            self.reader.use_heights(heights)
 
     def read(self, window: Frame) -> Semantics:
         """Return the land cover on a window."""
@@ -69,16 +88,50 @@ class SemanticsCondition:
                 "geometries were repaired": source.repaired,
                 "geometries could not be repaired and were omitted": source.dropped,
                 "features have no geometry": source.empty,
-                "lines are underground and were omitted": source.underground,
+                "features are underground and were omitted": source.underground,
                 "lines of a class without a width were omitted": source.no_width,
                 "points are not trees and were omitted": source.points,
             }
             warnings += [
                 f"{source.source}: {count:,} {what}" for what, count in counts.items() if count
             ]
+            warnings += [f"{source.source}: {text}" for text in source.warnings]
             if not source.meets:
                 warnings.append(f"{source.source} does not meet the region")
-        return {**self.reader.summary(), **report.to_dict(), "warnings": warnings}
+        gaps = self.reader.gaps(frame)
+        warnings += _gap_warnings(gaps, frame)
+        if gaps.turned_coasts:
+            warnings.append(
+                f"{gaps.turned_coasts:,} natural=coastline lines have the land on their right, by "
+                "the heights or the land mapped beside them: they were turned round"
+            )
+        values = report.to_dict()
+        layers = self.reader.summary()["sources"]
+        for row, layer in zip(values["sources"], layers, strict=True):
+            row.update({key: item for key, item in layer.items() if key != "path"})
+        return {
+            **values,
+            "unmapped_share": round(gaps.land, 4),
+            "warnings": warnings,
+        }
+
+
+def _gap_warnings(gaps: Gaps, frame: Frame) -> list[str]:
+    """Return what becomes of the places that no source maps, if they are many."""
+    area = frame.nx * frame.ny * frame.voxel_size**2
+    warnings = []
+    if gaps.land > GAP_SHARE:
+        warnings.append(
+            f"{gaps.land:.0%} of the region ({gaps.land * area / 1e4:,.1f} ha) has no land cover: "
+            "it becomes grassland; give a layer that maps it, and natural=coastline lines or a "
+            "polygon of water where it is sea"
+        )
+    if gaps.sea > GAP_SHARE:
+        warnings.append(
+            f"{gaps.sea:.0%} of the region ({gaps.sea * area / 1e4:,.1f} ha) has no land cover and "
+            "heights at or below 0 m: it becomes sea; give a layer that maps it where it is land"
+        )
+    return warnings
 
 
 @dataclass(frozen=True)
@@ -89,14 +142,17 @@ class RasterCondition:
     ----------
     name : str
         How warnings call it.
-    reader : ElevationReader or ImageReader
+    reader : Heights or Pictures
     elsewhere : str
         What happens where there is no data.
+    in_voids : str
+        What happens at nodata within the files, if it is something else.
     """
 
     name: str
-    reader: ElevationReader | ImageReader
+    reader: Heights | Pictures
     elsewhere: str
+    in_voids: str = ""
 
     def read(self, window: Frame) -> Raster:
         """Return the raster on a window."""
@@ -113,7 +169,24 @@ class RasterCondition:
         if report["voids"] > 0:
             warnings.append(
                 f"{report['voids']:.1%} of the {self.name} in the region is nodata; "
-                f"{self.elsewhere}"
+                f"{self.in_voids or self.elsewhere}"
+            )
+        for value, share in report.get("undeclared", {}).items():
+            what = (
+                "means of nodata and heights" if value == "means" else f"{value} without declaring"
+            )
+            tail = "" if value == "means" else " it as nodata"
+            warnings.append(
+                f"{share:.1%} of the {self.name} in the region holds {what}{tail}: it was read as "
+                "nodata"
+            )
+        warnings += report.pop("notes", [])
+        outside = report.pop("outside", [])
+        warnings += [f"{name} does not meet the region" for name in outside[:OUTSIDE_SHOWN]]
+        if len(outside) > OUTSIDE_SHOWN:
+            warnings.append(
+                f"{len(outside) - OUTSIDE_SHOWN} more files of the {self.name} do not meet the "
+                "region"
             )
         return {**self.reader.summary(), **report, "warnings": warnings}
 
@@ -123,7 +196,7 @@ class MeasuredCondition:
     """Heights where the file has them, NaN elsewhere."""
 
     filled: RasterCondition
-    reader: ElevationReader
+    reader: Heights
 
     def read(self, window: Frame) -> Raster:
         """Return the measured heights on a window."""
@@ -139,16 +212,17 @@ class DemEncoder:
     """Height of the ground; its layers are `geo_io.layers.Raster` of float32 metres."""
 
     name = "dem"
+    title = ""
     version = "1"
     elsewhere = "the rest is filled"
+    in_voids = ""
 
     def open(self, sources: Sequence[Any], frame: Frame, options: Mapping[str, Any]) -> Condition:
         """Open a raster of heights; see `ConditionEncoder`."""
         unit, crs = options[f"{self.name}_unit"], options["assume_crs"]
-        reader = open_elevation(
-            _only(sources, self.name), unit=unit, assume_crs=crs, what=self.name.upper()
-        )
-        return RasterCondition(self.name.upper(), reader, self.elsewhere)
+        what = self.title or self.name.upper()
+        reader = open_heights(sources, unit=unit, assume_crs=crs, what=what)
+        return RasterCondition(what, reader, self.elsewhere, self.in_voids)
 
 
 class DsmEncoder(DemEncoder):
@@ -164,8 +238,56 @@ class DsmEncoder(DemEncoder):
     def open(self, sources: Sequence[Any], frame: Frame, options: Mapping[str, Any]) -> Condition:
         """Open a raster of heights; see `ConditionEncoder`."""
         filled = super().open(sources, frame, options)
-        assert isinstance(filled, RasterCondition) and isinstance(filled.reader, ElevationReader)
+        assert isinstance(filled, RasterCondition) and not isinstance(filled.reader, Pictures)
         return MeasuredCondition(filled, filled.reader)
+
+
+@dataclass(frozen=True)
+class CanopyCondition:
+    """Heights of trees above the ground where the file has them, 0 at its nodata, NaN elsewhere."""
+
+    measured: MeasuredCondition
+
+    def read(self, window: Frame) -> Raster:
+        """Return heights above the ground on a window."""
+        heights, reader = self.measured.read(window).data, self.measured.reader
+        covered = np.zeros(window.shape, bool)
+        for each in reader.readers if isinstance(reader, ElevationMosaic) else (reader,):
+            covered |= coverage_mask(each.source, window)
+        return Raster(window, np.where(covered & np.isnan(heights), np.float32(0), heights))
+
+    def survey(self, frame: Frame) -> Mapping[str, Any]:
+        """Report on coverage and nodata.
+
+        Raises
+        ------
+        InputError
+            If heights cannot be those of trees above the ground.
+        """
+        report = self.measured.survey(frame)
+        if report["min"] > LOWEST_CANOPY or report["max"] > TALLEST_TREE:
+            raise InputError(
+                f"the canopy {report['name']} has heights from {report['min']:.1f} to "
+                f"{report['max']:.1f} m in the region: these are not heights of trees above the "
+                "ground",
+                "subtract the heights of the ground first, or give it as `dsm` if it is a surface "
+                "model; `canopy_unit` says that it is in feet",
+            )
+        return report
+
+
+class CanopyEncoder(DsmEncoder):
+    """Heights of trees above the ground; its layers are those of `DsmEncoder`."""
+
+    name = "canopy"
+    title = "canopy"
+    in_voids = "no tree stands there"
+
+    def open(self, sources: Sequence[Any], frame: Frame, options: Mapping[str, Any]) -> Condition:
+        """Open a raster of heights; see `ConditionEncoder`."""
+        measured = super().open(sources, frame, options)
+        assert isinstance(measured, MeasuredCondition)
+        return CanopyCondition(measured)
 
 
 class ImageEncoder:
@@ -176,7 +298,7 @@ class ImageEncoder:
 
     def open(self, sources: Sequence[Any], frame: Frame, options: Mapping[str, Any]) -> Condition:
         """Open an image; see `ConditionEncoder`."""
-        reader = open_image(_only(sources, self.name), assume_crs=options["assume_crs"])
+        reader = open_images(sources, assume_crs=options["assume_crs"])
         return RasterCondition(self.name, reader, "the rest keeps the colours of the rules")
 
 
@@ -197,12 +319,3 @@ def find_legend(name: str, crosswalks: Sequence[Crosswalk]) -> Crosswalk:
         f"unknown legend {name!r}{nearest_name(name, (each.name for each in crosswalks))}",
         f"name a .yaml file or one of: {', '.join(sorted(each.name for each in crosswalks))}",
     )
-
-
-def _only(sources: Sequence[Any], name: str) -> Any:
-    if len(sources) != 1:
-        raise InputError(
-            f"`{name}` has {len(sources)} sources",
-            "give one; combine several into a VRT first",
-        )
-    return sources[0]

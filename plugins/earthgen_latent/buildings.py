@@ -23,6 +23,10 @@ HEIGHTS_BY_AREA = (
 )
 """Largest area of a footprint, m2, and the range of its height, m, where no map tells one."""
 
+EAVES_SHARE, MOST_ROOF = 0.2, 4.0
+"""Height of a roof above known eaves: a share of the edge of a square footprint, at most so many
+metres."""
+
 PLOT_AREA = 200.0
 """Area that is assumed for a building without a footprint, m2."""
 
@@ -72,7 +76,7 @@ def told_buildings(
     if mapped.any():
         used, inverse = np.unique(index[mapped], return_inverse=True)
         every = layer.buildings
-        buildings = Buildings(every.footprint[used], every.height[used], every.key[used])
+        buildings = every.take(used)
         told[mapped] = footprint_heights(buildings, noise)[inverse]
         axes[mapped] = _axes(frame, buildings.footprint, mapped, inverse)
     maps = object_maps(
@@ -92,6 +96,9 @@ def footprint_heights(buildings: Buildings, noise: Noise) -> NDArray:
     x, y = shapely.get_x(centre), shapely.get_y(centre)
     area = shapely.area(buildings.footprint)
     drawn = drawn_heights(area, buildings.key, _neighbourhood(x, y, noise), noise)
+    # Of a height to the eaves alone the roof is still to come.
+    eaves = buildings.form["eaves"] + np.minimum(EAVES_SHARE * np.sqrt(area), MOST_ROOF)
+    drawn = np.where(np.isfinite(eaves), eaves, buildings.form["base"] + drawn)
     return np.where(np.isfinite(buildings.height), buildings.height, drawn)
 
 

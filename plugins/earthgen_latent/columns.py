@@ -19,6 +19,7 @@ from earthgen.stages.stage import Read, Stage
 from earthgen.terrain.cover import fill_unknown_cover, on_surface, raster_on, semantics_on
 from earthgen.terrain.ground import GROUND_REACH, make_ground
 from earthgen_latent.buildings import told_buildings
+from earthgen_latent.hanging import cover_with_hanging
 from geo_io.frame import Frame
 
 if TYPE_CHECKING:
@@ -63,13 +64,14 @@ def make_columns(window: Frame, inputs: Inputs, noise: Noise, objects: bool = Tr
     outer = window.pad(GROUND_REACH.voxels(window.voxel_size))
     inside = outer.slices(window)
     layer = semantics_on(inputs, outer)
-    cover = layer.cover
+    cover = cover_with_hanging(outer, layer)
     land = make_ground(
         outer,
-        fill_unknown_cover(cover),
+        fill_unknown_cover(layer.cover),
         raster_on(inputs, "dem", outer),
         raster_on(inputs, "dsm", outer),
         noise,
+        layer.water,
     )
     dense: dict[str, NDArray] = {}
     if objects:

@@ -27,6 +27,7 @@ from earthgen.terrain.cover import (
 from earthgen.voxels.voxels import GEOMETRY_FIELDS
 from earthgen_latent.columns import COLUMNS, columns_stage
 from earthgen_latent.costs import count_cost
+from earthgen_latent.hanging import hang_columns
 from earthgen_latent.height_map import MARGIN, STRIDE
 from earthgen_latent.heights import PART as HEIGHT_FLOW
 from earthgen_latent.heights import HeightSampler, heights_of_state
@@ -220,6 +221,7 @@ def make_surface(structure: Structure, window: Frame, inputs: Inputs, noise: Noi
         object=np.where(standing, number, np.uint32(0)),
         base=crown_bases(top, semantic_above, trunks, lowest_plants(inner, voxels, kept)),
     )
+    columns = hang_columns(inner, layer, columns)
     assert voxels.xyz is not None, "the stage has sparse fields"
     # Below a top whose class the map corrects, voxels are corrected too.
     right = (classes == semantic)[inner.y[1] - 1 - voxels.xyz[:, 1], voxels.xyz[:, 0] - inner.x[0]]

@@ -17,6 +17,7 @@ from earthgen.terrain.cover import semantics_on
 from earthgen.voxels.voxels import GEOMETRY_FIELDS
 from earthgen_latent.columns import COLUMNS, columns_stage
 from earthgen_latent.costs import count_cost
+from earthgen_latent.hanging import hang_columns
 from earthgen_latent.heights import PART, HeightSampler, heights_of_state, known_surface
 from earthgen_latent.networks import LearnedBackend, Networks, open_networks
 from earthgen_latent.picture import PICTURE_REACH, classes_of_picture
@@ -130,7 +131,7 @@ def make_surface(
     if "image" in use:
         cover = classes_of_picture(cover, around["image"], height)
     inside, conditions = outer.slices(inner), around.crop(inner)
-    columns = columns_from_heights(
-        inner, semantics_on(inputs, inner), cover[inside], height[inside], noise
-    )
+    layer = semantics_on(inputs, inner)
+    columns = columns_from_heights(inner, layer, cover[inside], height[inside], noise)
+    columns = hang_columns(inner, layer, columns)
     return raise_columns(window, inner, np.ascontiguousarray(conditions["ground"]), columns).block()

@@ -41,8 +41,13 @@ from earthgen.stages.blending import STATE
 from earthgen.stages.block import Block, Field
 from earthgen.stages.stage import Read, Stage
 from earthgen.stages.voxel_blending import VOXEL_BLENDING_RULES, voxel_blending_stages
-from earthgen.terrain.cover import on_surface, raster_on
-from earthgen.voxels.object_colours import PALETTES, draw_object_colours
+from earthgen.terrain.cover import on_surface, raster_on, semantics_on
+from earthgen.voxels.object_colours import (
+    PALETTES,
+    draw_object_colours,
+    mapped_colours,
+    with_mapped_colours,
+)
 from earthgen.voxels.splat_math import base_colours
 from earthgen.voxels.surface import ground_slopes, surface_splats, unshear_normals
 from earthgen.voxels.voxels import Geometry, Splats, Voxels, texture_fields
@@ -394,7 +399,7 @@ class LatentTexture(LearnedBackend, TextureBackend):
             # with a cell around them for slopes.
             own = stride == geometry.step and window <= geometry.window
             width = window if own else geometry.step
-            reads = (Read("geometry", cells=0 if own else 1),)
+            reads = (Read("geometry", cells=0 if own else 1), Read("semantics"))
             before.append(Stage(TOLD_COLOURS, width, fields, told, reads, geometry.step))
         halo = 0
         if self.decoders:
@@ -420,7 +425,10 @@ class LatentTexture(LearnedBackend, TextureBackend):
 def tell_colours(
     networks: Networks, palette: str, window: Frame, inputs: Inputs, noise: Noise
 ) -> Block:
-    """Return the told colours of the voxels of `window`, drawn one for each part of an object."""
+    """Return the told colours of the voxels of `window`, one for each part of an object.
+
+    They are those of the map where it has any, and else drawn.
+    """
     geometry = Geometry.of(inputs["geometry"])
     voxels = geometry.voxels
     sites, order = voxel_sites(voxels.xyz, replace(geometry.frame, z=networks.band), "cpu")
@@ -432,7 +440,11 @@ def tell_colours(
         torch.from_numpy(voxels.object[order].astype(np.int64)),
     ).numpy()
     inside = np.flatnonzero(voxels.inside(window))
-    rgb, known = draw_object_colours(voxels.object[inside], part[inside], noise, palette)
+    core = voxels.take(inside, window)
+    rgb, known = draw_object_colours(core.object, part[inside], noise, palette)
+    layer = semantics_on(inputs, window)
+    mapped = mapped_colours(layer.buildings, core)
+    rgb, known = with_mapped_colours(rgb, known, part[inside], mapped)
     told = told_features(torch.from_numpy(rgb / np.float32(255)), torch.from_numpy(known))
     fields = {"told": told.numpy(), "part": part[inside].astype(np.uint8)}
     return Block(window, {}, voxels.xyz[inside], fields)

@@ -24,6 +24,7 @@ from earthgen.voxels.objects import (
 from earthgen_procedural.footprints import (
     Outlines,
     Rectangles,
+    centroids,
     outlines,
     rasterise,
     rectangles,
@@ -31,12 +32,39 @@ from earthgen_procedural.footprints import (
     wall_distance,
 )
 from earthgen_procedural.lots import HOUSE_REACH, grow
+from earthgen_procedural.parts import (
+    WHOLE,
+    Stacked,
+    apart,
+    ridged_share,
+    site_bases,
+    stack_solids,
+    under_parts,
+)
+from earthgen_procedural.roofs import (
+    AXIAL,
+    BULKY,
+    COMPLEX,
+    DOME,
+    FLAT,
+    GABLED,
+    GAMBREL,
+    HIPPED,
+    MANSARD,
+    ONION,
+    PYRAMIDAL,
+    SKELETON,
+    radial_place,
+    roof_axes,
+    roof_of_map,
+    roof_share,
+    usual_rises,
+)
 from earthgen_procedural.surface_model import measured_roofs
 from geo_io.frame import Frame
-from geo_io.layers import Buildings
+from geo_io.layers import ROOF_NUMBER, Buildings, unknown_form
 
 # Reaches, metres.
-WHOLE = 60.0  # largest diagonal of footprints that every window they touch reads completely
 BASE_MEAN = 16.0  # the ground under larger ones is averaged over this
 SURROUNDINGS = 20.0  # radius of the surroundings of a building
 PLOT = 26.0  # cells of class building without footprints are divided into houses about this wide
@@ -51,8 +79,8 @@ GROWN_REACH = Reach(2 * HOUSE_REACH, 2) + TERRAIN_REACH
 LOWEST = 2.0  # metres, of any building
 CHIMNEY_VOXEL = 1.3  # metres: the largest voxels with chimneys
 
-FLAT, GABLED, HIPPED, SKELETON = 0, 1, 2, 3
-"""Shapes of roofs. A skeleton roof rises from every wall, whatever the outline."""
+CAP = 0.3  # metres that a mapped roof which rises from the ground has at its walls
+SLAB = 0.4  # metres: thickness of a roof on posts
 
 
 @dataclass(frozen=True)
@@ -90,12 +118,34 @@ class Stock:
         Random keys.
     trade : NDArray (n,) bool or None
         Shops and works; None to derive it from the surroundings.
+    form : NDArray (n,) BUILDING_FORM or None
+        What the map says of roofs; None for nothing.
+    ridges : NDArray (n,) object or None
+        Ridges of complex roofs.
+    site : NDArray (n,) object or None
+        Footprints on whose ground parts of buildings stand; None for their own.
     """
 
     lines: Outlines
     height: NDArray
     key: NDArray
     trade: NDArray | None = None
+    form: NDArray | None = None
+    ridges: NDArray | None = None
+    site: NDArray | None = None
+
+
+def mapped_stock(buildings: Buildings) -> Stock:
+    """Return mapped buildings as a stock."""
+    return Stock(
+        outlines(buildings.footprint),
+        buildings.height,
+        buildings.key,
+        None,
+        buildings.form,
+        buildings.ridges,
+        buildings.site,
+    )
 
 
 @dataclass(frozen=True)
@@ -109,7 +159,10 @@ class Shapes:
     eaves, rise : NDArray
         Metres from the base to the eaves, and from there to the ridge.
     span : NDArray
-        Metres from the wall over which the roof rises; farther in it is level.
+        Metres from the wall over which the roof rises, farther in it is level; 0 where the axes
+        of the footprint decide.
+    bottom : NDArray
+        Metres from the base to the underside.
     bump_at, bump_half, bump_up : NDArray
         A chimney or a box on the roof: position along the long side (-1 to 1), half width (0
         without one) and height above the eaves, metres.
@@ -120,6 +173,7 @@ class Shapes:
     eaves: NDArray
     rise: NDArray
     span: NDArray
+    bottom: NDArray
     bump_at: NDArray
     bump_half: NDArray
     bump_up: NDArray
@@ -127,10 +181,11 @@ class Shapes:
 
 def make_buildings(
     frame: Frame, cover: NDArray, buildings: Buildings, ground: Ground, noise: Noise
-) -> Roofs:
+) -> Stacked:
     """Return all buildings on `frame`; cells nearer to its edge than land.HALO are not exact.
 
-    Mapped buildings stand where the land cover has the class building, others on lots.
+    Mapped buildings stand where the land cover has the class building, others on lots. Those that
+    hang in the air do so over any land cover.
 
     Parameters
     ----------
@@ -153,13 +208,14 @@ def make_buildings(
     local = box_mean(ground.terrain, np.ones(frame.shape, bool), whole_cells(BASE_MEAN, size))
     roofs = Roofs(np.full(frame.shape, np.nan, np.float32), np.zeros(frame.shape, np.uint32))
 
+    near = buildings.take(touching(buildings, frame))
+    standing, hanging = near.take(~near.hangs), near.take(near.hangs)
+    least = np.full(frame.shape, LOWEST, np.float32)
     if built.any():
         owner = np.full(frame.shape, -1, np.int32)
-        near = touching(buildings, frame)
-        if len(near):
-            stock = Stock(
-                outlines(buildings.footprint[near]), buildings.height[near], buildings.key[near]
-            )
+        open_yard = np.zeros(frame.shape, bool)
+        if len(standing):
+            stock = mapped_stock(standing)
             owner = rasterise(stock.lines, frame)
             # The land cover may be rasterised by another rule: building cells beside a footprint
             # belong to it.
@@ -167,8 +223,11 @@ def make_buildings(
             owner = np.where(
                 built & (distance < 1.9), owner.ravel()[np.maximum(index, 0)], -1
             ).astype(np.int32)
-            roofs = raise_roofs(frame, cover, stock, owner, ground.terrain, local, noise)
-        rest = built & (owner < 0)
+            open_yard = under_parts(frame, standing, hanging, owner)
+            owner[open_yard] = -1
+            roofs, _ = raise_roofs(frame, cover, stock, owner, ground.terrain, local, noise)
+            least[np.append(_rises_from_ground(standing), False)[owner]] = CAP
+        rest = built & (owner < 0) & ~open_yard
         if rest.any():
             plots = _roofs_of_cells(frame, cover, built, local, noise)
             roofs = Roofs(
@@ -187,14 +246,25 @@ def make_buildings(
         if len(part):
             stock = Stock(part.outlines(), np.full(len(part), np.nan), part.key, part.trade)
             owner = np.where(built, -1, rasterise(stock.lines, frame)).astype(np.int32)
-            roofs = roofs.over(
-                raise_roofs(frame, cover, stock, owner, ground.terrain, local, noise)
-            )
-    top = np.where(
-        np.isnan(roofs.top), roofs.top, np.maximum(roofs.top, ground.height + np.float32(LOWEST))
-    )
+            grown, _ = raise_roofs(frame, cover, stock, owner, ground.terrain, local, noise)
+            roofs = roofs.over(grown)
+    top = np.where(np.isnan(roofs.top), roofs.top, np.maximum(roofs.top, ground.height + least))
     number = np.where(np.isnan(top), np.uint32(0), roofs.object)  # yards have no object
-    return Roofs(top.astype(np.float32), number.astype(np.uint32))
+    made = Roofs(top.astype(np.float32), number.astype(np.uint32))
+    solids = []
+    for group in apart(hanging):
+        stock = mapped_stock(hanging.take(group))
+        owner = rasterise(stock.lines, frame)
+        raised, under = raise_roofs(frame, cover, stock, owner, ground.terrain, local, noise)
+        solids.append((raised.top, raised.object, under))
+    return stack_solids(made.top, made.object, ground.height, frame.voxel_size, solids)
+
+
+def _rises_from_ground(buildings: Buildings) -> NDArray:
+    """Return which buildings are roofs from the ground up, such as pyramids, (n,) bool."""
+    form = buildings.form
+    sloped = (form["roof"] > ROOF_NUMBER["flat"]) & np.isfinite(form["roof_height"])
+    return np.asarray(sloped & (form["roof_height"] > buildings.height - LOWEST))
 
 
 def raise_roofs(
@@ -205,8 +275,8 @@ def raise_roofs(
     terrain: NDArray,
     local: NDArray,
     noise: Noise,
-) -> Roofs:
-    """Return the roofs of some buildings.
+) -> tuple[Roofs, NDArray]:
+    """Return the roofs of some buildings, and their undersides.
 
     Parameters
     ----------
@@ -224,6 +294,14 @@ def raise_roofs(
         The terrain, smoothed: base of buildings too large for the window.
     noise : Noise
         Of the stage.
+
+    Returns
+    -------
+    roofs : Roofs
+        Their tops.
+    under : NDArray (ny, nx) float32
+        Absolute height of the underside, metres; that of the base where a building stands on the
+        ground, NaN without one.
     """
     n = len(stock.lines)
     box = rectangles(stock.lines)
@@ -239,12 +317,29 @@ def raise_roofs(
     )
     known = whole & (count > 0)
     base = np.where(known, foot / np.maximum(count, 1) / FIXED, np.nan)
+    if stock.site is not None:
+        base = site_bases(frame, stock.lines, stock.site, fixed, base)
     trade = stock.trade
     if trade is None:
         trade = known & (shop_sum > 0.1 * FIXED * count)
     stream = noise.stream("buildings")
-    shapes = shape_roofs(stream, stock.key, box, stock.height, trade, np.where(whole, inside, 4.0))
-    top = _raise(
+    form = unknown_form(n) if stock.form is None else stock.form
+    roof = roof_of_map(form["roof"])
+    if stock.ridges is not None:
+        drawn = np.array([line is not None for line in stock.ridges], bool)
+        roof = np.where((roof == COMPLEX) & ~drawn, GABLED, roof)
+    axes = roof_axes(stock.lines, box, roof, form["roof_direction"], form["roof_orientation"])
+    shapes = shape_roofs(
+        stream,
+        stock.key,
+        box,
+        stock.height,
+        trade,
+        np.where(whole, inside, 4.0),
+        (form, roof, axes),
+    )
+    centre = centroids(stock.lines)
+    top, under = _raise(
         owner,
         walls,
         local,
@@ -252,23 +347,38 @@ def raise_roofs(
         frame.voxel_size,
         frame.x[0],
         frame.y[1],
-        box.x,
-        box.y,
-        box.angle,
-        box.length,
-        box.width,
+        stock.lines.xy,
+        stock.lines.ring,
+        stock.lines.polygon,
+        centre[:, 0],
+        centre[:, 1],
+        axes.x,
+        axes.y,
+        axes.angle,
+        axes.length,
+        axes.width,
         shapes.roof,
         shapes.eaves,
         shapes.rise,
         shapes.span,
+        shapes.bottom,
         shapes.bump_at,
         shapes.bump_half,
         shapes.bump_up,
     )
+    for k in np.flatnonzero(shapes.roof == COMPLEX):
+        assert stock.ridges is not None  # the shape is kept only where there are ridges
+        rows, cols = np.nonzero(owner == k)
+        x, y = (
+            (frame.x[0] + cols + 0.5) * frame.voxel_size,
+            (frame.y[1] - rows - 0.5) * (frame.voxel_size),
+        )
+        share = ridged_share(stock.lines, int(k), stock.ridges[k], x, y)
+        top[rows, cols] += (shapes.rise[k] * share).astype(np.float32)
     number = np.where(
         owner >= 0, object_number(stock.key, shapes.kind)[np.maximum(owner, 0)], np.uint32(0)
     )
-    return Roofs(top, number)
+    return Roofs(top, number), under
 
 
 @numba.njit(cache=True, nogil=True)
@@ -316,9 +426,15 @@ def draw_heights(draw: NDArray, area: NDArray, trade: NDArray) -> NDArray:
 
 
 def shape_roofs(
-    stream: Stream, key: NDArray, box: Rectangles, height: NDArray, trade: NDArray, inside: NDArray
+    stream: Stream,
+    key: NDArray,
+    box: Rectangles,
+    height: NDArray,
+    trade: NDArray,
+    inside: NDArray,
+    mapped: tuple[NDArray, NDArray, Rectangles] | None = None,
 ) -> Shapes:
-    """Choose the roof of each building.
+    """Choose the roof of each building: what the map says, and else what is usual.
 
     Parameters
     ----------
@@ -334,38 +450,72 @@ def shape_roofs(
         Shops and works.
     inside : NDArray (n,)
         Metres from the innermost cell to the walls.
+    mapped : tuple, optional
+        What the map says of roofs: (n,) BUILDING_FORM, (n,) shapes with -1 for unknown, and the
+        axes of the roofs.
     """
+    form, shape, axes = mapped or (unknown_form(len(key)), np.full(len(key), -1), box)
+    known = shape >= 0
+    base, to_eaves, roof_height, roof_angle = (
+        form[name].astype(float) for name in ("base", "eaves", "roof_height", "roof_angle")
+    )
     height_draw, flat_draw, form_draw, pitch_draw, bump_draw = (
         stream.of_objects(key, c) for c in range(5)
     )
-    drawn = ~np.isfinite(height)
-    height = np.maximum(np.where(drawn, draw_heights(height_draw, box.area, trade), height), LOWEST)
+    # A height to the eaves alone: the roof comes on top.
+    below = ~np.isfinite(height) & np.isfinite(to_eaves)
+    drawn = ~np.isfinite(height) & ~below
+    usual_height = base + draw_heights(height_draw, box.area, trade)
+    usual_height = np.fmax(usual_height, np.fmax(base + roof_height + 2.4, 0.0))
+    height = np.where(drawn, usual_height, np.where(below, to_eaves, height))
+    height = np.maximum(height, np.where(base > 0, base + SLAB, LOWEST))
 
     shed = height < 3.3
     chance = np.where(trade, 0.85, np.where(box.area > 600.0, 0.5, np.where(shed, 0.6, 0.1)))
     chance = np.where(height > 22.0, 0.92, chance)
     flat = (flat_draw < chance) | (box.width < 1.0)
+    attic = np.where(np.isfinite(to_eaves) & ~below, height - to_eaves, np.nan)
+    told = np.where(np.isfinite(roof_height), roof_height, np.where(attic > 0.5, attic, 0 * attic))
+    told = np.where(np.isfinite(told), told, roof_angle)
+    # What is modelled in parts has level roofs unless it says else.
+    level = form["open"] | form["part"] | (base > 0)
+    flat = np.where(np.isfinite(told), told <= 0, flat | level)
     compact = box.area > 0.82 * 4.0 * box.length * box.width
     gabled = (form_draw < 0.72) | shed | (box.length > 2.2 * box.width)
     roof = np.where(flat, FLAT, np.where(~compact, SKELETON, np.where(gabled, GABLED, HIPPED)))
+    roof = np.where(known, shape, roof)
+    roof = np.where(~compact & np.isin(roof, AXIAL), SKELETON, roof)
+    flat = roof == FLAT
     kind = np.where(trade | (box.area > 900.0), HALL_ROOF, np.where(shed, PLAIN_ROOF, FLAT_ROOF))
     kind = np.where(flat, kind, PITCHED_ROOF)
 
-    span = np.maximum(np.where(roof == SKELETON, np.minimum(inside, 6.0), box.width), 0.1)
+    span = np.where(roof == SKELETON, np.maximum(np.minimum(inside, 6.0), 0.1), 0.0)
+    span = np.where(~compact & np.isin(roof, (GAMBREL, MANSARD)), np.maximum(inside, 0.1), span)
     pitch = np.where(box.width > 8.0, 27.0 + 10.0 * pitch_draw, 33.0 + 12.0 * pitch_draw)
-    rise = np.where(
-        flat, 0.0, np.minimum(np.tan(np.radians(pitch)) * span, np.minimum(0.5 * height, 7.0))
-    )
+    over = np.where(span > 0, span, np.maximum(axes.width, 0.1))
+    pitched = np.minimum(np.tan(np.radians(pitch)) * over, 7.0)
+    usual = usual_rises(roof, axes, pitched, inside)
+    room = height - base
+    most = np.where(below, np.inf, np.where(np.isin(roof, BULKY), 0.8, 0.5) * room)
+    rise = np.minimum(usual.rise, most)
+    rise = np.where(np.isfinite(attic) & (attic > 0), attic, rise)
+    sloped = np.isfinite(roof_angle) & (roof_angle > 0)
+    rise = np.where(sloped, np.tan(np.radians(np.where(sloped, roof_angle, 0.0))) * usual.run, rise)
+    rise = np.where(np.isfinite(roof_height), roof_height, rise)
+    rise = np.where(flat, 0.0, np.where(below, rise, np.minimum(rise, room)))
+    height = np.where(below, height + rise, height)
+    eaves = height - rise
+    bottom = np.where(form["open"] & (base <= 0), np.maximum(eaves - SLAB, 0.0), base)
 
     # Chimneys end at the ridge and boxes stand on roofs of drawn height only, so that a given
-    # height is kept.
+    # height is kept. Parts of buildings are what they are.
+    whole = ~form["part"] & (bottom <= 0)
     chimney = ((roof == GABLED) | (roof == HIPPED)) & (box.area > 45.0) & (bump_draw < 0.75)
-    boxed = flat & drawn & (box.area > 150.0) & (bump_draw < 0.8)
-    half = np.where(chimney, 0.6, np.where(boxed, 1.2 + 1.3 * form_draw, 0.0))
+    boxed = flat & ~known & drawn & (box.area > 150.0) & (bump_draw < 0.8)
+    half = np.where(chimney & whole, 0.6, np.where(boxed & whole, 1.2 + 1.3 * form_draw, 0.0))
     up = np.where(chimney, rise, 1.2 + 0.6 * pitch_draw)
-    return Shapes(
-        roof, kind, height - rise, rise, span, np.where(bump_draw < 0.38, 0.45, -0.45), half, up
-    )
+    at = np.where(bump_draw < 0.38, 0.45, -0.45)
+    return Shapes(roof, kind, eaves, rise, span, bottom, at, half, up)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -377,6 +527,11 @@ def _raise(  # type: ignore[no-untyped-def]
     size,
     x0,
     y1,
+    xy,
+    ring,
+    polygon,
+    mx,
+    my,
     cx,
     cy,
     angle,
@@ -386,34 +541,43 @@ def _raise(  # type: ignore[no-untyped-def]
     eaves,
     rise,
     span,
+    bottom,
     bump_at,
     bump_half,
     bump_up,
 ):
-    """Return absolute roof heights of cells; where `base` is NaN the base is the ground `local`."""
+    """Return absolute heights of roofs and undersides of cells.
+
+    Where `base` is NaN the base is the ground `local`.
+    """
     rows, cols = owner.shape
     out = np.full((rows, cols), np.nan, np.float32)
+    under = np.full((rows, cols), np.nan, np.float32)
     for row in range(rows):
         for col in range(cols):
             k = owner[row, col]
             if k < 0:
                 continue
             foot = local[row, col] if np.isnan(base[k]) else base[k]
-            px, py = (x0 + col + 0.5) * size - cx[k], (y1 - 1 - row + 0.5) * size - cy[k]
+            x, y = (x0 + col + 0.5) * size, (y1 - 1 - row + 0.5) * size
+            px, py = x - cx[k], y - cy[k]
             cos, sin = np.cos(angle[k]), np.sin(angle[k])
             u, v = px * cos + py * sin, py * cos - px * sin
             up = 0.0
-            if roof[k] != FLAT:
-                inward = walls[row, col] if roof[k] == SKELETON else width[k] - abs(v)
-                if roof[k] == HIPPED:
-                    inward = min(inward, length[k] - abs(u))
-                up = rise[k] * min(max(inward, 0.0) / span[k], 1.0)
+            if roof[k] != FLAT and roof[k] != COMPLEX:
+                place = 0.0
+                if roof[k] == PYRAMIDAL or roof[k] == DOME or roof[k] == ONION:
+                    first, last = ring[polygon[k]], ring[polygon[k] + 1]
+                    place = radial_place(xy, first, last, mx[k], my[k], x, y)
+                far, wide = max(length[k], 1e-3), max(width[k], 1e-3)
+                up = rise[k] * roof_share(roof[k], u, v, far, wide, walls[row, col], span[k], place)
             half = bump_half[k]
             fine = size <= CHIMNEY_VOXEL or (roof[k] == FLAT and size < half)
             if fine and abs(u - bump_at[k] * length[k]) < half and abs(v - 0.3 * width[k]) < half:
                 up = max(up, bump_up[k])
             out[row, col] = foot + eaves[k] + up
-    return out
+            under[row, col] = foot + bottom[k]
+    return out, under
 
 
 def _roofs_of_cells(

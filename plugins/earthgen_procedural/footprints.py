@@ -87,6 +87,31 @@ def rectangles(lines: Outlines) -> Rectangles:
     return Rectangles(*np.asarray(_rectangles(lines.xy, lines.ring, lines.polygon)))
 
 
+def centroids(lines: Outlines) -> NDArray:
+    """Return the centre of mass of each polygon's outer ring: (n, 2) float64, CRS metres."""
+    return np.asarray(_centroids(lines.xy, lines.ring, lines.polygon))
+
+
+@numba.njit(cache=True, nogil=True)
+def _centroids(xy, ring, polygon):  # type: ignore[no-untyped-def]
+    n = polygon.size - 1
+    out = np.zeros((n, 2))
+    for k in range(n):
+        first, last = ring[polygon[k]], ring[polygon[k] + 1]
+        x0, y0 = xy[first, 0], xy[first, 1]
+        area, mx, my = 0.0, 0.0, 0.0
+        for a in range(first, last - 1):
+            ax, ay, bx, by = xy[a, 0] - x0, xy[a, 1] - y0, xy[a + 1, 0] - x0, xy[a + 1, 1] - y0
+            cross = ax * by - bx * ay
+            area += cross
+            mx += (ax + bx) * cross
+            my += (ay + by) * cross
+        if area != 0.0:
+            mx, my = mx / (3.0 * area), my / (3.0 * area)
+        out[k, 0], out[k, 1] = x0 + mx, y0 + my
+    return out
+
+
 @numba.njit(cache=True, nogil=True)
 def _rectangles(xy, ring, polygon):  # type: ignore[no-untyped-def]
     n = polygon.size - 1

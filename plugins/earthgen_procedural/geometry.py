@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,12 +59,17 @@ class ProceduralGeometry(GeometryBackend):
     def __init__(self) -> None:
         require_fit(land.CHAINS, land.HALO)
         require_fit(CHAINS, HALO)
+        self._with_image = False
+
+    def check_inputs(self, surveys: Mapping[str, Mapping[str, Any]]) -> None:
+        """Note whether a surface model comes with an image; every input is accepted."""
+        self._with_image = {"dsm", "image"} <= surveys.keys()
 
     def stages(self) -> Sequence[Stage]:
         """Return two stages: the land in large windows, the surface in smaller ones."""
         reads = (HALO.read(land.LAND), HALO.read("semantics"))
         surface = Stage(SURFACE, STRIDE + 2 * MARGIN, GEOMETRY_FIELDS, make_surface, reads, STRIDE)
-        return land.land_stage(), surface
+        return land.land_stage(self._with_image), surface
 
 
 def make_surface(window: Frame, inputs: Inputs, noise: Noise) -> Block:
@@ -102,19 +107,24 @@ def _columns(
         np.ascontiguousarray(getattr(low, f.name)[part]) for f in fields(low)
     )
     land_here = block.crop(inner)
-    cover, roof, canopy = (
-        np.ascontiguousarray(land_here[name]) for name in ("cover", "roof", "canopy")
+    cover, roof, canopy, under, lower = (
+        np.ascontiguousarray(land_here[name])
+        for name in ("cover", "roof", "canopy", "under", "lower")
     )
     ground = np.ascontiguousarray(land_here["ground"])
     built = ~np.isnan(roof)
     semantic = np.where(built, np.uint8(class_code("building")), semantic)
+    hangs = ~np.isnan(under)
     canopied = bool((canopy > 0).any())
     return Columns(
         ground=ground,
         top=np.where(built, np.nan_to_num(roof) - ground, height).astype(np.float32),
-        ground_class=np.where(built, semantic, cover),
+        ground_class=np.where(built & ~(hangs & np.isnan(lower)), semantic, cover),
         semantic=semantic,
         object=np.where(built, land_here["object"], number),
+        under=np.where(hangs, under - ground, 0.0).astype(np.float32),
+        lower=np.where(np.isnan(lower), 0.0, lower - ground).astype(np.float32),
+        lower_object=np.ascontiguousarray(land_here["lower_object"]),
         canopy=canopy,
         canopy_base=np.where(canopy > 0, np.maximum(0.35 * canopy, canopy - 9.0), 0.0).astype(
             np.float32

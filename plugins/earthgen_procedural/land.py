@@ -28,7 +28,7 @@ WINDOW = 1024
 COARSEST = 10.0
 """Metres: the largest voxels for which the rules work."""
 
-HALO = Reach(114.0, 8)
+HALO = Reach(120.0, 9)
 """How far around a window conditions are read; at least each of CHAINS."""
 
 CHAINS = {
@@ -52,21 +52,31 @@ FIELDS = {
     "cover": Field("uint8"),  # class codes, never 0; "building" only where one stands
     "roof": Field("float32"),  # metres, absolute: the top of a building, NaN without one
     "object": Field("uint32"),  # number of the building, 0 without one
-    "canopy": Field("float32"),  # metres above ground: trees of a surface model, 0 without one
+    "under": Field("float32"),  # metres, absolute: its underside in the air, NaN on the ground
+    "lower": Field("float32"),  # metres, absolute: top of what is built under that, else NaN
+    "lower_object": Field("uint32"),  # number of what is built under it
+    "canopy": Field("float32"),  # metres above ground: measured trees, 0 without one
     "dsm_flags": Field("uint8"),  # HAS_DATA and SHOWS_TREES
 }
 
 
-def land_stage() -> Stage:
-    """Return the stage `procedural.land`."""
-    reads = tuple(HALO.read(name) for name in ("semantics", "dem", "dsm"))
+def land_stage(with_image: bool = False) -> Stage:
+    """Return the stage `procedural.land`.
+
+    Parameters
+    ----------
+    with_image : bool
+        Whether to read the image too, which tells leaves from roofs in a surface model.
+    """
+    names = ("semantics", "dem", "dsm", "canopy", *(("image",) if with_image else ()))
+    reads = tuple(HALO.read(name) for name in names)
     return Stage(LAND, WINDOW, FIELDS, make_land, reads)
 
 
 def make_land(window: Frame, inputs: Inputs, noise: Noise) -> Block:
     """Return the land of `window` as a block of FIELDS.
 
-    The conditions "semantics", "dem" and "dsm" are all optional.
+    The conditions "semantics", "dem", "dsm", "canopy" and "image" are all optional.
 
     Raises
     ------
@@ -84,17 +94,37 @@ def make_land(window: Frame, inputs: Inputs, noise: Noise) -> Block:
     layer = semantics_on(inputs, outer)
     cover = fill_unknown_cover(layer.cover)
     land = ground.make_ground(
-        outer, cover, raster_on(inputs, "dem", outer), raster_on(inputs, "dsm", outer), noise
+        outer,
+        cover,
+        raster_on(inputs, "dem", outer),
+        raster_on(inputs, "dsm", outer),
+        noise,
+        layer.water,
     )
     roofs = buildings.make_buildings(outer, cover, layer.buildings, land, noise)
-    height, top, number = (
-        np.ascontiguousarray(a[inside]) for a in (land.height, roofs.top, roofs.object)
+    height, top, number, under, lower, lower_number = (
+        np.ascontiguousarray(a[inside])
+        for a in (
+            land.height,
+            roofs.top,
+            roofs.object,
+            roofs.under,
+            roofs.lower,
+            roofs.lower_object,
+        )
     )
     canopy, flags = np.zeros(window.shape, np.float32), np.zeros(window.shape, np.uint8)
     if land.surface is not None:
         built = ~np.isnan(roofs.top)
         measured = surface_model.detect_objects(
-            outer, layer.cover, land.terrain, land.surface, built, noise
+            outer,
+            layer.cover,
+            land.terrain,
+            land.surface,
+            built,
+            noise,
+            footprints=layer.footprints,
+            image=raster_on(inputs, "image", outer),
         )
         surface = land.surface[inside]
         block = measured.block[inside] & np.isnan(top)
@@ -106,11 +136,21 @@ def make_land(window: Frame, inputs: Inputs, noise: Noise) -> Block:
             measured.has_data[inside] * np.uint8(HAS_DATA)
             | measured.shows_trees[inside] * np.uint8(SHOWS_TREES)
         ).astype(np.uint8)
+    crowns = raster_on(inputs, "canopy", outer)
+    if crowns is not None:
+        crown = crowns[inside]
+        known = np.isfinite(crown)
+        stands = known & np.isnan(top) & (crown > surface_model.TALL)
+        canopy[known] = np.where(stands, crown, np.float32(0))[known]
+        flags[known] |= np.uint8(HAS_DATA | SHOWS_TREES)
     fields = {
         "ground": height,
-        "cover": _yards(cover[inside], top),
+        "cover": _yards(cover[inside], np.where(np.isnan(under), top, lower)),
         "roof": top,
         "object": number,
+        "under": under,
+        "lower": lower,
+        "lower_object": lower_number,
         "canopy": canopy,
         "dsm_flags": flags,
     }
@@ -118,6 +158,9 @@ def make_land(window: Frame, inputs: Inputs, noise: Noise) -> Block:
 
 
 def _yards(cover: NDArray, top: NDArray) -> NDArray:
-    """Return `cover` with paving where the class is building but none stands: yards."""
+    """Return `cover` with paving where the class is building but none stands: yards.
+
+    `top` is that of what stands on the ground.
+    """
     yard = is_class(cover, "building") & np.isnan(top)
     return np.where(yard, np.uint8(class_code("paved")), cover).astype(np.uint8)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +16,7 @@ from earthgen.noise.fields import jittered_lattice, voronoi_cells
 from earthgen.noise.philox import Noise
 from earthgen.terrain.cover import CODES, class_code, is_class, on_surface, surface_table
 from earthgen.terrain.filters import box_mean, box_share, nearest_cell, whole_cells
-from earthgen.terrain.reach import Reach
+from earthgen.terrain.reach import Reach, widest_reach
 from earthgen.voxels.objects import BROADLEAF, FLAT_ROOF, NEEDLELEAF, object_number
 from geo_io.frame import Frame
 
@@ -30,12 +31,22 @@ JOIN, LEVEL = 4.0, 3.0
 PRESENT = 10.0
 # Least mean deviation of a canopy from the mean around, per metre of voxel; roofs are smoother.
 ROUGH = 0.28
+# Crowns are domes, curved in all directions; roofs, also pitched ones, are straight in one. A cell
+# is straight if the second derivative of the heights within PLANE metres is less than this in some
+# direction, 1 / m; a block has this share of straight cells among those of its inside, within SHARE
+# metres.
+PLANE, CURVED, SHARE, STRAIGHT_SHARE = 2.0, 0.05, 4.0, 0.5
+# Tall cells that are not straight, and less than this share of the footprints within LONE metres,
+# are a crown.
+LONE, LONE_SHARE = 6.0, 0.7
+# Excess green of leaves, (2 G - R - B) / (R + G + B).
+GREEN = 0.06
 # Metres: approximate width of the objects into which measured canopies and blocks are divided.
 CROWN, PLOT = 6.0, 26.0
 # A surface model shows trees where this share of the woods within this distance (metres) is tall.
 SEEN, SEEN_SHARE = 32.0, 0.1
-ROOFS_REACH = Reach(max(JOIN, SHARPEN, PRESENT), 3)
-THINGS_REACH = Reach(BESIDE + 2.0 + 2.0, 4)
+ROOFS_REACH = Reach(max(JOIN, SHARPEN, PRESENT) + max(LONE, PLANE + SHARE), 5)
+THINGS_REACH = widest_reach(Reach(BESIDE + 2.0 + 2.0, 4), Reach(BESIDE + PLANE + SHARE, 3))
 SEEN_REACH = Reach(SEEN)
 
 
@@ -108,6 +119,8 @@ def measured_roofs(
     above = np.where(known, surface - terrain, 0.0).astype(np.float32)
     ramp = ramps(surface, size)
     built = is_class(cover, "building")
+    # A crown over a building that the surface model does not show is no roof.
+    above = np.where(_lone_crowns(above, built, size), np.float32(0), above)
     sound = built & (above > TALL) & ~ramp
     out = np.where(sound, surface, np.float32(np.nan))
 
@@ -157,9 +170,20 @@ class SurfaceObjects:
 
 
 def detect_objects(
-    frame: Frame, cover: NDArray, terrain: NDArray, surface: NDArray, built: NDArray, noise: Noise
+    frame: Frame,
+    cover: NDArray,
+    terrain: NDArray,
+    surface: NDArray,
+    built: NDArray,
+    noise: Noise,
+    *,
+    footprints: bool = False,
+    image: NDArray | None = None,
 ) -> SurfaceObjects:
     """Find trees and unmapped buildings in a surface model.
+
+    An unmapped building is smooth, straight in some direction and not green. None is found where
+    footprints are given: they say where buildings stand, and what else looks like one is left out.
 
     Heights are above the terrain, not above the ground: the rules of water and roads reach far.
 
@@ -175,6 +199,10 @@ def detect_objects(
         Where a mapped building stands.
     noise : Noise
         For the division of blocks into objects.
+    footprints : bool
+        Whether the job's sources map buildings.
+    image : NDArray (ny, nx, 4) uint8, optional
+        RGBA, to tell leaves from roofs.
     """
     size = frame.voxel_size
     known = np.isfinite(surface)
@@ -194,18 +222,95 @@ def detect_objects(
     dense = box_share(smooth, max(whole_cells(2.0, size), 1)) > 0.55
     allows = on_surface(cover, "grow", "flat") | (cover == 0)
     block = smooth & dense & allows
+    block &= _is_straight(above, tall, size) & ~_green(image, tall, size)
     radius = whole_cells(SEEN, size)
     trees = wood & (above > TALL)
     shows_trees = known & (box_share(trees, radius) > SEEN_SHARE * box_share(wood, radius))
     plots = jittered_lattice(noise.stream("measured.blocks"), frame, max(PLOT, 3.0 * size), 0.8)
     plot_key = plots.key.ravel()[voronoi_cells(plots, frame)]
     return SurfaceObjects(
-        block=block,
+        block=block & (not footprints),
         block_object=object_number(plot_key, FLAT_ROOF),
         canopy=tall & ~block,
         shows_trees=shows_trees,
         has_data=known,
     )
+
+
+def _lone_crowns(above: NDArray, built: NDArray, size: float) -> NDArray:
+    """Return the cells of crowns above footprints that are otherwise low, (ny, nx) bool."""
+    tall = built & (above > TALL)
+    radius = max(whole_cells(LONE, size), 1)
+    share = box_share(tall, radius) / np.maximum(box_share(built, radius), np.float32(1e-6))
+    straight = _share_of_straight(above, above > TALL, size)
+    return np.asarray(tall & (share < LONE_SHARE) & ~(straight > STRAIGHT_SHARE))
+
+
+def _is_straight(above: NDArray, tall: NDArray, size: float) -> NDArray:
+    """Return the cells around which objects are straight, as roofs are, (ny, nx) bool."""
+    return np.asarray(
+        tall & (np.nan_to_num(_share_of_straight(above, tall, size)) > STRAIGHT_SHARE)
+    )
+
+
+def _share_of_straight(above: NDArray, tall: NDArray, size: float) -> NDArray:
+    """Return the share of straight cells inside the objects around, NaN where they are too thin."""
+    radius = max(whole_cells(PLANE, size), 1)
+    inner, straight = _straight(above, tall, radius, float(CURVED * size * size))
+    return box_mean(straight.astype(np.float32), inner, max(whole_cells(SHARE, size), radius))
+
+
+@numba.njit(cache=True, nogil=True)
+def _straight(above, tall, radius, limit):  # type: ignore[no-untyped-def]
+    """Return which cells have only tall cells around them, and which of them are straight.
+
+    The second derivatives are those of the quadratic surface of least squares, in metres a cell
+    squared; on a square the terms of it are independent of each other.
+    """
+    rows, cols = above.shape
+    inner, straight = np.zeros((rows, cols), np.bool_), np.zeros((rows, cols), np.bool_)
+    wide = 2 * radius + 1
+    mean_square, fourth, square = radius * (radius + 1) / 3.0, 0.0, 0.0
+    for d in range(-radius, radius + 1):
+        fourth += wide * (d * d - mean_square) ** 2
+        square += d * d
+    for row in range(radius, rows - radius):
+        for col in range(radius, cols - radius):
+            if not tall[row, col]:
+                continue
+            xx, yy, xy, full = 0.0, 0.0, 0.0, True
+            for i in range(-radius, radius + 1):
+                for j in range(-radius, radius + 1):
+                    if not tall[row + i, col + j]:
+                        full = False
+                        break
+                    z = float(above[row + i, col + j]) - float(above[row, col])
+                    xx += z * (j * j - mean_square)
+                    yy += z * (i * i - mean_square)
+                    xy += z * i * j
+                if not full:
+                    break
+            if not full:
+                continue
+            inner[row, col] = True
+            xx, yy, xy = 2.0 * xx / fourth, 2.0 * yy / fourth, xy / (square * square)
+            middle, spread = 0.5 * (xx + yy), np.sqrt(0.25 * (xx - yy) ** 2 + xy * xy)
+            least = max(abs(middle) - spread, 0.0)
+            if abs(middle) < spread:  # a saddle: curved both ways
+                least = spread - abs(middle)
+            straight[row, col] = least < limit
+    return inner, straight
+
+
+def _green(image: NDArray | None, tall: NDArray, size: float) -> NDArray:
+    """Return the tall cells around which a picture shows leaves, (ny, nx) bool."""
+    if image is None:
+        return np.zeros(tall.shape, bool)
+    red, green, blue = (image[..., band].astype(np.int32) for band in range(3))
+    leaf = (2 * green - red - blue) > GREEN * (red + green + blue)
+    shown = tall & (image[..., 3] > 0)
+    share = box_mean(leaf.astype(np.float32), shown, max(whole_cells(2.0, size), 1))
+    return np.asarray(shown & (np.nan_to_num(share) > 0.5))
 
 
 def crown_objects(frame: Frame, cover: NDArray, noise: Noise) -> NDArray:

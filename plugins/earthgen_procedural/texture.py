@@ -24,13 +24,19 @@ from earthgen.terrain.cover import (
     surface_table,
 )
 from earthgen.terrain.reach import Reach
-from earthgen.voxels.object_colours import CLADDING, PLASTER, leaf_table, roof_table
+from earthgen.voxels.object_colours import (
+    CLADDING,
+    PLASTER,
+    leaf_table,
+    mapped_colours,
+    roof_table,
+)
 from earthgen.voxels.objects import BROADLEAF, HALL_ROOF, PLAIN_ROOF
 from earthgen.voxels.surface import surface_splats
-from earthgen.voxels.voxels import SIDES, TOP, Geometry, Voxels, texture_fields
+from earthgen.voxels.voxels import SIDES, TOP, WALL, Geometry, Voxels, texture_fields
 from earthgen_procedural import PROCEDURAL_VERSION
 from earthgen_procedural.ground_colour import GROUND_REACH, colour_ground
-from earthgen_procedural.palette import BARK, GLASS
+from earthgen_procedural.palette import BARK, GLASS, ground_table
 from geo_io.frame import Frame
 
 if TYPE_CHECKING:
@@ -80,7 +86,8 @@ def colour(window: Frame, inputs: Inputs, noise: Noise) -> Block:
     ground = colour_ground(outer, fill_unknown_cover(layer.cover), layer.parcel, noise)[
         outer.slices(frame)
     ]
-    rgb = _colour(frame, voxels, geometry.normal, ground, noise)
+    mapped = mapped_colours(layer.buildings, voxels)
+    rgb = _colour(frame, voxels, geometry.normal, ground, noise, mapped)
     image = raster_on(inputs, "image", frame)
     if image is not None:
         _drape(rgb, frame, voxels, image)
@@ -99,7 +106,12 @@ def _group() -> NDArray:
 
 
 def _colour(
-    frame: Frame, voxels: Voxels, normal: NDArray, ground: NDArray, noise: Noise
+    frame: Frame,
+    voxels: Voxels,
+    normal: NDArray,
+    ground: NDArray,
+    noise: Noise,
+    mapped: tuple[NDArray, NDArray] | None,
 ) -> NDArray:
     """Return the sRGB of each voxel, 0 to 255: (n, 3) float32."""
     xyz = voxels.xyz
@@ -114,6 +126,12 @@ def _colour(
     rgb = np.ascontiguousarray(ground[row, col], np.float32)
     sides = (voxels.faces & SIDES != 0) & (voxels.faces & TOP == 0)
     rgb[sides] *= np.float32(0.86)
+    wall = np.flatnonzero(voxels.faces & WALL)
+    if len(wall):
+        grain = noise.stream("walls").bits(xyz[wall, 0], xyz[wall, 1], xyz[wall, 2])[:, 0]
+        share = (grain * np.float32(2.0**-32))[:, None]
+        dark, light = (ground_table()[voxels.semantic[wall], tone] for tone in range(2))
+        rgb[wall] = np.float32(0.92) * (dark + share * (light - dark))
     _paint(
         rgb,
         thing,
@@ -135,6 +153,7 @@ def _colour(
         CLADDING,
         np.array(GLASS, np.float32),
         np.array(BARK, np.float32),
+        *(mapped or (np.zeros((0, 4), np.uint8), np.zeros((0, 4), np.uint8))),
     )
     return rgb
 
@@ -175,6 +194,8 @@ def _paint(  # type: ignore[no-untyped-def]
     cladding,
     glass,
     bark,
+    roof_rgba,
+    wall_rgba,
 ):
     unit = 2.0**-32
     for m in range(thing.size):
@@ -205,13 +226,21 @@ def _paint(  # type: ignore[no-untyped-def]
                 rgb[n, c] = leaves[kind, pick, c] * light
             rgb[n, 0] *= 1.0 + 0.10 * warm
             continue
-        if faces[n] & TOP and normal[n, 2] > 0.3:
+        # Tops, and the steps of steep roofs; walls are upright.
+        if normal[n, 2] > 0.3:
+            if roof_rgba.shape[0] > 0 and roof_rgba[n, 3] > 0:  # weathered, but that of the map
+                light = 1.0 + 0.07 * grain + 0.05 * worn
+                for c in range(3):
+                    rgb[n, c] = roof_rgba[n, c] * light
+                continue
             light = 1.0 + 0.14 * tint + 0.07 * grain + 0.05 * worn
             for c in range(3):
                 rgb[n, c] = roofs[kind, pick, c] * light
             continue
         pick = (of_object[m, 0] >> 8) & 7
-        light = 1.0 + 0.10 * (of_object[m, 3] * unit - 0.5) + 0.04 * grain + 0.02 * worn
+        painted = wall_rgba.shape[0] > 0 and wall_rgba[n, 3] > 0
+        own = 0.0 if painted else of_object[m, 3] * unit - 0.5
+        light = 1.0 + 0.10 * own + 0.04 * grain + 0.02 * worn
         height = (xyz[n, 2] + 0.5) * size
         along = xyz[n, 1] * size if abs(normal[n, 0]) > abs(normal[n, 1]) else xyz[n, 0] * size
         pane = 0.0
@@ -228,6 +257,8 @@ def _paint(  # type: ignore[no-untyped-def]
         shade = 1.0 + 0.3 * (of_voxel[m, 1] * unit - 0.5)
         for c in range(3):
             wall = cladding[pick, c] if kind in (HALL_ROOF, PLAIN_ROOF) else plaster[pick, c]
+            if painted:
+                wall = np.float32(wall_rgba[n, c])
             rgb[n, c] = wall * light * (1.0 - pane) + glass[c] * shade * pane
 
 

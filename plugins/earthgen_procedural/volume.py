@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.voxels.heightfield import top_level
+from earthgen.voxels.heightfield import top_level, under_level
 from earthgen_procedural.vegetation import BULGE, CONE, DOME, Plants
 from geo_io.frame import Frame
 
@@ -28,11 +28,18 @@ class Columns:
     ground : NDArray float32
         Absolute height of the ground, metres.
     top : NDArray float32
-        Exact top of what is solid from the ground up, metres above the ground.
+        Exact top of what is built or grows, metres above the ground.
     ground_class, semantic : NDArray uint8
         Class of the ground's voxels, and of the solid voxels above.
     object : NDArray uint32
         Object number.
+    under : NDArray float32
+        Underside of a building that hangs in the air, metres above the ground; 0 for what is solid
+        from the ground up.
+    lower : NDArray float32
+        Top of what is built below that underside, metres above the ground; 0 for nothing.
+    lower_object : NDArray uint32
+        Its object number.
     canopy, canopy_base : NDArray float32
         Top and underside of a measured crown, metres above the ground; 0 without one.
     canopy_class : NDArray uint8
@@ -46,6 +53,9 @@ class Columns:
     ground_class: NDArray
     semantic: NDArray
     object: NDArray
+    under: NDArray
+    lower: NDArray
+    lower_object: NDArray
     canopy: NDArray
     canopy_base: NDArray
     canopy_class: NDArray
@@ -110,6 +120,9 @@ def fill_volume(
         columns.ground_class[strip],
         columns.semantic[strip],
         columns.object[strip],
+        under_level(columns.under, level, size)[strip],
+        top_level(columns.lower, size, frame.z[1])[strip],
+        columns.lower_object[strip],
         np.where(columns.canopy > 0, canopy_level, -9)[strip],
         base_level[strip],
         columns.canopy_class[strip],
@@ -139,7 +152,19 @@ def fill_volume(
 
 @numba.njit(cache=True, nogil=True)
 def _fill_columns(  # type: ignore[no-untyped-def]
-    volume, objects, level, below, semantic, number, canopy, base, canopy_class, canopy_number
+    volume,
+    objects,
+    level,
+    below,
+    semantic,
+    number,
+    under,
+    lower,
+    lower_number,
+    canopy,
+    base,
+    canopy_class,
+    canopy_number,
 ):
     rows, cols, levels = volume.shape
     for row in range(rows):
@@ -147,9 +172,14 @@ def _fill_columns(  # type: ignore[no-untyped-def]
             top = level[row, col] + 2
             for k in range(2):
                 volume[row, col, k] = below[row, col]
-            for k in range(2, top + 1):
+            first = under[row, col] + 2
+            for k in range(max(first, 2), top + 1):
                 volume[row, col, k] = semantic[row, col]
                 objects[row, col, k] = number[row, col]
+            if first > 2:
+                for k in range(2, min(lower[row, col] + 3, first)):
+                    volume[row, col, k] = semantic[row, col]
+                    objects[row, col, k] = lower_number[row, col]
             if top < 2 and number[row, col] != 0:
                 objects[row, col, 1] = number[row, col]
             if canopy[row, col] >= 0:

@@ -85,6 +85,25 @@ def test_unsuitable_crs_is_refused(crs: str, words: str) -> None:
         projected_crs(crs)
 
 
+@pytest.mark.parametrize(
+    ("crs", "words"),
+    [
+        ("EPSG:2053", "point west and south"),
+        ("EPSG:5513", r"point south and west.*give EPSG:5514 as `crs`"),
+        ("EPSG:2065", "EPSG:5221"),
+        ("+proj=tmerc +lon_0=29 +axis=wsu +units=m", "point west and south"),
+    ],
+)
+def test_axes_that_do_not_point_east_and_north_are_refused(crs: str, words: str) -> None:
+    with pytest.raises(FrameError, match=words):
+        projected_crs(crs)
+
+
+@pytest.mark.parametrize("code", [5514, 2193, 31467, 3031, 3413, 32661])
+def test_northing_before_easting_and_polar_axes_are_taken(code: int) -> None:
+    assert projected_crs(f"EPSG:{code}") == f"EPSG:{code}"
+
+
 def test_projected_crs_keeps_the_code() -> None:
     assert projected_crs("epsg:3006") == "EPSG:3006"
     assert projected_crs("EPSG:5972") == "EPSG:25832"  # compound: the horizontal part

@@ -23,10 +23,16 @@ SHIPPED = {
     "asprs",
     "bdtopo",
     "bgt",
+    "copernicus_lc100",
     "corine",
+    "dynamic_world",
     "earthgen",
+    "esa_cci",
+    "esri_lulc",
     "generic",
     "geofabrik",
+    "globeland30",
+    "modis_igbp",
     "nlcd",
     "osm",
     "umep",
@@ -969,3 +975,25 @@ def test_cell_values_are_no_attribute() -> None:
     crosswalk = parse_crosswalk({"rules": [{"field": "value", "values": {1: "road"}}]}, "mine.yaml")
     assert crosswalk.raster_table() == {1: codes()["road"]}
     assert crosswalk.matching_rules(["value", "VALUE"]) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("311.0", "311"), ("311.00", "311"), ("-2.0", "-2"), ("3.10", "3.10"), ("1.0.0", "1.0.0")],
+)
+def test_whole_numbers_as_text(value: str, text: str) -> None:
+    assert legend.normalise(value) == text
+
+
+def test_codes_as_text_with_a_point() -> None:
+    assert classify("corine", CODE_18="311.0") == "broadleaf_forest"
+
+
+def test_colours_and_names_of_rasters_are_checked(tmp_path: Path) -> None:
+    rules = "rules: [{field: value, values: {1: grass}}]"
+    path = write(tmp_path, rules + "\ncolors: {1: '#00ff00'}\nrasters: ['*Mine*']")
+    found = legend.load_crosswalk(path)
+    assert found.colors == {1: (0, 255, 0)} and found.rasters == ("*mine*",)
+    for wrong in ("colors: {1: green}", "colors: [1]", "rasters: mine", "colors: {a: '#00ff00'}"):
+        with pytest.raises(InputError, match=r"legend .*mine\.yaml"):
+            legend.load_crosswalk(write(tmp_path, f"{rules}\n{wrong}"))

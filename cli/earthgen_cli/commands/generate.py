@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from earthgen_cli.options import JsonOutput, ProgressMode, Quiet
 from earthgen_cli.output import (
     bytes_text,
     count_text,
+    say,
     say_json,
     say_pairs,
     say_warning,
@@ -28,11 +29,23 @@ if TYPE_CHECKING:
     from earthgen.progress import Event
 
 
+DRY_OUT = "world.zarr"
+"""The world of a dry run if no output is given; it is not written."""
+
+
 def generate(
     ctx: typer.Context,
     job: JobFile = None,
     *,
     typed: JobSettings,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say how each input is understood (legend, class and height fields, units, "
+            "datums, shares), and write nothing.",
+        ),
+    ] = False,
     quiet: Quiet = False,
     json_output: JsonOutput = False,
     progress: ProgressMode = Mode.AUTO,
@@ -45,6 +58,9 @@ def generate(
     from earthgen.jobs.generate import run
     from earthgen.jobs.job import make_job
 
+    if dry_run:
+        say_understanding(ctx, job_settings(typed, job, ctx.obj.plugin_dirs, DRY_OUT), json_output)
+        return
     settings = job_settings(typed, job, ctx.obj.plugin_dirs)
     with display(ctx, progress, quiet=quiet, json_output=json_output) as show:
         counter = TileCounter(show)
@@ -57,6 +73,38 @@ def generate(
             if warning not in show.warned:
                 say_warning(show.text(warning))
         say_report(report, counter.tiles)
+
+
+def say_understanding(ctx: typer.Context, settings: dict[str, Any], json_output: bool) -> None:
+    """Open and survey the inputs of a job, and print how they are understood."""
+    from earthgen.jobs.job import make_job
+    from earthgen.jobs.prepare import prepare
+    from earthgen.progress import Progress
+    from earthgen_cli.understanding import understanding
+
+    with display(ctx, Mode.NONE, quiet=True, json_output=json_output) as show:
+        prepared = prepare(make_job(settings), Progress(show))
+    surveys = prepared.provenance["survey"]
+    warnings = [show.text(warning) for warning in prepared.warnings]
+    frame = prepared.frame
+    if json_output:
+        say_json(
+            {"crs": frame.crs, "bounds": frame.bounds, "survey": surveys, "warnings": warnings}
+        )
+        return
+    width, height = frame.nx * frame.voxel_size, frame.ny * frame.voxel_size
+    say_pairs(
+        [
+            ("CRS", crs_text(frame.crs)),
+            ("datum", frame.vertical_crs),
+            ("extent", f"{width:,.0f} m x {height:,.0f} m, voxels of {frame.voxel_size:g} m"),
+            *understanding(surveys),
+            ("ground", prepared.provenance["ground"]),
+        ]
+    )
+    for warning in warnings:
+        say_warning(warning)
+    say("nothing was written: leave --dry-run out to make the world")
 
 
 @dataclass

@@ -189,6 +189,7 @@ def scene_of_layers(
         spacing=points.spacing if points is not None else None,
         resolution=_resolution(recipe, sources, points),
         colour_resolution=_colour_resolution(recipe, sources, points),
+        unit_told=cloud is None or cloud.unit_told,
     )
     data = height_field(columns)
     if recipe.walls and cloud is not None and cloud.rgb is not None:

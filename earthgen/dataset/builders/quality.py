@@ -14,6 +14,7 @@ from earthgen.dataset.builders.ground import fill_nearest
 from earthgen.dataset.builders.land_cover import TALL, standing_classes
 from earthgen.dataset.builders.registration import CAPPED, Shift, mask_shift, shifts_by_part
 from earthgen.dataset.scene import SceneData
+from geo_io.elevation import METRES
 from geo_io.legend import classes, codes
 
 SPIKE = 5.0
@@ -58,6 +59,8 @@ class Evidence:
         Distance of independent heights in the sources, metres.
     colour_resolution : float | None
         The same of colours.
+    unit_told : bool
+        Whether the point clouds say in which unit their heights are.
     """
 
     measured: NDArray
@@ -73,6 +76,7 @@ class Evidence:
     spacing: float | None = None
     resolution: float | None = None
     colour_resolution: float | None = None
+    unit_told: bool = True
 
 
 def judge(data: SceneData, evidence: Evidence) -> dict[str, Any]:
@@ -135,8 +139,22 @@ def judge(data: SceneData, evidence: Evidence) -> dict[str, Any]:
         parts = shifts_by_part(columns["image"], reference, known, size, limit)
         if parts:
             out["image_shift_left_by_part"] = [_shift(part) for part in parts]
-    out["remarks"] = remarks(out)
+    out["warnings"] = [] if evidence.unit_told else [_unit_doubt(columns)]
+    out["remarks"] = out["warnings"] + remarks(out)
     return out
+
+
+def _unit_doubt(columns: Mapping[str, NDArray]) -> str:
+    """Say how tall a scene is in metres and in feet, where its sources do not tell the unit."""
+    valid = columns["valid"]
+    built = valid & (columns["cover"] == codes()["building"])
+    what, chosen = ("building", built) if built.any() else ("object", valid)
+    tallest = float(columns["height"].max(initial=0, where=chosen))
+    return (
+        "the point clouds do not say in which unit their heights are, so metres are assumed: the "
+        f"tallest {what} is {tallest:.1f} m, or {tallest * METRES['ft']:.1f} m if they are feet; "
+        "`unit` says which"
+    )
 
 
 def remarks(figures: Mapping[str, Any]) -> list[str]:

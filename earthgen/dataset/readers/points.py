@@ -61,6 +61,9 @@ class Points:
         Intensity of the laser's return, without a unit; 0 in files that have none.
     rgb : NDArray (n, 3) uint8 | None
         sRGB colours, None if no file has them.
+    unit_told : bool
+        Whether each file, or the caller, says in which unit the heights are; else they are taken as
+        metres.
     """
 
     crs: str
@@ -69,6 +72,7 @@ class Points:
     classification: NDArray
     intensity: NDArray
     rgb: NDArray | None
+    unit_told: bool = True
 
     def __len__(self) -> int:
         return len(self.xyz)
@@ -147,6 +151,7 @@ def read_points(
         np.concatenate([part.classification[keep] for part, keep in zip(parts, kept, strict=True)]),
         np.concatenate([part.intensity[keep] for part, keep in zip(parts, kept, strict=True)]),
         rgb,
+        all(part.unit_told for part in parts),
     )
 
 
@@ -223,6 +228,7 @@ class _File:
     classification: NDArray
     intensity: NDArray
     rgb: NDArray | None
+    unit_told: bool
 
 
 def _read(path: Path, crs: str | None, unit: str | None) -> _File:
@@ -239,7 +245,7 @@ def _read(path: Path, crs: str | None, unit: str | None) -> _File:
         if path.stat().st_size <= header.offset_to_point_data:
             raise InputError(f"{path} ends within its header", "fetch it again")
         _check_records(path, header)
-        horizontal, metres, vertical = _reference(path, header, crs, unit)
+        horizontal, metres, vertical, told = _reference(path, header, crs, unit)
         parts = [_arrays(points) for points in reader.chunk_iterator(CHUNK)]
     count = sum(len(part[0]) for part in parts)
     if count < header.point_count:
@@ -259,6 +265,7 @@ def _read(path: Path, crs: str | None, unit: str | None) -> _File:
         np.concatenate([part[1] for part in parts]),
         np.concatenate([part[2] for part in parts]),
         None if rgb[0] is None else np.concatenate(rgb),  # type: ignore[arg-type]
+        told,
     )
 
 
@@ -282,10 +289,10 @@ def _read_tree(path: Path, crs: str | None, unit: str | None) -> _File:
         raise MissingCrsError(
             f"the CRS of {path} is not understood: {error}", "give --crs EPSG:..."
         ) from error
-    horizontal, metres, vertical = _units(path, parsed, {}, unit)
+    horizontal, metres, vertical, told = _units(path, parsed, {}, unit)
     xyz, classification, intensity, rgb = _joined(octree.parts)
     xyz[:, 2] *= metres
-    return _File(horizontal, vertical, xyz, classification, intensity, rgb)
+    return _File(horizontal, vertical, xyz, classification, intensity, rgb, told)
 
 
 def _joined(parts: Sequence[Arrays]) -> Arrays:
@@ -367,8 +374,8 @@ def _arrays(points: Any) -> tuple[NDArray, NDArray, NDArray, NDArray | None]:
 
 def _reference(
     path: Path, header: Any, crs: str | None, unit: str | None
-) -> tuple[pyproj.CRS, float, str]:
-    """Return (horizontal CRS, metres per unit of height, vertical CRS) of a LAS file."""
+) -> tuple[pyproj.CRS, float, str, bool]:
+    """Return what `_units` does of a LAS file."""
     try:
         parsed = header.parse_crs()
         parsed = (
@@ -383,8 +390,8 @@ def _reference(
 
 def _units(
     path: Path, parsed: pyproj.CRS | None, keys: dict[int, int], unit: str | None
-) -> tuple[pyproj.CRS, float, str]:
-    """Return (horizontal CRS, metres per unit of height, vertical CRS)."""
+) -> tuple[pyproj.CRS, float, str, bool]:
+    """Return horizontal CRS, metres a unit of height, vertical CRS, whether the unit is told."""
     if unit is not None and unit not in METRES:
         raise InputError(f"unknown unit {unit!r} of {path}", f"give one of {', '.join(METRES)}")
     if parsed is None:
@@ -395,6 +402,7 @@ def _units(
     vertical = vertical_crs(parsed)
     if unit is None:
         unit = _vertical_unit(parsed) or _LINEAR_UNITS.get(keys.get(_VERTICAL_UNITS, 0))
+    told = unit is not None
     if unit is None:
         factor = horizontal.axis_info[0].unit_conversion_factor
         if (horizontal.is_projected and factor != 1) or keys.get(_PROJ_UNITS, 9001) != 9001:
@@ -404,7 +412,7 @@ def _units(
                 "give it with --unit m, ft or us-ft",
             )
         unit = "m"
-    return horizontal, METRES[unit], vertical
+    return horizontal, METRES[unit], vertical, told
 
 
 def _vertical_unit(crs: pyproj.CRS) -> str | None:

@@ -48,9 +48,10 @@ def read_heights(reader: ElevationReader, frame: Frame) -> NDArray:
     fine = replace(
         frame, voxel_size=frame.voxel_size / k, x=_times(frame.x, k), y=_times(frame.y, k)
     )
-    stored, valid = read_on(reader.source, fine, resampling="nearest")
+    source, band = reader.source, reader.band
+    stored, valid = read_on(source, fine, bands=(band,), resampling="nearest")
     metres = (
-        stored[0].astype(np.float64) * reader.source.scales[0] + reader.source.offsets[0]
+        stored[0].astype(np.float64) * source.scales[band - 1] + source.offsets[band - 1]
     ) * METRES[reader.unit]
     good = valid & reader.measured(fine).data
     values = np.where(good, metres, np.nan).astype(np.float32)

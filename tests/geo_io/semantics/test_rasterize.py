@@ -17,7 +17,8 @@ from shapely.geometry import Polygon, box
 from geo_io.frame import Frame
 from geo_io.legend import classes, codes, priorities
 from geo_io.raster.source import open_raster
-from geo_io.semantics.rasterize import composite, majority, nearest, paint
+from geo_io.semantics.nesting import class_ranks
+from geo_io.semantics.rasterize import class_of, composite, majority, nearest, paint, ranked
 
 UTM = "EPSG:32632"
 X, Y = 683000.0, 5539000.0
@@ -125,9 +126,15 @@ def test_majority_of_unknown() -> None:
 
 def test_composite_follows_priority() -> None:
     grass, road, field = codes()["grass"], codes()["road"], codes()["cropland"]
-    base = np.array([[grass, road, 0, grass]], np.uint8)
-    composite(base, np.array([[road, field, field, 0]], np.uint8))
-    assert base.tolist() == [[road, road, field, grass]]
+    base, top = (
+        ranked(np.array([row], np.uint8), class_ranks()[[row]])
+        for row in ([grass, road, 0, grass], [road, field, field, 0])
+    )
+    composite(base, top)
+    assert class_of(base).tolist() == [[road, road, field, grass]]
+    lifted = ranked(np.array([[field]], np.uint8), class_ranks()[[[road]]] + 1)
+    composite(base[:, :1], lifted)
+    assert class_of(base)[0, 0] == field
     assert {land.code for land in classes()} == set(range(1, 26))
 
 

@@ -23,7 +23,7 @@ from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box
 
 from geo_io.errors import FrameError, InputError, MissingCrsError, MissingFileError, RegionError
 from geo_io.frame import Frame
-from geo_io.layers import Semantics
+from geo_io.layers import Semantics, unknown_form
 from geo_io.legend import UNMAPPED, builtin_crosswalks, codes, parse_crosswalk
 from geo_io.semantics import packed_features, vector_layer
 from geo_io.semantics import reader as semantics
@@ -130,7 +130,7 @@ def test_cover_is_the_class_with_the_largest_share() -> None:
     assert not read(layer([(box(0, 0, 10, 10), "meadow")])).cover[:-10].any()
 
 
-def test_overlaps_within_a_source_follow_priority_then_size() -> None:
+def test_overlaps_within_a_source_follow_nesting_then_priority_then_size() -> None:
     forward = [
         (box(0, 0, 100, 80), "homes"),
         (box(10, 10, 60, 60), "meadow"),
@@ -139,9 +139,9 @@ def test_overlaps_within_a_source_follow_priority_then_size() -> None:
     ]
     found = read(layer(forward))
     assert same(found, read(layer(forward[::-1])))
-    assert share(found.cover, "grassland") == 2500  # over homes; cropland has a lower priority
-    assert share(found.cover, "cropland") == 0
-    assert len(np.unique(found.parcel)) == 3  # the small meadow is a parcel of its own
+    assert share(found.cover, "grassland") == 2400  # over homes
+    assert share(found.cover, "cropland") == 100  # of a lower priority, but inside the meadow
+    assert len(np.unique(found.parcel)) == 4  # the small meadow is a parcel of its own
     assert (found.parcel[30:40, 40:50] != found.parcel[-1 - 15, 15]).all()
 
 
@@ -229,12 +229,12 @@ def test_a_building_is_in_every_window_that_it_meets_whole() -> None:
 def test_the_same_building_from_two_sources_is_one_and_keeps_its_height() -> None:
     plain = layer([(box(10, 10, 20, 20), "house"), (box(30, 10, 40, 20), "house")])
     tall = layer(
-        [(box(10, 10.01, 20, 20), "house", 15), (box(34, 10, 44, 20), "house", 8)],
+        [(box(10, 10.01, 20, 20), "house", 15), (box(36, 10, 46, 20), "house", 8)],
         ("use", "height"),
     )
     for sources in ((plain, tall), (tall, plain)):
         found = read(*sources)
-        assert len(found.buildings) == 3  # two that overlap by half are two
+        assert len(found.buildings) == 3  # two that overlap by less than half are two
         assert sorted(found.buildings.height[np.isfinite(found.buildings.height)]) == [8, 15]
 
 
@@ -799,9 +799,10 @@ def test_a_packed_feature_is_the_feature() -> None:
         np.arange(3, dtype=np.uint64),
         np.full(3, np.nan),
         np.ones(3, bool),
+        unknown_form(3),
         *(
             getattr(packed_features.no_features(), name)
-            for name in ("xy", "tree_height", "crown", "tree_key")
+            for name in ("xy", "tree_height", "crown", "tree_key", "ridges")
         ),
     )
     packed = packed_features.pack(seen, np.arange(3), np.zeros(3, np.int64))
@@ -849,7 +850,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[Frame]:
     areas: list[Frame] = []
     prepare = vector_layer.prepare
     monkeypatch.setattr(
-        vector_layer, "prepare", lambda *args: areas.append(args[3]) or prepare(*args)
+        vector_layer, "prepare", lambda *args: areas.append(args[-1]) or prepare(*args)
     )
     return areas
 
@@ -938,6 +939,7 @@ def test_bd_topo_folder() -> None:
     assert (
         share(found.cover, "broadleaf_forest") + share(found.cover, "mixed_forest") > 10_000
     )  # mis-encoded
-    heights = found.buildings.height
+    # HAUTEUR is the height of the eaves.
+    heights = np.fmax(found.buildings.height, found.buildings.form["eaves"])
     assert len(heights) > 300 and np.isfinite(heights).mean() > 0.5 and np.nanmedian(heights) > 3
     assert reader.survey().unmapped_area < 0.1 * reader.survey().mapped_area

@@ -1,0 +1,465 @@
+"""Heights of buildings and trees in the columns of a layer: which columns, unit and meaning.
+
+geo_io/legends/heights.yaml lists the columns of publishers, and what they mean. The choice depends
+on the layer alone, and not on the region.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyproj
+import yaml
+from numpy.typing import NDArray
+
+from geo_io.errors import InputError, nearest_name
+from geo_io.semantics.lengths import (
+    FOOT,
+    LEVEL,
+    METRES_PER_LEVEL,
+    ROOF_METRES,
+    UNITS,
+    UNKNOWN_NUMBERS,
+    TextStyle,
+    comma_is_decimal,
+    is_unknown,
+    parse_length,
+)
+
+HIGHEST = 900.0
+"""Heights above this, in metres, are errors of the source."""
+
+LOOK_LIKE_HEIGHTS = re.compile(
+    r"height|hgt|h(?:o|oe|ö)he|hauteur|haut_|altura|altezza|hoogte|h[öo]jd|elev|z_?m(?:ax|in)|roof|"
+    r"dak|dach|toit|level|floor|stor(?:e?y|ies)|etage|geschoss|bouwlag|plantas"
+)
+"""Names of columns that a message offers where no height is known."""
+
+_UNIT_WORD = "(us_?ft|ftus|ft|feet|foot|metres?|meters?|mm|cm|dm|m)"
+_UNIT_IN_NAME = re.compile(rf"(?:[\s_\-.]+|(?=[(\[]))[(\[]?{_UNIT_WORD}[)\]]?$")
+_UNIT_NAMES = {"feet": "ft", "foot": "ft", "usft": "us-ft", "ftus": "us-ft"}
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """What the columns of a publisher mean; geo_io/legends/heights.yaml describes the fields."""
+
+    name: str
+    title: str
+    source: str
+    signs: tuple[tuple[str, ...], ...] = ()
+    unit: str | None = None
+    top: tuple[str, ...] = ()
+    eaves: tuple[str, ...] = ()
+    roof: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
+    sea: tuple[str, ...] = ()
+    footprints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class HeightColumn:
+    """A column of heights, or the difference of two.
+
+    Attributes
+    ----------
+    field : str
+        The column.
+    minus : str or None
+        The column of heights above sea to subtract.
+    style : TextStyle
+        Unit and spelling of its numbers.
+    why : str
+        Where the unit is from: "asked", "name", "publisher", "crs" or "default".
+    """
+
+    field: str
+    minus: str | None
+    style: TextStyle
+    why: str
+
+    @property
+    def name(self) -> str:
+        """The column, or the difference, in messages."""
+        return self.field if self.minus is None else f"{self.field} - {self.minus}"
+
+
+@dataclass(frozen=True)
+class HeightReading:
+    """How the heights of a layer are read: columns in order of preference.
+
+    Attributes
+    ----------
+    publisher : str
+        Whose columns they are; "common" if no publisher's.
+    top, eaves, roof : tuple of HeightColumn
+        From the ground to the top of the roof, to the eaves, and of the roof alone.
+    levels : tuple of str
+        Numbers of levels.
+    sea : tuple of str
+        Heights above sea.
+    others : tuple of str
+        Other columns that look like heights.
+    """
+
+    publisher: str = "common"
+    top: tuple[HeightColumn, ...] = ()
+    eaves: tuple[HeightColumn, ...] = ()
+    roof: tuple[HeightColumn, ...] = ()
+    levels: tuple[str, ...] = ()
+    sea: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns to read."""
+        of_heights = [*self.top, *self.eaves, *self.roof]
+        names = [name for column in of_heights for name in (column.field, column.minus) if name]
+        return list(dict.fromkeys([*names, *self.levels]))
+
+    def read(self, table: pd.DataFrame) -> Heights:
+        """Return the heights of the n features of a table."""
+        top, unread = _first(table, self.top, HIGHEST)
+        eaves, unread_eaves = _first(table, self.eaves, HIGHEST)
+        roof, _ = _first(table, self.roof, HIGHEST)
+        unread = np.where(unread == "", unread_eaves, unread)
+        style = TextStyle(LEVEL)
+        columns = tuple(HeightColumn(name, None, style, "name") for name in self.levels)
+        from_levels, _ = _first(table, columns, HIGHEST)
+        from_levels[from_levels <= ROOF_METRES] = np.nan
+        eaves = np.where(eaves > top, top, eaves)
+        known = ~np.isnan(top) | ~np.isnan(eaves)
+        return Heights(
+            top=np.where(known, top, from_levels),
+            eaves=eaves,
+            roof=roof,
+            levels=(from_levels - ROOF_METRES) / METRES_PER_LEVEL,
+            measured=known,
+            unread=np.where(known, "", unread),
+        )
+
+    def tops(self, table: pd.DataFrame, highest: float) -> NDArray:
+        """Return heights up to `highest` of other features than buildings, (n,) float64 metres."""
+        return _first(table, (*self.top, *self.eaves), highest)[0]
+
+    def summary(self) -> dict[str, object]:
+        """Describe the columns as JSON values."""
+        return {
+            "publisher": self.publisher,
+            **{
+                kind: [
+                    {"field": column.name, "unit": column.style.unit, "unit_from": column.why}
+                    for column in getattr(self, kind)
+                ]
+                for kind in ("top", "eaves", "roof")
+            },
+            "levels": list(self.levels),
+            "above_sea": list(self.sea),
+            "not_read": list(self.others),
+        }
+
+
+@dataclass(frozen=True)
+class Heights:
+    """Heights of n features, metres; NaN where they are not known.
+
+    Attributes
+    ----------
+    top : NDArray (n,) float64
+        From the ground to the highest point of the roof; from the levels if nothing else is known.
+    eaves : NDArray (n,) float64
+        From the ground to the eaves.
+    roof : NDArray (n,) float64
+        Of the roof alone.
+    levels : NDArray (n,) float64
+        Number of levels.
+    measured : NDArray (n,) bool
+        Whether top or eaves come from a height, and not from levels.
+    unread : NDArray (n,) object
+        A value that is there and is not understood, such as "height='tall'"; "" for others.
+    """
+
+    top: NDArray
+    eaves: NDArray
+    roof: NDArray
+    levels: NDArray
+    measured: NDArray
+    unread: NDArray
+
+    def take(self, rows: NDArray) -> Heights:
+        """Return the heights of the features with these indices."""
+        return Heights(**{name: values[rows] for name, values in vars(self).items()})
+
+    @property
+    def known(self) -> NDArray:
+        """Features of which a height is known, (n,) bool."""
+        return ~np.isnan(self.top) | ~np.isnan(self.eaves)
+
+
+def choose_heights(
+    fields: Sequence[str],
+    sample: pd.DataFrame,
+    crs: str,
+    *,
+    field: str | None = None,
+    unit: str | None = None,
+) -> HeightReading:
+    """Choose the columns of heights of a layer, and their units.
+
+    The unit of a number is, in this order, that in the text itself, that in the column's name, the
+    one asked for, the publisher's, the unit of the layer's projected CRS, metres.
+
+    Parameters
+    ----------
+    fields : sequence of str
+        The columns of the layer.
+    sample : DataFrame
+        Its first features, which tell how texts are spelt.
+    crs : str
+        Its CRS.
+    field : str, optional
+        The column of heights above ground that the user names.
+    unit : str, optional
+        The unit that the user names.
+    """
+    by_fold = {name.casefold(): name for name in fields}
+    publisher = next((each for each in publishers() if _signed(each, by_fold)), None)
+    entries = [*([publisher] if publisher else []), _common()]
+    found: dict[str, list[HeightColumn]] = {"top": [], "eaves": [], "roof": []}
+    levels, sea = list[str](), list[str]()
+    if field is not None and (named := _spelt(field, by_fold)):
+        found["top"].append(_styled(named, None, sample, crs, unit, None))
+    claimed: set[str] = set()
+    for entry in entries:
+        meant = set(claimed)  # A publisher's word on a column stands; the common names fill gaps.
+        for kind, columns in found.items():
+            for text in getattr(entry, kind):
+                for column in _columns(text, by_fold, sample, crs, unit, entry):
+                    if column.minus is None and column.field in meant:
+                        continue
+                    if column not in columns:
+                        columns.append(column)
+                    claimed.add(column.field)
+        for text in entry.levels:
+            name = _spelt(text, by_fold)
+            if name and name not in levels and name not in meant:
+                levels.append(name)
+        sea += [name for text in entry.sea if (name := _spelt(text, by_fold)) and name not in sea]
+        claimed |= set(sea)
+    used = {
+        name
+        for columns in found.values()
+        for column in columns
+        for name in (column.field, column.minus)
+    }
+    if publisher is None:  # perhaps the height of the roof above ground
+        used -= {column.field for column in found["roof"]}
+    used |= {*levels, *sea, "min_height", "min_level"}
+    others = [
+        name for name in fields if name not in used and LOOK_LIKE_HEIGHTS.search(name.casefold())
+    ]
+    return HeightReading(
+        publisher=publisher.name if publisher else "common",
+        top=tuple(found["top"]),
+        eaves=tuple(found["eaves"]),
+        roof=tuple(found["roof"]),
+        levels=tuple(levels),
+        sea=tuple(sea),
+        others=tuple(others),
+    )
+
+
+def footprint_columns() -> frozenset[str]:
+    """Return the names of columns that only layers of footprints have."""
+    return frozenset(_common().footprints)
+
+
+def height_tags() -> tuple[str, ...]:
+    """Return OpenStreetMap's tags of heights, which other columns can contain."""
+    osm = next(each for each in publishers() if each.name == "osm")
+    return (*osm.top, *osm.roof, *osm.levels)
+
+
+def require_height_field(layers: Sequence[tuple[str, Sequence[str]]], name: str | None) -> None:
+    """Raise InputError if none of the layers, given as (name, fields), has the column `name`."""
+    every = [field for _, fields in layers for field in fields]
+    if name is None or name.casefold() in {field.casefold() for field in every}:
+        return
+    listed = "; ".join(
+        f"{layer} has {', '.join(fields) or 'no attributes'}" for layer, fields in layers
+    )
+    raise InputError(
+        f"no layer has an attribute {name!r}: {listed or 'there is no vector layer'}",
+        f"name one of them with `height_field`{nearest_name(name, every)}",
+    )
+
+
+@functools.cache
+def publishers() -> tuple[Publisher, ...]:
+    """Return the publishers of geo_io/legends/heights.yaml, without "common"."""
+    return tuple(entry for entry in _entries() if entry.signs)
+
+
+@functools.cache
+def _common() -> Publisher:
+    return next(entry for entry in _entries() if not entry.signs)
+
+
+@functools.cache
+def _entries() -> tuple[Publisher, ...]:
+    file = resources.files("geo_io").joinpath("legends", "heights.yaml")
+    return tuple(
+        Publisher(**{key: _frozen(value) for key, value in row.items()})
+        for row in yaml.safe_load(file.read_text("utf-8"))
+    )
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def unit_in_name(name: str) -> tuple[str, str | None]:
+    """Split a column's name into the name without a unit, and the unit: "hgt_ft" is ("hgt", "ft").
+
+    The unit is None if the name has none.
+    """
+    folded = name.casefold()
+    match = _UNIT_IN_NAME.search(folded)
+    if match is None or match.start() == 0:
+        for ending in ("feet", "ft", "cm"):  # "heightft"
+            if folded.endswith(ending) and len(folded) > len(ending) + 2:
+                return folded.removesuffix(ending), _UNIT_NAMES.get(ending, ending)
+        return folded, None
+    unit = match[1].replace("_", "")
+    if unit.startswith("met"):
+        unit = "m"
+    return folded[: match.start()], _UNIT_NAMES.get(unit, unit)
+
+
+def unit_of_crs(crs: str) -> str | None:
+    """Return "ft" or "us-ft" if the axes of a projected CRS are in feet, else None."""
+    parsed = pyproj.CRS.from_user_input(crs)
+    if not parsed.is_projected:
+        return None
+    factor = parsed.axis_info[0].unit_conversion_factor
+    if abs(factor - UNITS["us-ft"]) < 1e-9:
+        return "us-ft"
+    return "ft" if abs(factor - FOOT) < 1e-7 else None
+
+
+def _signed(publisher: Publisher, by_fold: dict[str, str]) -> bool:
+    return any(
+        all(_spelt(name, by_fold) is not None for name in names) for names in publisher.signs
+    )
+
+
+def _columns(
+    text: str,
+    by_fold: dict[str, str],
+    sample: pd.DataFrame,
+    crs: str,
+    unit: str | None,
+    entry: Publisher,
+) -> list[HeightColumn]:
+    """Return the column that an entry of the YAML names, if the layer has it."""
+    first, _, second = text.partition(" - ")
+    if second:
+        high, low = _spelt(first, by_fold), _spelt(second, by_fold)
+        return [_styled(high, low, sample, crs, unit, entry.unit)] if high and low else []
+    names = [name for name in [_spelt(first, by_fold)] if name]
+    if not entry.signs:  # The common names may carry a unit.
+        names += [name for fold, name in by_fold.items() if unit_in_name(fold)[0] == first]
+    return [_styled(name, None, sample, crs, unit, entry.unit) for name in dict.fromkeys(names)]
+
+
+def _spelt(name: str, by_fold: dict[str, str]) -> str | None:
+    """Return a layer's own spelling of a column, also cut to ten letters as in a shapefile."""
+    fold = name.casefold()
+    cut = by_fold.get(fold[:10]) if len(fold) > 10 else None
+    return by_fold.get(fold) or cut
+
+
+def _styled(
+    field: str,
+    minus: str | None,
+    sample: pd.DataFrame,
+    crs: str,
+    asked: str | None,
+    published: str | None,
+) -> HeightColumn:
+    named = unit_in_name(field)[1]
+    units = {"name": named, "asked": asked, "publisher": published, "crs": unit_of_crs(crs)}
+    why, unit = next(((why, unit) for why, unit in units.items() if unit), ("default", "m"))
+    values = sample[field].tolist() if field in sample.columns else []
+    return HeightColumn(field, minus, TextStyle(unit, comma_is_decimal(values)), why)
+
+
+def _first(
+    table: pd.DataFrame, columns: Sequence[HeightColumn], highest: float
+) -> tuple[NDArray, NDArray]:
+    """Return the first usable length of each feature, and a value that is not understood.
+
+    Returns
+    -------
+    metres : NDArray (n,) float64
+        NaN where there is none.
+    unread : NDArray (n,) object
+        "" where every value is understood, or is missing.
+    """
+    metres, unread = np.full(len(table), np.nan), np.full(len(table), "", object)
+    for column in columns:
+        if column.field not in table.columns:
+            continue
+        if column.minus is not None:
+            if column.minus not in table.columns:
+                continue
+            high, low = (
+                _numbers(table[name], column.style) for name in (column.field, column.minus)
+            )
+            values = high - low
+            usable = (values > 0) & (values <= highest)
+            odd = np.full(len(table), "", object)
+        else:
+            values, odd = _lengths(table[column.field], column, highest)
+            usable = ~np.isnan(values)
+        fresh = np.isnan(metres)
+        metres = np.where(fresh & usable, values, metres)
+        unread = np.where(fresh & (unread == ""), odd, unread)
+    return metres, np.where(np.isnan(metres), unread, "")
+
+
+def _lengths(series: pd.Series, column: HeightColumn, highest: float) -> tuple[NDArray, NDArray]:
+    """Return lengths in metres, NaN if not usable, and the texts that are not understood."""
+    unit, style = UNITS.get(column.style.unit), column.style
+    if series.dtype.kind in "fiu" and unit is not None:
+        numbers = series.to_numpy(float)
+        metres = numbers * unit
+        usable = (metres > 0) & (metres <= highest)
+        odd = np.full(len(series), "", object)
+        strange = ~usable & ~np.isnan(numbers) & ~np.isin(numbers, list(UNKNOWN_NUMBERS))
+        odd[strange] = [f"{column.field}={value:g}" for value in numbers[strange]]
+        return np.where(usable, metres, np.nan), odd
+    found: dict[object, tuple[float, str]] = {}
+    rows = [None if pd.isna(value) else value for value in series.tolist()]
+    for value in set(rows):
+        length = parse_length(value, style)
+        if 0 < length <= highest:
+            found[value] = length, ""
+        else:
+            found[value] = np.nan, "" if is_unknown(value) else f"{column.field}={value!r}"
+    return (
+        np.array([found[value][0] for value in rows], float),
+        np.array([found[value][1] for value in rows], object).reshape(len(rows)),
+    )
+
+
+def _numbers(series: pd.Series, style: TextStyle) -> NDArray:
+    """Return heights above sea in metres, which may be negative, (n,) float64."""
+    return pd.to_numeric(series, errors="coerce").to_numpy(float) * UNITS[style.unit]

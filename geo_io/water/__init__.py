@@ -1,0 +1,1 @@
+"""Water: the sea beside coastlines, level lakes, and rivers that fall."""
