@@ -157,7 +157,7 @@ def texture_case(
     sites, conditions = batch.sites, keep_conditions(batch.conditions, *names)
 
     def judge(state: Tensor) -> dict[str, float]:
-        scales = codec.scales(model, None, parts.part[parts.group])
+        scales = codec.scales(model, None, None, None)
         colours = codec.decode(model, SparseTensor(sites, state), scales)
         made = colours[batch.seen].numpy()
         true = batch.rgb[batch.seen].numpy()

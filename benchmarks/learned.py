@@ -188,7 +188,7 @@ def flops(folder: Path, which: float, steps: float) -> dict[str, float]:
     for name, window in count(folder, which, INSIDE, ALONE).items():
         for part in PARTS.get(name, ()):
             header = open_weights(weights).parts[part]
-            cost = part_cost(header.preset, part, window["window"])
+            cost = part_cost(header.preset, part, window["window"], heights=True)
             times = 1 if part == "struct-vae" else int(steps)
             found[name] = float(cost.flops * times + cost.condition_flops)
     return found

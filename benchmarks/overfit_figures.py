@@ -151,7 +151,9 @@ def tex_sample(model: Any, context: TaskContext, batch: Batch, draw: int) -> Ten
             (len(sites), model.channels),
             context.seed + draw,
         )
-        return codec.decode(model, SparseTensor(sites, result), codec.scales(model, None, None))
+        return codec.decode(
+            model, SparseTensor(sites, result), codec.scales(model, None, None, None)
+        )
 
 
 def height_flow_figures(model: Any, context: TaskContext) -> dict[str, float]:

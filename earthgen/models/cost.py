@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from earthgen.models.build import make_empty_model
+from earthgen.models.conditions import Conditions
 from earthgen.models.presets import PARTS, preset
+from earthgen.models.struct_flow import cells_near_heights
 from earthgen.sparse.sites import Place, Sites, make_sites
 
 LIVE = 16
@@ -70,7 +73,9 @@ def preset_costs(names: Iterable[str]) -> list[PartCost]:
     return [part_cost(name, part) for name in names for part in PARTS]
 
 
-def part_cost(preset_name: str, part: str, tile: int | None = None) -> PartCost:
+def part_cost(
+    preset_name: str, part: str, tile: int | None = None, heights: bool = False
+) -> PartCost:
     """Return the cost of a part of a preset.
 
     Parameters
@@ -79,6 +84,8 @@ def part_cost(preset_name: str, part: str, tile: int | None = None) -> PartCost:
         Names.
     tile : int, optional
         Columns along an edge, by default the preset's.
+    heights : bool
+        Whether heights limit the cells of struct-coarse, as in worlds with a height map.
 
     Raises
     ------
@@ -96,7 +103,7 @@ def part_cost(preset_name: str, part: str, tile: int | None = None) -> PartCost:
         ]
         voxels, tables = columns**2, 0
     else:
-        sites, levels = _sites(part, model, columns, sizes.band)
+        sites, levels = _sites(part, model, columns, sizes.band, heights)
         flops = model.flops(sites)
         conditions = 0
         if hasattr(model, "cond_net"):
@@ -122,11 +129,17 @@ def part_cost(preset_name: str, part: str, tile: int | None = None) -> PartCost:
     )
 
 
-def _sites(part: str, model: Any, columns: int, band: tuple[int, int]) -> tuple[Sites, list[Sites]]:
+def _sites(
+    part: str, model: Any, columns: int, band: tuple[int, int], heights: bool = False
+) -> tuple[Sites, list[Sites]]:
     """Return the finest sites of a part, and those of all levels."""
     shell = terrain_shell(columns, band)
     if part == "struct-coarse":
         grid = model.grid(shell.place, (columns, columns, band[1] - band[0]))
+        if heights:
+            top = torch.from_numpy(_town_tops(columns)[None].astype(np.float32))
+            known = Conditions(shell.place, (columns, columns), height=top)
+            grid = grid.select(cells_near_heights(grid, known, model.config.patch))
         return grid, [grid if model.config.patch == 1 else grid.parents(2)]
     if part == "struct-fine":
         for _ in range(model.config.stride.bit_length() - 1):
@@ -170,8 +183,7 @@ def terrain_shell(columns: int, band: tuple[int, int]) -> Sites:
         Heights, voxels from the ground.
     """
     x, y = np.meshgrid(np.arange(columns), np.arange(columns), indexing="ij")
-    inside = (x % 32 < 14) & (y % 32 < 14)
-    top = np.where(inside, 6 + 3 * ((x // 32 + 2 * (y // 32)) % 4), 0)
+    top = _town_tops(columns)
     around = np.pad(top, 1, mode="edge")
     low = np.minimum.reduce(
         [around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:], top - 1]
@@ -188,6 +200,13 @@ def terrain_shell(columns: int, band: tuple[int, int]) -> Sites:
         ]
     )
     return make_sites(torch.from_numpy(rows), place=Place(((0, 0, band[0]),)))[0]
+
+
+def _town_tops(columns: int) -> NDArray:
+    """Return the heights of the schematic town by (x, y), voxels; it is the same by (y, x)."""
+    x, y = np.meshgrid(np.arange(columns), np.arange(columns), indexing="ij")
+    inside = (x % 32 < 14) & (y % 32 < 14)
+    return np.where(inside, 6 + 3 * ((x // 32 + 2 * (y // 32)) % 4), 0)
 
 
 def markdown(costs: Iterable[PartCost]) -> str:

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from earthgen.errors import ModelError
 from earthgen.models.blocks import Down, Projection
-from earthgen.models.conditions import Conditions
+from earthgen.models.conditions import CONDITIONS, Conditions
 from earthgen.models.presets import StructCoarseConfig, StructFineConfig, UNetConfig
 from earthgen.models.sparse_flow import SparseFlow
 from earthgen.sparse.sampling import shuffle_up
 from earthgen.sparse.sites import Place, Sites, distinct_sites, make_sites
 from earthgen.sparse.tensor import SparseTensor
+
+SKY = 2
+"""Cells above the heights that may be active."""
 
 
 class StructCoarse(SparseFlow):
@@ -90,6 +94,40 @@ class StructCoarse(SparseFlow):
             return self.unet.flops(sites)
         tokens = sites.parents(2)
         return self.patchify.flops(sites) + self.unet.flops(tokens) + self.unpatchify.flops(tokens)
+
+
+def cells_near_heights(grid: Sites, conditions: Conditions, patch: int = 1) -> Tensor:
+    """Return which cells may be active: not those far above the heights or below the ground.
+
+    Where heights are a condition, most of the band is sky, which need not be computed.
+
+    Parameters
+    ----------
+    grid : Sites
+        The n cells.
+    conditions : Conditions
+        Of the columns. Samples without heights keep all cells, and so do columns near an unknown
+        height.
+    patch : int
+        Cells along an edge of what the network works on, all or none of which are kept.
+
+    Returns
+    -------
+    Tensor (n,) bool
+    """
+    if conditions.height is None:
+        return torch.ones(len(grid), dtype=torch.bool, device=grid.device)
+    stride, unit = grid.stride[0], grid.stride[0] * patch
+    known = conditions.shown(grid.device)[:, CONDITIONS.index("height")]
+    height = conditions.height.to(grid.device)
+    top = torch.where(height.isfinite() & known[:, None, None], height, torch.inf)[:, None]
+    # The highest of a column of cells and of the eight around it, which lean over.
+    top = functional.max_pool2d(functional.max_pool2d(top, unit), 3, 1, 1)
+    sample, x, y, z = grid.coordinates.long().unbind(1)
+    above = top[sample, 0, top.shape[2] - 1 - y // patch, x // patch] / grid.place.voxel_size
+    bottom = torch.tensor([origin[2] for origin in grid.place.origins], device=grid.device)
+    low = bottom[sample] + z // patch * unit
+    return above.isinf() | ((low < above + SKY * stride) & (low + unit > -2 * stride))
 
 
 def grid_state(grid: Sites, cells: Sites) -> SparseTensor:

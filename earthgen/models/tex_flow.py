@@ -47,7 +47,8 @@ class TexFlow(SparseFlow):
 
     It has conditions at every scale; class, normal and told colour at the first. A flow of colours
     has the mean and deviation of the colours of its training as `statistics`, and with `by_object`
-    the deviation from the told colour of each part of objects as `spread`.
+    the deviation from the told colour of each part of objects by style as `spread`: real roofs are
+    several times as uneven as those of the rules.
     """
 
     spread: Tensor
@@ -69,7 +70,7 @@ class TexFlow(SparseFlow):
         self.statistics = Statistics(3) if config.target == "rgb" else None
         self.by_object = config.by_object and config.target == "rgb"
         if self.by_object:
-            self.register_buffer("spread", torch.ones(4))
+            self.register_buffer("spread", torch.ones(config.styles + 1, 4))
 
     def condition(
         self,
@@ -108,11 +109,13 @@ class TexFlow(SparseFlow):
         return [features[0].with_features(features[0].features + side), *features[1:]]
 
     def reset_buffers(self) -> None:
-        """Set the spread of each part to 1."""
+        """Set all spreads to 1."""
         if self.by_object:
             self.spread.fill_(1)
 
-    def colour_scales(self, told: Tensor | None, part: Tensor | None) -> ColourScales:
+    def colour_scales(
+        self, told: Tensor | None, part: Tensor | None, style: Tensor | None = None
+    ) -> ColourScales:
         """Return centre and scale of the state of voxels, for a flow of colours.
 
         Parameters
@@ -121,15 +124,18 @@ class TexFlow(SparseFlow):
             Told colours, as of `condition`.
         part : Tensor (n,) int64, optional
             As of `object_parts`.
+        style : Tensor (n,) int64, optional
+            Numbers of styles, 0 for any, which None is.
         """
         assert self.statistics is not None, "a flow of latents"
         centre, scale = self.statistics.mean, self.statistics.deviation
         if not self.by_object or told is None or part is None:
             return ColourScales(centre, scale)
         known = told[:, 3:] > 0
+        row = torch.zeros_like(part) if style is None else style
         return ColourScales(
             torch.where(known, (told[:, :3] + 2) / 4, centre),
-            torch.where(known, self.spread[part][:, None], scale),
+            torch.where(known, self.spread[row, part, None], scale),
         )
 
     def flops(self, sites: Sites) -> int:

@@ -22,7 +22,7 @@ from earthgen.errors import CropError, JobError, TrainingError
 from earthgen.models.presets import STYLES, Preset
 from earthgen.training.batches import STYLE_OF_KIND
 from earthgen.training.randomness import numpy_generator
-from geo_io.legend import classes
+from geo_io.legend import classes, codes
 
 ATTEMPTS = 16
 """Crops without voxels that are skipped in a row."""
@@ -151,7 +151,7 @@ def open_data(
     JobError
         If `columns` does not fit the cells of the preset.
     TrainingError
-        If no crop fits into the scenes.
+        If no crop fits into the scenes, or they lack what all parts are conditioned on.
     """
     folders = folders_of(folder)
     folder = " and ".join(map(str, folders))
@@ -175,6 +175,7 @@ def open_data(
             f"preset {preset.name}",
             f"give one, such as {-(-size // crop_cell(preset)) * crop_cell(preset)}",
         )
+    require_conditions(every, folder)
     what = "coloured crop" if coloured else "crop"
     try:
         train = open_crops(
@@ -224,6 +225,34 @@ def open_data(
         for each in used
     )
     return TrainingData(train, cumulative, measured, dataset_digest(every, split), sources)
+
+
+def require_conditions(scenes: Sequence[Scene], folder: str) -> None:
+    """Check that scenes have land cover, and numbers for their buildings.
+
+    Raises
+    ------
+    TrainingError
+        If no scene has land cover, or buildings stand in some and none has a number.
+    """
+    covered = built = False
+    for scene in scenes:
+        cover = scene.layer("cover")
+        covered = covered or bool(cover.any())
+        built = built or bool((cover == codes()["building"]).any())
+        if built and bool(scene.layer("building").any()):
+            return
+    if not covered:
+        raise TrainingError(
+            f"no scene of {folder} has land cover, which all parts are conditioned on",
+            "build the scenes with `cover`, classified points or an image, as "
+            "docs/guides/datasets.md shows",
+        )
+    if built:
+        raise TrainingError(
+            f"no building of {folder} has a number, by which heights and colours are told",
+            "build the scenes again with this version",
+        )
 
 
 def folders_of(data: Path | str | Sequence[Path | str]) -> tuple[Path, ...]:

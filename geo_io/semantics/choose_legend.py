@@ -17,9 +17,9 @@ from geo_io.legend import ANY_VALUE, UNKNOWN, UNMAPPED, Crosswalk, Rule, normali
 from geo_io.raster.source import BASE_ONLY, RasterSource, open_dataset
 from geo_io.semantics.attributes import values_of
 from geo_io.semantics.classify import LegendChoice, classify
-from geo_io.water.coastlines import says_coastline
 from geo_io.semantics.options import SemanticsOptions
 from geo_io.vector.source import VectorSource
+from geo_io.water.coastlines import says_coastline
 
 SAMPLE_FEATURES = 2000
 """Number of features from the start of a file that decide on its legend. The choice does not depend

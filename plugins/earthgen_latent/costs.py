@@ -41,7 +41,10 @@ def count_cost(
     """
     if networks.preset not in PRESETS:
         return Cost(0.0, TORCH_MEMORY, "weights without a preset have no known cost: give --sample")
-    costs = {part: part_cost(networks.preset, part, window) for part in (*flows, *decoders)}
+    heights = "height-flow" in flows
+    costs = {
+        part: part_cost(networks.preset, part, window, heights) for part in (*flows, *decoders)
+    }
     runs = (2 if sampling.guidance not in (0, 1) else 1) * (2 if sampling.method == "heun" else 1)
     phases = sampling.phases if sampling.rule == "blended" else 1
     flops = sum(

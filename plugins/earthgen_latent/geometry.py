@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.errors import PluginError
+from earthgen.errors import ModelError, PluginError
 from earthgen.noise.philox import Noise
 from earthgen.stages.backends import Cost, GeometryBackend
 from earthgen.stages.blending import independent, raised_cosine
@@ -24,13 +24,14 @@ from earthgen.terrain.cover import (
     on_surface,
     semantics_on,
 )
+from earthgen.voxels.tile import LEVELS
 from earthgen.voxels.voxels import GEOMETRY_FIELDS
 from earthgen_latent.columns import COLUMNS, columns_stage
 from earthgen_latent.costs import count_cost
 from earthgen_latent.hanging import hang_columns
-from earthgen_latent.height_map import MARGIN, STRIDE
+from earthgen_latent.height_map import MARGIN
 from earthgen_latent.heights import PART as HEIGHT_FLOW
-from earthgen_latent.heights import HeightSampler, heights_of_state
+from earthgen_latent.heights import HeightSampler
 from earthgen_latent.networks import LearnedBackend, open_networks
 from earthgen_latent.sampling import USE, WINDOW, Sampling, condition_names, window_lattice
 from earthgen_latent.solid import (
@@ -50,11 +51,14 @@ from earthgen_latent.structure import (
     FINE,
     HEIGHTS,
     OCCUPANCY,
+    SURFACE,
     VAE,
     CoarseSampler,
     FineSampler,
     Structure,
     decode,
+    lattice_unit,
+    nested_lattice,
 )
 from geo_io.frame import Frame
 
@@ -75,9 +79,12 @@ class LatentGeometry(LearnedBackend, GeometryBackend):
         Whether heights are generated first, as a condition of the structure; a surface model
         replaces them where it has data.
     window, stride : int, optional
-        Of the flows' windows, voxels; None is the default of the weights.
+        Of the windows of heights and cells, voxels, and the distance between them. Under the rule
+        "crossfaded" one task makes heights, cells, latents and voxels' logits of a core of
+        `earthgen_latent.structure.STRIDE` voxels, on context that is dropped.
     surface : int
-        Stride of the windows of voxels.
+        Stride of the windows of voxels. Their margins read the cores of neighbours, so that
+        windows agree on every voxel in which they overlap.
     variant : int
         Another one gives another structure for the same heights.
     device : str
@@ -102,7 +109,7 @@ class LatentGeometry(LearnedBackend, GeometryBackend):
         height_map: bool = True,
         window: int | None = None,
         stride: int | None = None,
-        surface: int = STRIDE,
+        surface: int = SURFACE,
         variant: int = 0,
         device: str = "cpu",
         sparse_backend: str | None = None,
@@ -122,47 +129,60 @@ class LatentGeometry(LearnedBackend, GeometryBackend):
         networks = open_networks(weights, parts, device, sparse_backend, precision)
         for part in (each for each in parts if each != VAE):
             networks.style_number(part, style)  # a clear error before anything is made
-        cell = networks.config(VAE).stride
-        unit = cell * networks.config(COARSE).patch
-        if any(edge % unit for edge in networks.band):
+        cell = networks.config(VAE).stride * networks.config(COARSE).patch
+        if any(edge % cell for edge in networks.band):
             raise PluginError(
-                f"the band {networks.band} of the weights is not a multiple of {unit} voxels",
+                f"the band {networks.band} of the weights is not a multiple of {cell} voxels",
                 "report it to the plugin's author",
             )
-        width, step = window_lattice(window, stride, WINDOW, unit)
+        alone = settings.rule == "crossfaded"
+        width, step = (
+            nested_lattice(window, stride, lattice_unit(networks, with_heights))
+            if alone
+            else window_lattice(window, stride, WINDOW, cell)
+        )
         super().__init__(networks)
         self.sampling = settings
         self.structure = Structure(networks, settings, width, step, with_heights, variant, style)
         self.surface = surface
+        if alone and surface == step and self.structure.margins[2] >= MARGIN + SOLID_MARGIN:
+            raise ModelError(
+                f"windows of voxels at the stride {step} of the flows' windows would not agree on "
+                "the voxels in which they overlap",
+                f"give another `surface`, such as {step // 2 // LEVELS[-1] * LEVELS[-1]}",
+            )
 
     def cost(self) -> Cost:
         """Return the cost of a column of voxels."""
         structure = self.structure
         flows = (COARSE, FINE, *((HEIGHT_FLOW,) if structure.heights else ()))
+        window = structure.stride + 2 * structure.margins[0]
         return count_cost(
-            self.networks, structure.sampling, structure.window, structure.stride, flows, (VAE,)
+            self.networks, structure.sampling, window, structure.stride, flows, (VAE,)
         )
 
     def stages(self) -> Sequence[Stage]:
         """Return the stages: columns, heights, cells, latents, voxels' logits, surface."""
         structure = self.structure
-        blended = structure.sampling.stages
+        # Windows that carry the context of all of their stages read no neighbour.
+        alone = structure.sampling.rule == "crossfaded"
+        blended = independent if alone else structure.sampling.stages
+        margin = structure.margins[0]
         by_object = structure.heights and self.networks.config(HEIGHT_FLOW).state == "object"
         stages = [columns_stage(by_object)]
         if structure.heights:
             heights = HeightSampler(
                 self.networks,
                 structure.sampling,
-                structure.window,
+                structure.stride + 2 * margin,
                 structure.stride,
                 HEIGHTS,
                 structure.style,
             )
             stages += blended(heights)
         coarse, fine = CoarseSampler(structure), FineSampler(structure)
-        alone = structure.sampling.rule == "crossfaded"
         for sampler in (coarse, fine):
-            stages += independent(sampler) if alone else blended(sampler)
+            stages += blended(sampler)
         around = tuple(Read(stage.name, cells=structure.cell) for stage in (coarse, fine))
         merge = partial(
             blend_voxels,
@@ -201,7 +221,8 @@ def make_surface(structure: Structure, window: Frame, inputs: Inputs, noise: Noi
     conditions: Block = inputs[COLUMNS].crop(inner)
     voxels: Block = inputs[VOXELS].crop(inner)
     level, semantic, kept = highest_voxels(inner, voxels)
-    top = fit_tops(inner, level, _heights(structure, inputs, inner, conditions))
+    near = {name: inputs[name].crop(inner) for name in structure.sources}
+    top = fit_tops(inner, level, structure.heights_on(near))
     top, yard = clear_water_and_yards(fill_unknown_cover(conditions["cover"]), top)
     standing = top > 0
     classes = np.where(standing, standing_classes(conditions["cover"], semantic), semantic)
@@ -260,21 +281,6 @@ def lowest_plants(frame: Frame, voxels: Block, active: NDArray) -> NDArray:
         row, col = frame.y[1] - 1 - xyz[:, 1], xyz[:, 0] - frame.x[0]
         np.minimum.at(lowest, (row, col), (xyz[:, 2] * frame.voxel_size).astype(np.float32))
     return np.where((lowest > 0) & np.isfinite(lowest), lowest, np.nan).astype(np.float32)
-
-
-def _heights(
-    structure: Structure, inputs: Mapping[str, Any], inner: Frame, conditions: Block
-) -> NDArray:
-    """Return heights above the ground by the conditions, NaN without one, (ny, nx) float32."""
-    height = conditions["above"]
-    if HEIGHTS in inputs:
-        use = structure.sampling.use
-        state = inputs[HEIGHTS].crop(inner)
-        generated = heights_of_state(state, structure.networks, conditions, use)
-        height = np.where(np.isfinite(height), height, generated)
-    return np.asarray(
-        height if "height" in structure.sampling.use else np.full_like(height, np.nan)
-    )
 
 
 def highest_voxels(frame: Frame, voxels: Block) -> tuple[NDArray, NDArray, NDArray]:

@@ -272,25 +272,23 @@ def _check_precision(precision: str, device: str) -> None:
         and product_dtype(torch.bfloat16, torch.device(device)) != torch.bfloat16
     ):
         raise ModelError(
-            "this CPU has no instructions for bfloat16: products in it would take 70 times as long",
-            "give fp32, or finish a world that was begun in bf16 on a machine that has them",
+            "this CPU is slower in bfloat16 than in float32, and would use float32 for products",
+            "give fp32, or finish a world that was begun in bf16 on a CPU with AMX or one of AMD's "
+            "with AVX512-BF16",
         )
 
 
 def fast_bfloat16(device: str) -> bool:
     """Return whether products in bfloat16 are faster than in float32 on a device.
 
-    It looks at the kind of CPU and measures nothing, so that a machine always gives one answer.
-    CPUs with AMX and AMD's with AVX512-BF16 take a half to a quarter of the time. Intel's with
-    AVX512-BF16 alone take twice as long: 83 against 157 GFLOP/s, measured.
+    On a CPU its kind says so and nothing is measured (`earthgen.sparse.products.product_dtype`), so
+    that a machine always gives one answer: CPUs with AMX, and AMD's with AVX512-BF16, take a half
+    to a quarter of the time. Intel's with AVX512-BF16 alone take twice as long, 83 against 157
+    GFLOP/s, measured; those without such instructions 70 times.
     """
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported()
-    if product_dtype(torch.bfloat16, torch.device(device)) != torch.bfloat16:
-        return False
-    features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    amd = "AMD" in str(features.get("cpu_name", ""))
-    return bool(features.get("amx_bf16") or (features.get("avx512_bf16") and amd))
+    return product_dtype(torch.bfloat16, torch.device(device)) == torch.bfloat16
 
 
 def _describe(weight_set: WeightSet, parts: tuple[str, ...]) -> Networks:

@@ -163,7 +163,7 @@ class ColourSampler:
                 first = 1 - self.strength
                 if start == 0:
                     colours = base_colours(inputs[self.start].sparse["sh"][order])
-                    scales = colour_scales(model, told, part)
+                    scales = colour_scales(model, told, part, style)
                     given = self._state_of(model, scales, sites, colours, normal)
                     features = first * given + (1 - first) * features
                 start, stop = (first + self.strength * time for time in (start, stop))
@@ -201,10 +201,16 @@ def told_on(
 
 
 def colour_scales(
-    model: TexFlow, told: torch.Tensor | None, part: torch.Tensor | None
+    model: TexFlow,
+    told: torch.Tensor | None,
+    part: torch.Tensor | None,
+    style: torch.Tensor | None,
 ) -> ColourScales | None:
     """Return what states of colours are relative to; None for a flow of latents."""
-    return model.colour_scales(told, part) if model.config.target == "rgb" else None
+    if model.config.target != "rgb":
+        return None
+    number = None if part is None or style is None else style.long().expand(len(part))
+    return model.colour_scales(told, part, number)
 
 
 def voxel_sites(xyz: NDArray, frame: Frame, device: str) -> tuple[Sites, NDArray]:
@@ -409,7 +415,13 @@ class LatentTexture(LearnedBackend, TextureBackend):
             "latent.splats",
             geometry.step,
             texture_fields(self.sh_degree),
-            partial(make_splats, self.networks, colours.name, "image" in self.sampling.use),
+            partial(
+                make_splats,
+                self.networks,
+                colours.name,
+                "image" in self.sampling.use,
+                self.style,
+            ),
             (
                 # A cell around the window, for slopes.
                 Read("geometry", cells=max(halo, 1)),
@@ -451,7 +463,13 @@ def tell_colours(
 
 
 def make_splats(
-    networks: Networks, colours: str, images: bool, window: Frame, inputs: Inputs, noise: Noise
+    networks: Networks,
+    colours: str,
+    images: bool,
+    style: str,
+    window: Frame,
+    inputs: Inputs,
+    noise: Noise,
 ) -> Block:
     """Return the Gaussians of `window`, from states on it and a margin of the decoder's reach.
 
@@ -472,7 +490,8 @@ def make_splats(
         features = torch.from_numpy(states.sparse[STATE][order]).to(networks.device)
         state = SparseTensor(sites, features)
         flow: TexFlow = networks(FLOW)
-        scales = colour_scales(flow, *told_on(inputs, order, networks.device))
+        number = networks.style_number(FLOW, style)
+        scales = colour_scales(flow, *told_on(inputs, order, networks.device), number)
         if scales is not None:
             made = scales.to_colours(state)
         else:

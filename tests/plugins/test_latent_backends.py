@@ -320,6 +320,38 @@ def test_a_sampler_s_window_comes_back_the_way_it_went(weights: Path, start: flo
         assert np.allclose(found, data, atol=1e-5)
 
 
+def test_cells_that_heights_do_not_reach_are_not_computed(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    structure = LatentGeometry(weights, window=64, steps=2, height_map=False).structure
+    window = FRAME.coarsen(8).tile(7_118, 57_692, 6).pad(1)
+    frame = structure.fine(window)
+    given = make_columns(frame, sample_conditions_on(frame), Noise(0))
+    height = np.zeros(frame.shape, np.float32)
+    height[:8, :8] = 50.0  # metres, in the north-west: 25 voxels
+    known = replace(given, dense={**given.dense, "above": height})
+    state = np.random.default_rng(2).normal(size=(*window.shape, 16)).astype(np.float32)
+    seen: list[int] = []
+    real = Sampling.integrate
+
+    def integrate(self: Sampling, flow: Any, predict: Any, rows: Any, *times: float) -> Any:
+        seen.append(len(rows))
+        return real(self, flow, predict, rows, *times)
+
+    monkeypatch.setattr(Sampling, "integrate", integrate)
+    sampler = CoarseSampler(structure)
+    found = sampler.advance(state, window, {COLUMNS: known}, 0.0, 1.0, None)
+    computed = found != -1
+    # Layers begin at -16, -8, 0, ...: one below the ground, and two above what stands there.
+    assert not computed[..., 8:].any() and not computed[4:, 4:, 4:].any()
+    assert computed[:2, :2, :8].mean() > 0.99 and computed[4:, 4:, :4].mean() > 0.99
+    assert seen == [computed.shape[0] * computed.shape[1] * 4 + 2 * 2 * 4] and computed.sum() > 0
+    half = sampler.advance(state, window, {COLUMNS: known}, 0.0, 0.5, None)
+    assert np.allclose(half[..., 8:], 0.5 * state[..., 8:] - 0.5), "on the way there"
+    free = sampler.advance(state, window, {COLUMNS: given}, 0.0, 1.0, None)
+    assert (free != -1).mean() > 0.99 and seen[-1] == free.size
+
+
 def sample_conditions_on(frame: Frame) -> dict[str, Any]:
     wide = frame.pad(200)
     return {name: condition.read(wide) for name, condition in sample_conditions().items()}
@@ -475,6 +507,23 @@ def test_the_whole_chain_is_a_function_of_the_place(weights: Path) -> None:
     assert same_tiles(crop_tile(made(frame), inner), made(inner))
 
 
+@pytest.mark.slow
+def test_windows_with_the_default_context_make_a_function_of_the_place(weights: Path) -> None:
+    """Two windows, in tiles of two sizes and from two boxes."""
+
+    def made(frame: Frame) -> Engine:
+        geometry = LatentGeometry(weights, stride=64, surface=48, steps=1)
+        return engine(geometry, frame=frame)
+
+    frame = replace(FRAME, x=(341_752, 341_768), y=(2_769_264, 2_769_268))
+    inner = replace(frame, x=(341_757, 341_763), y=(2_769_265, 2_769_267))
+    whole = one_tile(made(frame))
+    assert same_tiles(crop_tile(whole, inner), one_tile(made(inner)))
+    for tx, ty in frame.tiles(128):  # the border of tiles is one of windows too
+        tile = made(frame).reference(128)(tx, ty)[0]
+        assert same_tiles(crop_tile(whole, tile.voxels.frame), tile)
+
+
 def test_bits_do_not_depend_on_torch_s_threads(weights: Path) -> None:
     before = torch.get_num_threads()
     found = []
@@ -496,7 +545,7 @@ def test_precision(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match=r"unknown precision 'int8'.*choose from auto, fp32, bf16"):
         quick(weights, precision="int8")
     monkeypatch.setattr(networks_module, "product_dtype", lambda dtype, device: torch.float32)
-    with pytest.raises(ModelError, match="no instructions for bfloat16"):
+    with pytest.raises(ModelError, match=r"slower in bfloat16.*with AMX"):
         LatentTexture(weights, precision="bf16")
     monkeypatch.setattr(networks_module, "product_dtype", lambda dtype, device: dtype)
 
@@ -658,7 +707,8 @@ def test_what_a_world_keeps_of_its_weights(weights: Path, tmp_path: Path) -> Non
         of_geometry["weights"].startswith("height-flow=sha256:")
         and "tex-vae=sha256:" in of_texture["weights"]
     )
-    assert of_geometry["options"] == SETTINGS["geometry_options"], "no path"
+    chosen = prepared.backends.geometry.chosen
+    assert of_geometry["options"] == {**SETTINGS["geometry_options"], **chosen}, "no path"
     card = prepared.provenance["weights"]["texture"]
     assert (
         card["licence"] == "CC0-1.0"

@@ -33,3 +33,17 @@ class TestLatentGeometry(GeometryConformance):
         return LatentGeometry(
             self.folder, window=64, surface=64, steps=1, phases=1, height_map=False
         )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("weights")
+class TestLatentGeometryWithHeights(GeometryConformance):
+    """With a height map, on windows with the context of the default, but smaller ones."""
+
+    frame = Frame("EPSG:32632", 2.0, (341_740, 341_776), (2_769_392, 2_769_424))
+    folder: Path
+
+    def backend(self):
+        from earthgen_latent.geometry import LatentGeometry
+
+        return LatentGeometry(self.folder, stride=64, surface=48, steps=1)

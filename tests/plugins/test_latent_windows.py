@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,21 +13,24 @@ import torch
 
 from earthgen.engine.compute import Engine
 from earthgen.engine.graph import Traversal
+from earthgen.errors import ModelError
 from earthgen.jobs.identity import with_machine_options
 from earthgen.jobs.job import make_job
 from earthgen.models.height_flow import MapBlock
 from earthgen.noise.philox import Noise
+from earthgen.sparse import products
 from earthgen.stages.stage import Stage
 from earthgen.testing.worlds import CRS
-from earthgen_latent import networks as networks_module
 from earthgen_latent.geometry import LatentGeometry
 from earthgen_latent.height_map import HeightFlowGeometry
 from earthgen_latent.networks import fast_bfloat16
+from earthgen_latent.structure import nested_lattice, nested_margins
 from earthgen_latent.texture import LatentTexture
 from geo_io.frame import Frame
 from tests.helpers.latent_weights import make_set
 
 HEIGHTS, CELLS, VOXELS = "latent.heights", "latent.cells", "latent.voxels"
+SURFACE = "latent.surface"
 
 
 @pytest.fixture(scope="module")
@@ -92,22 +96,52 @@ def test_a_large_place_makes_hardly_a_window_more_than_it_needs(weights: Path) -
     )
 
 
+def test_the_whole_chain_makes_few_more_windows_than_it_needs(weights: Path) -> None:
+    """Before, 30 windows of heights where 9 are needed: cells read them a window further."""
+    geometry, texture = LatentGeometry(weights), LatentTexture(weights)
+    stages = {stage.name: stage for stage in geometry.stages()}
+    real = ((684_376, 5_539_783, 200, 1.5), (683_476, 5_538_883, 2000, 1.15))
+    for west, south, side, goal in real:
+        frame = square(west, south, side)
+        found = made(geometry, texture, frame)
+        for name in (HEIGHTS, CELLS, "latent.latents", VOXELS):
+            assert found[name] <= goal * covering(stages[name], frame, around(geometry)), name
+        for name in ("latent.colours", "latent.splats"):
+            assert found[name] == found[SURFACE] == covering(stages[SURFACE], frame, 0)
+    total = needed = 0
+    for west, south in product(range(684_000, 684_480, 60), repeat=2):
+        frame = square(west, south, 200)
+        total += made(geometry, texture, frame)[HEIGHTS]
+        needed += covering(stages[HEIGHTS], frame, around(geometry))
+    assert total <= 1.5 * needed
+
+
 def test_cells_latents_and_voxels_are_one_task_and_read_no_neighbour(weights: Path) -> None:
     geometry, texture = LatentGeometry(weights), LatentTexture(weights)
-    frame = square(684_376, 5_539_783, 200)
-    graph = Engine(frame, geometry, texture, {}, Noise(0)).graph(512)
+    graph = Engine(square(684_376, 5_539_783, 200), geometry, texture, {}, Noise(0)).graph(512)
     assert graph.groups[VOXELS] == (CELLS, "latent.latents", VOXELS)
-    found = made(geometry, texture, frame)
-    stage = next(stage for stage in geometry.stages() if stage.name == VOXELS)
-    assert found[VOXELS] <= 2.5 * covering(stage, frame, around(geometry))
-    needs = graph.needs(next(task for task in graph.tiles()))
-    assert all(task.stage in ("latent.surface", "latent.splats") for task in needs)
+    task = next(task for task in Traversal(graph, lambda task: False) if task.stage == VOXELS)
+    heights = [each for each in graph.needs(task) if each.stage == HEIGHTS]
+    assert [(each.x, each.y) for each in heights] == [(task.x, task.y)], "its own window"
+    # The margin of the surface reads its neighbours, so that windows agree on every voxel of it.
+    with pytest.raises(ModelError, match=r"would not agree.*surface"):
+        LatentGeometry(weights, window=304, stride=192, surface=192)
+
+
+def test_windows_of_the_chain_carry_their_context(weights: Path) -> None:
+    stages = {stage.name: stage for stage in LatentGeometry(weights, window=64).stages()}
+    assert stages[VOXELS].window == 64 and stages[CELLS].window * 8 == 128
+    assert nested_lattice(None, 256, 8) == (352, 256)
+    assert nested_lattice(256, None, 8) == (256, 160)
+    assert nested_lattice(None, None, 16) == (352, 192)
+    assert nested_margins(80, 16) == (80, 48, 16) and nested_margins(8, 8) == (40, 24, 8)
 
 
 def test_the_default_rules_and_windows_of_the_other_rule(weights: Path) -> None:
     stages = {stage.name: stage for stage in LatentGeometry(weights).stages()}
-    assert stages[HEIGHTS].window == 192 and stages[HEIGHTS].step == 144
-    assert stages[CELLS].window * 8 == 240 and stages[VOXELS].window == 176
+    assert stages[HEIGHTS].window == 288 and stages[HEIGHTS].step == 192
+    assert stages[CELLS].window * 8 == 288 and stages[VOXELS].window == 224
+    assert stages[SURFACE].window == 112 and stages[SURFACE].step == 80
     old = [stage.name for stage in LatentGeometry(weights, rule="blended").stages()]
     assert [name for name in old if name.startswith("latent.heights")] == [
         "latent.heights/0",
@@ -137,26 +171,35 @@ def test_the_fast_norm_without_gradients_is_the_norm() -> None:
 
 
 @pytest.mark.parametrize(
-    ("features", "fast"),
+    ("supported", "features", "fast"),
     [
-        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, True),
-        ({"avx512_bf16": True, "cpu_name": "Intel Xeon"}, False),
-        ({"avx512_bf16": True, "amx_bf16": True, "cpu_name": "Intel Xeon"}, True),
-        ({"cpu_name": "AMD EPYC"}, False),
+        (True, {"architecture": "x86_64", "sse4a": True}, True),  # AMD
+        (True, {"architecture": "x86_64", "avx512_bf16": True}, False),  # Intel without AMX
+        (True, {"architecture": "x86_64", "amx_bf16": True}, True),
+        (False, {"architecture": "x86_64", "sse4a": True}, False),
     ],
 )
 def test_precision_by_the_kind_of_cpu(
-    features: dict[str, Any], fast: bool, weights: Path, monkeypatch: pytest.MonkeyPatch
+    supported: bool,
+    features: dict[str, Any],
+    fast: bool,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
-    monkeypatch.setattr(networks_module, "product_dtype", lambda dtype, device: dtype)
-    assert fast_bfloat16("cpu") == fast
-    geometry = HeightFlowGeometry(weights)
-    assert geometry.networks.precision == ("bf16" if fast else "fp32")
-    assert geometry.chosen == {"precision": geometry.networks.precision}
-    # Without instructions products would be emulated, whatever the CPU says otherwise.
-    monkeypatch.setattr(networks_module, "product_dtype", lambda dtype, device: torch.float32)
-    assert not fast_bfloat16("cpu")
+    answer = SimpleNamespace(_is_mkldnn_bf16_supported=lambda: supported)
+    monkeypatch.setattr(torch.ops, "mkldnn", answer)
+    products._fast.cache_clear()
+    try:
+        assert fast_bfloat16("cpu") == fast
+        geometry = HeightFlowGeometry(weights)
+        assert geometry.networks.precision == ("bf16" if fast else "fp32")
+        assert geometry.chosen == {"precision": geometry.networks.precision}
+        if not fast:
+            with pytest.raises(ModelError, match="this CPU is slower in bfloat16"):
+                HeightFlowGeometry(weights, precision="bf16")
+    finally:
+        products._fast.cache_clear()
 
 
 def test_a_continued_world_keeps_its_precision() -> None:

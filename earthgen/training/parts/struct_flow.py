@@ -13,7 +13,13 @@ from earthgen.dataset.crop import Crop
 from earthgen.models.conditions import Conditions, mix_conditions
 from earthgen.models.flow import sample
 from earthgen.models.occupancy import agreement
-from earthgen.models.struct_flow import active_cells, dilate_cells, fine_loss, grid_state
+from earthgen.models.struct_flow import (
+    active_cells,
+    cells_near_heights,
+    dilate_cells,
+    fine_loss,
+    grid_state,
+)
 from earthgen.sparse.sites import Sites
 from earthgen.sparse.tensor import SparseTensor
 from earthgen.training.batches import Batch, make_batch
@@ -41,6 +47,9 @@ from earthgen.training.task import Losses, StepBatch, StepCost, Task
 
 COARSE, FINE = "struct-coarse", "struct-fine"
 
+LIMITED = 0.5
+"""Share of the samples with heights that have only cells near the heights."""
+
 ENCODED_AT_ONCE = 8
 """Crops that StructVAE encodes in one batch."""
 
@@ -54,9 +63,14 @@ def struct_coarse_task(context: TaskContext[StructCoarseSettings]) -> Task:
 
     def loss(model: Any, batch: Batch, generator: torch.Generator, share: float) -> Losses:
         grid = model.grid(batch.sites.place, batch.shape, batch.sites.device)
-        state = grid_state(grid, _parents(batch.sites, levels))
         conditions = noisy_conditions(batch, settings.map_ratio, settings.map_noise, generator)
         conditions = mix_conditions(conditions, settings.condition_mixture, generator)
+        # Worlds with heights have no cells of the sky, those without have them.
+        near = cells_near_heights(grid, conditions, model.config.patch)
+        limited = torch.rand(len(batch), generator=generator, device=generator.device) < LIMITED
+        sample = grid.coordinates[:, 0].long()
+        grid = grid.select(near | ~limited.to(grid.device)[sample])
+        state = grid_state(grid, _parents(batch.sites, levels))
         style = hide_styles(batch.style, settings.style_dropout, generator)
         weight = cells_with_data(batch.valid, grid)
         value = model.loss(state, model.condition(conditions, grid), generator, weight, style)
@@ -162,8 +176,9 @@ def cells_with_data(valid: Tensor, grid: Sites) -> Tensor:
 
 @torch.no_grad()
 def sampled_cells(model: Any, batch: Batch, conditions: Conditions, seed: int) -> SparseTensor:
-    """Sample the grid of a batch, (n, 1), about -1 or 1."""
+    """Sample the cells of a batch, (n, 1), about -1 or 1; by heights, those near the heights."""
     grid = model.grid(batch.sites.place, batch.shape, batch.sites.device)
+    grid = grid.select(cells_near_heights(grid, conditions, model.config.patch))
     noise = torch.randn(
         len(grid),
         1,

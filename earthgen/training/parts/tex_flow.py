@@ -71,7 +71,7 @@ class Codec:
         The state of a batch; without a generator, that of the latent's mean.
     decode : (model, state, scales) -> Tensor (n, 3)
         Colours in [0, 1].
-    scales : (model, told, part) -> ColourScales or None
+    scales : (model, told, part, style) -> ColourScales or None
         What the state of colours is relative to; None for latents.
     flops : (sites) -> int
         Operations of `encode`, counted as of a training step.
@@ -81,7 +81,7 @@ class Codec:
 
     encode: Callable[[Any, Batch, Any, torch.Generator | None], SparseTensor]
     decode: Callable[[Any, SparseTensor, Any], Tensor]
-    scales: Callable[[Any, Tensor | None, Tensor | None], ColourScales | None]
+    scales: Callable[..., ColourScales | None]
     flops: Callable[[Any], int]
     latents: str = ""
 
@@ -89,7 +89,7 @@ class Codec:
 COLOURS = Codec(
     lambda model, batch, scales, generator: scales.to_state(SparseTensor(batch.sites, batch.rgb)),
     lambda model, state, scales: scales.to_colours(state),
-    lambda model, told, part: model.colour_scales(told, part),
+    lambda model, told, part, style: model.colour_scales(told, part, style),
     lambda sites: 0,
 )
 """Of a flow of colours."""
@@ -113,7 +113,7 @@ def latent_codec(vae: Any, digest: str = "") -> Codec:
     return Codec(
         encode,
         decode,
-        lambda model, told, part: None,
+        lambda model, told, part, style: None,
         lambda sites: vae.encoder.flops(sites) // 3,
         digest,
     )
@@ -157,7 +157,8 @@ def tex_flow_task(context: TaskContext[TexFlowSettings]) -> Task:
         with torch.no_grad():
             parts = colours_of_objects(batch)
             told = told_in_training(parts, len(batch), settings.told_dropout, generator)
-            scales = codec.scales(model, told, parts.part[parts.group])
+            style = hide_styles(batch.style, settings.style_dropout, generator)
+            scales = codec.scales(model, told, parts.part[parts.group], style_of(batch, style))
             state = codec.encode(model, batch, scales, generator)
         value = tex_flow_loss(
             model,
@@ -167,7 +168,7 @@ def tex_flow_task(context: TaskContext[TexFlowSettings]) -> Task:
             semantic=visible_classes(batch, conditions),
             normal=batch.normal,
             told=told,
-            style=hide_styles(batch.style, settings.style_dropout, generator),
+            style=style,
             weight=batch.trust,
         )
         return value, {"flow": value}
@@ -206,7 +207,7 @@ def tex_flow_task(context: TaskContext[TexFlowSettings]) -> Task:
                     codec.encode(
                         model,
                         batch,
-                        codec.scales(model, None, parts.part[parts.group]),
+                        codec.scales(model, None, parts.part[parts.group], None),
                         None,
                     ),
                     conditions,
@@ -248,16 +249,26 @@ def new_flow(context: TaskContext[TexFlowSettings]) -> nn.Module:
 
 
 def fit_spread(model: Any, batches: Sequence[Batch]) -> None:
-    """Set the scale of each part of objects to how far its colours are from the told one."""
-    squares, counts = torch.zeros(4), torch.zeros(4)
+    """Set the scale of each part of objects to how far its colours are from the told one.
+
+    Row 0, of any style, is over all batches. Where a style shows no such part, it has row 0's.
+    """
+    squares, counts = torch.zeros_like(model.spread), torch.zeros_like(model.spread)
     for batch in batches:
         parts = colours_of_objects(batch)
         of = torch.where(parts.known[parts.group], parts.part[parts.group], OTHER)[batch.seen]
-        away = (batch.rgb - parts.colour[parts.group])[batch.seen]
-        squares.index_add_(0, of, away.square().mean(1))
-        counts.index_add_(0, of, torch.ones(len(of)))
+        away = (batch.rgb - parts.colour[parts.group])[batch.seen].square().mean(1)
+        for row in {0, min(int(batch.style[0]), len(squares) - 1)}:
+            squares[row].index_add_(0, of, away)
+            counts[row].index_add_(0, of, torch.ones(len(of)))
     spread = (squares / counts.clamp(min=1)).sqrt().clamp(min=LEAST_SPREAD)
-    model.spread.copy_(torch.where(counts > 0, spread, model.statistics.deviation.mean()))
+    spread[0] = torch.where(counts[0] > 0, spread[0], model.statistics.deviation.mean())
+    model.spread.copy_(torch.where(counts > 0, spread, spread[0]))
+
+
+def style_of(batch: Batch, style: Tensor) -> Tensor:
+    """Return the style of each voxel, (n,) int64, of those of the samples, (batch,)."""
+    return style.long()[batch.sites.coordinates[:, 0].long()]
 
 
 def colours_of_objects(batch: Batch) -> ObjectColours:
@@ -334,7 +345,7 @@ def sample_colours(
     condition = model.condition(conditions, sites, classes, batch.normal, known)
     predict = model.predictor(sites, condition, style=batch.style)
     state = sample(model.flow, predict, noise, steps=SAMPLING_STEPS)
-    scales = codec.scales(model, known, parts.part[parts.group])
+    scales = codec.scales(model, known, parts.part[parts.group], style_of(batch, batch.style))
     return codec.decode(model, SparseTensor(sites, state), scales)
 
 

@@ -9,11 +9,18 @@ from pydantic import ValidationError
 
 from earthgen.errors import ModelError, SparseError
 from earthgen.models.build import make_model
+from earthgen.models.conditions import Conditions
 from earthgen.models.flow import place_noise, sample
 from earthgen.models.latents import Latent, Statistics
 from earthgen.models.occupancy import REPAIRS, accuracy, agreement, select_children
 from earthgen.models.presets import StructVaeConfig, preset
-from earthgen.models.struct_flow import active_cells, coarse_loss, dilate_cells, grid_state
+from earthgen.models.struct_flow import (
+    active_cells,
+    cells_near_heights,
+    coarse_loss,
+    dilate_cells,
+    grid_state,
+)
 from earthgen.models.struct_vae import struct_loss
 from earthgen.noise.philox import Noise
 from earthgen.sparse import SparseTensor
@@ -233,6 +240,46 @@ def test_grids_and_their_states() -> None:
             model.grid(scene.sites.place, (32, 32, 8 * patch - 4))
     with pytest.raises(ModelError, match="patches of 3"):
         make_model("struct-coarse", preset("tiny").struct_coarse.model_copy(update={"patch": 3}))
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_cells_that_heights_cannot_reach(patch: int) -> None:
+    """Two samples of 64 x 64 columns in a band from -32 to 64; a tower stands in the north-west."""
+    place, model = Place(((0, 0, -32), (64, 0, -32)), 2.0), make_model("struct-coarse", "tiny")
+    grid = model.grid(place, (64, 64, 96))
+    height = torch.zeros(2, 64, 64)
+    height[0, 0, 0] = 32.0  # metres: 16 voxels
+    height[1, :, 0] = torch.nan
+    conditions = Conditions(place, (64, 64), height=height)
+    near = cells_near_heights(grid, conditions, patch)
+    unit = 8 * patch
+
+    def layers(sample: int, x: int, y: int) -> list[int]:
+        there = near & (grid.coordinates[:, :3] == torch.tensor([sample, x, y])).all(1)
+        return sorted((grid.coordinates[there][:, 3] * 8 - 32).tolist())
+
+    def expected(top: int) -> list[int]:
+        return [
+            low
+            for low in range(-32, 64, 8)
+            if low // unit * unit < top + 2 * 8 and low // unit * unit + unit > -16
+        ]
+
+    assert layers(0, 7, 0) == expected(0), "the south-east"
+    assert layers(0, 0, 7) == layers(0, 2 * patch - 1, 7) == expected(16), "and what leans over"
+    assert layers(0, 2 * patch, 7) == layers(0, 0, 7 - 2 * patch) == expected(0)
+    assert layers(1, 0, 0) == list(range(-32, 64, 8)), "nothing is known"
+    # All or none of what the network works on, and no cell of the data is left out.
+    together = grid.select(near).parents(2) if patch == 2 else grid.select(near)
+    assert len(grid.select(near)) == len(together) * patch**3
+    scene = town(32, seeds=(0, 1))
+    whole = model.grid(scene.sites.place, scene.shape)
+    kept = whole.select(cells_near_heights(whole, scene.conditions, patch))
+    assert bool((kept.rows(cells_of(scene).coordinates) >= 0).all())
+    assert patch == 2 or len(kept) < len(whole)
+    hidden = Conditions(place, (64, 64), height=height, present=torch.zeros(2, 3, dtype=torch.bool))
+    for free in (Conditions(place, (64, 64)), hidden):
+        assert bool(cells_near_heights(grid, free, patch).all())
 
 
 def test_dilation_adds_neighbours_within_the_box() -> None:

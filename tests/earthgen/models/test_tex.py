@@ -293,7 +293,7 @@ def test_colours_are_states_against_the_told_one() -> None:
     model: Any = make_model("tex-flow", config, seed=1)
     model.statistics.mean.fill_(0.4)
     model.statistics.deviation.fill_(0.2)
-    model.spread[ROOF] = 0.05
+    model.spread[0, ROOF], model.spread[1, ROOF] = 0.05, 0.01
     told = told_features(
         torch.tensor([[0.5, 0.4, 0.3], [0.9, 0.9, 0.9]]), torch.tensor([True, False])
     )
@@ -304,5 +304,9 @@ def test_colours_are_states_against_the_told_one() -> None:
     expected = torch.tensor([[1.0, 0.0, -2.0], [0.0, 1.0, -1.0]])
     torch.testing.assert_close(state.features, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(scales.to_colours(state), rgb)
+    rules = model.colour_scales(told, torch.tensor([ROOF, ROOF]), torch.tensor([1, 1]))
+    torch.testing.assert_close(
+        rules.to_state(SparseTensor(sites, rgb)).features[0], torch.tensor([5.0, 0.0, -10.0])
+    )
     free = model.colour_scales(None, None)
     assert torch.equal(free.centre, model.statistics.mean)

@@ -245,6 +245,22 @@ def test_a_dataset_without_colours(tmp_path: Path) -> None:
     assert "simulate" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("layer", "problem"),
+    [("cover", "no scene of .* has land cover"), ("building", "no building of .* has a number")],
+)
+def test_a_dataset_without_conditions(tmp_path: Path, layer: str, problem: str) -> None:
+    import zarr
+
+    from earthgen.errors import TrainingError
+
+    scene = village_scene(tmp_path, "bare")
+    zarr.open_group(scene.path, mode="r+")[layer][...] = 0  # type: ignore[index]
+    with pytest.raises(TrainingError, match=problem) as caught:
+        open_data(tmp_path, preset(places.NAME))
+    assert "\n" not in str(caught.value)
+
+
 def test_latents_of_the_pool_are_those_of_the_crops(opened: TrainingData) -> None:
     vae: Any = make_model("struct-vae", preset(places.NAME).struct_vae).eval()
     pool = LatentPool(vae, opened, 5, 3, torch.device("cpu"))

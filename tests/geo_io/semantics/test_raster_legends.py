@@ -60,9 +60,7 @@ def test_a_file_that_says_what_it_is(
 
 def test_codes_of_several_schemes_are_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path / "cover.tif", 10, 20, 60, 80, 90)
-    with pytest.raises(
-        InputError, match=r"fit several legends .*globeland30.*`legend`"
-    ):
+    with pytest.raises(InputError, match=r"fit several legends .*globeland30.*`legend`"):
         legend_of(path)
     assert legend_of(write(path, 10, 60, 80, title="ESA WorldCover 2021")) == "worldcover"
 
