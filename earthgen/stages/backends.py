@@ -19,8 +19,8 @@ Conditions = Mapping[str, Any]
 """Condition layers by name, each with a `.frame` and a `.crop(frame)`.
 
 "semantics" is a `geo_io.layers.Semantics`; "dem" and "dsm" are `geo_io.layers.Raster` of float32
-metres, "canopy" one of metres above the ground; "image" is a Raster of uint8 RGBA. A name is absent where the job has no such input. Stages
-get conditions beside the blocks that they read.
+metres, "canopy" one of metres above the ground; "image" is a Raster of uint8 RGBA. A name is absent
+where the job has no such input. Stages get conditions beside the blocks that they read.
 """
 
 
