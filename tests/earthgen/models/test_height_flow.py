@@ -101,7 +101,7 @@ def test_it_learns_a_town_and_samples_it_in_few_steps() -> None:
     random = torch.Generator().manual_seed(0)
     cover, ground = (one.expand(4, -1, -1) for one in (scene.cover, scene.ground))
     four_times = model.condition(cover, ground, 1.0)
-    for _ in range(90):
+    for _ in range(200):
         loss = height_loss(model, scene.height.expand(4, -1, -1), four_times, random)
         optimiser.zero_grad()
         loss.backward()
