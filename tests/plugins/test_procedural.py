@@ -169,7 +169,7 @@ def test_stages_read_what_their_rules_reach() -> None:
     first, last = ProceduralGeometry().stages()
     (colour,) = ProceduralTexture().stages(last)
     assert last.margin >= LEVEL_HALO and last.step == colour.step and colour.margin == 0
-    assert {read.source for read in first.reads} == {"semantics", "dem", "dsm"}
+    assert {read.source for read in first.reads} == {"semantics", "dem", "dsm", "canopy"}
     assert [read.halo(0.5) for read in last.reads] == [77, 77]
     chain = make_chain((first, last), (colour,))
     graph = Graph(chain, Frame("EPSG:32632", 1.0, (0, 4096), (0, 4096)), 512)
