@@ -256,5 +256,6 @@ def test_voxels_outside_the_band_are_counted_once(tmp_path: Path) -> None:
     )
     with open_pool(WorkerContext(made, store.path, 96)) as pool:
         totals = generate_tiles(store, made.graph(96), pool, Progress())
-    tiles = len(list(flat.tiles(96)))
-    assert totals.clipped == tiles * 96 * 96 and isinstance(TaskStats().clipped, int)
+    columns = len(list(flat.tiles(96))) * 96 * 96
+    # A voxel a column and the walls between terraces; twice as many if margins counted too.
+    assert columns <= totals.clipped < 1.3 * columns and isinstance(TaskStats().clipped, int)
