@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +16,13 @@ from geo_io.elevation import (
     height_band,
     open_elevation,
 )
-from geo_io.errors import InputError
 from geo_io.frame import UNKNOWN_DATUM, Frame
 from geo_io.layers import Raster
 from geo_io.raster.mosaic import joined, listed, over, require_one_datum
 from geo_io.raster.nodata import undeclared_nodata
-from geo_io.raster.positions import coverage_mask, overlaps, positions
+from geo_io.raster.positions import overlaps, positions
 from geo_io.raster.source import RasterSource, open_raster, split_band
+from geo_io.raster.survey import cover_together
 from geo_io.region.region import no_overlap
 
 NEXT = 4.0
@@ -89,22 +88,20 @@ class ElevationMosaic:
         if not meeting:
             raise no_overlap(self.readers[0].source, frame, self.what)
         reports = [reader.survey(frame) for reader in meeting]
-        inside, known, places = 0, 0, 0
-        for part in _coarse_parts(frame):
-            covered = np.zeros(part.shape, bool)
-            for reader in meeting:
-                covered |= coverage_mask(reader.source, part)
-            places += covered.size
-            inside += int(covered.sum())
-            known += int((self.measured(part).data & covered).sum())
+        coverage, voids = cover_together(
+            [reader.source for reader in meeting],
+            frame,
+            SURVEY_SAMPLES,
+            lambda part: self.measured(part).data,
+        )
         undeclared: dict[str, float] = {}
         for report in reports:
             for value, share in report["undeclared"].items():
                 undeclared[value] = undeclared.get(value, 0.0) + share
         return {
             **reports[0],
-            "coverage": inside / places,
-            "voids": max(0.0, 1 - known / max(inside, 1)),
+            "coverage": coverage,
+            "voids": voids,
             "min": min(report["min"] for report in reports),
             "max": max(report["max"] for report in reports),
             "resolution": max(report["resolution"] for report in reports),
@@ -199,13 +196,3 @@ def _distance(source: RasterSource, window: Frame) -> NDArray:
     along = np.maximum(np.maximum(-row, row - height), 0) * source.pixel_metres[1]
     away = np.hypot(across, along)
     return np.asarray(np.where(np.isfinite(away), away, np.inf))
-
-
-def _coarse_parts(frame: Frame) -> Iterator[Frame]:
-    """Yield coarse frames of at most 256 x 256 places that cover a region."""
-    coarse = frame.coarsen(max(1, math.ceil(max(frame.shape) / SURVEY_SAMPLES)))
-    for tx, ty in coarse.tiles(256):
-        part = coarse.intersection(coarse.tile(tx, ty, 256))
-        if part is None:
-            raise InputError("a part of the region is empty", "report this")
-        yield part

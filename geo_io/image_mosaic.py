@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +11,9 @@ from geo_io.frame import Frame
 from geo_io.image import SURVEY_SAMPLES, ImageReader, open_image
 from geo_io.layers import Raster
 from geo_io.raster.mosaic import joined, listed, over
-from geo_io.raster.positions import coverage_mask, overlaps
+from geo_io.raster.positions import overlaps
 from geo_io.raster.source import open_raster
+from geo_io.raster.survey import cover_together
 from geo_io.region.region import no_overlap
 
 
@@ -41,21 +41,16 @@ class ImageMosaic:
         if not meeting:
             raise no_overlap(self.readers[0].source, frame, "image")
         reports = [reader.survey(frame) for reader in meeting]
-        coarse = frame.coarsen(max(1, math.ceil(max(frame.shape) / SURVEY_SAMPLES)))
-        inside, shown, places = 0, 0, 0
-        for tx, ty in coarse.tiles(256):
-            part = coarse.intersection(coarse.tile(tx, ty, 256))
-            assert part is not None  # tiles() only gives tiles that meet the frame
-            covered = np.zeros(part.shape, bool)
-            for reader in meeting:
-                covered |= coverage_mask(reader.source, part)
-            places += covered.size
-            inside += int(covered.sum())
-            shown += int(((self.read(part).data[..., 3] > 0) & covered).sum())
+        coverage, voids = cover_together(
+            [reader.source for reader in meeting],
+            frame,
+            SURVEY_SAMPLES,
+            lambda part: self.read(part).data[..., 3] > 0,
+        )
         return {
             **reports[0],
-            "coverage": inside / places,
-            "voids": max(0.0, 1 - shown / max(inside, 1)),
+            "coverage": coverage,
+            "voids": voids,
             "resolution": max(report["resolution"] for report in reports),
             "grey": all(report["grey"] for report in reports),
             "outside": [reader.source.name for reader in self.readers if reader not in meeting],

@@ -195,6 +195,18 @@ def read_state(path: Path) -> dict[str, Any]:
     return about
 
 
+def _read_checked(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the state and the tensors of a checkpoint whose digest is right."""
+    about = read_state(path)
+    try:
+        tensors = load_file(path / TENSORS)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path) from error
+    if _digest(tensors) != about["digest"]:
+        raise _damaged(path)
+    return about, tensors
+
+
 def read_average(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return what a checkpoint says of itself, and the model's tensors with averaged parameters.
 
@@ -203,13 +215,7 @@ def read_average(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     TrainingError
         If the checkpoint is damaged or of another version.
     """
-    about = read_state(path)
-    try:
-        tensors = load_file(path / TENSORS)
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path) from error
-    if _digest(tensors) != about["digest"]:
-        raise _damaged(path)
+    about, tensors = _read_checked(path)
     return about, {
         name.removeprefix(f"{kind}."): value
         for kind in ("model", "average")
@@ -226,13 +232,7 @@ def load_checkpoint(path: Path, state: State) -> None:
     TrainingError
         If the checkpoint is damaged, of another version, or of another model.
     """
-    about = read_state(path)
-    try:
-        tensors = load_file(path / TENSORS)
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path) from error
-    if _digest(tensors) != about["digest"]:
-        raise _damaged(path)
+    about, tensors = _read_checked(path)
     state.optimizer.state.clear()
     expected = {name: tuple(value.shape) for name, value in _tensors(state).items()}
     stored = {

@@ -151,7 +151,7 @@ def open_data(
     JobError
         If `columns` does not fit the cells of the preset.
     TrainingError
-        If no crop fits into the scenes, or they lack what all parts are conditioned on.
+        If no crop fits into the scenes, or as of `load_scenes`.
     """
     folders = folders_of(folder)
     folder = " and ".join(map(str, folders))
@@ -175,7 +175,6 @@ def open_data(
             f"preset {preset.name}",
             f"give one, such as {-(-size // crop_cell(preset)) * crop_cell(preset)}",
         )
-    require_conditions(every, folder)
     what = "coloured crop" if coloured else "crop"
     try:
         train = open_crops(
@@ -299,14 +298,19 @@ def load_scenes(
     ------
     StoreError
         If the folder has no scene.
+    TrainingError
+        If the scenes lack what all parts are conditioned on.
     """
-    return [
+    folders = folders_of(data)
+    scenes = [
         scene.loaded()
         if scene.info.grade in grades and (not names or scene.info.name in names)
         else scene
-        for folder in folders_of(data)
+        for folder in folders
         for scene in scenes_in(folder)
     ]
+    require_conditions(scenes, " and ".join(map(str, folders)))
+    return scenes
 
 
 def dataset_digest(scenes: Sequence[Scene], split: Split) -> str:

@@ -317,9 +317,9 @@ def _buildings(land: LandMap, voxel_size: float, strength: Tensor, draw: _Draw) 
     )
     rim = grows & (index == 0) & (largest[:, 0] > 0)
     source = source.reshape(batch, -1)
-    near = [each.reshape(batch, -1).gather(1, source).reshape(batch, ny, nx) for each in (told,)]
+    beside = told.reshape(batch, -1).gather(1, source).reshape(batch, ny, nx)
     index = torch.where(rim, largest[:, 0].long(), index)
-    told = torch.where(rim, near[0], told)
+    told = torch.where(rim, beside, told)
     wide = source[..., None].expand(-1, -1, 4)
     axes = torch.where(
         rim[..., None], axes.reshape(batch, -1, 4).gather(1, wide).reshape(axes.shape), axes

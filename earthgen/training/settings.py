@@ -198,7 +198,6 @@ class StructCoarseSettings(FlowSettings, VoxelSettings):
     """Settings of StructFM's first stage."""
 
     batch_size: Count = Field(8, description="Crops per step")
-    style_dropout: Ratio = Field(0.1, description="Probability that the style is hidden")
     condition_mixture: Mixture = Field(STRUCTURE, description=MIXTURE)
 
 
@@ -208,7 +207,6 @@ class StructFineSettings(FlowSettings):
     coarse_weight: Ratio = Field(0.0, description=COARSE_ODDS)
 
     batch_size: Count = Field(16, description="Crops per step")
-    style_dropout: Ratio = Field(0.1, description="Probability that the style is hidden")
     condition_mixture: Mixture = Field(STRUCTURE, description=MIXTURE)
     dilation_probability: Ratio = Field(
         0.15,
@@ -224,7 +222,6 @@ class TexFlowSettings(FlowSettings, VoxelSettings):
     """Settings of TexFM."""
 
     batch_size: Count = Field(2, description="Crops per step")
-    style_dropout: Ratio = Field(0.1, description="Probability that the style is hidden")
     condition_mixture: Mixture = Field(TEXTURE, description=MIXTURE)
     target: Literal["latent", "rgb"] | None = Field(
         None,

@@ -203,14 +203,20 @@ def _entries(section: str) -> Mapping[str, str]:
     }
 
 
-def _shape(field: str, value: object) -> int | None:
+def _entry(section: str, value: object) -> str | None:
+    """Return the name that a section of the vocabulary has for a value, None for an absent one."""
     text = _words(value)
     if text in ABSENT:
         return None
-    name = _entries("shapes").get(text)
+    name = _entries(section).get(text)
     if name is None:
         raise ValueError(value)
-    return ROOF_NUMBER[name]
+    return name
+
+
+def _shape(field: str, value: object) -> int | None:
+    name = _entry("shapes", value)
+    return None if name is None else ROOF_NUMBER[name]
 
 
 def _angle(field: str, value: object) -> float | None:
@@ -236,12 +242,9 @@ def _direction(field: str, value: object) -> float | None:
 
 
 def _orientation(field: str, value: object) -> int | None:
-    text = _words(value)
-    if text in ABSENT:
-        return None
-    name = _entries("orientations").get(text)
+    name = _entry("orientations", value)
     if name is None:
-        raise ValueError(value)
+        return None
     return ALONG if name == "along" else ACROSS
 
 

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
 import earthgen
 from earthgen.voxels.voxels import WALL
-from tests.helpers.user_cases import Outcome, run_case
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def started(name: str, *more: str) -> Outcome:
-        return run_case(name, tmp_path, monkeypatch, capsys, *more)
-
-    return started
+from tests.helpers.user_cases import Run
 
 
 @pytest.mark.parametrize(

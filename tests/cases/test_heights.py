@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import earthgen
 from geo_io.legend import codes
-from tests.helpers.user_cases import Outcome, run_case
-
-Run = Callable[..., Outcome]
+from tests.helpers.user_cases import Outcome, Run
 
 ROUND = 0.6
 """Metres by which a roof of voxels of 1 m differs from its height, away from the ridge."""
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def started(name: str, *more: str) -> Outcome:
-        return run_case(name, tmp_path, monkeypatch, capsys, *more)
-
-    return started
 
 
 def tops(outcome: Outcome) -> list[float]:

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import earthgen
-from tests.helpers.user_cases import Outcome, run_case
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def started(name: str, *more: str) -> Outcome:
-        return run_case(name, tmp_path, monkeypatch, capsys, *more)
-
-    return started
+from tests.helpers.user_cases import Outcome, Run
 
 
 def grounds(outcome: Outcome) -> list[float]:

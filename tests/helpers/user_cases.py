@@ -7,6 +7,7 @@ import runpy
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +62,10 @@ class Outcome:
             for line in self.text.splitlines()
             if line.startswith("warning: ")
         ]
+
+
+Run = Callable[..., Outcome]
+"""Runs the command of a case, by its name, with further words."""
 
 
 def run_case(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,16 +185,7 @@ def tex_flow_task(context: TaskContext[TexFlowSettings]) -> Task:
             batch = make_batch([crop]).to(context.device)
             parts = colours_of_objects(batch)
             row: dict[str, float] = {}
-            for prefix, (names, told) in SAMPLED.items():
-                colours = sample_colours(
-                    model,
-                    codec,
-                    batch,
-                    keep_conditions(batch.conditions, *names),
-                    context.seed,
-                    parts,
-                    told,
-                )
+            for prefix, colours in sample_sets(model, codec, batch, parts, context.seed):
                 row |= {
                     prefix + name: value
                     for name, value in colour_figures(colours, batch, parts).items()
@@ -349,6 +340,15 @@ def sample_colours(
     return codec.decode(model, SparseTensor(sites, state), scales)
 
 
+def sample_sets(
+    model: Any, codec: Codec, batch: Batch, parts: ObjectColours, seed: int
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the prefix of each set of `SAMPLED`, and the colours sampled under it, (n, 3)."""
+    for prefix, (names, told) in SAMPLED.items():
+        conditions = keep_conditions(batch.conditions, *names)
+        yield prefix, sample_colours(model, codec, batch, conditions, seed, parts, told)
+
+
 def colour_figures(colours: Tensor, batch: Batch, parts: ObjectColours) -> dict[str, float]:
     """Compare sampled colours of voxels with seen ones.
 
@@ -400,16 +400,7 @@ def picture(
         batch = make_batch([crop]).to(context.device)
         parts = colours_of_objects(batch)
         row = [view(covering_splats(batch, 0, batch.rgb), crop.frame, crop.ground)]
-        for names, told in SAMPLED.values():
-            colours = sample_colours(
-                model,
-                codec,
-                batch,
-                keep_conditions(batch.conditions, *names),
-                context.seed,
-                parts,
-                told,
-            )
+        for _, colours in sample_sets(model, codec, batch, parts, context.seed):
             row.append(view(covering_splats(batch, 0, colours), crop.frame, crop.ground))
         rows.append(row)
     titles = ["true colours", "sampled: land cover", "cover + told colours", "cover + image"]
