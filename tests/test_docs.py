@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -47,8 +48,21 @@ def test_no_block_is_of_an_unknown_kind() -> None:
 WITH_PYTHON = [page for page in PAGES if "```python" in page.read_text("utf-8")]
 
 
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small world of the demo's data; not to be changed."""
+    return earthgen.generate(
+        bbox=(11.592, 50.005, 11.5935, 50.006),
+        semantics=ROOT / "examples" / "data" / "landuse.shp",
+        voxel_size=2,
+        out=tmp_path_factory.mktemp("world") / "world.zarr",
+    ).path
+
+
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
-def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_blocks_run(
+    page: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The blocks of a page run in one namespace, in a folder with the demo's data and a small
     world."""
     for file in (ROOT / "examples" / "data").iterdir():
@@ -56,12 +70,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "dem.tif").symlink_to(ROOT / "examples" / "data" / "srtm3.tif")
     monkeypatch.chdir(tmp_path)
     if "world.zarr" in page.read_text("utf-8"):
-        earthgen.generate(
-            bbox=(11.592, 50.005, 11.5935, 50.006),
-            semantics="landuse.shp",
-            voxel_size=2,
-            out="world.zarr",
-        )
+        shutil.copytree(world, "world.zarr")
     namespace: dict[str, object] = {"__name__": "docs"}
     for language, text in BLOCK.findall(page.read_text("utf-8")):
         if language == "python":

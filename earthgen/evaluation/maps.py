@@ -110,6 +110,7 @@ def corrupted_cover(
                 torch.from_numpy(np.ascontiguousarray(number[part]))[None],
                 torch.from_numpy(np.where(built, told, 0).astype(np.float32)[part].copy())[None],
                 torch.from_numpy(axes[part].astype(np.float32))[None],
+                torch.ones(1, dtype=torch.bool),
             )
             noisy = corrupt_map(land, frame.voxel_size, torch.tensor([strength]), generator)
             made[part] = noisy.cover[0].numpy()

@@ -21,7 +21,7 @@ from earthgen.models.blocks import Embedding
 from earthgen.models.flow import Flow, Predict, apply_guidance, batch_of_times
 from earthgen.models.flow_loss import flow_loss, over_maps
 from earthgen.models.height_state import OBJECT_MAPS, height_scales, to_height, to_state
-from earthgen.models.presets import HIDDEN, HeightFlowConfig
+from earthgen.models.presets import HIDDEN, MAPS, HeightFlowConfig
 
 SLOPES = 3
 """Channels of the ground's shape: slope to the east, slope to the north, curvature."""
@@ -47,6 +47,8 @@ class HeightCondition:
         Centre and scale of the state "object", metres; None for the state "log".
     style : Tensor (batch,), optional
         Numbers of styles, 0 for any.
+    map_kind : Tensor (batch,), optional
+        Numbers of kinds of maps (`earthgen.models.presets.MAPS`), 0 for any.
     """
 
     semantics: Tensor
@@ -54,6 +56,7 @@ class HeightCondition:
     maps: Tensor
     scales: tuple[Tensor, Tensor] | None
     style: Tensor | None = None
+    map_kind: Tensor | None = None
 
 
 class HeightFlow(nn.Module):
@@ -75,6 +78,7 @@ class HeightFlow(nn.Module):
         self.by_object = config.state == "object"
         self.embed = Embedding(embedding, config.flow.logit_time)
         self.style = nn.Embedding(config.styles + 1, embedding) if config.styles else None
+        self.map_kind = nn.Embedding(len(MAPS) + 1, embedding) if config.map_kinds else None
         self.semantic = nn.Embedding(config.classes + config.hidden_token, widths[0])
         self.inputs = 1 + SLOPES
         if self.by_object:
@@ -104,6 +108,7 @@ class HeightFlow(nn.Module):
         told: Tensor | None = None,
         objects: Tensor | None = None,
         style: Tensor | None = None,
+        map_kind: Tensor | None = None,
         image: Tensor | None = None,
         surface: Tensor | None = None,
     ) -> HeightCondition:
@@ -124,6 +129,8 @@ class HeightFlow(nn.Module):
             Of `earthgen.models.height_state.object_maps`; used in the state "object".
         style : Tensor (batch,), optional
             Numbers of styles, 0 for any.
+        map_kind : Tensor (batch,), optional
+            Numbers of kinds of maps, 0 for any; not used by networks without `map_kinds`.
         image : Tensor (batch, 3, ny, nx), optional
             sRGB in [0, 1] seen from above, NaN unknown; not used by networks without `image`.
         surface : Tensor (batch, ny, nx), optional
@@ -155,7 +162,7 @@ class HeightFlow(nn.Module):
                 )
         slopes = ground_slopes(ground, voxel_size)
         if not self.by_object:
-            return HeightCondition(semantics, slopes, slopes, None, style)
+            return HeightCondition(semantics, slopes, slopes, None, style, map_kind)
         known = torch.zeros_like(ground, dtype=torch.float32) if told is None else told.float()
         scales = height_scales(semantics, known)
         if objects is None:
@@ -168,7 +175,7 @@ class HeightFlow(nn.Module):
             maps.append(_surface_maps(surface, scales))
         if self.config.image:
             maps.append(_image_maps(image, slopes))
-        return HeightCondition(semantics, slopes, torch.cat(maps, 1), scales, style)
+        return HeightCondition(semantics, slopes, torch.cat(maps, 1), scales, style, map_kind)
 
     def forward(self, state: Tensor, time: Tensor, condition: HeightCondition) -> Tensor:
         """Return the flow's prediction.
@@ -197,6 +204,9 @@ class HeightFlow(nn.Module):
         if self.style is not None:
             style = torch.zeros_like(time) if condition.style is None else condition.style
             embedded = embedded + self.style(style.long())
+        if self.map_kind is not None:
+            kind = torch.zeros_like(time) if condition.map_kind is None else condition.map_kind
+            embedded = embedded + self.map_kind(kind.long())
         # Half precision has steps of 0.1 m at 30 m: what comes in and goes out is full.
         with torch.autocast(state.device.type, enabled=False):
             x = self.stem(torch.cat([state.float(), condition.maps.float()], 1))

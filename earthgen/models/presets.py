@@ -27,6 +27,10 @@ unmapped land: training hides it, and guidance goes away from it."""
 STYLES = ("rules", "real")
 """Names of styles, in the order of their numbers from 1: of simulated and of real places."""
 
+MAPS = ("whole", "gaps")
+"""Kinds of maps, in the order of their numbers from 1: what is not on a whole map is not there; a
+map with gaps leaves out trees, small buildings and areas, as most do."""
+
 KINDS = "csft"
 
 
@@ -377,6 +381,8 @@ class HeightFlowConfig(Config):
         Names of styles that can be asked for; 0 for a network without.
     hidden_token : bool
         Whether hidden land cover has a code of its own (`HIDDEN`); weights of before have 0.
+    map_kinds : bool
+        Whether the network is told the kind of the map (`MAPS`).
     image, surface : bool
         Whether the network takes an aerial image, and heights that are known in a part.
     flow : FlowConfig
@@ -391,6 +397,7 @@ class HeightFlowConfig(Config):
     state: Literal["log", "object"] = "log"
     styles: int = 0
     hidden_token: bool = False
+    map_kinds: bool = False
     image: bool = False
     surface: bool = False
     flow: FlowConfig = FlowConfig()
@@ -557,6 +564,7 @@ def _paper() -> dict[str, Any]:
             state="object",
             styles=len(STYLES),
             hidden_token=True,
+            map_kinds=True,
             image=True,
             surface=True,
         ),
@@ -630,6 +638,7 @@ def _base() -> dict[str, Any]:
             state="object",
             styles=len(STYLES),
             hidden_token=True,
+            map_kinds=True,
             image=True,
             surface=True,
         ),
@@ -714,6 +723,7 @@ def _tiny() -> dict[str, Any]:
             state="object",
             styles=len(STYLES),
             hidden_token=True,
+            map_kinds=True,
             image=True,
             surface=True,
         ),

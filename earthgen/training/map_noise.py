@@ -89,12 +89,15 @@ class LandMap:
         Height of the building, metres; 0 where there is none.
     axes : Tensor (batch, ny, nx, 4) float32
         As of `earthgen.models.height_state.object_maps`.
+    gaps : Tensor (batch,) bool
+        Whether the map leaves out what is there.
     """
 
     cover: Tensor
     building: Tensor
     told: Tensor
     axes: Tensor
+    gaps: Tensor
 
     def select(self, other: LandMap, where: Tensor) -> LandMap:
         """Return this map where `where` (batch,) bool, else the other."""
@@ -104,6 +107,7 @@ class LandMap:
             torch.where(wide, self.building, other.building),
             torch.where(wide, self.told, other.told),
             torch.where(wide[..., None], self.axes, other.axes),
+            torch.where(where, self.gaps, other.gaps),
         )
 
 
@@ -119,7 +123,9 @@ def batch_map(batch: Batch, of_map: Tensor | None = None) -> LandMap:
         that they were made from, instead of the class of what stands there.
     """
     cover = batch.classes
-    if of_map is not None:
+    if of_map is None:
+        of_map = torch.zeros(len(batch), dtype=torch.bool, device=cover.device)
+    else:
         mapped = torch.where(batch.valid, batch.map, 0)
         cover = torch.where(of_map[:, None, None], mapped, cover)
     built = cover == codes()["building"]
@@ -130,6 +136,7 @@ def batch_map(batch: Batch, of_map: Tensor | None = None) -> LandMap:
         torch.where(built, number, 0),
         torch.where(built, batch.told, 0.0),
         torch.where(built[..., None], batch.axes, 0.0),
+        of_map,
     )
 
 
@@ -228,6 +235,7 @@ def corrupt_map(
         torch.where(outside, 0, buildings.building),
         torch.where(outside, 0.0, buildings.told),
         torch.where(outside[..., None], 0.0, buildings.axes),
+        torch.ones_like(land.gaps),
     )
     return result.select(land, strength > 0)
 
@@ -345,6 +353,7 @@ def _buildings(land: LandMap, voxel_size: float, strength: Tensor, draw: _Draw) 
         torch.where(built, every[index], 0),
         torch.where(built, told, 0.0),
         torch.where(built[..., None], axes, 0.0),
+        land.gaps,
     )
 
 

@@ -98,6 +98,8 @@ class LatentGeometry(LearnedBackend, GeometryBackend):
     style : str
         What structure and heights look like: "rules", "real", "any"; "" is "real" if the weights
         know it.
+    map_kind : str
+        Of the heights, as of `earthgen_latent.networks.Networks.map_number`.
     """
 
     name = "latent"
@@ -122,6 +124,7 @@ class LatentGeometry(LearnedBackend, GeometryBackend):
         rule: str = Sampling.rule,
         phases: int = Sampling.phases,
         style: str = "",
+        map_kind: str = "",
     ) -> None:
         settings = Sampling(steps, method, guidance, shift, condition_names(use), rule, phases)
         with_heights = height_map and "height" in settings.use
@@ -129,6 +132,9 @@ class LatentGeometry(LearnedBackend, GeometryBackend):
         networks = open_networks(weights, parts, device, sparse_backend, precision)
         for part in (each for each in parts if each != VAE):
             networks.style_number(part, style)  # a clear error before anything is made
+        self.map_kind = map_kind
+        if with_heights:
+            networks.map_number(HEIGHT_FLOW, map_kind)
         cell = networks.config(VAE).stride * networks.config(COARSE).patch
         if any(edge % cell for edge in networks.band):
             raise PluginError(
@@ -178,6 +184,7 @@ class LatentGeometry(LearnedBackend, GeometryBackend):
                 structure.stride,
                 HEIGHTS,
                 structure.style,
+                self.map_kind,
             )
             stages += blended(heights)
         coarse, fine = CoarseSampler(structure), FineSampler(structure)

@@ -53,6 +53,9 @@ class HeightFlowGeometry(LearnedBackend, GeometryBackend):
         As of `earthgen_latent.sampling.Sampling`.
     style : str
         What heights look like: "rules", "real", "any"; "" is "real" if the weights know it.
+    map_kind : str
+        As of `earthgen_latent.networks.Networks.map_number`: nothing stands that is not on a
+        "whole" map, and trees and small things are added to one with "gaps".
     """
 
     name = "height-flow"
@@ -74,11 +77,13 @@ class HeightFlowGeometry(LearnedBackend, GeometryBackend):
         rule: str = Sampling.rule,
         phases: int = Sampling.phases,
         style: str = "",
+        map_kind: str = "",
     ) -> None:
-        self.style = style
+        self.style, self.map_kind = style, map_kind
         self.sampling = Sampling(steps, method, guidance, shift, condition_names(use), rule, phases)
         super().__init__(open_networks(weights, (PART,), device, precision=precision))
         self.networks.style_number(PART, style)  # a clear error before anything is made
+        self.networks.map_number(PART, map_kind)
         unit = 2 ** (len(self.networks.config(PART).channels) - 1)
         self.window, self.stride = window_lattice(window, stride, WINDOW, unit)
         self.surface = surface
@@ -90,7 +95,12 @@ class HeightFlowGeometry(LearnedBackend, GeometryBackend):
     def stages(self) -> Sequence[Stage]:
         """Return the stages: columns, heights, surface."""
         heights = HeightSampler(
-            self.networks, self.sampling, self.window, self.stride, style=self.style
+            self.networks,
+            self.sampling,
+            self.window,
+            self.stride,
+            style=self.style,
+            map_kind=self.map_kind,
         )
         reads = (
             Read(COLUMNS, cells=SOLID_MARGIN + PICTURE_REACH),

@@ -36,6 +36,7 @@ class HeightSampler:
     stride: int
     name: str = "latent.heights"
     style: str = ""
+    map_kind: str = ""
     scale: int = 1
     channels: int = 1
     # A margin of one cell, for slopes.
@@ -58,7 +59,13 @@ class HeightSampler:
             model: HeightFlow = self.networks(PART)
             device = self.networks.device
             condition = columns_condition(
-                model, self.networks, around, self.sampling.use, self.style, inside
+                model,
+                self.networks,
+                around,
+                self.sampling.use,
+                self.style,
+                inside,
+                self.map_kind,
             )
             predict = model.predictor(condition, self.sampling.guidance)
             above = known_surface(around, self.sampling.use)[inside]
@@ -104,6 +111,7 @@ def columns_condition(
     use: tuple[str, ...],
     style: str = "",
     inside: tuple[slice, slice] | None = None,
+    map_kind: str = "",
 ) -> HeightCondition:
     """Return what the network is given about columns.
 
@@ -118,12 +126,17 @@ def columns_condition(
         As of `HeightFlowGeometry`.
     inside : tuple of slice, optional
         Rows and columns of the result; slopes are exact if there is a cell around them.
+    map_kind : str
+        As of `HeightFlowGeometry`.
     """
     device = networks.device
     part = inside or (slice(None), slice(None))
     cover = networks.class_codes(PART, columns["cover"])
     given: dict[str, torch.Tensor] = {}
     if has_map(columns, use):
+        given_kind = networks.map_number(PART, map_kind)
+        if given_kind is not None:
+            given["map_kind"] = given_kind
         if model.by_object:
             objects = columns["objects"].astype(np.float32).transpose(2, 0, 1)
             given |= {"told": _tensor(columns["told"], device), "objects": _tensor(objects, device)}
@@ -146,6 +159,7 @@ def columns_condition(
         whole.maps[:, :, part[0], part[1]],
         None if scales is None else (scales[0][:, *part], scales[1][:, *part]),
         whole.style,
+        whole.map_kind,
     )
 
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from earthgen.errors import MissingWeightsError, ModelError
-from earthgen.models.presets import PARTS, PRESETS, STYLES, Config, Preset, preset
+from earthgen.models.presets import MAPS, PARTS, PRESETS, STYLES, Config, Preset, preset
 from earthgen.models.weights.bundled import bundled_weights
 from earthgen.models.weights.card import WeightSet, open_weights
 from earthgen.models.weights.format import VERSION, load_weights, part_path
@@ -33,6 +33,9 @@ from geo_io.frame import Frame
 PRECISIONS = ("auto", "fp32", "bf16")
 """Precisions of products. bf16 gives a slightly different world; "auto" is bf16 where it is faster
 (`fast_bfloat16`), and a world keeps what was chosen where it was begun."""
+
+MAP_KIND = "gaps"
+"""Kind of map that users have, if they do not say: most leave out trees and sheds."""
 
 BAND = (-16, 112)
 """Heights, voxels from the ground, of weights without a preset."""
@@ -148,6 +151,37 @@ class Networks:
                 f"choose from {', '.join((*known, 'any'))}" if known else "leave the style out",
             )
         return torch.tensor([1.0 + STYLES.index(style)], device=self.device)
+
+    def map_number(self, part: str, kind: str) -> torch.Tensor | None:
+        """Return the number of a kind of map as a batch of one; None for a flow that knows none.
+
+        Parameters
+        ----------
+        part : str
+            The flow.
+        kind : str
+            A name in `earthgen.models.presets.MAPS`; "any"; "" is `MAP_KIND`.
+
+        Raises
+        ------
+        ModelError
+            If there is no such kind, or the weights were not trained with kinds.
+        """
+        known = bool(getattr(self.config(part), "map_kinds", False))
+        if kind and kind not in (*MAPS, "any"):
+            raise ModelError(
+                f"there is no kind of map {kind!r}", f"choose from {', '.join((*MAPS, 'any'))}"
+            )
+        if kind not in ("", "any") and not known:
+            raise ModelError(
+                f"{self.folder}: {part} was not trained with kinds of maps",
+                "leave `map_kind` out, or train the part again",
+            )
+        if not known:
+            return None
+        kind = kind or MAP_KIND
+        number = 0 if kind == "any" else 1 + MAPS.index(kind)
+        return torch.full((1,), number, device=self.device)
 
     @property
     def card(self) -> dict[str, Any]:

@@ -428,6 +428,19 @@ def test_styles_that_the_weights_do_not_know(weights: Path) -> None:
             rules.style_number("struct-fine", name)
 
 
+def test_kinds_of_maps_that_the_weights_do_not_know(weights: Path) -> None:
+    none = open_networks(weights, ("height-flow",))
+    assert none.map_number("height-flow", "") is none.map_number("height-flow", "any") is None
+    with pytest.raises(ModelError, match=r"not trained with kinds of maps.*leave `map_kind` out"):
+        quick(weights, map_kind="whole")
+    with pytest.raises(ModelError, match="no kind of map 'old'"):
+        quick(weights, map_kind="old")
+    config = none.config("height-flow").model_copy(update={"map_kinds": True})
+    known = replace(none, configs=(("height-flow", config),))
+    numbers = [known.map_number("height-flow", kind) for kind in ("", "any", "whole", "gaps")]
+    assert [int(number[0]) for number in numbers if number is not None] == [2, 0, 1, 2]
+
+
 def test_windows_lie_on_cells() -> None:
     assert window_lattice(None, None, 128, 8) == (128, 96) and window_lattice(64, 48, 128, 8) == (
         64,

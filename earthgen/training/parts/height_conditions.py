@@ -10,7 +10,7 @@ from torch import Tensor
 from earthgen.models.conditions import CONDITIONS
 from earthgen.models.height_flow import HeightCondition, HeightFlow
 from earthgen.models.height_state import object_maps, wood_table
-from earthgen.models.presets import HIDDEN
+from earthgen.models.presets import HIDDEN, MAPS
 from earthgen.training.batches import Batch
 from earthgen.training.map_noise import LandMap
 
@@ -33,6 +33,8 @@ class Given:
         Metres.
     style : Tensor (batch,) int64
         Numbers of styles, 0 for any.
+    map_kind : Tensor (batch,) int64
+        Numbers of kinds of maps, 0 for any.
     image : Tensor (batch, 3, ny, nx) float32
         sRGB in [0, 1], NaN unknown.
     surface : Tensor (batch, ny, nx) float32
@@ -42,6 +44,7 @@ class Given:
     land: LandMap
     ground: Tensor
     style: Tensor
+    map_kind: Tensor
     image: Tensor
     surface: Tensor
 
@@ -72,9 +75,15 @@ class Given:
                 mapped[:, None], object_maps(land.building, land.axes, voxel_size), 0.0
             ),
             style=self.style,
+            map_kind=torch.where(mapped[:, 0, 0], self.map_kind, 0),
             image=torch.where(seen[:, None], self.image, torch.nan),
             surface=torch.where(high, self.surface, torch.nan),
         )
+
+
+def map_kinds(land: LandMap) -> Tensor:
+    """Return the numbers of the kinds of the maps of a batch (`MAPS`), (batch,) int64."""
+    return torch.where(land.gaps, 1 + MAPS.index("gaps"), 1 + MAPS.index("whole"))
 
 
 def only(batch: Batch, *names: str) -> Tensor:

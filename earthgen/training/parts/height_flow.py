@@ -23,7 +23,13 @@ from earthgen.training.parts.common import (
     mean_figures,
     new_model,
 )
-from earthgen.training.parts.height_conditions import Given, only, part_of_surface, wood_heights
+from earthgen.training.parts.height_conditions import (
+    Given,
+    map_kinds,
+    only,
+    part_of_surface,
+    wood_heights,
+)
 from earthgen.training.parts.latent_pool import without_voxels
 from earthgen.training.pictures import class_colours, heat, map_view, sheet
 from earthgen.training.randomness import derive_seed, torch_generator
@@ -57,7 +63,7 @@ def height_flow_task(context: TaskContext[HeightFlowSettings]) -> Task:
         return step_batch(crops, make_batch, micro_batch=settings.micro_batch)
 
     def loss(model: Any, batch: Batch, generator: torch.Generator, share: float) -> Losses:
-        random = torch.rand(5, len(batch), 1, 1, generator=generator, device=generator.device)
+        random = torch.rand(6, len(batch), 1, 1, generator=generator, device=generator.device)
         land = draw_map(batch, settings.map_ratio, settings.map_noise, generator)
         woods = wood_heights(batch.height, land.cover, size, generator)
         woods = torch.where(random[2] < settings.wood_ratio, woods, 0.0)
@@ -70,6 +76,7 @@ def height_flow_task(context: TaskContext[HeightFlowSettings]) -> Task:
             land,
             ground=torch.where(random[1] >= FLAT, batch.ground, 0.0),
             style=torch.where(random[4, :, 0, 0] < settings.style_dropout, 0, batch.style),
+            map_kind=torch.where(random[5, :, 0, 0] < settings.style_dropout, 0, map_kinds(land)),
             image=batch.image,
             surface=part_of_surface(batch.height, batch.valid, generator),
         )
@@ -152,5 +159,6 @@ def batch_condition(
     With "height" all true heights are given.
     """
     surface = torch.where(batch.valid, batch.height, torch.nan)
-    given = Given(batch_map(batch), batch.ground, batch.style, batch.image, surface)
+    land = batch_map(batch)
+    given = Given(land, batch.ground, batch.style, map_kinds(land), batch.image, surface)
     return given.condition(model, only(batch, *names), voxel_size)

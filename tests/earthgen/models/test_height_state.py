@@ -30,6 +30,7 @@ SMALL = HeightFlowConfig(
     blocks=(1, 1),
     state="object",
     styles=len(STYLES),
+    map_kinds=True,
     flow=FlowConfig(predicts="preconditioned", embedding=16, logit_time=True),
 )
 
@@ -133,6 +134,7 @@ def test_a_flow_by_object_is_told_of_buildings_and_styles() -> None:
             {"told": told},
             {"told": told, "objects": objects + 1},
             {"style": torch.tensor([1, 2])},
+            {"map_kind": torch.tensor([1, 2])},
         )
     ]
     assert all(one.dtype == torch.float32 for one in found)
@@ -144,5 +146,5 @@ def test_all_presets_flow_by_object() -> None:
     for name in ("tiny", "base", "paper"):
         config = preset(name).height_flow
         assert config.state == "object" and config.styles == len(STYLES)
-        assert config.hidden_token and config.image and config.surface
+        assert config.hidden_token and config.image and config.surface and config.map_kinds
         assert config.flow.predicts == "preconditioned" and config.flow.logit_time

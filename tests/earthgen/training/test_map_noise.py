@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from earthgen.models.height_state import object_maps, wood_table
+from earthgen.models.presets import MAPS
 from earthgen.training.data import ADDED_CLASSES
 from earthgen.training.map_noise import LandMap, corrupt_map
-from earthgen.training.parts.height_conditions import part_of_surface, wood_heights
+from earthgen.training.parts.height_conditions import map_kinds, part_of_surface, wood_heights
 from geo_io.legend import codes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -46,7 +47,8 @@ def town() -> LandMap:
     cover[shed], building[shed], told[shed], axes[shed] = BUILDING, 9, 2.5, (1, 1, 1.5, 1.5)
     arrays = (cover, building, told, axes)
     return LandMap(
-        *(torch.from_numpy(each)[None].repeat(SAMPLES, *[1] * each.ndim) for each in arrays)
+        *(torch.from_numpy(each)[None].repeat(SAMPLES, *[1] * each.ndim) for each in arrays),
+        torch.zeros(SAMPLES, dtype=torch.bool),
     )
 
 
@@ -113,10 +115,20 @@ def test_trees_go_woods_stay_and_parts_are_unmapped() -> None:
     assert 0.5 < overlap(lake, (land.cover == LAKE) & mapped) < 0.99, "outlines are simplified"
 
 
+def test_a_map_says_whether_it_has_gaps() -> None:
+    land = town()
+    strength = (torch.arange(SAMPLES) % 2).float()
+    noisy = corrupt_map(land, 1.0, strength, random())
+    assert torch.equal(noisy.gaps, strength > 0)
+    kinds = map_kinds(noisy)
+    assert [MAPS[kind - 1] for kind in kinds[:2].tolist()] == ["whole", "gaps"]
+
+
 def test_metres_are_metres_at_every_voxel_size() -> None:
     land = town()
     coarse = LandMap(
-        *(getattr(land, name)[:, ::2, ::2] for name in ("cover", "building", "told", "axes"))
+        *(getattr(land, name)[:, ::2, ::2] for name in ("cover", "building", "told", "axes")),
+        land.gaps,
     )
     unmapped = [
         float((corrupt_map(each, size, torch.ones(SAMPLES), random()).cover == 0).float().mean())
