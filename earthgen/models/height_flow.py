@@ -106,6 +106,7 @@ class HeightFlow(nn.Module):
         voxel_size: float,
         *,
         told: Tensor | None = None,
+        roof: Tensor | None = None,
         objects: Tensor | None = None,
         style: Tensor | None = None,
         map_kind: Tensor | None = None,
@@ -125,6 +126,9 @@ class HeightFlow(nn.Module):
         told : Tensor (batch, ny, nx), optional
             Heights of buildings, and of the canopy of woods, in metres, 0 where none is told; used
             in the state "object".
+        roof : Tensor (batch, ny, nx), optional
+            How far told roofs lie below the heights of their buildings, metres, NaN where none is
+            told; not used by networks without `roofs`.
         objects : Tensor (batch, OBJECT_MAPS, ny, nx), optional
             Of `earthgen.models.height_state.object_maps`; used in the state "object".
         style : Tensor (batch,), optional
@@ -148,6 +152,8 @@ class HeightFlow(nn.Module):
         shapes: dict[str, tuple[Tensor, tuple[int, ...]]] = {"ground": (ground, (batch, ny, nx))}
         if told is not None:
             shapes["told"] = told, (batch, ny, nx)
+        if roof is not None:
+            shapes["roof"] = roof, (batch, ny, nx)
         if objects is not None:
             shapes["objects"] = objects, (batch, OBJECT_MAPS, ny, nx)
         if image is not None:
@@ -164,7 +170,7 @@ class HeightFlow(nn.Module):
         if not self.by_object:
             return HeightCondition(semantics, slopes, slopes, None, style, map_kind)
         known = torch.zeros_like(ground, dtype=torch.float32) if told is None else told.float()
-        scales = height_scales(semantics, known)
+        scales = height_scales(semantics, known, roof if self.config.roofs else None)
         if objects is None:
             objects = slopes.new_zeros(batch, OBJECT_MAPS, ny, nx)
         maps = [slopes, scales[0][:, None] / 10]

@@ -5,11 +5,12 @@ So the state of a column is
 
     (height - centre) / scale
 
-where the centre is the height of the building, and the scale 2.5 m; elsewhere both depend on the
-class of the land, and on the height of a wood where one is told. In this state a roof's relief of
-half a metre is as visible to a network as it is to the eye, whatever the height of the building. A
-logarithm of the height, the earlier state, hides it: a ridge of 0.3 m on a house of 15 m is 0.02
-there.
+where the centre is the height of the building, and the scale 2.5 m; where its roof is told too
+(`earthgen.models.roofs`), the centre is the surface of that roof, and the scale 1 m. Elsewhere both
+depend on the class of the land, and on the height of a wood where one is told. In this state a
+roof's relief of half a metre is as visible to a network as it is to the eye, whatever the height of
+the building. A logarithm of the height, the earlier state, hides it: a ridge of 0.3 m on a house of
+15 m is 0.02 there.
 
 What lies around a column inside its building is an input too: the distance to the building's edge
 and its place along the axes of the footprint, because a ridge is a line in these coordinates.
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from earthgen.models.presets import HIDDEN
+from earthgen.models.roofs import ROOF_SCALE
 from geo_io.legend import classes, codes
 
 BUILDING_SCALE = 2.5
@@ -33,6 +35,9 @@ BUILDING_SCALE = 2.5
 
 OBJECT_MAPS = 8
 """Channels of `object_maps`."""
+
+EDGE_UNIT = 5.0
+"""Metres of distance from a building's edge that are 1 in `object_maps`."""
 
 LARGEST_EDGE = 15.0
 """Metres; distances to the edge of a building are capped here."""
@@ -72,7 +77,9 @@ def class_scales() -> tuple[NDArray, NDArray]:
     return centre, scale
 
 
-def height_scales(semantics: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+def height_scales(
+    semantics: Tensor, told: Tensor, roof: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return centre and scale of the state of columns.
 
     Parameters
@@ -81,6 +88,8 @@ def height_scales(semantics: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
         Class codes of the condition, 0 unmapped, `HIDDEN` where no land cover is given.
     told : Tensor (batch, ny, nx) float32
         Height of the building, or of the canopy of the wood, metres; 0 where none is told.
+    roof : Tensor (batch, ny, nx) float32, optional
+        How far the told roof lies below the height of its building, metres; NaN where none is told.
 
     Returns
     -------
@@ -93,6 +102,10 @@ def height_scales(semantics: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
     built = (code == codes()["building"]) & known
     wood = torch.from_numpy(wood_table()).to(told.device)[code] & known
     centre = torch.where(built, told, torch.where(wood, WOOD_CENTRE * told, centre))
+    if roof is not None:
+        shaped = built & torch.isfinite(roof)
+        centre = torch.where(shaped, (told - roof).clamp(min=0), centre)
+        scale = torch.where(shaped, ROOF_SCALE, scale)
     scale = torch.where(wood, (WOOD_SCALE * told).clamp(min=LEAST_WOOD_SCALE), scale)
     return centre, scale
 
@@ -146,7 +159,7 @@ def object_maps(building: Tensor, axes: Tensor, voxel_size: float) -> Tensor:
         (length - along).clamp(0, 20) / 5,
         (width - across).clamp(0, 15) / 5,
     ]
-    maps = [edge.clamp(max=LARGEST_EDGE) / 5]
+    maps = [edge.clamp(max=LARGEST_EDGE) / EDGE_UNIT]
     maps += [torch.where(known, each, 0.0) for each in by_axes]
     return torch.stack([*maps, border.float()], 1)
 

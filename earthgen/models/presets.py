@@ -383,6 +383,8 @@ class HeightFlowConfig(Config):
         Whether hidden land cover has a code of its own (`HIDDEN`); weights of before have 0.
     map_kinds : bool
         Whether the network is told the kind of the map (`MAPS`).
+    roofs : bool
+        Whether roofs are told (`earthgen.models.roofs`).
     image, surface : bool
         Whether the network takes an aerial image, and heights that are known in a part.
     flow : FlowConfig
@@ -398,6 +400,7 @@ class HeightFlowConfig(Config):
     styles: int = 0
     hidden_token: bool = False
     map_kinds: bool = False
+    roofs: bool = False
     image: bool = False
     surface: bool = False
     flow: FlowConfig = FlowConfig()
@@ -565,6 +568,7 @@ def _paper() -> dict[str, Any]:
             styles=len(STYLES),
             hidden_token=True,
             map_kinds=True,
+            roofs=True,
             image=True,
             surface=True,
         ),
@@ -639,6 +643,7 @@ def _base() -> dict[str, Any]:
             styles=len(STYLES),
             hidden_token=True,
             map_kinds=True,
+            roofs=True,
             image=True,
             surface=True,
         ),
@@ -724,6 +729,7 @@ def _tiny() -> dict[str, Any]:
             styles=len(STYLES),
             hidden_token=True,
             map_kinds=True,
+            roofs=True,
             image=True,
             surface=True,
         ),

@@ -258,6 +258,9 @@ class HeightFlowSettings(FlowSettings):
         description="Probability that the axes of buildings are hidden, as where land cover is a "
         "raster",
     )
+    roof_dropout: Ratio = Field(
+        0.2, description="Probability that the roofs of a sample's buildings are not told"
+    )
     wood_ratio: Ratio = Field(
         0.4,
         description="Probability that the heights of woods are told, as by a map of forest stands",

@@ -7,9 +7,11 @@ import shapely
 import torch
 from numpy.typing import NDArray
 
-from earthgen.models.height_state import OBJECT_MAPS, object_maps
-from earthgen.noise.philox import Noise
+from earthgen.models.height_state import EDGE_UNIT, OBJECT_MAPS, object_maps
+from earthgen.models.roofs import roof_drop
+from earthgen.noise.philox import Noise, Stream
 from earthgen.terrain.cover import is_class
+from earthgen_latent.roofs import told_roofs
 from earthgen_latent.solid import building_objects, painted_footprints
 from geo_io.frame import Frame
 from geo_io.layers import Buildings, Semantics
@@ -36,11 +38,11 @@ NEIGHBOURHOOD = 160.0
 
 def told_buildings(
     frame: Frame, layer: Semantics, cover: NDArray, noise: Noise
-) -> tuple[NDArray, NDArray]:
+) -> tuple[NDArray, NDArray, NDArray]:
     """Return what the flow of heights is told about the buildings of a frame.
 
-    A height that the map tells is taken; else one is drawn for the whole building, from its area,
-    its neighbourhood and its key.
+    A height and a roof that the map tells are taken; else they are drawn for the whole building,
+    from its area, its neighbourhood and its key.
 
     Parameters
     ----------
@@ -59,15 +61,20 @@ def told_buildings(
         Height of the building, metres; 0 where there is none.
     objects : NDArray (ny, nx, OBJECT_MAPS) float32
         Of `earthgen.models.height_state.object_maps`. Axes are known for footprints alone.
+    roof : NDArray (ny, nx) float32
+        How far the roof lies below the height of its building, metres; NaN where none is told, as
+        where there is no footprint.
     """
     built = is_class(cover, "building")
     if not built.any():
-        return np.zeros(frame.shape, np.float32), np.zeros((*frame.shape, OBJECT_MAPS), np.float32)
+        nothing = np.zeros(frame.shape, np.float32)
+        return nothing, np.zeros((*frame.shape, OBJECT_MAPS), np.float32), nothing + np.nan
     index = painted_footprints(frame, layer.buildings)
     mapped = built & (index >= 0)
     number = np.where(built, building_objects(frame, layer, noise, index), np.uint32(0))
     told = np.zeros(frame.shape)
     axes = np.zeros((*frame.shape, 4), np.float32)
+    roof = np.full(frame.shape, np.nan, np.float32)
     plots = built & ~mapped
     if plots.any():
         keys, inverse = np.unique(number[plots], return_inverse=True)
@@ -77,14 +84,46 @@ def told_buildings(
         used, inverse = np.unique(index[mapped], return_inverse=True)
         every = layer.buildings
         buildings = every.take(used)
-        told[mapped] = footprint_heights(buildings, noise)[inverse]
+        heights = footprint_heights(buildings, noise)
+        told[mapped] = heights[inverse]
         axes[mapped] = _axes(frame, buildings.footprint, mapped, inverse)
     maps = object_maps(
         torch.from_numpy(number.astype(np.int64))[None],
         torch.from_numpy(axes)[None],
         frame.voxel_size,
     )
-    return told.astype(np.float32), np.moveaxis(maps[0].numpy(), 0, -1)
+    if mapped.any():
+        edge = EDGE_UNIT * maps[0, 0].numpy()[mapped]
+        roof[mapped] = _roofs(buildings, heights, inverse, axes[mapped], edge, noise)
+    return told.astype(np.float32), np.moveaxis(maps[0].numpy(), 0, -1), roof
+
+
+def _roofs(
+    buildings: Buildings,
+    heights: NDArray,
+    index: NDArray,
+    axes: NDArray,
+    edge: NDArray,
+    noise: Noise,
+) -> NDArray:
+    """Return how far roofs lie below the heights of their buildings, (n,) metres, for n columns."""
+    half = np.zeros((len(buildings), 2))
+    half[index] = axes[:, 2:]  # all columns of a building have the same
+    district = _neighbourhood(*_centres(buildings), noise.stream("roof districts"))
+    roofs = told_roofs(buildings, heights, half, district, noise)
+    across = np.where(roofs["turned"][index], axes[:, 0], axes[:, 1])
+    drop = roof_drop(
+        *(torch.from_numpy(np.asarray(roofs[name][index])) for name in ("kind", "slope", "depth")),
+        torch.from_numpy(across.astype(np.float64)),
+        torch.from_numpy(edge.astype(np.float64)),
+    ).numpy()
+    return np.where(roofs["kind"][index] >= 0, drop, np.nan).astype(np.float32)
+
+
+def _centres(buildings: Buildings) -> tuple[NDArray, NDArray]:
+    """Return the centres of footprints, CRS metres, (n,) each."""
+    centre = shapely.centroid(buildings.footprint)
+    return shapely.get_x(centre), shapely.get_y(centre)
 
 
 def footprint_heights(buildings: Buildings, noise: Noise) -> NDArray:
@@ -92,19 +131,19 @@ def footprint_heights(buildings: Buildings, noise: Noise) -> NDArray:
 
     Buildings near each other have similar heights.
     """
-    centre = shapely.centroid(buildings.footprint)
-    x, y = shapely.get_x(centre), shapely.get_y(centre)
+    x, y = _centres(buildings)
     area = shapely.area(buildings.footprint)
-    drawn = drawn_heights(area, buildings.key, _neighbourhood(x, y, noise), noise)
+    drawn = drawn_heights(
+        area, buildings.key, _neighbourhood(x, y, noise.stream("neighbourhoods")), noise
+    )
     # Of a height to the eaves alone the roof is still to come.
     eaves = buildings.form["eaves"] + np.minimum(EAVES_SHARE * np.sqrt(area), MOST_ROOF)
     drawn = np.where(np.isfinite(eaves), eaves, buildings.form["base"] + drawn)
     return np.where(np.isfinite(buildings.height), buildings.height, drawn)
 
 
-def _neighbourhood(x: NDArray, y: NDArray, noise: Noise) -> NDArray:
+def _neighbourhood(x: NDArray, y: NDArray, stream: Stream) -> NDArray:
     """Smooth numbers in [0, 1) at points in CRS metres, (n,) float64."""
-    stream = noise.stream("neighbourhoods")
     u, v = x / NEIGHBOURHOOD, y / NEIGHBOURHOOD
     i, j = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)
     a, b = u - i, v - j

@@ -48,6 +48,8 @@ OBJECT_FIELDS = {
     # map layer that has heights of woods would be told here too: the networks know them.
     "told": Field("float32"),
     "objects": Field("float16", (OBJECT_MAPS,)),
+    # Metres that the told roof lies below that height, NaN where none is told.
+    "roof": Field("float32"),
 }
 """Fields for a flow on heights by object."""
 
@@ -75,7 +77,8 @@ def make_columns(window: Frame, inputs: Inputs, noise: Noise, objects: bool = Tr
     )
     dense: dict[str, NDArray] = {}
     if objects:
-        told, shapes = told_buildings(outer, layer, cover, noise)
+        told, shapes, roof = told_buildings(outer, layer, cover, noise)
+        dense["roof"] = np.ascontiguousarray(roof[inside])
         dense["told"] = np.ascontiguousarray(told[inside])
         dense["objects"] = np.ascontiguousarray(shapes[inside]).astype(np.float16)
     ground, cover = np.ascontiguousarray(land.height[inside]), np.ascontiguousarray(cover[inside])

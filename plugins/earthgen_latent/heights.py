@@ -139,7 +139,11 @@ def columns_condition(
             given["map_kind"] = given_kind
         if model.by_object:
             objects = columns["objects"].astype(np.float32).transpose(2, 0, 1)
-            given |= {"told": _tensor(columns["told"], device), "objects": _tensor(objects, device)}
+            given |= {
+                "told": _tensor(columns["told"], device),
+                "roof": _tensor(columns["roof"], device),
+                "objects": _tensor(objects, device),
+            }
     else:
         cover = np.full_like(cover, HIDDEN)
     if "image" in use:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import shapely
 
+from earthgen.models.roofs import FLAT, GABLED, HIPPED
 from earthgen.noise.philox import Noise
 from earthgen.testing.worlds import village
 from earthgen_latent.buildings import drawn_heights, footprint_heights, told_buildings
+from earthgen_latent.roofs import told_roofs
 from geo_io.frame import Frame
-from geo_io.layers import Buildings
+from geo_io.layers import ACROSS, ROOF_NUMBER, Buildings
 from geo_io.legend import codes
 from geo_io.semantics.rasterize import paint
 
@@ -36,7 +38,7 @@ def scene(frame: Frame):  # type: ignore[no-untyped-def]
 
 def test_heights_are_told_or_drawn_once_and_axes_follow_the_footprint() -> None:
     layer = scene(FRAME)
-    told, objects = told_buildings(FRAME, layer, layer.cover, Noise(3))
+    told, objects, _ = told_buildings(FRAME, layer, layer.cover, Noise(3))
     built = layer.cover == B
     assert (told[~built] == 0).all() and (objects[~built] == 0).all()
     values = np.unique(told[built])
@@ -53,10 +55,10 @@ def test_heights_are_told_or_drawn_once_and_axes_follow_the_footprint() -> None:
 
 def test_a_window_sees_the_same_as_the_whole() -> None:
     layer = scene(FRAME)
-    told, objects = told_buildings(FRAME, layer, layer.cover, Noise(3))
+    told, objects, _ = told_buildings(FRAME, layer, layer.cover, Noise(3))
     part = replace(FRAME, x=(FRAME.x[0] + 24, FRAME.x[1]), y=(FRAME.y[0] + 8, FRAME.y[1]))
     cut = scene(part)
-    again, maps = told_buildings(part, cut, cut.cover, Noise(3))
+    again, maps, _ = told_buildings(part, cut, cut.cover, Noise(3))
     inside = FRAME.slices(part)
     assert np.array_equal(told[inside], again)
     # Distances to edges may be cut off at the border of the window; axes are whole.
@@ -70,3 +72,50 @@ def test_larger_footprints_are_taller_and_seeds_differ() -> None:
     assert one[0] < one[1] < one[2] and not np.array_equal(one, other)
     assert np.array_equal(one[1:], drawn_heights(area[1:], key[1:], half[1:], Noise(1)))
     assert np.isfinite(footprint_heights(scene(FRAME).buildings, Noise(1))).all()
+
+
+def test_roofs_follow_the_map_and_are_drawn_once_elsewhere() -> None:
+    buildings = scene(FRAME).buildings
+    form = buildings.form.copy()
+    form["roof"] = [ROOF_NUMBER["gabled"], ROOF_NUMBER["flat"], ROOF_NUMBER["skillion"]]
+    form["roof_angle"] = [45, np.nan, np.nan]
+    form["roof_height"] = [np.nan, 3, 2]
+    mapped = replace(buildings, form=form)
+    half = np.array([[8, 4], [5, 4], [10, 5]], float)
+    near = np.full(3, 0.4)
+    found = told_roofs(mapped, np.array([12.0, 22, 9]), half, near, Noise(1))
+    assert found["kind"].tolist() == [GABLED, FLAT, -1]
+    assert found["slope"][0] == pytest.approx(1.0)
+    assert found["depth"] == pytest.approx([4, 4, 5], abs=0.2)
+
+    form["roof_height"][0] = 3.0  # metres say more than degrees
+    found = told_roofs(replace(buildings, form=form), np.array([12.0, 22, 9]), half, near, Noise(1))
+    assert found["slope"][0] == pytest.approx(3 / 4)
+    form["roof_orientation"][0] = ACROSS
+    found = told_roofs(replace(buildings, form=form), np.array([12.0, 22, 9]), half, near, Noise(1))
+    assert found["turned"][0] and found["slope"][0] == pytest.approx(3 / 8)
+
+    kinds = []
+    for seed in range(40):
+        drawn = told_roofs(buildings, np.array([7.5, 40.0, 9]), half, near, Noise(seed))
+        last = buildings.take(np.array([2]))
+        one = told_roofs(last, np.array([9.0]), half[2:], near[2:], Noise(seed))
+        assert one["kind"][0] == drawn["kind"][2] and one["slope"][0] == drawn["slope"][2]
+        kinds.append(drawn["kind"])
+    assert set(np.array(kinds)[:, 0].tolist()) == {FLAT, GABLED, HIPPED}
+    assert set(np.array(kinds)[:, 1].tolist()) == {FLAT}, "a tower"
+
+
+def test_a_roof_falls_from_its_ridge_to_the_eaves() -> None:
+    layer = scene(FRAME)
+    form = layer.buildings.form.copy()
+    form["roof"][2], form["eaves"][2] = ROOF_NUMBER["gabled"], 6.0
+    buildings = replace(layer.buildings, form=form, height=np.array([7.5, 22.0, 9.0]))
+    told, objects, roof = told_buildings(
+        FRAME, replace(layer, buildings=buildings), layer.cover, Noise(3)
+    )
+    house = told == 9
+    assert np.isnan(roof[layer.cover != B]).all() and np.isfinite(roof[house]).all()
+    # 3 m over half a width of 5 m.
+    np.testing.assert_allclose(roof[house], 0.6 * 5 * objects[house][:, 2], atol=0.02)
+    assert 2 < roof[house].max() <= 3

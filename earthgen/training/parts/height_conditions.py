@@ -9,8 +9,9 @@ from torch import Tensor
 
 from earthgen.models.conditions import CONDITIONS
 from earthgen.models.height_flow import HeightCondition, HeightFlow
-from earthgen.models.height_state import object_maps, wood_table
+from earthgen.models.height_state import EDGE_UNIT, object_maps, wood_table
 from earthgen.models.presets import HIDDEN, MAPS
+from earthgen.models.roofs import fitted_drop
 from earthgen.training.batches import Batch
 from earthgen.training.map_noise import LandMap
 
@@ -29,6 +30,8 @@ class Given:
     ----------
     land : LandMap
         The map.
+    roof : Tensor (batch, ny, nx) float32
+        How far told roofs lie below the heights of their buildings, metres, NaN where none is told.
     ground : Tensor (batch, ny, nx) float32
         Metres.
     style : Tensor (batch,) int64
@@ -42,6 +45,7 @@ class Given:
     """
 
     land: LandMap
+    roof: Tensor
     ground: Tensor
     style: Tensor
     map_kind: Tensor
@@ -71,6 +75,7 @@ class Given:
             self.ground,
             voxel_size,
             told=torch.where(mapped, land.told, 0.0),
+            roof=torch.where(mapped, self.roof, torch.nan),
             objects=torch.where(
                 mapped[:, None], object_maps(land.building, land.axes, voxel_size), 0.0
             ),
@@ -84,6 +89,15 @@ class Given:
 def map_kinds(land: LandMap) -> Tensor:
     """Return the numbers of the kinds of the maps of a batch (`MAPS`), (batch,) int64."""
     return torch.where(land.gaps, 1 + MAPS.index("gaps"), 1 + MAPS.index("whole"))
+
+
+def true_roofs(batch: Batch, land: LandMap, voxel_size: float) -> Tensor:
+    """Return the roofs that fit the buildings of a map best, as of `Given.roof`."""
+    maps = object_maps(land.building, land.axes, voxel_size)
+    known = land.axes[..., 3] > 0
+    across = torch.where(known, land.axes[..., 1], -1.0)
+    edge = EDGE_UNIT * maps[:, 0]
+    return fitted_drop(batch.height, land.told, land.building, batch.valid, across, edge)
 
 
 def only(batch: Batch, *names: str) -> Tensor:

@@ -28,6 +28,7 @@ from earthgen.training.parts.height_conditions import (
     map_kinds,
     only,
     part_of_surface,
+    true_roofs,
     wood_heights,
 )
 from earthgen.training.parts.latent_pool import without_voxels
@@ -63,17 +64,20 @@ def height_flow_task(context: TaskContext[HeightFlowSettings]) -> Task:
         return step_batch(crops, make_batch, micro_batch=settings.micro_batch)
 
     def loss(model: Any, batch: Batch, generator: torch.Generator, share: float) -> Losses:
-        random = torch.rand(6, len(batch), 1, 1, generator=generator, device=generator.device)
+        random = torch.rand(7, len(batch), 1, 1, generator=generator, device=generator.device)
         land = draw_map(batch, settings.map_ratio, settings.map_noise, generator)
         woods = wood_heights(batch.height, land.cover, size, generator)
         woods = torch.where(random[2] < settings.wood_ratio, woods, 0.0)
+        axes = torch.where(random[3, ..., None] < settings.axes_dropout, 0.0, land.axes)
+        roof = true_roofs(batch, replace(land, axes=axes), size)
         land = replace(
             land,
             told=torch.maximum(land.told, woods),
-            axes=torch.where(random[3, ..., None] < settings.axes_dropout, 0.0, land.axes),
+            axes=axes,
         )
         given = Given(
             land,
+            roof=torch.where(random[6] < settings.roof_dropout, torch.nan, roof),
             ground=torch.where(random[1] >= FLAT, batch.ground, 0.0),
             style=torch.where(random[4, :, 0, 0] < settings.style_dropout, 0, batch.style),
             map_kind=torch.where(random[5, :, 0, 0] < settings.style_dropout, 0, map_kinds(land)),
@@ -154,11 +158,13 @@ def sample_heights(
 def batch_condition(
     model: HeightFlow, batch: Batch, voxel_size: float, names: tuple[str, ...] = MAP_ALONE
 ) -> HeightCondition:
-    """Return the condition of a batch: its true land cover and buildings, or other conditions.
+    """Return the condition of a batch: its true land cover, buildings and roofs, or other
+    conditions.
 
     With "height" all true heights are given.
     """
     surface = torch.where(batch.valid, batch.height, torch.nan)
     land = batch_map(batch)
-    given = Given(land, batch.ground, batch.style, map_kinds(land), batch.image, surface)
+    roof = true_roofs(batch, land, voxel_size)
+    given = Given(land, roof, batch.ground, batch.style, map_kinds(land), batch.image, surface)
     return given.condition(model, only(batch, *names), voxel_size)
