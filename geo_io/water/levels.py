@@ -44,6 +44,9 @@ BELOW_SHORE = 1.5
 SEA_LEVEL, TIDAL = 0.0, 3.0
 """The sea stands at `SEA_LEVEL` where the heights at it differ from it by at most `TIDAL`."""
 
+BLOCK = 256
+"""Cells along an edge of a square in which heights at places are read at once."""
+
 KEPT = 4096
 """Lakes whose level is kept."""
 
@@ -79,17 +82,20 @@ class WaterLevels:
         return known
 
     def at(self, xy: NDArray, cell: float) -> NDArray:
-        """Return the heights of the cells of `cell` metres that contain places (n, 2)."""
+        """Return the heights of the cells of `cell` metres that contain places (n, 2).
+
+        Places that lie near each other are read at once, because what a read costs is its margins.
+        """
         index = np.floor(xy / cell).astype(np.int64)
-        return np.array(
-            [
-                self.read(
-                    replace(self._frame, voxel_size=cell, x=(i, i + 1), y=(j, j + 1))
-                ).ravel()[0]
-                for i, j in index.tolist()
-            ],
-            float,
-        )
+        heights = np.full(len(index), np.nan)
+        _, block = np.unique(index // BLOCK, axis=0, return_inverse=True)
+        for n in range(int(block.max(initial=-1)) + 1):
+            mine = block.ravel() == n
+            (left, bottom), (right, top) = index[mine].min(axis=0), index[mine].max(axis=0) + 1
+            cells = replace(self._frame, voxel_size=cell, x=(left, right), y=(bottom, top))
+            column, row = index[mine, 0] - left, top - 1 - index[mine, 1]
+            heights[mine] = np.asarray(self.read(cells), float)[row, column]
+        return heights
 
 
 def at_sea(level: float) -> float:

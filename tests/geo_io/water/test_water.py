@@ -18,7 +18,7 @@ from geo_io.legend import builtin_crosswalks, codes
 from geo_io.semantics.options import SemanticsOptions
 from geo_io.semantics.reader import SemanticsReader, open_semantics
 from geo_io.water.coastlines import LAND, SEA, UNSAID, Coast
-from geo_io.water.levels import at_sea, still_level
+from geo_io.water.levels import WaterLevels, at_sea, still_level
 from geo_io.water.rivers import falling
 
 X, Y = 500_000, 5_500_000
@@ -249,3 +249,20 @@ def test_the_fit_of_a_river_never_rises() -> None:
     bridge[20:22] += 6
     assert falling(bridge).max() < 11
     assert len(falling(np.empty(0))) == 0
+
+
+def test_heights_at_places_are_those_of_their_cells_in_few_reads() -> None:
+    reads: list[Frame] = []
+
+    def read(frame: Frame) -> NDArray:
+        reads.append(frame)
+        x, y = np.meshgrid(np.arange(*frame.x), np.arange(*frame.y)[::-1])
+        return np.asarray(7.0 * x + 13.0 * y)
+
+    random = np.random.default_rng(0)
+    places = np.array([X, Y]) + random.uniform(-300, 300, (200, 2))
+    found = WaterLevels(read, FRAME).at(places, 2.0)
+    column, row = np.floor(places / 2).T
+    assert np.array_equal(found, 7.0 * column + 13.0 * row)
+    assert len(reads) <= 9, "nearby places are read at once"
+    assert WaterLevels(read, FRAME).at(np.empty((0, 2)), 2.0).shape == (0,)
