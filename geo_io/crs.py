@@ -76,7 +76,7 @@ def resolve_crs(
     if parsed is None:
         if assume_crs is None:
             looks = ""
-            if bounds is not None and _like_degrees(bounds):
+            if bounds is not None and like_degrees(bounds):
                 looks = "; its bounds look like longitude and latitude: EPSG:4326"
             raise MissingCrsError(
                 f"{name} has no CRS record{hint}; its bounds are {extent_text(bounds)}",
@@ -89,7 +89,7 @@ def resolve_crs(
                 f"`assume_crs` {assume_crs!r} is not understood",
                 "give an EPSG code such as EPSG:32632",
             ) from error
-    if parsed.is_geographic and bounds is not None and not _like_degrees(bounds):
+    if parsed.is_geographic and bounds is not None and not like_degrees(bounds):
         raise InputError(
             f"{name} is said to be in {short_name(parsed)}, in degrees, but its bounds are "
             f"{extent_text(bounds)}",
@@ -106,6 +106,7 @@ def extent_text(bounds: Bounds | None) -> str:
     return "({})".format(", ".join(f"{value:.{digits}f}" for value in bounds))
 
 
-def _like_degrees(bounds: Bounds) -> bool:
+def like_degrees(bounds: Bounds) -> bool:
+    """Return whether bounds can be longitude and latitude."""
     left, bottom, right, top = bounds
     return left >= -360 and right <= 360 and bottom >= -90.5 and top <= 90.5

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from geo_io.errors import InputError, MissingFileError
+from geo_io.redaction import redacted
+from geo_io.safety.gdal_files import VRT, head_of, vrt_sources
 
 WHOLE = 64 * 2**20
 """Files up to this many bytes are read whole."""
@@ -16,40 +20,163 @@ WHOLE = 64 * 2**20
 BLOCK, BLOCKS = 2**20, 64
 """Larger files are sampled: bytes of a block, and number of blocks."""
 
-SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg")
-"""A shapefile is all of these."""
+BESIDE = {
+    ".shp": (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx"),
+    ".tab": (".dat", ".map", ".id", ".ind"),
+    ".mif": (".mid",),
+    ".csv": (".csvt", ".prj"),
+    ".gml": (".xsd",),
+}
+"""Files that are read with a vector file, which have its name and another ending."""
+
+RASTERS = (
+    *(".adf", ".asc", ".bil", ".bip", ".bmp", ".bsq", ".dem", ".flt", ".gif", ".grd", ".hgt"),
+    *(".img", ".jp2", ".jpeg", ".jpg", ".nc", ".png", ".rst", ".sdat", ".tif", ".tiff", ".vrt"),
+    *(".xyz",),
+)
+"""Endings of rasters."""
+
+BESIDE_RASTER = (
+    *(".aux", ".clr", ".hdr", ".ige", ".imd", ".prj", ".rde", ".rpb", ".rrd", ".rdc", ".sgrd"),
+    *(".stx", ".tab", ".wld"),
+)
+"""Files that GDAL reads with a raster, which have its name and another ending; a world file has the
+first and last letter of the raster's, and a w."""
+
+APPENDED = (".aux.xml", ".ovr", ".msk", ".msk.ovr", "-wal")
+"""Endings of files that GDAL reads with a file of the whole name."""
+
+OCTREES = ("ept.json", "cloud.js", "metadata.json")
+"""Files that stand for the folder of an octree of points."""
+
+PAM_BYTES = 2**22
+"""Largest .aux.xml that is looked into."""
 
 
 def digest_file(path: str | Path) -> str:
     """Return the digest of a file's content; its name and times do not count.
 
+    What GDAL reads with it counts too: side files such as .prj, .ovr and .aux.xml, and the files
+    that a VRT is made of (`digest_parts`).
+
     The digest is "sha256:<hex>" for files up to 64 MiB. For larger ones it is
     "sampled-sha256:<hex>", made from the size and 64 evenly spaced blocks of 1 MiB, including the
-    first and the last; an edit outside these blocks that keeps the size goes unnoticed. The side
-    files of a shapefile count. The digest of a directory (a FileGDB, a Zarr store) is that of its
-    files and their names.
+    first and the last; an edit outside these blocks that keeps the size goes unnoticed. The digest
+    of a directory (a FileGDB, a Zarr store) is that of its files and their names.
 
     Raises
     ------
     MissingFileError
         If the path does not exist.
+    UnsafePathError
+        If it is a VRT of files that it may not name.
     InputError
         If it cannot be read.
+    """
+    path = Path(path)
+    parts = digest_parts(path)
+    if len(parts) == 1 and path.is_file() and path.suffix.casefold() != ".shp":
+        return next(iter(parts.values()))
+    lines = [f"{name} {digest}" for name, digest in sorted(parts.items())]
+    method = "sampled-sha256" if any(" sampled-" in line for line in lines) else "sha256"
+    text = "\n".join(lines)
+    return f"{method}:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def digest_parts(path: str | Path) -> dict[str, str]:
+    """Return the digests of a file and of all files that are read with it.
+
+    An .aux.xml with statistics alone does not count: programs write it when they show a raster.
+
+    Returns
+    -------
+    dict of str to str
+        By the ending of the file and of side files, in lower case; by the name relative to the
+        folder for files of a directory and of a VRT.
+
+    Raises
+    ------
+    MissingFileError, UnsafePathError, InputError
+        As `digest_file`.
     """
     path = Path(path)
     if not path.exists():
         raise MissingFileError(f"{path} does not exist", "check the path")
     try:
-        if path.is_dir():
-            return _digest_parts(
-                {str(p.relative_to(path)): p for p in path.rglob("*") if p.is_file()}
-            )
-        if path.suffix.casefold() == ".shp":
-            beside = {p.suffix.casefold(): p for p in path.parent.iterdir() if p.stem == path.stem}
-            return _digest_parts({part: beside[part] for part in SHAPEFILE_PARTS if part in beside})
-        return _digest_one(path)
+        digests = {}
+        for name, file in _parts_of(path).items():
+            digest = _digest_pam(file) if name.endswith(".aux.xml") else _digest_one(file)
+            if digest is not None:
+                digests[name] = digest
+        return digests
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}", "check its permissions") from error
+
+
+def _parts_of(path: Path) -> dict[str, Path]:
+    """Return the files that are read with a path, by the names of `digest_parts`."""
+    if path.name in OCTREES and (path.name != OCTREES[2] or (path.parent / "octree.bin").exists()):
+        path = path.parent
+    if path.is_dir():
+        files = sorted(each for each in path.rglob("*") if each.is_file())
+        return {each.relative_to(path).as_posix(): each for each in files}
+    parts = _with_side_files(path)
+    if VRT.search(head_of(str(path))):
+        for source in vrt_sources(path):
+            if source.is_dir():
+                continue
+            name = os.path.relpath(source, path.parent).replace(os.sep, "/")
+            for ending, file in _with_side_files(source).items():
+                appended = ending if file != source else ""
+                parts[f"{name}{appended}"] = file
+    return parts
+
+
+def _with_side_files(path: Path) -> dict[str, Path]:
+    """Return a file and its side files, by their endings."""
+    suffix = path.suffix.casefold()
+    parts = {suffix or path.name: path}
+    endings: tuple[str, ...] = BESIDE.get(suffix, ())
+    if suffix in RASTERS:
+        endings = (*BESIDE_RASTER, f"{suffix}w", f".{suffix[1]}{suffix[-1]}w")
+    if endings:
+        wanted = {f"{path.stem}{ending}".casefold(): ending for ending in endings}
+        for file in path.parent.iterdir():
+            ending = wanted.get(file.name.casefold())
+            if ending is not None and ending != suffix and file.is_file():
+                parts[ending] = file
+    for ending in APPENDED:
+        file = path.with_name(f"{path.name}{ending}")
+        if file.is_file() and suffix != ".shp":
+            parts[f"{suffix}{ending}"] = file
+    return parts
+
+
+def _digest_pam(path: Path) -> str | None:
+    """Return the digest of an .aux.xml without its statistics, None if nothing else is in it."""
+    if path.stat().st_size > PAM_BYTES:
+        return _digest_one(path)
+    try:
+        root = ET.fromstring(path.read_bytes())
+    except ET.ParseError:
+        return _digest_one(path)
+    for element in root.iter():
+        for child in list(element):
+            statistic = child.tag == "MDI" and child.get("key", "").startswith("STATISTICS_")
+            if statistic or child.tag == "Histograms":
+                element.remove(child)
+    for element in root.iter():
+        for child in list(element):
+            if child.tag in ("Metadata", "PAMRasterBand") and not len(child):
+                element.remove(child)
+    # A band whose metadata are gone may be empty now.
+    for child in list(root):
+        if child.tag == "PAMRasterBand" and not len(child):
+            root.remove(child)
+    if not len(root):
+        return None
+    text = ET.canonicalize(ET.tostring(root, "unicode"), strip_text=True)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def digest_source(source: Any) -> str:
@@ -65,7 +192,7 @@ def digest_source(source: Any) -> str:
     if isinstance(source, (str, Path)):
         local = Path(source)
         return (
-            f"name:{source}"
+            f"name:{redacted(str(source))}"
             if not local.exists() and _is_remote(str(source))
             else digest_file(local)
         )
@@ -93,14 +220,6 @@ def _digest_one(path: Path) -> str:
             file.seek((size - BLOCK) * n // (BLOCKS - 1))
             digest.update(file.read(BLOCK))
     return f"sampled-sha256:{digest.hexdigest()}"
-
-
-def _digest_parts(parts: dict[str, Path]) -> str:
-    """Return one digest of several files; it is a sampled one if that of any file is."""
-    lines = [f"{name} {_digest_one(path)}" for name, path in sorted(parts.items())]
-    method = "sampled-sha256" if any(" sampled-" in line for line in lines) else "sha256"
-    text = "\n".join(lines)
-    return f"{method}:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _digest_frame(frame: Any) -> str:

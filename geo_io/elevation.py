@@ -97,6 +97,13 @@ HEIGHT_WORDS = {
 }
 """Words in the description of a band that holds heights."""
 
+OWN_WORDS = {
+    "DEM": {"dem", "dtm", "dgm", "mdt", "mnt", "terrain", "ground", "bare"},
+    "DSM": {"dsm", "dom", "mds", "mns", "surface"},
+    "canopy": {"chm", "cdsm", "ndsm", "canopy"},
+}
+"""Words that tell which of several bands of heights an input is."""
+
 HEIGHT_LIMITS = (-12_000.0, 9_500.0)
 """Lowest and highest heights on Earth, metres; everything else is nodata."""
 
@@ -230,10 +237,12 @@ class ElevationReader:
         places, inside, with_data = 0, 0, 0
         low, high = math.inf, -math.inf
         undeclared: dict[str, int] = {}
+        odd = 0
         for part in survey_parts(self.source, frame, SURVEY_SAMPLES):
             stored, valid = read_on(self.source, part, bands=(self.band,), resampling="nearest")
             for value, count in self._undeclared_in(stored[0], valid).items():
                 undeclared[value] = undeclared.get(value, 0) + count
+            odd += int(((stored[0] == self.undeclared.odd) & valid).sum())
             values, valid = self._decode(stored, valid)
             places += valid.size
             inside += int(coverage_mask(self.source, part).sum())
@@ -256,8 +265,18 @@ class ElevationReader:
             "vertical_crs": self.vertical_crs,
             "resolution": max(self.source.pixel_metres),
             "undeclared": {value: count / places for value, count in undeclared.items()},
-            "notes": list(self.source.notes),
+            "notes": [*self.source.notes, *self._odd_note(odd / places)],
         }
+
+    def _odd_note(self, share: float) -> list[str]:
+        if not share:
+            return []
+        value = f"{self.undeclared.odd:g}"
+        return [
+            f"{share:.1%} of the {self.what} {self.source.name} in the region is exactly {value}, "
+            "far from all other heights, and is taken as a height: if it means that there is no "
+            f"data, declare it, for example with gdal_edit -a_nodata {value}"
+        ]
 
     def summary(self) -> dict[str, Any]:
         """Describe the source without reading its pixels."""
@@ -497,12 +516,15 @@ def height_band(raster: RasterSource, named: str | None, what: str) -> int:
     if len(bands) <= 1:
         return bands[0] if bands else 1
     heights = [n for n in bands if _words(texts[n - 1]) & HEIGHT_WORDS]
-    if len(heights) == 1:
-        return heights[0]
+    own = [n for n in bands if _words(texts[n - 1]) & OWN_WORDS.get(what, set())]
+    plain = [n for n in heights if texts[n - 1] in HEIGHT_WORDS]
+    for chosen in (own, heights, plain):
+        if len(chosen) == 1:
+            return chosen[0]
     raise InputError(
         f"the {what} {raster.name} has {len(bands)} bands: {listed}",
         f"name the one with heights, as {Path(raster.name).name}:"
-        f"{raster.descriptions[bands[-1] - 1] or bands[-1]}",
+        f"{raster.descriptions[(heights or bands)[-1] - 1] or bands[-1]}",
     )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from geo_io.redaction import redacted
+
 
 class EarthgenError(ValueError):
     """Base of all errors that a user can fix.
@@ -29,8 +31,8 @@ class EarthgenError(ValueError):
     exit_code = 3
 
     def __init__(self, problem: str, remedy: str = "") -> None:
-        self.problem = without_stop(problem)
-        self.remedy = without_stop(remedy)
+        self.problem = without_stop(redacted(problem))
+        self.remedy = without_stop(redacted(remedy))
         super().__init__(" ".join(sentence(text) for text in (self.problem, self.remedy) if text))
 
     def __reduce__(self) -> tuple[object, ...]:  # survives the trip back from a worker process
@@ -43,6 +45,10 @@ class InputError(EarthgenError):
 
 class MissingFileError(InputError, FileNotFoundError):
     """An input path does not exist."""
+
+
+class UnsafePathError(InputError):
+    """An input names a file or an address that it may not reach."""
 
 
 class MissingCrsError(InputError):
@@ -69,6 +75,12 @@ def without_stop(text: str) -> str:
 def sentence(text: str) -> str:
     """Return a text with a full stop, unless it ends with a question mark or with "..."."""
     return text if text.endswith(("?", "...")) else f"{without_stop(text)}."
+
+
+def remedy_for(path: str, otherwise: str) -> str:
+    """Return the next step for a file that is given as an input of another kind."""
+    points = path.casefold().endswith((".las", ".laz", ".copc", "ept.json"))
+    return "it is a point cloud: give it as `points`" if points else otherwise
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ the same for all three bands, so that the colour balance stays.
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,18 @@ COLOUR_NAMES = {
 }
 """Descriptions of bands, in lower case."""
 
-SENTINEL_2 = {"b04": "red", "b03": "green", "b02": "blue"}
-"""Numbers of bands by which Sentinel-2's are called; those of other satellites differ."""
+NUMBERED = re.compile(r"(?:sr_)?b(0?)(\d{1,2})")
+"""Numbers of bands of satellites."""
+
+SENTINEL_2, LANDSAT_5 = (4, 3, 2), (3, 2, 1)
+"""Numbers of the red, green and blue bands of Sentinel-2 and Landsat 8 and 9, and of Landsat 5 and
+7, which has no band 6 among its reflectances."""
+
+MANY_BANDS = 7
+"""Bands from which b1, b2 ... are those of a satellite, and not just the first ones of a file."""
+
+NO_COLOUR = {"edge", "infrared", "infrarouge", "infrarot", "mask", "std", "count"}
+"""Words of descriptions that are not those of a visible colour, even with its name."""
 
 UNSEEN = {
     "cirrus",
@@ -165,7 +176,18 @@ class ImageReader:
             "voids": max(0.0, 1 - with_data / inside),
             "resolution": max(self.source.pixel_metres),
             "grey": len(self.bands) == 1 and self.palette is None,
+            "notes": self._grey_note(),
         }
+
+    def _grey_note(self) -> list[str]:
+        """Tell that a picture of several bands is read in grey, since its colours are not known."""
+        if len(self.bands) > 1 or len(self.ignored) < 2:
+            return []
+        used = self.source.descriptions[self.bands[0] - 1] or f"band {self.bands[0]}"
+        return [
+            f"the image {self.source.name} is shown in the grey of {used}: with "
+            f"{', '.join(self.ignored)} it has no bands of red, green and blue"
+        ]
 
     def summary(self) -> dict[str, Any]:
         """Describe the source; `scaling` is the pair of values that become 0 and 255."""
@@ -281,11 +303,26 @@ def _by_description(texts: list[str]) -> tuple[int, ...] | None:
     found: dict[str, int] = {}
     for n, text in enumerate(texts, 1):
         for colour, names in COLOUR_NAMES.items():
-            if text in names or text.split(" ", 1)[0] in names - {"r", "g", "b"}:
+            words = set(re.findall(r"[^\W\d_]+", text))
+            if text in names or (words & (names - {"r", "g", "b"}) and not words & NO_COLOUR):
                 found.setdefault(colour, n)
-    if len(found) < len(COLOURS):
-        found = {SENTINEL_2[text]: n for n, text in enumerate(texts, 1) if text in SENTINEL_2}
-    return tuple(found[colour] for colour in COLOURS) if len(found) == len(COLOURS) else None
+    if len(found) == len(COLOURS):
+        return tuple(found[colour] for colour in COLOURS)
+    return _by_number(texts)
+
+
+def _by_number(texts: list[str]) -> tuple[int, ...] | None:
+    """Return the bands of red, green and blue of a satellite, whose bands are numbered."""
+    matches = [NUMBERED.fullmatch(text) for text in texts]
+    by_number = {int(match[2]): n for n, match in enumerate(matches, 1) if match}
+    padded = any(match and match[1] for match in matches)
+    if 1 in by_number and not padded and len(by_number) < MANY_BANDS - 1:
+        return None  # the bands of any file
+    older = by_number.keys() == {1, 2, 3, 4, 5, 7}
+    chosen = LANDSAT_5 if older else SENTINEL_2
+    if not all(number in by_number for number in chosen):
+        return None
+    return tuple(by_number[number] for number in chosen)
 
 
 def _palette(raster: RasterSource) -> NDArray | None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
+from geo_io.structures import Structures, no_structures
 
 
 @dataclass(frozen=True)
@@ -181,12 +182,19 @@ class Trees:
         Height and crown diameter in metres, NaN where the source gives none.
     key : NDArray (n,) uint64
         Key for random draws; depends on the place of the tree alone.
+    leaf : NDArray (n,) uint8
+        1 for broad leaves, 2 for needles, 0 where the source does not say.
     """
 
     xy: NDArray
     height: NDArray
     crown: NDArray
     key: NDArray
+    leaf: NDArray = None  # type: ignore[assignment]  # unknown, and set below
+
+    def __post_init__(self) -> None:
+        if vars(self)["leaf"] is None:
+            object.__setattr__(self, "leaf", np.zeros(len(self.key), np.uint8))
 
     def __len__(self) -> int:
         return len(self.xy)
@@ -226,6 +234,10 @@ class Semantics:
         Where a coastline says that there is land. None without coastlines.
     footprints : bool
         Whether the sources map buildings, so that none need be found in a surface model.
+    beneath : NDArray (ny, nx) uint8 or None
+        Class codes of the ground itself, below bridges and piers. None where that is `cover`.
+    structures : Structures
+        What crosses, divides and stands on the land, in and around the frame.
     """
 
     frame: Frame
@@ -236,6 +248,13 @@ class Semantics:
     water: NDArray | None = None
     ashore: NDArray | None = None
     footprints: bool = False
+    beneath: NDArray | None = None
+    structures: Structures = field(default_factory=no_structures)
+
+    @property
+    def ground_cover(self) -> NDArray:
+        """Class codes of the ground itself, (ny, nx) uint8."""
+        return self.cover if self.beneath is None else self.beneath
 
     def crop(self, inner: Frame) -> Semantics:
         """Return cover and parcels of `inner`, and all objects: footprints are never clipped."""
@@ -249,4 +268,6 @@ class Semantics:
             None if self.water is None else self.water[window],
             None if self.ashore is None else self.ashore[window],
             self.footprints,
+            None if self.beneath is None else self.beneath[window],
+            self.structures,
         )

@@ -23,6 +23,8 @@ import yaml
 from numpy.typing import NDArray
 
 from geo_io.errors import InputError, MissingFileError
+from geo_io.safety.damage import damaged_file
+from geo_io.safety.limits import YAML_BYTES, load_yaml
 
 # libyaml, where it is installed, parses six times as fast.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -45,16 +47,23 @@ KEYS = {"name", "title", "source", "licence", "rules", "layers", "rasters", "col
 ANY_VALUE = "*"
 """Entry of a rule's values that stands for every present value that is not listed."""
 
-ABSENT = {"", "no", "none", "nan", "null", "<na>"}
+ABSENT = {"", "-", "--", "no", "none", "nan", "null", "<na>"}
 """Attribute values that mean that the attribute is absent."""
 
-_NO = ("false", "f", "n", "0", "off", "non", "nein", "nee", "nej", "nao", "falso", "faux")
+_NO = (
+    *("false", "f", "n", "0", "off", "non", "nein", "nee", "nej", "nao", "nie", "falso", "faux"),
+    *("falsch", "onwaar", "нет", "否", "无"),
+)
 DENIALS = ABSENT.union(_NO)
 """Attribute values that say no, where any other value says yes."""
 
 
 WHOLE_TEXT = re.compile(r"-?\d+\.0+")
 """A whole number with a decimal point, as text."""
+
+
+CELL_VALUE = re.compile(r"-?[0-9]{1,18}")
+"""A value of a raster's cells, as text."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +232,7 @@ class Crosswalk:
             table |= {
                 int(value): code
                 for value, code in rule.values.items()
-                if value.lstrip("-").isdigit()
+                if CELL_VALUE.fullmatch(value)
             }
         return table
 
@@ -259,17 +268,17 @@ def load_crosswalk(path: str | Path) -> Crosswalk:
         If it is not YAML, is not of the format, or names an unknown class.
     """
     path = Path(path)
-    try:
-        document = _parse_yaml(path.read_text("utf-8"))
-    except FileNotFoundError as error:
+    if not path.exists():
         raise MissingFileError(
             f"legend {path} does not exist", "name a .yaml file or one of `earthgen legend`"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"legend {path} is not YAML: {str(error).splitlines()[0]}", FORMAT_REMEDY
-        ) from error
-    return parse_crosswalk(document, str(path))
+        )
+    with damaged_file(f"legend {path} is not YAML", FORMAT_REMEDY):
+        if path.stat().st_size > YAML_BYTES:
+            raise InputError(f"legend {path} has more than {YAML_BYTES:,} bytes", FORMAT_REMEDY)
+        text = path.read_text("utf-8")
+        document = load_yaml(text, _LOADER, f"legend {path}", FORMAT_REMEDY)
+    with damaged_file(f"legend {path} is not of the format", FORMAT_REMEDY):
+        return parse_crosswalk(document, str(path))
 
 
 def parse_crosswalk(document: Any, where: str) -> Crosswalk:
@@ -360,12 +369,12 @@ def _parse_yaml(text: str) -> Any:
 def _class_code(name: object, where: str) -> int:
     if name in (None, "unknown"):
         return UNKNOWN
-    if name not in codes():
+    if not isinstance(name, str) or name not in codes():
         raise InputError(
             f"legend {where} maps to the unknown class {name!r}",
             "`earthgen legend` lists the 25 classes",
         )
-    return codes()[str(name)]
+    return codes()[name]
 
 
 def _of_type(value: Any, expected: type, what: str, where: str) -> Any:

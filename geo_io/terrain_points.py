@@ -25,10 +25,11 @@ from geo_io.cache import made_once
 from geo_io.crs import parse_crs
 from geo_io.elevation import spread
 from geo_io.errors import InputError
-from geo_io.raster.source import open_dataset, open_raster
+from geo_io.raster.source import holds_raster, open_dataset, open_raster
+from geo_io.semantics.heights import unit_in_name
 from geo_io.vector.source import VectorSource, holds_features, open_vector, split_layer
 
-VERSION = 1
+VERSION = 2
 """Raised when the raster that is made of a file changes."""
 
 HEIGHT_FIELDS = (
@@ -65,8 +66,21 @@ HEIGHT_FIELDS = (
     "propertyvalue",
     "prop_value",
     "level",
+    "el",
+    "hgt",
+    "rl",
+    "isoline",
+    "contour_elevation",
+    "contour_elev",
+    "contour_height",
+    "cont_elev",
+    "elev_value",
+    "hoehenlinie",
+    "altimetria",
 )
-"""Attributes with the height of a feature, in order, for geometries without heights."""
+"""Attributes with the height of a feature, in order, for geometries without heights.
+
+Blanks and signs in a name do not count, and it may end with a unit: "ELEV_FT", "Contour (m)"."""
 
 MOST_CELLS = 4096
 """Most cells along each side of the raster."""
@@ -86,11 +100,15 @@ ROWS = 256
 
 @dataclass(frozen=True)
 class _Heights:
-    """Places (n, 2) in the CRS of the file, heights (n,), whether there are lines among them."""
+    """Places (n, 2) in the CRS of the file, heights (n,), whether there are lines among them.
+
+    And the unit that the attribute of the heights names, "" without one.
+    """
 
     xy: NDArray
     z: NDArray
     lines: bool
+    unit: str
 
 
 def height_raster(source: Any, *, unit: str | None, assume_crs: str | None, what: str) -> Any:
@@ -115,7 +133,7 @@ def height_raster(source: Any, *, unit: str | None, assume_crs: str | None, what
     if not isinstance(source, str | Path):
         return source
     file, layer = split_layer(source)
-    if not Path(file).exists() or _is_raster(file) or not holds_features(file):
+    if not Path(file).exists() or holds_raster(file) or not holds_features(file):
         return source
     opened = open_vector(source, assume_crs=assume_crs)
     how = f"heights {VERSION} {layer} {opened.crs}"
@@ -124,14 +142,6 @@ def height_raster(source: Any, *, unit: str | None, assume_crs: str | None, what
         origin = dataset.tags().get("origin", "")
     note = f"the {what} {opened.name} was {origin}"
     return replace(open_raster(str(path)), name=opened.name, notes=(note,))
-
-
-def _is_raster(file: str) -> bool:
-    try:
-        with rasterio.open(file) as dataset:
-            return bool(dataset.count)
-    except rasterio.errors.RasterioIOError:
-        return False
 
 
 def _interpolate(source: VectorSource, out: Path, what: str) -> None:
@@ -170,13 +180,14 @@ def _interpolate(source: VectorSource, out: Path, what: str) -> None:
         predictor=3,
     ) as dataset:
         dataset.write(surface.astype(np.float32), 1)
+        if heights.unit:
+            dataset.units = (heights.unit,)
         dataset.update_tags(origin=f"{origin}, cells of {cell:.3g} m")
 
 
 def _read(source: VectorSource, what: str) -> _Heights:
     """Collect the places with heights of all features, each place once."""
-    field = next((name for name in HEIGHT_FIELDS if name in _folded(source)), None)
-    name = None if field is None else _folded(source)[field]
+    name, unit = _height_field(source)
     table, geometry = source.everything([] if name is None else [name])
     usable = np.array([shape is not None and not shape.is_empty for shape in geometry], bool)
     geometry, rows = geometry[usable], np.flatnonzero(usable)
@@ -190,10 +201,12 @@ def _read(source: VectorSource, what: str) -> _Heights:
             raise InputError(
                 f"the {what} {source.name} is a file of points or lines without heights; its "
                 f"attributes are {', '.join(source.fields) or 'none'}",
-                "call the one with heights `z`, give 3D geometry, or make a raster of them first, "
-                "for example with gdal_grid or QGIS's TIN interpolation",
+                "call the one with heights `elevation`, give 3D geometry, or make a raster of them "
+                "first, for example with gdal_grid or QGIS's TIN interpolation",
             )
         z = np.array([_number(value) for value in table[name]], float)[rows][of][index]
+    else:
+        unit = ""  # of the attribute, and not of the geometry
     xy = coordinates[:, :2]
     good = np.isfinite(z) & np.isfinite(xy).all(axis=1)
     if lines:
@@ -202,7 +215,7 @@ def _read(source: VectorSource, what: str) -> _Heights:
         xy, z = xy[good], z[good]
     places, inverse, count = np.unique(xy, axis=0, return_inverse=True, return_counts=True)
     total = np.bincount(inverse.ravel(), z, len(places))
-    heights = _Heights(places, total / count, lines)
+    heights = _Heights(places, total / count, lines, unit)
     if len(places) < 3 or np.linalg.matrix_rank(places - places[0]) < 2:
         raise InputError(
             f"the {what} {source.name} is a file of points or lines, not a raster, and has heights "
@@ -213,8 +226,21 @@ def _read(source: VectorSource, what: str) -> _Heights:
     return heights
 
 
-def _folded(source: VectorSource) -> dict[str, str]:
-    return {name.casefold(): name for name in source.fields}
+def _height_field(source: VectorSource) -> tuple[str | None, str]:
+    """Return the attribute with the heights, None without one, and the unit that its name has."""
+    by_letters: dict[str, tuple[str, str]] = {}
+    for name in source.fields:
+        base, unit = unit_in_name(name)
+        for spelling, told in ((name.casefold(), None), (base, unit)):
+            by_letters.setdefault(_letters(spelling), (name, told or ""))
+    return next(
+        (by_letters[_letters(name)] for name in HEIGHT_FIELDS if _letters(name) in by_letters),
+        (None, ""),
+    )
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name if letter.isalnum())
 
 
 def _number(value: object) -> float:

@@ -1,8 +1,9 @@
 """`make gallery`: the worlds of docs/gallery, made with the commands a user would type, measured
 and pictured.
 
-Needs the real data beside the checkout (../shared/data). Writes pictures and results.json into this
-folder; README.md tells what was found.
+Real places need the real data beside the checkout (../shared/data); the small made-up maps of
+maps.py need nothing. Writes pictures and results.json into this folder; README.md tells what was
+found.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import geopandas as gpd
+import maps
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
@@ -31,16 +33,18 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 DATA = ROOT.parent / "shared" / "data"
 OUT = ROOT / "gallery-output"
+MADE_UP = OUT / "maps"
 
 
 @dataclass(frozen=True)
 class Place:
-    """A world of the gallery: its command, and the building mask of its input (if any), read
-    without earthgen."""
+    """A world of the gallery: its command, the building mask of its input (if any), read without
+    earthgen, and its pictures with the words for each."""
 
     name: str
     arguments: tuple[str, ...]
     truth: Callable[[Frame], NDArray] | None
+    views: tuple[tuple[str, ...], ...] = (("top",), ("oblique",))
 
 
 def footprints(
@@ -181,12 +185,34 @@ def places() -> list[Place]:
     ]
 
 
+TOWARDS = {"coast": "185", "bridge": "205", "castle": "205", "lake": "200", "cliff": "215"}
+"""Where the pictures of made-up maps are seen from, degrees from north."""
+
+
+def made_up() -> list[Place]:
+    """The places of maps.py."""
+    found = []
+    for name, (_, size) in maps.MAPS.items():
+        file = MADE_UP / name
+        box = ",".join(f"{value:g}" for value in (maps.X, maps.Y, maps.X + size, maps.Y + size))
+        words = ["--bbox", box, "--bbox-crs", maps.CRS, "--crs", maps.CRS, "--dem", f"{file}.tif"]
+        for layer in ("areas", "lines"):
+            words += ["--semantics", f"{file}.gpkg:{layer}"]
+        view = ("oblique", "--azimuth", TOWARDS[name], "--elevation", "30")
+        found.append(Place(name, tuple(words), None, (view,)))
+    return found
+
+
 def command(*words: str | Path) -> None:
     subprocess.run([sys.executable, "-m", "earthgen_cli", *map(str, words)], check=True)
 
 
 def shown(words: tuple[str, ...]) -> str:
-    return "earthgen generate " + shlex.join(word.replace(f"{DATA}/", "") for word in words)
+    return "earthgen generate " + shlex.join(without_folders(word) for word in words)
+
+
+def without_folders(text: str) -> str:
+    return text.replace(f"{DATA}/", "").replace(f"{MADE_UP}/", "")
 
 
 def agreement(world: World, truth: NDArray) -> dict[str, float]:
@@ -204,17 +230,21 @@ def agreement(world: World, truth: NDArray) -> dict[str, float]:
 def main(names: list[str]) -> None:
     """Make the worlds with these names, or all; figures of the others stay as they are."""
     OUT.mkdir(exist_ok=True)
-    kept = HERE / "results.json"
-    results: dict[str, object] = json.loads(kept.read_text()) if names and kept.exists() else {}
-    for place in [place for place in places() if place.name in names or not names]:
+    results: dict[str, object] = {}
+    chosen = [place for place in (*places(), *made_up()) if place.name in names or not names]
+    MADE_UP.mkdir(exist_ok=True)
+    for name in maps.MAPS.keys() & {place.name for place in chosen}:
+        maps.MAPS[name][0](MADE_UP)
+    for place in chosen:
         path = OUT / f"{place.name}.zarr"
         began = time.perf_counter()
         command("generate", *place.arguments, "--out", path, "--overwrite")
         seconds = time.perf_counter() - began
         world = earthgen.open_world(path)
-        for view in ("top", "oblique"):
+        for view, *words in place.views:
             picture = OUT / f"{place.name}-{view}.png"
-            command("preview", path, "--view", view, "--size", "1000", "--out", picture)
+            words = ["--view", view, "--size", "1000", "--overwrite", *words]
+            command("preview", path, *words, "--out", picture)
             Image.open(picture).convert("RGB").save(HERE / f"{place.name}-{view}.jpg", quality=82)
         results[place.name] = {
             "command": shown(place.arguments),
@@ -227,9 +257,10 @@ def main(names: list[str]) -> None:
         }
     if not names:
         results["bayreuth: shapefile and GeoPackage agree"] = same_classes()
-    kept.write_text(
-        json.dumps(results, indent=2, ensure_ascii=False).replace(f"{DATA}/", "") + "\n"
-    )
+    kept = HERE / "results.json"
+    if names and kept.exists():  # read last: another run may have written
+        results = {**json.loads(kept.read_text()), **results}
+    kept.write_text(without_folders(json.dumps(results, indent=2, ensure_ascii=False)) + "\n")
 
 
 def same_classes() -> dict[str, float]:
@@ -259,6 +290,6 @@ def same_classes() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    if not DATA.is_dir():
-        raise SystemExit(f"the gallery needs the real data in {DATA}")
+    if not DATA.is_dir() and not sys.argv[1:]:
+        raise SystemExit(f"all of the gallery needs the real data in {DATA}; name made-up places")
     main(sys.argv[1:])

@@ -17,6 +17,7 @@ from earthgen.errors import PluginError
 from earthgen.terrain.cover import class_code, fill_unknown_cover
 from earthgen.terrain.filters import slopes
 from earthgen.voxels.ground_walls import add_ground_walls, is_step
+from earthgen.voxels.objects import structure_classes
 from earthgen.voxels.surface import (
     NORMAL_RADIUS,
     face_offsets,
@@ -183,7 +184,8 @@ def surface_of_columns(
         is_top,
         voxels.xyz,
         voxels.faces,
-        voxels.semantic == class_code("building"),
+        (voxels.semantic == class_code("building"))
+        | (structure_classes()[voxels.semantic] & (voxels.object != 0)),
         row,
         col,
         tops.normal,

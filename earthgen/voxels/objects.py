@@ -6,14 +6,29 @@ which may lie in two windows. Numbers of other geometry backends work too: their
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from earthgen.terrain.cover import CODES, class_code
 
 FLAT_ROOF, PITCHED_ROOF, HALL_ROOF, PLAIN_ROOF = 0, 1, 2, 3
 """Types of buildings: town houses with flat roofs, tiled roofs, halls, and sheds."""
 
 BROADLEAF, NEEDLELEAF, BUSH, HEDGE = 0, 1, 2, 3
 """Types of plants."""
+
+
+@functools.cache
+def structure_classes() -> NDArray:
+    """Return which classes are those of structures where a voxel has an object: (CODES,) bool.
+
+    The types of structures are their materials, `geo_io.structures.MATERIALS`.
+    """
+    table = np.zeros(CODES, bool)
+    table[[class_code(name) for name in ("road", "rail", "paved", "river")]] = True
+    return table
 
 
 def object_number(key: ArrayLike, kind: ArrayLike) -> NDArray:

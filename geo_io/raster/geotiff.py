@@ -17,6 +17,7 @@ import pyproj
 import rasterio
 import rasterio.errors
 import rasterio.shutil
+from numpy.typing import NDArray
 from pyproj.crs import CompoundCRS
 from rasterio.crs import CRS
 from rasterio.windows import Window
@@ -60,6 +61,11 @@ class CogWriter:
         Metadata.
     overview_resampling : str
         One of `RESAMPLING`.
+    unit : str, optional
+        Unit of the values of all bands, such as "metre".
+    statistics : bool
+        Record minimum, maximum, mean and standard deviation of each band, by which programs choose
+        the contrast. They are sums in the order of the windows.
 
     Raises
     ------
@@ -82,8 +88,12 @@ class CogWriter:
         vertical_crs: str | None = None,
         tags: Mapping[str, str] | None = None,
         overview_resampling: str = "average",
+        unit: str | None = None,
+        statistics: bool = False,
     ) -> None:
         self.path = Path(path)
+        self.unit = unit
+        self.statistics = [_Statistics() for _ in range(count)] if statistics else []
         self.frame = frame
         self.dtype = np.dtype(dtype)
         self.count = count
@@ -139,6 +149,8 @@ class CogWriter:
             )
         for n, name in enumerate(self.band_names or (), 1):
             self._dataset.set_band_description(n, name)
+        if self.unit is not None:
+            self._dataset.units = (self.unit,) * self.count
         self._dataset.update_tags(AREA_OR_POINT="Area", **self.tags)
         return self
 
@@ -164,6 +176,8 @@ class CogWriter:
         row, column = self.frame.slices(inner)
         window = Window(column.start, row.start, inner.nx, inner.ny)
         self._dataset.write(np.ascontiguousarray(bands, self.dtype), window=window)
+        for statistics, band in zip(self.statistics, bands, strict=False):
+            statistics.add(band, self.nodata)
 
     def __exit__(
         self,
@@ -172,6 +186,8 @@ class CogWriter:
         trace: TracebackType | None,
     ) -> None:
         try:
+            for n, statistics in enumerate(self.statistics, 1):
+                self._dataset.update_tags(n, **statistics.tags())
             self._dataset.close()
             if error_type is None:
                 self._finish()
@@ -199,6 +215,37 @@ class CogWriter:
             BIGTIFF="IF_SAFER",
         )
         self._whole.replace(self.path)
+
+
+class _Statistics:
+    """Sums over the cells of a band that have data."""
+
+    def __init__(self) -> None:
+        self.count, self.sum, self.squares = 0, 0.0, 0.0
+        self.low, self.high = np.inf, -np.inf
+
+    def add(self, data: NDArray, nodata: float | None) -> None:
+        values = np.asarray(data, np.float64).ravel()
+        values = values[np.isfinite(values) & (values != (np.nan if nodata is None else nodata))]
+        if len(values):
+            self.count += len(values)
+            self.sum += float(values.sum())
+            self.squares += float((values**2).sum())
+            self.low = min(self.low, float(values.min()))
+            self.high = max(self.high, float(values.max()))
+
+    def tags(self) -> dict[str, str]:
+        """GDAL's names; nothing without data."""
+        if not self.count:
+            return {}
+        mean = self.sum / self.count
+        deviation = max(self.squares / self.count - mean**2, 0.0) ** 0.5
+        return {
+            "STATISTICS_MINIMUM": f"{self.low:.9g}",
+            "STATISTICS_MAXIMUM": f"{self.high:.9g}",
+            "STATISTICS_MEAN": f"{mean:.9g}",
+            "STATISTICS_STDDEV": f"{deviation:.9g}",
+        }
 
 
 def write_cog(path: str | Path, raster: Raster, **options: Any) -> None:

@@ -35,6 +35,11 @@ LOWEST_LAND = -500.0
 
 PERCENTILES = (1.0, 99.0)
 
+ODD_COUNT, ODD_GAP, ODD_RANGES, ODD_ZERO = 8, 50.0, 3.0, 30.0
+"""Pixels of the sample from which a single lowest or highest value is odd, if it lies so many
+metres, and so many times the range of all others, away from them; zero, if nothing else is nearer
+than the last number of metres."""
+
 
 @dataclass(frozen=True)
 class Undeclared:
@@ -50,6 +55,8 @@ class Undeclared:
         Whether the overviews may hold such means.
     found : tuple of float
         The values that are not declared and that the sample has.
+    odd : float or None
+        A stored value far from all others, which many pixels share, and which may be nodata too.
     """
 
     values: tuple[float, ...] = (*ALWAYS, *USUALLY)
@@ -57,6 +64,7 @@ class Undeclared:
     ceiling: float = math.inf
     overviews: bool = False
     found: tuple[float, ...] = ()
+    odd: float | None = None
 
 
 def undeclared_nodata(source: RasterSource, band: int, metres: float) -> Undeclared:
@@ -100,7 +108,21 @@ def undeclared_nodata(source: RasterSource, band: int, metres: float) -> Undecla
         float(ceiling),
         tainted and bool(source.overviews),
         tuple(found),
+        _odd_value(sample[~np.isin(sample, np.array([*values, declared], float))], metres),
     )
+
+
+def _odd_value(stored: NDArray, metres: float) -> float | None:
+    """Return the lowest or highest of stored values (n,), if many share it far from all others."""
+    for value in (stored.min(), stored.max()) if stored.size else ():
+        others = stored[stored != value]
+        if not others.size or (stored == value).sum() < ODD_COUNT or (others == others[0]).all():
+            continue
+        gap = float(np.abs(others - value).min()) * metres
+        extent = float(np.ptp(others)) * metres
+        if gap > ODD_GAP + ODD_RANGES * extent or (value == 0 and gap > ODD_ZERO):
+            return float(value)
+    return None
 
 
 def _others_near(stored: NDArray, value: float) -> bool:

@@ -17,10 +17,21 @@ import rasterio
 import rasterio.errors
 import xarray as xr
 from affine import Affine
+from rasterio._path import _parse_path
+from rasterio.io import DatasetReader
 
 from geo_io.crs import WGS84, transformer
-from geo_io.errors import InputError, MissingCrsError, MissingFileError
+from geo_io.errors import InputError, MissingCrsError, MissingFileError, remedy_for
 from geo_io.frame import Bounds, short_name
+from geo_io.safety.damage import damaged_file
+from geo_io.safety.gdal_files import (
+    allowed_drivers,
+    require_safe_dataset,
+    require_safe_raster,
+)
+from geo_io.safety.limits import BLOCK_BYTES
+
+CHECK = "check with gdalinfo that it is complete and of a format that GDAL reads"
 
 BASE_ONLY = -1
 """Overview level that stands for the raster itself, without overviews."""
@@ -135,6 +146,11 @@ class RasterSource:
             )
         geod = pyproj.Geod(ellps="WGS84")
         _, _, sizes = geod.inv(lon[:1] * 2, lat[:1] * 2, lon[1:], lat[1:])
+        if not (np.isfinite(sizes).all() and min(sizes) > 0):
+            raise InputError(
+                f"the cells of {self.name} have no size on the ground: {self.resolution}",
+                "georeference it again",
+            )
         return float(sizes[0]), float(sizes[1])
 
     @functools.cached_property
@@ -165,6 +181,9 @@ def open_raster(
         If the path does not exist.
     MissingCrsError
         If the raster has no CRS on Earth and `assume_crs` is not given.
+    UnsafePathError
+        If the path is an address, or the file names one, or files outside its folder, and that is
+        not allowed (`geo_io.safety.access`).
     InputError
         If the file is not a raster, has no bands, or has no geotransform.
     """
@@ -176,7 +195,14 @@ def open_raster(
     local = "://" not in path and not path.startswith("/vsi") and ":" not in path[2:]
     if local and not Path(path).exists():
         raise MissingFileError(f"{path} does not exist", "check the path")
-    with _georeference_warning_ignored(), open_dataset(path) as dataset:
+    require_safe_raster(path)
+    with (
+        damaged_file(f"{path} cannot be read as a raster", CHECK),
+        _georeference_warning_ignored(),
+        open_dataset(path, drivers=allowed_drivers()) as dataset,
+    ):
+        require_safe_dataset(path, dataset)
+        _require_small_blocks(path, dataset)
         if dataset.count == 0:
             parts = ", ".join(dataset.subdatasets[:5])
             raise InputError(
@@ -273,8 +299,10 @@ def _georeference_warning_ignored() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_dataset(path: str, level: int | None = None) -> Iterator[Any]:
-    """Open a rasterio dataset as a context manager.
+def open_dataset(
+    path: str, level: int | None = None, drivers: list[str] | None = None
+) -> Iterator[Any]:
+    """Open a rasterio dataset as a context manager. `open_raster` has checked what it names.
 
     Parameters
     ----------
@@ -283,6 +311,8 @@ def open_dataset(path: str, level: int | None = None) -> Iterator[Any]:
     level : int, optional
         An overview level (0 is the finest), or `BASE_ONLY` to keep GDAL from using overviews. By
         default GDAL chooses.
+    drivers : list of str, optional
+        GDAL's drivers that may open it; all by default.
 
     Raises
     ------
@@ -293,13 +323,48 @@ def open_dataset(path: str, level: int | None = None) -> Iterator[Any]:
     if level is not None:
         options = {"OVERVIEW_LEVEL": "NONE"} if level == BASE_ONLY else {"overview_level": level}
     try:
-        with rasterio.open(path, **options) as dataset:
+        with _opened(path, drivers, options) as dataset:
             yield dataset
-    except rasterio.errors.RasterioIOError as error:
+    except (rasterio.errors.RasterioError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path} cannot be read as a raster: {error}",
-            "check with gdalinfo that it is complete and of a format that GDAL reads",
+            f"{path} cannot be read as a raster: {error}", remedy_for(path, CHECK)
         ) from error
+
+
+def _opened(path: str, drivers: list[str] | None, options: dict[str, Any]) -> Any:
+    """Open a dataset with some of GDAL's drivers, which `rasterio.open` documents but refuses."""
+    if drivers is None:
+        return rasterio.open(path, **options)
+    with rasterio.Env():
+        return DatasetReader(_parse_path(path), driver=drivers, **options)
+
+
+def holds_raster(path: str) -> bool:
+    """Return whether GDAL opens a file as a raster.
+
+    Raises
+    ------
+    UnsafePathError
+        If it names an address, or files outside its folder, and that is not allowed.
+    """
+    require_safe_raster(path)
+    try:
+        with open_dataset(path, drivers=allowed_drivers()) as dataset:
+            return bool(dataset.count)
+    except InputError:
+        return False
+
+
+def _require_small_blocks(path: str, dataset: Any) -> None:
+    """Raise InputError if a single block of a raster fills the memory: GDAL reads whole blocks."""
+    for (rows, columns), dtype in zip(dataset.block_shapes, dataset.dtypes, strict=True):
+        size = rows * columns * np.dtype(dtype.replace("complex_int16", "complex64")).itemsize
+        if size > BLOCK_BYTES:
+            raise InputError(
+                f"{path} is stored in blocks of {columns:,} x {rows:,} cells, of which each takes "
+                f"{size / 2**30:.1f} GiB",
+                "write it with tiles: gdal_translate -co TILED=YES",
+            )
 
 
 def _parse_crs(name: str, crs: Any, assume_crs: str | None) -> tuple[pyproj.CRS, pyproj.CRS | None]:

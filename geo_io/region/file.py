@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import shapely
 from numpy.typing import NDArray
 from rasterio.features import geometry_mask
 
 from geo_io.errors import InputError, RegionError
 from geo_io.frame import Frame
-from geo_io.raster.source import RasterSource, open_raster
+from geo_io.raster.source import RasterSource, holds_raster, open_raster
 from geo_io.region.region import frame_from_polygons, frame_from_raster
 from geo_io.vector.source import open_vector, split_layer
 
@@ -27,11 +26,7 @@ def is_raster(source: Any) -> bool:
     path, layer = split_layer(source)
     if layer is not None or not Path(path).exists():
         return False
-    try:
-        with rasterio.open(path) as dataset:
-            return bool(dataset.count > 0)
-    except rasterio.errors.RasterioIOError:
-        return False
+    return holds_raster(path)
 
 
 def frame_from_file(

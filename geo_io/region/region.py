@@ -199,6 +199,10 @@ def utm_crs(bounds: LonLat) -> str:
         If one zone cannot cover the region.
     """
     west, south, east, north = bounds
+    if not all(map(math.isfinite, bounds)):
+        raise RegionError(
+            f"the region {_numbers(bounds)} is nowhere on Earth", "check its coordinates and CRS"
+        )
     if south < UTM_LATITUDES[0] or north > UTM_LATITUDES[1]:
         polar = "EPSG:3413" if north > UTM_LATITUDES[1] else "EPSG:3031"
         raise RegionError(

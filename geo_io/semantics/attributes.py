@@ -86,8 +86,8 @@ def values_of(column: pd.Series) -> list[Any]:
     ]
 
 
-def expand_tags(table: pd.DataFrame) -> pd.DataFrame:
-    """Add the tags of OSM's `other_tags` (hstore) that this module reads as columns."""
+def expand_tags(table: pd.DataFrame, more: Sequence[str] = ()) -> pd.DataFrame:
+    """Add the tags of OSM's `other_tags` (hstore) that this module reads, and more, as columns."""
     column = next((name for name in table.columns if name.casefold() == TAG_FIELD), None)
     if column is None:
         return table
@@ -97,7 +97,7 @@ def expand_tags(table: pd.DataFrame) -> pd.DataFrame:
     ]
     present = {name for row in tags for name in row}
     columns = {name.casefold() for name in table.columns}
-    wanted = dict.fromkeys((*ATTRIBUTE_FIELDS, *height_tags()))
+    wanted = dict.fromkeys((*ATTRIBUTE_FIELDS, *height_tags(), *more))
     fresh = [name for name in wanted if name in present and name not in columns]
     return table.assign(
         **{name: pd.Series([row.get(name) for row in tags], dtype=object) for name in fresh}
@@ -120,16 +120,16 @@ def underground(table: pd.DataFrame) -> NDArray:
     OSM's `layer` only orders what crosses, and hides nothing.
     """
     hidden = np.zeros(len(table), bool)
-    for name in _present(table, (*TUNNEL_FIELDS, *UNDERGROUND_FIELDS)):
+    for name in present_columns(table, (*TUNNEL_FIELDS, *UNDERGROUND_FIELDS)):
         shown = DENIALS | SHOWN_TUNNELS
         hidden |= np.array(
             [normalise(value) not in shown for value in values_of(table[name])], bool
         )
-    for name in _present(table, PLACE_FIELDS):
+    for name in present_columns(table, PLACE_FIELDS):
         hidden |= np.array(
             [normalise(value) == "underground" for value in values_of(table[name])], bool
         )
-    for name in _present(table, LEVEL_OF_GROUND_FIELDS):
+    for name in present_columns(table, LEVEL_OF_GROUND_FIELDS):
         hidden |= np.array([_signed(value) < 0 for value in values_of(table[name])], bool)
     return hidden
 
@@ -137,7 +137,7 @@ def underground(table: pd.DataFrame) -> NDArray:
 def first_metres(table: pd.DataFrame, names: Sequence[str], highest: float) -> NDArray:
     """Return the first usable length of each feature among the attributes `names`, (n,) float64."""
     result = np.full(len(table), np.nan)
-    for name in _present(table, names):
+    for name in present_columns(table, names):
         values = values_of(table[name])
         lengths = {value: parse_length(value) for value in set(values)}
         metres = np.array([lengths[value] for value in values], float)
@@ -146,7 +146,8 @@ def first_metres(table: pd.DataFrame, names: Sequence[str], highest: float) -> N
     return result
 
 
-def _present(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
+def present_columns(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Return the columns of a table with these names, in their order, in any case."""
     by_fold = {str(column).casefold(): str(column) for column in table.columns}
     present = [
         by_fold[spelling] for name in names for spelling in _spellings(name) if spelling in by_fold

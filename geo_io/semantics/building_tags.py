@@ -21,6 +21,7 @@ from PIL import ImageColor
 
 from geo_io.layers import ACROSS, ALONG, ROOF_NUMBER, unknown_form
 from geo_io.legend import ABSENT, normalise
+from geo_io.semantics.heights import Heights
 from geo_io.semantics.lengths import METRES_PER_LEVEL, is_unknown, parse_length
 
 HIGHEST_BASE = 800.0
@@ -28,6 +29,15 @@ HIGHEST_BASE = 800.0
 
 TALLEST_ROOF = 200.0
 """Roofs taller than this, in metres, are errors of the source."""
+
+ROUNDING = 0.05
+"""Metres by which a roof may be taller than its building without contradicting it."""
+
+CLASHES = {
+    "base": "the underside (min_height, min_level) {of} not below the top",
+    "roof_height": "the roof alone (roof:height, roof:levels) {of} taller than the whole",
+}
+"""What is wrong with buildings whose heights contradict each other."""
 
 _COMPASS = [
     "n",
@@ -47,7 +57,9 @@ _COMPASS = [
     "nw",
     "nnw",
 ]
-_HEX = re.compile(r"#?([0-9a-f]{3}|[0-9a-f]{6})")
+_COMPASS_WORDS = {"north": "n", "east": "e", "south": "s", "west": "w"}
+_DEGREES = re.compile(r"\s*(?:°|deg(?:ree)?s?)$")
+_HEX = re.compile(r"(?:#|0x)?([0-9a-f]{3}|[0-9a-f]{6})")
 
 
 @functools.cache
@@ -67,13 +79,15 @@ Unread = dict[str, dict[int, str]]
 """Values that are not understood: by attribute, then by row."""
 
 
-def building_forms(table: pd.DataFrame) -> tuple[NDArray, Unread]:
+def building_forms(table: pd.DataFrame, heights: Heights | None = None) -> tuple[NDArray, Unread]:
     """Return what the attributes say of n features, if they are buildings.
 
     Parameters
     ----------
     table : DataFrame
         n features.
+    heights : Heights, optional
+        Their heights, which also tell how tall a level is.
 
     Returns
     -------
@@ -87,15 +101,20 @@ def building_forms(table: pd.DataFrame) -> tuple[NDArray, Unread]:
     def column(name: str, parse: Callable[[str, object], Any], default: Any) -> list[Any]:
         return _column(table, _vocabulary()["columns"][name], parse, default, unread)
 
-    base = np.array(column("min_height", _length, np.nan), float)
-    levels = np.array(column("min_level", _levels, np.nan), float)
-    base = np.where(np.isnan(base), levels * METRES_PER_LEVEL, base)
-    form["base"] = np.where((base > 0) & (base <= HIGHEST_BASE), base, 0)
     form["roof"] = column("roof_shape", _shape, 0)
     tall = np.array(column("roof_height", _length, np.nan), float)
     storeys = np.array(column("roof_levels", _levels, np.nan), float)
     tall = np.where(np.isnan(tall), storeys * METRES_PER_LEVEL, tall)
-    form["roof_height"] = np.where((tall >= 0) & (tall <= TALLEST_ROOF), tall, np.nan)
+    tall = np.where((tall >= 0) & (tall <= TALLEST_ROOF), tall, np.nan)
+    if heights is not None:
+        form["eaves"] = heights.eaves
+        tall = np.where(np.isnan(heights.roof), tall, heights.roof)  # in the unit of its column
+    form["roof_height"] = tall
+    base = np.array(column("min_height", _length, np.nan), float)
+    below = np.array(column("min_level", _levels, np.nan), float)
+    each = METRES_PER_LEVEL if heights is None else _level_heights(heights, tall, below)
+    base = np.where(np.isnan(base), below * each, base)
+    form["base"] = np.where((base > 0) & (base <= HIGHEST_BASE), base, 0)
     form["roof_angle"] = column("roof_angle", _angle, np.nan)
     form["roof_direction"] = column("roof_direction", _direction, np.nan)
     form["roof_orientation"] = column("roof_orientation", _orientation, 0)
@@ -115,9 +134,51 @@ def building_forms(table: pd.DataFrame) -> tuple[NDArray, Unread]:
     return form, unread
 
 
+def _level_heights(heights: Heights, roof: NDArray, below: NDArray) -> NDArray:
+    """Return the height of a level of n buildings, (n,) metres.
+
+    It is that of the walls by the number of levels, which counts those `below` the underside too
+    (Simple 3D Buildings); `METRES_PER_LEVEL` where one of them is not known, or contradicts.
+    """
+    walls = np.where(np.isnan(heights.eaves), heights.top - np.nan_to_num(roof), heights.eaves)
+    fits = heights.measured & (walls > 0) & (heights.levels >= np.maximum(below, 1))
+    return np.divide(walls, heights.levels, out=np.full(len(walls), METRES_PER_LEVEL), where=fits)
+
+
+def fit_to_height(form: NDArray, top: NDArray) -> Unread:
+    """Drop, in place, undersides and roofs of n buildings that contradict their heights.
+
+    Parameters
+    ----------
+    form : NDArray (n,) BUILDING_FORM
+        Is changed.
+    top : NDArray (n,) float64
+        From the ground to the top of the roof, metres; NaN unknown.
+
+    Returns
+    -------
+    dict
+        What was dropped, by what is wrong and row.
+    """
+    clashes = Unread()
+    for name, wrong, nothing in (
+        ("base", form["base"] >= top, 0.0),
+        ("roof_height", form["roof_height"] > top - form["base"] + ROUNDING, np.nan),
+    ):
+        rows = np.flatnonzero(wrong & np.isfinite(top) & (form[name] > 0))
+        for row in rows.tolist():
+            shown = f"{form[name][row]:g} m of {top[row]:g} m"
+            clashes.setdefault(CLASHES[name], {})[row] = shown
+        form[name][rows] = nothing
+    return clashes
+
+
 def is_ridge(table: pd.DataFrame) -> NDArray:
-    """Return which features are ridges of complex roofs (OpenStreetMap's roof:ridge), (n,) bool."""
-    names = _vocabulary()["columns"]["roof_ridge"]
+    """Return which features are ridges or tips of complex roofs, (n,) bool.
+
+    They are OpenStreetMap's roof:ridge and roof:apex.
+    """
+    names = [*_vocabulary()["columns"]["roof_ridge"], *_vocabulary()["columns"]["roof_apex"]]
     return np.array(_column(table, names, _word, "", {}), object) != ""
 
 
@@ -173,9 +234,11 @@ def _length(field: str, value: object) -> float | None:
     text = str(value).strip()
     if isinstance(value, (int, float)) or text in ("0", "0.0"):
         number = float(text)
-        return number if np.isfinite(number) else None
+        if number < 0 and not is_unknown(value):
+            raise ValueError(value)
+        return number if np.isfinite(number) and number >= 0 else None
     metres = parse_length(value)
-    if np.isnan(metres):
+    if np.isnan(metres) or metres < 0:
         if is_unknown(value):
             return None
         raise ValueError(value)
@@ -204,14 +267,21 @@ def _entries(section: str) -> Mapping[str, str]:
 
 
 def _entry(section: str, value: object) -> str | None:
-    """Return the name that a section of the vocabulary has for a value, None for an absent one."""
+    """Return the name that a section of the vocabulary has for a value, None for an absent one.
+
+    Of several, such as "gabled;hipped", the first.
+    """
     text = _words(value)
     if text in ABSENT:
         return None
-    name = _entries(section).get(text)
+    name = _entries(section).get(text) or _entries(section).get(_first(text))
     if name is None:
         raise ValueError(value)
     return name
+
+
+def _first(text: str) -> str:
+    return text.split(";")[0].strip()
 
 
 def _shape(field: str, value: object) -> int | None:
@@ -220,7 +290,7 @@ def _shape(field: str, value: object) -> int | None:
 
 
 def _angle(field: str, value: object) -> float | None:
-    text = normalise(value).rstrip("°").removesuffix("deg").strip().replace(",", ".")
+    text = _DEGREES.sub("", normalise(value)).strip().replace(",", ".")
     if text in ABSENT:
         return None
     angle = float(text)
@@ -230,9 +300,11 @@ def _angle(field: str, value: object) -> float | None:
 
 
 def _direction(field: str, value: object) -> float | None:
-    text = normalise(value).rstrip("°").strip().replace(",", ".")
+    text = _DEGREES.sub("", _first(normalise(value))).strip().replace(",", ".")
     if text in ABSENT:
         return None
+    for word, letter in _COMPASS_WORDS.items():
+        text = re.sub(rf"[\s_\-]*{word}[\s_\-]*", letter, text)
     if text in _COMPASS:
         return _COMPASS.index(text) * 22.5
     angle = float(text)
@@ -295,8 +367,11 @@ class TagTally:
 
     def warnings(self) -> tuple[str, ...]:
         """Return what a user should know, a sentence for each attribute."""
-        return tuple(
-            f"{name} of {count:,} {'building' if count == 1 else 'buildings'} is not understood, "
-            f"such as {self.examples[name]!r}: they are made as if they had none"
-            for name, count in sorted(self.counts.items())
-        )
+        texts = []
+        for name, count in sorted(self.counts.items()):
+            of = f"of {count:,} {'building' if count == 1 else 'buildings'} is"
+            told = name.format(of=of) if name in CLASHES.values() else f"{name} {of} not understood"
+            example = self.examples[name]
+            shown = example if name in CLASHES.values() else repr(example)
+            texts.append(f"{told}, such as {shown}: they are made as if they had none")
+        return tuple(texts)

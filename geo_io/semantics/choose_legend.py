@@ -18,6 +18,7 @@ from geo_io.raster.source import BASE_ONLY, RasterSource, open_dataset
 from geo_io.semantics.attributes import values_of
 from geo_io.semantics.classify import LegendChoice, classify
 from geo_io.semantics.options import SemanticsOptions
+from geo_io.semantics.structures.tags import says_structure
 from geo_io.vector.source import VectorSource
 from geo_io.water.coastlines import says_coastline
 
@@ -75,8 +76,9 @@ def choose_legend(source: VectorSource, options: SemanticsOptions) -> LegendChoi
     shares = [_share(sample, choice) for choice in choices]
     if shares and max(shares) > 0:
         return choices[shares.index(max(shares))]
-    if says_coastline(sample).any():
-        # A file of coastlines alone: they are no land cover, and make the sea.
+    if says_coastline(sample).any() or says_structure(sample):
+        # A file of coastlines alone: they are no land cover, and make the sea. Or one of fences,
+        # walls, masts or power lines alone.
         return next((each for each in choices if each.crosswalk.name == "osm"), choices[0])
     raise _no_legend(source, sample, options, field)
 
@@ -91,10 +93,13 @@ def _no_legend(
         )
     named = options.legends + options.crosswalks
     tried = {name for crosswalk in named for name, _ in crosswalk.matching_rules(source.fields)}
+    # An OpenStreetMap file has a hundred columns, most of them empty.
+    filled = [name for name in source.fields if name in sample and sample[name].notna().any()]
+    tried &= set(filled)
     seen = "; ".join(f"{name}: {_examples(sample[name])}" for name in sorted(tried)[:3])
     return InputError(
         f"no attribute of {source.name} gives the class of its features; it has "
-        f"{', '.join(source.fields) or 'no attributes'}" + (f" (values of {seen})" if seen else ""),
+        f"{', '.join(filled) or 'no attributes'}" + (f" (values of {seen})" if seen else ""),
         "name the attribute with `class_field`, or map its values in a legend file, named with "
         "`legend`",
     )

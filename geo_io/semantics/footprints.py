@@ -10,11 +10,18 @@ import pandas as pd
 import shapely
 from numpy.typing import NDArray
 
-from geo_io.legend import UNKNOWN, UNMAPPED, codes
+from geo_io.errors import InputError
+from geo_io.legend import ABSENT, UNKNOWN, UNMAPPED, codes, normalise
 from geo_io.semantics.attributes import TAG_FIELD, expand_tags
 from geo_io.semantics.choose_legend import SAMPLE_FEATURES, choose_legend
 from geo_io.semantics.classify import FeatureClasses, LegendChoice, classify
-from geo_io.semantics.heights import HeightReading, choose_heights, footprint_columns, height_tags
+from geo_io.semantics.heights import (
+    HeightReading,
+    choose_heights,
+    height_tags,
+    of_buildings,
+    of_parcels,
+)
 from geo_io.semantics.options import SemanticsOptions
 from geo_io.vector.source import VectorSource
 
@@ -29,20 +36,26 @@ MIXED = 0.1
 """A layer with a larger share of `KEPT` features is a map of everything, and not of footprints."""
 
 
+BUILDING_COLUMNS = ("building", "building:part", "building_part")
+NOT_SAID = ABSENT | {"0", "f", "false", "n", "nein", "non"}
+"""What a column `building` holds where there is none."""
+
+
 def interpret(
     source: VectorSource, options: SemanticsOptions
 ) -> tuple[LegendChoice | None, HeightReading]:
     """Return the legend of a vector layer, None for an empty one, and its columns of heights.
+
+    A layer without classes is one of footprints if it has the columns of one.
 
     Raises
     ------
     InputError
         If no crosswalk maps any feature.
     """
-    choice = choose_legend(source, options)
-    if choice is None:
-        return None, HeightReading()
     sample = source.head(SAMPLE_FEATURES)
+    if len(sample) == 0:
+        return None, HeightReading()
     with_tags = expand_tags(sample)
     fields = list(source.fields)
     if TAG_FIELD in (name.casefold() for name in fields):
@@ -50,6 +63,13 @@ def interpret(
     heights = choose_heights(
         fields, with_tags, source.crs, field=options.height_field, unit=options.height_unit
     )
+    try:
+        choice = choose_legend(source, options)
+    except InputError:
+        if not _has_columns_of_footprints(source, heights, options):
+            raise
+        choice = LegendChoice(options.crosswalks[-1], source.layer)
+    assert choice is not None  # There are features.
     footprints = is_footprints(source, choice, sample, heights, options)
     return replace(choice, footprints=footprints), heights
 
@@ -69,6 +89,26 @@ def holds_buildings(source: VectorSource, options: SemanticsOptions) -> bool:
     return bool((code == codes()["building"]).mean() > 0.5)
 
 
+def _has_columns_of_footprints(
+    source: VectorSource, heights: HeightReading, options: SemanticsOptions
+) -> bool:
+    """Return whether the columns of a layer alone say that its areas are buildings."""
+    if options.class_field is not None or options.legends or not options.crosswalks:
+        return False
+    names = [source.layer, *([_stem(source.path)] if source.path else [])]
+    if _are_of_land(names):
+        return False
+    return _may_be_areas(source) and of_buildings(heights, source.fields)
+
+
+def _are_of_land(names: Sequence[str]) -> bool:
+    return any(word in name.casefold() for name in names for word in LAND_NAMES)
+
+
+def _may_be_areas(source: VectorSource) -> bool:
+    return "Polygon" in source.geometry_type or source.geometry_type in ("Unknown", "")
+
+
 def is_footprints(
     source: VectorSource,
     choice: LegendChoice,
@@ -83,7 +123,7 @@ def is_footprints(
     """
     if options.class_field is not None or choice.crosswalk in options.legends:
         return False
-    if "Polygon" not in source.geometry_type and source.geometry_type not in ("Unknown", ""):
+    if not _may_be_areas(source) or of_parcels(heights):
         return False
     code = classify(sample, choice).code
     if not np.isin(code, [UNMAPPED, codes()["residential"], *_uses()]).any():
@@ -93,10 +133,25 @@ def is_footprints(
     names = [source.layer, choice.layer, *([_stem(source.path)] if source.path else [])]
     if any(_names_buildings(name, options) for name in names):
         return True
-    if any(word in name.casefold() for name in names for word in LAND_NAMES):
+    if _are_of_land(names):
         return False
-    fields = {field.casefold() for field in source.fields}
-    return bool(heights.levels or heights.eaves or heights.roof or fields & footprint_columns())
+    if _says_which_are_buildings(sample, code):
+        return False
+    return bool(
+        heights.levels or heights.eaves or heights.roof or of_buildings(heights, source.fields)
+    )
+
+
+def _says_which_are_buildings(sample: pd.DataFrame, code: NDArray) -> bool:
+    """Return whether a column `building` is filled for buildings alone, as in OpenStreetMap.
+
+    Then the other areas of the layer are land, though it has columns of heights and roofs.
+    """
+    said = np.zeros(len(sample), bool)
+    for name in sample.columns:
+        if str(name).casefold() in BUILDING_COLUMNS:
+            said |= [normalise(value) not in NOT_SAID for value in sample[name].tolist()]
+    return bool(said.any() and not said[np.isin(code, [codes()["residential"], *_uses()])].any())
 
 
 def as_buildings(classified: FeatureClasses, geometry: NDArray) -> FeatureClasses:

@@ -90,7 +90,8 @@ class HeightTally:
             "it, else it is drawn"
         )
         if self.reading.sea and not self.reading.top:
-            text += f"; {', '.join(self.reading.sea)} are above sea, without the ground's height"
+            are = "is" if len(self.reading.sea) == 1 else "are"
+            text += f"; {', '.join(self.reading.sea)} {are} above sea, without the ground's height"
         if self.reading.others and self.unknown == self.buildings:
             shown = ", ".join(self.reading.others[:6])
             text += f"; columns that look like heights: {shown}; name one as `height_field`"
@@ -105,7 +106,8 @@ class HeightTally:
         )
 
     def _unit(self) -> str:
-        column = next((each for each in self.reading.top if each.why == "crs"), None)
+        of_heights = (*self.reading.top, *self.reading.eaves)
+        column = next((each for each in of_heights if each.why == "crs"), None)
         if column is None or not self.buildings:
             return ""
         unit = UNIT_TEXTS[column.style.unit]

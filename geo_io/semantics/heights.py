@@ -31,6 +31,7 @@ from geo_io.semantics.lengths import (
     comma_is_decimal,
     is_unknown,
     parse_length,
+    unit_of_word,
 )
 
 HIGHEST = 900.0
@@ -43,8 +44,10 @@ LOOK_LIKE_HEIGHTS = re.compile(
 """Names of columns that a message offers where no height is known."""
 
 _UNIT_WORD = "(us_?ft|ftus|ft|feet|foot|metres?|meters?|mm|cm|dm|m)"
-_UNIT_IN_NAME = re.compile(rf"(?:[\s_\-.]+|(?=[(\[]))[(\[]?{_UNIT_WORD}[)\]]?$")
+_UNIT_IN_NAME = re.compile(rf"(?:[\s_\-.]+|(?=[(\[]))[(\[]?{_UNIT_WORD}[)\]]?[\s_\-.]*$")
 _UNIT_NAMES = {"feet": "ft", "foot": "ft", "usft": "us-ft", "ftus": "us-ft"}
+_UNITS_BESIDE = ("{}_unit", "{}_units", "{}_uom", "unit_{}", "units", "uom", "height_unit")
+"""Columns that name the unit of another column."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Publisher:
     roof: tuple[str, ...] = ()
     levels: tuple[str, ...] = ()
     sea: tuple[str, ...] = ()
+    parcels: bool = False
     footprints: tuple[str, ...] = ()
 
 
@@ -77,7 +81,7 @@ class HeightColumn:
     style : TextStyle
         Unit and spelling of its numbers.
     why : str
-        Where the unit is from: "asked", "name", "publisher", "crs" or "default".
+        Where the unit is from: "asked", "name", "column", "publisher", "crs" or "default".
     """
 
     field: str
@@ -132,7 +136,8 @@ class HeightReading:
         unread = np.where(unread == "", unread_eaves, unread)
         style = TextStyle(LEVEL)
         columns = tuple(HeightColumn(name, None, style, "name") for name in self.levels)
-        from_levels, _ = _first(table, columns, HIGHEST)
+        from_levels, unread_levels = _first(table, columns, HIGHEST)
+        unread = np.where(unread == "", unread_levels, unread)
         from_levels[from_levels <= ROOF_METRES] = np.nan
         eaves = np.where(eaves > top, top, eaves)
         known = ~np.isnan(top) | ~np.isnan(eaves)
@@ -214,7 +219,8 @@ def choose_heights(
     """Choose the columns of heights of a layer, and their units.
 
     The unit of a number is, in this order, that in the text itself, that in the column's name, the
-    one asked for, the publisher's, the unit of the layer's projected CRS, metres.
+    one asked for, that of a column of units, the publisher's, the unit of the layer's projected
+    CRS, metres.
 
     Parameters
     ----------
@@ -281,6 +287,20 @@ def footprint_columns() -> frozenset[str]:
     return frozenset(_common().footprints)
 
 
+def of_parcels(reading: HeightReading) -> bool:
+    """Return whether a layer is one of lots of land, with the heights of what stands on them."""
+    return any(each.name == reading.publisher and each.parcels for each in publishers())
+
+
+def of_buildings(reading: HeightReading, fields: Sequence[str]) -> bool:
+    """Return whether the columns of a layer are those of a publisher of footprints alone."""
+    known = any(
+        each.name == reading.publisher and each.name != "osm" and not each.parcels
+        for each in publishers()
+    )
+    return known or bool({name.casefold() for name in fields} & footprint_columns())
+
+
 def height_tags() -> tuple[str, ...]:
     """Return OpenStreetMap's tags of heights, which other columns can contain."""
     osm = next(each for each in publishers() if each.name == "osm")
@@ -333,14 +353,16 @@ def unit_in_name(name: str) -> tuple[str, str | None]:
     folded = name.casefold()
     match = _UNIT_IN_NAME.search(folded)
     if match is None or match.start() == 0:
-        for ending in ("feet", "ft", "cm"):  # "heightft"
+        for ending in ("feet", "ft", "cm", "meters", "metres"):  # "heightft", "heightInFeet"
             if folded.endswith(ending) and len(folded) > len(ending) + 2:
-                return folded.removesuffix(ending), _UNIT_NAMES.get(ending, ending)
+                base = folded.removesuffix(ending)
+                unit = "m" if ending.startswith("met") else _UNIT_NAMES.get(ending, ending)
+                return base.removesuffix("in") if len(base) > 6 else base, unit
         return folded, None
     unit = match[1].replace("_", "")
     if unit.startswith("met"):
         unit = "m"
-    return folded[: match.start()], _UNIT_NAMES.get(unit, unit)
+    return re.sub(r"[\s_\-.]in$", "", folded[: match.start()]), _UNIT_NAMES.get(unit, unit)
 
 
 def unit_of_crs(crs: str) -> str | None:
@@ -356,8 +378,14 @@ def unit_of_crs(crs: str) -> str | None:
 
 def _signed(publisher: Publisher, by_fold: dict[str, str]) -> bool:
     return any(
-        all(_spelt(name, by_fold) is not None for name in names) for names in publisher.signs
+        all(name.casefold() in by_fold or _cut(name) in by_fold for name in names)
+        for names in publisher.signs
     )
+
+
+def _cut(name: str) -> str:
+    """Return a name as a shapefile cuts it; itself if it is short."""
+    return name.casefold()[:10]
 
 
 def _columns(
@@ -375,15 +403,42 @@ def _columns(
         return [_styled(high, low, sample, crs, unit, entry.unit)] if high and low else []
     names = [name for name in [_spelt(first, by_fold)] if name]
     if not entry.signs:  # The common names may carry a unit.
-        names += [name for fold, name in by_fold.items() if unit_in_name(fold)[0] == first]
+        bare = _letters(first)
+        names += [name for fold, name in by_fold.items() if _letters(unit_in_name(fold)[0]) == bare]
     return [_styled(name, None, sample, crs, unit, entry.unit) for name in dict.fromkeys(names)]
 
 
 def _spelt(name: str, by_fold: dict[str, str]) -> str | None:
-    """Return a layer's own spelling of a column, also cut to ten letters as in a shapefile."""
-    fold = name.casefold()
-    cut = by_fold.get(fold[:10]) if len(fold) > 10 else None
-    return by_fold.get(fold) or cut
+    """Return a layer's own spelling of a column.
+
+    Blanks and signs do not count, and a shapefile cuts names to ten letters.
+    """
+    bare = _letters(name.casefold())
+    return (
+        by_fold.get(name.casefold())
+        or by_fold.get(_cut(name))
+        or next((own for other, own in by_fold.items() if _letters(other) == bare), None)
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _letters(name: str) -> str:
+    """Return the letters and digits of a name: "building height" is "building_height"."""
+    return "".join(letter for letter in name if letter.isalnum())
+
+
+def _unit_beside(field: str, sample: pd.DataFrame) -> str | None:
+    """Return the unit that a column beside a column of heights names for all features."""
+    by_fold = {str(name).casefold(): str(name) for name in sample.columns}
+    for pattern in _UNITS_BESIDE:
+        name = by_fold.get(pattern.format(field.casefold()))
+        if name is None or name == field:
+            continue
+        words = {str(value) for value in sample[name].dropna()}
+        units = {unit_of_word(word) for word in words}
+        if len(units) == 1 and (unit := units.pop()) in UNITS:
+            return unit
+    return None
 
 
 def _styled(
@@ -395,7 +450,13 @@ def _styled(
     published: str | None,
 ) -> HeightColumn:
     named = unit_in_name(field)[1]
-    units = {"name": named, "asked": asked, "publisher": published, "crs": unit_of_crs(crs)}
+    units = {
+        "name": named,
+        "asked": asked,
+        "column": _unit_beside(field, sample),
+        "publisher": published,
+        "crs": unit_of_crs(crs),
+    }
     why, unit = next(((why, unit) for why, unit in units.items() if unit), ("default", "m"))
     values = sample[field].tolist() if field in sample.columns else []
     return HeightColumn(field, minus, TextStyle(unit, comma_is_decimal(values)), why)

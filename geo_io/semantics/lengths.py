@@ -1,7 +1,8 @@
 """Lengths and numbers of levels in texts, as people write them into attributes.
 
-"12 m", "12,5", "40'6\"", "1200 cm", "ca. 12", "12-14", "12;14" and "3 levels" are understood; a
-text without a unit takes that of its column. What is not understood is NaN, and never a guess.
+"12 m", "12,5", "40'6\"", "1200 cm", "12 m 50", "ca. 12", "12-14", "12;14", "3 levels" and "G+2" are
+understood; a text without a unit takes that of its column. What is not understood is NaN, and never
+a guess.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 FOOT = 0.3048
-UNITS = {"m": 1.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "ft": FOOT, "us-ft": 1200 / 3937}
+UNITS = {
+    "m": 1.0,
+    "dm": 0.1,
+    "cm": 0.01,
+    "mm": 0.001,
+    "ft": FOOT,
+    "us-ft": 1200 / 3937,
+    "yd": 3 * FOOT,
+}
 """Length in metres of each unit that a column can have."""
 
 LEVEL = "level"
@@ -34,21 +43,23 @@ UNKNOWN_NUMBERS = {0.0, -1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 9999.0, 99
 """Numbers that say that nothing is known."""
 
 _WORDS = {
-    "m": "m mt mts mtr mtrs meter meters metre metres metro metros metri metr metry metru",
+    "m": "m mt mts mtr mtrs meter meters metre metres metro metros metri metr metry metru metriä "
+    "м метр метра метров 米 公尺 メートル 미터",
     "dm": "dm decimetre decimetres decimeter decimeters",
     "cm": "cm centimetre centimetres centimeter centimeters zentimeter",
     "mm": "mm millimetre millimetres millimeter millimeters",
     "ft": "ft foot feet ' pied pieds fuss",
     "in": "in inch inches \" ''",
     "us-ft": "us-ft usft ftus",
+    "yd": "yd yds yard yards",
     LEVEL: "level levels lvl floor floors storey storeys story stories fl etage etages niveau "
     "niveaux geschoss geschosse geschoß stock stockwerk stockwerke vollgeschosse og verdieping "
     "verdiepingen bouwlaag bouwlagen piso pisos planta plantas piano piani andar andares vaning "
-    "vaningar kondygnacje kerrosta",
+    "vaningar kondygnacje kerrosta nivel niveles niveis livelli podlazi pater patra этаж этажа "
+    "этажей эт 层 層 階 階建 階建て 층",
 }
-_UNIT_OF = {word: unit for unit, words in _WORDS.items() for word in words.split()}
 _NUMBER = r"\d{1,3}(?:[,\s]\d{3})+(?:\.\d+)?(?!\d)|\d+(?:[.,]\d+)?(?:e[+-]?\d+)?|[.,]\d+"
-_UNIT = r"[a-z]+(?:-ft)?\.?|''|[\"']"
+_UNIT = r"[^\W\d_]+(?:-ft)?\.?|''|[\"']"
 _PRIMES = str.maketrans("\u2019\u2032\u201d\u2033", "''\"\"")
 _QUANTITY = re.compile(rf"\s*({_NUMBER})\s*({_UNIT})?\s*")
 _APPROXIMATELY = re.compile(
@@ -56,7 +67,16 @@ _APPROXIMATELY = re.compile(
     r"|environ|ungef(?:ahr|\.)|etwa|[~\u2248\u2243\u00b1+<>\u2264\u2265=]+)\s*"
 )
 _ASIDE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
-_ABOVE_GROUND = re.compile(r"\s*(?:agl|a\.g\.l\.|above\s+ground(?:\s+level)?|uber\s+grund|hoch)$")
+_AFTER = re.compile(
+    r"\s*(?:agl|a\.g\.l\.|above\s+ground(?:\s+level)?|uber\s+grund|hoch|tall|high|[+*?]|approx\.?"
+    r"|approximately|est\.?|ca\.|circa|max\.?)$"
+)
+_GROUND_PLUS = re.compile(
+    r"(?:b\d?\s*\+\s*)?(?:g|gf|r|rc|rdc|rez|eg|e|p|pb|pt|pr|bg|ground)\s*\+\s*(\d{1,2})"
+    r"(?:\s*\+\s*[a-z]+)?"
+)
+_HALVES = {"\u00bd": ".5", "\u00bc": ".25", "\u00be": ".75"}
+_HALF = re.compile(r"(?<=\d)\s*(?:\s1/2|[\u00bd\u00bc\u00be])")
 _RANGE = re.compile(r"\s*(?:-|\u2013|\u2014|\.\.\.?|\bto\b|\bbis\b|\btot\b|\ba\b)\s*")
 _CHOICE = re.compile(r"\s*(?:[;/|]|\bor\b|\bou\b|\boder\b|\band\b|&)\s*")
 _THOUSANDS = re.compile(r"\d{1,3}(?:[,\s]\d{3})+(?:\.\d+)?")
@@ -97,7 +117,10 @@ def parse_quantity(value: object, style: TextStyle) -> tuple[float, str]:
         return np.nan, style.unit
     if isinstance(value, (int, float)):
         return float(value), style.unit
-    text = _plain(str(value))
+    text = _plain(_HALF.sub(_decimal_half, str(value)))
+    storeys = _GROUND_PLUS.fullmatch(text)
+    if storeys is not None:  # "G+3": the ground floor and three above it
+        return float(storeys[1]) + 1, LEVEL
     best, found = np.nan, style.unit
     unit: str | None = None
     for choice in reversed(_CHOICE.split(text)):  # the last may carry the unit of all
@@ -123,6 +146,11 @@ def is_unknown(value: object) -> bool:
         return float(text) in UNKNOWN_NUMBERS
     except ValueError:
         return False
+
+
+def unit_of_word(word: str) -> str | None:
+    """Return the unit that a word such as "feet" or "m" names, of `UNITS` or `LEVEL`."""
+    return _UNIT_OF.get(_folded(word).rstrip("."))
 
 
 def comma_is_decimal(values: list[object]) -> bool:
@@ -159,7 +187,7 @@ def _range(text: str, style: TextStyle, unit: str | None) -> tuple[float, str | 
 
 def _single(text: str, style: TextStyle, unit: str | None) -> tuple[float, str | None]:
     """Return the number of "12", "12 m" or "40' 6\"", and the unit that it or `unit` gives."""
-    text = _ABOVE_GROUND.sub("", _APPROXIMATELY.sub("", text.strip())).strip()
+    text = _AFTER.sub("", _APPROXIMATELY.sub("", text.strip())).strip()
     first = _QUANTITY.match(text)
     if first is None:
         return np.nan, unit
@@ -175,6 +203,9 @@ def _single(text: str, style: TextStyle, unit: str | None) -> tuple[float, str |
         if second is None or _UNIT_OF.get((second[2] or "in").rstrip(".")) != "in":
             return np.nan, unit
         return number + _number(second[1], style) / 12, "ft"
+    if rest and own == "m":  # "12 m 50"
+        hundredths = re.fullmatch(r"(\d\d)(?:\s*cm)?", rest)
+        return (number + float(hundredths[1]) / 100, "m") if hundredths else (np.nan, unit)
     return (np.nan, unit) if rest else (number, own or unit)
 
 
@@ -182,6 +213,10 @@ def _number(text: str, style: TextStyle) -> float:
     if _THOUSANDS.fullmatch(text) and not (style.comma and "," in text):
         return float(re.sub(r"[,\s]", "", text))
     return float(text.replace(",", "."))
+
+
+def _decimal_half(match: re.Match[str]) -> str:
+    return _HALVES.get(match[0].strip(), ".5")
 
 
 def _plain(text: str) -> str:
@@ -193,3 +228,6 @@ def _folded(text: str) -> str:
     text = unicodedata.normalize("NFKD", text.translate(_PRIMES))
     text = "".join(letter for letter in text if not unicodedata.combining(letter))
     return " ".join(text.casefold().split())
+
+
+_UNIT_OF = {_folded(word): unit for unit, words in _WORDS.items() for word in words.split()}

@@ -155,10 +155,17 @@ def _repeated(every: Buildings, rank: NDArray) -> NDArray:
 
 
 def with_ridges(buildings: Buildings, lines: NDArray) -> Buildings:
-    """Return buildings with the ridges, (k,) LineStrings, that lie on their complex roofs."""
-    complex_roofs = np.flatnonzero(buildings.form["roof"] == ROOF_NUMBER["complex"])
-    ridges = buildings.ridges.copy()
-    for k in complex_roofs:
+    """Return buildings with the ridges, (k,) LineStrings, that lie on their complex roofs.
+
+    A roof of no known shape is complex if ridges lie on it.
+    """
+    if not len(lines):
+        return buildings
+    shape = buildings.form["roof"]
+    may_have = np.isin(shape, [ROOF_NUMBER["complex"], ROOF_NUMBER["unknown"]])
+    met = np.unique(shapely.STRtree(buildings.footprint).query(lines)[1])
+    ridges, form = buildings.ridges.copy(), buildings.form.copy()
+    for k in met[may_have[met]]:
         footprint = buildings.footprint[k]
         west, south, east, north = footprint.bounds
         if np.hypot(east - west, north - south) > SMALL:
@@ -168,7 +175,8 @@ def with_ridges(buildings: Buildings, lines: NDArray) -> Buildings:
             # Sorted, so that blocks and files may hold them in any order.
             unique = sorted({line.wkb: line for line in own}.items())
             ridges[k] = shapely.MultiLineString([line for _, line in unique])
-    return replace(buildings, ridges=ridges)
+            form["roof"][k] = ROOF_NUMBER["complex"]
+    return replace(buildings, ridges=ridges, form=form)
 
 
 def with_sites(buildings: Buildings) -> Buildings:

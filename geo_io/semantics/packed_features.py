@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import shapely
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from geo_io.frame import Bounds
 from geo_io.layers import unknown_form
 from geo_io.legend import priorities
+from geo_io.semantics.structures.things import Things, no_things
 
 CACHE_BYTES = 24 * 2**20
 """Bytes of blocks that a reader keeps of all its sources together, whatever the region: about
@@ -52,6 +54,12 @@ class WindowFeatures:
         Key from the place of the tree.
     ridges : NDArray (k,) object
         Ridges of complex roofs, shapely LineStrings.
+    lifted : NDArray (n,) bool
+        Shapes that hang above what the other sources say of the ground: bridges and piers.
+    tree_leaf : NDArray (m,) uint8
+        Leaves of trees, as in `geo_io.layers.Trees`.
+    things : Things
+        Structures.
     """
 
     shapes: NDArray
@@ -65,9 +73,18 @@ class WindowFeatures:
     crown: NDArray
     tree_key: NDArray
     ridges: NDArray
+    lifted: NDArray = None  # type: ignore[assignment]  # none are, and set below
+    tree_leaf: NDArray = None  # type: ignore[assignment]
+    things: Things = field(default_factory=no_things)
+
+    def __post_init__(self) -> None:
+        if vars(self)["lifted"] is None:
+            object.__setattr__(self, "lifted", np.zeros(len(self.code), bool))
+        if vars(self)["tree_leaf"] is None:
+            object.__setattr__(self, "tree_leaf", np.zeros(len(self.xy), np.uint8))
 
     def take(self, shapes: NDArray, trees: NDArray) -> WindowFeatures:
-        """Return the shapes and trees with these indices or masks, and all ridges."""
+        """Return the shapes and trees with these indices or masks, and all ridges and things."""
         return WindowFeatures(
             self.shapes[shapes],
             self.code[shapes],
@@ -80,6 +97,9 @@ class WindowFeatures:
             self.crown[trees],
             self.tree_key[trees],
             self.ridges,
+            self.lifted[shapes],
+            self.tree_leaf[trees],
+            self.things,
         )
 
     def within(self, bounds: Bounds) -> WindowFeatures:
@@ -132,8 +152,9 @@ class PackedFeatures:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        rest = (array.nbytes for name, array in vars(self.rest).items() if name != "shapes")
-        return sum(array.nbytes for name, array in vars(self).items() if name != "rest") + sum(rest)
+        rest = (a.nbytes for name, a in vars(self.rest).items() if name not in ("shapes", "things"))
+        own = sum(array.nbytes for name, array in vars(self).items() if name != "rest")
+        return own + sum(rest) + self.rest.things.nbytes
 
     def shapes(self, chosen: NDArray) -> NDArray:
         """Unpack the polygons with these indices."""
@@ -194,19 +215,22 @@ def features_within(bounds: Bounds, blocks: Iterable[PackedFeatures]) -> WindowF
         chosen = near[shapely.intersects(window, shapes[near])]
         trees = trees_within(block.rest.xy, bounds)
         ridges = block.rest.ridges[shapely.intersects(window, block.rest.ridges)]
-        visible.append(replace(block.rest, shapes=shapes, ridges=ridges).take(chosen, trees))
+        things = block.rest.things.within(bounds)
+        visible.append(
+            replace(block.rest, shapes=shapes, ridges=ridges, things=things).take(chosen, trees)
+        )
         fids.append(block.fid[chosen])
         parts.append(block.part[chosen])
     if not visible:
         return no_features()
     if len(visible) == 1:
         return visible[0]
-    every = WindowFeatures(
-        *(
-            np.concatenate([getattr(features, name) for features in visible])
-            for name in vars(visible[0])
-        )
-    )
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(features, name) for features in visible])
+        for name in vars(visible[0])
+        if name != "things"
+    }
+    every = WindowFeatures(**arrays, things=Things.joined([each.things for each in visible]))
     fid, part = np.concatenate(fids), np.concatenate(parts)
     order = painting_order(every, fid, part)
     return every.take(order[_first(every, fid, part, order)], np.arange(len(every.xy)))

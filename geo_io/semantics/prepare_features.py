@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -25,13 +25,30 @@ from geo_io.semantics.attributes import (
     line_widths,
     underground,
 )
-from geo_io.semantics.building_tags import Unread, building_forms, is_ridge
+from geo_io.semantics.building_tags import Unread, building_forms, fit_to_height, is_ridge
 from geo_io.semantics.classify import FeatureClasses, LegendChoice, classify
 from geo_io.semantics.footprints import as_buildings
 from geo_io.semantics.heights import HeightReading, Heights
+from geo_io.semantics.lengths import METRES_PER_LEVEL
 from geo_io.semantics.packed_features import PackedFeatures, WindowFeatures, pack, painting_order
+from geo_io.semantics.structures.rows import trees_along
+from geo_io.semantics.structures.tags import (
+    GENUS_COLUMNS,
+    LEAF_COLUMNS,
+    Found,
+    find_structures,
+    structure_fields,
+    tree_leaves,
+)
+from geo_io.semantics.structures.things import Things, make_things
 from geo_io.vector.repair import simple_parts
 from geo_io.vector.source import VectorSource
+
+TALLEST = 400.0
+"""Heights above this, in metres, are errors of the source."""
+
+TIP = 0.01
+"""Half the length of the line that stands for the tip of a roof, metres."""
 
 TALLEST_TREE = 130.0
 """Tree heights above this, in metres, are errors of the source; the tallest living tree has 116."""
@@ -66,6 +83,8 @@ class Block:
         Ids of features whose geometry is beyond repair.
     dropped_bounds : NDArray (m, 4) float64
         Their bounds in the source's CRS.
+    structures : Found
+        What they are as structures.
     packed : PackedFeatures
         What windows show. Trees are those within the area, which is half-open, so that neighbouring
         areas share none.
@@ -81,6 +100,7 @@ class Block:
     repaired: NDArray
     dropped: NDArray
     dropped_bounds: NDArray
+    structures: Found
     packed: PackedFeatures
 
 
@@ -93,7 +113,7 @@ def prepare(
 ) -> Block:
     """Read, classify and prepare all features that intersect an area."""
     features = source.features(area.crs, area.bounds, columns)
-    table = expand_tags(features.table)
+    table = expand_tags(features.table, (*structure_fields(), *LEAF_COLUMNS, *GENUS_COLUMNS))
     geometry = np.asarray(features.table.geometry.values, object)
     classified = classify(features.table, choice)
     if choice.footprints:
@@ -102,11 +122,19 @@ def prepare(
     land = {land.name: land.code for land in classes()}
     hidden = underground(table)
     known = reading.read(table)
+    tall = reading.tops(table, TALLEST)
     width = line_widths(table, code == land["road"])
     for other in (classified.width, _class_widths()[np.where(code == UNMAPPED, UNKNOWN, code)]):
         width = np.where(np.isnan(width), np.minimum(other, WIDEST), width)
+    structures = find_structures(
+        table, shapely.get_dimensions(geometry), code, width, tall, source.layer or source.name
+    )
+    structures.form["kind"][hidden] = 0
+    structures.name[hidden] = ""
     shown = ~hidden & (code != UNMAPPED) & (code != UNKNOWN)
     form, unread = _forms(table, code, known)
+    if reading.publisher in ("osm", "common"):  # others count the floors under the roof too
+        known = with_roofs(known, form)
     return Block(
         features.fid,
         geometry,
@@ -118,6 +146,7 @@ def prepare(
         features.repaired,
         features.dropped,
         features.dropped_bounds,
+        structures,
         _shapes_and_trees(
             table,
             features.fid,
@@ -126,7 +155,8 @@ def prepare(
             width,
             known,
             form,
-            reading.tops(table, TALLEST_TREE),
+            np.where(tall <= TALLEST_TREE, tall, np.nan),
+            structures,
             np.flatnonzero(shown),
             area.bounds,
         ),
@@ -142,6 +172,7 @@ def _shapes_and_trees(
     known: Heights,
     form: NDArray,
     tree_height: NDArray,
+    structures: Found,
     shown: NDArray,
     area: Bounds,
 ) -> PackedFeatures:
@@ -172,10 +203,14 @@ def _shapes_and_trees(
 
     tree = (dimension == 0) & (code[row] == codes()["tree"])
     xy = shapely.get_coordinates(parts[tree]).reshape(-1, 2)
+    crowns = first_metres(table, CROWN_FIELDS, WIDEST_CROWN)
+    in_row = (dimension == 1) & structures.row[row]
+    stand, line = trees_along(parts[in_row], crowns[row[in_row]])
+    xy, of_tree = np.concatenate([xy, stand]), np.concatenate([row[tree], row[in_row][line]])
     within = (
         (xy[:, 0] >= area[0]) & (xy[:, 0] < area[2]) & (xy[:, 1] >= area[1]) & (xy[:, 1] < area[3])
     )
-    xy, of_tree = xy[within], row[tree][within]
+    xy, of_tree = xy[within], of_tree[within]
     form = form[of]
     form["eaves"] = known.eaves[of]
     hangs = form["base"] > 0
@@ -190,12 +225,31 @@ def _shapes_and_trees(
         form=form,
         xy=xy,
         tree_height=tree_height[of_tree],
-        crown=first_metres(table, CROWN_FIELDS, WIDEST_CROWN)[of_tree],
+        crown=crowns[of_tree],
         tree_key=place_keys(xy[:, 0], xy[:, 1], np.zeros(len(xy))),
-        ridges=geometry[is_ridge(table) & (shapely.get_dimensions(geometry) == 1)],
+        ridges=_ridges(geometry[is_ridge(table)]),
+        lifted=structures.lifted[of],
+        tree_leaf=tree_leaves(table)[of_tree],
+        things=_things(fid, geometry, structures),
     )
     order = painting_order(seen, fid[of], part)
     return pack(seen.take(order, np.arange(len(xy))), fid[of][order], part[order])
+
+
+def _things(fid: NDArray, geometry: NDArray, structures: Found) -> Things:
+    """Return the structures among n features, in simple parts."""
+    chosen = np.flatnonzero(structures.form["kind"] > 0)
+    parts, row = simple_parts(geometry[chosen])
+    row = chosen[row]
+    form = structures.form[row]
+    outline = structures.outline[row] & (shapely.get_dimensions(parts) == 2)
+    parts[outline] = shapely.get_exterior_ring(parts[outline])
+    centre = shapely.centroid(parts)
+    size = shapely.length(parts)
+    key = place_keys(shapely.get_x(centre), shapely.get_y(centre), size)
+    key ^= form["kind"].astype(np.uint64) * _MIX
+    part = np.arange(len(row)) - np.searchsorted(row, row)
+    return make_things(parts, form, key, fid[row], part)
 
 
 def _forms(table: pd.DataFrame, code: NDArray, known: Heights) -> tuple[NDArray, Unread]:
@@ -205,16 +259,38 @@ def _forms(table: pd.DataFrame, code: NDArray, known: Heights) -> tuple[NDArray,
     """
     form = unknown_form(len(table))
     building = np.flatnonzero(code == codes()["building"])
-    read, odd = building_forms(table.iloc[building])
-    read["eaves"] = known.eaves[building]
-    roof = known.roof[building]  # in the unit of its column
-    read["roof_height"] = np.where(np.isnan(roof), read["roof_height"], roof)
+    read, odd = building_forms(table.iloc[building], known.take(building))
+    odd |= fit_to_height(read, np.where(known.measured, known.top, np.nan)[building])
     form[building] = read
     unread = {
         name: {int(building[row]): value for row, value in values.items()}
         for name, values in odd.items()
     }
     return form, unread
+
+
+def with_roofs(known: Heights, form: NDArray) -> Heights:
+    """Return heights in which levels do not count a roof that is known itself.
+
+    OpenStreetMap's building:levels are those below the roof.
+    """
+    roof = form["roof_height"].astype(float)
+    beside = ~known.measured & (known.levels > 0) & (roof > 0)
+    eaves = np.where(beside, known.levels * METRES_PER_LEVEL, known.eaves)
+    return replace(known, eaves=eaves, top=np.where(beside, eaves + roof, known.top))
+
+
+def _ridges(geometry: NDArray) -> NDArray:
+    """Return lines of roofs as LineStrings, and a tip as a very short line: (k,) object."""
+    parts = shapely.get_parts(geometry)
+    dimension = shapely.get_dimensions(parts)
+    tips = [
+        shapely.LineString([(tip.x - TIP, tip.y), (tip.x + TIP, tip.y)])
+        for tip in parts[dimension == 0]
+    ]
+    out = np.empty(int((dimension < 2).sum()), object)
+    out[:] = [*parts[dimension == 1], *tips]
+    return out
 
 
 @functools.cache

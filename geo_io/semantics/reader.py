@@ -27,10 +27,10 @@ import shapely
 from numpy.typing import NDArray
 
 from geo_io.errors import InputError, RegionError
-from geo_io.frame import Frame
+from geo_io.frame import Bounds, Frame
 from geo_io.layers import Buildings, Semantics, Trees, no_buildings, no_trees
 from geo_io.legend import codes, normalise
-from geo_io.raster.source import RasterSource, open_dataset, open_raster
+from geo_io.raster.source import RasterSource, holds_raster, open_raster
 from geo_io.region.region import describe, swap_hint
 from geo_io.semantics.choose_legend import choose_raster_legend, require_class_field
 from geo_io.semantics.footprints import interpret
@@ -56,6 +56,9 @@ from geo_io.semantics.rasterize import (
     paint,
     ranked,
 )
+from geo_io.semantics.structures.decks import Decks
+from geo_io.semantics.structures.things import Things
+from geo_io.semantics.structures.window import structures_in
 from geo_io.semantics.survey import SourceSurvey, Survey, ValueArea
 from geo_io.semantics.vector_layer import MARGIN_VOXELS, VectorLayer
 from geo_io.vector.encoding import with_encoding
@@ -221,6 +224,7 @@ class SemanticsReader:
             If a file cannot be read.
         """
         self.frame.require_lattice(window)
+        structures = structures_in(window, self._things, self._decks, self._heights_at)
         wide = [
             layer.features(window, CONTEXT) if isinstance(layer, VectorLayer) else None
             for layer in self._layers
@@ -233,16 +237,82 @@ class SemanticsReader:
         features = [each for each in by_layer if each is not None]
         painted = rank_shapes(wide, shown)
         cover, ashore = self._cover(window, painted)
+        lifted = [None if each is None else each.lifted for each in wide]
+        beneath = None
+        if any(
+            mask is not None and (mask & seen).any()
+            for mask, seen in zip(lifted, shown, strict=True)
+        ):
+            lies = [
+                seen if mask is None else seen & ~mask
+                for mask, seen in zip(lifted, shown, strict=True)
+            ]
+            painted = rank_shapes(wide, lies)
+            beneath, _ = self._cover(window, painted)
+        ground = cover if beneath is None else beneath
         return Semantics(
             frame=window,
             cover=cover,
             parcel=parcels(window, [each for each in painted if each is not None]),
             buildings=buildings,
             trees=_trees(features),
-            water=self._water(window, cover, [each for each in painted if each is not None]),
+            water=self._water(window, ground, [each for each in painted if each is not None]),
             ashore=ashore,
             footprints=self.has_footprints,
+            beneath=beneath,
+            structures=structures,
         )
+
+    def _things(self, bounds: Bounds) -> Things:
+        """Return the structures of all sources whose bounds meet others."""
+        layers = [each for each in self._layers if isinstance(each, VectorLayer)]
+        return Things.of_sources([layer.things(bounds) for layer in layers])
+
+    def _water_shapes(self, bounds: Bounds) -> NDArray:
+        """Return the polygons of water that meet bounds, (n,) object."""
+        size = self.frame.voxel_size
+        left, bottom, right, top = bounds
+        area = replace(
+            self.frame,
+            x=(math.floor(left / size), math.floor(right / size) + 1),
+            y=(math.floor(bottom / size), math.floor(top / size) + 1),
+        )
+        water = [codes()[name] for name in ("river", "lake", "sea")]
+        found = [np.empty(0, object)]
+        for layer in self._layers:
+            if isinstance(layer, VectorLayer):
+                seen = layer.features(area)
+                found.append(seen.shapes[seen.is_area & np.isin(seen.code, water)])
+        return np.concatenate(found)
+
+    @property
+    def _heights_at(self) -> Callable[[NDArray], NDArray] | None:
+        if self._levels is None:
+            return None
+        return functools.partial(self._levels.at, cell=self.frame.voxel_size)
+
+    @functools.cached_property
+    def _decks(self) -> Decks:
+        """The heights of bridges."""
+        return Decks(self._things, self._water_shapes, self._heights_at)
+
+    def objects(self, window: Frame) -> tuple[Buildings, Trees]:
+        """Read the buildings that meet a window and the trees in it, without the land cover.
+
+        They are those of `read`, which also says what is raised.
+        """
+        self.frame.require_lattice(window)
+        wide = [
+            layer.features(window, CONTEXT) if isinstance(layer, VectorLayer) else None
+            for layer in self._layers
+        ]
+        buildings, shown = _buildings(window, wide)
+        trees = [
+            each.take(mask, trees_within(each.xy, window.bounds))
+            for each, mask in zip(wide, shown, strict=True)
+            if each is not None
+        ]
+        return buildings, _trees(trees)
 
     def _cover(
         self, window: Frame, painted: list[Painted | None]
@@ -297,6 +367,7 @@ class SemanticsReader:
         self._levels = WaterLevels(_read_of(heights), self.frame)
         self._river_levels = RiverLevels(self._levels, self.frame.voxel_size)
         self.__dict__.pop("coast", None)
+        self.__dict__.pop("_decks", None)
 
     @functools.cached_property
     def coast(self) -> Coast | None:
@@ -528,7 +599,7 @@ def _open(source: Source, assume_crs: str | None) -> VectorSource | RasterSource
         return _open_array(source, assume_crs)
     path, layer = split_layer(source)
     # GDAL's name of a part of a file, such as NETCDF:file:variable, is not a path.
-    if not Path(path).exists() and _holds_raster(str(source)):
+    if not Path(path).exists() and holds_raster(str(source)):
         return open_raster(source, assume_crs=assume_crs)
     require_file(path)
     if layer is None and _is_raster(path):
@@ -539,16 +610,8 @@ def _open(source: Source, assume_crs: str | None) -> VectorSource | RasterSource
 def _is_raster(path: str) -> bool:
     """Return whether to open a file as a raster; by its suffix if it is neither of both."""
     if Path(path).suffix.casefold() in RASTER_SUFFIXES:
-        return _holds_raster(path) or not holds_features(path)
-    return not holds_features(path) and _holds_raster(path)
-
-
-def _holds_raster(path: str) -> bool:
-    try:
-        with open_dataset(path) as dataset:
-            return bool(dataset.count)
-    except InputError:
-        return False
+        return holds_raster(path) or not holds_features(path)
+    return not holds_features(path) and holds_raster(path)
 
 
 def _open_array(source: Source, assume_crs: str | None) -> RasterSource:
@@ -645,5 +708,6 @@ def _trees(features: list[WindowFeatures]) -> Trees:
     key = np.concatenate([each.tree_key for each in features])
     height = np.concatenate([each.tree_height for each in features])
     crown = np.concatenate([each.crown for each in features])
-    order = np.lexsort((crown, height, xy[:, 1], xy[:, 0], key))
-    return Trees(xy[order], height[order], crown[order], key[order])
+    leaf = np.concatenate([each.tree_leaf for each in features])
+    order = np.lexsort((leaf, crown, height, xy[:, 1], xy[:, 0], key))
+    return Trees(xy[order], height[order], crown[order], key[order], leaf[order])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,10 @@ from geo_io.semantics.packed_features import (
     no_features,
 )
 from geo_io.semantics.prepare_features import Block, prepare
+from geo_io.semantics.structures.reach import AROUND, RAMP
+from geo_io.semantics.structures.tags import structure_columns, tree_columns
+from geo_io.semantics.structures.tally import StructureTally
+from geo_io.semantics.structures.things import Things, no_things
 from geo_io.semantics.survey import SourceSurvey, ValueArea
 from geo_io.vector.repair import simple_parts
 from geo_io.vector.source import VectorSource
@@ -49,6 +54,12 @@ MARGIN_VOXELS = 640
 REACH = WIDEST / 2 + 28.0
 """Metres beyond a window within which a feature can be visible in it: half the widest line, and a
 margin."""
+
+STRUCTURES = AROUND + RAMP
+"""Metres beyond a window within which a bridge can raise the ways in it."""
+
+OUTSIDE = 64
+"""Areas outside the job whose structures are kept."""
 
 RIVER_BLOCKS = 64
 """Blocks whose lines of rivers are kept."""
@@ -92,7 +103,10 @@ class VectorLayer:
         self._rivers: LRUCache[tuple[int, int], NDArray] = LRUCache(RIVER_BLOCKS)
         self._size = _block_size(source, self._extent, frame.voxel_size)
         self._reach = math.ceil(REACH / frame.voxel_size)
-        self._read = frame.pad(MARGIN_VOXELS + self._reach)
+        self._read = frame.pad(
+            MARGIN_VOXELS + max(self._reach, math.ceil(STRUCTURES / frame.voxel_size) + 1)
+        )
+        self._outside: LRUCache[tuple[Any, ...], Things] = LRUCache(OUTSIDE)
         fields = (
             []
             if choice is None
@@ -101,7 +115,15 @@ class VectorLayer:
         self._fields = tuple(dict.fromkeys(fields))
         of_heights = [name for name in heights.columns if name in source.fields]
         self._columns = list(
-            dict.fromkeys([*fields, *attribute_columns(source.fields), *of_heights])
+            dict.fromkeys(
+                [
+                    *fields,
+                    *attribute_columns(source.fields),
+                    *of_heights,
+                    *structure_columns(source.fields),
+                    *tree_columns(source.fields),
+                ]
+            )
         )
 
     @property
@@ -124,6 +146,27 @@ class VectorLayer:
             return features_within(bounds, [self._prepare(need).packed])
         # Block by block, so that no more than one block beyond the cache is in memory.
         return features_within(bounds, (self._packed(tx, ty) for tx, ty in need.tiles(self._size)))
+
+    def things(self, bounds: Bounds) -> Things:
+        """Return the structures whose bounds meet others, in any order."""
+        left, bottom, right, top = bounds
+        size = self.frame.voxel_size
+        need = replace(
+            self.frame,
+            x=(math.floor(left / size), math.floor(right / size) + 1),
+            y=(math.floor(bottom / size), math.floor(top / size) + 1),
+        )
+        if self.choice is None or not self._may_overlap(need):
+            return no_things()
+        if not _holds(self._read, need):  # Too far outside the job for the cache of blocks.
+            with self._river_lock:
+                known = self._outside.get((need.x, need.y))
+                if known is None:
+                    known = self._prepare(need).packed.rest.things
+                    self._outside[need.x, need.y] = known
+            return known.within(bounds)
+        blocks = (self._packed(tx, ty) for tx, ty in need.tiles(self._size))
+        return Things.joined([block.rest.things.within(bounds) for block in blocks])
 
     def maps_buildings(self, count: int) -> bool:
         """Return whether any of the first `count` features is a building."""
@@ -205,6 +248,7 @@ class VectorLayer:
         totals: dict[tuple[str, int], list[float]] = {}
         counts = dict.fromkeys(("features", "repaired", "underground", "no_width", "points"), 0)
         tally, tags = HeightTally(self.heights), TagTally()
+        structures = StructureTally(self.name, frame.voxel_size)
         dropped: set[int] = set()
         # Features that extend into later blocks, and how far north: they must not count again.
         again, reach = np.empty(0, np.int64), np.empty(0)
@@ -224,6 +268,7 @@ class VectorLayer:
                 counts[name] += int((mask & fresh).sum())
             shown = np.flatnonzero(fresh & ~block.hidden)
             tags.add(block.unread, shown)
+            structures.add(block.structures, shown)
             tally.add(
                 block.classified.code[shown],
                 block.classified.value[shown],
@@ -255,7 +300,12 @@ class VectorLayer:
             buildings=tally.buildings,
             unknown_heights=tally.unknown,
             unread_heights=tally.unread,
-            warnings=(*self.source.notes, *tally.warnings(), *tags.warnings()),
+            warnings=(
+                *self.source.notes,
+                *tally.warnings(),
+                *tags.warnings(),
+                *structures.warnings(),
+            ),
             **counts,
         )
 
@@ -305,7 +355,10 @@ def _counted(block: Block) -> dict[str, NDArray]:
         "repaired": block.repaired,
         "underground": block.hidden,
         "no_width": shown & (dimension == 1) & np.isnan(block.width),
-        "points": shown & (dimension == 0) & (code != codes()["tree"]),
+        "points": shown
+        & (dimension == 0)
+        & (code != codes()["tree"])
+        & (block.structures.name == ""),
     }
 
 

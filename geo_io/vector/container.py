@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from geo_io.cache import made_once
 from geo_io.errors import InputError
+from geo_io.safety.limits import require_unpacked_size
 from geo_io.vector.osm import is_osm, osm_table
 
 VECTOR_SUFFIXES = (
@@ -32,6 +35,9 @@ RASTER_SUFFIXES = (".asc", ".bil", ".dem", ".flt", ".hgt", ".img", ".jp2", ".tif
 
 GML_URL = re.compile(rb"http://(?:www\.)?opengis\.net/gml/srs/epsg\.xml#(\d+)")
 """A CRS as WFS 1.0 and 1.1 servers name it: longitude comes first, as in "EPSG:4326"."""
+
+PACKED = tuple(f"{suffix}.gz" for suffix in VECTOR_SUFFIXES if suffix not in (".gdb", ".shp"))
+"""Ends of the names of files with features that are packed with gzip."""
 
 GML_HEAD = 2**16
 """Bytes of a GML file within which its CRS is named."""
@@ -66,11 +72,36 @@ def opened(path: str, layer: str | None = None) -> Opened:
         return Opened(path, layer)
     if is_osm(path):
         return Opened(osm_table(path, layer), None)
-    if path.casefold().endswith(".zip") and not path.casefold().endswith((".shp.zip", ".gdb.zip")):
+    if is_zip(path) and not path.casefold().endswith((".shp.zip", ".gdb.zip")):
         return _in_zip(path, layer)
+    if path.casefold().endswith(PACKED):
+        return Opened(_unpacked(path), layer)
     if path.casefold().endswith((".gml", ".xml")):
         return Opened(_plain_gml(path), layer)
     return Opened(path, layer)
+
+
+def is_zip(path: str) -> bool:
+    """Return whether a file is a ZIP of files, by its name; a KMZ is one."""
+    return path.casefold().endswith((".zip", ".kmz"))
+
+
+def _unpacked(path: str) -> str:
+    """Return the file that is packed with gzip."""
+
+    def unpack(out: Path) -> None:
+        try:
+            with gzip.open(path) as packed, out.open("wb") as file:
+                size = 0
+                while block := packed.read(2**20):
+                    size += len(block)
+                    require_unpacked_size(path, Path(path).stat().st_size, size)
+                    file.write(block)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path} cannot be unpacked: {error}", "load it again") from error
+
+    suffix = PurePosixPath(path.casefold().removesuffix(".gz")).suffix
+    return str(made_once(path, "gunzip 1", suffix, unpack))
 
 
 def zip_members(path: str, suffixes: tuple[str, ...]) -> list[str]:
@@ -84,8 +115,10 @@ def zip_members(path: str, suffixes: tuple[str, ...]) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise InputError(f"{path} is not a ZIP file: {error}", "load it again") from error
+    require_unpacked_size(path, Path(path).stat().st_size, unpacked)
     found = set()
     for name in names:
         place = PurePosixPath(name)

@@ -11,8 +11,10 @@ import pyogrio
 import shapely
 from numpy.typing import NDArray
 
-from geo_io.errors import InputError
+from geo_io.errors import EarthgenError, InputError, remedy_for
 from geo_io.frame import Bounds
+from geo_io.safety.damage import describe
+from geo_io.safety.gdal_files import require_safe_vector
 
 FALLBACK_ENCODING = "ISO-8859-1"
 """Encoding that reads any bytes. `legend.normalise` repairs text that was UTF-8."""
@@ -59,6 +61,7 @@ def load_ogr(
         columns=columns,
         bbox=box,
         fid_as_index=True,
+        on_invalid="ignore",  # None, which counts as a broken feature
         max_features=None if limit is None else max(limit, 1),
         **({} if encoding is None else {"encoding": encoding}),
     )
@@ -68,20 +71,16 @@ def load_ogr(
     return pd.DataFrame(table[columns]).reset_index(drop=True), geometry, fid
 
 
-_OGR_ERRORS = (
-    pyogrio.errors.DataSourceError,
-    pyogrio.errors.DataLayerError,
-    pyogrio.errors.FeatureError,
-    pyogrio.errors.GeometryError,
-    UnicodeDecodeError,
-)
+REMEDY = "give a vector file that GDAL reads, such as .shp, .gpkg, .geojson, .fgb or .sqlite"
 
 
 def call_ogr(call: Any, path: str | None, **options: Any) -> Any:
-    """Call a function of pyogrio; InputError if it fails.
+    """Call a function of pyogrio; InputError if it fails, or the file names other files.
 
     Text that is not in the declared encoding is read with `FALLBACK_ENCODING`.
     """
+    if path is not None:
+        require_safe_vector(path)
     try:
         try:
             return call(path, **options)
@@ -89,11 +88,10 @@ def call_ogr(call: Any, path: str | None, **options: Any) -> Any:
             if call not in (pyogrio.read_dataframe, pyogrio.read_info):
                 raise
             return call(path, encoding=FALLBACK_ENCODING, **options)
-    except _OGR_ERRORS as error:
-        message = str(error).split(";")[0]
-        remedy = (
-            "give a vector file that GDAL reads, such as .shp, .gpkg, .geojson, .fgb or .sqlite"
-        )
+    except EarthgenError:
+        raise
+    except Exception as error:
+        message, remedy = describe(error).split(";")[0], remedy_for(str(path), REMEDY)
         if "SHAPE_RESTORE_SHX" in message:
             message, remedy = "its .shx is missing", "copy the .shx beside the .shp"
         raise InputError(f"{path} cannot be read as a vector file: {message}", remedy) from error

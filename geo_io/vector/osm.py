@@ -12,14 +12,21 @@ import contextlib
 import functools
 import gzip
 import json
+import mmap
+import os
+import re
 import shutil
 import tempfile
+import warnings
 import xml.parsers.expat
+import xml.sax
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, BinaryIO
+from xml.sax.saxutils import XMLGenerator
+from xml.sax.xmlreader import AttributesImpl
 
 import geopandas as gpd
 import numpy as np
@@ -32,7 +39,7 @@ from numpy.typing import NDArray
 from geo_io.cache import made_once
 from geo_io.errors import InputError
 
-VERSION = 1
+VERSION = 2
 """Raised when the table that is made of a file changes."""
 
 LAYER = "osm"
@@ -53,6 +60,12 @@ STRUCTURE = {"boundary", "multilinestring", "multipolygon"}
 
 OUTLINES = ("boundary", "place")
 """Keys of areas that say nothing about the ground: an island has a coastline too."""
+
+DELETED = re.compile(rb"""(?:action=["']delete["']|visible=["']false["'])""")
+"""What an element has that an editor (JOSM) deleted, or the history of the map."""
+
+UNCLOSED = "unclosed_rings"
+"""Metadata of the layer: how many rings of areas are not closed."""
 
 BATCH = 50_000
 """Features that are in memory at a time."""
@@ -115,30 +128,74 @@ def osm_table(path: str, layer: str | None = None) -> str:
     return str(made_once(path, how, ".gpkg", lambda out: _convert(path, layers, out)))
 
 
+def osm_notes(table: str) -> tuple[str, ...]:
+    """Return what is odd about an OpenStreetMap file, for warnings.
+
+    Parameters
+    ----------
+    table : str
+        The GeoPackage that `osm_table` made of it.
+    """
+    metadata = pyogrio.read_info(table, layer=LAYER)["layer_metadata"] or {}
+    count = int(metadata.get(UNCLOSED, 0))
+    if not count:
+        return ()
+    rings = "ring of a multipolygon is" if count == 1 else "rings of multipolygons are"
+    return (
+        f"{count:,} {rings} not closed, and {'is' if count == 1 else 'are'} closed by a straight "
+        "line; JOSM's validator shows where",
+    )
+
+
 def _convert(path: str, layers: tuple[str, ...], out: Path) -> None:
-    written = False
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".") as scratch:
         file = _unpacked(path, Path(scratch))
         _check_whole(file, path)
+        file = _without_deleted(file, Path(scratch))
         with _settings(scratch):
-            for name in layers:
-                for batch in _batches(file, name, path):
-                    table = _features(batch, name, all_layers=len(layers) > 1)
-                    if len(table):
-                        pyogrio.write_dataframe(
-                            table, out, layer=LAYER, geometry_type="Unknown", append=written
-                        )
-                        written = True
-        if not written:
-            empty = gpd.GeoDataFrame(
-                {
-                    column: pd.Series([], dtype=object)
-                    for column in (*tag_table().columns, "other_tags")
-                },
-                geometry=[],
-                crs="EPSG:4326",
+            with _unclosed_rings() as unclosed:
+                written = _write_features(file, path, layers, out)
+            pyogrio.write_dataframe(
+                _table([], np.empty(0, object)),
+                out,
+                layer=LAYER,
+                geometry_type="Unknown",
+                append=written,
+                layer_metadata={UNCLOSED: str(len(unclosed))},
             )
-            pyogrio.write_dataframe(empty, out, layer=LAYER, geometry_type="Unknown")
+    with out.open("rb") as whole:
+        os.fsync(whole.fileno())
+
+
+def _write_features(file: Path, path: str, layers: tuple[str, ...], out: Path) -> bool:
+    """Write the features of a file named `path`; return whether there are any."""
+    written = False
+    for name in layers:
+        for batch in _batches(file, name, path):
+            table = _features(batch, name, all_layers=len(layers) > 1)
+            if len(table):
+                pyogrio.write_dataframe(
+                    table, out, layer=LAYER, geometry_type="Unknown", append=written
+                )
+                written = True
+    return written
+
+
+@contextlib.contextmanager
+def _unclosed_rings() -> Iterator[list[str]]:
+    """Collect what GDAL says of rings that it closed; its other warnings go on."""
+    found: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield found
+    for warning in caught:
+        text = str(warning.message)
+        if "Non closed ring" in text:
+            found.append(text)
+        elif "organizePolygons" not in text:  # a ring of such a polygon, which is repaired later
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
 
 
 @contextlib.contextmanager
@@ -152,6 +209,8 @@ def _settings(folder: str) -> Iterator[None]:
         # GDAL's own index of nodes is faster. Where ids do not rise it ends without an error, also
         # in files that say that they are sorted.
         "OSM_USE_CUSTOM_INDEXING": "NO",
+        # The table is new and flushed once, at the end.
+        "OGR_SQLITE_SYNCHRONOUS": "OFF",
     }
     before = {name: pyogrio.get_gdal_config_option(name) for name in options}
     pyogrio.set_gdal_config_options(options)
@@ -324,6 +383,40 @@ def _size_of_data(header: bytes) -> int | None:
     except IndexError:
         pass
     return None
+
+
+def _without_deleted(file: Path, folder: Path) -> Path:
+    """Return an .osm file without the elements that an editor marked as deleted."""
+    if file.suffix.casefold() != ".osm":
+        return file
+    with file.open("rb") as source, mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        if DELETED.search(text) is None:
+            return file
+    out = folder / "kept.osm"
+    with out.open("wb") as target:
+        xml.sax.parse(str(file), _Kept(target))
+    return out
+
+
+class _Kept(XMLGenerator):
+    """Writes the elements that are not deleted."""
+
+    def __init__(self, target: BinaryIO) -> None:
+        super().__init__(target, "utf-8")
+        self._within = 0
+
+    def startElement(self, name: str, attrs: AttributesImpl) -> None:
+        gone = attrs.get("action") == "delete" or attrs.get("visible") == "false"
+        if self._within or gone:
+            self._within += 1
+        else:
+            super().startElement(name, attrs)
+
+    def endElement(self, name: str) -> None:
+        if self._within:
+            self._within -= 1
+        else:
+            super().endElement(name)
 
 
 def _copy(source: BinaryIO, target: BinaryIO) -> None:

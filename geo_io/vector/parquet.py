@@ -18,6 +18,7 @@ import shapely
 
 from geo_io.errors import InputError
 from geo_io.frame import Bounds
+from geo_io.safety.damage import damaged_file
 from geo_io.vector.load import FeatureColumns, load_frame
 
 PARQUET = {".parquet", ".geoparquet", ".pq"}
@@ -34,12 +35,8 @@ def is_parquet(path: str | None) -> bool:
 
 def parquet_file(path: str) -> pq.ParquetFile:
     """Open a Parquet file; InputError if it cannot be read."""
-    try:
+    with damaged_file(f"{path} cannot be read as a Parquet file", "check that it is complete"):
         return pq.ParquetFile(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise InputError(
-            f"{path} cannot be read as a Parquet file: {error}", "check that it is complete"
-        ) from error
 
 
 def geo_metadata(file: pq.ParquetFile, path: str) -> dict[str, Any]:
@@ -47,7 +44,9 @@ def geo_metadata(file: pq.ParquetFile, path: str) -> dict[str, Any]:
     record = (file.schema_arrow.metadata or {}).get(b"geo")
     if record is None:
         raise InputError(f"{path} is a Parquet file without geometry", "write it as GeoParquet")
-    geo: dict[str, Any] = json.loads(record)
+    with damaged_file(f"the GeoParquet metadata of {path} are damaged", "write it again"):
+        geo: dict[str, Any] = json.loads(record)
+        geo["columns"][geo["primary_column"]].get("encoding")
     return geo
 
 
@@ -63,7 +62,17 @@ def load_parquet(
     """Load the rows that may intersect `box` (the CRS of the file), or the first `limit`.
 
     Row groups whose recorded bounds do not intersect `box` are skipped.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
     """
+    with damaged_file(f"{path} is a damaged GeoParquet file", "write it again"):
+        return _load(path, box, columns, limit)
+
+
+def _load(path: str, box: Bounds | None, columns: list[str], limit: int | None) -> FeatureColumns:
     file = parquet_file(path)
     geo = geo_metadata(file, path)
     primary = geo["primary_column"]
@@ -80,7 +89,10 @@ def load_parquet(
             for batch in file.iter_batches(
                 BATCH_ROWS, row_groups=[group], columns=[*columns, primary]
             ):
-                geometry = shapely.from_wkb(batch.column(primary).to_numpy(zero_copy_only=False))
+                # What is broken becomes None, and is counted.
+                geometry = shapely.from_wkb(
+                    batch.column(primary).to_numpy(zero_copy_only=False), on_invalid="ignore"
+                )
                 keep = np.arange(len(geometry))
                 if box is not None:
                     left, bottom, right, top = shapely.bounds(geometry).T
@@ -100,8 +112,10 @@ def load_parquet(
             np.empty(0, object),
             np.empty(0, np.int64),
         )
+    table = pa.Table.from_batches(tables)
+    table.validate(full=True)  # text that is no UTF-8 would fail later, where no file is known
     attributes = (
-        pa.Table.from_batches(tables).to_pandas().reset_index(drop=True)
+        table.to_pandas().reset_index(drop=True)
         if columns
         else pd.DataFrame(index=range(sum(map(len, rows))))
     )

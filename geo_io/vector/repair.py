@@ -8,6 +8,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geo_io.crs import transformer
+from geo_io.safety.limits import ADDED_POINTS, too_far
 
 
 def clean(geometry: NDArray, source: str, target: str) -> tuple[NDArray, NDArray]:
@@ -23,18 +24,21 @@ def clean(geometry: NDArray, source: str, target: str) -> tuple[NDArray, NDArray
     Returns
     -------
     geometry : NDArray (n,) object
-        Valid geometries; None where nothing is left.
+        Valid geometries; None where nothing is left, and where it reaches beyond all data on
+        Earth (`geo_io.safety.limits`).
     repaired : NDArray (n,) bool
         Geometries that were invalid.
     """
     result = np.array(geometry, object, copy=True)
     result[shapely.is_missing(result) | shapely.is_empty(result)] = None
     result = shapely.force_2d(result)
+    degrees = pyproj.CRS(source).is_geographic
+    result[too_far(shapely.bounds(result).reshape(-1, 4), degrees)] = None
     if source != target:
         result = _reproject(result, source, target)
     there = ~shapely.is_missing(result)
     # Infinite where the CRS does not reach, NaN where the file says so.
-    there &= np.isfinite(shapely.bounds(result)).all(axis=1)
+    there &= np.isfinite(shapely.bounds(result).reshape(-1, 4)).all(axis=1)
     result[~there] = None
     broken = there & ~shapely.is_valid(result)
     result[broken] = [_repair(shape) for shape in result[broken]]
@@ -46,6 +50,9 @@ def _reproject(geometry: NDArray, source: str, target: str) -> NDArray:
     step = 0.02 if pyproj.CRS(source).is_geographic else 2000.0
     bounds = shapely.bounds(geometry)
     large = np.fmax(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1]) > step
+    length = shapely.length(geometry)
+    geometry[length > step * ADDED_POINTS] = None
+    large &= ~shapely.is_missing(geometry)
     geometry[large] = shapely.segmentize(geometry[large], step)
     change = transformer(source, target)
     moved = shapely.transform(
@@ -58,7 +65,10 @@ def _reproject(geometry: NDArray, source: str, target: str) -> NDArray:
 def _repair(shape: shapely.Geometry) -> shapely.Geometry | None:
     """Return the valid geometry of the same dimension, None if nothing is left of it."""
     dimension = shapely.get_dimensions(shape)
-    valid = shapely.make_valid(shape, method="structure", keep_collapsed=False)
+    try:
+        valid = shapely.make_valid(shape, method="structure", keep_collapsed=False)
+    except shapely.errors.GEOSException:
+        return None
     parts = simple_parts(np.array([valid], object))[0]
     parts = parts[(shapely.get_dimensions(parts) == dimension) & ~shapely.is_empty(parts)]
     if len(parts) == 0:

@@ -15,11 +15,15 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from geo_io.crs import resolve_crs, transform_bounds
-from geo_io.errors import InputError, MissingFileError, nearest_name
+from geo_io.crs import like_degrees, resolve_crs, transform_bounds
+from geo_io.errors import InputError, MissingFileError, UnsafePathError, nearest_name
 from geo_io.frame import Bounds
-from geo_io.vector.container import opened
+from geo_io.safety.access import is_remote, require_local
+from geo_io.safety.damage import damaged_file
+from geo_io.safety.gdal_files import VRT, head_of, require_vector_driver
+from geo_io.vector.container import is_zip, opened
 from geo_io.vector.load import FeatureColumns, call_ogr, load_frame, load_ogr
+from geo_io.vector.osm import is_osm, osm_notes
 from geo_io.vector.parquet import (
     covering_columns,
     geo_metadata,
@@ -251,7 +255,8 @@ def open_vector(
     layer = layer or named
     require_file(path)
     if is_parquet(path):
-        return _open_parquet(path, layer, assume_crs)
+        with damaged_file(f"{path} is a damaged GeoParquet file", "write it again"):
+            return _open_parquet(path, layer, assume_crs)
     return _open_ogr(path, layer, assume_crs)
 
 
@@ -281,18 +286,28 @@ def holds_features(path: str) -> bool:
     """Return whether a file has a layer with geometry."""
     if is_parquet(path):
         return True
+    if VRT.search(head_of(path)):  # of rasters
+        return False
     try:
         file = opened(path).path
     except InputError:
-        return path.casefold().endswith(".zip")  # of several layers, for one
+        return is_zip(path)  # of several layers, for one
     try:
         return any(shape is not None for _, shape in call_ogr(pyogrio.list_layers, file))
+    except UnsafePathError:
+        raise
     except InputError:
         return False
 
 
 def require_file(path: str) -> None:
-    """Raise MissingFileError unless the path exists or only GDAL can open it (a URL, /vsi...)."""
+    """Raise MissingFileError unless the path exists or only GDAL can open it (a URL, /vsi...).
+
+    Addresses raise UnsafePathError unless they are allowed (`geo_io.safety.access`).
+    """
+    require_local(path)
+    if is_remote(path):
+        return
     if "://" not in path and not path.startswith("/vsi") and not Path(path).exists():
         raise MissingFileError(f"{path} does not exist", "check the path")
 
@@ -345,6 +360,7 @@ def _open_ogr(origin: str, named: str | None, assume_crs: str | None) -> VectorS
     info = call_ogr(
         pyogrio.read_info, path, layer=layer, force_feature_count=True, force_total_bounds=True
     )
+    require_vector_driver(origin, info.get("driver"))
     bounds = _finite_bounds(info["total_bounds"]) if info["features"] else None
     alone = len(spatial) == 1 and not (made and named)
     name = origin if alone else f"{origin}:{named or layer}"
@@ -353,14 +369,26 @@ def _open_ogr(origin: str, named: str | None, assume_crs: str | None) -> VectorS
         name=name,
         path=path,
         layer=layer,
-        crs=resolve_crs(info["crs"], assume_crs, name, bounds, hint),
+        crs=resolve_crs(_record(info, bounds), assume_crs, name, bounds, hint),
         fields=tuple(map(str, info["fields"])),
         geometry_type=str(info["geometry_type"]),
         feature_count=int(info["features"]),
         bounds=bounds,
         indexed=bool(info["capabilities"]["fast_spatial_filter"]),
         origin=origin if made else None,
+        notes=osm_notes(path) if made and is_osm(origin) else (),
     )
+
+
+def _record(info: dict[str, Any], bounds: Bounds | None) -> Any:
+    """Return the CRS that a file records.
+
+    GDAL takes longitude and latitude for a GeoJSON file without one, as the format has it; where
+    the coordinates cannot be degrees, nothing is recorded.
+    """
+    crs = info["crs"]
+    plain = str(info.get("driver", "")).startswith("GeoJSON") and crs == "EPSG:4326"
+    return None if plain and bounds is not None and not like_degrees(bounds) else crs
 
 
 def _open_parquet(path: str, layer: str | None, assume_crs: str | None) -> VectorSource:

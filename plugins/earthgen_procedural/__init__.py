@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from earthgen import Offer, PluginInfo, hookimpl
 
-PROCEDURAL_VERSION = "3"
+PROCEDURAL_VERSION = "4"
 """Enters the identity of worlds; raised whenever a change of the rules changes worlds."""
 
 

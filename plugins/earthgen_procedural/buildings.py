@@ -34,11 +34,9 @@ from earthgen_procedural.footprints import (
 from earthgen_procedural.lots import HOUSE_REACH, grow
 from earthgen_procedural.parts import (
     WHOLE,
-    Stacked,
     apart,
     ridged_share,
     site_bases,
-    stack_solids,
     under_parts,
 )
 from earthgen_procedural.roofs import (
@@ -181,8 +179,11 @@ class Shapes:
 
 def make_buildings(
     frame: Frame, cover: NDArray, buildings: Buildings, ground: Ground, noise: Noise
-) -> Stacked:
+) -> tuple[Roofs, list[tuple[NDArray, NDArray, NDArray]]]:
     """Return all buildings on `frame`; cells nearer to its edge than land.HALO are not exact.
+
+    These are those that stand on the ground, and tops, object numbers and undersides of those that
+    hang in the air, as `parts.stack_solids` reads them.
 
     Mapped buildings stand where the land cover has the class building, others on lots. Those that
     hang in the air do so over any land cover.
@@ -257,7 +258,7 @@ def make_buildings(
         owner = rasterise(stock.lines, frame)
         raised, under = raise_roofs(frame, cover, stock, owner, ground.terrain, local, noise)
         solids.append((raised.top, raised.object, under))
-    return stack_solids(made.top, made.object, ground.height, frame.voxel_size, solids)
+    return made, solids
 
 
 def _rises_from_ground(buildings: Buildings) -> NDArray:

@@ -13,13 +13,14 @@ from earthgen.noise.philox import Noise
 from earthgen.stages.backends import GeometryBackend
 from earthgen.stages.block import Block
 from earthgen.stages.stage import Stage
-from earthgen.terrain.cover import class_code, semantics_on
+from earthgen.terrain.cover import semantics_on
 from earthgen.terrain.reach import Reach, require_fit
 from earthgen.voxels.heightfield import column_tops, surface_of_columns
 from earthgen.voxels.surface import NORMAL_RADIUS
 from earthgen.voxels.voxels import GEOMETRY_FIELDS, Geometry, Voxels, concatenate_voxels
 from earthgen_procedural import PROCEDURAL_VERSION, land, surface_model, vegetation
 from earthgen_procedural.fields import Fields, make_fields
+from earthgen_procedural.markings import marked_cells
 from earthgen_procedural.volume import LOW, Columns, fill_volume
 from geo_io.frame import Frame
 
@@ -87,7 +88,8 @@ def make_surface(window: Frame, inputs: Inputs, noise: Noise) -> Block:
         cover,
         ~np.isnan(block["roof"]),
         flags & land.SHOWS_TREES != 0,
-        flags & land.HAS_DATA != 0,
+        (flags & land.HAS_DATA != 0) | marked_cells(wide, layer.structures),
+        block["roof_class"],
     )
     field = make_fields(wide, cover, layer.parcel, noise)
     plants = vegetation.plant(site, field, layer.trees, noise)
@@ -107,20 +109,22 @@ def _columns(
         np.ascontiguousarray(getattr(low, f.name)[part]) for f in fields(low)
     )
     land_here = block.crop(inner)
-    cover, roof, canopy, under, lower = (
+    cover, roof, canopy, under, lower, roof_class, lower_class = (
         np.ascontiguousarray(land_here[name])
-        for name in ("cover", "roof", "canopy", "under", "lower")
+        for name in ("cover", "roof", "canopy", "under", "lower", "roof_class", "lower_class")
     )
     ground = np.ascontiguousarray(land_here["ground"])
     built = ~np.isnan(roof)
-    semantic = np.where(built, np.uint8(class_code("building")), semantic)
+    semantic = np.where(built, roof_class, semantic).astype(np.uint8)
     hangs = ~np.isnan(under)
+    stands = np.where(hangs, lower_class, semantic)
     canopied = bool((canopy > 0).any())
     return Columns(
         ground=ground,
         top=np.where(built, np.nan_to_num(roof) - ground, height).astype(np.float32),
-        ground_class=np.where(built & ~(hangs & np.isnan(lower)), semantic, cover),
+        ground_class=np.where(built & ~(hangs & np.isnan(lower)), stands, cover).astype(np.uint8),
         semantic=semantic,
+        lower_semantic=stands.astype(np.uint8),
         object=np.where(built, land_here["object"], number),
         under=np.where(hangs, under - ground, 0.0).astype(np.float32),
         lower=np.where(np.isnan(lower), 0.0, lower - ground).astype(np.float32),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,9 @@ from earthgen.stages.stage import Stage
 from earthgen.terrain import ground
 from earthgen.terrain.cover import class_code, fill_unknown_cover, is_class, raster_on, semantics_on
 from earthgen.terrain.reach import Reach
-from earthgen_procedural import buildings, lots, surface_model
+from earthgen_procedural import buildings, lots, structures, surface_model
+from earthgen_procedural.markings import pave_rims
+from earthgen_procedural.parts import stack_solids
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 
@@ -37,6 +40,7 @@ CHAINS = {
     "plots": surface_model.ROOFS_REACH + buildings.PLOT_REACH,
     "lots": surface_model.THINGS_REACH + lots.REACH,
     "grown houses": buildings.GROWN_REACH,
+    "structures": ground.GROUND_REACH + structures.REACH,
     "measured things": surface_model.THINGS_REACH
     + surface_model.ROOFS_REACH
     + ground.TERRAIN_REACH,
@@ -50,10 +54,12 @@ HAS_DATA, SHOWS_TREES = 1, 2
 FIELDS = {
     "ground": Field("float32"),  # metres, absolute
     "cover": Field("uint8"),  # class codes, never 0; "building" only where one stands
-    "roof": Field("float32"),  # metres, absolute: the top of a building, NaN without one
+    "roof": Field("float32"),  # metres, absolute: the top of what is built, NaN without any
+    "roof_class": Field("uint8"),  # class of what is built: buildings, bridges, walls, hedges
     "object": Field("uint32"),  # number of the building, 0 without one
     "under": Field("float32"),  # metres, absolute: its underside in the air, NaN on the ground
     "lower": Field("float32"),  # metres, absolute: top of what is built under that, else NaN
+    "lower_class": Field("uint8"),  # class of what is built under it
     "lower_object": Field("uint32"),  # number of what is built under it
     "canopy": Field("float32"),  # metres above ground: measured trees, 0 without one
     "dsm_flags": Field("uint8"),  # HAS_DATA and SHOWS_TREES
@@ -92,7 +98,7 @@ def make_land(window: Frame, inputs: Inputs, noise: Noise) -> Block:
     outer = window.pad(HALO.voxels(size))
     inside = outer.slices(window)
     layer = semantics_on(inputs, outer)
-    cover = fill_unknown_cover(layer.cover)
+    cover = pave_rims(outer, layer.structures, fill_unknown_cover(layer.ground_cover))
     land = ground.make_ground(
         outer,
         cover,
@@ -101,27 +107,34 @@ def make_land(window: Frame, inputs: Inputs, noise: Noise) -> Block:
         noise,
         layer.water,
     )
-    roofs = buildings.make_buildings(outer, cover, layer.buildings, land, noise)
+    things = layer.structures
+    land = replace(land, height=structures.raise_ramps(outer, things, land.height, cover))
+    roofs, solids = buildings.make_buildings(outer, cover, layer.buildings, land, noise)
+    made = structures.add_structures(
+        outer, things, cover, land.height, roofs.top, roofs.object, solids, noise
+    )
+    cover = made.cover
+    built = stack_solids(made.top, made.number, land.height, size, made.solids)
     height, top, number, under, lower, lower_number = (
         np.ascontiguousarray(a[inside])
         for a in (
             land.height,
-            roofs.top,
-            roofs.object,
-            roofs.under,
-            roofs.lower,
-            roofs.lower_object,
+            built.top,
+            built.object,
+            built.under,
+            built.lower,
+            built.lower_object,
         )
     )
+    roof_class = made.class_of(number, ~np.isnan(top))
     canopy, flags = np.zeros(window.shape, np.float32), np.zeros(window.shape, np.uint8)
     if land.surface is not None:
-        built = ~np.isnan(roofs.top)
         measured = surface_model.detect_objects(
             outer,
-            layer.cover,
+            layer.ground_cover,
             land.terrain,
             land.surface,
-            built,
+            ~np.isnan(built.top),
             noise,
             footprints=layer.footprints,
             image=raster_on(inputs, "image", outer),
@@ -130,6 +143,7 @@ def make_land(window: Frame, inputs: Inputs, noise: Noise) -> Block:
         block = measured.block[inside] & np.isnan(top)
         top[block] = np.maximum(surface, height + np.float32(buildings.LOWEST))[block]
         number[block] = measured.block_object[inside][block]
+        roof_class[block] = class_code("building")
         tree = measured.canopy[inside] & np.isnan(top) & (surface - height > surface_model.TALL)
         canopy[tree] = (surface - height)[tree]
         flags = (
@@ -147,9 +161,11 @@ def make_land(window: Frame, inputs: Inputs, noise: Noise) -> Block:
         "ground": height,
         "cover": _yards(cover[inside], np.where(np.isnan(under), top, lower)),
         "roof": top,
+        "roof_class": roof_class,
         "object": number,
         "under": under,
         "lower": lower,
+        "lower_class": made.class_of(lower_number, ~np.isnan(lower)),
         "lower_object": lower_number,
         "canopy": canopy,
         "dsm_flags": flags,

@@ -98,6 +98,21 @@ BARK: Colour = (94, 76, 58)
 GLASS: Colour = (74, 84, 96)
 
 
+STRUCTURE = (
+    [(148, 146, 140), (172, 168, 160)],  # concrete
+    [(128, 118, 104), (168, 154, 134)],  # stone
+    [(110, 84, 60), (146, 116, 86)],  # wood
+    [(118, 124, 128), (150, 156, 160)],  # metal
+)
+"""Dark and light colours of structures, in the order of `geo_io.structures.MATERIALS`."""
+
+
+@functools.cache
+def structure_table() -> NDArray:
+    """Return dark and light colours by material: (4, 2, 3) float32."""
+    return np.array(STRUCTURE, np.float32)
+
+
 @functools.cache
 def ground_table() -> NDArray:
     """Return dark, light and patch colour by class code: (CODES, 3, 3) float32."""

@@ -171,10 +171,14 @@ def apart(buildings: Buildings) -> list[NDArray]:
 
     Which group a building is in does not matter to what is built.
     """
-    n = len(buildings)
+    return separate(buildings.footprint)
+
+
+def separate(footprint: NDArray) -> list[NDArray]:
+    """Divide polygons (n,) into groups in which no two overlap: lists of indices."""
+    n = len(footprint)
     if n == 0:
         return []
-    footprint = buildings.footprint
     first, second = shapely.STRtree(footprint).query(footprint, predicate="intersects")
     first, second = first[first > second], second[first > second]
     overlaps = shapely.area(shapely.intersection(footprint[first], footprint[second])) > 0

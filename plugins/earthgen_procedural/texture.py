@@ -31,12 +31,13 @@ from earthgen.voxels.object_colours import (
     mapped_colours,
     roof_table,
 )
-from earthgen.voxels.objects import BROADLEAF, HALL_ROOF, PLAIN_ROOF
+from earthgen.voxels.objects import BROADLEAF, HALL_ROOF, PLAIN_ROOF, structure_classes
 from earthgen.voxels.surface import surface_splats
 from earthgen.voxels.voxels import SIDES, TOP, WALL, Geometry, Voxels, texture_fields
 from earthgen_procedural import PROCEDURAL_VERSION
 from earthgen_procedural.ground_colour import GROUND_REACH, colour_ground
-from earthgen_procedural.palette import BARK, GLASS, ground_table
+from earthgen_procedural.markings import mark_ground, pave_rims
+from earthgen_procedural.palette import BARK, GLASS, ground_table, structure_table
 from geo_io.frame import Frame
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ HALL_SILL, HALL_TOP = 2.6, 3.5  # halls have a band of windows
 ONCE = 1e6  # metres: a period that does not repeat
 TRUNK_VOXEL = 1.6  # metres: trunks are brown if voxels are smaller than this
 
-_OTHER, _BUILDING, _PLANT = 0, 1, 2
+_OTHER, _BUILDING, _PLANT, _STRUCTURE = 0, 1, 2, 3
 
 
 class ProceduralTexture(TextureBackend):
@@ -83,9 +84,10 @@ def colour(window: Frame, inputs: Inputs, noise: Noise) -> Block:
     voxels = geometry.voxels
     outer = frame.pad(GROUND_REACH.voxels(frame.voxel_size))
     layer = semantics_on(inputs, outer)
-    ground = colour_ground(outer, fill_unknown_cover(layer.cover), layer.parcel, noise)[
-        outer.slices(frame)
-    ]
+    cover = pave_rims(outer, layer.structures, fill_unknown_cover(layer.ground_cover))
+    painted = colour_ground(outer, cover, layer.parcel, noise)
+    mark_ground(outer, layer.structures, cover, painted)
+    ground = painted[outer.slices(frame)]
     mapped = mapped_colours(layer.buildings, voxels)
     rgb = _colour(frame, voxels, geometry.normal, ground, noise, mapped)
     image = raster_on(inputs, "image", frame)
@@ -102,6 +104,7 @@ def _group() -> NDArray:
     table = np.zeros(CODES, np.uint8)
     table[class_code("building")] = _BUILDING
     table[surface_table("wood", "tree", "shrub")] = _PLANT
+    table[structure_classes()] = _STRUCTURE
     return table
 
 
@@ -117,7 +120,8 @@ def _colour(
     xyz = voxels.xyz
     row, col = frame.y[1] - 1 - xyz[:, 1], xyz[:, 0] - frame.x[0]
     group = np.where(voxels.object == 0, _OTHER, _group()[voxels.semantic])
-    thing = np.flatnonzero(group != _OTHER)
+    structure = np.flatnonzero(group == _STRUCTURE)
+    thing = np.flatnonzero((group == _BUILDING) | (group == _PLANT))
     # All voxels of an object get the same words of the object, and each has words of its own.
     of_object = noise.stream("objects").bits(voxels.object[thing], 0)
     of_voxel = noise.stream("voxels").bits(xyz[thing, 0], xyz[thing, 1], xyz[thing, 2])[:, :2]
@@ -132,6 +136,16 @@ def _colour(
         share = (grain * np.float32(2.0**-32))[:, None]
         dark, light = (ground_table()[voxels.semantic[wall], tone] for tone in range(2))
         rgb[wall] = np.float32(0.92) * (dark + share * (light - dark))
+    if len(structure):
+        grain = noise.stream("voxels").bits(*xyz[structure].T)[:, 0] * np.float32(2.0**-32)
+        of_structure = noise.stream("objects").bits(voxels.object[structure], 0)[:, 1]
+        rgb[structure] = _structure_colours(
+            voxels.semantic[structure],
+            voxels.object[structure],
+            normal[structure, 2],
+            grain - np.float32(0.5),
+            of_structure * np.float32(2.0**-32) - np.float32(0.5),
+        )
     _paint(
         rgb,
         thing,
@@ -156,6 +170,21 @@ def _colour(
         *(mapped or (np.zeros((0, 4), np.uint8), np.zeros((0, 4), np.uint8))),
     )
     return rgb
+
+
+def _structure_colours(
+    semantic: NDArray, number: NDArray, up: NDArray, grain: NDArray, tint: NDArray
+) -> NDArray:
+    """Return the colours of bridges, walls and masts: (n, 3) float32.
+
+    A way over a bridge has the colour of its class on top; all else that of its material.
+    """
+    dark, light = structure_table()[number & 3].transpose(1, 0, 2)
+    rgb = dark + (0.5 + tint)[:, None] * (light - dark)
+    way = (up > 0.5) & (semantic != class_code("paved"))
+    plain = ground_table()[semantic, :2].mean(axis=1)
+    rgb = np.where(way[:, None], plain, rgb)
+    return np.asarray(rgb * (1.0 + 0.1 * grain)[:, None], np.float32)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

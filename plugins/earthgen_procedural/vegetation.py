@@ -32,6 +32,7 @@ from geo_io.legend import classes
 CROWN_RADIUS = 8.0  # of the widest crown, without bulges
 BULGE = 1.3  # greatest extent of a crown in radii
 MAPPED = 24.0  # no garden trees are added this close to a mapped tree
+MAPPED_ROW = 6.0  # and no trees of rows and hedges this close to one, or to a mapped hedge
 WALL, KERB = 2.5, 1.5  # least distance of trunks from walls and roads
 EDGE = 6.0  # trees this close to a wood's edge are lower, with branches down to the ground
 CROWN_REACH = Reach(BULGE * CROWN_RADIUS, 1)
@@ -64,6 +65,9 @@ GARDEN_CHANCE = {
 
 GARDEN_LOT, GARDEN_HEDGE, GARDEN_HEDGE_VOXEL = 21.0, 0.28, 1.3
 """Gardens: width in metres, probability of a hedge between two, and the largest voxels with one."""
+
+NEEDLES = 2
+"""Of the leaves in `geo_io.layers.Trees`."""
 
 ELLIPSOID, CONE, DOME = 0, 1, 2
 """Shapes of crowns."""
@@ -114,11 +118,13 @@ class Site:
     cover : NDArray uint8
         Land classes.
     built : NDArray bool
-        Where buildings stand.
+        Where buildings and other structures stand.
     shows_trees : NDArray bool
         Where a surface model shows the trees.
     measured : NDArray bool
-        Where a surface model has data.
+        Where a surface model has data, or the map says what is there: a pitch, a car park.
+    built_class : NDArray uint8
+        Classes of what is built.
     """
 
     frame: Frame
@@ -126,6 +132,7 @@ class Site:
     built: NDArray
     shows_trees: NDArray
     measured: NDArray
+    built_class: NDArray
 
     def at(self, layer: NDArray, x: NDArray, y: NDArray) -> NDArray:
         """Return the values of a layer at points on the frame."""
@@ -151,6 +158,7 @@ class Site:
             self.built[part],
             self.shows_trees[part],
             self.measured[part],
+            self.built_class[part],
         )
 
 
@@ -167,7 +175,8 @@ def plant(site: Site, field: Fields, trees: Trees, noise: Noise) -> Plants:
     )
     parts = [_source_trees(site, trees, noise)]
     parts += [_wood(site, noise, kind, clear) for kind in (BROADLEAF, NEEDLELEAF)]
-    parts += [_orchard(site, noise, clear), _rows(site, noise, clear), _shrubs(site, noise, clear)]
+    parts += [_orchard(site, noise, clear), _rows(site, trees, noise)]
+    parts += [_shrubs(site, noise, clear)]
     parts += [_gardens(site, trees, noise, clear), _hedge_trees(site, field, noise, clear)]
     return _join_sorted([part for part in parts if len(part)])
 
@@ -245,6 +254,8 @@ def _source_trees(site: Site, trees: Trees, noise: Noise) -> Plants:
     needle = is_class(cover, "needleleaf_forest") | (
         is_class(cover, "mixed_forest") & (draw[:, 4] < 0.5)
     )
+    leaf = trees.leaf[keep]
+    needle = np.where(leaf == 0, needle, leaf == NEEDLES)
     height = np.where(np.isfinite(trees.height[keep]), trees.height[keep], 6.0 + 9.0 * draw[:, 1])
     height = np.maximum(height, 1.0)
     width = np.where(needle, 0.3, 0.45 + 0.15 * draw[:, 2]) * height
@@ -370,9 +381,19 @@ def _orchard(site: Site, noise: Noise, clear: NDArray) -> Plants:
     return _select(plants, draw[:, 4] < 0.94)
 
 
-def _rows(site: Site, noise: Noise, clear: NDArray) -> Plants:
-    """Return plants of the class trees and hedges: bushes where it is narrow, trees where wide."""
+def _rows(site: Site, trees: Trees, noise: Noise) -> Plants:
+    """Return plants of the class trees and hedges: bushes where it is narrow, trees where wide.
+
+    None are added where the trees themselves are mapped, or a hedge.
+    """
     mask = is_class(site.cover, "tree") & ~site.shows_trees & ~site.built
+    if mask.any():
+        size = site.frame.voxel_size
+        known = site.holds(trees.xy[:, 0], trees.xy[:, 1])
+        stands = site.built & is_class(site.built_class, "tree")
+        stands[site.cell(trees.xy[known, 0], trees.xy[known, 1])] = True
+        near, _ = nearest_cell(stands, max(whole_cells(MAPPED_ROW, size), 1))
+        mask &= np.isinf(near)
     x, y, key, draw = _lattice(site, noise.stream("rows"), ROW_SPACING, mask, 0.5)
     size = site.frame.voxel_size
     rim, _ = nearest_cell(~is_class(site.cover, "tree"), max(whole_cells(4.0, size), 1))

@@ -29,8 +29,8 @@ class Columns:
         Absolute height of the ground, metres.
     top : NDArray float32
         Exact top of what is built or grows, metres above the ground.
-    ground_class, semantic : NDArray uint8
-        Class of the ground's voxels, and of the solid voxels above.
+    ground_class, semantic, lower_semantic : NDArray uint8
+        Class of the ground's voxels, of the solid voxels above, and of those below an underside.
     object : NDArray uint32
         Object number.
     under : NDArray float32
@@ -52,6 +52,7 @@ class Columns:
     top: NDArray
     ground_class: NDArray
     semantic: NDArray
+    lower_semantic: NDArray
     object: NDArray
     under: NDArray
     lower: NDArray
@@ -119,6 +120,7 @@ def fill_volume(
         level[strip],
         columns.ground_class[strip],
         columns.semantic[strip],
+        columns.lower_semantic[strip],
         columns.object[strip],
         under_level(columns.under, level, size)[strip],
         top_level(columns.lower, size, frame.z[1])[strip],
@@ -157,6 +159,7 @@ def _fill_columns(  # type: ignore[no-untyped-def]
     level,
     below,
     semantic,
+    lower_semantic,
     number,
     under,
     lower,
@@ -178,7 +181,7 @@ def _fill_columns(  # type: ignore[no-untyped-def]
                 objects[row, col, k] = number[row, col]
             if first > 2:
                 for k in range(2, min(lower[row, col] + 3, first)):
-                    volume[row, col, k] = semantic[row, col]
+                    volume[row, col, k] = lower_semantic[row, col]
                     objects[row, col, k] = lower_number[row, col]
             if top < 2 and number[row, col] != 0:
                 objects[row, col, 1] = number[row, col]

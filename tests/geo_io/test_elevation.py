@@ -497,3 +497,34 @@ def test_files_with_traps(shared: Path) -> None:
     heights = reader.read(frame_from_raster(reader.source, voxel_size=30)).data
     assert 2100 < heights.min() < heights.max() < 3400
     assert open_elevation(folder / "Copernicus_DSM_10_N45_00_E005_00_DEM.tif").step == 1.0
+
+
+@pytest.mark.parametrize(
+    ("names", "what", "band"),
+    [
+        (("DSM", "DTM", "CHM"), "DEM", 2),
+        (("DSM", "DTM", "CHM"), "DSM", 1),
+        (("DSM", "DTM", "CHM"), "canopy", 3),
+        (("Elevation", "elevation_std", "count"), "DEM", 1),
+    ],
+)
+def test_the_band_that_is_meant(
+    tmp_path: Path, names: tuple[str, ...], what: str, band: int
+) -> None:
+    path = tmp_path / "bands.tif"
+    shape = {"width": 20, "height": 20, "count": 3, "dtype": "float32", "crs": UTM}
+    with rasterio.open(path, "w", "GTiff", transform=Affine(10, 0, 0, 0, -10, 0), **shape) as file:
+        file.write(np.ones((3, 20, 20), np.float32))
+        file.descriptions = names
+    assert open_elevation(path, what=what).band == band
+
+
+@pytest.mark.parametrize(("value", "odd"), [(0.0, True), (-100.0, True), (110.0, False)])
+def test_a_single_value_far_from_all_others_is_told(
+    tmp_path: Path, value: float, odd: bool
+) -> None:
+    data = (100 + 0.1 * np.arange(64 * 64).reshape(64, 64) / 64).astype(np.float32)
+    data[:16] = value
+    path = write(tmp_path / "dem.tif", data)
+    notes = open_elevation(path).survey(window(10.0, CORNER[0], CORNER[1] - 640, 64, 64))["notes"]
+    assert any(f"is exactly {value:g}" in note for note in notes) == odd

@@ -334,3 +334,26 @@ def test_a_survey_does_not_depend_on_its_parts(
     assert 0 < whole["coverage"] < 1 and whole["voids"] > 0
     monkeypatch.setattr(raster_survey, "PART_CELLS", (16, 16))
     assert reader.survey(frame) == whole
+
+
+@pytest.mark.parametrize(
+    ("names", "bands"),
+    [
+        (("SR_B2", "SR_B3", "SR_B4"), (3, 2, 1)),
+        (("B2", "B3", "B4", "B8"), (3, 2, 1)),
+        (("b1", "b2", "b3", "b4"), (1, 2, 3)),
+        (("SR_B1", "SR_B2", "SR_B3", "SR_B4", "SR_B5", "SR_B7"), (3, 2, 1)),
+        (("band_0_blue (450-515nm)", "green (525-600nm)", "red (630-680nm)"), (3, 2, 1)),
+        (("red edge", "red", "green", "blue"), (2, 3, 4)),
+    ],
+)
+def test_bands_of_satellites(
+    tmp_path: Path, names: tuple[str, ...], bands: tuple[int, ...]
+) -> None:
+    assert open_image(write(tmp_path / "i.tif", noise(len(names)), names=names)).bands == bands
+
+
+def test_a_picture_without_a_blue_band_is_told(tmp_path: Path) -> None:
+    names = ("nir", "red", "green")
+    reader = open_image(write(tmp_path / "i.tif", noise(3), names=names))
+    assert reader.bands == (2,) and "in the grey of red: with nir, green" in reader._grey_note()[0]

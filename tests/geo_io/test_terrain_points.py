@@ -83,3 +83,12 @@ def test_points_that_give_no_surface(tmp_path: Path) -> None:
     gpd.GeoDataFrame(geometry=row, crs=UTM).to_file(path)
     with pytest.raises(InputError, match="heights at 5 places; a surface needs three or more"):
         open_heights(path)
+
+
+@pytest.mark.parametrize("name", ["ELEV_FT", "Contour (ft)", "contour_elevation_ft"])
+def test_the_unit_in_the_name_of_the_attribute(tmp_path: Path, name: str) -> None:
+    x, y, z = points(count=200)
+    path = tmp_path / "points.gpkg"
+    frame = gpd.GeoDataFrame({name: z / 0.3048}, geometry=gpd.points_from_xy(x, y), crs=UTM)
+    frame.to_file(path)
+    np.testing.assert_allclose(open_heights(str(path)).read(FRAME).data, right(), atol=1.0)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from geo_io.layers import ACROSS, ALONG, ROOF_SHAPES
-from geo_io.semantics.building_tags import TagTally, building_forms, is_ridge
+from geo_io.semantics.building_tags import TagTally, building_forms, fit_to_height, is_ridge
 
 
 def form(**tags: object) -> np.void:
@@ -138,3 +138,24 @@ def test_ridges() -> None:
         False,
     ]
     assert not is_ridge(pd.DataFrame({"name": ["a"]})).any()
+
+
+def test_words_for_directions_and_the_first_of_several() -> None:
+    values = ["north", "south-west", "E;W", "45 degrees", "-45"]
+    found = building_forms(pd.DataFrame({"roof:direction": values}))[0]["roof_direction"]
+    assert found.tolist() == [0, 225, 90, 45, 315]
+    assert ROOF_SHAPES[form(**{"roof:shape": "hipped; gabled"})["roof"]] == "hipped"
+    assert building_forms(pd.DataFrame({"min_height": ["-2"]}))[1] == {"min_height": {0: "-2"}}
+
+
+def test_undersides_and_roofs_that_contradict_the_height() -> None:
+    table = pd.DataFrame({"min_height": [35.0, 3.0, 3.0], "roof:height": [None, 8.0, 6.0]})
+    found, _ = building_forms(table)
+    clashes = fit_to_height(found, np.array([30.0, 9.0, 9.0]))
+    assert found["base"].tolist() == [0, 3, 3]
+    np.testing.assert_array_equal(found["roof_height"], [np.nan, np.nan, 6])
+    tally = TagTally()
+    tally.add(clashes, np.arange(3))
+    told = " ".join(tally.warnings())
+    assert "of 1 building is not below the top, such as 35 m of 30 m" in told
+    assert "of 1 building is taller than the whole, such as 8 m of 9 m" in told

@@ -161,3 +161,44 @@ def test_a_height_field_that_no_layer_has(tmp_path: Path) -> None:
     table = pd.DataFrame({"building": ["yes"], "height": [3.0]})
     with pytest.raises(InputError, match="did you mean 'height'"):
         survey_warnings(table, height_field="heigth")
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("Building Height (ft)", "ft"),
+        ("Height_Ft_", "ft"),
+        ("HeightInFeet", "ft"),
+        ("heightmeters", "m"),
+        ("BldgHeight", "m"),
+        ("hgt-agl", "m"),
+    ],
+)
+def test_blanks_and_signs_in_names_do_not_count(name: str, unit: str) -> None:
+    (column,) = choose_heights([name], pd.DataFrame({name: [10]}), METRIC).top
+    assert column.style.unit == unit
+
+
+def test_a_column_beside_can_name_the_unit() -> None:
+    table = pd.DataFrame({"height": [100.0, 50.0], "height_units": ["Feet", None]})
+    reading = choose_heights(list(table), table, METRIC)
+    assert (reading.top[0].style.unit, reading.top[0].why) == ("ft", "column")
+    # Dwelling units are none, and a word of the user goes first.
+    assert tops(table.assign(height_units=["12", "3"])) == [100, 50]
+    assert tops(table, unit="m") == [100, 50]
+
+
+def test_layers_of_3dbag_have_other_names() -> None:
+    table = pd.DataFrame(
+        {"b3_h_maaiveld": [2.0], "b3_h_max": [12.0], "b3_h_70p": [11.0], "b3_h_min": [8.0]}
+    )
+    heights = choose_heights(list(table), table, METRIC).read(table)
+    assert (heights.top[0], heights.eaves[0]) == (10, 6)
+    above_sea = choose_heights(["b3_h_dak_max"], table[[]], METRIC)
+    assert above_sea.top == () and above_sea.sea == ("b3_h_dak_max",)
+
+
+def test_levels_that_are_not_understood_are_kept_as_examples() -> None:
+    table = pd.DataFrame({"building:levels": ["3", "some", None], "building": "yes"})
+    heights = choose_heights(list(table), table, METRIC).read(table)
+    assert heights.unread.tolist() == ["", "building:levels='some'", ""]

@@ -48,7 +48,6 @@ from geo_io.semantics.lengths import TextStyle, comma_is_decimal, is_unknown, pa
         ("3 \u00e9tages", 10),
         ("2 Stockwerke", 7),
         ("high", None),
-        ("G+4", None),
         ("10 x 5", None),
         ("312 m \u00fc.M.", None),
         ("12 furlongs", None),
@@ -82,3 +81,33 @@ def test_what_a_comma_means() -> None:
 def test_what_says_that_nothing_is_known(value: object) -> None:
     assert is_unknown(value)
     assert not is_unknown("tall")
+
+
+@pytest.mark.parametrize(
+    ("text", "metres"),
+    [
+        ("12 м", 12),
+        ("12 метров", 12),
+        ("12 メートル", 12),
+        ("12米", 12),
+        ("3 этажа", 10),
+        ("4층", 13),
+        ("4階建て", 13),
+        ("12+", 12),
+        ("12 m approx.", 12),
+        ("12 m tall", 12),
+        ("12 m 50", 12.5),
+        ("12m05 cm", 12.05),
+        ("10 yd", 9.144),
+        ("2½ storeys", 8.5),
+        ("2 1/2 storeys", 8.5),
+        ("G+3", 13),
+        ("R+4+C", 16),
+        ("EG+2", 10),
+        ("12 m 5", np.nan),
+        ("3+1", np.nan),
+        ("12 Ellen", np.nan),
+    ],
+)
+def test_words_and_signs_of_other_places(text: str, metres: float) -> None:
+    np.testing.assert_allclose(parse_length(text), metres)

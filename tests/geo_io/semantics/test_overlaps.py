@@ -11,7 +11,7 @@ import shapely
 from shapely.geometry import LineString, Polygon, box
 
 from geo_io.frame import Frame
-from geo_io.layers import Semantics
+from geo_io.layers import ROOF_SHAPES, Semantics
 from geo_io.legend import builtin_crosswalks, codes
 from geo_io.semantics.options import SemanticsOptions
 from geo_io.semantics.reader import open_semantics
@@ -167,3 +167,31 @@ def test_a_castle_is_built_of_its_parts() -> None:
     found = read(rows)
     assert 28 not in found.buildings.height[~found.buildings.form["part"]]
     assert found.buildings.form["part"].sum() == 9
+
+
+def test_levels_do_not_count_a_roof_that_is_known() -> None:
+    rows = [
+        (box(10, 10, 20, 20), YES | {"building:levels": 2, "roof:levels": 1}),
+        (box(30, 10, 40, 20), YES | {"building:levels": 2, "roof:height": "5 m"}),
+        (box(50, 10, 60, 20), YES | {"building:levels": 2, "roof:shape": "flat"}),
+    ]
+    found = read(source(*rows)).buildings
+    west = np.argsort(shapely.bounds(found.footprint)[:, 0])
+    assert found.height[west].tolist() == [9, 11, 7]
+    assert found.form["eaves"][west][:2].tolist() == [6, 6]
+
+
+def test_ridges_and_tips_make_a_roof_complex() -> None:
+    rows = [
+        (box(10, 10, 30, 20), YES | {"height": 12}),
+        (LineString([(12, 15), (28, 15)]), {"roof:ridge": "yes"}),
+        (box(40, 10, 60, 30), YES | {"height": 12}),
+        (shapely.Point(50, 20), {"roof:apex": "yes"}),
+        (box(70, 10, 90, 20), YES | {"height": 12, "roof:shape": "flat"}),
+        (LineString([(72, 15), (88, 15)]), {"roof:ridge": "yes"}),
+    ]
+    found = read(source(*rows)).buildings
+    west = np.argsort(shapely.bounds(found.footprint)[:, 0])
+    shapes = [ROOF_SHAPES[number] for number in found.form["roof"][west]]
+    assert shapes == ["complex", "complex", "flat"]
+    assert [line is not None for line in found.ridges[west]] == [True, True, False]

@@ -48,6 +48,8 @@ def coloured(path: Path, colours: dict[int, tuple[int, int, int]]) -> Path:
         ("PROBAV_LC100_global_v3.0.1.tif", (20, 40, 50, 80), "copernicus_lc100"),
         ("MCD12Q1.A2020001.tif", (1, 12, 13), "modis_igbp"),
         ("U2018_CLC2018_V2020_20u1.tif", (1, 2, 12, 23), "corine"),
+        ("32U_20230101-20240101.tif", (1, 2, 5, 7, 11), "esri_lulc"),
+        ("my_earthgen_classes.tif", (5, 6, 7, 10, 18), "earthgen"),
         ("cover.tif", (20, 114, 126), "copernicus_lc100"),  # no other has them
         ("cover.tif", (95, 10), "worldcover"),
     ],

@@ -724,12 +724,13 @@ def test_blocks_that_are_not_kept_change_nothing(
     scene_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = [scene_file, scene().translate(7, 3).to_frame("geometry").assign(use="house")]
-    expected = [open_semantics(sources, FRAME, OPTIONS).read(window) for window in _tiles(25)]
+    expected = [open_semantics(sources, FRAME, OPTIONS).read(window) for window in _tiles(100)]
     small_blocks(monkeypatch, 64)
     monkeypatch.setattr(packed_features, "CACHE_BYTES", 1)
     reader = open_semantics(sources, FRAME, OPTIONS)
     assert all(
-        same(reader.read(window), whole) for window, whole in zip(_tiles(25), expected, strict=True)
+        same(reader.read(window), whole)
+        for window, whole in zip(_tiles(100), expected, strict=True)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import html
+import json
 import zipfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 import shapely
 from shapely.geometry import box
 
-from geo_io.errors import InputError
+from geo_io.errors import InputError, MissingCrsError
 from geo_io.vector import osm
 from geo_io.vector.encoding import with_encoding
 from geo_io.vector.source import VectorSource, holds_features, open_vector
@@ -279,3 +280,38 @@ def test_a_doubtful_encoding_names_a_cpg(tmp_path: Path) -> None:
     assert list(open_vector(tmp_path / "land.shp").head(2)["klasse"]) == ["Žleb", "Škola"]
     found, doubt = with_encoding(source, lambda text: text == "Škola")
     assert np.all(found.head(2)["klasse"] == ["Žleb", "Škola"])
+
+
+def wood(path: Path) -> Path:
+    frame = gpd.GeoDataFrame(
+        {"landuse": ["forest"]}, geometry=[box(9, 49.65, 9.01, 49.66)], crs="EPSG:4326"
+    )
+    frame.to_file(path, driver="KML" if path.suffix == ".kml" else "GeoJSON")
+    return path
+
+
+def test_kmz_and_packed_geojson(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "wood.kmz", "w") as archive:
+        archive.write(wood(tmp_path / "doc.kml"), "doc.kml")
+    plain = wood(tmp_path / "wood.geojson").read_bytes()
+    (tmp_path / "wood.geojson.gz").write_bytes(gzip.compress(plain))
+    for name in ("wood.kmz", "wood.geojson.gz"):
+        source = open_vector(str(tmp_path / name))
+        assert source.head(5)["landuse"].tolist() == ["forest"] and source.crs == "EPSG:4326"
+    (tmp_path / "cut.geojson.gz").write_bytes(gzip.compress(plain)[:-20])
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        open_vector(str(tmp_path / "cut.geojson.gz"))
+
+
+def test_geojson_in_metres_without_a_crs(tmp_path: Path) -> None:
+    path = tmp_path / "metres.geojson"
+    ring = [[500000, 5500000], [500100, 5500000], [500100, 5500100], [500000, 5500000]]
+    feature = {
+        "type": "Feature",
+        "properties": {},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+    }
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    with pytest.raises(MissingCrsError, match="has no CRS record"):
+        open_vector(str(path))
+    assert open_vector(str(path), assume_crs=UTM).crs == UTM

@@ -1,0 +1,1 @@
+"""Bridges, barriers, masts and marked surfaces from the attributes of features."""
