@@ -20,7 +20,7 @@ EARTHGEN = os.environ.get("EARTHGEN", "earthgen")
 
 
 class EarthgenFailed(RuntimeError):
-    """The command failed; `str(error)` is its error line."""
+    """The command failed; `str(error)` says what is wrong and what to do."""
 
 
 def call(arguments: Iterable[str], on_progress: Callable[[dict], None] | None = None) -> dict:
@@ -40,13 +40,34 @@ def call(arguments: Iterable[str], on_progress: Callable[[dict], None] | None = 
             on_progress(json.loads(line))
     output = process.stdout.read()
     if process.wait() != 0:
-        raise EarthgenFailed(last)
+        raise EarthgenFailed(sentence(last))
     return json.loads(output) if output.strip() else {}
+
+
+def sentence(line: str) -> str:
+    """Return the error that the command printed as a JSON object, in words."""
+    try:
+        error = json.loads(line)
+        parts = [error["error"], error.get("remedy", "")]
+    except (ValueError, KeyError, TypeError):
+        return line  # something else than earthgen spoke last
+    words = [part.strip().rstrip(".") for part in parts if part]
+    return ". ".join(word[:1].upper() + word[1:] for word in words) + "."
 
 
 def clean_environment() -> dict[str, str]:
     """Return the environment without the variables of QGIS for Python, GDAL and PROJ."""
-    of_qgis = {"PYTHONHOME", "PYTHONPATH", "GDAL_DATA", "GDAL_DRIVER_PATH", "PROJ_LIB", "PROJ_DATA"}
+    of_qgis = {
+        "PYTHONHOME",
+        "PYTHONPATH",
+        "PYTHONEXECUTABLE",
+        "GDAL_DATA",
+        "GDAL_DRIVER_PATH",
+        "PROJ_LIB",
+        "PROJ_DATA",
+        "LD_LIBRARY_PATH",
+        "VIRTUAL_ENV",
+    }
     return {name: value for name, value in os.environ.items() if name not in of_qgis}
 
 
@@ -96,8 +117,14 @@ def main() -> None:
     crs = iface.mapCanvas().mapSettings().destinationCrs().authid()
     folder = Path(QgsProject.instance().homePath() or Path.home())
     bbox = (extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum())
-    generate(semantics, bbox, crs, folder / "world.zarr")
-    for path in export(folder / "world.zarr", folder / "world-rasters"):
+    try:
+        generate(semantics, bbox, crs, folder / "world.zarr")
+        rasters = export(folder / "world.zarr", folder / "world-rasters")
+    except EarthgenFailed as error:
+        iface.messageBar().pushCritical("earthgen", str(error))
+        print(error)
+        return
+    for path in rasters:
         QgsProject.instance().addMapLayer(QgsRasterLayer(str(path), path.stem))
 
 

@@ -4,8 +4,14 @@ The names, the order and the encodings of the fields are those of the reference 
 (Kerbl et al. 2023, "3D Gaussian Splatting for Real-Time Radiance Field Rendering"): logit of the
 opacity, natural logarithm of the scales, colour coefficients channel by channel. Its viewers
 expect three scales where a disc has two, so a third, thin one is written. nx, ny, nz hold the
-disc's normal, for programs that read the file as a point cloud. Four fields of one byte come last;
-viewers that read fields by name ignore them:
+disc's normal, for programs that read the file as a point cloud. The layouts:
+
+- "plain": these fields
+- "inria": with 45 coefficients of colour always, 248 bytes a Gaussian: programs that copy the file
+  into an array of that width read no other
+- "exact": four more fields of one byte. Viewers that read fields by name ignore them, but some
+  programs expect floats only, and read wrong numbers
+
 
 - `semantic`: the class code
 - `bits_opacity`, `bits_scale_0`, `bits_scale_1`: the last eight bits of these numbers in float32.
@@ -23,15 +29,17 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.splats.gaussians import Anchor, Gaussians
+from earthgen.splats.transform import transform
 from earthgen.voxels.splat_math import disc_normals
 from geo_io.errors import InputError, MissingCrsError, MissingFileError
 from geo_io.frame import UNKNOWN_DATUM
+from geo_io.safety.damage import damaged_file
 
 NO_OPACITY, FULL_OPACITY = -110.0, 18.0
 """Stored instead of the logits of 0 and 1, which are infinite. In float32 the logistic function
@@ -67,26 +75,32 @@ BYTE_ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": "
 HEADER_LIMIT = 1_000_000
 """Bytes within which a header has to end."""
 
+Layout = Literal["exact", "plain", "inria"]
+"""Which fields a file has; see above."""
+
+Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+"""Turns east, north, up to x east, y up, z south."""
+
 _LARGEST = np.finfo(np.float32).max
 _AGAIN = "export it again with `earthgen export --format ply`"
 
 
-def record_type(degree: int) -> np.dtype:
+def record_type(degree: int, layout: Layout = "exact") -> np.dtype:
     """Type of one Gaussian in the file: little endian, packed.
 
     Parameters
     ----------
     degree : int
         Degree of the spherical harmonics, 0 to 3.
+    layout : {"exact", "plain", "inria"}
     """
+    degree = 3 if layout == "inria" else degree
     n_rest = 3 * ((degree + 1) ** 2 - 1)
     floats = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"]
     floats += [f"f_rest_{i}" for i in range(n_rest)]
     floats += ["opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
-    return np.dtype(
-        [(name, "<f4") for name in floats]
-        + [(name, "u1") for name in ("semantic", *map(bits_of, ENCODED))]
-    )
+    small = ("semantic", *map(bits_of, ENCODED)) if layout == "exact" else ()
+    return np.dtype([(name, "<f4") for name in floats] + [(name, "u1") for name in small])
 
 
 def bits_of(name: str) -> str:
@@ -94,7 +108,7 @@ def bits_of(name: str) -> str:
     return f"bits_{name}"
 
 
-def encode(gaussians: Gaussians, thickness: float) -> NDArray:
+def encode(gaussians: Gaussians, thickness: float, layout: Layout = "exact") -> NDArray:
     """Convert Gaussians to records of the file.
 
     Parameters
@@ -103,6 +117,7 @@ def encode(gaussians: Gaussians, thickness: float) -> NDArray:
         n Gaussians.
     thickness : float
         The third standard deviation of each disc, metres.
+    layout : {"exact", "plain", "inria"}
 
     Returns
     -------
@@ -116,7 +131,7 @@ def encode(gaussians: Gaussians, thickness: float) -> NDArray:
         no logarithm.
     """
     gaussians.check()
-    records = np.zeros(len(gaussians), record_type(gaussians.degree))
+    records = np.zeros(len(gaussians), record_type(gaussians.degree, layout))
     normals = disc_normals(gaussians.rotations)
     for axis, name in enumerate("xyz"):
         records[name] = gaussians.means[:, axis]
@@ -124,19 +139,21 @@ def encode(gaussians: Gaussians, thickness: float) -> NDArray:
         records[f"f_dc_{axis}"] = gaussians.sh[:, 0, axis]
     # The reference implementation writes all of red, then green, then blue.
     n_rest = gaussians.sh.shape[1] - 1
+    stored = 15 if layout == "inria" else n_rest
     for channel in range(3):
         for i in range(n_rest):
-            records[f"f_rest_{channel * n_rest + i}"] = gaussians.sh[:, 1 + i, channel]
+            records[f"f_rest_{channel * stored + i}"] = gaussians.sh[:, 1 + i, channel]
     numbers = dict(zip(ENCODED, (gaussians.opacities, *gaussians.scales.T), strict=True))
     records["opacity"] = logit(gaussians.opacities)
     for axis in range(2):
         records[f"scale_{axis}"] = np.log(gaussians.scales[:, axis].astype(np.float64))
-    for name, value in numbers.items():
-        records[bits_of(name)] = _pattern(value) & 255
+    if layout == "exact":
+        for name, value in numbers.items():
+            records[bits_of(name)] = _pattern(value) & 255
+        records["semantic"] = gaussians.semantic
     records["scale_2"] = np.log(thickness)
     for i in range(4):
         records[f"rot_{i}"] = gaussians.rotations[:, i]
-    records["semantic"] = gaussians.semantic
     return records
 
 
@@ -209,6 +226,7 @@ class PlyWriter:
         Third standard deviation of each disc, metres.
     comments : sequence of str
         Comment lines of the header.
+    layout : {"exact", "plain", "inria"}
 
     Attributes
     ----------
@@ -217,12 +235,18 @@ class PlyWriter:
     """
 
     def __init__(
-        self, path: Path, degree: int, thickness: float, comments: Sequence[str] = ()
+        self,
+        path: Path,
+        degree: int,
+        thickness: float,
+        comments: Sequence[str] = (),
+        layout: Layout = "exact",
     ) -> None:
         self.path = path
         self.count = 0
         self._degree = degree
         self._thickness = thickness
+        self._layout: Layout = layout
         self._comments = list(comments)
         self._part = path.with_name(path.name + ".part")
         self._file: IO[bytes] = self._part.open("wb")
@@ -235,11 +259,11 @@ class PlyWriter:
                 f"Gaussians of degree {gaussians.degree} do not fit {self.path} of degree "
                 f"{self._degree}"
             )
-        self._file.write(encode(gaussians, self._thickness).tobytes())
+        self._file.write(encode(gaussians, self._thickness, self._layout).tobytes())
         self.count += len(gaussians)
 
     def _header(self, count: int) -> bytes:
-        record = record_type(self._degree)
+        record = record_type(self._degree, self._layout)
         lines = [
             "ply",
             "format binary_little_endian 1.0",
@@ -304,10 +328,17 @@ def write_ply(
     return [path, sidecar(path, gaussians, extra or {})]
 
 
-def sidecar(path: Path, gaussians: Gaussians, extra: Mapping[str, Any]) -> Path:
+def sidecar(
+    path: Path, gaussians: Gaussians, extra: Mapping[str, Any], layout: Layout = "exact"
+) -> Path:
     """Write NAME.ply.json: anchor, CRS, axes and encodings of the PLY at `path`. Return its
     path."""
     out = path.with_name(path.name + ".json")
+    small = {
+        "bits": "bits_opacity, bits_scale_0, bits_scale_1: last eight bits of the numbers in "
+        "float32",
+        "semantic": "class code, see `earthgen legend`",
+    }
     document = {
         "anchor": list(gaussians.anchor),
         "crs": gaussians.crs,
@@ -319,11 +350,9 @@ def sidecar(path: Path, gaussians: Gaussians, extra: Mapping[str, Any]) -> Path:
             "opacity": "logit",
             "scale": "natural logarithm of metres; scale_0 and scale_1 are the disc's, "
             "scale_2 a thin third",
-            "bits": "bits_opacity, bits_scale_0, bits_scale_1: last eight bits of the numbers in "
-            "float32",
             "rotation": "unit quaternion rot_0..3 = w, x, y, z; turns z into the disc's normal",
             "colour": "sRGB = 0.5 + 0.28209479 * f_dc; f_rest by channel, then by coefficient",
-            "semantic": "class code, see `earthgen legend`",
+            **(small if layout == "exact" else {}),
         },
         **extra,
     }
@@ -529,10 +558,15 @@ def read_ply(
         If no CRS is given and there is no sidecar file.
     """
     path = Path(path)
+    with damaged_file(f"{path} cannot be read as PLY", _AGAIN):
+        return _read(path, None if crs is None else (anchor, crs, vertical_crs), flatten)
+
+
+def _read(path: Path, given: tuple[Anchor, str, str] | None, flatten: bool) -> Gaussians:
     records = read_records(path)
     names = records.dtype.names or ()
     _require_gaussians(path, names)
-    place = (anchor, crs, vertical_crs) if crs is not None else _read_sidecar(path)
+    place, up = (_read_sidecar(path)) if given is None else (given, "z")
     scales, rotations = _discs(path, records, flatten)
     opacities = logistic(records["opacity"])
     own = all(bits_of(name) in names for name in ENCODED)
@@ -544,7 +578,7 @@ def read_ply(
     else:
         rotations = _unit(rotations)
     at, means = _means(records, place[0], own)
-    return Gaussians(
+    read = Gaussians(
         anchor=at,
         crs=place[1],
         vertical_crs=place[2],
@@ -557,24 +591,22 @@ def read_ply(
         if "semantic" in names
         else np.zeros(len(records), np.uint8),
     )
+    return read if up == "z" else transform(read, rotation=Y_UP.T, about=place[0])
 
 
-def _read_sidecar(path: Path) -> tuple[Anchor, str, str]:
-    """Anchor, CRS and vertical CRS."""
+def _read_sidecar(path: Path) -> tuple[tuple[Anchor, str, str], str]:
+    """Anchor, CRS and vertical CRS; and the axis that points up, y or z."""
     side = path.with_name(path.name + ".json")
     if not side.exists():
         raise MissingCrsError(
             f"{path} has no sidecar {side.name}, which holds its CRS and anchor",
             "copy both files, or give crs and anchor",
         )
-    try:
+    with damaged_file(f"{side} has no valid anchor and CRS", "export the world again"):
         place = json.loads(side.read_text("utf-8"))
         east, north, up = (float(value) for value in place["anchor"])
-        return (east, north, up), str(place["crs"]), str(place["vertical_crs"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{side} has no valid anchor and CRS: {error}", "export the world again"
-        ) from error
+        upward = "y" if place.get("axes", {}).get("y") == "up" else "z"
+        return ((east, north, up), str(place["crs"]), str(place["vertical_crs"])), upward
 
 
 def _require_gaussians(path: Path, names: Sequence[str]) -> None:

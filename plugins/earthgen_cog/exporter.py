@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from earthgen.progress import Progress
 from earthgen.world.selection import Selection, select, source_record
 from earthgen.world.world import World
+from earthgen_cog.styles import write_styles
 from geo_io.frame import UNKNOWN_DATUM, Bounds
 from geo_io.layers import Raster
 from geo_io.legend import classes
@@ -21,7 +22,8 @@ from geo_io.raster.geotiff import CogWriter
 
 class CogExporter:
     """Write ground.tif, surface.tif, height.tif, semantics.tif (with semantics.tif.aux.xml) and
-    rgb.tif.
+    rgb.tif, and the styles ground.qml, surface.qml, height.qml and semantics.qml, which QGIS uses
+    by itself.
 
     - ground, surface: float32 heights in metres of the vertical CRS; NaN is no data
     - height: float32 height of the surface above the ground, metres; NaN is no data
@@ -66,7 +68,7 @@ class CogExporter:
         names = out / "semantics.tif.aux.xml"
         names.write_text(category_names(), "utf-8")
         progress.step("overviews")
-        return [*(writer.path for writer in writers.values()), names]
+        return [*(writer.path for writer in writers.values()), names, *write_styles(out)]
 
 
 def _writers(world: World, selection: Selection, out: Path) -> dict[str, CogWriter]:
@@ -92,6 +94,8 @@ def _writers(world: World, selection: Selection, out: Path) -> dict[str, CogWrit
             band_names=["terrain height"],
             vertical_crs=vertical,
             tags=heights,
+            unit="metre",
+            statistics=True,
         ),
         "surface": CogWriter(
             out / "surface.tif",
@@ -101,6 +105,8 @@ def _writers(world: World, selection: Selection, out: Path) -> dict[str, CogWrit
             band_names=["surface height"],
             vertical_crs=vertical,
             tags=heights,
+            unit="metre",
+            statistics=True,
         ),
         "height": CogWriter(
             out / "height.tif",
@@ -109,6 +115,8 @@ def _writers(world: World, selection: Selection, out: Path) -> dict[str, CogWrit
             nodata=nan,
             band_names=["height above ground"],
             tags=tags | {"UNIT": "metre"},
+            unit="metre",
+            statistics=True,
         ),
         "semantics": CogWriter(
             out / "semantics.tif",
@@ -127,6 +135,7 @@ def _writers(world: World, selection: Selection, out: Path) -> dict[str, CogWrit
             4,
             band_names=["red", "green", "blue", "alpha"],
             tags=tags,
+            statistics=True,
         ),
     }
 

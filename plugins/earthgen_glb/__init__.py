@@ -20,5 +20,7 @@ def earthgen_exporters() -> list[Offer]:
             "glb",
             "earthgen_glb.exporter:GlbExporter",
             "the surface as a mesh with colours, in binary glTF",
+            options="earthgen_glb.exporter:GlbOptions",
+            suffixes=(".glb",),
         )
     ]

@@ -1,43 +1,58 @@
-"""The surface of a world as binary glTF 2.0.
+"""The surface of a world as binary glTF 2.0: smooth (`earthgen.mesh`), or the cubes of its voxels.
 
-There is one node and mesh for each tile. Axes are those of glTF: x east, y up, z south, relative to
-the anchor in the scene's extras. Colours (COLOR_0) are linear RGB, as the specification requires,
-in 16 bits, because 8 bits would show steps in dark forests. There are no normals, so that viewers
+Axes are those of glTF: x east, y up, z south, relative to the anchor in the scene's extras. Colours
+(COLOR_0) are linear RGB, as the specification requires, in 16 bits, because 8 bits would show steps
+in dark forests. Cubes are one node and mesh for each tile; they have no normals, so that viewers
 shade each face flat, as the specification requires.
 """
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pygltflib as gltf
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 
 import earthgen
-from earthgen.errors import StoreError
+from earthgen.errors import JobError, StoreError
+from earthgen.mesh.gltf import GlbScene
+from earthgen.mesh.pieces import has_trees, make_piece, make_trees, piece_cells
+from earthgen.mesh.reader import ColumnReader
+from earthgen.mesh.tile import LINEAR, TileMesh
+from earthgen.mesh.trees import Trees
 from earthgen.progress import Progress
 from earthgen.render.mesh import Mesh, pieces, surface_mesh
 from earthgen.voxels.splat_math import base_colours
-from earthgen.world.selection import anchor_of, select, source_record
+from earthgen.world.selection import Selection, anchor_of, credit_of, select, source_record
 from earthgen.world.world import World
-from geo_io.frame import Bounds, extent
+from geo_io.frame import Bounds, Frame, extent
 
 FACES_LIMIT = 4_000_000
 """A mesh of more quads is written as one file for each tile: larger files are too large for most
 viewers."""
 
 
-def _linear() -> NDArray:
-    value = np.arange(256) / 255
-    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    return np.rint(linear * 65535).astype(np.uint16)
+Piece = tuple[str, TileMesh, Trees | None]
+"""Name and content of a piece of a smooth mesh."""
 
 
-LINEAR = _linear()
-"""(256,) uint16 linear light of the 8-bit sRGB values (IEC 61966-2-1)."""
+class GlbOptions(BaseModel):
+    """What `earthgen export --format glb --set KEY=VALUE` can say."""
+
+    style: Literal["smooth", "voxel"] = Field(
+        default="smooth",
+        description="smooth: exact roofs and terrain, upright walls; voxel: cubes",
+    )
+    trees: Literal["mesh", "instances"] = Field(
+        default="mesh",
+        description="instances: one model for all trees (EXT_mesh_gpu_instancing), at levels 1 and "
+        "2 of the smooth style",
+    )
 
 
 @dataclass(frozen=True)
@@ -71,13 +86,15 @@ class GlbExporter:
 
     Parameters
     ----------
+    options : GlbOptions, optional
     faces_limit : int
-        Largest number of quads of a single file.
+        Largest number of quads of a single file; half the number of triangles of a smooth one.
     """
 
     name = "glb"
 
-    def __init__(self, faces_limit: int = FACES_LIMIT) -> None:
+    def __init__(self, options: GlbOptions | None = None, faces_limit: int = FACES_LIMIT) -> None:
+        self.options = options or GlbOptions()
         self.faces_limit = faces_limit
 
     def export(
@@ -105,8 +122,76 @@ class GlbExporter:
             "level": level,
             **source_record(world),
         }
+        if self.options.trees == "instances" and not (
+            self.options.style == "smooth" and has_trees(level)
+        ):
+            raise JobError(
+                f"level {level} in the style {self.options.style} does not tell trees apart",
+                "give level 1 or 2 and the style smooth, or `trees` as mesh",
+            )
         out.mkdir(parents=True, exist_ok=True)
         progress.start("export glb", len(selection.tiles))
+        if self.options.style == "smooth":
+            return self._smooth(world, selection, out, anchor, extras, progress)
+        return self._cubes(world, selection, out, anchor, extras, progress)
+
+    def _smooth(
+        self,
+        world: World,
+        selection: Selection,
+        out: Path,
+        anchor: tuple[float, float, float],
+        extras: dict[str, Any],
+        progress: Progress,
+    ) -> list[Path]:
+        level, frame = selection.level, selection.frame
+        credit = credit_of(world)
+        written: list[Path] = []
+        instanced = self.options.trees == "instances"
+        held: list[tuple[tuple[int, int], list[Piece]]] = []
+        total = 0
+        with tempfile.TemporaryDirectory(prefix=".columns", dir=out) as folder:
+            reader = ColumnReader(world, Path(folder))
+            for tile in selection.tiles:
+                part = selection.tile(world, *tile)
+                if part is None:
+                    continue
+                n = piece_cells(world.frame.voxel_size, level)
+                meshes: list[Piece] = []
+                for x, y in part.tiles(n):
+                    at = (reader, part, level, x, y, n)
+                    mesh = make_piece(*at, trees=not instanced)
+                    if mesh is not None:
+                        name = f"tile_{level}_{x}_{y}"
+                        meshes.append((name, mesh, make_trees(*at) if instanced else None))
+                        total += mesh.triangles
+                if meshes:
+                    held.append((tile, meshes))
+                if total > 2 * self.faces_limit:
+                    for place, parts in held:
+                        path = out / "world_{}_{}.glb".format(*place)
+                        path.write_bytes(_scene(parts, anchor, credit, extras))
+                        written.append(path)
+                    held = []
+                progress.step("tile {}, {}".format(*tile))
+        if total == 0:
+            raise _empty(world, frame)
+        if total <= 2 * self.faces_limit:
+            path = out / "world.glb"
+            every = [piece for _, parts in held for piece in parts]
+            path.write_bytes(_scene(every, anchor, credit, extras))
+            written.append(path)
+        return written
+
+    def _cubes(
+        self,
+        world: World,
+        selection: Selection,
+        out: Path,
+        anchor: tuple[float, float, float],
+        extras: dict[str, Any],
+        progress: Progress,
+    ) -> list[Path]:
         written: list[Path] = []
         held: list[tuple[tuple[int, int], Part]] = []
         faces = 0
@@ -124,13 +209,31 @@ class GlbExporter:
                 held = []
             progress.step("tile {}, {}".format(*piece.tile))
         if faces == 0:
-            raise StoreError(
-                f"world {world.path} has no voxels within {extent(frame.bounds)}",
-                "give bounds where it has data",
-            )
+            raise _empty(world, selection.frame)
         if faces <= self.faces_limit:
             written.append(write_glb(out / "world.glb", [part for _, part in held], extras))
         return written
+
+
+def _scene(
+    parts: list[Piece],
+    anchor: tuple[float, float, float],
+    credit: str,
+    extras: dict[str, Any],
+) -> bytes:
+    scene = GlbScene(anchor, copyright_text=credit, extras=extras)
+    for name, mesh, trees in parts:
+        scene.add_mesh(name, mesh)
+        if trees is not None:
+            scene.add_trees(f"trees_{name}", trees)
+    return scene.pack()
+
+
+def _empty(world: World, frame: Frame) -> StoreError:
+    return StoreError(
+        f"world {world.path} has no voxels within {extent(frame.bounds)}",
+        "give bounds where it has data",
+    )
 
 
 def make_part(name: str, mesh: Mesh, rgb: NDArray) -> Part:
@@ -209,7 +312,5 @@ def write_glb(path: Path, parts: list[Part], extras: dict[str, Any]) -> Path:
         document.nodes.append(gltf.Node(name=part.name, mesh=number))
     document.buffers = [gltf.Buffer(byteLength=size)]
     document.set_binary_blob(b"".join(chunks))
-    partial = path.with_name(path.name + ".part")
-    document.save_binary(str(partial))
-    partial.replace(path)
+    document.save_binary(str(path))
     return path

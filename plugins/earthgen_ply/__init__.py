@@ -1,4 +1,4 @@
-"""Export of Gaussians as PLY: `earthgen export --format ply`."""
+"""Export of Gaussians as PLY and SPZ: `earthgen export --format ply` and `--format spz`."""
 
 from __future__ import annotations
 
@@ -20,5 +20,13 @@ def earthgen_exporters() -> list[Offer]:
             "ply",
             "earthgen_ply.exporter:PlyExporter",
             "Gaussians as splat viewers read them, and a sidecar with anchor and CRS",
-        )
+            options="earthgen_ply.exporter:PlyOptions",
+            suffixes=(".ply",),
+        ),
+        Offer(
+            "spz",
+            "earthgen_ply.exporter:SpzExporter",
+            "Gaussians in the packed form of Niantic, for viewers on the web",
+            suffixes=(".spz",),
+        ),
     ]

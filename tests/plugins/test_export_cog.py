@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pyproj
@@ -26,6 +27,10 @@ NAMES = [
     "semantics.tif",
     "rgb.tif",
     "semantics.tif.aux.xml",
+    "ground.qml",
+    "surface.qml",
+    "height.qml",
+    "semantics.qml",
 ]
 
 
@@ -108,6 +113,30 @@ def test_classes_have_colours_and_names(files: Path) -> None:
     text = (files / "semantics.tif.aux.xml").read_text("utf-8")
     assert text == category_names() and text.count("<Category>") == 26
     assert "<Category>no data</Category>" in text and "Quarry, dump, building site" in text
+
+
+def test_heights_have_units_and_statistics(files: Path) -> None:
+    for name in ("ground", "surface", "height", "rgb"):
+        with rasterio.open(files / f"{name}.tif") as file:
+            data, tags = file.read(1).astype(np.float64), file.tags(1)
+            assert file.units[0] == (None if name == "rgb" else "metre")
+        said = [
+            float(tags[f"STATISTICS_{key}"]) for key in ("MINIMUM", "MAXIMUM", "MEAN", "STDDEV")
+        ]
+        assert said == pytest.approx([data.min(), data.max(), data.mean(), data.std()], rel=1e-5)
+    with rasterio.open(files / "semantics.tif") as file:
+        assert "STATISTICS_MEAN" not in file.tags(1)  # of codes it would mean nothing
+
+
+def test_styles_of_qgis(files: Path) -> None:
+    """QGIS itself was seen to draw with them; here, that they are well-formed and complete."""
+    kinds = {"ground": "hillshade", "surface": "hillshade", "height": "singlebandpseudocolor"}
+    for name, kind in {**kinds, "semantics": "paletted"}.items():
+        renderer = ElementTree.parse(files / f"{name}.qml").getroot().find("pipe/rasterrenderer")
+        assert renderer is not None and renderer.get("type") == kind
+    entries = renderer.findall("colorPalette/paletteEntry")
+    said = [(int(e.get("value")), e.get("color"), e.get("label")) for e in entries]
+    assert said == [(land.code, land.color, land.title) for land in classes()]
 
 
 def test_provenance_stands_in_the_tags(files: Path) -> None:

@@ -9,14 +9,15 @@ import pygltflib
 import pytest
 import trimesh
 
-from earthgen.errors import StoreError
+from earthgen.errors import JobError, StoreError
+from earthgen.mesh.tile import LINEAR
 from earthgen.progress import Progress
 from earthgen.render.mesh import Mesh, corner_heights, pieces, surface_mesh
 from earthgen.voxels.splat_math import base_colours
 from earthgen.voxels.tile import tile_from_voxels
 from earthgen.world.selection import select
 from earthgen.world.world import World
-from earthgen_glb.exporter import LINEAR, GlbExporter
+from earthgen_glb.exporter import GlbExporter, GlbOptions
 from geo_io.errors import RegionError
 from tests.helpers import synthetic
 
@@ -27,7 +28,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def export(world: World, out: Path, bounds=None, level: int = 1, **options) -> list[Path]:
-    return GlbExporter(**options).export(
+    return GlbExporter(GlbOptions(style="voxel"), **options).export(
         world, out, bounds=bounds, level=level, progress=Progress()
     )
 
@@ -230,3 +231,44 @@ def test_what_the_user_is_told(world: World, tmp_path: Path) -> None:
     synthetic.start(tmp_path / "empty.zarr", (0, 64), (0, 64))
     with pytest.raises(StoreError, match="--resume"):
         export(synthetic.open_world(tmp_path / "empty.zarr"), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("smooth")
+    return synthetic.make(folder / "world.zarr", (0, 96), (64, 160), tile_size=128)
+
+
+def smooth(world: World, out: Path, level: int = 1, bounds=None, **options) -> Path:
+    exporter = GlbExporter(GlbOptions(**options))
+    (path,) = exporter.export(world, out, bounds=bounds, level=level, progress=Progress())
+    assert [child.name for child in out.iterdir()] == ["world.glb"]
+    return path
+
+
+def test_a_smooth_mesh_stands_where_the_world_stands(place: World, tmp_path: Path) -> None:
+    path = smooth(place, tmp_path / "a")
+    mesh, extras = read(path)
+    points = world_positions(mesh.vertices, extras)
+    left, bottom, right, top = place.frame.bounds
+    np.testing.assert_allclose(points[:, :2].min(axis=0), [left, bottom], atol=1e-3)
+    np.testing.assert_allclose(points[:, :2].max(axis=0), [right, top], atol=1e-3)
+    assert abs(points[:, 2].max() - float(place.layers()["surface"].max())) < 1.5
+    document = pygltflib.GLTF2().load(str(path))
+    assert "KHR_mesh_quantization" in document.extensionsRequired
+    assert document.materials[0].pbrMetallicRoughness.metallicFactor == 0
+    voxels = smooth(place, tmp_path / "b", style="voxel")
+    assert path.stat().st_size < 0.4 * voxels.stat().st_size
+
+
+def test_a_part_of_a_smooth_mesh_is_cut_at_the_bounds(place: World, tmp_path: Path) -> None:
+    bounds = (640010.0, 5560080.0, 640050.0, 5560110.0)
+    mesh, extras = read(smooth(place, tmp_path / "a", bounds=bounds))
+    points = world_positions(mesh.vertices, extras)
+    assert (points[:, :2].min(axis=0) > [640009, 5560079]).all()
+    assert (points[:, :2].max(axis=0) < [640051, 5560111]).all()
+
+
+def test_coarse_levels_do_not_tell_trees_apart(place: World, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="level 1 or 2"):
+        smooth(place, tmp_path / "b", level=4, trees="instances")

@@ -29,10 +29,11 @@ from earthgen.splats.ply import (
     restore,
     write_ply,
 )
+from earthgen.splats.spz import SpzWriter
 from earthgen.voxels.splat_math import disc_normals
 from earthgen.voxels.voxels import Splats, Voxels
 from earthgen.world.world import World
-from earthgen_ply.exporter import PlyExporter
+from earthgen_ply.exporter import PlyExporter, PlyOptions, SpzExporter
 from geo_io.errors import FrameError, InputError, MissingCrsError, MissingFileError, RegionError
 from geo_io.frame import Frame
 from tests.helpers import synthetic
@@ -45,9 +46,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     )
 
 
-def export(world: World, out: Path, bounds=None, level: int = 1) -> tuple[Path, dict]:
-    path, side = PlyExporter().export(world, out, bounds=bounds, level=level, progress=Progress())
+def export(
+    world: World, out: Path, bounds=None, level: int = 1, layout="exact", up="z"
+) -> tuple[Path, dict]:
+    exporter = PlyExporter(PlyOptions(layout=layout, up=up))
+    path, side = exporter.export(world, out, bounds=bounds, level=level, progress=Progress())
     return path, json.loads(side.read_text("utf-8"))
+
+
+SMALL = (640000.0, 5560010.0, 640040.0, 5560050.0)
+"""A part of the world."""
 
 
 def sample(n: int = 50, degree: int = 2) -> Gaussians:
@@ -654,3 +662,75 @@ def test_a_header_without_an_end_is_refused(tmp_path: Path) -> None:
         read_records(path)
     with pytest.raises(InputError, match="cannot be read as PLY"):
         read_records(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["plain", "inria"])
+def test_gsply_reads_the_layouts_of_other_programs(
+    world: World, tmp_path: Path, layout: str
+) -> None:
+    exact, _ = export(world, tmp_path / "exact", bounds=SMALL)
+    path, side = export(world, tmp_path / layout, bounds=SMALL, layout=layout)
+    before, after = read_ply(exact), read_ply(path)
+    found = gsply.plyread(path)
+    np.testing.assert_array_equal(found.means, before.means)
+    np.testing.assert_allclose(found.quats, before.rotations, atol=1e-6)
+    np.testing.assert_allclose(np.exp(found.scales[:, :2]), before.scales, rtol=1e-5)
+    np.testing.assert_allclose(found.sh0, before.sh[:, 0], atol=1e-6)
+    np.testing.assert_allclose(after.opacities, before.opacities, atol=1e-6)
+    header = path.read_bytes().split(b"end_header\n")[0]
+    record = (path.stat().st_size - len(header) - 11) / len(before)
+    assert b"uchar" not in header and record == (248 if layout == "inria" else 104)  # degree 1
+    assert "semantic" not in side["encoding"]
+
+
+def test_y_up_is_the_same_world_turned(world: World, tmp_path: Path) -> None:
+    before = read_ply(export(world, tmp_path / "z", bounds=SMALL)[0])
+    path, side = export(world, tmp_path / "y", bounds=SMALL, layout="plain", up="y")
+    found = gsply.plyread(path)
+    east, north, up = before.means.T
+    np.testing.assert_allclose(found.means, np.stack([east, up, -north], 1), atol=1e-4)
+    assert side["axes"] == {"x": "east", "y": "up", "z": "south"}
+    back = read_ply(path)
+    np.testing.assert_allclose(back.positions, before.positions, atol=1e-3)
+    np.testing.assert_allclose(
+        disc_normals(back.rotations), disc_normals(before.rotations), atol=1e-3
+    )
+    np.testing.assert_allclose(back.sh, before.sh, atol=1e-4)
+
+
+def test_gsply_reads_spz(world: World, tmp_path: Path) -> None:
+    before = read_ply(export(world, tmp_path / "ply", bounds=SMALL)[0])
+    path, side = SpzExporter().export(
+        world, tmp_path / "spz", bounds=SMALL, level=1, progress=Progress()
+    )
+    found, said = gsply.read_spz(path), json.loads(side.read_text("utf-8"))
+    assert said["count"] == len(found.means) == len(before)
+    assert said["anchor"] == list(before.anchor) and said["axes"]["y"] == "up"
+    east, north, up = before.means.T
+    np.testing.assert_allclose(
+        found.means, np.stack([east, up, -north], 1), atol=said["position_step"]
+    )
+    # Scales are steps of a sixteenth of e, colours 8 bits of a fifteenth.
+    np.testing.assert_allclose(np.exp(found.scales[:, :2]), before.scales, rtol=0.04)
+    np.testing.assert_allclose(found.sh0, before.sh[:, 0], atol=0.5 / 255 / 0.15 + 1e-3)
+    w, x, y, z = found.quats.T
+    normal = np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], 1)
+    east, north, up = disc_normals(before.rotations).T
+    assert (normal * np.stack([east, up, -north], 1)).sum(axis=1).min() > 0.998
+    assert path.stat().st_size / len(before) < 12
+
+
+def test_an_spz_that_reaches_far_has_coarser_positions(tmp_path: Path) -> None:
+    far = replace(sample(), means=np.float32([[9000.0, -8000.0, 100.0]]).repeat(50, 0))
+    with (
+        pytest.raises(SplatError, match="bounds"),
+        SpzWriter(tmp_path / "a.spz", far.anchor, 100.0) as writer,
+    ):
+        writer.write(far)
+    assert not (tmp_path / "a.spz").exists()
+    with SpzWriter(tmp_path / "a.spz", far.anchor, 9000.0) as writer:
+        writer.write(far)
+    step = 2.0**-writer.bits
+    found = gsply.read_spz(tmp_path / "a.spz").means
+    np.testing.assert_allclose(found, np.float32([[9000, 100, 8000]]).repeat(50, 0), atol=step)
+    assert step < 0.005

@@ -55,6 +55,7 @@ from earthgen_latent.networks import inference, open_networks
 from earthgen_latent.sampling import Sampling, condition_names, hold_known, window_lattice
 from earthgen_latent.solid import (
     SOLID_MARGIN,
+    clear_open_land,
     columns_from_heights,
     raise_columns,
     roof_kinds,
@@ -426,6 +427,15 @@ def test_styles_that_the_weights_do_not_know(weights: Path) -> None:
     for name in ("real", "baroque"):
         with pytest.raises(ModelError, match=rf"the style '{name}'\. choose from rules, any"):
             rules.style_number("struct-fine", name)
+
+
+def test_open_land_has_no_specks() -> None:
+    names = ("road", "paved", "grass", "grass", "forest", "building")
+    code = codes() | {"forest": codes()["mixed_forest"]}
+    cover = np.array([[code[name] for name in names] + [0]], np.uint8)
+    top = np.array([[3.0, 0.7, 1.2, 6.0, 0.8, 9.0, 1.0]], np.float32)
+    assert clear_open_land(cover, top, False).tolist() == [[0, 0, 0, 6, top[0, 4], 9, 1]]
+    assert clear_open_land(cover, top, True).tolist() == [[0, 0, 0, 0, top[0, 4], 9, 1]]
 
 
 def test_kinds_of_maps_that_the_weights_do_not_know(weights: Path) -> None:

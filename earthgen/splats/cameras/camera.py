@@ -86,6 +86,15 @@ class Camera:
             raise SplatError(
                 f"unknown kind of camera {self.kind!r}", "choose 'pinhole' or 'orthographic'"
             )
+        for name in ("width", "height", "fx", "fy", "cx", "cy", "near", "far"):
+            try:
+                float(getattr(self, name))
+            except (TypeError, ValueError, OverflowError) as error:
+                text = str(getattr(self, name))[:40]
+                raise SplatError(
+                    f"the camera's {name} {text!r} is not a number that a picture can have",
+                    "give a finite number",
+                ) from error
         for name in ("width", "height"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value == int(value) and value >= 1):
@@ -429,8 +438,9 @@ def facing(eye: Sequence[float], target: Sequence[float], up: Sequence[float] = 
 def _vector(value: Any, what: str) -> Vector:
     try:
         array = np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
-        raise SplatError(f"{what} {value!r} is not a point", "give east, north and up") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        text = str(value)[:80]
+        raise SplatError(f"{what} {text} is not a point", "give east, north and up") from error
     if array.shape != (3,) or not np.isfinite(array).all():
         raise SplatError(
             f"{what} {value!r} is not a point", "give three finite numbers: east, north, up"
@@ -441,9 +451,9 @@ def _vector(value: Any, what: str) -> Vector:
 def _rotation(value: Any) -> Matrix:
     try:
         array = np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SplatError(
-            f"{value!r} is not a rotation", "give three rows of three numbers"
+            f"{str(value)[:80]} is not a rotation", "give three rows of three numbers"
         ) from error
     if array.shape != (3, 3) or not np.isfinite(array).all():
         raise SplatError(

@@ -17,6 +17,7 @@ from earthgen.files import read_json
 from earthgen.splats.cameras.camera import Camera, facing
 from earthgen.splats.cameras.poses import CLEARANCE, Surface, clear
 from geo_io.errors import InputError
+from geo_io.safety.damage import damaged_file
 
 FORMAT = "earthgen cameras"
 """Value of the key "format" in files of `write_cameras`."""
@@ -178,6 +179,11 @@ def read_cameras(path: str | Path) -> list[Camera]:
         If a camera is not valid.
     """
     document = read_json(path)
+    with damaged_file(f"{path} holds no cameras that can be read", "write it with earthgen"):
+        return _cameras(document, path)
+
+
+def _cameras(document: dict, path: str | Path) -> list[Camera]:
     if "frames" in document:
         from earthgen.splats.cameras.transforms_json import from_transforms
 

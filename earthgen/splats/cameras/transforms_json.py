@@ -30,6 +30,7 @@ from earthgen.splats.cameras.camera import TURN_TOLERANCE, Camera, Kind
 from earthgen.splats.gaussians import Anchor
 from geo_io.errors import InputError
 from geo_io.frame import UNKNOWN_DATUM
+from geo_io.safety.damage import damaged_file
 
 PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL")
 """Camera models that are a pinhole camera if all their distortion parameters are 0."""
@@ -84,7 +85,9 @@ def read_transforms(path: str | Path, *, size: tuple[int, int] | None = None) ->
     InputError, SplatError
         If the file is not valid, see `from_transforms`.
     """
-    return from_transforms(read_json(path), size=size)
+    document = read_json(path)
+    with damaged_file(f"{path} holds no cameras that can be read", "write the file again"):
+        return from_transforms(document, size=size)
 
 
 def to_transforms(
@@ -291,7 +294,7 @@ def _matrix(value: Any, what: str) -> NDArray:
     """(3, 4) float64."""
     try:
         matrix = np.array(value, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SplatError(
             f"{what} is not a matrix of numbers", "give three or four rows of four"
         ) from error

@@ -1,0 +1,308 @@
+"""The mesh of one square piece of a world at one level, quantised, as files hold it.
+
+Coordinates are whole steps of a power of two of the cell, from an origin on the lattice: corners of
+the lattice are exact, and neighbouring pieces round alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgen.mesh.columns import Columns
+from earthgen.mesh.shells import HALO, Shells, corner_ground, shells
+from earthgen.mesh.terrain import Terrain, triangulate
+
+TOLERANCE = 0.1
+"""Cells by which the simplified terrain may miss a corner of the ground."""
+
+FINEST_STEP = 256
+"""Steps of a cell, at most."""
+
+CLASSES = 26
+"""The first rows of a tile's table of features: the land classes by their code, 0 for none."""
+
+
+def _linear() -> NDArray:
+    value = np.arange(256) / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    return np.rint(linear * 65535).astype(np.uint16)
+
+
+LINEAR = _linear()
+"""(256,) uint16 linear light of the 8-bit sRGB values (IEC 61966-2-1)."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the vertices of a tile belong to, a row each.
+
+    Attributes
+    ----------
+    semantic : NDArray (n,) uint8
+        Class codes; row i < CLASSES is class i.
+    object : NDArray (n,) uint32
+        Object numbers; 0 for the ground and canopies.
+    height : NDArray (n,) float32
+        Largest height above the ground, metres; 0 for the ground.
+    """
+
+    semantic: NDArray
+    object: NDArray
+    height: NDArray
+
+
+@dataclass(frozen=True)
+class TileMesh:
+    """Quantised meshes of the terrain and of what stands on it.
+
+    Attributes
+    ----------
+    origin : tuple of float
+        East, north, height of the coordinates' zero: CRS metres.
+    step : float
+        Metres of one unit of the coordinates.
+    terrain, terrain_normal, terrain_uv, terrain_triangles : NDArray
+        (v, 3) uint16 east, north, up; (v, 3) int8; (v, 2) uint16 of 65535, from the north-west;
+        (t, 3) int32 counter-clockwise.
+    picture, classes : NDArray (n, n, 3), (n, n) uint8
+        sRGB and classes of the ground, rows from north to south.
+    solid, solid_normal, colour, feature, solid_triangles : NDArray
+        (v, 3) uint16; (v, 3) int8; (v, 3) uint16 linear light; (v,) uint16 rows of `features`;
+        (t, 3) int32.
+    features : Features
+    """
+
+    origin: tuple[float, float, float]
+    step: float
+    terrain: NDArray
+    terrain_normal: NDArray
+    terrain_uv: NDArray
+    terrain_triangles: NDArray
+    picture: NDArray
+    classes: NDArray
+    solid: NDArray
+    solid_normal: NDArray
+    colour: NDArray
+    feature: NDArray
+    solid_triangles: NDArray
+    features: Features
+
+    @property
+    def triangles(self) -> int:
+        """Number of triangles."""
+        return len(self.terrain_triangles) + len(self.solid_triangles)
+
+    def heights(self) -> tuple[float, float]:
+        """Return the lowest and the highest height, metres."""
+        z = np.concatenate([self.terrain[:, 2], self.solid[:, 2]]).astype(np.float64)
+        return self.origin[2] + z.min() * self.step, self.origin[2] + z.max() * self.step
+
+
+def tile_mesh(
+    columns: Columns, level: int, *, inside: NDArray | None = None, skirt: float = 0.0
+) -> TileMesh | None:
+    """Return the mesh of a square piece; None if it has no ground.
+
+    Parameters
+    ----------
+    columns : Columns
+        On the square padded by HALO cells; its edge is a power of two of cells.
+    level : int
+        Of the columns.
+    inside : NDArray (n, n) bool, optional
+        The cells to draw; by default all that have ground.
+    skirt : float
+        Cells by which strips hang down from the rim of the terrain, which hide the gaps to
+        neighbours of another level.
+    """
+    inner = columns.frame.pad(-HALO)
+    n, size = inner.nx, inner.voxel_size
+    middle = slice(HALO, HALO + n)
+    known = np.isfinite(columns.ground[middle, middle])
+    if inside is not None:
+        known &= inside
+    if not known.any():
+        return None
+    corners = corner_ground(columns.ground)[HALO - 2 : HALO + n + 1, HALO - 2 : HALO + n + 1]
+    surface = triangulate(corners[1:-1, 1:-1], known, TOLERANCE * size)
+    position, normal = _ground_vertices(surface, corners, size)
+    uv = position[:, :2] / n
+    triangles = surface.triangles
+    if skirt > 0:
+        position, normal, uv, triangles = _with_skirt(
+            position, normal, uv, triangles, known, surface, skirt * size
+        )
+    walls = shells(columns, level, inside=known)
+    features, feature = _features(columns, walls)
+    origin, step = _grid(inner.x[0], inner.y[0], size, n, position, walls.position)
+    slabs = columns.slabs
+    rgb = np.where(walls.side[:, None], slabs.side[walls.slab], slabs.roof[walls.slab])
+    solid, solid_triangles, first = _welded(
+        _quantised(walls.position, origin, step, size),
+        _bytes(walls.normal),
+        LINEAR[rgb],
+        feature,
+        walls.triangles,
+    )
+    return TileMesh(
+        (inner.x[0] * size - origin[0], inner.y[0] * size - origin[1], origin[2]),
+        step,
+        _quantised(position, origin, step, size),
+        _bytes(normal),
+        np.rint(np.stack([uv[:, 0], 1 - uv[:, 1]], 1) * 65535).astype(np.uint16),
+        triangles,
+        np.ascontiguousarray(columns.rgb[middle, middle][::-1]),
+        np.ascontiguousarray(columns.semantic[middle, middle][::-1]),
+        solid,
+        _bytes(walls.normal)[first],
+        LINEAR[rgb][first],
+        feature[first],
+        solid_triangles,
+        features,
+    )
+
+
+def _ground_vertices(surface: Terrain, corners: NDArray, size: float) -> tuple[NDArray, NDArray]:
+    """Positions, in cells and metres, and normals of a terrain; `corners` has a margin of one."""
+    row, col = surface.row + 1, surface.column + 1
+    here = corners[row, col]
+    slope = []
+    for dr, dc in ((0, 1), (1, 0)):
+        after, before = corners[row + dr, col + dc], corners[row - dr, col - dc]
+        after, before = (np.where(np.isfinite(v), v, here) for v in (after, before))
+        slope.append((after - before) / (2 * size))
+    normal = np.stack([-slope[0], -slope[1], np.ones(len(here))], axis=1)
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    return np.stack([surface.column, surface.row, here], axis=1).astype(np.float64), normal
+
+
+def _with_skirt(
+    position: NDArray,
+    normal: NDArray,
+    uv: NDArray,
+    triangles: NDArray,
+    known: NDArray,
+    surface: Terrain,
+    depth: float,
+) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    n = len(known)
+    number = np.full((n + 1, n + 1), -1, np.int64)
+    number[surface.row, surface.column] = np.arange(len(surface.row))
+    # The four sides, counter-clockwise from above: vertices and the cells beside their edges.
+    sides = [
+        (number[0, :], known[0, :]),
+        (number[:, -1], known[:, -1]),
+        (number[-1, ::-1], known[-1, ::-1]),
+        (number[::-1, 0], known[::-1, 0]),
+    ]
+    first = np.concatenate([line[:-1][cells] for line, cells in sides])
+    second = np.concatenate([line[1:][cells] for line, cells in sides])
+    rim, index = np.unique(np.concatenate([first, second]), return_inverse=True)
+    low = len(position) + index
+    low_first, low_second = low[: len(first)], low[len(first) :]
+    below = position[rim] - np.array([0.0, 0.0, depth])
+    strips = np.concatenate(
+        [
+            np.stack([low_first, low_second, second], axis=1),
+            np.stack([low_first, second, first], axis=1),
+        ]
+    ).astype(np.int32)
+    return (
+        np.concatenate([position, below]),
+        np.concatenate([normal, normal[rim]]),
+        np.concatenate([uv, uv[rim]]),
+        np.concatenate([triangles, strips]),
+    )
+
+
+def _grid(
+    x: int, y: int, size: float, n: int, *positions: NDArray
+) -> tuple[tuple[float, float, float], float]:
+    """Return the metres from the zero of the coordinates to the piece's corner, and its height;
+    and the step."""
+    margin = 1  # straightened corners at the rim lie up to half a cell outside
+    every = np.concatenate([part[:, 2] for part in positions])
+    low = np.floor(every.min() / size) * size
+    steps = FINEST_STEP
+    while steps > 1 and (
+        (n + 2 * margin) * steps > 65535 or (every.max() - low) / size * steps > 65535
+    ):
+        steps //= 2
+    step = size / steps
+    while (every.max() - low) / step > 65535:  # cliffs higher than 65535 cells
+        step *= 2
+    return (margin * size, margin * size, float(low)), step
+
+
+def _quantised(
+    position: NDArray, origin: tuple[float, float, float], step: float, size: float
+) -> NDArray:
+    """(v, 3) uint16 of positions in cells, cells and metres."""
+    metres = position * np.array([size, size, 1.0])
+    metres += np.array([origin[0], origin[1], -origin[2]])
+    return np.asarray(np.clip(np.rint(metres / step), 0, 65535), np.uint16)
+
+
+def _bytes(normal: NDArray) -> NDArray:
+    return np.rint(normal * 127).astype(np.int8)
+
+
+def _welded(
+    position: NDArray, normal: NDArray, colour: NDArray, feature: NDArray, triangles: NDArray
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Merge equal vertices. Return positions, triangles, and the first row of each vertex."""
+    if not len(position):
+        return position, triangles, np.zeros(0, np.int64)
+    rows = np.zeros((len(position), 4), np.uint64)
+    p, c = position.astype(np.uint64), colour.astype(np.uint64)
+    q = (normal.astype(np.int64) + 128).astype(np.uint64)
+    rows = (p[:, 0] << 48) | (p[:, 1] << 32) | (p[:, 2] << 16) | feature
+    more = (c[:, 0] << 48) | (c[:, 1] << 32) | (c[:, 2] << 16)
+    # Colours of 8 bits fit their table, so the low bits are free for the normal.
+    mixed = rows * np.uint64(0x9E3779B97F4A7C15) ^ more
+    mixed ^= (q[:, 0] << 16) | (q[:, 1] << 8) | q[:, 2]
+    order = np.lexsort((mixed, rows))
+    same = np.zeros(len(rows), bool)
+    a, b = order[1:], order[:-1]
+    same[1:] = (rows[a] == rows[b]) & (more[a] == more[b]) & (normal[a] == normal[b]).all(axis=1)
+    group = np.cumsum(~same) - 1
+    first = order[~same]
+    number = np.empty(len(rows), np.int64)
+    number[order] = group
+    # Vertices in the order of their first use, which viewers and compressors like.
+    used, at = np.unique(number[triangles.ravel()], return_index=True)
+    rank = np.empty(len(first), np.int64)
+    sequence = used[np.argsort(at)]
+    rank[sequence] = np.arange(len(sequence))
+    kept = rank[number[triangles]].astype(np.int32)
+    flat = (kept[:, 0] == kept[:, 1]) | (kept[:, 1] == kept[:, 2]) | (kept[:, 2] == kept[:, 0])
+    return position[first[sequence]], kept[~flat], first[sequence]
+
+
+def _features(columns: Columns, walls: Shells) -> tuple[Features, NDArray]:
+    """Return the table of features, and each vertex's row of it: (v,) uint16.
+
+    Objects beyond 65,535 are shown by their class alone.
+    """
+    slabs = columns.slabs
+    classes = np.arange(CLASSES, dtype=np.uint8)
+    used = np.unique(walls.slab)
+    named = used[slabs.object[used] > 0]
+    keys = (slabs.object[named].astype(np.int64) << 8) | slabs.semantic[named]
+    unique, index = np.unique(keys, return_inverse=True)
+    row = slabs.semantic.astype(np.int64)
+    row[row >= CLASSES] = 0
+    fits = index < 65535 - CLASSES
+    row[named[fits]] = CLASSES + index[fits]
+    unique = unique[: 65535 - CLASSES]
+    height = np.zeros(CLASSES + len(unique), np.float32)
+    np.maximum.at(height, row[used], slabs.top[used])
+    features = Features(
+        np.concatenate([classes, (unique & 255).astype(np.uint8)]),
+        np.concatenate([np.zeros(CLASSES, np.uint32), (unique >> 8).astype(np.uint32)]),
+        height,
+    )
+    return features, row[walls.slab].astype(np.uint16)

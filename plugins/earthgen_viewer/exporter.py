@@ -1,0 +1,264 @@
+"""Export of a page that shows one world, or two beside each other.
+
+The tiles come from the exporter "3dtiles". A page in one file embeds as many of them as fit, the
+coarse ones first; a page in a folder has them beside it, and a web server is needed because
+browsers do not let a page from disk read its neighbours.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from earthgen.errors import JobError, StoreError
+from earthgen.plugins import load
+from earthgen.progress import Progress
+from earthgen.world.world import World, open_world
+from earthgen_viewer.description import describe_world
+from earthgen_viewer.page import pack, part, write_page
+from earthgen_viewer.tilesets import contents, prune, read_tileset, walk
+from geo_io.frame import Bounds
+
+TILES = "3dtiles"
+"""The exporter that makes the tiles."""
+
+EMBEDDED_MB = {1: 18.0, 2: 5.0, 4: 1.6, 8: 0.45}
+"""Megabytes that a square kilometre takes in a page, by its finest level, coarser ones included;
+an estimate for choosing a level, from tiles of towns."""
+
+
+DESCRIPTION_BYTES = 60_000
+"""Of two worlds in a page, and of the elements around files; more than either takes."""
+
+
+class HtmlOptions(BaseModel):
+    """Options of `earthgen export --format html`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    one_file: bool = Field(
+        default=True,
+        description="one page with all in it; no: a folder for a web server, with all tiles",
+    )
+    max_mb: float = Field(default=10.0, gt=1.5, le=500, description="size of the one page, MB")
+    title: str = Field(
+        default="", description="title of the page; by default the name of the world"
+    )
+    beside: str = Field(default="", description="a second world, on the other side of a slider")
+    workers: int = Field(default=1, ge=1, le=256, description="processes that make tiles")
+
+
+class HtmlExporter:
+    """Write world.html, or a folder with index.html and the tiles.
+
+    Parameters
+    ----------
+    options : HtmlOptions
+    """
+
+    name = "html"
+    resumes = True
+
+    def __init__(self, options: HtmlOptions | None = None) -> None:
+        self.options = options or HtmlOptions()
+
+    def export(
+        self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress
+    ) -> list[Path]:
+        """Write into the folder `out`; see `earthgen.Exporter`.
+
+        `level` is the finest level of detail. A page in one file may have to be coarser, and says
+        so.
+
+        Raises
+        ------
+        StoreError, RegionError
+            If a world has no such level, no finished tile, or nothing within `bounds`; if not even
+            the coarsest tiles fit into the page.
+        JobError
+            If the second world is elsewhere.
+        """
+        worlds = [world]
+        if self.options.beside:
+            worlds.append(open_world(self.options.beside))
+            _require_overlap(*worlds)
+        out.mkdir(parents=True, exist_ok=True)
+        names = _names(worlds)
+        title = self.options.title or " and ".join(dict.fromkeys(names))
+        if self.options.one_file:
+            return self._one_file(worlds, names, title, out, bounds, level, progress)
+        return self._folder(worlds, names, title, out, bounds, level, progress)
+
+    def _folder(
+        self,
+        worlds: list[World],
+        names: list[str],
+        title: str,
+        out: Path,
+        bounds: Bounds | None,
+        level: int,
+        progress: Progress,
+    ) -> list[Path]:
+        described = []
+        written = [out / "index.html"]
+        for number, (world, name) in enumerate(zip(worlds, names, strict=True)):
+            folder = out / "tiles" / str(number)
+            part_of = _bounds_on(world, worlds[0], bounds)
+            make_tiles(world, folder, part_of, level, progress, self.options.workers)
+            described.append(
+                describe_world(world, part_of, name, f"tiles/{number}/tileset.json", level)
+            )
+        written.append(out / "tiles")
+        write_page(out / "index.html", _scene(title, described))
+        return written
+
+    def _one_file(
+        self,
+        worlds: list[World],
+        names: list[str],
+        title: str,
+        out: Path,
+        bounds: Bounds | None,
+        level: int,
+        progress: Progress,
+    ) -> list[Path]:
+        page = out / "world.html"
+        budget = (int(self.options.max_mb * 1e6) - empty_page_bytes()) // len(worlds)
+        scratch = out / ".tiles"
+        described, embedded = [], []
+        for number, (world, name) in enumerate(zip(worlds, names, strict=True)):
+            part_of = _bounds_on(world, worlds[0], bounds)
+            finest = _affordable(world, part_of, level, budget)
+            folder = scratch / str(number)
+            make_tiles(world, folder, part_of, finest, progress, self.options.workers)
+            chosen = Embedded(folder, str(number), budget)
+            if chosen.size > budget:
+                raise StoreError(
+                    f"the coarsest tiles of {world.path} take {chosen.size / 1e6:.1f} MB, "
+                    f"a page of {self.options.max_mb:g} MB is too small for them",
+                    "give bounds, a larger `max_mb`, or write a folder: `one_file` = no",
+                )
+            if finest > level or not chosen.whole:
+                progress.say(
+                    f"the page shows {name} less finely than its voxels, so that it has at "
+                    f"most {self.options.max_mb:g} MB; more: --set max_mb=40, or a folder for "
+                    "a web server: --set one_file=no"
+                )
+            address = f"embedded:{number}/tileset.json"
+            described.append(
+                describe_world(world, part_of, name, address, finest, whole=chosen.whole)
+            )
+            embedded.append(chosen)
+        write_page(
+            page, _scene(title, described), (file for one in embedded for file in one.files())
+        )
+        shutil.rmtree(scratch)
+        return [page]
+
+
+def empty_page_bytes() -> int:
+    """Return the bytes of a page without tiles, at most."""
+    fixed = ("viewer.js", "viewer.css", "licences.txt", "page.html")
+    return sum(len(part(name).encode()) for name in fixed) + DESCRIPTION_BYTES
+
+
+class Embedded:
+    """The part of a tileset that a page embeds.
+
+    Attributes
+    ----------
+    size : int
+        Bytes in the page.
+    whole : bool
+        Whether it is all of the tileset.
+    """
+
+    def __init__(self, folder: Path, name: str, budget: int) -> None:
+        self._folder, self._name = folder, name
+        self._packed: dict[str, str] = {}
+        self._tileset = read_tileset(folder)
+        tree = len(pack(_json(self._tileset)))
+        root, self.whole = prune(self._tileset["root"], self._size_of, budget - tree)
+        self._tileset["root"] = root
+        self._uris = dict.fromkeys(uri for node in walk(root) for uri in contents(node))
+        self._packed = {uri: self._packed[uri] for uri in self._uris}
+        self.size = tree + sum(map(len, self._packed.values()))
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """Yield (path, packed) of its files."""
+        yield f"{self._name}/tileset.json", pack(_json(self._tileset))
+        for uri, packed in self._packed.items():
+            yield f"{self._name}/{uri}", packed
+
+    def _size_of(self, uri: str) -> int:
+        if uri not in self._packed:
+            self._packed[uri] = pack((self._folder / uri).read_bytes())
+        return len(self._packed[uri])
+
+
+def make_tiles(
+    world: World, folder: Path, bounds: Bounds | None, level: int, progress: Progress, workers: int
+) -> None:
+    """Write the 3D Tiles of a world down to a level, with the plugin that makes them."""
+    exporter = load().create("exporter", TILES, workers=workers)
+    folder.mkdir(parents=True, exist_ok=True)
+    exporter.export(world, folder, bounds=bounds, level=level, progress=progress)
+
+
+def _affordable(world: World, bounds: Bounds | None, level: int, budget: int) -> int:
+    """The finest level, not finer than `level`, of which a good part should fit into a page."""
+    left, bottom, right, top = world.part(1, bounds).bounds
+    km2 = (right - left) * (top - bottom) / 1e6 / world.frame.voxel_size**2
+    coarsest = max(world.levels)
+    for one in sorted(world.levels):
+        if one >= level and km2 * EMBEDDED_MB[min(2 * one, coarsest)] * 1e6 <= budget:
+            return one
+    return coarsest
+
+
+def _scene(title: str, described: list[dict[str, Any]]) -> dict[str, Any]:
+    first = described[0]
+    low = first["heights"][0]
+    return {
+        "title": title,
+        "origin": {**first["middle"], "height": low},
+        "worlds": described,
+    }
+
+
+def _names(worlds: list[World]) -> list[str]:
+    names = [str(world.path).rstrip("/\\").replace("\\", "/").split("/")[-1] for world in worlds]
+    names = [name.removesuffix(".zarr") or "world" for name in names]
+    if len(names) == 2 and names[0] == names[1]:
+        return [f"{names[0]} (left)", f"{names[1]} (right)"]
+    return names
+
+
+def _bounds_on(world: World, first: World, bounds: Bounds | None) -> Bounds | None:
+    """Bounds of the first world in the CRS of another."""
+    from geo_io.crs import transform_bounds
+
+    if bounds is None or world.frame.crs == first.frame.crs:
+        return bounds
+    return transform_bounds(bounds, first.frame.crs, world.frame.crs)
+
+
+def _require_overlap(first: World, second: World) -> None:
+    from geo_io.crs import transform_bounds
+
+    moved = transform_bounds(second.frame.bounds, second.frame.crs, first.frame.crs)
+    a, b = first.frame.bounds, moved
+    if b is None or a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]:
+        raise JobError(
+            f"worlds {first.path} and {second.path} lie apart, a page cannot compare them",
+            "give two worlds of the same place: `beside`",
+        )
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
