@@ -4,14 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 
-.PHONY: setup demo test test-slow lint docs bench gallery clean
+SECONDS ?= 60
+
+.PHONY: setup demo test test-slow fuzz lint licences sbom docs bench gallery clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup    a virtual environment in $(VENV) with earthgen and its tools"
 	@echo "make demo     generate, export and picture a world of a real place (demo-output/)"
 	@echo "make test     the tests; make test-slow runs the few that take long"
+	@echo "make fuzz     damaged files of all formats, for SECONDS=60"
 	@echo "make lint     ruff, mypy, the order of the packages"
+	@echo "make licences the licences of all dependencies; fails on copyleft"
+	@echo "make sbom     what the environment holds, as CycloneDX (sbom.json)"
 	@echo "make docs     the documentation site (site/)"
 	@echo "make bench    the benchmarks"
 	@echo "make gallery  the worlds of docs/gallery (needs the real data beside the checkout)"
@@ -34,6 +39,17 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -n 2 --dist load -m slow
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)
+
+licences: setup
+	$(BIN)/python .ci/licences.py
+
+sbom: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "cyclonedx-bom>=5"
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--of JSON -o sbom.json $(BIN)/python
 
 lint: setup
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from geo_io.errors import (
     MissingCrsError,
     MissingFileError,
     RegionError,
+    UnsafePathError,
 )
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "StoreFullError",
     "TrainingError",
     "UnknownNameError",
+    "UnsafePathError",
 ]
 
 

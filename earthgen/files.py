@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 
 from earthgen.errors import StoreError, StoreFullError
 from geo_io.errors import InputError, MissingFileError
+from geo_io.safety.damage import damaged_file
 
 PARTIAL = ".partial"
 """Ending of the names of files that are being written, also by zarr."""
@@ -401,16 +402,12 @@ def read_json(path: str | Path) -> dict:
     InputError
         If it cannot be read, or holds something else.
     """
-    try:
-        document = json.loads(Path(path).read_text("utf-8"))
-    except FileNotFoundError as error:
+    if not Path(path).exists():
         raise MissingFileError(
             f"{path} does not exist", "give the path of a JSON file with cameras"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read as JSON: {error}", "give a JSON file with cameras"
-        ) from error
+        )
+    with damaged_file(f"{path} cannot be read as JSON", "give a JSON file with cameras"):
+        document = json.loads(Path(path).read_text("utf-8"))
     if not isinstance(document, dict):
         raise InputError(f"{path} holds no JSON object", "give a JSON file with cameras")
     return document

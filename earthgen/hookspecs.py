@@ -60,12 +60,22 @@ class Offer:
     takes : tuple of str
         Settings of the job that are passed to `create` under their own name if the user gives
         them: "weights", "sparse_backend".
+    options : str or type
+        The pydantic model of the user's options, or its import string. `create` is then called
+        with one keyword argument, `options`: an instance of the model. Exporters use it: `earthgen
+        export --set KEY=VALUE` fills the model, and `--help-options` lists its fields.
+    suffixes : tuple of str
+        Of an exporter whose output can be one file: the endings of that file, such as (".glb",).
+        `earthgen export --out town.glb` then names the files that the exporter calls "world..."
+        "town...".
     """
 
     name: str
     create: str | Callable[..., Any]
     summary: str = ""
     takes: tuple[str, ...] = ()
+    options: str | type = ""
+    suffixes: tuple[str, ...] = ()
 
 
 @hookspec
@@ -99,7 +109,10 @@ def earthgen_condition_encoders() -> Iterable[Offer]:  # type: ignore[empty-body
 
 @hookspec
 def earthgen_exporters() -> Iterable[Offer]:  # type: ignore[empty-body]
-    """Offer an `earthgen.Exporter` per format of `earthgen export --format NAME`."""
+    """Offer an `earthgen.Exporter` per format of `earthgen export --format NAME`.
+
+    `Offer.options` names a pydantic model of what `--set KEY=VALUE` can say.
+    """
 
 
 @hookspec

@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from earthgen import hookspecs
-from earthgen.errors import PluginError, UnknownNameError
+from earthgen.errors import JobError, PluginError, UnknownNameError
 from earthgen.hookspecs import Offer, PluginInfo
-from geo_io.errors import EarthgenError
+from geo_io.errors import EarthgenError, nearest_name
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from geo_io.legend import Crosswalk
 
 GROUP = "earthgen"
@@ -188,7 +190,11 @@ class Plugins:
             near = difflib.get_close_matches(name, offers, 1, 0.4)
             hint = f"did you mean {near[0]!r}; " if near else ""
             names = ", ".join(sorted(offers)) or "no plugin offers one"
-            raise UnknownNameError(f"unknown {kind} {name!r}", f"{hint}known: {names}")
+            raise UnknownNameError(
+                f"unknown {kind} {name!r}",
+                f"{hint}known: {names}; install the plugin that has it, or give its folder as "
+                "`plugin_dir`",
+            )
         return offers[name]
 
     def create(self, kind: str, name: str, **options: Any) -> Any:
@@ -198,12 +204,17 @@ class Plugins:
         ------
         UnknownNameError
             Naming the nearest offer.
+        JobError
+            If an option does not fit the model of the offer's options.
         PluginError
             If the thing cannot be imported, does not take an option, or fails while it is made.
         """
         offer = self.offer(kind, name)
         called = f"{kind} {name!r}"
-        factory = _factory(offer, called)
+        model = self.options_of(kind, name)
+        if model is not None:
+            options = {"options": _filled(model, options, called)}
+        factory = _imported(offer.create, called)
         _check_options(factory, options, called)
         try:
             return factory(**options)
@@ -214,6 +225,30 @@ class Plugins:
                 f"{called} failed while it was made: {_reason(error)}",
                 "report it to the plugin's author",
             ) from error
+
+    def options_of(self, kind: str, name: str) -> type[BaseModel] | None:
+        """Return the pydantic model of the options that an offer takes; None if it names none.
+
+        Raises
+        ------
+        UnknownNameError
+            Naming the nearest offer.
+        PluginError
+            If the model cannot be imported, or is none.
+        """
+        import pydantic
+
+        offer = self.offer(kind, name)
+        if not offer.options:
+            return None
+        called = f"the model of the options of {kind} {name!r}"
+        model = _imported(offer.options, called)
+        if not (isinstance(model, type) and issubclass(model, pydantic.BaseModel)):
+            raise PluginError(
+                f"{called} is a {type(model).__name__}, not a pydantic.BaseModel",
+                "report it to the plugin's author",
+            )
+        return model
 
     @functools.cache  # noqa: B019
     def crosswalks(self) -> tuple[Crosswalk, ...]:
@@ -287,19 +322,49 @@ def _module_of(path: Path) -> ModuleType:
     return module
 
 
-def _factory(offer: Offer, called: str) -> Callable[..., Any]:
-    """What `offer.create` names or is."""
-    if not isinstance(offer.create, str):
-        return offer.create
-    module, _, name = offer.create.partition(":")
+def _imported(named: str | Callable[..., Any], called: str) -> Callable[..., Any]:
+    """What an import string of an offer names; anything else is what it is."""
+    if not isinstance(named, str):
+        return named
+    module, _, name = named.partition(":")
     try:
-        factory: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        thing: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except Exception as error:
         raise PluginError(
-            f"{called} cannot be imported from {offer.create!r}: {_reason(error)}",
+            f"{called} cannot be imported from {named!r}: {_reason(error)}",
             "report it to the plugin's author",
         ) from error
-    return factory
+    return thing
+
+
+def _filled(model: type[BaseModel], options: Mapping[str, Any], called: str) -> BaseModel:
+    """The model with the user's options.
+
+    Raises
+    ------
+    JobError
+        Naming the first option that is unknown or wrong.
+    """
+    import pydantic
+
+    names = sorted(model.model_fields)
+    for name in options:
+        if name not in names:
+            raise JobError(
+                f"{called} has no option {name!r}{nearest_name(name, names)}",
+                f"its options: {', '.join(names)}" if names else "it takes no options",
+            )
+    try:
+        return model(**options)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        problem = first["msg"].removeprefix("Value error, ")
+        given = "" if first["type"] == "missing" else f" ({first['input']!r} was given)"
+        raise JobError(
+            f"{called}: {f'option {name!r}: ' if name else ''}{problem}{given if name else ''}",
+            f"its options: {', '.join(names)}",
+        ) from error
 
 
 def _check_options(factory: Callable[..., Any], options: Mapping[str, Any], called: str) -> None:

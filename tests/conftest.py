@@ -7,9 +7,13 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from earthgen.world.world import World
 
 sys.path.insert(0, str(Path(__file__).parent / "plugin_package" / "src"))
 
@@ -37,6 +41,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ.pop("EARTHGEN_CACHE")
     if before is not None:
         os.environ["EARTHGEN_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def mapped_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The place of tests/helpers/mapped_place.py; tests only read it."""
+    from tests.helpers.mapped_place import make
+
+    return make(tmp_path_factory.mktemp("mapped"))
 
 
 @pytest.fixture

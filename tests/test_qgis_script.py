@@ -48,7 +48,14 @@ def test_it_generates_and_exports(
 
 
 def test_it_passes_on_what_is_wrong(script: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(script.EarthgenFailed, match="does not exist"):
+    with pytest.raises(script.EarthgenFailed, match="does not exist") as caught:
         script.generate(
             str(tmp_path / "none.shp"), (0.0, 0.0, 1.0, 1.0), "EPSG:32632", tmp_path / "w.zarr"
         )
+    said = str(caught.value)  # sentences, with the next step, not the JSON of the command
+    assert "{" not in said and said.endswith(".") and len(said.split(". ")) > 1
+
+
+def test_words_that_are_no_json_are_passed_on(script: ModuleType) -> None:
+    assert script.sentence("Killed") == "Killed"
+    assert script.sentence('{"error": "no voxels.", "remedy": ""}') == "No voxels."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -10,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from geo_io.frame import Bounds, Frame
 
-BBOX_HELP = "West, south, east, north, with commas and no spaces."
+BBOX_HELP = "West, south, east, north: four numbers with commas or spaces between them."
 BBOX_CRS_HELP = "CRS of --bbox."
 LON_LAT = "EPSG:4326"
 
@@ -23,19 +25,15 @@ def checked_bbox(text: str | None) -> str | None:
 
 
 def parse_bbox(text: str) -> Bounds:
-    """Read (west, south, east, north) from "W,S,E,N".
+    """Read (west, south, east, north) from "W,S,E,N", "W, S, E, N" or "W S E N".
 
     Raises
     ------
     typer.BadParameter
-        If it is not four finite numbers, with commas and without spaces.
+        If it is not four finite numbers.
     """
-    example = (
-        "write it as 11.585,49.992,11.595,49.998 (west, south, east, north; commas, no spaces)"
-    )
-    parts = text.split(",")
-    if any(character.isspace() for character in text) or (parts[-1] == "" and len(parts) > 1):
-        raise typer.BadParameter(f"{text!r} has spaces in it or after it: {example}")
+    example = "write it as 11.585,49.992,11.595,49.998 (west, south, east, north)"
+    parts = [part for part in re.split(r"[,;\s]+", text.strip(" \t\n,;()[]")) if part]
     if len(parts) != 4:
         raise typer.BadParameter(
             f"{text!r} is {len(parts)} number{'s' * (len(parts) != 1)}, not 4: {example}"
@@ -47,6 +45,44 @@ def parse_bbox(text: str) -> Bounds:
     if not all(map(math.isfinite, (west, south, east, north))):
         raise typer.BadParameter(f"{text!r} is not four finite numbers: {example}")
     return west, south, east, north
+
+
+def join_bbox(words: Sequence[str]) -> list[str]:
+    """Join the numbers that follow --bbox, which may be several words: `--bbox 11.5, 50 11.6 50.1`.
+
+    Parameters
+    ----------
+    words : sequence of str
+        A command line.
+    """
+    joined: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        joined.append(word)
+        if word == "--":
+            break
+        if word != "--bbox":
+            continue
+        if len(rest) >= 4 and all(map(_DECIMAL_COMMA.fullmatch, rest[:4])):
+            rest[:4] = [number.replace(",", ".") for number in rest[:4]]
+        numbers: list[str] = []
+        while rest and sum(map(_count, numbers)) < 4 and _NUMBERS.fullmatch(rest[0]):
+            numbers.append(rest.pop(0))
+        if numbers:
+            joined.append(",".join(number.strip(",;") for number in numbers))
+    return [*joined, *rest]
+
+
+_NUMBERS = re.compile(r"[,;]*([-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?[,;]*)+", re.IGNORECASE)
+
+
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
+"""Four words like this are no eight numbers."""
+
+
+def _count(word: str) -> int:
+    return len([part for part in re.split(r"[,;]+", word) if part])
 
 
 def bounds_on(frame: Frame, bbox: str | None, bbox_crs: str) -> Bounds | None:

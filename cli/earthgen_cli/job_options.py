@@ -10,7 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from earthgen_cli import completion
 from earthgen_cli.bbox import checked_bbox, parse_bbox
+from earthgen_cli.options import similar_file
 from earthgen_cli.settings import OptionStyle, Settings
 
 OPTION_GROUPS = ("geometry", "texture")
@@ -20,6 +22,19 @@ TABLES = ("conditions", *(f"{group}_options" for group in OPTION_GROUPS))
 
 EXCLUSIVE = (("bbox", "region"), ("overwrite", "resume", "extend"))
 """Settings that exclude each other. One that is typed replaces those of the job file."""
+
+SOURCES = ("semantics", "points", "dsm", "dem", "image", "canopy", "region")
+"""Settings that name files to read, in the order in which a world is named after them."""
+
+DATA = {
+    "--points": (".las", ".laz"),
+    "--dem": (".asc", ".dem", ".hgt", ".tif", ".tiff", ".vrt"),
+    "--semantics": (
+        *(".fgb", ".gdb", ".geojson", ".gml", ".gpkg", ".json", ".kml", ".kmz", ".osm", ".parquet"),
+        *(".pbf", ".shp", ".zip"),
+    ),
+}
+"""Endings of data that people give as the job file, by the option that is meant."""
 
 PLACE = ("bbox", "bbox_crs", "region")
 """Settings that say where a world lies."""
@@ -54,7 +69,7 @@ JOB = Settings(
         "region": "FILE[:LAYER]",
         "semantics": "FILE[:LAYER]",
         "class_field": "NAME",
-        "legend": "NAME|FILE",
+        "legend": OptionStyle("NAME|FILE", complete=completion.legend_names),
         "height_field": "NAME",
         "height_unit": OptionStyle(kind=Unit),
         "dem": OptionStyle("FILE", many=True),
@@ -80,20 +95,23 @@ JOB = Settings(
         "allow_unmapped": OptionStyle(),
         "crs": "CRS",
         "voxel_size": "M",
-        "geometry": "NAME",
-        "texture": "NAME",
+        "geometry": OptionStyle("NAME", complete=completion.geometry_names),
+        "texture": OptionStyle("NAME", complete=completion.texture_names),
+        "learned": OptionStyle(),
         "set": Annotated[list[str] | None, SetOption],
         "weights": "DIR",
-        "sparse_backend": "NAME",
+        "sparse_backend": OptionStyle("NAME", complete=completion.sparse_names),
         "seed": "N",
         "tile_size": "N",
-        "out": "WORLD",
+        "out": OptionStyle("WORLD", short="-o"),
         "overwrite": OptionStyle(),
         "resume": OptionStyle(),
         "extend": OptionStyle(),
         "workers": "N",
         "scheduler": "NAME|ADDRESS",
         "yes": OptionStyle(),
+        "allow_network": OptionStyle(),
+        "allow_linked": OptionStyle(),
     },
 )
 """The settings of a job that are options."""
@@ -121,26 +139,107 @@ def job_settings(
     plugin_dirs : Sequence[Path]
         The folders of --plugin-dir.
     default_out : str, optional
-        The world if nothing else names one.
+        The world if no setting names one. By default it is named after the first input, in the
+        current folder: landuse.zarr of ../data/landuse.shp.
 
     Raises
     ------
     JobError
         If the job file cannot be read, no world is named, or the world lacks a setting.
+    MissingFileError
+        If an input does not exist.
     StoreError
         If the world to resume does not exist and no setting is given.
     """
     from earthgen.errors import JobError
     from earthgen.jobs.job import load_job
 
+    if job_file is not None:
+        require_job_file(job_file)
     values = merge_settings(load_job(job_file) if job_file is not None else {}, typed, plugin_dirs)
     if "out" not in values:
-        if default_out is None:
+        out = default_out or named_after(values, job_file)
+        if out is None:
             raise JobError("no output is given", "give --out, such as --out world.zarr")
-        values["out"] = default_out
+        values["out"] = out
+    require_sources(values)
     if [name for name in EXCLUSIVE[1] if values.get(name) is True] in (["resume"], ["extend"]):
         values = add_world_settings(values)
     return values
+
+
+def named_after(values: Mapping[str, Any], job_file: Path | None) -> str | None:
+    """Return the world of a job that names none: after the job file, else after the first input.
+
+    Returns
+    -------
+    str or None
+        A name in the current folder; None if there is no input to name it after.
+    """
+    sources = [source for name in SOURCES for source in _sources(values.get(name))]
+    first = job_file or next(iter(sources), None)
+    if first is None:
+        return None if values.get("resume") or values.get("extend") else "world.zarr"
+    stem = _path_of(str(first)).name.split(".")[0]
+    return f"{stem or 'world'}.zarr"
+
+
+def require_sources(values: Mapping[str, Any]) -> None:
+    """Check that the files that settings name exist, before anything heavy is imported.
+
+    URLs and what only GDAL can tell apart are left to the readers.
+
+    Raises
+    ------
+    MissingFileError
+        Naming the setting, the file, and the most similar name beside it.
+    """
+    for name in (*SOURCES, "weights"):
+        for source in _sources(values.get(name)):
+            text = str(source)
+            path = _path_of(text)
+            if "://" in text or text.startswith(("/vsi", "in memory (")) or _is_driver(text):
+                continue
+            if path.exists() or Path(text).exists():
+                continue
+            from geo_io.errors import MissingFileError
+
+            raise MissingFileError(
+                f"`{name}`: {path} does not exist{similar_file(path)}", "check the path"
+            )
+
+
+def require_job_file(path: Path) -> None:
+    """Raise JobError if a job file is data, which is given with an option."""
+    suffix = path.suffix.lower()
+    option = next((option for option, endings in DATA.items() if suffix in endings), None)
+    if option is None and not (path.is_dir() and suffix != ".toml"):
+        return
+    from earthgen.errors import JobError
+
+    given = f"{option or '--semantics'} {path}"
+    raise JobError(
+        f"{path} is data, not a job file",
+        f"write `earthgen generate {given} --bbox W,S,E,N`, or the same settings in a .toml file",
+    )
+
+
+def _sources(value: Any) -> list[str | Path]:
+    """The paths of a setting that has none, one or several."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [each for each in values if isinstance(each, str | Path)]
+
+
+def _path_of(source: str) -> Path:
+    """The file of a source, without its layer."""
+    path, colon, _ = source.rpartition(":")
+    return Path(path if colon and len(path) > 1 and not Path(source).exists() else source)
+
+
+def _is_driver(source: str) -> bool:
+    """Whether a source begins with a name of one of GDAL's drivers, such as NETCDF:"a.nc":v."""
+    driver, colon, rest = source.partition(":")
+    return bool(colon and rest) and len(driver) > 1 and driver.isupper() and driver.isalnum()
 
 
 def merge_settings(
@@ -213,7 +312,7 @@ def read_value(text: str) -> Any:
     """Read a TOML value; anything else, dates and tables included, is text."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or a number too long to be one
         return text
     return value if isinstance(value, bool | int | float | str | list) else text
 
@@ -242,7 +341,7 @@ def add_world_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     try:
         stored = open_world(out).settings
     except StoreError:
-        if extend or set(values) - set(RUN_FIELDS) - {"plugin_dir"}:
+        if extend or set(values) - set(RUN_FIELDS):
             return dict(values)  # the run reports it, or makes a new world
         raise
     placed = "bbox" in values or "region" in values
@@ -268,7 +367,10 @@ def merge_stored(
     JobError
         If a setting of the world is an input in memory, which cannot be read again.
     """
-    result = {**{name: value for name, value in stored.items() if value is not None}, **values}
+    from earthgen.jobs.job import recalled_settings
+
+    stored = recalled_settings(stored, str(out))
+    result = {**stored, **values}
     for name in TABLES:
         table, given = stored.get(name) or {}, values.get(name, {})
         if isinstance(given, Mapping):
@@ -283,8 +385,14 @@ def merge_stored(
 
 def _refuse_memory(source: Any, name: str, option: str, out: object) -> None:
     from earthgen.errors import JobError
+    from geo_io.redaction import is_redacted
 
     sources = source if isinstance(source, list | tuple) else [source]
+    if any(is_redacted(str(each)) for each in sources):
+        raise JobError(
+            f"the {name} of {out} is an address whose credentials a world does not keep",
+            f"give it again: {option}",
+        )
     if any(str(each).startswith("in memory (") for each in sources):
         raise JobError(
             f"the {name} of {out} came from memory, not from a file",

@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from earthgen_cli.bbox import join_bbox
 from earthgen_cli.commands import (
     batch,
+    compare,
     dataset,
+    demo,
     digest,
     doctor,
     evaluate,
@@ -33,10 +36,13 @@ from earthgen_cli.commands import (
     plan,
     plugins,
     preview,
+    qgis,
     render,
     train,
     verify,
+    view,
 )
+from earthgen_cli.log import log_error, start_log
 from earthgen_cli.output import say, say_error
 from earthgen_cli.settings import expanded, name_options, setting_options
 
@@ -65,6 +71,9 @@ EXIT_CODES = {
 }
 """The exit codes of all commands; docs/reference/exit-codes.md lists them with their classes."""
 
+ENVIRONMENT = "EARTHGEN"
+"""Beginning of the environment variables that give options: EARTHGEN_GENERATE_SEED."""
+
 ROOT_OPTIONS = {"plugin_dir": "--plugin-dir"}
 """The options of `earthgen` itself, by the setting that errors name."""
 
@@ -75,11 +84,14 @@ ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate.generate,
+    "demo": demo.demo,
     "plan": plan.plan,
     "batch": batch.batch,
     "info": info.info,
     "preview": preview.preview,
+    "view": view.view,
     "render": render.render,
+    "compare": compare.compare,
     "export": export.export,
     "verify": verify.verify,
     "digest": digest.digest,
@@ -93,6 +105,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 GROUPS: dict[str, tuple[Callable[..., None], dict[str, Callable[..., None]]]] = {
     "plugins": (plugins.plugins, plugins.COMMANDS),
     "dataset": (dataset.dataset, dataset.COMMANDS),
+    "qgis": (qgis.qgis, qgis.COMMANDS),
 }
 """Commands of two words: the function of the first word, and the commands by the second."""
 
@@ -125,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClickError as error:
         return usage_error(error, as_json)
     except Exception as error:  # noqa: BLE001 - the last place to report it as one line
+        log_error(error)
         if debug:
             import traceback
 
@@ -136,7 +150,8 @@ def run(words: list[str]) -> int:
     """Run the command line; errors pass through."""
     from earthgen.plugins import load
 
-    folders, rest = plugin_folders(words)
+    folders, rest = plugin_folders(join_bbox(words))
+    rest = start_log(rest)
     loaded = load(folders)
     options = [word for folder in folders for word in ("--plugin-dir", str(folder))]
     try:
@@ -144,6 +159,7 @@ def run(words: list[str]) -> int:
             [*options, *rest],
             prog_name="earthgen",
             standalone_mode=False,
+            auto_envvar_prefix=ENVIRONMENT,
             obj=State(loaded, tuple(folders)),
         )
     except typer.Abort:  # how some versions pass Ctrl-C on; the others pass exit code 130
@@ -215,7 +231,10 @@ class LazyCommand(TyperCommand):
         """Make the context of the real command, which click then invokes."""
         app = typer.Typer(rich_markup_mode=None, add_completion=False)
         app.command(self.name, cls=Command)(expanded(self.function))
-        return typer.main.get_command(app).make_context(info_name, args, *rest, **more)
+        command: Any = typer.main.get_command(app)
+        for parameter in command.params:
+            parameter.show_envvar = False  # one rule for all, which docs/reference/cli.md states
+        return command.make_context(info_name, args, *rest, **more)
 
 
 class SplitCommand(LazyCommand):
@@ -275,9 +294,21 @@ def root(
             "repeated.",
         ),
     ] = None,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Print each step on stderr. Can stand anywhere."),
+    ] = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Add each step, warning and error, with time and traceback, to this file. Can "
+            "stand anywhere.",
+        ),
+    ] = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    # `run` reads --plugin-dir before, because plugins can add commands; here it is for the help.
+    # `run` reads --plugin-dir, --verbose and --log-file before; here they are for the help.
     if version:
         from earthgen import __version__
 

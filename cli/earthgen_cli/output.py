@@ -10,13 +10,15 @@ from typing import Any
 
 import typer
 
+from earthgen_cli.visible import json_safe, printable, styled, visible
+
 
 def say(text: str = "", *, err: bool = False) -> None:
-    """Print a line.
+    r"""Print a line; control characters that it got from a file are shown, such as \x1b.
 
     Colour codes are printed to terminals only, and not if NO_COLOR is set (https://no-color.org).
     """
-    typer.echo(text, err=err, color=False if os.environ.get("NO_COLOR") else None)
+    typer.echo(printable(text), err=err, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def say_warning(text: str, about: str = "") -> None:
@@ -38,10 +40,8 @@ def warning_line(text: str, about: str = "") -> str:
 
 def say_json(value: Any, *, err: bool = False) -> None:
     """Print one JSON object; NaN, which JSON does not have, becomes null."""
-    say(
-        json.dumps(plain(value), indent=None if err else 2, ensure_ascii=False, allow_nan=False),
-        err=err,
-    )
+    text = json.dumps(plain(value), indent=None if err else 2, ensure_ascii=False, allow_nan=False)
+    say(json_safe(text), err=err)
 
 
 def plain(value: Any) -> Any:
@@ -63,7 +63,7 @@ def plain(value: Any) -> Any:
 
 def say_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     """Print "name  value" lines with aligned values."""
-    rows = list(pairs)
+    rows = [(name, visible(str(value), lines=False)) for name, value in pairs]
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
         say(f"{name:<{width}}  {value}".rstrip())
@@ -71,13 +71,13 @@ def say_pairs(pairs: Iterable[tuple[str, str]]) -> None:
 
 def say_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print left-aligned columns under a header."""
-    table = [list(header), *map(list, rows)]
+    table = [[visible(str(cell), lines=False) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     for number, row in enumerate(table):
         line = "  ".join(
             f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)
         ).rstrip()
-        say(typer.style(line, bold=True) if number == 0 else line)
+        say(styled(line, bold=True) if number == 0 else line)
 
 
 def say_tree(value: Any, indent: int = 0) -> None:
@@ -116,7 +116,7 @@ def _leaf(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return ", ".join(map(_leaf, value))
-    return str(value)
+    return visible(str(value), lines=False)
 
 
 def bytes_text(count: float) -> str:
@@ -155,6 +155,12 @@ def shell_quoted(path: object) -> str:
     return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
 
 
+def ends_with_name(text: str) -> bool:
+    """Return whether a text ends with a path or a value, which a full stop would seem part of."""
+    word = text.removesuffix(".").split()[-1] if text.split() else ""
+    return word[-1:].isalnum() and any(sign in word for sign in ("/", "\\", ".", "="))
+
+
 def say_error(problem: str, remedy: str, name: str, exit_code: int, as_json: bool) -> None:
     """Print the line (or JSON object) on stderr with which a failed command ends.
 
@@ -180,6 +186,9 @@ def say_error(problem: str, remedy: str, name: str, exit_code: int, as_json: boo
         # Capitalize a word, but no option, file or command.
         if first.isalpha() and first.islower() and first != "pip":
             first = first.capitalize()
-        line += " " + sentence(" ".join([first, *rest]))
+        text = " ".join([first, *rest])
+        line += " " + (text if ends_with_name(text) else sentence(text))
+    elif ends_with_name(line):
+        line = line.removesuffix(".")
     sys.stdout.flush()  # where both streams go to one place, the error comes last
-    say(f"{typer.style('error:', fg=typer.colors.RED, bold=True)} {line}", err=True)
+    say(f"{styled('error:', fg=typer.colors.RED, bold=True)} {line}", err=True)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from earthgen_cli.log import is_verbose, log_event
 from earthgen_cli.output import say, say_json, say_warning, seconds_text, warning_line
 from earthgen_cli.settings import name_options, setting_options
+from earthgen_cli.visible import visible
 
 if TYPE_CHECKING:
     from earthgen.progress import Event
@@ -51,11 +53,18 @@ class Display:
     region: str = ""
 
     def __call__(self, event: Event) -> None:
+        """Log one event, and show it."""
+        log_event(event, self.text(event.note))
+        if event.kind == "warning" and is_verbose():
+            self.warned.add(event.note)
+        self.draw(event)
+
+    def draw(self, event: Event) -> None:
         """Show one event."""
 
     def text(self, note: str) -> str:
-        """Return a text of earthgen with options in place of settings."""
-        return name_options(note, self.options)
+        """Return a text of earthgen with options in place of settings, safe to print."""
+        return visible(name_options(note, self.options))
 
 
 @dataclass
@@ -65,7 +74,7 @@ class JsonLines(Display):
     Its key "event" is "progress", "warning" or "message".
     """
 
-    def __call__(self, event: Event) -> None:
+    def draw(self, event: Event) -> None:
         """Print the event."""
         about = {"task": event.task, **({"region": self.region} if self.region else {})}
         if event.kind == "step":
@@ -98,7 +107,7 @@ class Lines(Display):
 
     last: tuple[str, float] = ("", 0.0)
 
-    def __call__(self, event: Event) -> None:
+    def draw(self, event: Event) -> None:
         """Print the event if it is time for a line."""
         if event.kind == "warning":
             self.warned.add(event.note)
@@ -127,7 +136,7 @@ def display(
     options = setting_options(ctx.command)
     if mode is Mode.AUTO:
         text_mode = Mode.BAR if sys.stderr.isatty() else Mode.LINES
-        mode = Mode.NONE if quiet or json_output else text_mode
+        mode = Mode.NONE if quiet or json_output or is_verbose() else text_mode
     if mode is Mode.BAR:
         with _bar(options) as bar:
             yield bar
@@ -165,7 +174,7 @@ def _bar(options: Mapping[str, str]) -> Iterator[Display]:
         tasks: dict[str, TaskID] = field(default_factory=dict)
         names: dict[str, str] = field(default_factory=dict)
 
-        def __call__(self, event: Event) -> None:
+        def draw(self, event: Event) -> None:
             text = self.text(event.note)
             if event.kind == "warning":
                 self.warned.add(event.note)
@@ -196,7 +205,7 @@ def _bar(options: Mapping[str, str]) -> Iterator[Display]:
 
 def task_name(event: Event, region: str) -> str:
     """Return the task of an event, with its region of a batch."""
-    return f"{region}: {event.task}" if region else event.task
+    return visible(f"{region}: {event.task}" if region else event.task, lines=False)
 
 
 def rate(event: Event) -> float | None:

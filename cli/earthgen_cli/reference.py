@@ -28,6 +28,7 @@ INTRODUCTION = """\
 
 ```console
 $ earthgen plan --bbox 11.585,49.992,11.595,49.998 --semantics landuse.shp --out town.zarr
+$ earthgen generate --bbox 11.585,49.992,11.595,49.998 --semantics landuse.shp --dry-run
 $ earthgen generate --bbox 11.585,49.992,11.595,49.998 --semantics landuse.shp --out town.zarr
 $ earthgen generate --bbox 11.595,49.992,11.600,49.998 --out town.zarr --extend
 $ earthgen verify town.zarr --sample 1
@@ -55,6 +56,11 @@ SCRIPTS = """\
   `earthgen generate --out WORLD --resume` continues with the settings of the world.
 - Colours are omitted if stdout is no terminal or `NO_COLOR` is set. `EARTHGEN_DEBUG=1` prints
   tracebacks.
+- Each option can be given by an environment variable, `EARTHGEN_COMMAND_OPTION`, such as
+  `EARTHGEN_GENERATE_VOXEL_SIZE=2` or `EARTHGEN_EXPORT_LEVEL=4`. The values of one that can be
+  repeated have spaces between them. What is typed wins.
+- `--verbose` prints each step as a line on stderr. `--log-file FILE` adds steps, warnings and
+  errors with time and traceback to a file.
 - `EARTHGEN_LOAD_PLUGINS` restricts the plugins of other packages: empty for none, or names
   separated by commas.
 

@@ -47,6 +47,10 @@ class OptionStyle:
         Whether the option can be repeated although the field may be a single value.
     callback : callable
         Checks or changes the typed value.
+    short : str
+        A second spelling of one letter, such as "-o".
+    complete : callable
+        Yields (value, help) for what the shell completes.
     """
 
     metavar: str = ""
@@ -56,6 +60,8 @@ class OptionStyle:
     kind: Any = None
     many: bool = False
     callback: Callable[[Any], Any] | None = None
+    short: str = ""
+    complete: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -204,8 +210,10 @@ def _parameter(
     else:
         option |= limits
         option["metavar"] = style.metavar or DEFAULT_METAVARS.get(kind)
+        option["autocompletion"] = style.complete
         annotation = (GenericAlias(list, (kind,)) if many else kind) | None
-    return _keyword(name, Annotated[annotation, typer.Option(declared, **option)], default)
+    spellings = [declared, style.short] if style.short else [declared]
+    return _keyword(name, Annotated[annotation, typer.Option(*spellings, **option)], default)
 
 
 def _keyword(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:

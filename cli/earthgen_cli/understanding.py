@@ -13,6 +13,7 @@ UNIT_FROM = {
     "name": "by its name",
     "publisher": "as {publisher} has it",
     "crs": "as the CRS",
+    "column": "by a column of units",
     "default": "as nothing says otherwise",
 }
 

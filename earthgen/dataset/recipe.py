@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from earthgen.dataset.scene import GRADES
 from earthgen.errors import JobError
 from geo_io.errors import MissingFileError, nearest_name
+from geo_io.safety.damage import damaged_file
 
 BAND = (-16, 112)
 """Default z range of scenes, voxels from the ground."""
@@ -156,14 +157,11 @@ def read_recipe(path: str | Path) -> Recipe:
         if it is not TOML, a key or value is wrong, or a scene lacks a licence or its grade
     """
     path = Path(path)
-    try:
+    if not path.exists():
+        raise MissingFileError(f"{path} does not exist", "check the path")
+    remedy = "see docs/guides/datasets.md for the format"
+    with damaged_file(f"{path} cannot be read", remedy, JobError):
         values = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{path} does not exist", "check the path") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise JobError(
-            f"{path} cannot be read: {error}", "see docs/guides/datasets.md for the format"
-        ) from error
     return parse_recipe(values, str(path))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from earthgen.files import PARTIAL, disk_error
 from earthgen.stages.block import column_order, within
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
+from geo_io.safety.names import require_name
 
 FORMAT_VERSION = 2
 """Version 2 added the map, buildings and objects."""
@@ -39,7 +41,19 @@ GRADES = ("A", "B", "C")
 """How sure a licence is: A stated for the data, B stated for the repository or for the owner's data
 in general, C inferred."""
 
-READ_ERRORS = (OSError, KeyError, TypeError, ValueError, RuntimeError)
+READ_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zlib.error,
+)
 """Errors that zarr raises for a damaged array or group."""
 
 BLOCK = 64
@@ -464,10 +478,34 @@ def open_scene(path: str | Path) -> Scene:
         arrays: dict[str, Any] = {name: root[name] for name in DENSE}
         arrays |= {name: root[f"voxels/{name}"] for name in VOXELS}
         index: Any = root["voxels/blocks"]
-        blocks = np.asarray(index[...])
+        blocks = _blocks(index, info.frame)
+        _require_shapes(info.frame, arrays, int(blocks[-1, -1]))
+        require_name(info.name, "scene", str(path))
     except READ_ERRORS as error:
         raise StoreError(f"scene {path} is damaged: {error}", "build it again") from error
     return Scene(path, info, blocks, arrays)
+
+
+def _blocks(index: Any, frame: Frame) -> NDArray:
+    """Return the first rows of blocks; ValueError if they are not those of the frame."""
+    shape = -(-frame.ny // BLOCK), -(-frame.nx // BLOCK) + 1
+    if index.shape != shape:
+        raise ValueError(f"voxels/blocks has the shape {index.shape}, not {shape}")
+    blocks = np.asarray(index[...])
+    flat = blocks.ravel()
+    if blocks.dtype.kind != "i" or flat[0] < 0 or (np.diff(flat) < 0).any():
+        raise ValueError("voxels/blocks does not count up")
+    return blocks
+
+
+def _require_shapes(frame: Frame, arrays: Mapping[str, Any], rows: int) -> None:
+    """Raise ValueError if arrays do not have the shapes that the frame and the blocks say."""
+    for name, (_, extra, *_) in DENSE.items():
+        if arrays[name].shape != (*frame.shape, *extra):
+            raise ValueError(f"{name} has the shape {arrays[name].shape} on {frame}")
+    for name, (_, extra) in VOXELS.items():
+        if arrays[name].shape != (rows, *extra):
+            raise ValueError(f"voxels/{name} has the shape {arrays[name].shape}, not {rows} rows")
 
 
 def scenes_in(folder: str | Path) -> list[Scene]:

@@ -24,6 +24,7 @@ from earthgen.files import replace_file
 from geo_io.crs import transform_bounds
 from geo_io.errors import nearest_name
 from geo_io.frame import Bounds, Frame
+from geo_io.safety.damage import damaged_file
 
 Part = Literal["train", "held_out"]
 
@@ -221,12 +222,9 @@ def read_split(folder: str | Path, scenes: Sequence[Scene]) -> Split:
     path = Path(folder) / FILE
     if not path.exists():
         return split_by_name(scenes)
-    try:
+    remedy = "make it again with `earthgen dataset split`"
+    with damaged_file(f"{path} cannot be read", remedy, StoreError):
         return Split.from_dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{path} cannot be read: {error}", "make it again with `earthgen dataset split`"
-        ) from error
 
 
 def join_splits(splits: Sequence[Split]) -> Split:

@@ -154,7 +154,8 @@ def cluster(address: str, workers: int) -> Iterator[DaskPool]:
                     distributed.LocalCluster(
                         n_workers=workers,
                         threads_per_worker=1,
-                        dashboard_address=":0",
+                        dashboard_address="127.0.0.1:0",  # not on the network
+                        host="127.0.0.1",
                         silence_logs=logging.CRITICAL,
                     )
                 )

@@ -18,12 +18,16 @@ from typing import Any
 from cachetools import LRUCache
 
 from earthgen.engine.compute import Engine, TaskStats
+from earthgen.engine.decisions import decide
 from earthgen.engine.graph import TILE, Graph, Task
 from earthgen.errors import StoreError
 from earthgen.files import missing_world
 from earthgen.stages.block import Block
+from earthgen.voxels.tile import Tile
+from earthgen.world import decisions
 from earthgen.world.stage_cache import StageCache
 from earthgen.world.store import Entry, Store, open_store
+from geo_io.safety.access import current_access, set_access
 
 CACHE_BYTES = 100_000_000
 """Bytes of outputs that a worker keeps in memory: the next tile mostly reads the same windows."""
@@ -72,8 +76,9 @@ class WorkerContext:
 
 
 def packed(value: Any, plugin_dirs: tuple[Path, ...] = ()) -> bytes:
-    """Pickle a value for another process, with the plugin folders to load before unpickling it."""
-    return pickle.dumps((plugin_dirs, pickle.dumps(value)))
+    """Pickle a value for another process, with the plugin folders to load before unpickling it,
+    and what its inputs may reach."""
+    return pickle.dumps((plugin_dirs, current_access(), pickle.dumps(value)))
 
 
 def unpacked(data: bytes) -> Any:
@@ -83,7 +88,8 @@ def unpacked(data: bytes) -> Any:
     """
     from earthgen import plugins
 
-    folders, value = pickle.loads(data)
+    folders, access, value = pickle.loads(data)
+    set_access(access)
     if folders:
         plugins.load(folders)
     return pickle.loads(value)
@@ -138,11 +144,21 @@ class Worker:
             began = time.perf_counter()
             entry = self.store.write(task.x, task.y, levels)
             stats.spent("write", began)
+            self.note_decisions(task, levels[0], stats)
             return TaskResult(task, entry, stats)
         block = self.engine.block(task, self.graph, self.fetch, stats)
         self.stage_cache.save(*task, block)
         self.keep(task, block)
         return TaskResult(task, None, stats)
+
+    def note_decisions(self, task: Task, tile: Tile, stats: TaskStats) -> None:
+        """Write what of a tile its sources said, unless the world is an older one."""
+        if not decisions.has_decisions(self.store):
+            return
+        began = time.perf_counter()
+        codes = decide(tile, self.engine.conditions)
+        decisions.write(self.store, task.x, task.y, codes)
+        stats.spent("decisions", began)
 
     def check(self, tile: tuple[int, int]) -> str | None:
         """Return what is wrong with a finished tile on disk; None if nothing is."""

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from earthgen.errors import JobError, StoreError
-from earthgen.jobs.identity import changes, differences, require_unchanged
+from earthgen.jobs.identity import changes, named_differences, require_unchanged
 from earthgen.jobs.job import Job, stored_settings
 from earthgen.jobs.prepare import PreparedJob
+from earthgen.jobs.privacy import public, public_settings
 from earthgen.world.store import Store, create_store, open_store
 from geo_io.frame import Frame
 
@@ -83,7 +84,7 @@ def open_or_create_extended(
     StoreError
         If the old world was made with other settings or inputs; names the difference.
     """
-    changed = differences(before.identity, prepared.identity)
+    changed = named_differences(before, prepared)
     remedy = "give the settings it was made with, or change `out`"
     require_unchanged(before, changed, "extended", remedy)
     path = Path(path)
@@ -97,8 +98,8 @@ def open_or_create_extended(
     whole = {"bbox": list(frame.bounds), "bbox_crs": frame.crs, "crs": frame.crs}
     attributes = {
         "identity": prepared.identity,
-        "provenance": prepared.provenance,
-        "settings": {**stored_settings(job), **whole},
+        "provenance": public(prepared.provenance, job),
+        "settings": public_settings({**stored_settings(job), **whole}, job),
     }
     degree = prepared.backends.texture.sh_degree
     store = create_store(path, frame, before.tile_size, attributes, degree)

@@ -12,15 +12,18 @@ from earthgen.engine.pool import Pool
 from earthgen.engine.scheduler import Totals, check_tiles, generate_tiles, start_pool
 from earthgen.engine.worker import WorkerContext
 from earthgen.errors import SizeError
+from earthgen.jobs.compiling import notice
 from earthgen.jobs.forecast import YES_COLUMNS, estimate
 from earthgen.jobs.job import Job, make_job
 from earthgen.jobs.output import Output, open_output, record_warnings
 from earthgen.jobs.prepare import PreparedJob, prepare
+from earthgen.jobs.privacy import public
 from earthgen.progress import Listener, Progress
 from earthgen.stages.backends import Condition
 from earthgen.world.store import Store, open_store
 from earthgen.world.world import World
 from geo_io.frame import Frame
+from geo_io.safety.access import allowing
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,11 @@ def generate(*, out: str | Path, listener: Listener | None = None, **settings: A
 
 def run(job: Job, listener: Listener | None = None) -> Report:
     """Run a job. Everything about the inputs is checked before anything is written."""
+    with allowing(job.allow_network, job.allow_linked):
+        return _run(job, listener)
+
+
+def _run(job: Job, listener: Listener | None) -> Report:
     began = time.monotonic()
     progress = Progress(listener)
     output = open_output(job)
@@ -125,6 +133,8 @@ def _fill(
 ) -> Totals:
     """Make the tiles that are missing, and again those that are damaged."""
     job = output.job
+    if (text := notice()) is not None:
+        progress.say(text)
     pool.begin(WorkerContext(prepared.engine, store.path, job.tile_size, job.plugin_dir))
     if output.resumes:
         for (tx, ty), problem in _forget_damaged(store, pool, progress).items():
@@ -137,7 +147,7 @@ def _fill(
             f"{totals.clipped:,} voxels lay outside the height band {job.band} m and were left "
             "out: widen `band`"
         )
-    record_warnings(store, prepared.warnings)
+    record_warnings(store, public(prepared.warnings, job))
     return totals
 
 

@@ -55,10 +55,41 @@ def with_machine_options(job: Job, identity: Mapping[str, Any]) -> Job:
 
 def changes(store: Store, prepared: PreparedJob) -> list[str]:
     """Return how the identity and extent of a prepared job differ from those of a world."""
-    differing = differences(store.identity, prepared.identity)
+    differing = named_differences(store, prepared)
     if store.frame != prepared.frame:
         differing.append(f"extent ({store.frame} before, {prepared.frame} now)")
     return differing
+
+
+def named_differences(store: Store, prepared: PreparedJob) -> list[str]:
+    """Return how the identity of a prepared job differs from that of a world, with the names of
+    the files of inputs that changed."""
+    before, now = (
+        each.get("inputs", {})
+        for each in (dict(store.root.attrs["earthgen"]).get("provenance", {}), prepared.provenance)
+    )
+    differing = []
+    for text in differences(store.identity, prepared.identity):
+        name = text.partition(" ")[0].removeprefix("inputs.")
+        changed = _changed_files(before.get(name, []), now.get(name, []))
+        shown = text if not text.startswith("inputs.") or not changed else f"{text}: "
+        differing.append(shown + ", ".join(changed if shown != text else []))
+    return differing
+
+
+def _changed_files(before: Any, now: Any) -> list[str]:
+    """Return the files of an input that changed, from what a provenance says of its sources."""
+    names = []
+    for old, new in zip(before, now, strict=False):
+        if old.get("digest") == new.get("digest"):
+            continue
+        parts, others = old.get("files", {}), new.get("files", {})
+        changed = [
+            part for part in sorted({*parts, *others}) if parts.get(part) != others.get(part)
+        ]
+        source = str(new.get("source", ""))
+        names += [f"{part} of {source}" for part in changed] if parts and changed else [source]
+    return names
 
 
 def require_unchanged(store: Store, changed: list[str], verb: str, remedy: str) -> None:

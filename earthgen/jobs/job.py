@@ -11,6 +11,8 @@ import pydantic
 from pydantic import Field
 
 from earthgen.errors import JobError
+from geo_io.redaction import redacted
+from geo_io.safety.damage import damaged_file
 
 PATH_FIELDS = (
     "region",
@@ -23,13 +25,31 @@ PATH_FIELDS = (
     "points",
     "weights",
     "out",
-    "plugin_dir",
 )
+
+LEARNED = {"geometry": "height-flow", "texture": "latent"}
+"""The backends of the setting `learned`."""
 
 HeightUnit = Literal["m", "ft", "us-ft"]
 
-RUN_FIELDS = ("out", "overwrite", "resume", "extend", "workers", "scheduler", "yes")
-"""Settings that concern the run and not the world."""
+RUN_FIELDS = (
+    "out",
+    "overwrite",
+    "resume",
+    "extend",
+    "workers",
+    "scheduler",
+    "yes",
+    "plugin_dir",
+    "allow_network",
+    "allow_linked",
+    "learned",  # short for the names of two backends, which are stored
+)
+"""Settings that concern the run and not the world. A world stores none of them, and none is read
+from a world: what it names is neither run nor fetched."""
+
+NOT_OF_FILES = ("plugin_dir", "allow_network", "allow_linked")
+"""Settings that a job file cannot have: it may come from someone else."""
 
 
 class RegionShape(pydantic.BaseModel):
@@ -148,6 +168,11 @@ class Job(pydantic.BaseModel):
         "procedural", description="Geometry backend; `earthgen doctor` lists them"
     )
     texture: str = Field("procedural", description="Texture backend; `earthgen doctor` lists them")
+    learned: bool = Field(
+        False,
+        description="Short for the learned backends, geometry `height-flow` and texture `latent`, "
+        "where no others are given",
+    )
     geometry_options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the geometry backend"
     )
@@ -186,6 +211,12 @@ class Job(pydantic.BaseModel):
     )
     yes: bool = Field(False, description="Start the job even if it is very large")
     plugin_dir: tuple[Path, ...] = Field((), description="Folders of plugin files")
+    allow_network: bool = Field(
+        False, description="Let inputs be addresses, and name addresses, which GDAL then reads"
+    )
+    allow_linked: bool = Field(
+        False, description="Let inputs such as VRTs name files outside their own folder"
+    )
 
     @pydantic.field_validator("semantics", "legend", "attribution", "points", mode="before")
     @classmethod
@@ -199,6 +230,13 @@ class Job(pydantic.BaseModel):
         if not isinstance(value, list | tuple):
             return value
         return tuple(value) if len(value) > 1 else next(iter(value), None)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _learned_backends(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("learned") is True:
+            return {**LEARNED, **values, "learned": False}  # a world stores the names
+        return values
 
     @pydantic.field_validator("out")
     @classmethod
@@ -235,12 +273,63 @@ def sources_of(setting: Any) -> list[Any]:
 
 def source_name(source: Any) -> str:
     """Return the name of a source in a world's settings and provenance."""
-    return str(source) if isinstance(source, str | Path) else f"in memory ({type(source).__name__})"
+    if isinstance(source, str | Path):
+        return redacted(str(source))
+    return f"in memory ({type(source).__name__})"
 
 
 def stored_settings(job: Job) -> dict[str, Any]:
     """Return the settings of a job that a world stores, as JSON values."""
     return {name: _plain(value) for name, value in job if name not in RUN_FIELDS}
+
+
+def recalled_settings(stored: Mapping[str, Any], world: str | Path) -> dict[str, Any]:
+    """Return the settings of a world to make it again, or to continue it.
+
+    Parameters
+    ----------
+    stored : mapping
+        As the world has them.
+    world : path or URL
+        Paths that do not exist from the current folder are looked for from the folder of the
+        world.
+
+    Returns
+    -------
+    dict
+        Without `RUN_FIELDS`: a world says neither what code is loaded nor what is fetched.
+    """
+    kept = {
+        name: value
+        for name, value in stored.items()
+        if value is not None and name not in RUN_FIELDS
+    }
+    if "://" in str(world):
+        return kept
+    base = Path(world).resolve().parent
+    for name in PATH_FIELDS:
+        if name in kept:
+            kept[name] = _found_from(base, kept[name])
+    for name in ("conditions", "geometry_options", "texture_options"):
+        if isinstance(kept.get(name), Mapping):
+            kept[name] = {key: _found_from(base, value) for key, value in kept[name].items()}
+    return kept
+
+
+def _found_from(base: Path, value: Any) -> Any:
+    """Return a path from a folder where it exists there and not here; other values unchanged."""
+    if isinstance(value, list):
+        return [_found_from(base, item) for item in value]
+    if not isinstance(value, str) or not value or len(value) > 4000 or "\0" in value:
+        return value
+    head = value.rpartition(":")[0]
+    try:
+        for text in (value, head):  # file.gpkg:layer
+            if text and not Path(text).exists() and (base / text).exists():
+                return str(base / text) + value[len(text) :]
+    except OSError:
+        return value
+    return value
 
 
 def _plain(value: Any) -> Any:
@@ -279,19 +368,22 @@ def load_job(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     JobError
-        If the file does not exist or is not TOML.
+        If the file does not exist, is not TOML, or has one of `NOT_OF_FILES`.
     """
     path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
+    if not path.exists():
         raise JobError(
             f"job file {path} does not exist", "write one as docs/reference/cli.md shows"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise JobError(
-            f"job file {path} is not TOML: {error}", "see docs/reference/cli.md for an example"
-        ) from error
+        )
+    remedy = "see docs/reference/cli.md for an example"
+    with damaged_file(f"job file {path} is not TOML", remedy, JobError):
+        values = tomllib.loads(path.read_text("utf-8"))
+    for name in NOT_OF_FILES:
+        if name in values:
+            raise JobError(
+                f"job file {path} has `{name}`, which a file cannot decide",
+                f"remove it there, and give `{name}` on the command line or from Python",
+            )
     base = path.resolve().parent
     for name in PATH_FIELDS:
         if name in values:

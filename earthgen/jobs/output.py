@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from earthgen.jobs.extend import match_job, open_or_create_extended, union_frame
 from earthgen.jobs.identity import changes, require_unchanged, with_machine_options
 from earthgen.jobs.job import Job, stored_settings
 from earthgen.jobs.prepare import Placement, PreparedJob, place
+from earthgen.jobs.privacy import public, public_settings
+from earthgen.staging import write_error
 from earthgen.world.lock import LOCK, WorldLock, lock_world
 from earthgen.world.store import Store, create_store, open_store
 
@@ -89,8 +92,8 @@ class Output:
             return _resumed(job, prepared)
         attributes = {
             "identity": prepared.identity,
-            "provenance": prepared.provenance,
-            "settings": stored_settings(job),
+            "provenance": public(prepared.provenance, job),
+            "settings": public_settings(stored_settings(job), job),
         }
         degree = prepared.backends.texture.sh_degree
         return create_store(path, prepared.frame, job.tile_size, attributes, degree)
@@ -148,7 +151,11 @@ def _check(job: Job) -> bool:
     if not files.exists():
         if job.extend:
             raise _nothing_to_extend(job)
+        if not remote:
+            _require_writable(Path(out))
         return False
+    if not remote and Path(out).is_file():
+        raise StoreExistsError(f"{out} exists and is not an earthgen world", "change `out`")
     if _is_stillborn(files) and not job.extend:
         return False
     # The index array is made before the attributes, so that a world whose making was interrupted
@@ -170,16 +177,25 @@ def _check(job: Job) -> bool:
     return is_world
 
 
+def _require_writable(out: Path) -> None:
+    """Raise StoreError if nothing can be made beside `out`; only an attempt tells."""
+    try:
+        tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent).cleanup()
+    except OSError as error:
+        raise write_error(error, out) from error
+
+
 def _is_stillborn(files: Folder) -> bool:
     """Whether a crash interrupted the creation of a world before it held anything.
 
-    The lock shows that earthgen created the folder.
+    The lock shows that earthgen created the folder; a folder without any file is free too, such as
+    one with an empty `index`.
     """
     if not files.exists(LOCK):
-        return False
+        return next(iter(files.names()), None) is None
     try:
         return "earthgen" not in json.loads(files.read("zarr.json") or b"{}").get("attributes", {})
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return False
 
 

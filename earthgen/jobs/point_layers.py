@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,12 @@ from geo_io.errors import InputError, MissingFileError
 from geo_io.frame import UNKNOWN_DATUM, Frame, snap
 from geo_io.raster.source import RasterSource, open_raster
 
-VERSION = 1
+VERSION = 2
 """Raised when the rasters that are made of a file change."""
+
+if TYPE_CHECKING:
+    from earthgen.dataset.builders.binning import PointColumns
+    from earthgen.dataset.readers.points import Points
 
 CELLS = (0.5, 1.0, 2.0, 4.0)
 """Edges of cells, metres; the finest that holds `LEAST` points in the mean is used."""
@@ -35,6 +39,13 @@ MOST_CELLS = 16_000_000
 
 GROUND_SHARE = 0.02
 """Least share of points with a class of the ground for these to be the ground."""
+
+TALL = 2.0
+"""Metres above the ground from which a point may be of a crown or a roof."""
+
+SPLIT_REACH, SPLIT_SHARE = 1.5, 0.3
+"""Share of the tall points within so many metres that must be of pulses with several returns, so
+that they are a crown."""
 
 PRODUCTS = {"dem": "ground", "dsm": "surface", "semantics": "classes", "image": "colours"}
 """The raster of points for each condition."""
@@ -117,7 +128,7 @@ def _whole(path: Path) -> Path:
 def _bin(path: Path, crs: str | None, unit: str | None) -> Binned:
     from earthgen.dataset.builders.binning import bin_points
     from earthgen.dataset.readers.points import GROUND, NO_SURFACE, read_points
-    from geo_io.legend import UNKNOWN, builtin_crosswalks
+    from geo_io.legend import UNKNOWN, builtin_crosswalks, codes
 
     points = read_points([path], crs=crs, unit=unit)
     frame = _frame(points.xyz, points.crs, points.vertical_crs)
@@ -135,6 +146,7 @@ def _bin(path: Path, crs: str | None, unit: str | None) -> Binned:
         dropped=NO_SURFACE,
     )
     near = columns.valid
+    code = np.where(_woody(points, columns, frame), codes()["tree"], columns.code).astype(np.uint8)
     missing = np.float32(np.nan)
     colours = np.dstack([columns.image, np.where(columns.image_known, 255, 0)]).astype(np.uint8)
     return Binned(
@@ -142,10 +154,42 @@ def _bin(path: Path, crs: str | None, unit: str | None) -> Binned:
         {
             "ground": np.where(near, columns.ground, missing).astype(np.float32),
             "surface": np.where(near, columns.top, missing).astype(np.float32),
-            "classes": np.where(near, columns.code, UNKNOWN) if columns.code.any() else None,
+            "classes": np.where(near, code, UNKNOWN) if code.any() else None,
             "colours": colours if columns.image_known.any() else None,
         },
     )
+
+
+def _woody(points: Points, columns: PointColumns, frame: Frame) -> NDArray:
+    """Return where tall points without a class are of crowns, (ny, nx) bool.
+
+    A pulse comes back several times from leaves and branches, and once from a roof but for its
+    edges.
+    """
+    from scipy.ndimage import uniform_filter
+
+    size = frame.voxel_size
+    told = points.returns is not None and int(points.returns.max(initial=0)) > 1
+    known = columns.code > 0
+    if not told or known.all():
+        return np.zeros(frame.shape, bool)
+    assert points.returns is not None
+    col = np.floor(points.xyz[:, 0] / size).astype(np.int64) - frame.x[0]
+    row = frame.y[1] - 1 - np.floor(points.xyz[:, 1] / size).astype(np.int64)
+    col, row = col.clip(0, frame.nx - 1), row.clip(0, frame.ny - 1)
+    tall = points.xyz[:, 2] - columns.ground[row, col] > TALL
+    tall &= points.returns > 0
+    cell = row[tall] * frame.nx + col[tall]
+    several = (points.returns[tall] > 1).astype(float)
+    cells = frame.nx * frame.ny
+    count, split = (
+        np.bincount(cell, weights, cells).reshape(frame.shape)
+        for weights in (np.ones(len(cell)), several)
+    )
+    width = 2 * max(1, round(SPLIT_REACH / size)) + 1
+    around, parted = (uniform_filter(values, width, mode="constant") for values in (count, split))
+    woody = (count > 0) & (parted > SPLIT_SHARE * around)
+    return np.asarray(woody & (columns.top - columns.ground > TALL) & ~known)
 
 
 def _frame(xyz: NDArray, crs: str, vertical: str) -> Frame:

@@ -27,9 +27,18 @@ from earthgen.noise.philox import NOISE_VERSION, Noise
 from earthgen.progress import Progress
 from earthgen.stages.backends import Backend, Condition, GeometryBackend, TextureBackend
 from geo_io.frame import UNKNOWN_DATUM, Frame
+from geo_io.safety.access import allowing
+
+MOST_FILES = 1000
+"""Files of an input whose digests a world records one by one, to name the one that changed."""
 
 SOFTWARE = ("earthgen", "numpy", "rasterio", "geopandas", "zarr", "pyproj")
 """The packages whose versions a world records."""
+
+
+LATER_READING = ("canopy_unit", "points_unit")
+"""Settings of reading that are part of a world's identity if they are given: worlds made before
+they were recorded stay what they are."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,11 @@ def prepare(
         What `place` gave, if it was called before.
     """
     placement = placement or place(job)
+    with allowing(job.allow_network, job.allow_linked):
+        return _prepared(job, progress, placement)
+
+
+def _prepared(job: Job, progress: Progress | None, placement: Placement) -> PreparedJob:
     frame = placement.frame
     plugins = plugin_sets.load(job.plugin_dir)
     backends = choose_backends(job, plugins, frame)
@@ -293,6 +307,7 @@ def world_identity(
             "dsm_unit": job.dsm_unit,
             "vertical_shift": _shift_of(inputs.conditions.get("dsm")),
             "region": _digest(job.region) if masked else None,
+            **{name: value for name in LATER_READING if (value := getattr(job, name)) is not None},
         },
     }
 
@@ -321,7 +336,7 @@ def world_provenance(
         ),
         "inputs": {
             name: [
-                {"source": source_name(item), "digest": digest}
+                {"source": source_name(item), "digest": digest, **_files_of(item)}
                 for item, digest in zip(source, identity["inputs"][name], strict=True)
             ]
             for name, source in inputs.sources.items()
@@ -350,6 +365,11 @@ def place(job: Job) -> Placement:
     JobError
         If the job does not say where the world is to be.
     """
+    with allowing(job.allow_network, job.allow_linked):
+        return _placed(job)
+
+
+def _placed(job: Job) -> Placement:
     import shapely
 
     from geo_io.elevation_mosaic import open_heights
@@ -470,6 +490,18 @@ def read_sources(job: Job) -> dict[str, list[Any]]:
     names = [*dict.fromkeys(("semantics", "dem", "dsm", "image", *sources))]
     every = {name: [*made.get(name, []), *sources.get(name, [])] for name in names}
     return {name: source for name, source in every.items() if source}
+
+
+def _files_of(source: Any) -> dict[str, dict[str, str]]:
+    """Return the digests of the files that a source is made of, if there are several."""
+    from geo_io.digest import digest_parts
+    from geo_io.vector.source import split_layer
+
+    if not isinstance(source, str | Path):
+        return {}
+    path = Path(split_layer(source)[0])
+    parts = digest_parts(path) if path.exists() else {}
+    return {"files": parts} if 1 < len(parts) <= MOST_FILES else {}
 
 
 def _digest(source: Any) -> str:

@@ -96,7 +96,8 @@ def fit_surface(
     Parameters
     ----------
     conditions : mapping
-        The opened inputs: "dsm", and "dem" and "semantics" where they are given.
+        The opened inputs: "dsm", with the shift that is asked for, and "dem" and "semantics" where
+        they are given.
     surveys : mapping
         What they say of themselves on the frame.
     frame : Frame
@@ -110,8 +111,6 @@ def fit_surface(
         If no shift is asked for, and the models do not fit over open ground.
     """
     surface = conditions["dsm"]
-    if asked and not isinstance(surface, ShiftedSurface):
-        surface = ShiftedSurface(surface, asked)
     if "dem" not in conditions:
         return surface, []
     datums = {name: str(surveys[name].get("vertical_crs", UNKNOWN_DATUM)) for name in MODELS}

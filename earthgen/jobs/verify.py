@@ -12,12 +12,13 @@ from earthgen.engine.scheduler import check_tiles, open_pool
 from earthgen.engine.worker import WorkerContext
 from earthgen.jobs.forecast import spread
 from earthgen.jobs.identity import changes, require_unchanged, with_machine_options
-from earthgen.jobs.job import make_job
-from earthgen.jobs.prepare import prepare
+from earthgen.jobs.job import make_job, recalled_settings
+from earthgen.jobs.prepare import PreparedJob, prepare
 from earthgen.progress import Listener, Progress
 from earthgen.world.digest import tile_digest
 from earthgen.world.lock import lock_world
 from earthgen.world.store import Store, open_store
+from geo_io.safety.access import allowing
 
 Tile = tuple[int, int]
 
@@ -82,6 +83,8 @@ def verify(
     ------
     StoreError
         If there is no world, or its inputs have changed (names the difference).
+    UnknownNameError
+        If it needs a plugin that is not installed; code that a world names is never loaded.
     """
     progress = Progress(listener)
     store = open_store(path)
@@ -102,7 +105,7 @@ def _compare(
 ) -> list[Tile]:
     """The tiles that differ from those on disk when they are generated again."""
     attributes: Mapping[str, Any] = store.root.attrs["earthgen"]
-    given = {**attributes["settings"], **settings}
+    given = {**recalled_settings(attributes["settings"], store.path), **settings}
     job = make_job(
         {name: value for name, value in given.items() if value is not None} | {"out": store.path}
     )
@@ -110,6 +113,13 @@ def _compare(
     remedy = "give the inputs it was made from, or leave `sample` out to check the chunks alone"
     require_unchanged(store, changes(store, prepared), "compared", remedy)
     progress.start("compare", len(tiles))
+    with allowing(job.allow_network, job.allow_linked):
+        return _different(store, prepared, tiles, progress)
+
+
+def _different(
+    store: Store, prepared: PreparedJob, tiles: list[Tile], progress: Progress
+) -> list[Tile]:
     different = []
     for tx, ty in tiles:
         levels = prepared.engine.reference(store.tile_size)(tx, ty)

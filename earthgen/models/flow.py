@@ -39,6 +39,12 @@ Method = Literal["euler", "heun"]
 
 Prediction = Literal["data", "velocity", "preconditioned"]
 
+Network = Callable[[Tensor, Tensor], Tensor]
+"""(state, time) -> prediction; time (batch,)."""
+
+Spread = Callable[[Tensor], Tensor]
+"""Reshapes (batch,) values so that they broadcast over a state."""
+
 METHODS: tuple[Method, ...] = ("euler", "heun")
 
 NEAREST = 0.02
@@ -299,3 +305,43 @@ def apply_guidance(conditioned: Predict, free: Predict, scale: float) -> Predict
 def batch_of_times(time: float, batch: int, device: torch.device) -> Tensor:
     """Return one time for each sample, (batch,) float32."""
     return torch.full((batch,), time, dtype=torch.float32, device=device)
+
+
+def flow_loss(
+    flow: Flow,
+    network: Network,
+    data: Tensor,
+    batch: int,
+    spread: Spread,
+    generator: torch.Generator,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Return the loss of flow matching at random times, one per sample.
+
+    Parameters
+    ----------
+    flow : Flow
+        What the network predicts.
+    network : (state, time) -> Tensor
+        The network.
+    data : Tensor
+        Data of any shape.
+    batch : int
+        Number of samples.
+    spread : callable
+        Reshapes (batch,) values so that they broadcast over the data.
+    generator : torch.Generator
+        Draws times and noise.
+    weight : Tensor, optional
+        Weight of each element, broadcast.
+    """
+    time = flow.times(batch, generator).to(data.device)
+    noise = training_noise(data, generator)
+    at = spread(time)
+    state = interpolate_state(data, noise, at)
+    return flow.loss(network(flow.network_input(state, at), time), data, noise, at, weight)
+
+
+def over_maps(values: Tensor) -> Tensor:
+    """Reshape (batch,) values to (batch, 1, 1, 1), a `Spread` for maps."""
+    return values[:, None, None, None]

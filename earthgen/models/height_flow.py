@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from earthgen.errors import ModelError
 from earthgen.models.blocks import Embedding
-from earthgen.models.flow import Flow, Predict, apply_guidance, batch_of_times
-from earthgen.models.flow_loss import flow_loss, over_maps
+from earthgen.models.flow import Flow, Predict, apply_guidance, batch_of_times, flow_loss, over_maps
 from earthgen.models.height_state import OBJECT_MAPS, height_scales, to_height, to_state
 from earthgen.models.presets import HIDDEN, MAPS, HeightFlowConfig
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from earthgen.models.blocks import Embedding, check_stride, expand_to_rows
 from earthgen.models.cond_net import CondNet
-from earthgen.models.flow import Flow, Predict, apply_guidance, batch_of_times
-from earthgen.models.flow_loss import flow_loss
+from earthgen.models.flow import Flow, Predict, apply_guidance, batch_of_times, flow_loss
 from earthgen.models.presets import CondConfig, FlowConfig, UNetConfig
 from earthgen.models.unet import SparseUNet
 from earthgen.sparse.sites import Sites

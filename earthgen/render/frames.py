@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from earthgen.errors import JobError, SplatError, StoreError
+from earthgen.errors import JobError, SplatError
 from earthgen.progress import Progress
 from earthgen.render.interfaces import Renderer, View
 from earthgen.render.pictures import Tiles, draw
 from earthgen.splats.cameras import transforms_json
 from earthgen.splats.cameras.camera import Camera
 from earthgen.splats.cameras.poses import Lens, ring
+from earthgen.staging import staged_file, staged_folder
 from earthgen.world.world import World
 from geo_io.frame import Bounds
 
@@ -77,9 +78,12 @@ def write_frames(
     layers: Sequence[str] = (),
     video: Path | None = None,
     fps: float = 25.0,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Draw a picture for each camera, `out`/00000.png and so on, and write `out`/transforms.json.
+
+    Nothing appears under its name before all pictures are drawn.
 
     Parameters
     ----------
@@ -101,6 +105,8 @@ def write_frames(
         An MP4 to write as well, which needs the package imageio-ffmpeg.
     fps : float
         Pictures per second of the video.
+    overwrite : bool
+        Replace what an earlier call wrote into `out`, and the video.
     progress : Progress, optional
         Is told of each picture, as task "render".
 
@@ -116,6 +122,8 @@ def write_frames(
     SplatError
         If there is no camera, the cameras do not fit in one file, or are in another CRS than the
         world.
+    StoreExistsError
+        If `out` has files or the video exists, and `overwrite` is not given.
     StoreError
         If a file cannot be written.
     """
@@ -132,36 +140,44 @@ def write_frames(
             )
     progress = progress or Progress()
     progress.start("render", len(cameras))
-    files: list[Path] = []
+    names: list[str] = []
     views: list[transforms_json.View] = []
     tiles: Tiles | None = None
     size = (cameras[0].width, cameras[0].height)
-    with _writing(out), _film(video, size, fps) as show:
-        out.mkdir(parents=True, exist_ok=True)
+    earlier = _earlier_frames(out) if overwrite else []
+    with (
+        staged_folder(out, overwrite=overwrite, earlier=earlier) as folder,
+        _film(video, size, fps, overwrite) as show,
+    ):
         for number, camera in enumerate(cameras):
             name = f"{number:05d}"
             pixels = renderer.render(
                 world, View("camera", bounds=bounds, camera=camera), Progress()
             )
-            files.append(out / f"{name}.png")
-            Image.fromarray(pixels).save(files[-1])
+            names.append(f"{name}.png")
+            Image.fromarray(pixels).save(folder / names[-1])
             show(pixels)
             if layers:
                 tiles = tiles or Tiles(world, bounds)
-                files += _layers(tiles, camera, out, name, layers)
+                names += _layers(tiles, camera, folder, name, layers)
             depth = f"depth/{name}.tif" if "depth" in layers else ""
             views.append(
                 transforms_json.View(camera, file_path=f"{name}.png", depth_file_path=depth)
             )
             progress.step(f"{name}.png")
-        files.append(transforms_json.write_transforms(out / "transforms.json", views))
-    return [*files, *([video] if video is not None else [])]
+        names.append(transforms_json.write_transforms(folder / "transforms.json", views).name)
+    return [*(out / name for name in names), *([video] if video is not None else [])]
 
 
-def _layers(
-    tiles: Tiles, camera: Camera, out: Path, name: str, layers: Sequence[str]
-) -> list[Path]:
-    """Write the layers of one picture."""
+def _earlier_frames(out: Path) -> list[str]:
+    """What an earlier call wrote into a folder: it left cameras there."""
+    if not (out / "transforms.json").is_file():
+        return []
+    return [*LAYERS, *(file.name for file in out.glob("[0-9][0-9][0-9][0-9][0-9].png"))]
+
+
+def _layers(tiles: Tiles, camera: Camera, out: Path, name: str, layers: Sequence[str]) -> list[str]:
+    """Write the layers of one picture. Returns their names below `out`."""
     shape = (camera.height, camera.width)
     arrays: dict[str, NDArray] = {
         "depth": np.zeros(shape, np.float32),
@@ -177,27 +193,15 @@ def _layers(
         arrays["normal"][place] = np.rint(127.5 + 127.5 * normal / np.maximum(length, 1e-6))
     files = []
     for layer in layers:
-        folder = out / layer
-        folder.mkdir(exist_ok=True)
-        files.append(folder / f"{name}.{'tif' if layer == 'depth' else 'png'}")
-        Image.fromarray(arrays[layer]).save(files[-1])
+        (out / layer).mkdir(exist_ok=True)
+        files.append(f"{layer}/{name}.{'tif' if layer == 'depth' else 'png'}")
+        Image.fromarray(arrays[layer]).save(out / files[-1])
     return files
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Raise StoreError if something below `path` cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written: {error.strerror or error}", "choose another --out"
-        ) from error
-
-
-@contextmanager
 def _film(
-    path: Path | None, size: tuple[int, int], fps: float
+    path: Path | None, size: tuple[int, int], fps: float, overwrite: bool
 ) -> Iterator[Callable[[NDArray], Any]]:
     """Give a function that appends pictures (height, width, 3) uint8 of one size to an MP4; without
     a path it does nothing. JobError if imageio-ffmpeg is not installed."""
@@ -211,18 +215,19 @@ def _film(
         )
     import imageio_ffmpeg
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.part.mp4")
     # Pictures with an odd edge lose a line: the usual pixel format of MP4 needs even sizes.
     width, height = size[0] // 2 * 2, size[1] // 2 * 2
-    writer = imageio_ffmpeg.write_frames(
-        str(part), (width, height), fps=fps, quality=8, macro_block_size=2, ffmpeg_log_level="error"
-    )
-    writer.send(None)
-    try:
-        yield lambda pixels: writer.send(np.ascontiguousarray(pixels[:height, :width]))
-        writer.close()
-        part.replace(path)
-    finally:
-        writer.close()
-        part.unlink(missing_ok=True)
+    with staged_file(path, overwrite=overwrite) as part:
+        writer = imageio_ffmpeg.write_frames(
+            str(part),
+            (width, height),
+            fps=fps,
+            quality=8,
+            macro_block_size=2,
+            ffmpeg_log_level="error",
+        )
+        writer.send(None)
+        try:
+            yield lambda pixels: writer.send(np.ascontiguousarray(pixels[:height, :width]))
+        finally:
+            writer.close()

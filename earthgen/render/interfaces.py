@@ -22,6 +22,10 @@ class Exporter(Protocol):
     ----------
     name : str
         Name by which users choose the format.
+
+    An exporter whose work is long may have an attribute `resumes`, True: the folder that it writes
+    into then survives an interruption, and the next export of the same world, part and options
+    gives it again with all its content.
     """
 
     name: str
@@ -30,6 +34,9 @@ class Exporter(Protocol):
         self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress
     ) -> list[Path]:
         """Write files into a folder.
+
+        `earthgen.render.export.export_world` gives a new folder and moves its content to where the
+        user wants it after the return, so nothing appears half-written under its final name.
 
         Parameters
         ----------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
@@ -17,16 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from earthgen.errors import TrainingError
 from earthgen.files import PARTIAL, disk_error
 from earthgen.training.schedule import Length
+from geo_io.safety.damage import damaged_file
 
 VERSION = 2
 """Of checkpoints; 1 had settings of other names."""
+
+REMOVE = "remove its folder: the run continues from the one before"
 
 PREFIX = "step-"
 TENSORS, STATE = "tensors.safetensors", "state.json"
@@ -178,12 +181,10 @@ def read_state(path: Path) -> dict[str, Any]:
     TrainingError
         If it is damaged or of another version.
     """
-    try:
+    with damaged_file(f"checkpoint {path} is damaged", REMOVE, TrainingError):
         about: dict[str, Any] = json.loads((path / STATE).read_text("utf-8"))
         version = about["version"]
         complete = {"step", "seconds", "sums", "identity", "digest"} <= set(about)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path) from error
     if version != VERSION:
         raise TrainingError(
             f"{path} was written by another version of earthgen "
@@ -198,10 +199,8 @@ def read_state(path: Path) -> dict[str, Any]:
 def _read_checked(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the state and the tensors of a checkpoint whose digest is right."""
     about = read_state(path)
-    try:
+    with damaged_file(f"checkpoint {path} is damaged", REMOVE, TrainingError):
         tensors = load_file(path / TENSORS)
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path) from error
     if _digest(tensors) != about["digest"]:
         raise _damaged(path)
     return about, tensors
@@ -233,6 +232,14 @@ def load_checkpoint(path: Path, state: State) -> None:
         If the checkpoint is damaged, of another version, or of another model.
     """
     about, tensors = _read_checked(path)
+    # All of it is read before the state is touched.
+    with damaged_file(f"checkpoint {path} is damaged", REMOVE, TrainingError):
+        step, seconds = int(about["step"]), float(about["seconds"])
+        sums = {name: (float(total), int(count)) for name, (total, count) in about["sums"].items()}
+        first = about.get("first_length")
+        first_length = None if first is None else (first[0], first[1])
+        if step < 0 or not math.isfinite(seconds):
+            raise ValueError(f"step {step} after {seconds} seconds")
     state.optimizer.state.clear()
     expected = {name: tuple(value.shape) for name, value in _tensors(state).items()}
     stored = {
@@ -250,14 +257,11 @@ def load_checkpoint(path: Path, state: State) -> None:
     )
     for name, value in state.average.items():
         value.copy_(tensors[f"average.{name}"])
-    _restore_optimizer(state, tensors)
-    state.step, state.seconds = int(about["step"]), float(about["seconds"])
-    state.sums = {
-        name: (float(total), int(count)) for name, (total, count) in about["sums"].items()
-    }
+    with damaged_file(f"checkpoint {path} is damaged", REMOVE, TrainingError):
+        _restore_optimizer(state, tensors)
+    state.step, state.seconds, state.sums = step, seconds, sums
     state.steady = bool(about.get("steady", False))
-    first = about.get("first_length")
-    state.first_length = None if first is None else (first[0], first[1])
+    state.first_length = first_length
 
 
 def _config(model: nn.Module) -> dict[str, Any] | None:
@@ -299,9 +303,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _damaged(path: Path) -> TrainingError:
-    return TrainingError(
-        f"checkpoint {path} is damaged", "remove its folder: the run continues from the one before"
-    )
+    return TrainingError(f"checkpoint {path} is damaged", REMOVE)
 
 
 def _sync(path: Path) -> None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from earthgen.errors import JobError
 from earthgen.models.presets import PARTS
+from geo_io.safety.damage import damaged_file
 
 TASKS: dict[str, tuple[str, ...]] = {
     "struct-vae": ("struct-vae",),
@@ -513,16 +514,11 @@ def load_settings(path: Path | str) -> dict[str, Any]:
         If the file does not exist or is not TOML.
     """
     where = Path(path)
-    try:
+    if not where.exists():
+        raise JobError(f"{where} does not exist", "write one as docs/guides/training.md shows")
+    remedy = "see docs/guides/training.md for an example"
+    with damaged_file(f"{where} is not TOML", remedy, JobError):
         values = tomllib.loads(where.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise JobError(
-            f"{where} does not exist", "write one as docs/guides/training.md shows"
-        ) from error
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise JobError(
-            f"{where} is not TOML: {error}", "see docs/guides/training.md for an example"
-        ) from error
     for name in ("data", "out"):
         if isinstance(values.get(name), str):
             values[name] = str(where.resolve().parent / values[name])

@@ -175,7 +175,7 @@ def _read(where: Folder, name: str) -> dict[str, Any] | None:
     data = where.read(name)
     try:
         document = json.loads(data) if data else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
 

@@ -115,6 +115,12 @@ def source_record(world: World) -> dict[str, Any]:
     return out
 
 
+def credit_of(world: World) -> str:
+    """Return the attributions of a world in one line, "" if it has none."""
+    given = world.provenance.get("attribution") or ()
+    return "; ".join([given] if isinstance(given, str) else map(str, given))
+
+
 def _without_folder(item: Any) -> Any:
     if not isinstance(item, dict) or "source" not in item:
         return item

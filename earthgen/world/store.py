@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import math
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,6 +42,7 @@ from earthgen.files import (
 )
 from earthgen.voxels.tile import LEVELS, Tile
 from earthgen.voxels.voxels import Splats, Voxels
+from earthgen.world import decisions
 from earthgen.world.digest import Digest, identity_key, tile_digest
 from earthgen.world.layout import (
     DENSE,
@@ -57,8 +59,23 @@ from earthgen.world.layout import (
 )
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
+from geo_io.safety.limits import FARTHEST
 
-_DAMAGE = (ValueError, RuntimeError, EOFError, zlib.error, gzip.BadGzipFile)  # raised by decoders
+_DAMAGE = (  # raised by decoders
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    gzip.BadGzipFile,
+    zlib.error,
+)
+
+
+MOST_TILE = 2**14
+"""Largest edge of a tile, voxels."""
 
 
 @dataclass(frozen=True)
@@ -398,6 +415,7 @@ class Store:
             if old.exists():  # an object of zeros has no file
                 self._safely(partial(link_file, old, new))
         self._safely(lambda: self.folder.sync(targets))
+        decisions.adopt(self, other, tx, ty)
         return entry
 
     def sweep(self) -> int:
@@ -462,7 +480,13 @@ class Store:
             if not count:
                 array = self._array(name)
                 return np.empty((0, *array.shape[3:]), array.dtype)
-            return self._get(name, (row, column, slice(count)))
+            values = self._get(name, (row, column, slice(count)))
+            if len(values) != count:
+                raise StoreError(
+                    f"{name} of {self.path} is damaged: it has {len(values):,} of {count:,} rows",
+                    "`earthgen verify` finds and mends damaged tiles",
+                )
+            return values
 
         names = [name.format(level=level) for name in (RAGGED if splats else RAGGED[: len(VOXELS)])]
         values = self.folder.each([partial(read, name) for name in names])
@@ -529,8 +553,9 @@ class Store:
     def _array(self, name: str) -> Any:
         if name not in self._arrays:
             try:
-                self._arrays[name] = self.root[name]
-            except (KeyError, TypeError, ValueError) as error:
+                array = self.root[name]
+                fits = self._fits(name, array)
+            except _DAMAGE as error:
                 self._require()
                 raise StoreError(
                     f"{self.path} is damaged: {name}/zarr.json is missing or incomplete",
@@ -538,7 +563,28 @@ class Store:
                 ) from error
             except failures() as error:
                 raise disk_error(error, self.path) from error
+            if not fits:
+                raise StoreError(
+                    f"{self.path} is damaged: {name}/zarr.json does not describe this array",
+                    "generate it again",
+                )
+            self._arrays[name] = array
         return self._arrays[name]
+
+    def _fits(self, name: str, array: Any) -> bool:
+        """Return whether an array has the shape that the frame says, and chunks no larger than a
+        tile: what is read is allocated first."""
+        whole, t = self.tiles_frame, self.tile_size
+        grid = (whole.ny // t, whole.nx // t)
+        if math.prod(array.chunks) > max(t * t * 4, ROW_SHARD * 64, INDEX_CHUNK**2 * INDEX_FIELDS):
+            return False
+        if name == "index":
+            return bool(array.shape == (*grid, INDEX_FIELDS) and array.dtype == np.int64)
+        if name.startswith(("voxels/", "splats/")):
+            return bool(array.shape[:3] == (*grid, ROWS) and math.prod(array.shape[3:]) <= 64)
+        level = int(name.partition("/")[0].removeprefix("level_")) if "/" in name else 1
+        _, extra, *_ = DENSE[name.rpartition("/")[2]]
+        return bool(array.shape == (*whole.coarsen(level).shape, *extra))
 
     def _get(self, name: str, place: Any) -> NDArray:
         array = self._array(name)
@@ -720,6 +766,8 @@ def _array_jobs(store: Store, sh_degree: int) -> list[Callable[[], Any]]:
     for level in LEVELS:
         group = root if level == 1 else root.create_group(f"level_{level}")
         jobs.append(partial(_create_dense, group, whole.coarsen(level), tile // level))
+        if level == 1:
+            jobs.append(partial(decisions.create, group, whole, tile))
         jobs += [
             partial(
                 root.create_array,
@@ -803,7 +851,7 @@ def open_store(path: str | Path, mode: Literal["r", "r+"] = "r") -> Store:
         raise StoreError(
             f"{path} is not an earthgen world", "name a world made by `earthgen generate`"
         ) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except _DAMAGE as error:
         raise _damaged(path) from error
     except failures() as error:
         raise StoreError(
@@ -817,7 +865,12 @@ def open_store(path: str | Path, mode: Literal["r", "r+"] = "r") -> Store:
     try:
         version = int(attributes["format_version"])
         frame, tile_size = Frame.from_dict(attributes["frame"]), int(attributes["tile_size"])
-    except (KeyError, TypeError, ValueError) as error:
+        for part in ("identity", "provenance", "settings"):
+            dict(attributes.get(part, {}).items())
+        far = FARTHEST / frame.voxel_size
+        if not 0 < tile_size <= MOST_TILE or max(map(abs, (*frame.x, *frame.y))) > far:
+            raise ValueError(f"tiles of {tile_size} voxels on {frame}")
+    except (AttributeError, *_DAMAGE) as error:
         raise _damaged(path) from error
     if version > FORMAT_VERSION:
         raise StoreError(

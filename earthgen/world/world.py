@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,13 @@ from earthgen.splats.gaussians import Gaussians, from_voxels
 from earthgen.stages.stage import rescale
 from earthgen.voxels.tile import LEVELS
 from earthgen.voxels.voxels import Splats, Voxels, concatenate_voxels
+from earthgen.world import decisions
 from earthgen.world.digest import add_digests, digest_text
 from earthgen.world.layout import DENSE
 from earthgen.world.store import Store, open_store
 from geo_io.errors import RegionError
 from geo_io.frame import Bounds, Frame, extent
+from geo_io.safety.damage import damaged_file
 
 if TYPE_CHECKING:
     import xarray
@@ -57,22 +59,29 @@ class World:
     @property
     def seed(self) -> int:
         """The seed of the noise."""
-        return int(self.identity["seed"])
+        with damaged_file(f"the identity of {self.path} is damaged", "generate it", StoreError):
+            return int(self.identity["seed"])
 
     @property
     def identity(self) -> dict[str, Any]:
         """Everything the content depends on, apart from the extent."""
-        return dict(self._attributes["identity"])
+        return dict(self._part("identity"))
 
     @property
     def provenance(self) -> dict[str, Any]:
         """The origin of the world: inputs with digests and surveys, software, warnings."""
-        return dict(self._attributes["provenance"])
+        return dict(self._part("provenance"))
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of the job."""
-        return dict(self._attributes["settings"])
+        return dict(self._part("settings"))
+
+    def _part(self, name: str) -> Mapping[str, Any]:
+        values = self._attributes.get(name)
+        if not isinstance(values, Mapping):
+            raise StoreError(f"{self.path} is damaged: it has no {name}", "generate it again")
+        return values
 
     def level_frame(self, level: int) -> Frame:
         """Return the lattice and extent at a level.
@@ -153,6 +162,17 @@ class World:
         assert splats is not None  # requested
         return voxels, splats
 
+    def tile_decisions(self, tx: int, ty: int) -> NDArray | None:
+        """Return what of each column of a tile the sources said, and what was added.
+
+        Returns
+        -------
+        NDArray (ny, nx) uint8 or None
+            Codes of `earthgen.world.decisions.DECISIONS` on `tile_frame(tx, ty)`, 0 for no data;
+            None for a world that was made before they were noted.
+        """
+        return decisions.read(self._store, tx, ty)
+
     def layers(self, level: int = 1, bounds: Bounds | None = None) -> xarray.Dataset:
         """Return the dense layers, which are read on use.
 
@@ -181,17 +201,19 @@ class World:
         import xarray
 
         part = self.part(level, bounds)
-        dataset = xarray.open_zarr(
-            self._store.root.store,
-            group=None if level == 1 else f"level_{level}",
-            consolidated=False,
-            chunks=None,
-            decode_coords="all",
-            mask_and_scale=False,
-            drop_variables=["index"],
-        )
-        rows, columns = self._store.tiles_frame.coarsen(level).slices(part)
-        return dataset.isel(y=rows, x=columns)
+        problem = f"the layers of {self.path} at level {level} are damaged"
+        with damaged_file(problem, "generate it again", StoreError):
+            dataset = xarray.open_zarr(
+                self._store.root.store,
+                group=None if level == 1 else f"level_{level}",
+                consolidated=False,
+                chunks=None,
+                decode_coords="all",
+                mask_and_scale=False,
+                drop_variables=["index"],
+            )
+            rows, columns = self._store.tiles_frame.coarsen(level).slices(part)
+            return dataset.isel(y=rows, x=columns)
 
     def voxels(self, bounds: Bounds | None = None, level: int = 1) -> Voxels:
         """Return the surface voxels, sorted by (y, x, z).

@@ -13,7 +13,7 @@ from geo_io.elevation_mosaic import ElevationMosaic, Heights, open_heights
 from geo_io.errors import InputError, nearest_name
 from geo_io.frame import Frame
 from geo_io.image_mosaic import Pictures, open_images
-from geo_io.layers import Raster, Semantics
+from geo_io.layers import Buildings, Raster, Semantics, Trees
 from geo_io.legend import Crosswalk, load_crosswalk
 from geo_io.raster.positions import coverage_mask
 from geo_io.semantics.options import SemanticsOptions
@@ -69,6 +69,10 @@ class SemanticsCondition:
     def read(self, window: Frame) -> Semantics:
         """Return the land cover on a window."""
         return self.reader.read(window)
+
+    def objects(self, window: Frame) -> tuple[Buildings, Trees]:
+        """Return the buildings that meet a window, and the trees in it."""
+        return self.reader.objects(window)
 
     def survey(self, frame: Frame) -> Mapping[str, Any]:
         """Report on the sources and on values that map to no class."""

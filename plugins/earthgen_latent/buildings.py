@@ -113,7 +113,9 @@ def _roofs(
     roofs = told_roofs(buildings, heights, half, district, noise)
     across = np.where(roofs["turned"][index], axes[:, 0], axes[:, 1])
     drop = roof_drop(
-        *(torch.from_numpy(np.asarray(roofs[name][index])) for name in ("kind", "slope", "depth")),
+        torch.from_numpy(roofs["kind"][index]),
+        torch.from_numpy(roofs["slope"][index]),
+        torch.from_numpy(roofs["depth"][index]),
         torch.from_numpy(across.astype(np.float64)),
         torch.from_numpy(edge.astype(np.float64)),
     ).numpy()

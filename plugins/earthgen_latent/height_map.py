@@ -22,7 +22,7 @@ from earthgen_latent.heights import PART, HeightSampler, heights_of_state, known
 from earthgen_latent.networks import LearnedBackend, Networks, open_networks
 from earthgen_latent.picture import PICTURE_REACH, classes_of_picture
 from earthgen_latent.sampling import USE, WINDOW, Sampling, condition_names, window_lattice
-from earthgen_latent.solid import SOLID_MARGIN, columns_from_heights, raise_columns
+from earthgen_latent.solid import SOLID_MARGIN, clear_open_land, columns_from_heights, raise_columns
 from geo_io.frame import Frame
 
 if TYPE_CHECKING:
@@ -111,7 +111,13 @@ class HeightFlowGeometry(LearnedBackend, GeometryBackend):
             "height-flow.surface",
             self.surface + 2 * MARGIN,
             GEOMETRY_FIELDS,
-            partial(make_surface, self.networks, heights.name, self.sampling.use),
+            partial(
+                make_surface,
+                self.networks,
+                heights.name,
+                self.sampling.use,
+                self.map_kind == "whole",
+            ),
             reads,
             self.surface,
         )
@@ -123,6 +129,7 @@ def make_surface(
     networks: Networks,
     heights: str,
     use: tuple[str, ...],
+    whole: bool,
     window: Frame,
     inputs: Inputs,
     noise: Noise,
@@ -130,14 +137,16 @@ def make_surface(
     """Return the surface of `window`.
 
     `use` names the conditions; with "height", the heights of a surface model are taken as they are.
+    Nothing stands on open land but what a `whole` map has.
     """
     inner = window.pad(SOLID_MARGIN)
     outer = inner.pad(PICTURE_REACH if "image" in use else 0)
     around: Block = inputs[COLUMNS].crop(outer)
     height = heights_of_state(inputs[heights].crop(outer), networks, around, use)
+    cover = around["cover"]
+    height = clear_open_land(cover, height, whole)
     known = known_surface(around, use)
     height = np.where(np.isfinite(known), known, height).astype(np.float32)
-    cover = around["cover"]
     if "image" in use:
         cover = classes_of_picture(cover, around["image"], height)
     inside, conditions = outer.slices(inner), around.crop(inner)

@@ -57,6 +57,9 @@ MIN_PLANT_HEIGHT = 0.5
 MAX_STEP = 3.0
 """Metres that a column of a roof may rise above the roof around it."""
 
+LEAST_TREE = 2.0
+"""Metres; what is lower on mown or open land is no tree that a map left out."""
+
 PLANT_EXCESS = 1.25
 """Plants are at most this many times the largest height of their class."""
 
@@ -131,6 +134,25 @@ def columns_from_heights(
         object=np.where(standing | built, number, np.uint32(0)),
         base=crown_bases(top, semantic, trunks),
     )
+
+
+def clear_open_land(cover: NDArray, top: NDArray, whole: bool) -> NDArray:
+    """Return generated heights without what cannot stand on mapped land, (ny, nx) float32 metres.
+
+    Nothing stands on roads and on bare or paved land. On meadows nothing stands if the map is
+    whole, else only what is a tree by its height.
+
+    Parameters
+    ----------
+    cover : NDArray (ny, nx) uint8
+        Class of the map, 0 unknown.
+    top : NDArray (ny, nx) float32
+        Metres above the ground.
+    whole : bool
+        Whether the map has everything.
+    """
+    low = on_surface(cover, "meadow") & (whole | (top < LEAST_TREE))
+    return np.where(on_surface(cover, "road", "flat") | low, np.float32(0), top)
 
 
 def limit_tops(top: NDArray, semantic: NDArray) -> NDArray:

@@ -18,7 +18,12 @@ from tests.helpers.command_line import (
 
 def test_info(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(made)]) == 0
+    short = capsys.readouterr().out
+    assert "software:" not in short and "--all` prints the settings" in short
+    assert len(short.splitlines()) < 40
+    assert main(["info", str(made), "--all"]) == 0
     text = capsys.readouterr().out
+    assert text.startswith(short.partition("`earthgen info")[0])
     for expected in (
         "EPSG:32632",
         "lon/lat",

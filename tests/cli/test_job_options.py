@@ -26,11 +26,8 @@ def test_negative_numbers_in_bbox(words: list[str], core: Core, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--bbox", "11.5,", "49.9,", "11.6,", "50.0"], "spaces"),
-        (["--bbox", "11.5, 49.9, 11.6, 50.0"], "spaces"),
-        (["--bbox", "11.5 49.9 11.6 50.0"], "spaces"),
-        (["--bbox", "11.5", "49.9", "11.6", "50.0"], "1 number, not 4"),
         (["--bbox", "11.5,49.9,11.6"], "3 numbers, not 4"),
+        (["--bbox", "11.5", "49.9"], "2 numbers, not 4"),
         (["--bbox", "11.5,49.9,11.6,north"], "not four numbers"),
         (["--bbox", "11.5,49.9,11.6,nan"], "finite"),
     ],
@@ -45,16 +42,39 @@ def test_a_wrong_bbox_is_a_usage_error(
     assert not core.jobs
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--bbox", "-0.1,51.5,-0.09,51.51"],
+        ["--bbox", "-0.1, 51.5, -0.09, 51.51"],
+        ["--bbox", "-0.1 51.5 -0.09 51.51"],
+        ["--bbox", "-0.1", "51.5", "-0.09", "51.51"],
+        ["--bbox", "-0.1,", "51.5,", "-0.09,", "51.51"],
+        ["--bbox", "-0.1,51.5,", "-0.09,51.51", "--seed", "3"],
+        ["--bbox", "-0,1", "51,5", "-0,09", "51,51"],
+        ["--bbox", "[-0.1, 51.5, -0.09, 51.51]"],
+    ],
+)
+def test_spellings_of_a_bbox(words: list[str], core: Core) -> None:
+    main(["generate", "--out", "w.zarr", *words])
+    assert core.jobs[0].bbox == (-0.1, 51.5, -0.09, 51.51)
+
+
 @pytest.mark.parametrize("words", [["export", "w.zarr", "--format", "cog"], ["preview", "w.zarr"]])
 def test_a_wrong_bbox_elsewhere(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--out", "p.png", "--bbox", "1,2,3"]) == 2
     assert "3 numbers, not 4" in capsys.readouterr().err
 
 
-def test_options_override_the_job_file(core: Core, tmp_path: Path) -> None:
+def test_options_override_the_job_file(
+    core: Core, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.shp", "c.shp"):
+        Path(name).touch()
     (tmp_path / "job.toml").write_text(
         'bbox = [1, 2, 3, 4]\nseed = 3\nvoxel_size = 2.0\nsemantics = "a.shp"\n'
-        'out = "w.zarr"\nresume = true\nplugin_dir = "mine"\n'
+        'out = "w.zarr"\nresume = true\n'
         'geometry_options = { roof = "flat", depth = 1 }\n'
         'conditions = { rain = "r.tif", wind = "w.tif" }\n'
     )
@@ -100,13 +120,24 @@ def test_options_override_the_job_file(core: Core, tmp_path: Path) -> None:
     assert job.conditions == {"rain": ["x.tif", "y.tif"], "wind": str(tmp_path / "w.tif")}
     assert job.overwrite and not job.resume, "they exclude each other, and the command line wins"
     assert job.dem_unit == "us-ft" and job.legend == ("osm", "mine.yaml")
-    assert job.plugin_dir == (tmp_path / "mine", tmp_path / "more")
+    assert job.plugin_dir == (tmp_path / "more",)
     assert job.out == tmp_path / "w.zarr"
+
+
+@pytest.mark.parametrize("line", ["plugin_dir = 'mine'", "allow_network = true"])
+def test_a_job_file_allows_nothing(
+    line: str, core: Core, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "job.toml").write_text(f'bbox = [1, 2, 3, 4]\nout = "w.zarr"\n{line}\n')
+    assert main(["generate", str(tmp_path / "job.toml")]) == 2 and not core.jobs
+    name = line.partition(" ")[0].replace("_", "-")
+    assert f"give --{name} on the command line" in capsys.readouterr().err
 
 
 def test_bbox_on_the_command_line_replaces_the_region_of_the_job_file(
     core: Core, tmp_path: Path
 ) -> None:
+    (tmp_path / "town.gpkg").touch()
     (tmp_path / "job.toml").write_text('region = "town.gpkg"\nout = "w.zarr"\n')
     main(["generate", str(tmp_path / "job.toml"), "--bbox", "1,2,3,4"])
     assert core.jobs[0].bbox == (1, 2, 3, 4) and core.jobs[0].region is None
@@ -144,14 +175,12 @@ def test_resume_takes_the_settings_of_the_world(
     main(["generate", "--out", str(made), "--resume"])
     (job,) = core.jobs
     assert job.bbox == tuple(map(float, BBOX.split(","))) and job.resume
-    assert (job.seed, job.tile_size, job.geometry, job.plugin_dir) == (
-        5,
-        64,
-        "terraces",
-        (plugin_dir,),
-    )
-    main(["generate", "--out", str(made), "--resume", "--seed", "6", "--set", "geometry.step=3.0"])
+    assert (job.seed, job.tile_size, job.geometry) == (5, 64, "terraces")
+    assert job.plugin_dir == (), "no code is loaded because a world names it"
+    words = ["generate", "--out", str(made), "--resume", "--plugin-dir", str(plugin_dir)]
+    main([*words, "--seed", "6", "--set", "geometry.step=3.0"])
     assert (core.jobs[1].seed, core.jobs[1].geometry_options) == (6, {"step": 3.0})
+    (tmp_path / "town.gpkg").touch()
     (tmp_path / "job.toml").write_text(
         f"tile_size = 128\nresume = true\nout = {str(made)!r}\nregion = 'town.gpkg'\n"
     )
@@ -206,3 +235,86 @@ def test_what_was_given_in_memory_has_to_be_given_again(
     monkeypatch.setattr(importlib.import_module("earthgen.jobs.generate"), "run", fake.run)
     main(["generate", "--out", str(out), "--resume", "--semantics", str(tmp_path / "meadow.gpkg")])
     assert fake.jobs[0].semantics == (str(tmp_path / "meadow.gpkg"),)
+
+
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        (["--semantics", "data/landuse.shp"], "landuse.zarr"),
+        (["--dem", "hills.tif", "--semantics", "town.gpkg:buildings"], "town.zarr"),
+        (["--dem", "hills.tif"], "hills.zarr"),
+        (["--points", "a.copc.laz"], "a.zarr"),
+        (["--region", "town.gpkg"], "town.zarr"),
+        ([], "world.zarr"),
+        (["job.toml"], "job.zarr"),
+    ],
+)
+def test_a_world_without_a_name_is_named_after_its_input(
+    words: list[str], out: str, core: Core, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    for name in ("data/landuse.shp", "town.gpkg", "hills.tif", "a.copc.laz"):
+        Path(name).touch()
+    Path("job.toml").write_text('semantics = "data/landuse.shp"\n')
+    box = [] if "--region" in words else ["--bbox", "1,2,3,4"]
+    main(["generate", *words, *box])
+    assert core.jobs[0].out == Path(out)
+
+
+def test_a_world_to_resume_has_a_name(core: Core, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--resume"]) == 2
+    assert "no output is given" in capsys.readouterr().err and not core.jobs
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("landuse.shp", "--semantics landuse.shp --bbox"),
+        ("dem.tif", "--dem dem.tif --bbox"),
+        ("a.laz", "--points a.laz --bbox"),
+    ],
+)
+def test_data_in_place_of_a_job_file(
+    name: str, expected: str, core: Core, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", name]) == 2
+    line = capsys.readouterr().err
+    assert f"{name} is data, not a job file" in line and expected in line and not core.jobs
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--semantics", "landus.shp"], "--semantics: landus.shp does not exist; did you mean"),
+        (["--semantics", "landus.shp:roads"], "'landuse.shp'?"),
+        (["--dem", "nowhere/dem.tif"], "dem.tif does not exist. Check the path."),
+        (["--region", "none.gpkg"], "--region: none.gpkg does not exist"),
+    ],
+)
+def test_a_mistyped_path_is_told_before_anything_is_imported(
+    words: list[str],
+    expected: str,
+    core: Core,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("landuse.shp").touch()
+    assert main(["generate", *words]) == 3
+    line = capsys.readouterr().err
+    assert expected in line and line.count("\n") == 1 and not core.jobs
+
+
+@pytest.mark.parametrize("source", ["s3://bucket/a.gpkg", 'NETCDF:"a.nc":cover', "/vsizip/a.zip"])
+def test_other_sources_are_left_to_their_readers(source: str, core: Core) -> None:
+    main(["generate", "--bbox", "1,2,3,4", "--semantics", source])
+    assert core.jobs[0].semantics == (source,)
+
+
+def test_the_environment_gives_options(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARTHGEN_GENERATE_SEED", "7")
+    monkeypatch.setenv("EARTHGEN_GENERATE_VOXEL_SIZE", "2")
+    main(["generate", "--bbox", "1,2,3,4", "--voxel-size", "0.5"])
+    assert (core.jobs[0].seed, core.jobs[0].voxel_size) == (7, 0.5), "what is typed wins"

@@ -70,7 +70,7 @@ OPTIONS = {
     "unit --dsm --dsm-unit --image --condition --assume-crs --allow-unmapped "
     "--crs --voxel-size --geometry --texture --set --seed --tile-size --out "
     "--overwrite --resume --extend --workers --scheduler --yes --quiet --json "
-    "--progress --weights --sparse-backend --attribution",
+    "--allow-network --allow-linked --progress --weights --sparse-backend --attribution",
     "plan": "--bbox --region --semantics --dem --set --out --resume --extend --workers "
     "--sample --quiet --json",
     "batch": "--out-dir --grid --allow-overlap --dry-run --job --bbox --bbox-crs --region "
@@ -79,12 +79,16 @@ OPTIONS = {
     "verify": "--sample --semantics --dem --dsm --image --condition --workers --scheduler "
     "--no-mark --quiet --json --progress",
     "digest": "--recompute --json",
-    "info": "--json",
-    "preview": "--out --view --size --bbox --bbox-crs --azimuth --elevation --renderer "
+    "info": "--decisions --all --json",
+    "demo": "--out --overwrite --quiet --json --progress",
+    "preview": "--out --overwrite --view --size --bbox --bbox-crs --azimuth --elevation --renderer "
     "--quiet --json --progress",
-    "render": "--out --camera --orbit --ortho --frames --scale --layer --video --fps --bbox "
-    "--bbox-crs --renderer --quiet --json --progress",
-    "export": "--format --out --bbox --bbox-crs --level --quiet --json --progress",
+    "render": "--out --overwrite --camera --orbit --ortho --frames --scale --layer --video --fps "
+    "--bbox --bbox-crs --renderer --quiet --json --progress",
+    "export": "--format --out --overwrite --set --help-options --bbox --bbox-crs --level "
+    "--quiet --json --progress",
+    "view": "--browser --no-browser",
+    "compare": "--out",
     "plugins": "--json",
     "legend": "--json",
     "models": "--preset --tile --json",
@@ -96,7 +100,7 @@ OPTIONS = {
     "evaluate": "--data --out --weights --preset --place --backends --crops --size --seed "
     "--seeds --borders --steps --guidance --set --grade --images --no-images "
     "--learned --no-learned --card --quiet --json --progress",
-    "doctor": "--json",
+    "doctor": "--warm --json",
     "plugins new": "--out --quiet --json",
 }
 

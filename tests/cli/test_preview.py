@@ -21,7 +21,12 @@ def test_preview(
     values = json.loads(capsys.readouterr().out)
     with Image.open(out) as picture:
         assert picture.size == (values["width"], values["height"])
-    assert main([*words, "--renderer", "flatt"]) == 6
+    before = out.read_bytes()
+    assert main([*words, "--renderer", "flat"]) == 5
+    assert f"{out} exists already. Give --overwrite" in capsys.readouterr().err
+    assert main([*words, "--renderer", "flat", "--overwrite", "--size", "32"]) == 0
+    assert out.read_bytes() == before and [one.name for one in out.parent.iterdir()] == ["p.png"]
+    assert main([*words, "--renderer", "flatt", "--overwrite"]) == 6
     assert "'flat'" in capsys.readouterr().err
 
 

@@ -31,11 +31,22 @@ def test_render(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     again = tmp_path / "again"
     assert main([*words, str(again), "--camera", str(turn / "transforms.json")]) == 0
     assert (again / "00001.png").read_bytes() == (turn / "00001.png").read_bytes()
-    assert (
-        main([*words, str(again), "--camera", str(turn / "transforms.json"), "--frames", "3"]) == 0
-    )
-    assert (again / "00002.png").exists()
+    path = [*words, str(again), "--camera", str(turn / "transforms.json"), "--frames", "3"]
+    capsys.readouterr()
+    assert main(path) == 5
+    assert "again exists already and is not empty" in capsys.readouterr().err
+    (again / "notes.txt").write_text("mine")
+    assert main([*path, "--overwrite"]) == 0
+    assert (again / "00002.png").exists() and (again / "notes.txt").exists()
+    one = [*words, str(again), "--orbit", "1", "--scale", "0.05", "--overwrite"]
+    assert main(one) == 0  # pictures of the earlier, longer path are gone
+    assert [file.name for file in sorted(again.iterdir())] == [
+        "00000.png",
+        "notes.txt",
+        "transforms.json",
+    ]
     assert main([*words, str(tmp_path / "deep" / "o.tif"), "--ortho", "2"]) == 0
+    assert main([*words, str(tmp_path / "deep" / "o.tif"), "--ortho", "2"]) == 5
     with rasterio.open(tmp_path / "deep" / "o.tif") as image:
         assert image.res == (2, 2) and image.count == 4 and image.read(4).max() == 255
 

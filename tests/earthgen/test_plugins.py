@@ -378,7 +378,7 @@ def test_an_installed_plugin_works_from_the_command_line(environment: Path, tmp_
         str(tmp_path / "o"),
     )
     assert exported.returncode == 0, exported.stderr
-    lines = (tmp_path / "o" / "voxels.csv").read_text().splitlines()
+    lines = (tmp_path / "o" / "world.csv").read_text().splitlines()
     assert len(lines) > 1000 and re.fullmatch(r"-?\d+,-?\d+,-1", lines[0])
 
 

@@ -16,12 +16,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from earthgen_cli.options import JsonOutput
-from earthgen_cli.output import bytes_text, say, say_json
+from earthgen_cli.output import bytes_text, say, say_json, seconds_text
+from earthgen_cli.progress import Mode, display
+from earthgen_cli.visible import styled
 
 if TYPE_CHECKING:
     from earthgen.plugins import Plugins
@@ -117,12 +119,22 @@ class Probe:
 
 def doctor(
     ctx: typer.Context,
+    warm: Annotated[
+        bool,
+        typer.Option(
+            "--warm",
+            help="Only compile what generation and previews use, which the first run would do.",
+        ),
+    ] = False,
     json_output: JsonOutput = False,
 ) -> None:
     """Check what can run here, and print how to repair the rest.
 
     The exit code is 1 if something is broken that generation without a GPU needs, else 0.
     """
+    if warm:
+        say_warm(ctx, json_output)
+        return
     checks = examine(ctx.obj.plugins, [str(folder) for folder in ctx.obj.plugin_dirs])
     broken = sum(check.status is Status.BROKEN for check in checks)
     if json_output:
@@ -135,14 +147,49 @@ def doctor(
         raise typer.Exit(1)
 
 
+def say_warm(ctx: typer.Context, json_output: bool) -> None:
+    """Make a small world and a picture of it in a temporary folder, so that numba compiles.
+
+    What numba compiles it keeps on the disk, for this user and this kind of processor.
+    """
+    import tempfile
+    import time
+
+    from earthgen.jobs.compiling import kernels
+    from earthgen.progress import Progress
+    from earthgen.render.interfaces import View
+    from earthgen_cli.commands.demo import make_demo
+    from earthgen_cli.commands.preview import default_renderer
+
+    began = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        display(ctx, Mode.AUTO, json_output=json_output) as show,
+    ):
+        before = sum(kernels().values())
+        report = make_demo(Path(folder) / "warm.zarr", show, small=True)
+        renderer = ctx.obj.plugins.create("renderer", default_renderer())
+        for kind in ("top", "oblique"):
+            renderer.render(report.world, View(kind, 64), Progress(show))
+    kept = kernels()
+    seconds = time.monotonic() - began
+    values = {"compiled": sum(kept.values()), "before": before, "seconds": round(seconds, 1)}
+    if json_output:
+        say_json(values)
+    else:
+        say(
+            f"{values['compiled']} functions are compiled for this machine, {seconds_text(seconds)}"
+        )
+
+
 def say_checks(checks: list[Check]) -> None:
     """Print the checks by area."""
     area = ""
     for check in checks:
         if check.area != area:
             area = check.area
-            say(typer.style(area, bold=True))
-        mark = typer.style(f"{check.status.value:<7}", fg=COLOURS[check.status])
+            say(styled(area, bold=True))
+        mark = styled(f"{check.status.value:<7}", fg=COLOURS[check.status])
         say(f"  {mark}  {check.name}: {check.detail}")
         if check.remedy:
             say(f"           -> {check.remedy}")

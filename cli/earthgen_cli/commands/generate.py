@@ -18,6 +18,7 @@ from earthgen_cli.output import (
     say,
     say_json,
     say_pairs,
+    say_table,
     say_warning,
     seconds_text,
     shell_quoted,
@@ -27,10 +28,6 @@ from earthgen_cli.progress import Mode, display
 if TYPE_CHECKING:
     from earthgen.jobs.generate import Report
     from earthgen.progress import Event
-
-
-DRY_OUT = "world.zarr"
-"""The world of a dry run if no output is given; it is not written."""
 
 
 def generate(
@@ -46,22 +43,38 @@ def generate(
             "datums, shares), and write nothing.",
         ),
     ] = False,
+    outcomes: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=10_000,
+            help="Make N worlds of the map with seeds from --seed on: town-1.zarr, town-2.zarr ... "
+            "for --out town.zarr.",
+        ),
+    ] = 1,
     quiet: Quiet = False,
     json_output: JsonOutput = False,
     progress: ProgressMode = Mode.AUTO,
 ) -> None:
     """Generate a world from GIS layers.
 
+    Without --out, the world is named after the first input, in the current folder: landuse.zarr of
+    --semantics landuse.shp. What exists is never replaced unasked.
+
     All settings can also be in a TOML file: `earthgen generate job.toml`. docs/reference/cli.md
     shows one.
     """
+    settings = job_settings(typed, job, ctx.obj.plugin_dirs)
+    if dry_run:
+        say_understanding(ctx, settings, json_output)
+        return
     from earthgen.jobs.generate import run
     from earthgen.jobs.job import make_job
 
-    if dry_run:
-        say_understanding(ctx, job_settings(typed, job, ctx.obj.plugin_dirs, DRY_OUT), json_output)
+    if outcomes > 1:
+        make_outcomes(ctx, settings, outcomes, quiet, json_output, progress)
         return
-    settings = job_settings(typed, job, ctx.obj.plugin_dirs)
     with display(ctx, progress, quiet=quiet, json_output=json_output) as show:
         counter = TileCounter(show)
         report = run(make_job(settings), counter)
@@ -73,6 +86,50 @@ def generate(
             if warning not in show.warned:
                 say_warning(show.text(warning))
         say_report(report, counter.tiles)
+
+
+def make_outcomes(
+    ctx: typer.Context,
+    settings: dict[str, Any],
+    count: int,
+    quiet: bool,
+    json_output: bool,
+    progress: Mode,
+) -> None:
+    """Make several worlds of one map, and print what was made."""
+    from earthgen.jobs.job import make_job
+    from earthgen.jobs.outcomes import run_outcomes
+
+    with display(ctx, progress, quiet=quiet, json_output=json_output) as show:
+        reports = run_outcomes(make_job(settings), count, show)
+    if json_output:
+        worlds = [
+            {
+                **report_values(report, report.tiles),
+                "warnings": [show.text(warning) for warning in report.warnings],
+            }
+            for report in reports
+        ]
+        say_json({"worlds": worlds})
+    elif not quiet:
+        for warning in dict.fromkeys(text for report in reports for text in report.warnings):
+            if warning not in show.warned:
+                say_warning(show.text(warning))
+        say_table(
+            ("world", "seed", "voxels", "on disk", "time"),
+            [
+                (
+                    str(report.world.path),
+                    str(report.world.seed),
+                    f"{report.world.counts['voxels']:,}",
+                    bytes_text(report.world.bytes_on_disk()),
+                    seconds_text(report.seconds),
+                )
+                for report in reports
+            ],
+        )
+        pair = " ".join(shell_quoted(report.world.path) for report in reports[:2])
+        say_pairs([("next", f"earthgen compare {pair} --out comparison")])
 
 
 def say_understanding(ctx: typer.Context, settings: dict[str, Any], json_output: bool) -> None:

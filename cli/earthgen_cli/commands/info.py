@@ -2,31 +2,136 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from earthgen_cli.bbox import lon_lat_bounds
 from earthgen_cli.commands.generate import crs_text
 from earthgen_cli.options import JsonOutput, WorldArgument
-from earthgen_cli.output import bytes_text, plain, say, say_json, say_pairs, say_table, say_tree
+from earthgen_cli.output import (
+    bytes_text,
+    plain,
+    say,
+    say_json,
+    say_pairs,
+    say_table,
+    say_tree,
+    shell_quoted,
+)
+from earthgen_cli.visible import styled
 
 if TYPE_CHECKING:
     from earthgen.world.world import World
 
+MOST_VALUES = 20
+"""Values of land use that are printed unless all are asked for, those without a class first."""
+
+MEANINGS = {
+    "mapped": "as the sources say",
+    "inferred": "a mapped building without a height, or seen in a surface or canopy model only",
+    "filled": "no source of land cover says what is there",
+    "generated": "put there by the rules or the model, where the sources say something else",
+}
+
 
 def info(
     world: WorldArgument,
+    decisions: Annotated[
+        bool,
+        typer.Option(
+            "--decisions",
+            help="Print what of the area the sources said and what was added, by class.",
+        ),
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also print all settings and the provenance.")
+    ] = False,
     json_output: JsonOutput = False,
 ) -> None:
     """Print the properties and the origin of a world."""
     from earthgen.world.world import open_world
 
     opened = open_world(world)
-    if json_output:
+    if decisions:
+        say_decisions(opened, json_output)
+    elif json_output:
         say_json(world_values(opened))
     else:
-        say_world(opened)
+        say_world(opened, everything)
+
+
+def say_decisions(world: World, json_output: bool) -> None:
+    """Print the areas of each decision, by class.
+
+    Raises
+    ------
+    StoreError
+        If the world was made before decisions were noted.
+    """
+    from earthgen.errors import StoreError
+    from earthgen.world.decisions import DECISIONS
+    from geo_io.legend import classes
+
+    areas = decision_areas(world)
+    if areas is None:
+        raise StoreError(
+            f"{world.path} was made before decisions were noted", "generate it again to see them"
+        )
+    titles = {land.code: land.title for land in classes()}
+    by_class = {
+        titles[code]: dict(zip(DECISIONS, row[1:], strict=True)) for code, row in areas.items()
+    }
+    unnoted = sum(row[0] for row in areas.values())
+    total = {name: sum(row[name] for row in by_class.values()) for name in DECISIONS}
+    if json_output:
+        say_json(
+            {
+                "world": world.path,
+                "unit": "m2",
+                "total": total,
+                "unnoted": unnoted,
+                "classes": by_class,
+            }
+        )
+        return
+    whole = sum(total.values()) or 1.0
+    rows = [
+        (title, *(f"{row[name]:,.0f}" if row[name] else "" for name in DECISIONS))
+        for title, row in sorted(by_class.items(), key=lambda item: -sum(item[1].values()))
+    ]
+    rows.append(("all", *(f"{total[name]:,.0f}" for name in DECISIONS)))
+    rows.append(("", *(f"{100 * total[name] / whole:.1f} %" for name in DECISIONS)))
+    say_table(("m2", *DECISIONS), rows)
+    if unnoted:
+        say(f"{unnoted:,.0f} m2 were made before decisions were noted")
+    say()
+    for name, meaning in MEANINGS.items():
+        say(f"{name:<9}  {meaning}")
+
+
+def decision_areas(world: World) -> dict[int, list[float]] | None:
+    """Return the areas by class, m2: what has no decision, and that of each decision.
+
+    None for a world that notes none.
+    """
+    import numpy as np
+
+    from earthgen.world.decisions import DECISIONS
+
+    cells = np.zeros((256, len(DECISIONS) + 1), np.int64)
+    for tile in world.tiles():
+        codes = world.tile_decisions(*tile)
+        if codes is None:
+            return None
+        land = world.tile_layers(*tile)["semantics"]
+        np.add.at(cells, (land.ravel(), np.minimum(codes.ravel(), len(DECISIONS))), 1)
+    size = world.frame.voxel_size**2
+    return {
+        int(code): [float(n) * size for n in cells[code]]
+        for code in np.flatnonzero(cells.sum(axis=1))
+        if code
+    }
 
 
 def world_values(world: World) -> dict[str, Any]:
@@ -55,8 +160,8 @@ def world_values(world: World) -> dict[str, Any]:
     }
 
 
-def say_world(world: World) -> None:
-    """Print the world as text: properties, land use, settings and provenance."""
+def say_world(world: World, everything: bool = False) -> None:
+    """Print the world as text: properties and land use, and if asked settings and provenance."""
     frame = world.frame
     left, bottom, right, top = frame.bounds
     west, south, east, north = lon_lat_bounds(frame)
@@ -102,6 +207,7 @@ def say_world(world: World) -> None:
         ]
     )
     values = source_values(world)
+    left = 0 if everything else max(0, len(values) - MOST_VALUES)
     if values:
         say()
         rows = [
@@ -111,9 +217,17 @@ def say_world(world: World) -> None:
                 f"{row['area']:,.0f}",
                 f"{row['features']:,}",
             )
-            for row in values
+            for row in sorted(values, key=lambda row: row["class"] is not None)[
+                : len(values) - left
+            ]
         ]
         say_table(("land use", "class", "m2", "features"), rows)
+    if not everything:
+        say()
+        more = f"{left} more values of land use, " if left else ""
+        path = shell_quoted(world.path)
+        say(f"`earthgen info {path} --all` prints {more}the settings and the provenance")
+        return
     given = {name: value for name, value in plain(world.settings).items() if is_given(value)}
     if isinstance(given.get("region"), dict):  # of a batch; its outline may be thousands of numbers
         given["region"] = {name: value for name, value in given["region"].items() if name != "wkt"}
@@ -122,7 +236,7 @@ def say_world(world: World) -> None:
         ("provenance", without_values(plain(world.provenance))),
     ):
         say()
-        say(typer.style(title, bold=True))
+        say(styled(title, bold=True))
         say_tree(tree, 1)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from earthgen_cli.options import JsonOutput
 from earthgen_cli.output import say, say_json, say_pairs
+from earthgen_cli.visible import styled
 
 if TYPE_CHECKING:
     from geo_io.legend import Crosswalk, LandClass
@@ -43,11 +44,11 @@ def legend(
     for land in classes():
         if land.group != group:
             group = land.group
-            say(typer.style(group, bold=True))
+            say(styled(group, bold=True))
         say(f"  {land.code:>2}  {swatch(land)} {land.color}  {land.name:<18} {land.title}")
     say()
     say(
-        typer.style("crosswalks", bold=True)
+        styled("crosswalks", bold=True)
         + " (`earthgen legend NAME` prints one; --legend NAME uses it)"
     )
     say_pairs((f"  {walk.name}", walk.title) for walk in crosswalks)
@@ -55,7 +56,7 @@ def legend(
 
 def swatch(land: LandClass) -> str:
     """Return a piece of the class's colour."""
-    return typer.style("    ", bg=land.rgb)
+    return styled("    ", bg=land.rgb)
 
 
 def find_crosswalk(name: str, crosswalks: tuple[Crosswalk, ...]) -> Crosswalk:
@@ -121,18 +122,18 @@ def crosswalk_values(walk: Crosswalk) -> dict[str, Any]:
 def say_crosswalk(walk: Crosswalk) -> None:
     """Print a crosswalk rule by rule."""
     names = class_names()
-    say(f"{typer.style(walk.name, bold=True)}  {walk.title}")
+    say(f"{styled(walk.name, bold=True)}  {walk.title}")
     say(f"source   {walk.source}")
     say(f"licence  {walk.licence}")
     for rule in walk.rules:
         say()
-        say(typer.style(f"attribute {' or '.join(rule.fields)}", bold=True))
+        say(styled(f"attribute {' or '.join(rule.fields)}", bold=True))
         for value, code in rule.values.items():
             width = f", {rule.widths[value]:g} m wide" if value in rule.widths else ""
             say(f"  {value:<28} {names[code]}{width}")
     if walk.layers:
         say()
-        say(typer.style("layer or file name", bold=True))
+        say(styled("layer or file name", bold=True))
         for pattern, code in walk.layers:
             say(f"  {pattern:<28} {names[code]}")
 

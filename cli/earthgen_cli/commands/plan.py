@@ -25,9 +25,6 @@ from earthgen_cli.progress import Mode, display
 if TYPE_CHECKING:
     from earthgen.jobs.forecast import Forecast
 
-DEFAULT_OUT = "world.zarr"
-"""The world whose disk is examined if no output is given."""
-
 
 def plan(
     ctx: typer.Context,
@@ -52,7 +49,7 @@ def plan(
     from earthgen.jobs import forecast as planning
     from earthgen.jobs.job import make_job
 
-    settings = make_job(job_settings(typed, job, ctx.obj.plugin_dirs, DEFAULT_OUT))
+    settings = make_job(job_settings(typed, job, ctx.obj.plugin_dirs))
     with display(ctx, progress, quiet=quiet, json_output=json_output) as show:
         forecast = planning.forecast(settings, sample, show)
     free = free_bytes(settings.out)

@@ -12,6 +12,7 @@ import typer
 
 from earthgen_cli.options import JsonOutput, Quiet
 from earthgen_cli.output import say, say_json, say_pairs, shell_quoted
+from earthgen_cli.visible import styled
 
 TEMPLATE = Path(__file__).parents[1] / "templates" / "plugin"
 """The files of a new plugin, each with the suffix .template; "package" is the package's folder."""
@@ -43,7 +44,7 @@ def plugins(ctx: typer.Context, json_output: JsonOutput = False) -> None:
         say_json({"plugins": listed})
         return
     for row in rows:
-        say(f"{typer.style(row.info.name, bold=True)} {row.info.version}")
+        say(f"{styled(row.info.name, bold=True)} {row.info.version}")
         if row.info.summary:
             say(f"  {row.info.summary}")
         say(f"  licence  {row.info.licence}; weights: {row.info.weights_licence}")
@@ -51,7 +52,7 @@ def plugins(ctx: typer.Context, json_output: JsonOutput = False) -> None:
             say(f"  hooks    {', '.join(row.hooks)}")
         say(f"  source   {row.source}")
         if row.error:
-            say(f"  {typer.style('skipped', fg=typer.colors.RED)}  {row.error}")
+            say(f"  {styled('skipped', fg=typer.colors.RED)}  {row.error}")
 
 
 def new(

@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 from earthgen_cli.bbox import BBOX_CRS_HELP, BBOX_HELP, LON_LAT, bounds_on, checked_bbox
-from earthgen_cli.options import JsonOutput, ProgressMode, Quiet, WorldArgument
+from earthgen_cli.completion import renderer_names
+from earthgen_cli.options import JsonOutput, Overwrite, ProgressMode, Quiet, WorldArgument
 from earthgen_cli.output import say, say_json
 from earthgen_cli.progress import Mode, display
 
-DEFAULT_RENDERER = "splats"
+RENDERERS = ("splats", "zbuffer")
+"""The renderers of a preview for which none is named: the second where torch is not installed."""
 
 
 class Kind(StrEnum):
@@ -26,7 +28,11 @@ class Kind(StrEnum):
 def preview(
     ctx: typer.Context,
     world: WorldArgument,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The picture to write, .png or .jpg.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="FILE", help="The picture to write, .png or .jpg."),
+    ],
+    overwrite: Overwrite = False,
     view: Annotated[
         Kind, typer.Option(help="From above with north up, or at an angle.")
     ] = Kind.TOP,
@@ -50,8 +56,14 @@ def preview(
         ),
     ] = 40.0,
     renderer: Annotated[
-        str, typer.Option(metavar="NAME", help="The renderer; `earthgen doctor` lists them.")
-    ] = DEFAULT_RENDERER,
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=renderer_names,
+            help="The renderer; `earthgen doctor` lists them. By default splats, or zbuffer where "
+            "torch is not installed.",
+        ),
+    ] = None,
     quiet: Quiet = False,
     json_output: JsonOutput = False,
     progress: ProgressMode = Mode.AUTO,
@@ -62,19 +74,22 @@ def preview(
     from earthgen.errors import JobError
     from earthgen.progress import Progress
     from earthgen.render.interfaces import View
+    from earthgen.staging import require_file_place, staged_file
     from earthgen.world.world import open_world
 
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise JobError(f"--out {out} is not the name of a picture", "use .png or .jpg")
+    require_file_place(out, overwrite)
     opened = open_world(world)
     bounds = bounds_on(opened.frame, bbox, bbox_crs)
+    renderer = renderer or default_renderer()
     chosen = ctx.obj.plugins.create("renderer", renderer)
     with display(ctx, progress, quiet=quiet, json_output=json_output) as show:
         pixels = chosen.render(
             opened, View(view.value, size, bounds, azimuth, elevation), Progress(show)
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(out)
+    with staged_file(out, overwrite=overwrite) as part:
+        Image.fromarray(pixels).save(part)
     height, width = pixels.shape[:2]
     if json_output:
         say_json(
@@ -88,3 +103,10 @@ def preview(
         )
     elif not quiet:
         say(f"{out}  {width} x {height} pixels")
+
+
+def default_renderer() -> str:
+    """Return the renderer of a preview for which none is named."""
+    from importlib.util import find_spec
+
+    return RENDERERS[find_spec("torch") is None]

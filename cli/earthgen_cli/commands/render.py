@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from earthgen_cli.bbox import BBOX_CRS_HELP, BBOX_HELP, LON_LAT, bounds_on, checked_bbox
-from earthgen_cli.options import JsonOutput, ProgressMode, Quiet, WorldArgument
+from earthgen_cli.completion import renderer_names
+from earthgen_cli.options import JsonOutput, Overwrite, ProgressMode, Quiet, WorldArgument
 from earthgen_cli.output import bytes_text, say, say_json
 from earthgen_cli.progress import Mode, display
 
@@ -34,8 +35,14 @@ def render(
     world: WorldArgument,
     out: Annotated[
         Path,
-        typer.Option(metavar="PATH", help="The folder for the pictures; with --ortho the GeoTIFF."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="PATH",
+            help="The folder for the pictures; with --ortho the GeoTIFF.",
+        ),
     ],
+    overwrite: Overwrite = False,
     camera: Annotated[
         Path | None,
         typer.Option(
@@ -81,7 +88,12 @@ def render(
     ] = None,
     bbox_crs: Annotated[str, typer.Option(metavar="CRS", help=BBOX_CRS_HELP)] = LON_LAT,
     renderer: Annotated[
-        str, typer.Option(metavar="NAME", help="The renderer; `earthgen doctor` lists them.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=renderer_names,
+            help="The renderer; `earthgen doctor` lists them.",
+        ),
     ] = DEFAULT_RENDERER,
     quiet: Quiet = False,
     json_output: JsonOutput = False,
@@ -90,6 +102,7 @@ def render(
     """Draw what cameras see of a world, or a georeferenced image of it from above."""
     from earthgen.errors import JobError
     from earthgen.progress import Progress
+    from earthgen.staging import staged_file
     from earthgen.world.world import open_world
 
     if [camera is None, orbit is None, ortho is None].count(False) != 1:
@@ -104,8 +117,9 @@ def render(
         if ortho is not None:
             from earthgen.render.ortho import write_ortho
 
-            out.parent.mkdir(parents=True, exist_ok=True)
-            files = [write_ortho(opened, out, ortho, bounds=bounds, progress=Progress(show))]
+            with staged_file(out, overwrite=overwrite) as part:
+                write_ortho(opened, part, ortho, bounds=bounds, progress=Progress(show))
+            files = [out]
         else:
             from earthgen.render.frames import write_frames
 
@@ -119,6 +133,7 @@ def render(
                 layers=[one.value for one in layer or ()],
                 video=video,
                 fps=fps,
+                overwrite=overwrite,
                 progress=Progress(show),
             )
     sizes = [file.stat().st_size for file in files]

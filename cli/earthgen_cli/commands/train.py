@@ -26,7 +26,7 @@ RUN = Settings(
     {
         "data": OptionStyle("DATASET"),
         "preset": OptionStyle("NAME"),
-        "out": OptionStyle("RUN"),
+        "out": OptionStyle("RUN", short="-o"),
         "init": OptionStyle("WEIGHTS"),
         "freeze": OptionStyle("PART,PART", kind=str, callback=comma_list),
         "minutes": OptionStyle("M"),

@@ -39,6 +39,8 @@ SETTINGS = Settings(
         ],
         "workers": JOB.styles["workers"],
         "scheduler": JOB.styles["scheduler"],
+        "allow_network": JOB.styles["allow_network"],
+        "allow_linked": JOB.styles["allow_linked"],
     },
 )
 

@@ -34,6 +34,7 @@ from earthgen.dataset.readers.triangles import (
     TERRAIN,
     Patch,
     Samples,
+    require_sound,
     sample,
 )
 from earthgen.dataset.recipe import SceneRecipe
@@ -43,6 +44,7 @@ from geo_io.crs import parse_crs, transformer
 from geo_io.errors import InputError, RegionError
 from geo_io.frame import UNKNOWN_DATUM, Bounds, Frame, projected_crs
 from geo_io.legend import codes
+from geo_io.safety.limits import SCENE_CELLS
 
 JSON = (".json", ".jsonl", ".cityjson")
 """Suffixes of city models and tilesets."""
@@ -183,6 +185,7 @@ def _samples(
             for patch in _patches(
                 source, recipe, crs, size, None if frame is None else frame.bounds
             ):
+                require_sound(patch, str(path))
                 moved = patch.moved(patch.corners + np.array(recipe.mesh_offset))
                 yield moved if frame is None else moved.within(frame.bounds, size)
 
@@ -199,6 +202,11 @@ def _samples(
         (left, bottom), (right, top) = samples.at[:, :2].min(axis=0), samples.at[:, :2].max(axis=0)
         box = (float(left), float(bottom), float(right), float(top))
         frame = frame_of_bounds(crs, size, box, band)
+        if frame.nx * frame.ny * (band[1] - band[0]) > SCENE_CELLS:
+            raise JobError(
+                f"the meshes of scene {recipe.name} cover {frame.nx:,} x {frame.ny:,} voxels",
+                "give bounds, or larger voxels",
+            )
     # After a vertical offset the datum of the file no longer applies.
     return samples, frame, datums[0] if recipe.mesh_offset[2] == 0 else UNKNOWN_DATUM
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from earthgen.dataset.crop import CELL
 from earthgen.dataset.readers.points import Points
 from earthgen.dataset.recipe import SceneRecipe
+from earthgen.errors import JobError
 from geo_io.errors import MissingFileError, RegionError
 from geo_io.frame import UNKNOWN_DATUM, Bounds, Frame, projected_crs, snap
 from geo_io.raster.source import open_raster
 from geo_io.region.region import describe
+from geo_io.safety.damage import damaged_file
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,14 @@ def find_sources(recipe: SceneRecipe, root: str | Path) -> Sources:
     ------
     MissingFileError
         if a file does not exist
+    JobError
+        if a path cannot be one
     """
-    folder = Path(root) / recipe.folder
+    with damaged_file(f"a path of scene {recipe.name} is none", "correct it", JobError):
+        return _found(recipe, Path(root) / recipe.folder)
+
+
+def _found(recipe: SceneRecipe, folder: Path) -> Sources:
     files: dict[str, tuple[Path, ...]] = {}
     for role in ("points", "cover", "mesh"):
         paths: list[Path] = []

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from earthgen.dataset.readers.city_looks import Appearance, patches_of
 from earthgen.dataset.readers.city_surfaces import Surface, surfaces_of
-from earthgen.dataset.readers.damage import damaged_file
 from earthgen.dataset.readers.triangles import FOOT, SURFACE, TERRAIN, Patch
 from geo_io.errors import FrameError, InputError, MissingCrsError
 from geo_io.frame import UNKNOWN_DATUM, projected_crs, vertical_crs
 from geo_io.legend import UNKNOWN, codes
+from geo_io.safety.damage import damaged_file
 
 VERSIONS = ("1.0", "1.1", "2.0")
 

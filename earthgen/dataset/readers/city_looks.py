@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from earthgen.dataset.readers.city_surfaces import Surface
-from earthgen.dataset.readers.damage import damaged_file
 from earthgen.dataset.readers.local_files import local_file
 from earthgen.dataset.readers.polygons import triangulate
 from earthgen.dataset.readers.triangles import Patch, plain_patch
 from geo_io.errors import InputError, MissingFileError
+from geo_io.safety.damage import damaged_file
 
 CHECK = "check the file with cjval"
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.dataset.readers.damage import damaged_file, describe
 from geo_io.errors import InputError
+from geo_io.safety.damage import damaged_file, describe
 
 DRACO = "KHR_draco_mesh_compression"
 MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")

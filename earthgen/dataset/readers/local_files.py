@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from geo_io.errors import InputError, MissingFileError
+from geo_io.errors import InputError, MissingFileError, UnsafePathError
 
 
 def local_file(uri: object, base: Path, root: Path, where: str) -> Path:
@@ -29,8 +29,10 @@ def local_file(uri: object, base: Path, root: Path, where: str) -> Path:
 
     Raises
     ------
+    UnsafePathError
+        if the reference is a network address, or leads out of `root`
     InputError
-        if the reference is a network address, leads out of `root`, or is not a path
+        if it is not a path
     MissingFileError
         if the file does not exist
     """
@@ -40,7 +42,7 @@ def local_file(uri: object, base: Path, root: Path, where: str) -> Path:
     except ValueError:
         scheme = "?"
     if scheme in ("http", "https", "ftp"):
-        raise InputError(
+        raise UnsafePathError(
             f"{where} refers to {text}, but nothing is read from the network",
             "download everything, and refer to the files",
         )
@@ -57,7 +59,7 @@ def local_file(uri: object, base: Path, root: Path, where: str) -> Path:
             f"{where} refers to {plain[:80]!r}, which is not a path to a file", "correct it"
         ) from error
     if not path.is_relative_to(root.resolve()):
-        raise InputError(
+        raise UnsafePathError(
             f"{where} refers to {plain}, which lies outside the folder {root}",
             "move that file into the folder",
         )

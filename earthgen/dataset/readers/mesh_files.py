@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.dataset.readers.compressed_gltf import COMPRESSED, is_compressed, unpack
-from earthgen.dataset.readers.damage import damaged_file
 from earthgen.dataset.readers.local_files import local_file
 from earthgen.dataset.readers.points import INSTALL
 from earthgen.dataset.readers.triangles import Patch, plain_patch
-from geo_io.errors import InputError
+from geo_io.errors import InputError, UnsafePathError
+from geo_io.safety.damage import damaged_file
 
 SUFFIXES = (".obj", ".gltf", ".glb", ".ply", ".stl", ".off")
 GLTF = (".gltf", ".glb")
@@ -31,6 +31,8 @@ REFUSED = {
         "give the tileset.json that it belongs to",
     ),
 }
+
+CHECK = "check it, and the files that it refers to"
 
 GLB, BIN = b"glTF", b"BIN\0"
 
@@ -78,15 +80,17 @@ def read_mesh_file(path: Path, up: str | None) -> list[Patch]:
         )
     if suffix in GLTF:
         data = path.read_bytes()
-        header = _gltf_header(data, str(path))
-        check_extensions(header, str(path))
-        if is_compressed(header):
 
-            def fetch(uri: str) -> bytes:
-                return local_file(uri, path.parent, path.parent, str(path)).read_bytes()
+        def fetch(uri: str) -> bytes:
+            return local_file(uri, path.parent, path.parent, str(path)).read_bytes()
 
-            return read_gltf(data, str(path), up or "y", fetch)
-    return _patches(_load(str(path), str(path)), up or ("y" if suffix in GLTF else "z"), str(path))
+        return read_gltf(data, str(path), up or "y", fetch)
+    beside = _Beside(path)
+    with path.open("rb") as file:
+        parts = _patches(file, str(path), up or "z", suffix[1:], beside)
+    if beside.refused is not None:
+        raise beside.refused
+    return parts
 
 
 def read_gltf(data: bytes, where: str, up: str, fetch: Callable[[str], bytes]) -> list[Patch]:
@@ -114,25 +118,27 @@ def read_gltf(data: bytes, where: str, up: str, fetch: Callable[[str], bytes]) -
     if is_compressed(header):
         data, header = unpack(header, _binary(data), where, fetch)
     kind = "glb" if data[:4] == GLB else "gltf"
-    # Fetched here, because trimesh silently drops a picture that it cannot get.
-    entries = [
-        entry
-        for role in ("buffers", "images")
-        for entry in header.get(role, [])
-        if isinstance(entry, dict)
-    ]
-    references = [
-        uri
-        for entry in entries
-        if (uri := entry.get("uri")) is not None and not str(uri).startswith("data:")
-    ]
-    resolver = {str(uri): fetch(uri) for uri in references}
-    parts = _patches(_load(io.BytesIO(data), where, kind, resolver), up, where)
-    centre = header.get("extensions", {}).get("CESIUM_RTC", {}).get("center")
-    if centre is None:
-        return parts
-    moved = turn(np.asarray(centre, np.float64).reshape(1, 1, 3), up)
-    return [part.moved(part.corners + moved) for part in parts]
+    with damaged_file(f"{where} is damaged glTF", CHECK):
+        # Fetched here, because trimesh silently drops a picture that it cannot get.
+        entries = [
+            entry
+            for role in ("buffers", "images")
+            for entry in header.get(role, [])
+            if isinstance(entry, dict)
+        ]
+        references = [
+            uri
+            for entry in entries
+            if (uri := entry.get("uri")) is not None and not str(uri).startswith("data:")
+        ]
+        resolver = {str(uri): fetch(uri) for uri in references}
+    parts = _patches(io.BytesIO(data), where, up, kind, resolver)
+    with damaged_file(f"{where} is damaged glTF", CHECK):
+        centre = header.get("extensions", {}).get("CESIUM_RTC", {}).get("center")
+        if centre is None:
+            return parts
+        moved = turn(np.asarray(centre, np.float64).reshape(1, 1, 3), up)
+        return [part.moved(part.corners + moved) for part in parts]
 
 
 def check_extensions(header: dict[str, Any], where: str) -> None:
@@ -143,7 +149,9 @@ def check_extensions(header: dict[str, Any], where: str) -> None:
     InputError
         if one is not
     """
-    for name in header.get("extensionsRequired", []):
+    with damaged_file(f"{where} is damaged glTF", CHECK):
+        names = list(map(str, header.get("extensionsRequired", [])))
+    for name in names:
         if name not in (*UNDERSTOOD, *COMPRESSED):
             raise InputError(
                 f"{where} needs the glTF extension {name}, which is not read", "save it without"
@@ -192,15 +200,47 @@ def _load(source: Any, where: str, kind: str | None = None, resolver: Any = None
         raise InputError(
             f"{where} is read with trimesh, which is not installed", INSTALL
         ) from error
-    with damaged_file(
-        f"{where} cannot be read as a mesh", "check it, and the files that it refers to"
-    ):
-        return trimesh.load(source, file_type=kind, resolver=resolver, process=False)
+    return trimesh.load(source, file_type=kind, resolver=resolver, process=False)
 
 
-def _patches(loaded: Any, up: str, where: str) -> list[Patch]:
+class _Beside:
+    """Gives trimesh the files that a mesh names, from its own folder alone.
+
+    trimesh goes on without a file that it does not get, so what was refused is kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.refused: UnsafePathError | None = None
+
+    def get(self, name: str) -> bytes:
+        """Return the content of a file."""
+        folder = self.path.parent
+        try:
+            return local_file(str(name).strip(), folder, folder, str(self.path)).read_bytes()
+        except UnsafePathError as error:
+            self.refused = self.refused or error
+            raise
+
+    def __getitem__(self, name: str) -> bytes:
+        return self.get(name)
+
+
+def _patches(source: Any, where: str, up: str, kind: str, resolver: Any) -> list[Patch]:
+    """Read the triangles of an open file. On a damaged one, trimesh raises anything, also when its
+    result is used, and numpy when an index leads beyond the vertices."""
+    with damaged_file(f"{where} cannot be read as a mesh", CHECK):
+        return _read(_load(source, where, kind, resolver), up, where)
+
+
+def _read(loaded: Any, up: str, where: str) -> list[Patch]:
     if hasattr(loaded, "dump"):
         meshes = [mesh for mesh in loaded.dump() if hasattr(mesh, "faces")]
+        for mesh in meshes:  # a copy in the place of its node, which lacks the colours
+            source = loaded.geometry.get(mesh.metadata.get("name"))
+            colour = getattr(getattr(source, "visual", None), "vertex_attributes", {})
+            if "color" in colour and len(source.vertices) == len(mesh.vertices):
+                mesh.visual.vertex_attributes["color"] = colour["color"]
     else:
         meshes = [loaded] if hasattr(loaded, "faces") else []
     meshes = [mesh for mesh in meshes if len(mesh.faces)]
@@ -211,6 +251,8 @@ def _patches(loaded: Any, up: str, where: str) -> list[Patch]:
 
 def _patch(mesh: Any, up: str) -> Patch:
     faces = np.asarray(mesh.faces)
+    if faces.min() < 0 or faces.max() >= len(mesh.vertices):
+        raise ValueError(f"a face of vertices that are none of {len(mesh.vertices):,}")
     part = plain_patch(turn(np.asarray(mesh.vertices, np.float64)[faces], up))
     every = np.ones(len(faces), bool)
     visual = mesh.visual
@@ -231,9 +273,21 @@ def _patch(mesh: Any, up: str) -> Patch:
         rgb = np.asarray(visual.vertex_colors, np.float64)[:, :3][faces]
     elif kind == "face":
         rgb = np.repeat(np.asarray(visual.face_colors, np.float64)[:, None, :3], 3, axis=1)
+    elif "color" in getattr(visual, "vertex_attributes", {}):
+        # Beside a material, trimesh leaves the colours of glTF as they are: linear light.
+        rgb = _srgb(np.asarray(visual.vertex_attributes["color"])[:, :3])[faces]
     else:
         return part
     return Patch(part.corners, rgb, every, part.code, part.role)
+
+
+def _srgb(linear: NDArray) -> NDArray:
+    """Return sRGB values, 0 to 255 (IEC 61966-2-1), of linear light: floats, or integers of their
+    type's range."""
+    if linear.dtype.kind in "iu":
+        linear = linear / np.iinfo(linear.dtype).max
+    light = np.clip(linear.astype(np.float64), 0.0, 1.0)
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055) * 255
 
 
 def _image(material: Any) -> Any:

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.dataset.readers.damage import damaged_file
 from geo_io.errors import InputError, MissingFileError
+from geo_io.safety.damage import damaged_file
 
 NAMES = ("ept.json", "metadata.json", "cloud.js")
 """Files that describe an octree: of EPT, Potree 2 and Potree 1."""
 
-Arrays = tuple[NDArray, NDArray, NDArray, NDArray | None]
-"""Places, classes, intensity and colours of points."""
+Arrays = tuple[NDArray, NDArray, NDArray, NDArray | None, NDArray]
+"""Places, classes, intensity, colours, and numbers of returns of points."""
 
 NODE = struct.Struct("<BBIQQ")
 """A node in hierarchy.bin of Potree 2: type, mask of children, points, first byte, bytes."""
@@ -332,6 +332,7 @@ def _arrays(
         zeros if classification is None else classification.astype(np.uint8),
         (zeros if intensity is None else intensity).astype(np.float32),
         None if rgb is None else rgb.astype(np.uint16),
+        zeros,
     )
 
 

@@ -16,13 +16,13 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
-from earthgen.dataset.readers.damage import PARSE_ERRORS, describe
 from earthgen.dataset.readers.point_octrees import NAMES, Arrays, find_octree, read_octree
 from geo_io.crs import transformer
 from geo_io.elevation import METRES
 from geo_io.errors import EarthgenError, InputError, MissingCrsError, MissingFileError
 from geo_io.frame import Bounds, horizontal_crs, projected_crs, short_name, vertical_crs
 from geo_io.region.region import lonlat_bounds, utm_crs
+from geo_io.safety.damage import describe, is_of_parser
 
 INSTALL = "pip install 'earthgen[dataset]'"
 
@@ -64,6 +64,8 @@ class Points:
     unit_told : bool
         Whether each file, or the caller, says in which unit the heights are; else they are taken as
         metres.
+    returns : NDArray (n,) uint8 | None
+        Number of returns of the laser pulse of each point; 0 where a file does not tell.
     """
 
     crs: str
@@ -73,6 +75,7 @@ class Points:
     intensity: NDArray
     rgb: NDArray | None
     unit_told: bool = True
+    returns: NDArray | None = None
 
     def __len__(self) -> int:
         return len(self.xyz)
@@ -152,6 +155,7 @@ def read_points(
         np.concatenate([part.intensity[keep] for part, keep in zip(parts, kept, strict=True)]),
         rgb,
         all(part.unit_told for part in parts),
+        np.concatenate([part.returns[keep] for part, keep in zip(parts, kept, strict=True)]),
     )
 
 
@@ -229,6 +233,7 @@ class _File:
     intensity: NDArray
     rgb: NDArray | None
     unit_told: bool
+    returns: NDArray
 
 
 def _read(path: Path, crs: str | None, unit: str | None) -> _File:
@@ -255,18 +260,9 @@ def _read(path: Path, crs: str | None, unit: str | None) -> _File:
         )
     if count == 0:
         raise InputError(f"{path} holds no points", "give another file")
-    xyz = np.concatenate([part[0] for part in parts])
+    xyz, classification, intensity, rgb, returns = _joined(parts)
     xyz[:, 2] *= metres
-    rgb = [part[3] for part in parts]
-    return _File(
-        horizontal,
-        vertical,
-        xyz,
-        np.concatenate([part[1] for part in parts]),
-        np.concatenate([part[2] for part in parts]),
-        None if rgb[0] is None else np.concatenate(rgb),  # type: ignore[arg-type]
-        told,
-    )
+    return _File(horizontal, vertical, xyz, classification, intensity, rgb, told, returns)
 
 
 def _read_tree(path: Path, crs: str | None, unit: str | None) -> _File:
@@ -290,9 +286,9 @@ def _read_tree(path: Path, crs: str | None, unit: str | None) -> _File:
             f"the CRS of {path} is not understood: {error}", "give --crs EPSG:..."
         ) from error
     horizontal, metres, vertical, told = _units(path, parsed, {}, unit)
-    xyz, classification, intensity, rgb = _joined(octree.parts)
+    xyz, classification, intensity, rgb, returns = _joined(octree.parts)
     xyz[:, 2] *= metres
-    return _File(horizontal, vertical, xyz, classification, intensity, rgb, told)
+    return _File(horizontal, vertical, xyz, classification, intensity, rgb, told, returns)
 
 
 def _joined(parts: Sequence[Arrays]) -> Arrays:
@@ -303,6 +299,7 @@ def _joined(parts: Sequence[Arrays]) -> Arrays:
         np.concatenate([part[1] for part in parts]) if parts else np.zeros(0, np.uint8),
         np.concatenate([part[2] for part in parts]) if parts else np.zeros(0, np.float32),
         np.concatenate(rgb) if rgb and len(rgb) == len(parts) else None,
+        np.concatenate([part[4] for part in parts]) if parts else np.zeros(0, np.uint8),
     )
 
 
@@ -313,13 +310,10 @@ def _damaged_cloud(path: Path, laspy: Any) -> Iterator[None]:
         yield
     except EarthgenError:
         raise
-    except (laspy.errors.LaspyException, EOFError, RuntimeError, *PARSE_ERRORS) as error:
-        raise _unreadable(path, error) from error
     except BaseException as error:
-        # lazrs' own error derives from Exception alone, and a Rust panic from BaseException.
-        if type(error).__module__.startswith(("lazrs", "pyo3_runtime")):
-            raise _unreadable(path, error) from error
-        raise
+        if not is_of_parser(error):
+            raise
+        raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: BaseException) -> InputError:
@@ -354,7 +348,7 @@ def _check_records(path: Path, header: Any) -> None:
                 )
 
 
-def _arrays(points: Any) -> tuple[NDArray, NDArray, NDArray, NDArray | None]:
+def _arrays(points: Any) -> Arrays:
     xyz = np.column_stack(
         [np.asarray(points.x), np.asarray(points.y), np.asarray(points.z)]
     ).astype(np.float64)
@@ -369,7 +363,12 @@ def _arrays(points: Any) -> tuple[NDArray, NDArray, NDArray, NDArray | None]:
         if "intensity" in names
         else np.zeros(len(xyz), np.float32)
     )
-    return xyz, np.asarray(points.classification).astype(np.uint8), intensity, rgb
+    returns = (
+        np.asarray(points.number_of_returns).astype(np.uint8)
+        if "number_of_returns" in names
+        else np.zeros(len(xyz), np.uint8)
+    )
+    return xyz, np.asarray(points.classification).astype(np.uint8), intensity, rgb, returns
 
 
 def _reference(

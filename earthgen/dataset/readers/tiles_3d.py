@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.dataset.readers.damage import damaged_file
 from earthgen.dataset.readers.local_files import local_file
 from earthgen.dataset.readers.mesh_files import GLB, read_gltf
 from earthgen.dataset.readers.tile_volumes import (
@@ -33,6 +32,7 @@ from earthgen.dataset.readers.triangles import Patch
 from geo_io.errors import InputError
 from geo_io.frame import Bounds
 from geo_io.region.region import utm_crs
+from geo_io.safety.damage import damaged_file
 
 VERSIONS = ("1.0", "1.1")
 

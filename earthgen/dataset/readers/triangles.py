@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.errors import JobError
+from geo_io.errors import InputError
 from geo_io.frame import Bounds
+from geo_io.safety.limits import FARTHEST, LONGEST_EDGE
 
 DENSITY = 3.0
 """Number of samples along a voxel's edge."""
@@ -155,6 +157,44 @@ def plain_patch(
         np.zeros(n, np.uint8) if code is None else code,
         np.zeros(n, np.uint8) if role is None else role,
     )
+
+
+def require_sound(patch: Patch, where: str) -> None:
+    """Check that triangles can be of a place on Earth, before they are cut and sampled.
+
+    Parameters
+    ----------
+    patch : Patch
+        The triangles.
+    where : str
+        Their file, for messages.
+
+    Raises
+    ------
+    InputError
+        if a coordinate or a colour is not a number, a corner is farther than `FARTHEST`, or an
+        edge longer than `LONGEST_EDGE`
+    """
+    problem = ""
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = [patch.corners, patch.rgb, *([] if patch.uv is None else [patch.uv])]
+        if not all(np.isfinite(each).all() for each in values):
+            problem = "holds numbers that are not finite"
+        elif len(patch) and np.abs(patch.corners).max() > FARTHEST:
+            far = float(np.abs(patch.corners).max())
+            problem = f"has a corner at {far:.3g} m, farther than any place on Earth"
+        elif len(patch):
+            sides = patch.corners - np.roll(patch.corners, 1, axis=1)
+            longest = float(np.linalg.norm(sides, axis=2).max())
+            if longest > LONGEST_EDGE:
+                problem = (
+                    f"has a triangle with an edge of {longest:,.0f} m, longer than "
+                    f"{LONGEST_EDGE:,.0f} m"
+                )
+        if patch.texels is not None and not patch.texels.size:
+            problem = problem or "has a texture without pixels"
+    if problem:
+        raise InputError(f"{where} {problem}", "repair the mesh, or leave that part out")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from earthgen.errors import MissingWeightsError, ModelError
 from earthgen.files import replace_file
 from earthgen.models.presets import PARTS
 from earthgen.models.weights.format import Header, load_weights, part_path, read_header
+from geo_io.safety.damage import damaged_file
+from geo_io.safety.names import require_name
 
 CARD, README = "card.json", "README.md"
 
@@ -189,16 +191,13 @@ def read_card(folder: Path | str) -> dict[str, Any]:
             f"{where.parent}: there is no set of weights ({CARD})",
             "give a folder that `earthgen train` wrote",
         )
-    try:
+    with damaged_file(f"{where}: the file is damaged", "download or copy it again", ModelError):
         card: dict[str, Any] = json.loads(where.read_text("utf-8"))
-        for entry in card["parts"].values():
+        for part, entry in card["parts"].items():
+            require_name(part, "part", str(where))
             entry["digest"]
         for names in card.get("classes", {}).values():
             ", ".join(names)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{where}: the file is damaged", "download or copy the set again"
-        ) from error
     return card
 
 

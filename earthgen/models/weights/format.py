@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field, ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
@@ -24,6 +24,7 @@ from earthgen.files import replace_file
 from earthgen.models.blocks import Embedding
 from earthgen.models.build import make_empty_model
 from earthgen.models.presets import PARTS, Config
+from geo_io.safety.damage import damaged_file
 
 VERSION = 1
 """Version of the networks, raised when the same weights would have another meaning."""
@@ -227,7 +228,9 @@ def load_weights(
             )
     if config is not None:
         check_config(where, header, config)
-    model = make_empty_model(header.part, stored_config)
+    problem = f"{where}: no network can be made of the configuration in the header"
+    with damaged_file(problem, "use a file that this version wrote", ModelError):
+        model = make_empty_model(header.part, stored_config)
     if tensor_digest(tensors) != header.digest:
         raise ModelError(
             f"{where}: the tensors are not those that were saved",
@@ -292,22 +295,20 @@ def _read(path: Path, *, tensors: bool = False) -> tuple[Header, dict[str, Tenso
             f"{path}: there are no weights", "give the folder or file of a set of weights"
         )
     loaded: dict[str, Tensor] = {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(KEY)
-            if tensors and text is not None:
-                names = file.keys()
-                loaded = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{path}: not a safetensors file, or a damaged one ({error})",
-            "download or copy it again",
-        ) from error
+    again = "download or copy it again"
+    with (
+        damaged_file(f"{path}: not a safetensors file, or a damaged one", again, ModelError),
+        safe_open(path, framework="pt") as file,
+    ):
+        text = (file.metadata() or {}).get(KEY)
+        if tensors and text is not None:
+            names = file.keys()
+            loaded = {name: file.get_tensor(name) for name in names}
     if text is None:
         raise ModelError(
             f"{path}: the file has no header of earthgen", "use a file that earthgen wrote"
         )
-    try:
+    with damaged_file(f"{path}: the header of the weights is damaged", again, ModelError):
         values = json.loads(text)
         version = values.get("version")
         if version != VERSION:
@@ -316,10 +317,6 @@ def _read(path: Path, *, tensors: bool = False) -> tuple[Header, dict[str, Tenso
                 "use weights of this version of earthgen",
             )
         header = Header.model_validate(values)
-    except (ValidationError, json.JSONDecodeError, AttributeError) as error:
-        raise ModelError(
-            f"{path}: the header of the weights is damaged", "download or copy the file again"
-        ) from error
     if header.part not in PARTS:
         raise ModelError(
             f"{path}: the weights are of the unknown part {header.part!r}", "update earthgen"

@@ -664,6 +664,7 @@ def test_posed_pictures_agree_with_the_scene(rasters: Path, tmp_path: Path) -> N
     assert len(scene_cameras(scene, 1000, (96, 64))) == 49
 
 
+@pytest.mark.slow
 def test_real_scenes(shared: Path, tmp_path: Path) -> None:
     plan = read_recipe(Path(__file__).parents[3] / "examples" / "datasets" / "real.toml")
     names = ["goteborg-kr", "delft", "ign-rgb-870200", "brighton"]

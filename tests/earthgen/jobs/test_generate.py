@@ -91,7 +91,12 @@ def tidy(world: Path) -> None:
     assert not (world / "index" / ".owner").exists()
 
 
-QUICK = [name for name in WAYS if not name.startswith(("one go", "kill", "tiles of 512"))]
+LONG = ("4 workers", "Dask at an address", "Ctrl-C", "9 crops")
+QUICK = [
+    pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
+    for name in WAYS
+    if not name.startswith(("one go", "kill", "tiles of 512"))
+]
 
 
 @pytest.mark.parametrize("way", QUICK)
@@ -116,6 +121,7 @@ def test_kills(place: Place, one: Path, tile_size: int, workers: int) -> None:
 
 
 @posix
+@pytest.mark.slow
 def test_an_extension_that_is_killed_leaves_the_old_world_whole_and_goes_on(
     place: Place, one: Path
 ) -> None:
@@ -184,7 +190,14 @@ def flip(data: bytes) -> bytes:
     return data[:half] + bytes([data[half] ^ 4]) + data[half + 1 :]
 
 
-@pytest.mark.parametrize("harm", [truncate, flip, lambda data: b""])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        truncate,
+        pytest.param(flip, marks=pytest.mark.slow),
+        pytest.param(lambda data: b"", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("first", [True, False])
 def test_damage_is_found_and_mended(
     place: Place, one: Path, harm: Callable[[bytes], bytes], first: bool

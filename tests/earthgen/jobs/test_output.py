@@ -166,3 +166,10 @@ def test_a_world_that_another_process_extends_is_not_extended_from_before(tmp_pa
 
 def test_a_url_has_no_parent_folder() -> None:
     assert not open_output(job(f"memory://{uuid.uuid4().hex}/deep/w.zarr")).exists
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place where nobody may write")
+def test_a_parent_that_cannot_be_written_is_told_at_once() -> None:
+    with pytest.raises(StoreError, match=r"/proc/w\.zarr cannot be written") as caught:
+        open_output(make_job({"bbox": (1, 2, 3, 4), "out": "/proc/w.zarr"}))
+    assert "deleted or moved" not in str(caught.value)

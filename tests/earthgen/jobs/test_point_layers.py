@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,46 @@ def test_a_canopy_above_the_sea_is_refused(tmp_path: Path) -> None:
         path = canopy(tmp_path / name, top, low)
         with pytest.raises(InputError, match="not heights of trees above the ground"):
             make(tmp_path, canopy=str(path), **settings)
+
+
+def test_pulses_with_several_returns_are_of_crowns(tmp_path: Path) -> None:
+    """A house and a crown of the same shape and height, without classes."""
+    x, y = (side.ravel() for side in np.meshgrid(np.arange(0, 60, 0.5), np.arange(0, 60, 0.5)))
+    house = (np.abs(x - 15) < 6) & (np.abs(y - 30) < 6)
+    crown = (np.abs(x - 45) < 6) & (np.abs(y - 30) < 6)
+    header = laspy.LasHeader(point_format=6, version="1.4")
+    header.scales, header.offsets = [0.001] * 3, [X, Y, 0]
+    header.add_crs(pyproj.CRS(UTM))
+    points = laspy.LasData(header)
+    points.x, points.y, points.z = X + x + 0.25, Y + y + 0.25, 100 + 9.0 * (house | crown)
+    points.number_of_returns = np.where(crown, 1 + np.arange(len(x)) % 3, 1)
+    points.return_number = np.ones(len(x), int)
+    points.write(tmp_path / "c.laz")
+    (classes,) = point_layers([tmp_path / "c.laz"])["semantics"]
+    with rasterio.open(classes.path) as dataset:
+        read = {
+            name: dataset.read(1)[dataset.index(X + east, Y + 30)]
+            for name, east in (("house", 15), ("crown", 45), ("ground", 30))
+        }
+    assert read == {"house": 0, "crown": codes()["tree"], "ground": 0}
+
+
+def test_an_octree_is_a_cloud(tmp_path: Path) -> None:
+    """EPT: https://entwine.io/entwine-point-tile.html."""
+    folder = tmp_path / "ept"
+    (folder / "ept-data").mkdir(parents=True)
+    (folder / "ept-hierarchy").mkdir()
+    file = cloud(folder / "ept-data" / "0-0-0-0.laz")
+    with laspy.open(file) as reader:
+        count = reader.header.point_count
+    (folder / "ept-hierarchy" / "0-0-0-0.json").write_text(json.dumps({"0-0-0-0": count}))
+    schema = [{"name": axis, "type": "signed", "size": 4, "scale": 0.001} for axis in "XYZ"]
+    document = {"dataType": "laszip", "points": count, "schema": schema, "version": "1.0.0"}
+    srs = {"authority": "EPSG", "horizontal": UTM.removeprefix("EPSG:")}
+    (folder / "ept.json").write_text(json.dumps({**document, "srs": srs}))
+    (plain,) = point_layers([file])["dsm"]
+    right = open_heights([plain]).read(FRAME).data
+    for path in (folder, folder / "ept.json"):
+        layers = point_layers([path])
+        assert layers.keys() == {"dem", "dsm", "semantics", "image"}
+        assert np.array_equal(open_heights(layers["dsm"]).read(FRAME).data, right)

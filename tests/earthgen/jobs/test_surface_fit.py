@@ -58,7 +58,8 @@ class Cover:
 def fit(
     dsm: Heights, cover: str | None = "grassland", asked: float | None = None, datums: Any = None
 ) -> tuple[Any, list[str]]:
-    conditions: dict[str, Any] = {"dem": Heights(), "dsm": dsm}
+    shifted = ShiftedSurface(dsm, asked) if asked else dsm
+    conditions: dict[str, Any] = {"dem": Heights(), "dsm": shifted}
     if cover is not None:
         conditions["semantics"] = Cover(cover)
     surveys = {

@@ -15,14 +15,15 @@ from earthgen.models.flow import (
     Flow,
     apply_guidance,
     batch_of_times,
+    flow_loss,
     interpolate_state,
     mean_square,
+    over_maps,
     place_noise,
     sample,
     schedule,
     training_noise,
 )
-from earthgen.models.flow_loss import flow_loss, over_maps
 from earthgen.noise.philox import Noise
 from tests.helpers.model_scenes import frame, generator, town
 

@@ -353,7 +353,16 @@ def close(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
     )
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param(each, marks=pytest.mark.slow)
+        if each in (torch.float64, torch.float16)
+        else each
+        for each in TOLERANCE
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("which", MAPS)
 def test_products_by_groups_are_those_in_plain_torch(which: str, dtype: torch.dtype) -> None:
     found = MAPS[which]

@@ -20,6 +20,7 @@ from earthgen_stripes.backends import Stripes, Terraces
 from geo_io.frame import Frame
 
 
+@pytest.mark.slow  # tests/plugins/test_procedural.py has it with small windows
 class TestProcedural(TextureConformance):
     def backend(self):
         return ProceduralGeometry()

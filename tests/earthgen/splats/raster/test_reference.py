@@ -179,7 +179,7 @@ def test_colours_by_direction(degree: int) -> None:
     close(directions(splats, forward), np.tile(forward.forward, (40, 1)))
 
 
-@pytest.mark.parametrize("kind", CAMERAS)
+@pytest.mark.parametrize("kind", ["pinhole", pytest.param("orthographic", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_gradients(kind: str, output: str) -> None:
     camera = oblique(9, 7, metres_per_pixel=0.5 if kind == "orthographic" else None)

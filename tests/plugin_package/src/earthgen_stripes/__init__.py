@@ -34,7 +34,15 @@ def earthgen_condition_encoders():
 
 @hookimpl
 def earthgen_exporters():
-    return [Offer("csv", "earthgen_stripes.backends:CsvExporter", "voxels as text")]
+    return [
+        Offer(
+            "csv",
+            "earthgen_stripes.backends:CsvExporter",
+            "voxels as text",
+            options="earthgen_stripes.backends:CsvOptions",
+            suffixes=(".csv",),
+        )
+    ]
 
 
 @hookimpl

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from pydantic import BaseModel, Field
 
 from earthgen import (
     GEOMETRY_FIELDS,
@@ -107,14 +109,30 @@ class Constant:
         return Raster(window, np.full(window.shape, self.value, np.float32))
 
 
+class CsvOptions(BaseModel):
+    """Options of the CSV exporter."""
+
+    separator: Literal["comma", "space"] = Field("comma", description="Between two numbers.")
+    columns: tuple[Literal["x", "y", "z"], ...] = Field(
+        ("x", "y", "z"), description="The lattice indices to write."
+    )
+    step: int = Field(1, ge=1, description="Write every so many voxels.")
+
+
 class CsvExporter:
     """Writes the lattice indices of voxels as text."""
 
     name = "csv"
 
+    def __init__(self, options=None):
+        self.options = options or CsvOptions()
+
     def export(self, world, out, *, bounds, level, progress):
-        path = out / "voxels.csv"
-        np.savetxt(path, world.voxels(bounds, level).xyz, fmt="%d", delimiter=",")
+        path = out / "world.csv"
+        columns = ["xyz".index(name) for name in self.options.columns]
+        rows = world.voxels(bounds, level).xyz[:: self.options.step, columns]
+        separator = {"comma": ",", "space": " "}[self.options.separator]
+        np.savetxt(path, rows, fmt="%d", delimiter=separator)
         return [path]
 
 
