@@ -16,7 +16,7 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgen import plugins as plugin_sets
 from earthgen.errors import StoreError
-from earthgen.jobs.job import make_job
+from earthgen.jobs.job import make_job, recalled_settings
 from earthgen.jobs.prepare import reading_options
 from earthgen.voxels.objects import object_number
 from earthgen.world.world import World
@@ -102,7 +102,7 @@ def mapped_objects(world: World, folder: Path | None = None) -> MappedObjects:
     digests = world.identity.get("inputs", {}).get("semantics", [])
     if not digests:
         return MappedObjects(None)
-    settings = dict(world.settings)
+    settings = recalled_settings(world.settings, world.path)
     sources = [
         _same(str(source), digest, world, folder)
         for source, digest in zip(settings["semantics"], digests, strict=True)
@@ -120,7 +120,7 @@ def _same(source: str, digest: str, world: World, folder: Path | None) -> str:
     path, layer = split_layer(source)
     name = re.split(r"[\\/]", str(path))[-1]
     beside = Path(str(world.path)).parent if "://" not in str(world.path) else Path()
-    places = [folder / name] if folder is not None else [Path(path), beside / name]
+    places = [folder / name] if folder is not None else [Path(path), beside / path, beside / name]
     place = next((place for place in places if place.exists()), None)
     if place is None:
         raise StoreError(
