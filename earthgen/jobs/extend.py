@@ -1,8 +1,8 @@
 """Growing a world in any direction.
 
-The larger world is begun beside the old one (`<world>.new`), from links to the tiles that stay, and
-takes its place when it is finished. So the old world stays whole until then, and an interrupted run
-can continue. A tile stays if its part of the world does not change: content is a function of the
+The larger world is begun beside the old one (`.<world>.new`), from links to the tiles that stay,
+and takes its place when it is finished. So the old world stays whole until then, and an
+interrupted run can continue. A tile stays if its part of the world does not change: content is a function of the
 place, so nothing else can.
 """
 

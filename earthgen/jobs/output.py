@@ -23,7 +23,7 @@ from earthgen.jobs.identity import changes, require_unchanged, with_machine_opti
 from earthgen.jobs.job import Job, stored_settings
 from earthgen.jobs.prepare import Placement, PreparedJob, place
 from earthgen.jobs.privacy import public, public_settings
-from earthgen.staging import write_error
+from earthgen.staging import old_folder, put_back, real_place, replace_folder, write_error
 from earthgen.world.lock import LOCK, WorldLock, lock_world
 from earthgen.world.store import Store, create_store, open_store
 
@@ -72,13 +72,15 @@ class Output:
         beside = self.exists and (job.overwrite or self.before is not None)
         path = _beside(job.out, ".new") if beside else job.out
         with lock_world(job.out) as lock:  # it also covers the world that grows beside the old one
+            if isinstance(lock.where, LocalFolder):
+                put_back(Path(job.out))  # what an interrupted replacement left
             if job.overwrite and beside:
                 _remove(path)  # of an interrupted overwrite; the lock is ours
             if _is_stillborn(lock.where):
                 _clear(lock.where)
             yield self._open(prepared, path), lock
             if path != job.out:
-                _swap(Path(path), Path(job.out))
+                replace_folder(Path(path), Path(job.out))
 
     def _open(self, prepared: PreparedJob, path: str | Path) -> Store:
         job = self.job
@@ -209,16 +211,17 @@ def _clear(files: Folder) -> None:
 
 def _put_back(out: str | Path) -> None:
     """Put the old world back if a crash came while a new one was taking its place."""
-    old = _beside(out, ".old")
-    if not isinstance(folder(out), LocalFolder) or Path(out).exists() or not old.exists():
+    if not isinstance(folder(out), LocalFolder) or Path(out).exists():
         return
-    with lock_world(old):  # a living process finishes its swap itself
-        old.rename(out)
+    old = old_folder(Path(out))
+    if old.exists():
+        with lock_world(old):  # a living process finishes its swap itself
+            put_back(Path(out))
 
 
 def _beside(out: str | Path, suffix: str) -> Path:
-    path = Path(out)
-    return path.with_name(path.name + suffix)
+    path = real_place(Path(out))
+    return path.with_name(f".{path.name}{suffix}")
 
 
 def _remove(path: str | Path) -> None:
@@ -240,15 +243,6 @@ def _resumed(job: Job, prepared: PreparedJob) -> Store:
             f"{lost} damaged parts of the index were removed; their tiles are generated again"
         )
     return store
-
-
-def _swap(new: Path, out: Path) -> None:
-    """Put a finished world in the place of the old one, which is removed last."""
-    old = _beside(out, ".old")
-    _remove(old)
-    out.rename(old)
-    new.rename(out)
-    shutil.rmtree(old)
 
 
 def record_warnings(store: Store, warnings: list[str]) -> None:

@@ -3,9 +3,11 @@ transforms.json."""
 
 from __future__ import annotations
 
-import importlib.util
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from earthgen.errors import JobError, SplatError
+from earthgen.errors import JobError, SplatError, StoreError
 from earthgen.progress import Progress
 from earthgen.render.interfaces import Renderer, View
 from earthgen.render.pictures import Tiles, draw
@@ -118,7 +120,7 @@ def write_frames(
     Raises
     ------
     JobError
-        If a layer is unknown, or imageio-ffmpeg is missing for a video.
+        If a layer is unknown, or the program ffmpeg is missing for a video.
     SplatError
         If there is no camera, the cameras do not fit in one file, or are in another CRS than the
         world.
@@ -204,30 +206,46 @@ def _film(
     path: Path | None, size: tuple[int, int], fps: float, overwrite: bool
 ) -> Iterator[Callable[[NDArray], Any]]:
     """Give a function that appends pictures (height, width, 3) uint8 of one size to an MP4; without
-    a path it does nothing. JobError if imageio-ffmpeg is not installed."""
+    a path it does nothing. JobError if there is no program ffmpeg, or it cannot write MP4.
+
+    The program is the user's own: its builds are under the GPL or LGPL, so none comes with
+    earthgen.
+    """
     if path is None:
         yield lambda pixels: None
         return
-    if importlib.util.find_spec("imageio_ffmpeg") is None:
+    program = shutil.which("ffmpeg")
+    if program is None:
         raise JobError(
-            "a video needs the package imageio-ffmpeg",
-            "`pip install imageio-ffmpeg`, or omit --video",
+            "a video needs the program ffmpeg, which is not on the PATH",
+            "install ffmpeg (https://ffmpeg.org), or omit `video`",
         )
-    import imageio_ffmpeg
-
     # Pictures with an odd edge lose a line: the usual pixel format of MP4 needs even sizes.
     width, height = size[0] // 2 * 2, size[1] // 2 * 2
-    with staged_file(path, overwrite=overwrite) as part:
-        writer = imageio_ffmpeg.write_frames(
-            str(part),
-            (width, height),
-            fps=fps,
-            quality=8,
-            macro_block_size=2,
-            ffmpeg_log_level="error",
-        )
-        writer.send(None)
-        try:
-            yield lambda pixels: writer.send(np.ascontiguousarray(pixels[:height, :width]))
-        finally:
-            writer.close()
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}"]
+    # The encoder is the first that this ffmpeg has for MP4; each takes its own of the two qualities.
+    film = ["-an", "-pix_fmt", "yuv420p", "-crf", "20", "-q:v", "3", "-movflags", "+faststart"]
+    with staged_file(path, overwrite=overwrite) as part, tempfile.TemporaryFile() as said:
+        words = [program, "-v", "error", "-y", *source, "-i", "pipe:0", *film, f"file:{part}"]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stderr=said, stdout=said) as process:
+            assert process.stdin is not None
+            broken = False
+            try:
+                yield lambda pixels: process.stdin.write(  # type: ignore[union-attr]
+                    np.ascontiguousarray(pixels[:height, :width]).tobytes()
+                )
+                process.stdin.close()
+            except BrokenPipeError:  # it has ended: what it said is the reason
+                broken = True
+                with suppress(BrokenPipeError):
+                    process.stdin.close()
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode or broken:
+            said.seek(0)
+            text = said.read().decode("utf-8", "replace").strip().splitlines() or ["no message"]
+            raise StoreError(
+                f"the video {path} cannot be written: ffmpeg ended with {text[-1]!r}",
+                "check the disk, and that this ffmpeg can write MP4",
+            )

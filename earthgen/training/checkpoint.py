@@ -11,7 +11,6 @@ import json
 import math
 import os
 import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +20,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from earthgen.errors import TrainingError
-from earthgen.files import PARTIAL, disk_error
+from earthgen.errors import StoreFullError, TrainingError
+from earthgen.files import PARTIAL
+from earthgen.staging import staging_folder
 from earthgen.training.schedule import Length
 from geo_io.safety.damage import damaged_file
 
@@ -109,7 +109,7 @@ def save_checkpoint(
         If it cannot be written.
     """
     name = f"{PREFIX}{state.step:09d}"
-    part = folder / f".{name}.{uuid.uuid4().hex}{PARTIAL}"
+    final = folder / name
     tensors = _tensors(state)
     about = {
         "version": VERSION,
@@ -125,20 +125,21 @@ def save_checkpoint(
         "digest": _digest(tensors),
     }
     try:
-        part.mkdir(parents=True)
-        save_file(tensors, part / TENSORS)
-        (part / STATE).write_text(json.dumps(about, indent=1), "utf-8")
-        for path in (part / TENSORS, part / STATE, part):
-            _sync(path)
-        final = folder / name
-        if final.exists():  # a continuation that begins at its end writes nothing new
-            shutil.rmtree(part)
-        else:
-            part.rename(final)
-            _sync(folder)
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise disk_error(error, folder) from error
+        with staging_folder(final, beside=True) as staging:
+            part = staging / name
+            part.mkdir()
+            save_file(tensors, part / TENSORS)
+            (part / STATE).write_text(json.dumps(about, indent=1), "utf-8")
+            for path in (part / TENSORS, part / STATE, part):
+                _sync(path)
+            if not final.exists():  # a continuation that begins at its end writes nothing new
+                part.rename(final)
+                _sync(folder)
+    except StoreFullError as error:
+        raise StoreFullError(
+            f"the disk of {folder} is full; the checkpoints written so far are valid",
+            "free some space, then `resume`",
+        ) from error
     every = checkpoints(folder)
     steady = steady_checkpoint(folder)
     for old in every[:-keep]:

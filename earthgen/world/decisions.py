@@ -95,7 +95,7 @@ def write(store: Store, tx: int, ty: int, codes: NDArray) -> None:
     Raises
     ------
     StoreError
-        If it cannot be written.
+        If it cannot be written, or its description is damaged.
     """
     array = _array(store)
     if array is None:
@@ -121,7 +121,7 @@ def read(store: Store, tx: int, ty: int) -> NDArray | None:
     if array is None:
         return None
     place = store.tiles_frame.slices(store.tile_frame(tx, ty))
-    return np.asarray(store._safely(lambda: array[place]))
+    return np.asarray(store.decode(NAME, array, place))
 
 
 def adopt(store: Store, other: Store, tx: int, ty: int) -> None:
@@ -135,7 +135,7 @@ def adopt(store: Store, other: Store, tx: int, ty: int) -> None:
 
 def _array(store: Store) -> Any:
     """The array, if its shape and chunks are what the world's frame says."""
-    found = store.root.get(NAME)
+    found = store.member(NAME)
     shape, t = store.tiles_frame.shape, store.tile_size
     if getattr(found, "shape", None) != shape or found.chunks != (t, t):
         return None

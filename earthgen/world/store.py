@@ -571,6 +571,23 @@ class Store:
             self._arrays[name] = array
         return self._arrays[name]
 
+    def member(self, name: str) -> Any:
+        """Return an array or a group of the world that not every world has; None without it.
+
+        Raises
+        ------
+        StoreError
+            If its description is damaged, or cannot be read.
+        """
+        try:
+            return self.root.get(name)
+        except (AttributeError, *_DAMAGE) as error:
+            raise StoreError(
+                f"{self.path} is damaged: {name}/zarr.json is incomplete", "generate it again"
+            ) from error
+        except failures() as error:
+            raise disk_error(error, self.path) from error
+
     def _fits(self, name: str, array: Any) -> bool:
         """Return whether an array has the shape that the frame says, and chunks no larger than a
         tile: what is read is allocated first."""
@@ -587,7 +604,24 @@ class Store:
         return bool(array.shape == (*whole.coarsen(level).shape, *extra))
 
     def _get(self, name: str, place: Any) -> NDArray:
-        array = self._array(name)
+        return self.decode(name, self._array(name), place)
+
+    def decode(self, name: str, array: Any, place: Any) -> NDArray:
+        """Read a part of an array of the world.
+
+        Parameters
+        ----------
+        name : str
+            What errors call it.
+        array : zarr.Array
+        place : index
+            The part.
+
+        Raises
+        ------
+        StoreError
+            If it is damaged, or cannot be read.
+        """
         try:
             return np.asarray(array[place])
         except _DAMAGE as error:

@@ -6,7 +6,9 @@ A file is written under a temporary name beside its final path, and renamed when
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +21,7 @@ import rasterio.errors
 import rasterio.shutil
 from numpy.typing import NDArray
 from pyproj.crs import CompoundCRS
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
@@ -27,6 +30,12 @@ from geo_io.frame import UNKNOWN_DATUM, Frame
 from geo_io.layers import Raster
 
 BLOCK_SIZE = 512
+
+WRITE_ERRORS = (rasterio.errors.RasterioError, CPLE_BaseError, OSError)
+"""What rasterio raises when it cannot write, or later when it reads what it could not write."""
+
+SMALLEST_DISK = 2**20
+"""Free bytes below which a disk counts as full when a write has failed."""
 
 RESAMPLING = ("nearest", "average", "bilinear", "cubic", "cubicspline", "mode", "rms")
 """Resampling methods for overviews; use "nearest" or "mode" for class codes."""
@@ -71,6 +80,8 @@ class CogWriter:
     ------
     InputError
         If an option is wrong, or the file cannot be written.
+    OSError
+        If the disk is full.
     FrameError
         If a window does not lie on the frame's lattice, or the vertical CRS is not understood.
     """
@@ -141,7 +152,7 @@ class CogWriter:
             profile |= {"alpha": "YES"} if self.count == 4 else {}
         try:
             self._dataset = rasterio.open(self._tiles, "w", **profile)
-        except (rasterio.errors.RasterioIOError, OSError) as error:
+        except WRITE_ERRORS as error:
             raise self._failed(error) from error
         if self.colormap is not None:
             self._dataset.write_colormap(
@@ -186,22 +197,33 @@ class CogWriter:
         trace: TracebackType | None,
     ) -> None:
         try:
-            for n, statistics in enumerate(self.statistics, 1):
-                self._dataset.update_tags(n, **statistics.tags())
-            self._dataset.close()
             if error_type is None:
+                for n, statistics in enumerate(self.statistics, 1):
+                    self._dataset.update_tags(n, **statistics.tags())
+                self._dataset.close()
                 self._finish()
-        except (rasterio.errors.RasterioError, OSError) as problem:
+        except WRITE_ERRORS as problem:
             raise self._failed(problem) from problem
+        else:
+            if isinstance(error, WRITE_ERRORS) and self._is_full():
+                raise self._failed(error) from error
         finally:
+            with contextlib.suppress(*WRITE_ERRORS):
+                self._dataset.close()
             for leftover in (self._tiles, self._whole, self._whole.with_suffix(".tif.aux.xml")):
                 with contextlib.suppress(FileNotFoundError):
                     leftover.unlink()
 
-    def _failed(self, error: Exception) -> InputError:
+    def _failed(self, error: Exception) -> Exception:
+        """The error for one of GDAL's, which do not say that a disk is full."""
+        if self._is_full():
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         return InputError(
             f"{self.path} cannot be written: {error}", "check the folder and the space on its disk"
         )
+
+    def _is_full(self) -> bool:
+        return shutil.disk_usage(self.path.parent).free < SMALLEST_DISK
 
     def _finish(self) -> None:
         rasterio.shutil.copy(

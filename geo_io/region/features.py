@@ -628,9 +628,20 @@ def _holds_voxels(parts: list[Frame], region: shapely.Geometry) -> NDArray:
     keep = np.asarray(shapely.contains(region, boxes))
     for row in np.flatnonzero(~keep & shapely.intersects(region, boxes)):
         common = shapely.intersection(region, boxes[row])
-        # Any disc as wide as a voxel's diagonal contains a centre. Narrower parts are rasterised.
-        roomy = not shapely.is_empty(
-            shapely.buffer(common, -parts[row].voxel_size * math.sqrt(0.5))
-        )
-        keep[row] = roomy or bool(inside(parts[row], region).any())
+        size = parts[row].voxel_size
+        keep[row] = _holds_disc(common, 0.71 * size) or bool(inside(parts[row], region).any())
     return keep
+
+
+def _holds_disc(area: shapely.Geometry, radius: float) -> bool:
+    """Return whether a disc was found in an area. One wider than a voxel's diagonal holds the
+    centre of a voxel; narrower areas have to be rasterised to know."""
+    if area.geom_type not in ("Polygon", "MultiPolygon"):
+        return False
+    with np.errstate(invalid="ignore"):
+        middle = shapely.point_on_surface(shapely.buffer(area, -1.1 * radius))
+    # GEOS may answer with nothing, NaN or a wrong place where coordinates differ by less than its
+    # arithmetic can tell: what it says is checked.
+    if middle is None or shapely.is_empty(middle) or not shapely.contains(area, middle):
+        return False
+    return bool(shapely.distance(middle, shapely.boundary(area)) >= radius)

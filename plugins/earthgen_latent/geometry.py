@@ -96,7 +96,7 @@ class LatentGeometry(LearnedBackend, GeometryBackend):
     use, steps, method, guidance, shift, rule, phases
         As of `earthgen_latent.sampling.Sampling`.
     style : str
-        What structure and heights look like: "rules", "real", "any"; "" is "real" if the weights
+        What structure and heights look like: "rules", "real", "any"; "" is "rules" if the weights
         know it.
     map_kind : str
         Of the heights, as of `earthgen_latent.networks.Networks.map_number`.

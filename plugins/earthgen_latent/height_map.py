@@ -52,7 +52,7 @@ class HeightFlowGeometry(LearnedBackend, GeometryBackend):
     use, steps, method, guidance, shift, rule, phases
         As of `earthgen_latent.sampling.Sampling`.
     style : str
-        What heights look like: "rules", "real", "any"; "" is "real" if the weights know it.
+        What heights look like: "rules", "real", "any"; "" is "rules" if the weights know it.
     map_kind : str
         As of `earthgen_latent.networks.Networks.map_number`: nothing stands that is not on a
         "whole" map, and trees and small things are added to one with "gaps".

@@ -133,8 +133,8 @@ class Networks:
         part : str
             The flow.
         style : str
-            A name in `earthgen.models.presets.STYLES`; "any"; "" is the last that the weights
-            know, "real" before "rules".
+            A name in `earthgen.models.presets.STYLES`; "any"; "" is the first that the weights
+            know, "rules" before "real".
 
         Raises
         ------
@@ -142,7 +142,7 @@ class Networks:
             If the weights were not trained with the style.
         """
         known = self.trained_styles(part)
-        style = style or (known[-1] if known else "any")
+        style = style or (known[0] if known else "any")
         if style == "any":
             return torch.zeros(1, device=self.device) if self.config(part).styles else None
         if style not in known:

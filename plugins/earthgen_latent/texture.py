@@ -268,7 +268,7 @@ class LatentTexture(LearnedBackend, TextureBackend):
     use, steps, method, guidance, shift, rule, phases
         As of `earthgen_latent.sampling.Sampling`; the rules are those for voxels.
     style : str
-        What colours look like: "rules", "real", "any"; "" is "real" if the weights know it.
+        What colours look like: "rules", "real", "any"; "" is "rules" if the weights know it.
     palette : str
         Where the colours of objects are drawn from, in `earthgen.voxels.PALETTES`; "" is that of
         the style. Weights that take no colours of objects ignore it.
@@ -333,7 +333,7 @@ class LatentTexture(LearnedBackend, TextureBackend):
                 f"unknown palette {palette!r}", f"choose from {', '.join(PALETTES)}"
             )
         known = self.networks.trained_styles(FLOW)
-        named = style or (known[-1] if known else "rules")
+        named = style or (known[0] if known else "rules")
         return palette or ("rules" if named == "any" else named)
 
     def _first(self, start: str) -> TextureBackend | None:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from earthgen.dataset.readers.tiles_3d import open_tileset, tileset_crs, tileset_patches
 from earthgen.errors import JobError
 from earthgen.mesh import gltf
 from earthgen.progress import Progress
-from earthgen.world.world import World
+from earthgen.world.world import World, open_world
 from earthgen_3dtiles import pieces
 from earthgen_3dtiles.exporter import TilesExporter, TilesOptions
 from earthgen_3dtiles.pieces import Piece, PieceMaker
@@ -25,9 +26,13 @@ from tests.helpers import synthetic
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return synthetic.make(
-        tmp_path_factory.mktemp("tiles") / "world.zarr", (0, 96), (64, 160), tile_size=128
-    )
+    path = tmp_path_factory.mktemp("tiles") / "world.zarr"
+    synthetic.make(path, (0, 96), (64, 160), tile_size=128)
+    root = zarr.open_group(path, mode="r+")
+    about = dict(root.attrs["earthgen"])
+    about["provenance"]["attribution"] = ["© Town of A", "© B contributors"]
+    root.attrs["earthgen"] = about
+    return open_world(path)
 
 
 def export(world: World, out: Path, bounds=None, level: int = 1, **options) -> dict:
@@ -143,7 +148,8 @@ def test_a_point_says_what_it_is(world: World, meshes: tuple[Path, dict]) -> Non
         if node.get("content", {}).get("uri", "").startswith("tiles/1/")
     )
     content, blob = glb(out / uri)
-    assert content["asset"]["copyright"] == "" if "copyright" in content["asset"] else True
+    assert content["asset"]["copyright"] == "© Town of A; © B contributors"
+    assert document["asset"]["extras"]["attribution"] == content["asset"]["copyright"]
     metadata = content["extensions"]["EXT_structural_metadata"]
     (table,) = metadata["propertyTables"]
     types = {"class": np.uint8, "object": np.uint32, "height": np.float32}

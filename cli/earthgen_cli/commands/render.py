@@ -77,7 +77,7 @@ def render(
     video: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Also write the pictures as an .mp4; needs imageio-ffmpeg."
+            metavar="FILE", help="Also write the pictures as an .mp4; needs the program ffmpeg."
         ),
     ] = None,
     fps: Annotated[

@@ -106,7 +106,7 @@ def test_ways(place: Place, one: Path, way: str) -> None:
     assert WAYS[way](place) == digest(one)
     for world in place.folder.glob("*.zarr"):
         tidy(world)
-    assert not list(place.folder.glob("*.new")) and not list(place.folder.glob("*.old"))
+    assert not list(place.folder.glob(".*.new")) and not list(place.folder.glob(".*.old"))
 
 
 @posix
@@ -132,7 +132,7 @@ def test_an_extension_that_is_killed_leaves_the_old_world_whole_and_goes_on(
             after_tiles(child, tiles)
             child.kill()
         assert digest(out) == before
-    assert (place.folder / "grown.zarr.new").exists(), "the test shows nothing"
+    assert (place.folder / ".grown.zarr.new").exists(), "the test shows nothing"
     assert place.finish(out, extend=True) == digest(one)
     assert [path.name for path in sorted(place.folder.iterdir())] == ["grown.zarr", "one.zarr"]
     tidy(out)
@@ -141,10 +141,10 @@ def test_an_extension_that_is_killed_leaves_the_old_world_whole_and_goes_on(
 def test_a_kill_between_the_two_renames_of_an_extension(place: Place, one: Path) -> None:
     out = place.folder / "grown.zarr"
     place.make(out, bbox=place.crop(1, 1, 2, 2))
-    shutil.copytree(one, place.folder / "grown.zarr.new")
-    out.rename(place.folder / "grown.zarr.old")
+    shutil.copytree(one, place.folder / ".grown.zarr.new")
+    out.rename(place.folder / ".grown.zarr.old")
     assert place.make(out, extend=True) == digest(one)
-    assert not (place.folder / "grown.zarr.old").exists()
+    assert not (place.folder / ".grown.zarr.old").exists()
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_other_settings(
     box = {"bbox": (BBOX[0], BBOX[1], BBOX[2] + 64, BBOX[3])} if flag == "extend" else {}
     with pytest.raises(StoreError, match=said):
         place.make(one, **{flag: True}, **box, **change)
-    assert digest(one) == before and not (place.folder / "one.zarr.new").exists()
+    assert digest(one) == before and not (place.folder / ".one.zarr.new").exists()
 
 
 def test_another_version(place: Place, one: Path, monkeypatch: pytest.MonkeyPatch) -> None:

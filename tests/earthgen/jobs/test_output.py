@@ -127,9 +127,9 @@ def test_a_world_is_replaced_at_the_end_alone(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), output.begin(prepared):
         raise KeyboardInterrupt
     assert open_store(out).identity == old.identity
-    assert (tmp_path / "w.zarr.new").exists(), "of the interrupted run"
+    assert (tmp_path / ".w.zarr.new").exists(), "of the interrupted run"
     with output.begin(prepared) as (store, _):
-        assert store.path == tmp_path / "w.zarr.new" and open_store(out).identity == old.identity
+        assert store.path == tmp_path / ".w.zarr.new" and open_store(out).identity == old.identity
         with pytest.raises(StoreError, match="works on world"), lock_world(out):
             pass
     assert open_store(out).identity == prepared.identity
@@ -137,7 +137,7 @@ def test_a_world_is_replaced_at_the_end_alone(tmp_path: Path) -> None:
 
 
 def test_a_swap_that_was_interrupted_is_undone(tmp_path: Path) -> None:
-    world(tmp_path / "w.zarr.old")
+    world(tmp_path / ".w.zarr.old")
     with pytest.raises(StoreExistsError):
         open_output(job(tmp_path / "w.zarr"))
     assert [path.name for path in tmp_path.iterdir()] == ["w.zarr"]

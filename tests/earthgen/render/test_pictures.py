@@ -379,8 +379,13 @@ def test_frames_come_with_cameras_and_layers(chequers: World, tmp_path: Path) ->
             assert set(np.unique(np.asarray(classes))) == {1, 2}
 
 
-def test_a_video_of_frames(world: World, tmp_path: Path) -> None:
+def test_a_video_of_frames(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="needs imageio-ffmpeg")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     files = write_frames(
         world,
         orbit(world, 3, width=97, height=64),
@@ -392,6 +397,13 @@ def test_a_video_of_frames(world: World, tmp_path: Path) -> None:
     frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(files[-1]))
     assert frames == 3 and seconds < 1
     assert not list(tmp_path.glob(".*part*"))
+    (tmp_path / "bin" / "ffmpeg").unlink()
+    (tmp_path / "bin" / "ffmpeg").write_text("#!/bin/sh\necho has no mp4 >&2\nexit 1\n")
+    (tmp_path / "bin" / "ffmpeg").chmod(0o755)
+    cameras = orbit(world, 1, width=32, height=32)
+    with pytest.raises(StoreError, match="'has no mp4'"):
+        write_frames(world, cameras, tmp_path / "g", SplatRenderer(), video=tmp_path / "b.mp4")
+    assert not (tmp_path / "b.mp4").exists() and not (tmp_path / "g").exists()
 
 
 def test_frames_that_cannot_be_written(
@@ -407,8 +419,8 @@ def test_frames_that_cannot_be_written(
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
         write_frames(world, path, tmp_path / "file", SplatRenderer())
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(JobError, match="imageio-ffmpeg"):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(JobError, match="program ffmpeg"):
         write_frames(world, path, tmp_path / "f", SplatRenderer(), video=tmp_path / "v.mp4")
 
 

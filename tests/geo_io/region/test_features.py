@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import rasterio
 import shapely
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
@@ -546,6 +546,7 @@ def test_cells_tile_the_frame_whatever_is_asked_for(
 
 @limits(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.floats(-40, 40), st.floats(-40, 40)), min_size=3, max_size=6))
+@example([(0.0, -2.8e-190), (1.0, 0.0), (0.0, 1.0)])  # a sliver, which GEOS cannot shrink
 def test_cells_of_a_region_are_those_that_hold_its_voxels(
     corners: list[tuple[float, float]],
 ) -> None:
