@@ -17,6 +17,8 @@ from __future__ import annotations
 import functools
 import math
 import re
+import threading
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from typing import Any
 import numpy as np
 import pyproj
 import xarray as xr
+from cachetools import LRUCache
 from numpy.typing import NDArray
 from rasterio.fill import fillnodata
 from scipy import ndimage
@@ -138,8 +141,38 @@ TERRACE_STEPS = (8, 8, 8, 8, 4, 4, 4, 4, 2, 2, 2, 2, 1, 1, 1, 1)
 """Radii in pixels of the passes that smooth terraces; their sum is their reach. Terraces of up to
 about 25 pixels become slopes."""
 
+PREPARED = 32
+"""Cells along an edge of the squares in whole numbers of which heights are filled and smoothed, so
+that windows near each other share the result."""
+
+KEPT_BYTES = 48_000_000
+"""Filled and smoothed heights, and positions, that the readers of a process keep together."""
+
 SURVEY_SAMPLES = 512
 """Most places along each side of a region that a survey reads."""
+
+
+class _Kept:
+    """The arrays that were used last, within `KEPT_BYTES`. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._arrays: LRUCache[Hashable, NDArray] = LRUCache(KEPT_BYTES, lambda array: array.nbytes)
+
+    def get(self, key: Hashable, make: Callable[[], NDArray]) -> NDArray:
+        """Return the array of a key, made if it is not kept. It must not be written to."""
+        with self._lock:
+            array = self._arrays.get(key)
+        if array is None:
+            array = make()
+            array.flags.writeable = False
+            if array.nbytes <= KEPT_BYTES:
+                with self._lock:
+                    self._arrays[key] = array
+        return array
+
+
+_KEPT = _Kept()
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,29 +221,28 @@ class ElevationReader:
         smooth = upsampled and self.step > 0
         reach = math.ceil(max(source.shape) * MARGIN / min(grid.scale)) + SEARCH
         column, row, rows, columns = cells_around(
-            source, grid, *positions(source, window), reach=reach
+            source, grid, *self._positions(window), reach=reach
         )
         if smooth:
             rows, columns = _padded(rows, sum(TERRACE_STEPS)), _padded(columns, sum(TERRACE_STEPS))
-        stored, valid = self._cells(grid, rows, columns)
-        heights = stored[0]
-        if not valid.all():
-            # The rim of a void may lie outside the window: read as far as it has an influence.
-            pad = SEARCH + SMOOTH_RADIUS
-            wide = _padded(rows, pad), _padded(columns, pad)
-            stored, valid = self._cells(grid, *wide)
-            heights = _fill_voids(stored[0], valid, self._base(*wide, grid.scale))[
-                pad:-pad, pad:-pad
-            ]
-        if smooth:
-            heights = _slope_terraces(heights, self.step)
+            heights = self._prepared(grid, rows, columns, smooth=True)
+        else:
+            stored, valid = self._cells(grid, rows, columns)
+            heights = (
+                stored[0] if valid.all() else self._prepared(grid, rows, columns, smooth=False)
+            )
         out = sample(heights, column - columns[0], row - rows[0], 3 if upsampled else 1)
         return Raster(window, out)
 
     def measured(self, window: Frame) -> Raster:
         """Return where the file itself holds heights, (ny, nx) bool; the others are filled."""
         _, valid = read_on(
-            self.source, window, bands=(self.band,), resampling="nearest", decode=self._decode
+            self.source,
+            window,
+            bands=(self.band,),
+            resampling="nearest",
+            decode=self._decode,
+            at=self._positions(window),
         )
         return Raster(window, valid)
 
@@ -308,6 +340,43 @@ class ElevationReader:
         """Read heights (1, h, w) and their mask at cells of a lattice."""
         return read_grid(self.source, grid, rows, columns, bands=(self.band,), decode=self._decode)
 
+    def _prepared(self, grid: Grid, rows: Range, columns: Range, *, smooth: bool) -> NDArray:
+        """Return heights at cells (h, w), with voids filled and, if asked, without terraces.
+
+        Within `sum(TERRACE_STEPS)` cells of the edges, terraces may be left.
+        """
+        wide_rows, wide_columns = _in_squares(rows), _in_squares(columns)
+
+        def make() -> NDArray:
+            stored, valid = self._cells(grid, wide_rows, wide_columns)
+            heights = stored[0]
+            if not valid.all():
+                # The rim of a void may lie outside: read as far as it has an influence.
+                pad = SEARCH + SMOOTH_RADIUS
+                around = _padded(wide_rows, pad), _padded(wide_columns, pad)
+                stored, valid = self._cells(grid, *around)
+                heights = _fill_voids(stored[0], valid, self._base(*around, grid.scale))[
+                    pad:-pad, pad:-pad
+                ]
+            return np.ascontiguousarray(_slope_terraces(heights, self.step) if smooth else heights)
+
+        heights = _KEPT.get((self._own, grid, wide_rows, wide_columns, smooth), make)
+        return heights[
+            rows[0] - wide_rows[0] : rows[1] - wide_rows[0],
+            columns[0] - wide_columns[0] : columns[1] - wide_columns[0],
+        ]
+
+    def _positions(self, window: Frame) -> tuple[NDArray, NDArray]:
+        """Return the columns and rows of a window in the raster, (ny, nx) float64 each."""
+        key = self._own, window
+        column, row = _KEPT.get(key, lambda: np.stack(positions(self.source, window)))
+        return column, row
+
+    @functools.cached_property
+    def _own(self) -> object:
+        """What tells the arrays of this reader from those of others."""
+        return object()
+
     def _undeclared_in(self, stored: NDArray, valid: NDArray) -> dict[str, int]:
         """Count the places that hold nodata without saying so, by the value as text."""
         declared = self.source.nodata[self.band - 1]
@@ -367,6 +436,10 @@ class ElevationReader:
 
 def _padded(cells: Range, by: int) -> Range:
     return cells[0] - by, cells[1] + by
+
+
+def _in_squares(cells: Range) -> Range:
+    return cells[0] // PREPARED * PREPARED, -(-cells[1] // PREPARED) * PREPARED
 
 
 def _sample_mesh(values: NDArray, row: NDArray, column: NDArray) -> NDArray:

@@ -2,8 +2,8 @@
 
 The larger world is begun beside the old one (`.<world>.new`), from links to the tiles that stay,
 and takes its place when it is finished. So the old world stays whole until then, and an
-interrupted run can continue. A tile stays if its part of the world does not change: content is a function of the
-place, so nothing else can.
+interrupted run can continue. A tile stays if its part of the world does not
+change: content is a function of the place, so nothing else can.
 """
 
 from __future__ import annotations

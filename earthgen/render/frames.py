@@ -223,7 +223,7 @@ def _film(
     # Pictures with an odd edge lose a line: the usual pixel format of MP4 needs even sizes.
     width, height = size[0] // 2 * 2, size[1] // 2 * 2
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}"]
-    # The encoder is the first that this ffmpeg has for MP4; each takes its own of the two qualities.
+    # This ffmpeg's own encoder for MP4, whichever it is, takes the one quality that it knows.
     film = ["-an", "-pix_fmt", "yuv420p", "-crf", "20", "-q:v", "3", "-movflags", "+faststart"]
     with staged_file(path, overwrite=overwrite) as part, tempfile.TemporaryFile() as said:
         words = [program, "-v", "error", "-y", *source, "-i", "pipe:0", *film, f"file:{part}"]
@@ -231,8 +231,10 @@ def _film(
             assert process.stdin is not None
             broken = False
             try:
-                yield lambda pixels: process.stdin.write(  # type: ignore[union-attr]
-                    np.ascontiguousarray(pixels[:height, :width]).tobytes()
+                yield (
+                    lambda pixels: process.stdin.write(  # type: ignore[union-attr]
+                        np.ascontiguousarray(pixels[:height, :width]).tobytes()
+                    )
                 )
                 process.stdin.close()
             except BrokenPipeError:  # it has ended: what it said is the reason

@@ -154,6 +154,7 @@ def read_on(
     resampling: str = "average",
     masked: bool = True,
     decode: Decode | None = None,
+    at: tuple[NDArray, NDArray] | None = None,
 ) -> tuple[NDArray, NDArray]:
     """Resample bands of a raster onto a window.
 
@@ -175,6 +176,8 @@ def read_on(
         Leave out nodata, masked and transparent pixels.
     decode : callable, optional
         Applied to the pixels before they are resampled (see `geo_io.raster.grid.Decode`).
+    at : (NDArray, NDArray), optional
+        The result of `positions` for the window, if it is known. "mode" makes no use of it.
 
     Returns
     -------
@@ -204,7 +207,7 @@ def read_on(
     order = KERNELS[resampling]
     grid = grid_for(source, window.voxel_size, average=order > 0)
     column, row, rows, columns = cells_around(
-        source, grid, *positions(source, window), reach=KERNEL_PAD
+        source, grid, *(positions(source, window) if at is None else at), reach=KERNEL_PAD
     )
     values, valid = read_grid(
         source, grid, rows, columns, bands=bands, decode=decode, masked=masked

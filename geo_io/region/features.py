@@ -629,6 +629,9 @@ def _holds_voxels(parts: list[Frame], region: shapely.Geometry) -> NDArray:
     for row in np.flatnonzero(~keep & shapely.intersects(region, boxes)):
         common = shapely.intersection(region, boxes[row])
         size = parts[row].voxel_size
+        # On a grid: GEOS answers with NaN, nothing or a wrong place where coordinates differ by less
+        # than its arithmetic can tell.
+        common = shapely.set_precision(common, 1e-6 * size)
         keep[row] = _holds_disc(common, 0.71 * size) or bool(inside(parts[row], region).any())
     return keep
 
@@ -638,10 +641,7 @@ def _holds_disc(area: shapely.Geometry, radius: float) -> bool:
     centre of a voxel; narrower areas have to be rasterised to know."""
     if area.geom_type not in ("Polygon", "MultiPolygon"):
         return False
-    with np.errstate(invalid="ignore"):
-        middle = shapely.point_on_surface(shapely.buffer(area, -1.1 * radius))
-    # GEOS may answer with nothing, NaN or a wrong place where coordinates differ by less than its
-    # arithmetic can tell: what it says is checked.
-    if middle is None or shapely.is_empty(middle) or not shapely.contains(area, middle):
+    middle = shapely.point_on_surface(shapely.buffer(area, -1.1 * radius))
+    if shapely.is_empty(middle) or not shapely.contains(area, middle):
         return False
     return bool(shapely.distance(middle, shapely.boundary(area)) >= radius)

@@ -28,6 +28,7 @@ from geo_io.safety.access import (
 )
 from geo_io.safety.damage import damaged_file
 from geo_io.safety.limits import VRT_BYTES, VRT_DEPTH
+from geo_io.safety.sql_views import require_bounded_views
 
 RASTER_DRIVERS = (
     "GTiff",
@@ -206,8 +207,11 @@ def require_safe_vector(name: str) -> None:
     ------
     UnsafePathError
         If the name is an address, or the file is only a description of data elsewhere.
+    InputError
+        If it is a database with a view that knows no end.
     """
     require_local(name)
+    require_bounded_views(Path(local_part(name)))
     if current_access().network:
         return
     found = DESCRIPTIONS.search(head_of(name))

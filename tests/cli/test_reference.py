@@ -61,4 +61,4 @@ def test_the_commands_of_the_reference_run(
     }
     text = capsys.readouterr().out
     assert re.search(r"class=farmland +cropland +[\d,]+ +\d+\n", text)
-    assert "geometry        procedural" in text and "sha256:" in text
+    assert re.search(r"geometry +procedural", text)

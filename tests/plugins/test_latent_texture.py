@@ -211,7 +211,7 @@ class TestColours:
             style: LatentTexture(colours, style=style).palette
             for style in ("", "rules", "real", "any")
         }
-        assert palette == {"": "real", "rules": "rules", "real": "real", "any": "rules"}
+        assert palette == {"": "rules", "rules": "rules", "real": "real", "any": "rules"}
         rules, real = (
             rgb_of(painted(LatentTexture(colours, window=64, steps=1, style=style))[1])
             for style in ("rules", "real")

@@ -16,6 +16,7 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
+from earthgen.dataset.readers.las_header import check_counts, points_at_once
 from earthgen.dataset.readers.point_octrees import NAMES, Arrays, find_octree, read_octree
 from geo_io.crs import transformer
 from geo_io.elevation import METRES
@@ -245,13 +246,14 @@ def _read(path: Path, crs: str | None, unit: str | None) -> _File:
     if path.is_dir():
         raise InputError(f"{path} is a folder without {', '.join(NAMES)}", "give a file in it")
     laspy = _laspy(path)
+    check_counts(path)
     with _damaged_cloud(path, laspy), laspy.open(path) as reader:
         header = reader.header
         if path.stat().st_size <= header.offset_to_point_data:
             raise InputError(f"{path} ends within its header", "fetch it again")
         _check_records(path, header)
         horizontal, metres, vertical, told = _reference(path, header, crs, unit)
-        parts = [_arrays(points) for points in reader.chunk_iterator(CHUNK)]
+        parts = [_arrays(points) for points in reader.chunk_iterator(_at_once(header))]
     count = sum(len(part[0]) for part in parts)
     if count < header.point_count:
         raise InputError(
@@ -270,8 +272,10 @@ def _read_tree(path: Path, crs: str | None, unit: str | None) -> _File:
 
     def node(file: Path) -> Arrays:
         laspy = _laspy(file)
+        check_counts(file)
         with _damaged_cloud(file, laspy), laspy.open(file) as reader:
-            parts = [_arrays(points) for points in reader.chunk_iterator(CHUNK)]
+            size = _at_once(reader.header)
+            parts = [_arrays(points) for points in reader.chunk_iterator(size)]
             if sum(len(part[0]) for part in parts) < reader.header.point_count:
                 raise InputError(f"{file} ends before its last point", "fetch it again")
         return _joined(parts)
@@ -289,6 +293,11 @@ def _read_tree(path: Path, crs: str | None, unit: str | None) -> _File:
     xyz, classification, intensity, rgb, returns = _joined(octree.parts)
     xyz[:, 2] *= metres
     return _File(horizontal, vertical, xyz, classification, intensity, rgb, told, returns)
+
+
+def _at_once(header: Any) -> int:
+    """How many points to decode at a time."""
+    return points_at_once(header.point_format.size, CHUNK)
 
 
 def _joined(parts: Sequence[Arrays]) -> Arrays:

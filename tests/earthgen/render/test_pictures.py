@@ -379,9 +379,7 @@ def test_frames_come_with_cameras_and_layers(chequers: World, tmp_path: Path) ->
             assert set(np.unique(np.asarray(classes))) == {1, 2}
 
 
-def test_a_video_of_frames(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_video_of_frames(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="needs imageio-ffmpeg")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())

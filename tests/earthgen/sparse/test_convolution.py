@@ -686,7 +686,9 @@ def same_bits(a: list[Tensor], b: list[Tensor]) -> bool:
     return all(torch.equal(one, other) for one, other in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)], ids=str
+)
 def test_the_same_bits_for_any_order_and_every_time(dtype: torch.dtype) -> None:
     coordinates, weight = shell(70), normal(27, 16, 16).to(dtype)
     features = normal(len(coordinates), 16).to(dtype)

@@ -547,6 +547,7 @@ def test_cells_tile_the_frame_whatever_is_asked_for(
 @limits(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.floats(-40, 40), st.floats(-40, 40)), min_size=3, max_size=6))
 @example([(0.0, -2.8e-190), (1.0, 0.0), (0.0, 1.0)])  # a sliver, which GEOS cannot shrink
+@example([(1.0, 32.0), (3.8e-295, 9.0), (0.0, 0.0), (26.0, 0.0), (0.0, 9.0)])
 def test_cells_of_a_region_are_those_that_hold_its_voxels(
     corners: list[tuple[float, float]],
 ) -> None:
