@@ -215,6 +215,19 @@ class ElevationReader:
         InputError
             If the file cannot be read or holds no heights at all.
         """
+        cells, column, row, order = self._around(window)
+        return Raster(window, sample(cells, column, row, order))
+
+    def lowest(self, window: Frame) -> float:
+        """Return a bound, metres, below which no height on a window lies; far cheaper than them."""
+        # What is read is a mean of cells, with weights that are not negative.
+        return float(self._around(window)[0].min())
+
+    def _around(self, window: Frame) -> tuple[NDArray, NDArray, NDArray, int]:
+        """Return heights of cells (h, w), where in them a window lies, and the order of the kernel.
+
+        Columns and rows are (ny, nx) float64.
+        """
         source = self.source
         grid = grid_for(source, window.voxel_size)
         upsampled = max(source.pixel_metres) > UPSAMPLED * window.voxel_size
@@ -231,8 +244,7 @@ class ElevationReader:
             heights = (
                 stored[0] if valid.all() else self._prepared(grid, rows, columns, smooth=False)
             )
-        out = sample(heights, column - columns[0], row - rows[0], 3 if upsampled else 1)
-        return Raster(window, out)
+        return heights, column - columns[0], row - rows[0], 3 if upsampled else 1
 
     def measured(self, window: Frame) -> Raster:
         """Return where the file itself holds heights, (ny, nx) bool; the others are filled."""

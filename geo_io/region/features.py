@@ -624,14 +624,14 @@ def _overlaps(shapes: NDArray, voxels: NDArray, limit: int) -> NDArray:
 def _holds_voxels(parts: list[Frame], region: shapely.Geometry) -> NDArray:
     """Return which frames have a voxel whose centre lies in `region`, (n,) bool."""
     boxes = shapely.box(*np.array([part.bounds for part in parts]).T)
-    shapely.prepare(region)
-    keep = np.asarray(shapely.contains(region, boxes))
+    # On a grid: GEOS answers with NaN, nothing or a wrong place where coordinates differ by less
+    # than its arithmetic can tell.
+    snapped = shapely.set_precision(region, 1e-6 * parts[0].voxel_size)
+    shapely.prepare(snapped)
+    keep = np.asarray(shapely.contains(snapped, boxes))
     for row in np.flatnonzero(~keep & shapely.intersects(region, boxes)):
-        common = shapely.intersection(region, boxes[row])
+        common = shapely.intersection(snapped, boxes[row])
         size = parts[row].voxel_size
-        # On a grid: GEOS answers with NaN, nothing or a wrong place where coordinates differ by less
-        # than its arithmetic can tell.
-        common = shapely.set_precision(common, 1e-6 * size)
         keep[row] = _holds_disc(common, 0.71 * size) or bool(inside(parts[row], region).any())
     return keep
 

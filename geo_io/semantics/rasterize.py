@@ -74,7 +74,8 @@ def ranked(code: NDArray, rank: NDArray) -> NDArray:
 
 def class_of(cells: NDArray) -> NDArray:
     """Return the class codes of `ranked` cells, uint8."""
-    return (cells & np.uint16(2**CLASS_BITS - 1)).astype(np.uint8)
+    out = np.empty(cells.shape, np.uint8)
+    return np.bitwise_and(cells, np.uint16(2**CLASS_BITS - 1), out=out, casting="unsafe")
 
 
 def composite(base: NDArray, top: NDArray) -> None:
@@ -271,19 +272,21 @@ def _majority_loop(fine, factor, priority, out):  # type: ignore[no-untyped-def]
             same = True
             for a in range(factor):
                 for b in range(factor):
-                    code = fine[i * factor + a, j * factor + b]
-                    share[code] += 1
-                    same = same and code == first
-            best = first
-            if not same:
-                best = np.uint8(UNKNOWN)
-                if 2 * share[UNKNOWN] <= factor * factor:
-                    for code in range(1, len(priority)):
-                        more = share[code] - share[best] if best != UNKNOWN else share[code]
-                        if more > 0 or (
-                            more == 0 and share[code] > 0 and priority[code] > priority[best]
-                        ):
-                            best = np.uint8(code)
+                    same = same and fine[i * factor + a, j * factor + b] == first
+            if same:
+                out[i, j] = first
+                continue
+            for a in range(factor):
+                for b in range(factor):
+                    share[fine[i * factor + a, j * factor + b]] += 1
+            best = np.uint8(UNKNOWN)
+            if 2 * share[UNKNOWN] <= factor * factor:
+                for code in range(1, len(priority)):
+                    more = share[code] - share[best] if best != UNKNOWN else share[code]
+                    if more > 0 or (
+                        more == 0 and share[code] > 0 and priority[code] > priority[best]
+                    ):
+                        best = np.uint8(code)
             for a in range(factor):
                 for b in range(factor):
                     share[fine[i * factor + a, j * factor + b]] = 0

@@ -348,12 +348,17 @@ class SemanticsReader:
                 )
             cover[window.slices(strip)] = majority(class_of(fine), SUPERSAMPLE)
         unknown = cover == 0
-        if self._levels is not None and unknown.any():
+        if self._levels is not None and unknown.any() and self._may_be_sea(window):
             # What no source maps is sea where the ground is not above it, unless a coast denies it.
             low = self._levels.read(window) <= SEA_LEVEL + ROUNDING
             sea = unknown & low if ashore is None else unknown & low & ~ashore
             cover[sea] = codes()["sea"]
         return cover, ashore
+
+    def _may_be_sea(self, window: Frame) -> bool:
+        """Return whether a height on a window may be as low as the sea."""
+        lowest = getattr(self._heights, "lowest", None)
+        return lowest is None or bool(lowest(window) <= SEA_LEVEL + 2 * ROUNDING)
 
     def use_heights(self, heights: Any) -> None:
         """Take the levels of water, and the side of a coast on which the land lies, from heights.
@@ -362,6 +367,8 @@ class SemanticsReader:
         ----------
         heights : object
             With `read(frame)`, which returns a Raster of metres; it can be sent to another process.
+            If it has `lowest(frame)`, which returns a height below which none lies there, windows
+            that lie above the sea are not read to look for it.
         """
         self._heights = heights
         self._levels = WaterLevels(_read_of(heights), self.frame)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import math
 import numpy as np
 
 from earthgen.stages.backends import Condition
@@ -161,6 +162,11 @@ class RasterCondition:
     def read(self, window: Frame) -> Raster:
         """Return the raster on a window."""
         return self.reader.read(window)
+
+    def lowest(self, window: Frame) -> float:
+        """Return a height below which none on a window lies; -inf if that is not known cheaply."""
+        lowest = getattr(self.reader, "lowest", None)
+        return -math.inf if lowest is None else float(lowest(window))
 
     def survey(self, frame: Frame) -> Mapping[str, Any]:
         """Report on coverage and nodata."""

@@ -7,6 +7,7 @@ heightmap.json says which.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import tempfile
 from pathlib import Path
@@ -38,6 +39,10 @@ UNITY = (33, 65, 129, 257, 513, 1025, 2049, 4097)
 """Sizes of Unity's terrains: a power of two, and one."""
 
 FULL = 65535
+
+
+END = b"IEND\xaeB`\x82"
+"""The last eight bytes of a PNG."""
 
 
 class HeightmapOptions(BaseModel):
@@ -245,3 +250,8 @@ def _png(source: Path, target: Path, width: int, height: int, nearest: bool) -> 
             with WarpedVRT(file, crs=file.crs, **options) as resampled:
                 rasterio.shutil.copy(resampled, target, driver="PNG", ZLEVEL=6)
     target.with_name(target.name + ".aux.xml").unlink(missing_ok=True)
+    # GDAL does not say that the end of a PNG could not be written.
+    with target.open("rb") as written:
+        written.seek(max(target.stat().st_size - len(END), 0))
+        if written.read() != END:
+            raise OSError(errno.EIO, "the picture was cut off", str(target))

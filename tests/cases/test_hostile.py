@@ -18,7 +18,14 @@ import pytest
 import rasterio
 
 import earthgen
-from earthgen.errors import EarthgenError, InputError, JobError, ModelError, UnsafePathError
+from earthgen.errors import (
+    EarthgenError,
+    InputError,
+    JobError,
+    ModelError,
+    StoreError,
+    UnsafePathError,
+)
 from earthgen_cli.main import main
 from geo_io.digest import digest_file
 from geo_io.safety.access import allowing
@@ -53,9 +60,11 @@ def ends(target: Callable[[Path], None], path: Path) -> EarthgenError | None:
 
 @pytest.fixture(scope="module")
 def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made where an empty `index` lies, which a crash may leave."""
     path = tmp_path_factory.mktemp("worlds") / "a.zarr"
+    (path / "index").mkdir(parents=True)
     bbox = (11.592, 50.005, 11.5926, 50.0054)
-    earthgen.generate(bbox=bbox, voxel_size=2.0, tile_size=64, out=path)
+    earthgen.generate(bbox=bbox, voxel_size=2.0, tile_size=64, out=path, resume=True)
     return path
 
 
@@ -156,13 +165,24 @@ def test_code_of_a_world_is_not_run(
     assert not (tmp_path / "ran").exists()
 
 
-def test_an_empty_folder_is_a_place_for_a_world(tmp_path: Path) -> None:
-    (tmp_path / "a.zarr" / "index").mkdir(parents=True)
-    bbox = (11.592, 50.005, 11.5922, 50.0051)
-    world = earthgen.generate(
-        bbox=bbox, voxel_size=2.0, tile_size=64, out=tmp_path / "a.zarr", resume=True
-    )
-    assert world.complete
+def test_an_empty_folder_is_a_place_for_a_world(small_world: Path) -> None:
+    assert earthgen.open_world(small_world).complete
+
+
+@pytest.mark.parametrize("file", ["c/0/0", "zarr.json"])
+@pytest.mark.parametrize("damage", [b"", b"\x1f\x8b\x08\x00", b"{"])
+def test_a_damaged_note_of_decisions(
+    file: str, damage: bytes, small_world: Path, tmp_path: Path
+) -> None:
+    world = tmp_path / "a.zarr"
+    shutil.copytree(small_world, world)
+    whole = (world / "decisions" / file).read_bytes()
+    (world / "decisions" / file).write_bytes(damage + whole[: len(whole) // 2])
+    opened = earthgen.open_world(world)
+    with pytest.raises(StoreError, match=r"decisions.* damaged|is damaged: decisions/"):
+        opened.tile_decisions(*opened.tiles()[0])
+    if file != "zarr.json":
+        assert opened.digest(recompute=True)  # a note is no content
 
 
 @pytest.mark.parametrize("name", ["raw.tif", "net.tif"])
@@ -263,6 +283,7 @@ def test_digests_cover_what_is_read(beside: str, tmp_path: Path) -> None:
     assert digest_file(tmp_path / "a.vrt") != before
 
 
+@pytest.mark.slow
 def test_a_changed_source_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid(tmp_path / "s.tif", 300)
     (tmp_path / "a.vrt").write_text(vrt("s.tif"))

@@ -61,7 +61,9 @@ def seeds_of(folder: Path, only: str | None) -> list[Seed]:
     seeds = []
     for about in sorted([*folder.glob("*/about.json"), *CORPUS.glob("*/about.json")]):
         values = json.loads(about.read_text())
-        known = values["fmt"] in TARGETS and values["fmt"] not in ("world", "scene")
+        known = values["fmt"] in TARGETS
+        if values["fmt"] in ("world", "scene"):  # a case of the corpus is one file of it
+            known = (about.parent / values["file"]).is_dir()
         if known and only in (None, values["fmt"]):
             seeds.append(Seed(values["fmt"], about.parent, values["file"]))
     return seeds
@@ -82,6 +84,9 @@ def one(seed: Seed, dice: random.Random, work: Path, others: list[bytes]) -> Pat
     names = [p.relative_to(work) for p in sorted(work.rglob("*")) if p.is_file()]
     files = [name for name in names if name.name != "about.json"]
     chosen = work / (dice.choice(files) if dice.random() < 0.3 else Path(seed.changed))
+    if chosen.is_dir():  # a world or a scene: what describes its arrays as often as what is in them
+        about = dice.random() < 0.5
+        chosen = work / dice.choice([n for n in files if (n.name == "zarr.json") == about])
     if not chosen.is_file():
         chosen = work / Path(seed.changed).name
     if chosen.is_file():

@@ -10,6 +10,8 @@ import numpy as np
 import rasterio
 import shapely
 
+from tests.helpers import dataset_places, synthetic
+
 WEST, NORTH = 685740, 5542540
 """Corner of the place of `targets.frame`, EPSG:32632."""
 
@@ -73,7 +75,7 @@ def write_seeds(folder: Path) -> None:
 
     def place(fmt: str, file: str) -> Path:
         home = folder / fmt
-        home.mkdir(parents=True)
+        home.mkdir(parents=True, exist_ok=True)
         (home / "about.json").write_text(json.dumps({"fmt": fmt, "file": file}))
         return home / file
 
@@ -107,3 +109,6 @@ def write_seeds(folder: Path) -> None:
         path.write_text(text)
         if fmt == "recipe":
             path.with_name("a.obj").write_text(OBJ)
+    synthetic.make(place("world", "a.zarr"), (0, 24), (64, 88), tile_size=64)
+    scene = dataset_places.village_scene(folder / "scene").path
+    place("scene", scene.name)

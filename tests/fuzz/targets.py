@@ -158,6 +158,8 @@ def world(path: Path) -> None:
     for name in ("seed", "identity", "provenance", "settings", "counts", "complete", "missing"):
         getattr(opened, name)
     opened.digest(recompute=True)
+    for tile in opened.tiles():
+        opened.tile_decisions(*tile)
     for level in opened.levels:
         opened.layers(level)
         opened.gaussians(level=level)

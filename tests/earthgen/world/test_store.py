@@ -463,10 +463,10 @@ def test_what_is_no_world_is_said_to_be_none(tmp_path: Path, copy: Path) -> None
 def test_tiles_that_do_not_fit_are_refused(
     tmp_path: Path, levels: list[Tile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(store_module, "ROWS", 10)
     store, tile, parts = only_tile(levels, tmp_path / "w.zarr")
     with pytest.raises(FrameError, match="level 1 of tile"):
         store.write(*tile, levels)
-    monkeypatch.setattr(store_module, "ROWS", 10)
     with pytest.raises(StoreError, match="more than 10"):
         store.write(*tile, parts)
 

@@ -67,7 +67,11 @@ def test_views_that_are_read(land: Path, tmp_path: Path, sql: str) -> None:
         ),
     ],
 )
-def test_views_that_know_no_end(land: Path, tmp_path: Path, sql: str, why: str) -> None:
+def test_views_that_know_no_end(
+    land: Path, tmp_path: Path, sql: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_views, "STEPS_A_BYTE", 1)
+    monkeypatch.setattr(sql_views, "STEPS", 1_000_000)
     path = with_view(land, tmp_path / "a.gpkg", sql)
     began = time.process_time()
     with pytest.raises(InputError, match=f"the view 'some' of .*{why}"):
