@@ -23,11 +23,9 @@ from typing import Any
 
 from earthgen.errors import StoreError, StoreExistsError, StoreFullError
 from earthgen.files import PARTIAL
-from geo_io.errors import EarthgenError
+from geo_io.errors import EarthgenError, InputError
 
-if sys.platform == "win32":
-    fcntl = None
-else:
+if sys.platform != "win32":
     import fcntl
 
 RESUME_FILE = ".earthgen-resume.json"
@@ -236,7 +234,7 @@ def _lock(folder: Path) -> int | None:
     BlockingIOError
         If another process has it.
     """
-    if fcntl is None:
+    if sys.platform == "win32":
         return None
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -378,7 +376,7 @@ def put_back(place: Path) -> None:
 
 def _exchange(a: Path, b: Path) -> bool:
     """Exchange the names of two folders in one step. False where the system or the disk cannot."""
-    library = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+    library: Any = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
     first, second = os.fsencode(a), os.fsencode(b)
     here, swap = -100, 2  # AT_FDCWD, and RENAME_EXCHANGE of Linux or RENAME_SWAP of macOS
     if hasattr(library, "renameat2"):
@@ -410,8 +408,12 @@ def is_full(error: BaseException, folder: Path) -> bool:
         if number in (errno.ENOSPC, errno.EDQUOT) or FULL.search(str(one)):
             return True
         waiting += [each for each in (one.__cause__, one.__context__) if each is not None]
+    # What a library raises, and not a wrong call or an error about something else.
+    of_writing = isinstance(error, OSError | RuntimeError | InputError) or (
+        type(error).__module__ != "builtins" and not isinstance(error, EarthgenError)
+    )
     try:
-        return shutil.disk_usage(folder).free < SMALLEST_DISK
+        return of_writing and shutil.disk_usage(folder).free < SMALLEST_DISK
     except OSError:
         return False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from geo_io.safety.gdal_files import (
     require_safe_dataset,
     require_safe_raster,
 )
-from geo_io.safety.limits import BLOCK_BYTES
+from geo_io.safety.limits import BLOCK_BYTES, CACHE_BYTES
 
 CHECK = "check with gdalinfo that it is complete and of a format that GDAL reads"
 
@@ -323,12 +324,18 @@ def open_dataset(
     if level is not None:
         options = {"OVERVIEW_LEVEL": "NONE"} if level == BASE_ONLY else {"overview_level": level}
     try:
-        with _opened(path, drivers, options) as dataset:
+        with rasterio.Env(**_cache()), _opened(path, drivers, options) as dataset:
             yield dataset
     except (rasterio.errors.RasterioError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} cannot be read as a raster: {error}", remedy_for(path, CHECK)
         ) from error
+
+
+def _cache() -> dict[str, int]:
+    """GDAL's memory for blocks, unless the user says: by default it is a twentieth of the memory of
+    the machine in each process, which blocks of a sparse raster fill that has none on disk."""
+    return {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": CACHE_BYTES}
 
 
 def _opened(path: str, drivers: list[str] | None, options: dict[str, Any]) -> Any:

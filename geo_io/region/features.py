@@ -626,7 +626,8 @@ def _holds_voxels(parts: list[Frame], region: shapely.Geometry) -> NDArray:
     boxes = shapely.box(*np.array([part.bounds for part in parts]).T)
     # On a grid: GEOS answers with NaN, nothing or a wrong place where coordinates differ by less
     # than its arithmetic can tell.
-    snapped = shapely.set_precision(region, 1e-6 * parts[0].voxel_size)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        snapped = shapely.set_precision(region, 1e-6 * parts[0].voxel_size)
     shapely.prepare(snapped)
     keep = np.asarray(shapely.contains(snapped, boxes))
     for row in np.flatnonzero(~keep & shapely.intersects(region, boxes)):
@@ -639,7 +640,7 @@ def _holds_voxels(parts: list[Frame], region: shapely.Geometry) -> NDArray:
 def _holds_disc(area: shapely.Geometry, radius: float) -> bool:
     """Return whether a disc was found in an area. One wider than a voxel's diagonal holds the
     centre of a voxel; narrower areas have to be rasterised to know."""
-    if area.geom_type not in ("Polygon", "MultiPolygon"):
+    if shapely.get_dimensions(area) < 2:
         return False
     middle = shapely.point_on_surface(shapely.buffer(area, -1.1 * radius))
     if shapely.is_empty(middle) or not shapely.contains(area, middle):

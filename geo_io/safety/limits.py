@@ -22,6 +22,9 @@ VRT_BYTES = 256 * 2**20
 BLOCK_BYTES = 2**30
 """Size of one block of a raster, which GDAL holds in memory whole."""
 
+CACHE_BYTES = 32 * 2**20
+"""Blocks of rasters that GDAL keeps in memory."""
+
 FARTHEST = 1e8
 """Largest coordinate of a feature or a mesh, metres: twice around the earth is less."""
 

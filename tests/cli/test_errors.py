@@ -124,6 +124,7 @@ ERRORS = [
     (errors.SchedulerError("there is no Dask scheduler at tcp://host:1", "start one"), 8),
     (OSError(errno.ENOSPC, "No space left on device", "w.zarr"), 5),
     (PermissionError(errno.EACCES, "Permission denied", "w.zarr"), 5),
+    (OSError("cannot identify image file a.tif"), 1),  # no number, and no object store
     (KeyboardInterrupt(), 130),
     (KeyError("nobody\nexpects\nthis"), 1),
 ]

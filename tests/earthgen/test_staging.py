@@ -200,9 +200,7 @@ def test_a_folder_takes_the_place_of_another(
     assert names(tmp_path) == ["link", "w", "w/a"]
 
 
-def test_a_folder_is_there_at_every_moment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_is_there_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("w", "new"):
         (tmp_path / name).mkdir()
     seen = []

@@ -79,6 +79,32 @@ def test_readers_survive_the_way_to_another_process(patchy: Path) -> None:
     np.testing.assert_array_equal(again.read(frame).data, reader.read(frame).data)
 
 
+@pytest.mark.parametrize(("name", "size"), [("patchy", 70.0), ("steps", 70.0), ("steps", 5.0)])
+def test_what_a_reader_read_before_changes_nothing(
+    patchy: Path, steps: Path, name: str, size: float
+) -> None:
+    """Filled and smoothed heights are kept, and shared by windows near each other."""
+    path = {"patchy": patchy, "steps": steps}[name]
+    used, fresh = open_elevation(path), open_elevation(path)
+    extent = frame_from_raster(used.source, crs=UTM, voxel_size=size)
+    x, y = sum(extent.x) // 2, sum(extent.y) // 2  # at voids of both
+    area = Frame(UTM, size, (x - 40, x + 20), (y - 20, y + 40))
+    for by in (30, 7):
+        used.read(area.pad(by))
+        used.measured(area.pad(by))
+    np.testing.assert_array_equal(used.read(area).data, fresh.read(area).data)
+    np.testing.assert_array_equal(used.measured(area).data, fresh.measured(area).data)
+
+
+@pytest.mark.parametrize(("name", "size"), [("patchy", 5.0), ("patchy", 70.0), ("steps", 5.0)])
+def test_no_height_lies_below_the_lowest(patchy: Path, steps: Path, name: str, size: float) -> None:
+    reader = open_elevation({"patchy": patchy, "steps": steps}[name])
+    extent = frame_from_raster(reader.source, crs=UTM, voxel_size=size)
+    x, y = sum(extent.x) // 2, sum(extent.y) // 2
+    heights = reader.read(area := Frame(UTM, size, (x, x + 60), (y, y + 60))).data
+    assert heights.min() - 60 < reader.lowest(area) <= heights.min() + 1e-3
+
+
 def test_rotated_and_south_up_rasters(tmp_path: Path) -> None:
     y, x = np.mgrid[0:60, 0:80]
     for transform in (

@@ -149,7 +149,7 @@ def test_a_point_says_what_it_is(world: World, meshes: tuple[Path, dict]) -> Non
     )
     content, blob = glb(out / uri)
     assert content["asset"]["copyright"] == "© Town of A; © B contributors"
-    assert document["extras"]["attribution"] == content["asset"]["copyright"]
+    assert "; ".join(document["extras"]["attribution"]) == content["asset"]["copyright"]
     metadata = content["extensions"]["EXT_structural_metadata"]
     (table,) = metadata["propertyTables"]
     types = {"class": np.uint8, "object": np.uint32, "height": np.float32}
