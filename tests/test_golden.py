@@ -25,12 +25,20 @@ from tests.helpers.golden import (
 RECORD = load()
 
 
+OFTEN = ("generated-1m", "vector-2m", "dsm", "height-flow", "latent")
+"""Jobs that are run every time; `make test-slow` runs the others."""
+
+GOLDEN_NAMES = [
+    name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in GOLDEN
+]
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return make_inputs(tmp_path_factory.mktemp("golden-inputs"))
 
 
-@pytest.fixture(scope="module", params=list(GOLDEN))
+@pytest.fixture(scope="module", params=GOLDEN_NAMES)
 def made(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Any]
 ) -> tuple[str, dict[str, Any]]:

@@ -223,7 +223,8 @@ class CogWriter:
         )
 
     def _is_full(self) -> bool:
-        return shutil.disk_usage(self.path.parent).free < SMALLEST_DISK
+        folder = self.path.parent
+        return folder.is_dir() and shutil.disk_usage(folder).free < SMALLEST_DISK
 
     def _finish(self) -> None:
         rasterio.shutil.copy(

@@ -70,7 +70,7 @@ def _check(path: Path, changed: int, size: int) -> None:
             base.set_progress_handler(over, STEP)
             for name in _views(base):
                 _run(base, path, name, left)
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):  # also of a message about damage
         return  # GDAL says what is wrong with it
 
 

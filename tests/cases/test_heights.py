@@ -107,6 +107,7 @@ def test_dsm_ellipsoidal_dem_geoid(run: Run) -> None:
         assert not (outcome.folder / "out.zarr").exists()
 
 
+@pytest.mark.slow
 def test_dsm_with_a_vertical_shift(run: Run) -> None:
     outcome = run("dsm_ellipsoidal_dem_geoid", "--vertical-shift", "-47")
     building, meadow, other = outcome.places

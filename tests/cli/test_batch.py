@@ -100,7 +100,8 @@ def test_batch(plugin_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert not any("region" in event for event in events if event["task"] == "regions")
     assert main(["info", str(worlds / "west.zarr")]) == 0, "made of a region that is no file"
     assert "POLYGON" not in capsys.readouterr().out
-    assert main(["generate", "--out", str(worlds / "west.zarr"), "--resume", "--quiet"]) == 0
+    again = ["generate", "--out", str(worlds / "west.zarr"), "--resume", "--quiet"]
+    assert main([*again, "--plugin-dir", str(plugin_dir)]) == 0
 
 
 def test_a_batch_goes_on_after_a_region_that_fails(

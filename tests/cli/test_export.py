@@ -58,8 +58,8 @@ def test_export_where_the_world_is_not(
         line = capsys.readouterr().err
         assert box in line and "The world covers 11.54" in line and "--crs" not in line
     assert main([*words, "--bbox", "1,2,3,4", "--bbox-crs", "EPSG:0"]) == 4
-    assert main(["export", str(made), "--format", "obj", "--out", str(tmp_path / "d")]) == 6
-    assert "unknown exporter 'obj'" in capsys.readouterr().err
+    assert main(["export", str(made), "--format", "dwg", "--out", str(tmp_path / "d")]) == 6
+    assert "unknown exporter 'dwg'" in capsys.readouterr().err
     assert not (tmp_path / "d").exists()
 
 
@@ -115,7 +115,7 @@ def test_one_file_has_the_name_that_is_given(
     for out, expected in (
         (["-o", str(tmp_path / "town.tif"), "-f", "cog"], "format cog writes a folder of files"),
         (["-o", str(tmp_path / "town.tif"), "-f", "csv"], "format csv writes .csv files"),
-        (["-o", str(tmp_path / "town")], "does not say which format to write. Give --format: cog"),
+        (["-o", str(tmp_path / "town")], "does not say which format to write. Give --format: "),
         (["-f", "csv"], "no output is given"),
     ):
         capsys.readouterr()

@@ -73,6 +73,7 @@ def test_a_world_is_resumed_and_extended(
     plugin_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "w.zarr"
+    plugins = ["--plugin-dir", str(plugin_dir)]  # a world does not say where code is
     assert main([*generate_words(out, plugin_dir), "--quiet"]) == 0
     before = digest_of(out, capsys)
     drop_tile(out)
@@ -81,7 +82,7 @@ def test_a_world_is_resumed_and_extended(
     assert said.out.strip() != before and said.err == (
         f"warning: {out} lacks 1 tile: this is the digest of the others\n"
     )
-    assert main(["generate", "--out", str(out), "--resume", "--json"]) == 0
+    assert main(["generate", "--out", str(out), "--resume", "--json", *plugins]) == 0
     values = json.loads(capsys.readouterr().out)
     assert values["tiles_made"] == 1 < values["tiles"] and values["complete"]
     assert digest_of(out, capsys) == before
@@ -94,16 +95,16 @@ def test_a_world_is_resumed_and_extended(
         values["crs"],
         "--json",
     ]
-    assert main(["plan", "--out", str(out), *wide]) == 0
+    assert main(["plan", "--out", str(out), *wide, *plugins]) == 0
     planned = json.loads(capsys.readouterr().out)
     assert 0 < planned["tiles_there"] < planned["tiles"]
-    assert main(["generate", "--out", str(out), *wide]) == 0
+    assert main(["generate", "--out", str(out), *wide, *plugins]) == 0
     grown = json.loads(capsys.readouterr().out)
     assert (
         grown["tiles_made"] == planned["tiles"] - planned["tiles_there"]
         and grown["shape"][1] > values["shape"][1]
     )
-    assert main(["generate", "--out", str(out), "--resume", "--json"]) == 0
+    assert main(["generate", "--out", str(out), "--resume", "--json", *plugins]) == 0
     assert json.loads(capsys.readouterr().out)["tiles_made"] == 0, (
         "its settings know how far it goes"
     )

@@ -313,6 +313,7 @@ def test_memory_follows_the_window_not_the_file(tmp_path: Path) -> None:
     assert peak < 150e6
 
 
+@pytest.mark.slow
 def test_a_survey_takes_no_more_memory_for_a_larger_region(tmp_path: Path) -> None:
     path = write(tmp_path / "fine.tif", hills((3000, 3000)), size=1, tiled=True)
     reader = open_elevation(path)

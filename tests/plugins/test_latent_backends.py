@@ -708,6 +708,7 @@ def by_rules() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_world_of_workers_and_of_one_that_was_resumed(weights: Path, tmp_path: Path) -> None:
     one = earthgen.generate(out=tmp_path / "one.zarr", weights=weights, **SETTINGS)
     two = earthgen.generate(out=tmp_path / "two.zarr", weights=weights, workers=2, **SETTINGS)

@@ -52,7 +52,7 @@ def filled(made: Engine, path: Path, tile_size: int, workers: int = 1) -> tuple[
     return open_store(path), totals
 
 
-@pytest.mark.parametrize("rule", ["blended", "four_colour"])
+@pytest.mark.parametrize("rule", [pytest.param("blended", marks=pytest.mark.slow), "four_colour"])
 def test_a_sampled_world_has_one_digest(tmp_path: Path, rule: str) -> None:
     made = engine(DiffusionHills(rule, steps=3), {"semantics": Cover()})
     small, totals = filled(made, tmp_path / "a.zarr", 64)

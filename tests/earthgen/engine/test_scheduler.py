@@ -70,7 +70,14 @@ def test_tile_sizes(tmp_path: Path, one_go: str, tile_size: int) -> None:
     assert totals.tasks == {name: n for name, n in counts.items() if n}
 
 
-@pytest.mark.parametrize(("workers", "scheduler"), [(2, "threads"), (2, None), (4, "processes")])
+@pytest.mark.parametrize(
+    ("workers", "scheduler"),
+    [
+        (2, "threads"),
+        (2, None),
+        pytest.param(4, "processes", marks=pytest.mark.slow),
+    ],
+)
 def test_local_schedulers(tmp_path: Path, one_go: str, workers: int, scheduler: str | None) -> None:
     run(tmp_path / "w.zarr", workers=workers, scheduler=scheduler)
     assert digest(tmp_path / "w.zarr") == one_go
@@ -134,6 +141,7 @@ class Unreliable(Pool):
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.slow
 def test_random_orders_and_deaths(tmp_path: Path, one_go: str, seed: int) -> None:
     store, made = make(tmp_path / "w.zarr"), engine()
     pool = Unreliable(

@@ -91,7 +91,15 @@ def tidy(world: Path) -> None:
     assert not (world / "index" / ".owner").exists()
 
 
-LONG = ("4 workers", "Dask at an address", "Ctrl-C", "9 crops")
+LONG = (
+    "4 workers",
+    "Dask at an address",
+    "Ctrl-C",
+    "9 crops",
+    "tiles of 64",
+    "1 worker process",
+    "extended from its centre",
+)
 QUICK = [
     pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
     for name in WAYS

@@ -655,6 +655,7 @@ def test_the_command_line_says_it_in_one_line(
     assert not settings["out"].exists()
 
 
+@pytest.mark.slow
 def test_doctor_lists_them() -> None:
     checks = {name: doctor.sparse_backend(name, []) for name in ("torch", "spconv", "torchsparse")}
     assert checks["torch"].status is doctor.Status.OK and "runs on cpu" in checks["torch"].detail

@@ -159,6 +159,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(
         train(PART, settings(data, tmp_path / "c", init="shipped"))
 
 
+@pytest.mark.slow
 def test_an_extended_run_is_a_longer_one(data: Path, tmp_path: Path) -> None:
     """To the bit: it continues from before the rate fell, with the warm-up that it had."""
     short, long = {"warmup_ratio": 0.25}, {"warmup_ratio": 0.125}

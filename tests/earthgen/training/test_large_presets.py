@@ -46,7 +46,7 @@ def opened(data: Path) -> TrainingData:
     return open_data(data, preset(places.NAME), held_out=1)
 
 
-@pytest.mark.parametrize("name", ["base", "paper"])
+@pytest.mark.parametrize("name", ["base", pytest.param("paper", marks=pytest.mark.slow)])
 def test_every_part_of_a_large_preset_trains(name: str, data: Path, tmp_path: Path) -> None:
     if name == "paper" and missing_package():
         pytest.skip(missing_package())

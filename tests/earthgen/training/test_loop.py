@@ -395,6 +395,7 @@ def test_threads_of_the_process_stay(data: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(
     importlib.util.find_spec("lightning_fabric") is None, reason="lightning-fabric is not installed"
 )
+@pytest.mark.slow
 def test_a_team_of_two_stays_in_step(data: Path, tmp_path: Path) -> None:
     """Two processes on the CPU, each with its own crops: what comes out is one model, whose
     steps both took."""

@@ -87,7 +87,8 @@ def test_readers_do_not_see_it(tmp_path: Path) -> None:
         names = set(
             xarray.open_zarr(str(path), consolidated=False, drop_variables=["index"]).variables
         )
-    assert names == {"ground", "surface", "semantics", "rgb", "x", "y", "spatial_ref"}
+    layers = {"ground", "surface", "semantics", "rgb", "decisions"}
+    assert names == layers | {"x", "y", "spatial_ref"}
 
 
 def test_sweep_leaves_what_is_of_use(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_same_seed_same_bits_other_seed_other_world(world: World, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "tile_size", [72, *(pytest.param(size, marks=pytest.mark.slow) for size in (128, 512))]
+    "tile_size", [pytest.param(size, marks=pytest.mark.slow) for size in (72, 128, 512)]
 )
 def test_any_tile_size_gives_the_same_world(world: World, tmp_path: Path, tile_size: int) -> None:
     made = make(tmp_path / "w.zarr", tile_size=tile_size)
@@ -215,6 +215,7 @@ def crop_of(frame: Frame, x: tuple[int, int], y: tuple[int, int]) -> tuple[Frame
     max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.data())
+@pytest.mark.slow
 def test_a_crop_is_the_whole_s_part(world: World, data: st.DataObject) -> None:
     """At every level, also where the edges of the crop cut coarse cells."""
     frame = world.frame
@@ -230,6 +231,7 @@ def test_a_crop_is_the_whole_s_part(world: World, data: st.DataObject) -> None:
             check_tile(world, made, level)
 
 
+@pytest.mark.slow
 def test_a_crop_that_cuts_coarse_cells_is_the_whole_s_part_on_disk(
     world: World, tmp_path: Path
 ) -> None:
@@ -260,6 +262,7 @@ def test_the_order_of_tiles_does_not_matter(world: World) -> None:
         check_tile(world, made, level)
 
 
+@pytest.mark.slow
 def test_sources_in_memory_give_what_files_give(world: World, tmp_path: Path) -> None:
     import rioxarray
 
@@ -276,6 +279,7 @@ def test_sources_in_memory_give_what_files_give(world: World, tmp_path: Path) ->
     assert np.array_equal(made.layers()["ground"].values, world.layers()["ground"].values)
 
 
+@pytest.mark.slow
 def test_a_job_file(world: World, tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text(
         f"bbox = {list(BOX)}\nvoxel_size = 2\ntile_size = 64\nout = 'w.zarr'\n"
@@ -286,6 +290,7 @@ def test_a_job_file(world: World, tmp_path: Path) -> None:
     assert same_worlds(report.world, world)
 
 
+@pytest.mark.slow
 def test_a_region_file_masks_the_world(world: World, tmp_path: Path) -> None:
     left, bottom, right, top = world.frame.bounds
     triangle = shapely.Polygon(
@@ -503,6 +508,7 @@ def test_a_job_that_broke_off_is_resumed_to_the_same_world(
     assert same_worlds(make(tmp_path / "w.zarr", resume=True), world)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_what_is_there(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
