@@ -38,6 +38,7 @@ def test_legend(plugin_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_legend_has_colour_swatches_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     from earthgen_cli.commands.legend import swatch
+    from earthgen_cli.visible import printable
     from geo_io.legend import classes
 
-    assert swatch(classes()[0]) == "\x1b[48;2;185;163;127m    \x1b[0m"
+    assert printable(swatch(classes()[0])) == "\x1b[48;2;185;163;127m    \x1b[0m"
