@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,11 @@ def digest_file(path: str | Path) -> str:
         If it cannot be read.
     """
     path = Path(path)
-    parts = digest_parts(path)
+    return digest_of_parts(path, digest_parts(path))
+
+
+def digest_of_parts(path: Path, parts: Mapping[str, str]) -> str:
+    """Return the digest of a file (`digest_file`) from those of its parts (`digest_parts`)."""
     if len(parts) == 1 and path.is_file() and path.suffix.casefold() != ".shp":
         return next(iter(parts.values()))
     lines = [f"{name} {digest}" for name, digest in sorted(parts.items())]

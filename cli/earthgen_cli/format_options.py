@@ -59,11 +59,6 @@ def option_rows(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def option_values(field: FieldInfo) -> list[str]:
-    """Return the values of a field that has only a few: choices, or yes and no."""
-    return _choices(field.annotation)
-
-
 def holds_many(annotation: Any) -> bool:
     """Return whether a type is a sequence, or that or None."""
     return any(get_origin(part) in SEQUENCES or part in SEQUENCES for part in _parts(annotation))

@@ -107,8 +107,7 @@ def mapped_objects(world: World, folder: Path | None = None) -> MappedObjects:
         _same(str(source), digest, world, folder)
         for source, digest in zip(settings["semantics"], digests, strict=True)
     ]
-    # Plugins of a folder are code, which an export does not load because a world names it.
-    job = make_job({**settings, "semantics": sources, "plugin_dir": [], "out": "world.zarr"})
+    job = make_job({**settings, "semantics": sources, "out": "world.zarr"})
     plugins = plugin_sets.load([])
     options = {**reading_options(job, plugins), "allow_unmapped": True}
     condition = plugins.create("condition", "semantics").open(sources, world.frame, options)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from numpy.typing import NDArray
@@ -75,12 +76,14 @@ class Backends:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The opened inputs of a job by condition: sources, readers, versions of encoders, surveys."""
+    """The opened inputs of a job by condition: sources, readers, versions of encoders, surveys;
+    and, by path, the digests of the files that each source is made of."""
 
     sources: Mapping[str, list[Any]]
     conditions: Mapping[str, Condition]
     encoders: Mapping[str, str]
     surveys: Mapping[str, Mapping[str, Any]]
+    parts: Mapping[str, Mapping[str, str]]
     warnings: list[str] = field(default_factory=list)
 
 
@@ -258,7 +261,7 @@ def open_inputs(
     for backend in backends.both:
         backend.check_inputs(surveys)
     versions = {name: encoder.version for name, encoder in encoders.items()}
-    return Inputs(recorded, conditions, versions, surveys, warnings)
+    return Inputs(recorded, conditions, versions, surveys, _parts_of(recorded), warnings)
 
 
 def reading_options(job: Job, plugins: plugin_sets.Plugins) -> dict[str, Any]:
@@ -295,7 +298,8 @@ def world_identity(
         "texture": _backend_identity(backends.texture, backends.texture_options),
         "encoders": dict(inputs.encoders),
         "inputs": {
-            name: [_digest(item) for item in source] for name, source in inputs.sources.items()
+            name: [_digest(item, inputs.parts) for item in source]
+            for name, source in inputs.sources.items()
         },
         "reading": {
             "class_field": job.class_field,
@@ -336,7 +340,7 @@ def world_provenance(
         ),
         "inputs": {
             name: [
-                {"source": source_name(item), "digest": digest, **_files_of(item)}
+                {"source": source_name(item), "digest": digest, **_files_of(item, inputs.parts)}
                 for item, digest in zip(source, identity["inputs"][name], strict=True)
             ]
             for name, source in inputs.sources.items()
@@ -492,20 +496,28 @@ def read_sources(job: Job) -> dict[str, list[Any]]:
     return {name: source for name, source in every.items() if source}
 
 
-def _files_of(source: Any) -> dict[str, dict[str, str]]:
-    """Return the digests of the files that a source is made of, if there are several."""
+def _parts_of(sources: Mapping[str, list[Any]]) -> dict[str, Mapping[str, str]]:
+    """Return the digests of the parts of all sources that are local files, by path: each file is
+    read once, however many of its layers are sources."""
     from geo_io.digest import digest_parts
     from geo_io.vector.source import split_layer
 
-    if not isinstance(source, str | Path):
-        return {}
-    path = Path(split_layer(source)[0])
-    parts = digest_parts(path) if path.exists() else {}
-    return {"files": parts} if 1 < len(parts) <= MOST_FILES else {}
+    items = [item for each in sources.values() for item in each if isinstance(item, str | Path)]
+    paths = dict.fromkeys(split_layer(item)[0] for item in items)
+    return {path: digest_parts(path) for path in paths if Path(path).exists()}
 
 
-def _digest(source: Any) -> str:
-    from geo_io.digest import digest_source
+def _files_of(source: Any, parts: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """Return the digests of the files that a source is made of, if there are several."""
+    from geo_io.vector.source import split_layer
+
+    found = parts.get(split_layer(source)[0], {}) if isinstance(source, str | Path) else {}
+    return {"files": found} if 1 < len(found) <= MOST_FILES else {}
+
+
+def _digest(source: Any, parts: Mapping[str, Mapping[str, str]] = MappingProxyType({})) -> str:
+    """Return the digest of a source, from those of its `parts` where they are known."""
+    from geo_io.digest import digest_of_parts, digest_source
     from geo_io.vector.source import split_layer
 
     if isinstance(source, RegionShape):
@@ -513,4 +525,6 @@ def _digest(source: Any) -> str:
     if not isinstance(source, str | Path):
         return digest_source(source)
     path, layer = split_layer(source)
-    return digest_source(path) + (f" layer {layer}" if layer else "")
+    known = parts.get(path)
+    digest = digest_source(path) if known is None else digest_of_parts(Path(path), known)
+    return digest + (f" layer {layer}" if layer else "")

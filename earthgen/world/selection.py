@@ -3,6 +3,7 @@ world."""
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -113,6 +114,54 @@ def source_record(world: World) -> dict[str, Any]:
             name: [_without_folder(item) for item in items] for name, items in out["inputs"].items()
         }
     return out
+
+
+UP_AXES = {
+    "y": (
+        {"x": "east", "y": "up", "z": "south"},
+        "east = anchor[0] + x, north = anchor[1] - z, height = anchor[2] + y",
+    ),
+    "z": ({"x": "east", "y": "north", "z": "up"}, "CRS coordinate = anchor + (x, y, z)"),
+}
+"""By the axis that points up: what the axes are, and where a point is."""
+
+
+def placement_record(
+    world: World, selection: Selection, anchor: tuple[float, float, float], up: str
+) -> dict[str, Any]:
+    """Return where the coordinates of an exported file are, and its origin, as JSON values.
+
+    Parameters
+    ----------
+    world : World
+    selection : Selection
+        What the file holds.
+    anchor : tuple of float
+        Of `anchor_of`.
+    up : str
+        The file's axis that points up: "y" or "z".
+    """
+    frame, (axes, position) = selection.frame, UP_AXES[up]
+    return {
+        "anchor": list(anchor),
+        "crs": frame.crs,
+        "vertical_crs": frame.vertical_crs,
+        "axes": axes,
+        "units": "metre",
+        "position": position,
+        "bounds": list(frame.bounds),
+        "voxel_size": frame.voxel_size,
+        "level": selection.level,
+        **source_record(world),
+    }
+
+
+def source_texts(world: World) -> dict[str, str]:
+    """Return `source_record` for formats whose metadata are texts: other values as JSON."""
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in source_record(world).items()
+    }
 
 
 def credit_of(world: World) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from geo_io.errors import EarthgenError, InputError
@@ -33,19 +33,22 @@ def damaged_file(
     EarthgenError
         Of `kind`; errors of earthgen pass unchanged.
     """
+    with parser_errors(lambda error: kind(f"{problem} ({describe(error)})", remedy)):
+        yield
+
+
+@contextmanager
+def parser_errors(told: Callable[[BaseException], EarthgenError]) -> Iterator[None]:
+    """Turn whatever a parser raises into the error that `told` makes of it, as `damaged_file`."""
     try:
         yield
     except EarthgenError:
         raise
     except BaseException as error:
-        if not is_of_parser(error):
+        # A panic of Rust code is no Exception.
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
             raise
-        raise kind(f"{problem} ({describe(error)})", remedy) from error
-
-
-def is_of_parser(error: BaseException) -> bool:
-    """Return whether an error can be that of a parser: a panic of Rust code is no Exception."""
-    return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
+        raise told(error) from error
 
 
 def describe(error: BaseException) -> str:

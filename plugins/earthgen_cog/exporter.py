@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgen.progress import Progress
-from earthgen.world.selection import Selection, select, source_record
+from earthgen.world.selection import Selection, select, source_texts
 from earthgen.world.world import World
 from earthgen_cog.styles import write_styles
 from geo_io.frame import UNKNOWN_DATUM, Bounds
@@ -73,11 +72,8 @@ class CogExporter:
 
 def _writers(world: World, selection: Selection, out: Path) -> dict[str, CogWriter]:
     frame = selection.frame
-    known = source_record(world)
-    tags = {"GENERATOR": known["generator"], "SEED": str(known["seed"])}
-    tags |= {
-        name.upper(): _text(known[name]) for name in known if name not in ("generator", "seed")
-    }
+    known = source_texts(world)
+    tags = {name.upper(): text for name, text in known.items()}
     if known.get("ground") == "generated, not measured":
         tags["GROUND"] = "ground: generated, not measured"
     heights = tags | {"VERTICAL_CRS": frame.vertical_crs, "UNIT": "metre"}
@@ -147,10 +143,6 @@ def _layer(name: str, layers: dict[str, NDArray]) -> NDArray:
         alpha = np.where(layers["semantics"] > 0, 255, 0).astype(np.uint8)
         return np.dstack([layers["rgb"][..., :3], alpha])
     return layers[name]
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def category_names() -> str:

@@ -9,9 +9,10 @@ shade each face flat, as the specification requires.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pygltflib as gltf
@@ -28,9 +29,9 @@ from earthgen.mesh.trees import Trees
 from earthgen.progress import Progress
 from earthgen.render.mesh import Mesh, pieces, surface_mesh
 from earthgen.voxels.splat_math import base_colours
-from earthgen.world.selection import Selection, anchor_of, credit_of, select, source_record
+from earthgen.world.selection import Selection, anchor_of, credit_of, placement_record, select
 from earthgen.world.world import World
-from geo_io.frame import Bounds, Frame, extent
+from geo_io.frame import Bounds, extent
 
 FACES_LIMIT = 4_000_000
 """A mesh of more quads is written as one file for each tile: larger files are too large for most
@@ -39,6 +40,11 @@ viewers."""
 
 Piece = tuple[str, TileMesh, Trees | None]
 """Name and content of a piece of a smooth mesh."""
+
+Tile = tuple[int, int]
+
+P = TypeVar("P")
+"""A piece of a smooth mesh, or a part of cubes."""
 
 
 class GlbOptions(BaseModel):
@@ -109,19 +115,7 @@ class GlbExporter:
         """
         selection = select(world, bounds, level)
         anchor = anchor_of(world, selection)
-        frame = selection.frame
-        extras = {
-            "anchor": list(anchor),
-            "crs": frame.crs,
-            "vertical_crs": frame.vertical_crs,
-            "axes": {"x": "east", "y": "up", "z": "south"},
-            "units": "metre",
-            "position": "east = anchor[0] + x, north = anchor[1] - z, height = anchor[2] + y",
-            "bounds": list(frame.bounds),
-            "voxel_size": frame.voxel_size,
-            "level": level,
-            **source_record(world),
-        }
+        extras = placement_record(world, selection, anchor, up="y")
         if self.options.trees == "instances" and not (
             self.options.style == "smooth" and has_trees(level)
         ):
@@ -131,9 +125,14 @@ class GlbExporter:
             )
         out.mkdir(parents=True, exist_ok=True)
         progress.start("export glb", len(selection.tiles))
-        if self.options.style == "smooth":
-            return self._smooth(world, selection, out, anchor, extras, progress)
-        return self._cubes(world, selection, out, anchor, extras, progress)
+        make = self._smooth if self.options.style == "smooth" else self._cubes
+        written = make(world, selection, out, anchor, extras, progress)
+        if not written:
+            raise StoreError(
+                f"world {world.path} has no voxels within {extent(selection.frame.bounds)}",
+                "give bounds where it has data",
+            )
+        return written
 
     def _smooth(
         self,
@@ -144,44 +143,36 @@ class GlbExporter:
         extras: dict[str, Any],
         progress: Progress,
     ) -> list[Path]:
-        level, frame = selection.level, selection.frame
         credit = credit_of(world)
-        written: list[Path] = []
-        instanced = self.options.trees == "instances"
-        held: list[tuple[tuple[int, int], list[Piece]]] = []
-        total = 0
         with tempfile.TemporaryDirectory(prefix=".columns", dir=out) as folder:
             reader = ColumnReader(world, Path(folder))
-            for tile in selection.tiles:
-                part = selection.tile(world, *tile)
-                if part is None:
-                    continue
-                n = piece_cells(world.frame.voxel_size, level)
-                meshes: list[Piece] = []
-                for x, y in part.tiles(n):
-                    at = (reader, part, level, x, y, n)
-                    mesh = make_piece(*at, trees=not instanced)
-                    if mesh is not None:
-                        name = f"tile_{level}_{x}_{y}"
-                        meshes.append((name, mesh, make_trees(*at) if instanced else None))
-                        total += mesh.triangles
-                if meshes:
-                    held.append((tile, meshes))
-                if total > 2 * self.faces_limit:
-                    for place, parts in held:
-                        path = out / "world_{}_{}.glb".format(*place)
-                        path.write_bytes(_scene(parts, anchor, credit, extras))
-                        written.append(path)
-                    held = []
-                progress.step("tile {}, {}".format(*tile))
-        if total == 0:
-            raise _empty(world, frame)
-        if total <= 2 * self.faces_limit:
-            path = out / "world.glb"
-            every = [piece for _, parts in held for piece in parts]
-            path.write_bytes(_scene(every, anchor, credit, extras))
-            written.append(path)
-        return written
+            tiles = self._meshes(world, selection, reader, progress)
+            written = []
+            for name, parts in _files(tiles, 2 * self.faces_limit):
+                written.append(out / name)
+                written[-1].write_bytes(_scene(parts, anchor, credit, extras))
+            return written
+
+    def _meshes(
+        self, world: World, selection: Selection, reader: ColumnReader, progress: Progress
+    ) -> Iterator[tuple[Tile, list[Piece], int]]:
+        """Yield the meshes of each tile, and their triangles."""
+        level, instanced = selection.level, self.options.trees == "instances"
+        n = piece_cells(world.frame.voxel_size, level)
+        for tile in selection.tiles:
+            part = selection.tile(world, *tile)
+            assert part is not None  # the selection has only tiles that it meets
+            meshes: list[Piece] = []
+            triangles = 0
+            for x, y in part.tiles(n):
+                at = (reader, part, level, x, y, n)
+                mesh = make_piece(*at, trees=not instanced)
+                if mesh is not None:
+                    name = f"tile_{level}_{x}_{y}"
+                    meshes.append((name, mesh, make_trees(*at) if instanced else None))
+                    triangles += mesh.triangles
+            yield tile, meshes, triangles
+            progress.step("tile {}, {}".format(*tile))
 
     def _cubes(
         self,
@@ -192,27 +183,41 @@ class GlbExporter:
         extras: dict[str, Any],
         progress: Progress,
     ) -> list[Path]:
-        written: list[Path] = []
-        held: list[tuple[tuple[int, int], Part]] = []
-        faces = 0
-        for piece in pieces(world, selection):
-            mesh = surface_mesh(piece, anchor)
-            faces += len(mesh.quads)
-            if len(mesh.quads):
-                name = "tile_{}_{}".format(*piece.tile)
-                held.append((piece.tile, make_part(name, mesh, base_colours(piece.splats.sh))))
-            if faces > self.faces_limit:
-                written += [
-                    write_glb(out / "world_{}_{}.glb".format(*tile), [part], extras)
-                    for tile, part in held
-                ]
-                held = []
-            progress.step("tile {}, {}".format(*piece.tile))
-        if faces == 0:
-            raise _empty(world, selection.frame)
-        if faces <= self.faces_limit:
-            written.append(write_glb(out / "world.glb", [part for _, part in held], extras))
-        return written
+        tiles = _cubes_of(world, selection, anchor, progress)
+        return [
+            write_glb(out / name, parts, extras) for name, parts in _files(tiles, self.faces_limit)
+        ]
+
+
+def _cubes_of(
+    world: World, selection: Selection, anchor: tuple[float, float, float], progress: Progress
+) -> Iterator[tuple[Tile, list[Part], int]]:
+    """Yield the part of each tile, if it has any, and its quads."""
+    for piece in pieces(world, selection):
+        mesh = surface_mesh(piece, anchor)
+        parts = []
+        if len(mesh.quads):
+            name = "tile_{}_{}".format(*piece.tile)
+            parts = [make_part(name, mesh, base_colours(piece.splats.sh))]
+        yield piece.tile, parts, len(mesh.quads)
+        progress.step("tile {}, {}".format(*piece.tile))
+
+
+def _files(tiles: Iterable[tuple[Tile, list[P], int]], limit: int) -> Iterator[tuple[str, list[P]]]:
+    """Yield the name of each file and its parts: one for all tiles if their faces are within a
+    limit, else one for each tile."""
+    held: list[tuple[Tile, list[P]]] = []
+    faces = 0
+    for tile, parts, count in tiles:
+        faces += count
+        if parts:
+            held.append((tile, parts))
+        if faces > limit:
+            for place, some in held:
+                yield "world_{}_{}.glb".format(*place), some
+            held = []
+    if faces and held:
+        yield "world.glb", [part for _, some in held for part in some]
 
 
 def _scene(
@@ -227,13 +232,6 @@ def _scene(
         if trees is not None:
             scene.add_trees(f"trees_{name}", trees)
     return scene.pack()
-
-
-def _empty(world: World, frame: Frame) -> StoreError:
-    return StoreError(
-        f"world {world.path} has no voxels within {extent(frame.bounds)}",
-        "give bounds where it has data",
-    )
 
 
 def make_part(name: str, mesh: Mesh, rgb: NDArray) -> Part:

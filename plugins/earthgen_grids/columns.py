@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.render.features.cover import ground_cover
+from earthgen.render.features.cover import cover_below
 from earthgen.render.features.objects import object_cells
 from earthgen.world.world import World
 from geo_io.frame import Frame
@@ -64,14 +64,15 @@ def columns_of(world: World, tx: int, ty: int, level: int) -> Columns:
     """
     frame = world.tile_frame(tx, ty, level)
     layers = world.tile_layers(tx, ty, level)
+    voxels, splats = world.tile_voxels(tx, ty, level)
     roof, crown, trunk = (np.zeros(frame.shape, np.float32) for _ in range(3))
     building = np.zeros(frame.shape, np.uint32)
-    houses = object_cells(world, tx, ty, level, buildings=True)
+    houses = object_cells(voxels, splats, layers["ground"], buildings=True)
     houses = houses[np.argsort(houses["top"], kind="stable")]  # the highest is written last
     at = frame.y[1] - 1 - houses["y"], houses["x"] - frame.x[0]
     roof[at] = np.maximum(houses["top"] - houses["ground"], 0)
     building[at] = houses["number"]
-    plants = object_cells(world, tx, ty, level, buildings=False)
+    plants = object_cells(voxels, splats, layers["ground"], buildings=False)
     at = frame.y[1] - 1 - plants["y"], plants["x"] - frame.x[0]
     np.maximum.at(crown, at, (plants["top"] - plants["ground"]).astype(np.float32))
     trunk[:] = np.inf
@@ -80,7 +81,7 @@ def columns_of(world: World, tx: int, ty: int, level: int) -> Columns:
     return Columns(
         frame,
         layers["ground"],
-        ground_cover(world, tx, ty, level),
+        cover_below(voxels, layers["semantics"]),
         layers["semantics"],
         roof,
         building,

@@ -15,7 +15,14 @@ from earthgen.splats.gaussians import Gaussians, from_voxels
 from earthgen.splats.ply import Y_UP, PlyWriter, sidecar
 from earthgen.splats.spz import SpzWriter
 from earthgen.splats.transform import transform
-from earthgen.world.selection import Selection, anchor_of, select, source_record
+from earthgen.world.selection import (
+    UP_AXES,
+    Selection,
+    anchor_of,
+    placement_record,
+    select,
+    source_record,
+)
 from earthgen.world.world import World
 from geo_io.frame import Bounds
 
@@ -24,10 +31,7 @@ THICKNESS = 1e-3
 Gaussians."""
 
 
-Y_AXES = {
-    "axes": {"x": "east", "y": "up", "z": "south"},
-    "position": "east = anchor[0] + x, north = anchor[1] - z, height = anchor[2] + y",
-}
+Y_AXES = dict(zip(("axes", "position"), UP_AXES["y"], strict=True))
 """What the file beside says about axes if y points up."""
 
 
@@ -113,7 +117,7 @@ class SpzExporter:
             If the world has no such level, no finished tile, or nothing within `bounds`.
         """
         selection = select(world, bounds, level)
-        anchor, frame = anchor_of(world, selection), selection.frame
+        anchor = anchor_of(world, selection)
         out.mkdir(parents=True, exist_ok=True)
         path = out / "world.spz"
         progress.start("export spz", len(selection.tiles))
@@ -123,13 +127,9 @@ class SpzExporter:
                 progress.step("tile {}, {}".format(*tile))
         side = out / "world.spz.json"
         record = {
-            "anchor": list(anchor),
-            "crs": frame.crs,
-            "vertical_crs": frame.vertical_crs,
-            "units": "metre",
-            **Y_AXES,
+            **placement_record(world, selection, anchor, up="y"),
             "position_step": 2.0**-writer.bits,
-            **_record(world, selection, writer.count),
+            "count": writer.count,
         }
         side.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
         return [path, side]

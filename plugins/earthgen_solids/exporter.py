@@ -18,7 +18,7 @@ from earthgen.mesh.reader import ColumnReader
 from earthgen.mesh.shells import HALO
 from earthgen.mesh.solids import Solid, building_solids, ground_solid
 from earthgen.progress import Progress
-from earthgen.world.selection import anchor_of, select, source_record
+from earthgen.world.selection import anchor_of, placement_record, select
 from earthgen.world.world import World
 from geo_io.frame import Bounds, Frame, extent
 
@@ -73,7 +73,7 @@ class _SolidExporter:
                 "give a smaller `bounds`, or a coarser `level`",
             )
         anchor = anchor_of(world, selection)
-        record = _record(world, frame, anchor, level)
+        record = placement_record(world, selection, anchor, up="z")
         return self._made(world, out, frame, level, anchor, progress), record
 
     def _made(
@@ -223,23 +223,6 @@ class ObjExporter(_SolidExporter):
 
 def _lines(form: str, rows: NDArray) -> str:
     return "".join([form % tuple(row) for row in rows.tolist()])
-
-
-def _record(
-    world: World, frame: Frame, anchor: tuple[float, float, float], level: int
-) -> dict[str, Any]:
-    return {
-        "anchor": list(anchor),
-        "crs": frame.crs,
-        "vertical_crs": frame.vertical_crs,
-        "axes": {"x": "east", "y": "north", "z": "up"},
-        "units": "metre",
-        "position": "CRS coordinate = anchor + (x, y, z)",
-        "bounds": list(frame.bounds),
-        "voxel_size": frame.voxel_size,
-        "level": level,
-        **source_record(world),
-    }
 
 
 def _sidecar(path: Path, record: dict[str, Any], names: list[str]) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pyproj
 
 from earthgen.errors import StoreError
 from earthgen.progress import Progress
-from earthgen.world.selection import select, source_record
+from earthgen.world.selection import select, source_texts
 from earthgen.world.world import World
 from earthgen_vectors.options import VectorOptions
 from earthgen_vectors.origins import origins_of
@@ -58,8 +57,7 @@ class GpkgExporter:
         path.unlink(missing_ok=True)
         crs = pyproj.CRS.from_user_input(selection.frame.crs).to_wkt()
         written: set[str] = set()
-        record = source_record(world)
-        metadata = {name: _text(value) for name, value in record.items()}
+        metadata = source_texts(world)
         metadata["vertical_crs"] = selection.frame.vertical_crs
         with _dated(str(world.provenance.get("made", ""))):
             for layer, table in batches(world, selection, self.options, origins, progress):
@@ -94,7 +92,3 @@ def _dated(made: str) -> Iterator[None]:
         yield
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -6,9 +6,9 @@ Read with laspy (BSD-2-Clause) and lazrs (MIT). A COPC file is a LAZ file, and i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from earthgen.dataset.readers.las_header import check_counts, points_at_once
 from earthgen.dataset.readers.point_octrees import NAMES, Arrays, find_octree, read_octree
 from geo_io.crs import transformer
 from geo_io.elevation import METRES
-from geo_io.errors import EarthgenError, InputError, MissingCrsError, MissingFileError
+from geo_io.errors import InputError, MissingCrsError, MissingFileError
 from geo_io.frame import Bounds, horizontal_crs, projected_crs, short_name, vertical_crs
 from geo_io.region.region import lonlat_bounds, utm_crs
-from geo_io.safety.damage import describe, is_of_parser
+from geo_io.safety.damage import describe, parser_errors
 
 INSTALL = "pip install 'earthgen[dataset]'"
 
@@ -247,7 +247,7 @@ def _read(path: Path, crs: str | None, unit: str | None) -> _File:
         raise InputError(f"{path} is a folder without {', '.join(NAMES)}", "give a file in it")
     laspy = _laspy(path)
     check_counts(path)
-    with _damaged_cloud(path, laspy), laspy.open(path) as reader:
+    with parser_errors(partial(_unreadable, path)), laspy.open(path) as reader:
         header = reader.header
         if path.stat().st_size <= header.offset_to_point_data:
             raise InputError(f"{path} ends within its header", "fetch it again")
@@ -273,7 +273,7 @@ def _read_tree(path: Path, crs: str | None, unit: str | None) -> _File:
     def node(file: Path) -> Arrays:
         laspy = _laspy(file)
         check_counts(file)
-        with _damaged_cloud(file, laspy), laspy.open(file) as reader:
+        with parser_errors(partial(_unreadable, file)), laspy.open(file) as reader:
             size = _at_once(reader.header)
             parts = [_arrays(points) for points in reader.chunk_iterator(size)]
             if sum(len(part[0]) for part in parts) < reader.header.point_count:
@@ -310,19 +310,6 @@ def _joined(parts: Sequence[Arrays]) -> Arrays:
         np.concatenate(rgb) if rgb and len(rgb) == len(parts) else None,
         np.concatenate([part[4] for part in parts]) if parts else np.zeros(0, np.uint8),
     )
-
-
-@contextmanager
-def _damaged_cloud(path: Path, laspy: Any) -> Iterator[None]:
-    """Turn what laspy and lazrs raise on a damaged file into an InputError."""
-    try:
-        yield
-    except EarthgenError:
-        raise
-    except BaseException as error:
-        if not is_of_parser(error):
-            raise
-        raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: BaseException) -> InputError:

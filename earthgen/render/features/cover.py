@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import NDArray
 
-from earthgen.voxels.voxels import TOP, WALL
+from earthgen.voxels.voxels import TOP, WALL, Voxels
 
 if TYPE_CHECKING:
     from earthgen.world.world import World
@@ -24,9 +24,13 @@ def ground_cover(world: World, tx: int, ty: int, level: int = 1) -> NDArray:
     NDArray (ny, nx) uint8
         On `world.tile_frame(tx, ty, level)`; 0 without data.
     """
-    frame = world.tile_frame(tx, ty, level)
-    cover = world.tile_layers(tx, ty, level)["semantics"].copy()
     voxels, _ = world.tile_voxels(tx, ty, level)
+    return cover_below(voxels, world.tile_layers(tx, ty, level)["semantics"])
+
+
+def cover_below(voxels: Voxels, semantics: NDArray) -> NDArray:
+    """Return `ground_cover` of a tile that was read: its voxels, and the class seen from above."""
+    frame, cover = voxels.frame, semantics.copy()
     open_ground = (voxels.object == 0) & (voxels.faces & TOP > 0) & (voxels.faces & WALL == 0)
     x, y, _ = voxels.xyz[open_ground].T  # sorted by z in a column: the highest comes last
     cover[frame.y[1] - 1 - y, x - frame.x[0]] = voxels.semantic[open_ground]

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from earthgen.terrain.cover import class_code
 from earthgen.voxels.splat_math import base_colours, disc_normals
-from earthgen.voxels.voxels import SIDES, WALL
+from earthgen.voxels.voxels import SIDES, WALL, Splats, Voxels
 from earthgen.world.selection import Selection
 
 if TYPE_CHECKING:
@@ -101,19 +101,34 @@ def world_objects(world: World, selection: Selection, buildings: bool) -> Iterat
     gap = max(1, round(GAP / selection.frame.voxel_size))
     collector = _Collector(world, selection, gap)
     for tile in selection.tiles:
-        done = collector.add(tile, object_cells(world, *tile, selection.level, buildings))
+        done = collector.add(tile, _cells_in(world, tile, selection.level, buildings))
         if len(done):
             yield done
     while (beyond := collector.wanted()) is not None:
-        cells = object_cells(world, *beyond, selection.level, buildings)
+        cells = _cells_in(world, beyond, selection.level, buildings)
         done = collector.add(beyond, cells[np.isin(cells["number"], collector.numbers())])
         if len(done):
             yield done
 
 
-def object_cells(world: World, tx: int, ty: int, level: int, buildings: bool) -> NDArray:
-    """Return the columns of objects in a tile: (m,) CELL, sorted by (number, y, x)."""
-    voxels, splats = world.tile_voxels(tx, ty, level)
+def _cells_in(world: World, tile: tuple[int, int], level: int, buildings: bool) -> NDArray:
+    """Read a tile, and return the columns of its objects."""
+    ground = world.tile_layers(*tile, level)["ground"]
+    return object_cells(*world.tile_voxels(*tile, level), ground, buildings)
+
+
+def object_cells(voxels: Voxels, splats: Splats, ground: NDArray, buildings: bool) -> NDArray:
+    """Return the columns of objects in a tile: (m,) CELL, sorted by (number, y, x).
+
+    Parameters
+    ----------
+    voxels, splats : Voxels, Splats
+        Of the tile.
+    ground : NDArray (ny, nx) float32
+        On the frame of the voxels, metres.
+    buildings : bool
+        As of `world_objects`.
+    """
     built = voxels.semantic == class_code("building")
     own = np.flatnonzero(
         (voxels.object != 0) & (voxels.faces & WALL == 0) & (built if buildings else ~built)
@@ -128,7 +143,6 @@ def object_cells(world: World, tx: int, ty: int, level: int, buildings: bool) ->
     first = np.flatnonzero(new)
     last = np.append(first[1:], len(own)) - 1
     frame, s = voxels.frame, voxels.frame.voxel_size
-    ground = world.tile_layers(tx, ty, level)["ground"]
     rgb = base_colours(splats.sh[own])
     cells = np.zeros(len(first), CELL)
     cells["number"], cells["semantic"] = number[first], voxels.semantic[own[last]]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from earthgen.models.conditions import CONDITIONS
 from earthgen.models.height_flow import HeightCondition, HeightFlow
-from earthgen.models.height_state import EDGE_UNIT, object_maps, wood_table
+from earthgen.models.height_state import EDGE_UNIT, wood_table
 from earthgen.models.presets import HIDDEN, MAPS
 from earthgen.models.roofs import fitted_drop
 from earthgen.training.batches import Batch
@@ -30,6 +30,8 @@ class Given:
     ----------
     land : LandMap
         The map.
+    objects : Tensor (batch, OBJECT_MAPS, ny, nx) float32
+        Of `earthgen.models.height_state.object_maps`.
     roof : Tensor (batch, ny, nx) float32
         How far told roofs lie below the heights of their buildings, metres, NaN where none is told.
     ground : Tensor (batch, ny, nx) float32
@@ -45,6 +47,7 @@ class Given:
     """
 
     land: LandMap
+    objects: Tensor
     roof: Tensor
     ground: Tensor
     style: Tensor
@@ -76,9 +79,7 @@ class Given:
             voxel_size,
             told=torch.where(mapped, land.told, 0.0),
             roof=torch.where(mapped, self.roof, torch.nan),
-            objects=torch.where(
-                mapped[:, None], object_maps(land.building, land.axes, voxel_size), 0.0
-            ),
+            objects=torch.where(mapped[:, None], self.objects, 0.0),
             style=self.style,
             map_kind=torch.where(mapped[:, 0, 0], self.map_kind, 0),
             image=torch.where(seen[:, None], self.image, torch.nan),
@@ -91,12 +92,11 @@ def map_kinds(land: LandMap) -> Tensor:
     return torch.where(land.gaps, 1 + MAPS.index("gaps"), 1 + MAPS.index("whole"))
 
 
-def true_roofs(batch: Batch, land: LandMap, voxel_size: float) -> Tensor:
+def true_roofs(batch: Batch, land: LandMap, objects: Tensor) -> Tensor:
     """Return the roofs that fit the buildings of a map best, as of `Given.roof`."""
-    maps = object_maps(land.building, land.axes, voxel_size)
     known = land.axes[..., 3] > 0
     across = torch.where(known, land.axes[..., 1], -1.0)
-    edge = EDGE_UNIT * maps[:, 0]
+    edge = EDGE_UNIT * objects[:, 0]
     return fitted_drop(batch.height, land.told, land.building, batch.valid, across, edge)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from earthgen.models.conditions import draw_sets
 from earthgen.models.flow import sample
 from earthgen.models.height_flow import HeightCondition, HeightFlow, height_loss
+from earthgen.models.height_state import object_maps
 from earthgen.training.batches import Batch, make_batch
 from earthgen.training.map_noise import batch_map, draw_map
 from earthgen.training.parts.common import (
@@ -69,14 +70,16 @@ def height_flow_task(context: TaskContext[HeightFlowSettings]) -> Task:
         woods = wood_heights(batch.height, land.cover, size, generator)
         woods = torch.where(random[2] < settings.wood_ratio, woods, 0.0)
         axes = torch.where(random[3, ..., None] < settings.axes_dropout, 0.0, land.axes)
-        roof = true_roofs(batch, replace(land, axes=axes), size)
+        land = replace(land, axes=axes)
+        objects = object_maps(land.building, axes, size)
+        roof = true_roofs(batch, land, objects)
         land = replace(
             land,
             told=torch.maximum(land.told, woods),
-            axes=axes,
         )
         given = Given(
             land,
+            objects,
             roof=torch.where(random[6] < settings.roof_dropout, torch.nan, roof),
             ground=torch.where(random[1] >= FLAT, batch.ground, 0.0),
             style=torch.where(random[4, :, 0, 0] < settings.style_dropout, 0, batch.style),
@@ -165,6 +168,9 @@ def batch_condition(
     """
     surface = torch.where(batch.valid, batch.height, torch.nan)
     land = batch_map(batch)
-    roof = true_roofs(batch, land, voxel_size)
-    given = Given(land, roof, batch.ground, batch.style, map_kinds(land), batch.image, surface)
+    objects = object_maps(land.building, land.axes, voxel_size)
+    roof = true_roofs(batch, land, objects)
+    given = Given(
+        land, objects, roof, batch.ground, batch.style, map_kinds(land), batch.image, surface
+    )
     return given.condition(model, only(batch, *names), voxel_size)
