@@ -249,4 +249,4 @@ def record_warnings(store: Store, warnings: list[str]) -> None:
     """Write the warnings of a run into the provenance of its world."""
     attributes: dict[str, Any] = dict(store.root.attrs["earthgen"])
     attributes["provenance"] = {**attributes["provenance"], "warnings": warnings}
-    store.root.attrs["earthgen"] = attributes
+    store.describe(attributes)

@@ -50,7 +50,7 @@ def create(group: Any, frame: Frame, chunk: int) -> None:
     Parameters
     ----------
     group : zarr.Group
-        The root of the world.
+        That of level 1.
     frame : Frame
         Of all tiles.
     chunk : int
@@ -70,6 +70,7 @@ def create(group: Any, frame: Frame, chunk: int) -> None:
             "long_name": "what the sources say and what was added",
             "units": "1",
             "grid_mapping": "spatial_ref",
+            "coordinates": "spatial_ref",
             "flag_values": [0, *DECISIONS.values()],
             "flag_meanings": " ".join(["no_data", *DECISIONS]),
         }
@@ -135,7 +136,7 @@ def adopt(store: Store, other: Store, tx: int, ty: int) -> None:
 
 def _array(store: Store) -> Any:
     """The array, if its shape and chunks are what the world's frame says."""
-    found = store.member(NAME)
+    found = store.member(store.dense_path(NAME, 1))
     shape, t = store.tiles_frame.shape, store.tile_size
     if getattr(found, "shape", None) != shape or found.chunks != (t, t):
         return None
@@ -144,4 +145,4 @@ def _array(store: Store) -> Any:
 
 def _object(store: Store, tx: int, ty: int) -> str:
     row, column = store._place(tx, ty)
-    return f"{NAME}/c/{row}/{column}"
+    return f"{store.dense_path(NAME, 1)}/c/{row}/{column}"

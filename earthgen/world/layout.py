@@ -10,8 +10,12 @@ import numpy as np
 from earthgen.files import HIDDEN
 from earthgen.voxels.tile import LEVELS
 
-FORMAT_VERSION = 2
-"""Version of the layout. A store with another one is refused."""
+FORMAT_VERSION = 3
+"""Version of the layout that is written."""
+
+OLDEST_VERSION = 2
+"""Oldest version that is read and continued. In version 2 the layers of level 1 lie in the root
+group; nothing else of what is read here is different."""
 
 ROWS = 2**26
 """Most voxels of a tile. Rows that are not written take no space."""
@@ -51,6 +55,16 @@ SPLATS = {
     "opacity": ("float16", ()),
 }
 """Attributes of Gaussians beside "sh", whose shape depends on the degree: dtype, shape."""
+
+AXES = {
+    "rgb": ("band",),
+    "xyz": ("axis",),
+    "offset": ("axis",),
+    "scale": ("tangent",),
+    "rotation": ("quaternion",),
+    "sh": ("harmonic", "band"),
+}
+"""Names of the dimensions of a value that has more than one number."""
 
 RAGGED = [
     *(f"voxels/level_{{level}}/{name}" for name in VOXELS),

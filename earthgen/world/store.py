@@ -1,9 +1,9 @@
 """A world in storage: one Zarr v3 group, whose layout docs/reference/store.md describes.
 
-Dense layers lie in the root group (level 1) and in `level_2`, `level_4` and `level_8`, so that
-`xarray.open_zarr(path)` shows them. Voxels and Gaussians lie in `voxels/level_N` and
-`splats/level_N` as ragged arrays: the rows of a tile fill the first of its chunks, and the other
-chunks do not exist.
+Dense layers lie in `level_1`, `level_2`, `level_4` and `level_8`, the levels of a GeoZarr pyramid
+(`earthgen.world.conventions`); in format 2, those of level 1 lie in the root group. Voxels and
+Gaussians lie in `voxels/level_N` and `splats/level_N` as ragged arrays: the rows of a tile fill the
+first of its chunks, and the other chunks do not exist.
 
 Many workers write tiles, each tile by one of them, and one coordinator enters finished tiles in
 `index`: number of rows, digest and size. A tile counts only if the index has it. The index is
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import math
 import zlib
 from collections import defaultdict
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec
 from zarr.storage import FsspecStore, LocalStore
 
+from earthgen._version import __version__
 from earthgen.errors import StoreError, StoreExistsError
 from earthgen.files import (
     Folder,
@@ -42,13 +44,15 @@ from earthgen.files import (
 )
 from earthgen.voxels.tile import LEVELS, Tile
 from earthgen.voxels.voxels import Splats, Voxels
-from earthgen.world import decisions
+from earthgen.world import conventions, decisions
 from earthgen.world.digest import Digest, identity_key, tile_digest
 from earthgen.world.layout import (
+    AXES,
     DENSE,
     FORMAT_VERSION,
     INDEX_CHUNK,
     INDEX_FIELDS,
+    OLDEST_VERSION,
     RAGGED,
     ROW_CHUNK,
     ROW_SHARD,
@@ -112,6 +116,8 @@ class Store:
         Edge of a tile, voxels.
     folder : Folder
         File operations on `path`.
+    version : int
+        Of the format.
     """
 
     path: Path | str
@@ -119,6 +125,7 @@ class Store:
     frame: Frame
     tile_size: int
     folder: Folder
+    version: int = FORMAT_VERSION
     _arrays: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -143,6 +150,40 @@ class Store:
             self.frame.z,
             self.frame.vertical_crs,
         )
+
+    def dense_group(self, level: int) -> str | None:
+        """Return the name of the group with the dense layers of a level; None for the root."""
+        return None if level == 1 and self.version == 2 else f"level_{level}"
+
+    def dense_path(self, name: str, level: int) -> str:
+        """Return the path of a dense layer in the root group."""
+        group = self.dense_group(level)
+        return name if group is None else f"{group}/{name}"
+
+    def describe(self, values: Mapping[str, Any]) -> None:
+        """Replace what the root group says about the world, and return when it is on the disk.
+
+        Zarr would drop the consolidated metadata, or write what it consolidated when it opened.
+
+        Parameters
+        ----------
+        values : mapping
+            All of the attribute "earthgen", as JSON values.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be written.
+        """
+
+        def write() -> None:
+            document = json.loads(self.folder.read("zarr.json") or b"{}")
+            document["attributes"] = {**document["attributes"], "earthgen": dict(values)}
+            text = json.dumps(document, indent=2)
+            self.folder.write("zarr.json", text.encode(), durable=True)
+
+        self._require()
+        self._safely(write)
 
     def tile_frame(self, tx: int, ty: int, level: int = 1) -> Frame:
         """Return the part of a tile that lies in the world, at a level.
@@ -364,9 +405,8 @@ class Store:
         for name, (dtype, extra, fill, *_) in DENSE.items():
             data = np.full((*chunk.shape, *extra), fill, dtype)
             data[chunk.slices(tile.frame)] = getattr(tile, name)
-            jobs.append(
-                partial(self._array(_dense(name, level)).__setitem__, whole.slices(chunk), data)
-            )
+            array = self._array(self.dense_path(name, level))
+            jobs.append(partial(array.__setitem__, whole.slices(chunk), data))
         return jobs
 
     def _objects(self, tx: int, ty: int, rows: Sequence[int]) -> tuple[list[str], list[str]]:
@@ -374,7 +414,7 @@ class Store:
         exist."""
         row, column = self._place(tx, ty)
         dense = [
-            f"{_dense(name, level)}/c/{row}/{column}" + "/0" * len(extra)
+            f"{self.dense_path(name, level)}/c/{row}/{column}" + "/0" * len(extra)
             for level in LEVELS
             for name, (_, extra, *_) in DENSE.items()
         ]
@@ -452,7 +492,7 @@ class Store:
             On `tile_frame(tx, ty, level)`; the fill value for an unfinished tile.
         """
         place = self.tiles_frame.coarsen(level).slices(self.tile_frame(tx, ty, level))
-        return self._get(_dense(name, level), place)
+        return self._get(self.dense_path(name, level), place)
 
     def read_voxels(
         self, tx: int, ty: int, level: int = 1, splats: bool = True
@@ -673,10 +713,6 @@ class _DurableStore(_LocalStore):
     durable = True
 
 
-def _dense(name: str, level: int) -> str:
-    return name if level == 1 else f"level_{level}/{name}"
-
-
 def _halves(splats: Splats) -> Splats:
     return Splats(*(np.asarray(getattr(splats, name), np.float16) for name in (*SPLATS, "sh")))
 
@@ -748,16 +784,20 @@ def create_store(
         root = zarr.create_group(_zarr_store(where, read_only=False), zarr_format=3)
         store = Store(where.path, root, frame, tile_size, where)
         where.each(_array_jobs(store, sh_degree))
+        root.attrs.update(conventions.of_world(frame, store.tiles_frame, __version__))
+        conventions.consolidate(root.store)
         where.sync(list(where.names()))
-        # The attributes come last: a store without them was interrupted while it was created.
-        root.attrs["earthgen"] = {
+        # These attributes come last: a store without them was interrupted while it was created.
+        values = {
             "format_version": FORMAT_VERSION,
             "frame": frame.to_dict(),
             "tile_size": tile_size,
             "levels": list(LEVELS),
             **attributes,
         }
-        where.sync(["zarr.json"])
+        store.describe(values)
+        root = zarr.open_group(root.store, mode="r+", zarr_format=3, use_consolidated=False)
+        store = replace(store, root=root)
     except StoreError:
         raise
     except failures() as error:
@@ -794,11 +834,14 @@ def _array_jobs(store: Store, sh_degree: int) -> list[Callable[[], Any]]:
             fill_value=0,
             dimension_names=("tile_y", "tile_x", "field"),
             chunk_key_encoding=names,
-        )
+        ),
+        partial(_create_reference, root, whole),
     ]
     dtypes = [*VOXELS.values(), *SPLATS.values(), ("float16", ((sh_degree + 1) ** 2, 3))]
     for level in LEVELS:
-        group = root if level == 1 else root.create_group(f"level_{level}")
+        # Arrays and coordinates are of whole tiles; what the group says is of the world.
+        about = conventions.of_level(store.frame.coarsen(level))
+        group = root.create_group(f"level_{level}", attributes=about)
         jobs.append(partial(_create_dense, group, whole.coarsen(level), tile // level))
         if level == 1:
             jobs.append(partial(decisions.create, group, whole, tile))
@@ -812,6 +855,7 @@ def _array_jobs(store: Store, sh_degree: int) -> list[Callable[[], Any]]:
                 dtype=dtype,
                 compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()],
                 fill_value=0,
+                dimension_names=("tile_y", "tile_x", "row", *AXES.get(name.rsplit("/")[-1], ())),
                 chunk_key_encoding=names,
             )
             for name, (dtype, extra) in zip(RAGGED, dtypes, strict=True)
@@ -820,12 +864,8 @@ def _array_jobs(store: Store, sh_degree: int) -> list[Callable[[], Any]]:
 
 
 def _create_dense(group: Any, frame: Frame, chunk: int) -> None:
-    import pyproj
-
     s = frame.voxel_size
-    bands: tuple[str, ...]
-    for name, (dtype, extra, fill, title, unit) in DENSE.items():
-        bands = ("band",) * len(extra)
+    for name, (dtype, extra, fill, *_) in DENSE.items():
         array = group.create_array(
             name,
             shape=(*frame.shape, *extra),
@@ -833,11 +873,9 @@ def _create_dense(group: Any, frame: Frame, chunk: int) -> None:
             dtype=dtype,
             compressors=[GzipCodec(level=1)],
             fill_value=fill,
-            dimension_names=("y", "x", *bands),
+            dimension_names=("y", "x", *AXES.get(name, ())),
         )
-        array.attrs.update({"long_name": title, "units": unit, "grid_mapping": "spatial_ref"})
-        if unit == "m":
-            array.attrs["vertical_crs"] = frame.vertical_crs
+        array.attrs.update(conventions.of_layer(name, frame))
     for axis, values in (
         ("x", (np.arange(frame.x[0], frame.x[1]) + 0.5) * s),
         ("y", (np.arange(frame.y[1], frame.y[0], -1) - 0.5) * s),
@@ -851,17 +889,13 @@ def _create_dense(group: Any, frame: Frame, chunk: int) -> None:
             dimension_names=(axis,),
         )
         array[:] = values
-        array.attrs.update({"units": "m", "standard_name": f"projection_{axis}_coordinate"})
+        array.attrs.update(conventions.of_axis(axis))
+    _create_reference(group, frame)
+
+
+def _create_reference(group: Any, frame: Frame) -> None:
     reference = group.create_array("spatial_ref", shape=(), dtype="int64", fill_value=0)
-    a = frame.transform
-    wkt = pyproj.CRS.from_user_input(frame.crs).to_wkt()
-    reference.attrs.update(
-        {
-            "crs_wkt": wkt,
-            "spatial_ref": wkt,
-            "GeoTransform": f"{a.c!r} {a.a!r} {a.b!r} {a.f!r} {a.d!r} {a.e!r}",
-        }
-    )
+    reference.attrs.update(conventions.of_reference(frame))
 
 
 def open_store(path: str | Path, mode: Literal["r", "r+"] = "r") -> Store:
@@ -870,14 +904,17 @@ def open_store(path: str | Path, mode: Literal["r", "r+"] = "r") -> Store:
     Raises
     ------
     StoreError
-        If it does not exist, is not a world, is damaged, or has another format version.
+        If it does not exist, is not a world, is damaged, or has a format version that is not read.
     """
     where = folder(path)
     attributes: Any
     try:
         if not where.exists() and not where.exists("zarr.json"):
             raise StoreError(f"world {path} does not exist", "make it with `earthgen generate`")
-        root = zarr.open_group(_zarr_store(where, read_only=mode == "r"), mode=mode, zarr_format=3)
+        # What is consolidated is for others: here each array's own file counts, which may be
+        # damaged.
+        files = _zarr_store(where, read_only=mode == "r")
+        root = zarr.open_group(files, mode=mode, zarr_format=3, use_consolidated=False)
         attributes = root.attrs.get("earthgen")
     except StoreError:
         raise
@@ -908,16 +945,17 @@ def open_store(path: str | Path, mode: Literal["r", "r+"] = "r") -> Store:
         raise _damaged(path) from error
     if version > FORMAT_VERSION:
         raise StoreError(
-            f"{path} has format version {version}, this earthgen reads version {FORMAT_VERSION}",
+            f"{path} has format version {version}, this earthgen reads versions up to "
+            f"{FORMAT_VERSION}",
             "update earthgen",
         )
-    if version < FORMAT_VERSION:
+    if version < OLDEST_VERSION:
         raise StoreError(
             f"{path} was made by an older earthgen, in format version {version}; this one reads "
-            f"version {FORMAT_VERSION}",
+            f"versions {OLDEST_VERSION} to {FORMAT_VERSION}",
             "generate it again",
         )
-    return Store(where.path, root, frame, tile_size, where)
+    return Store(where.path, root, frame, tile_size, where, version)
 
 
 def _damaged(path: Path | str) -> StoreError:

@@ -14,7 +14,7 @@ from earthgen.splats.gaussians import Gaussians, from_voxels
 from earthgen.stages.stage import rescale
 from earthgen.voxels.tile import LEVELS
 from earthgen.voxels.voxels import Splats, Voxels, concatenate_voxels
-from earthgen.world import decisions
+from earthgen.world import conventions, decisions
 from earthgen.world.digest import add_digests, digest_text
 from earthgen.world.layout import DENSE
 from earthgen.world.store import Store, open_store
@@ -189,6 +189,7 @@ class World:
             ground, surface: float32 (y, x), metres, NaN for no data. semantics: uint8 (y, x), class
             codes of `geo_io.legend`, 0 for no data. rgb: uint8 (y, x, band). Rows run from north to
             south; x and y are cell centres in CRS metres. rioxarray finds the CRS in `spatial_ref`.
+            Attributes follow CF, and go into netCDF.
 
         Raises
         ------
@@ -205,7 +206,7 @@ class World:
         with damaged_file(problem, "generate it again", StoreError):
             dataset = xarray.open_zarr(
                 self._store.root.store,
-                group=None if level == 1 else f"level_{level}",
+                group=self._store.dense_group(level),
                 consolidated=False,
                 chunks=None,
                 decode_coords="all",
@@ -213,7 +214,11 @@ class World:
                 drop_variables=["index"],
             )
             rows, columns = self._store.tiles_frame.coarsen(level).slices(part)
-            return dataset.isel(y=rows, x=columns)
+            dataset = dataset.isel(y=rows, x=columns)
+        # What is stored speaks of the whole world and of whole tiles.
+        dataset["spatial_ref"].attrs = conventions.of_reference(part)
+        dataset.attrs = conventions.of_level(part)
+        return dataset
 
     def voxels(self, bounds: Bounds | None = None, level: int = 1) -> Voxels:
         """Return the surface voxels, sorted by (y, x, z).
@@ -311,6 +316,12 @@ class World:
 
     def __repr__(self) -> str:
         return f"World({self.path}, {self.frame}, {len(self.tiles())} tiles)"
+
+    def _repr_html_(self) -> str:
+        """The world in a notebook: a small picture from above, and what it is."""
+        from earthgen.world.notebook import summary_html
+
+        return summary_html(self)
 
 
 def open_world(path: str | Path) -> World:

@@ -24,7 +24,7 @@ def worn(made: Path, tmp_path: Path) -> Path:
     path = tmp_path / "worn.zarr"
     shutil.copytree(made, path)
     chunk = max(
-        (path / "ground" / "c").rglob("[0-9]*"),
+        (path / "level_1" / "ground" / "c").rglob("[0-9]*"),
         key=lambda file: file.stat().st_size * file.is_file(),
     )
     data = bytearray(chunk.read_bytes())

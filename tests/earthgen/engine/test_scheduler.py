@@ -171,7 +171,9 @@ def test_what_dying_workers_were_writing_is_swept(tmp_path: Path, one_go: str) -
     class Writing(Unreliable):
         def renew(self) -> None:
             super().renew()
-            (tmp_path / "w.zarr" / "ground" / f"c.{self.renewed}.partial").write_bytes(b"half")
+            (tmp_path / "w.zarr" / "level_1/ground" / f"c.{self.renewed}.partial").write_bytes(
+                b"half"
+            )
 
     store, made = make(tmp_path / "w.zarr"), engine()
     pool = Writing(worker=Worker(WorkerContext(made, store.path, 64)), deaths=0.1)
@@ -231,7 +233,7 @@ def test_check_finds_what_is_damaged(tmp_path: Path) -> None:
     run(tmp_path / "w.zarr")
     store = open_store(tmp_path / "w.zarr")
     chunk = next(
-        p for p in sorted((tmp_path / "w.zarr" / "ground" / "c").rglob("*")) if p.is_file()
+        p for p in sorted((tmp_path / "w.zarr" / "level_1/ground" / "c").rglob("*")) if p.is_file()
     )
     chunk.write_bytes(chunk.read_bytes()[:-7])
     with open_pool(WorkerContext(None, store.path, 64)) as pool:

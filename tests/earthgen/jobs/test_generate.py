@@ -156,7 +156,7 @@ def test_a_kill_between_the_two_renames_of_an_extension(place: Place, one: Path)
 
 
 @pytest.mark.parametrize(
-    "made", [[], ["zarr.json"], ["zarr.json", "index/zarr.json", "ground/zarr.json"]]
+    "made", [[], ["zarr.json"], ["zarr.json", "index/zarr.json", "level_1/ground/zarr.json"]]
 )
 @pytest.mark.parametrize("flags", [{}, {"resume": True}])
 def test_a_kill_while_a_world_is_created(
@@ -166,7 +166,7 @@ def test_a_kill_while_a_world_is_created(
     (out / "index").mkdir(parents=True)
     (out / "index" / ".lock").write_text("")
     for name in made:
-        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(one / name, out / name)
     if made:
         root = json.loads((out / "zarr.json").read_text())
@@ -176,7 +176,7 @@ def test_a_kill_while_a_world_is_created(
 
 
 def test_what_a_crash_left_is_swept(place: Place, one: Path) -> None:
-    (one / "ground" / "zarr.json.0.partial").write_bytes(b"half")
+    (one / "level_1" / "ground" / "zarr.json.0.partial").write_bytes(b"half")
     for key in (open_store(one).key, "0123456789abcdef"):
         (one / STAGES / key / "terraces").mkdir(parents=True)
         (one / STAGES / key / "terraces" / "0_0").write_bytes(b"torn")

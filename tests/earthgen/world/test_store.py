@@ -147,8 +147,7 @@ def test_a_box_gives_the_same_as_the_whole(finished: Path) -> None:
 def test_xarray_opens_it(finished: Path, level: int) -> None:
     import rioxarray  # noqa: F401 - adds the .rio accessor
 
-    group = None if level == 1 else f"level_{level}"
-    dataset = xarray.open_zarr(str(finished), group=group, consolidated=False, decode_coords="all")
+    dataset = xarray.open_zarr(str(finished), group=f"level_{level}")
     assert dataset.rio.crs.to_epsg() == 32632
     assert dataset["ground"].attrs["vertical_crs"] == "EPSG:5783"
     assert dataset.rio.resolution() == (level, -level)
@@ -160,7 +159,7 @@ def test_xarray_opens_it(finished: Path, level: int) -> None:
 def test_gdal_can_read_what_it_says_it_can(finished: Path) -> None:
     """GDAL from 3.11 on reads the codecs used (bytes, gzip); an older one says so instead of
     reading wrong."""
-    path = f'ZARR:"{finished}":/ground'
+    path = f'ZARR:"{finished}":/level_1/ground'
     if rasterio.__gdal_version__ < "3.11":
         with pytest.raises(rasterio.errors.RasterioIOError, match="codec"):
             rasterio.open(path)
@@ -172,7 +171,7 @@ def test_gdal_can_read_what_it_says_it_can(finished: Path) -> None:
 def test_only_standard_codecs(finished: Path) -> None:
     root = zarr.open_group(str(finished), mode="r")
     assert root.metadata.zarr_format == 3
-    for name in ("ground", "semantics", "level_4/rgb"):
+    for name in ("level_1/ground", "level_1/semantics", "level_4/rgb"):
         assert [codec.to_dict()["name"] for codec in root[name].metadata.codecs] == [
             "bytes",
             "gzip",
@@ -350,7 +349,7 @@ def spoiled(data: bytes) -> bytes:
 
 
 HARMS = ["flip", "cut", "empty", "lose"]
-DAMAGE = [*((name, harm) for name in ("ground", "splats/level_1/sh") for harm in HARMS)]
+DAMAGE = [*((name, harm) for name in ("level_1/ground", "splats/level_1/sh") for harm in HARMS)]
 DAMAGE += [
     ("level_2/rgb", "flip"),
     ("voxels/level_8/faces", "lose"),
@@ -410,7 +409,8 @@ def test_a_damaged_index_is_said_to_be_one_and_mended(
 
 
 @pytest.mark.parametrize(
-    "name", ["zarr.json", "voxels/level_2/xyz/zarr.json", "index/zarr.json", "ground/zarr.json"]
+    "name",
+    ["zarr.json", "voxels/level_2/xyz/zarr.json", "index/zarr.json", "level_1/ground/zarr.json"],
 )
 def test_truncated_metadata_is_a_line(copy: Path, name: str) -> None:
     data = (copy / name).read_bytes()
@@ -509,7 +509,7 @@ single_thread()
 import numcodecs.blosc, zarr
 frame = Frame("EPSG:32632", 1.0, (0, 64), (0, 64))
 store = create_store({str(tmp_path / uuid.uuid4().hex)!r}, frame, 64, {{"identity": {{}}}})
-store.root["ground"][:] = 1
+store.root["level_1/ground"][:] = 1
 assert numcodecs.blosc.use_threads is False and zarr.config.get("async.concurrency") == 1
 names = [thread.name for thread in threading.enumerate()]
 workers = [name for name in names if "zarr_pool" in name or "asyncio" in name]
