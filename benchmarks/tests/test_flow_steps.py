@@ -177,6 +177,7 @@ def test_what_is_lost() -> None:
     assert found["euler 25"]["iou"]["lost"] == 0
 
 
+@pytest.mark.slow
 def test_the_command(data: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["--data", str(data), "--weights", str(weights), "--crops", "2", "--json"])
     found = json.loads(capsys.readouterr().out)

@@ -58,13 +58,8 @@ def draw_curves(rows: list[dict[str, str]], title: str, path: Path) -> None:
     panels = [name for name in panels if series(rows, name)[0]]
     if not panels:
         return
-    across = min(ACROSS, len(panels))
-    down = -(-len(panels) // across)
-    figure = Figure(figsize=(4.4 * across, 2.6 * down + 0.3), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, x=0.01, ha="left")
-    for number, name in enumerate(panels):
-        axes = figure.add_subplot(down, across, number + 1)
+    figure, places = _grid(len(panels), title)
+    for axes, name in zip(places, panels, strict=True):
         _draw_panel(axes, name, series(rows, name), series(rows, f"held_out.{name}"))
     file = io.BytesIO()
     figure.savefig(file, format="png")
@@ -87,13 +82,8 @@ def comparison_picture(runs: Mapping[str, list[dict[str, str]]], title: str) -> 
         for name in names
         if name not in HIDDEN and any(series(rows, name)[0] for rows in runs.values())
     ]
-    across = max(min(ACROSS, len(panels)), 1)
-    down = max(-(-len(panels) // across), 1)
-    figure = Figure(figsize=(4.4 * across, 2.6 * down + 0.3), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, x=0.01, ha="left")
-    for number, name in enumerate(panels):
-        axes = figure.add_subplot(down, across, number + 1)
+    figure, places = _grid(len(panels), title)
+    for number, (axes, name) in enumerate(zip(places, panels, strict=True)):
         axes.set_title(name, loc="left", fontsize=10)
         curves = {run: series(rows, name) for run, rows in runs.items()}
         values = [value for _, curve in curves.values() for value in curve]
@@ -111,6 +101,29 @@ def comparison_picture(runs: Mapping[str, list[dict[str, str]]], title: str) -> 
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()
+
+
+def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
+    """Return a figure and the axes of its panels.
+
+    Margins are fixed: matplotlib's layouts measure every label first, which takes longer than the
+    drawing, and a run draws its curves at every checkpoint.
+    """
+    across = max(min(ACROSS, count), 1)
+    down = max(-(-count // across), 1)
+    width, height = 4.4 * across, 2.6 * down + 0.4
+    figure = Figure(figsize=(width, height), dpi=100)
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, x=0.01, y=1 - 0.1 / height, ha="left", va="top")
+    figure.subplots_adjust(
+        left=0.6 / width,
+        right=1 - 0.15 / width,
+        bottom=0.35 / height,
+        top=1 - 0.65 / height,
+        wspace=0.2,
+        hspace=0.3,
+    )
+    return figure, [figure.add_subplot(down, across, number + 1) for number in range(count)]
 
 
 def _draw_panel(

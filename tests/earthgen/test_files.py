@@ -20,7 +20,7 @@ from earthgen.world.lock import LOCK, lock_world
 from earthgen.world.stage_cache import StageCache
 from earthgen.world.store import create_store, open_store
 from geo_io.frame import Frame
-from tests.helpers.places import bucket, place  # noqa: F401 - fixtures
+from tests.helpers.places import EVERYWHERE, bucket, place  # noqa: F401 - fixtures
 
 FRAME = Frame("EPSG:32632", 1.0, (0, 64), (0, 64))
 ATTRIBUTES = {"identity": {"seed": 1}, "provenance": {}, "settings": {}}
@@ -92,6 +92,7 @@ def test_disk_errors_are_lines(number: int, text: str) -> None:
     assert "w.zarr" in str(error) and "\n" not in str(error)
 
 
+@pytest.mark.parametrize("place", EVERYWHERE, indirect=True)
 def test_a_second_holder_is_told_of_the_first(place: Path | str) -> None:  # noqa: F811
     with lock_world(place) as held:
         store = create_store(place, FRAME, 64, ATTRIBUTES)

@@ -336,6 +336,7 @@ def earthgen(python: Path, *arguments: str, **variables: str) -> subprocess.Comp
     )
 
 
+@pytest.mark.slow
 def test_an_installed_plugin_works_from_the_command_line(environment: Path, tmp_path: Path) -> None:
     rows = json.loads(earthgen(environment, "plugins", "--json").stdout)["plugins"]
     row = next(row for row in rows if row["name"] == "stripes")
@@ -382,6 +383,7 @@ def test_an_installed_plugin_works_from_the_command_line(environment: Path, tmp_
     assert len(lines) > 1000 and re.fullmatch(r"-?\d+,-?\d+,-1", lines[0])
 
 
+@pytest.mark.slow
 def test_plugins_can_be_switched_off(environment: Path) -> None:
     def names(value: str) -> set[str]:
         said = earthgen(environment, "plugins", "--json", EARTHGEN_LOAD_PLUGINS=value).stdout

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-KINDS = ["local", "memory", "s3"]
+EVERYWHERE = ["local", "memory", "s3"]
+"""Kinds of places."""
+
+KINDS = ["local", "memory", pytest.param("s3", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")

@@ -218,7 +218,7 @@ class TestColours:
         )
         assert not np.allclose(rules, real, atol=1e-3)
 
-    @pytest.mark.parametrize("target", ["rgb", "latent"])
+    @pytest.mark.parametrize("target", ["rgb", pytest.param("latent", marks=pytest.mark.slow)])
     def test_a_start_from_the_colours_of_the_rules(
         self, colours: Path, weights_of_1_m: Path, target: str
     ) -> None:

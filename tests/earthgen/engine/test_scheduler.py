@@ -62,7 +62,7 @@ def run(path: Path, tile_size: int = 64, workers: int = 1, scheduler: str | None
         return generate_tiles(store, made.graph(tile_size), pool, Progress())
 
 
-@pytest.mark.parametrize("tile_size", [64, 96, 104, 512])
+@pytest.mark.parametrize("tile_size", [pytest.param(64, marks=pytest.mark.slow), 96, 104, 512])
 def test_tile_sizes(tmp_path: Path, one_go: str, tile_size: int) -> None:
     totals = run(tmp_path / "w.zarr", tile_size)
     assert digest(tmp_path / "w.zarr") == one_go

@@ -92,6 +92,8 @@ def tidy(world: Path) -> None:
 
 
 LONG = (
+    "Dask",
+    "workers killed",
     "4 workers",
     "Dask at an address",
     "Ctrl-C",

@@ -43,7 +43,9 @@ def losses_of_training(part: str, model: Any, scene: Town, rate: float, steps: i
     return losses
 
 
-@pytest.mark.parametrize(("part", "left"), [("struct-vae", 0.35), ("tex-vae", 0.25)])
+@pytest.mark.parametrize(
+    ("part", "left"), [("struct-vae", 0.35), pytest.param("tex-vae", 0.25, marks=pytest.mark.slow)]
+)
 def test_an_autoencoder_learns_a_town(part: str, left: float) -> None:
     """After a few seconds of training, so much is left of the first loss, with some room."""
     losses = losses_of_training(part, make_model(part, "tiny"), town(), 3e-3, 40)
@@ -54,6 +56,7 @@ def test_an_autoencoder_learns_a_town(part: str, left: float) -> None:
     ("part", "seeds", "steps", "error"),
     [("struct-fine", (0,) * 4, 60, 0.4), ("tex-flow", (0, 0), 40, 0.3)],
 )
+@pytest.mark.slow
 def test_a_flow_learns_a_town_and_samples_it(
     part: str, seeds: tuple[int, ...], steps: int, error: float
 ) -> None:

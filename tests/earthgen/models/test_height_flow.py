@@ -95,6 +95,7 @@ def test_a_large_map_is_its_parts() -> None:
     )
 
 
+@pytest.mark.slow
 def test_it_learns_a_town_and_samples_it_in_few_steps() -> None:
     scene, model = town(32), make_model("height-flow")
     optimiser = torch.optim.AdamW(model.parameters(), 1.5e-3)

@@ -204,6 +204,7 @@ def test_latents_are_drawn_and_scaled() -> None:
     torch.testing.assert_close(statistics.restored(scaled).features, mean * 3 + 2)
 
 
+@pytest.mark.slow
 def test_the_first_stage_learns_the_cells_of_a_town() -> None:
     model, scene = make_model("struct-coarse", "tiny"), town(32)
     grid, cells = model.grid(scene.sites.place, scene.shape), cells_of(scene)

@@ -195,6 +195,7 @@ def test_two_processes_do_not_train_one_run(data: Path, tmp_path: Path) -> None:
     assert train(PART, settings(data, out, steps=1), resume=True).fitted
 
 
+@pytest.mark.slow
 def test_runs_are_compared(
     data: Path, parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,6 +29,7 @@ from geo_io.legend import codes
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FLOWS = ("struct-coarse", "struct-fine", "tex-flow", "height-flow")
+LONG = ("struct-coarse", "tex-flow")
 
 TIMES = (0.02, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98)
 
@@ -82,7 +83,9 @@ def context(weights: WeightSet, town: TrainingData, part: str) -> TaskContext[An
     return TaskContext(sizes, settings, town, 0, weights.folder, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("part", FLOWS)
+@pytest.mark.parametrize(
+    "part", [pytest.param(part, marks=pytest.mark.slow) if part in LONG else part for part in FLOWS]
+)
 def test_at_every_time_a_network_is_no_worse_than_its_input(
     weights: WeightSet, town: TrainingData, part: str
 ) -> None:
