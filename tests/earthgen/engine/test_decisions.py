@@ -149,7 +149,7 @@ def test_an_older_world_without_the_layer(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old = shutil.copytree(world.path, tmp_path / "old.zarr")
-    shutil.rmtree(old / NAME)
+    shutil.rmtree(old / "level_1" / NAME)
     opened = open_world(old)
     assert opened.tile_decisions(*opened.tiles()[0]) is None
     assert opened.digest(recompute=True) == world.digest()
