@@ -24,6 +24,20 @@ settings.load_profile("earthgen")
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 
+FIRST = ("tests/test_golden.py", "tests/geo_io/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with worlds of all kinds, whose code is compiled once by one worker while the other
+    reads files; two that began with worlds would both compile all of it."""
+
+    def turn(item: pytest.Item) -> int:
+        starts = [n for n, place in enumerate(FIRST) if item.nodeid.startswith(place)]
+        return starts[0] if starts else len(FIRST)
+
+    items.sort(key=turn)
+
+
 @pytest.fixture
 def shared() -> Path:
     """The folder of real data; the test is skipped where a clone stands alone."""

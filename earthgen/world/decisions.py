@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from zarr.codecs import GzipCodec
 
 from earthgen.files import link_file
+from earthgen.world.bounded_codecs import has_bounded_codecs
 
 if TYPE_CHECKING:
     from geo_io.frame import Frame
@@ -56,7 +57,7 @@ def create(group: Any, frame: Frame, chunk: int) -> None:
     chunk : int
         Edge of a tile, voxels.
     """
-    array = group.create_array(
+    group.create_array(
         NAME,
         shape=frame.shape,
         chunks=(chunk, chunk),
@@ -64,16 +65,14 @@ def create(group: Any, frame: Frame, chunk: int) -> None:
         compressors=[GzipCodec(level=1)],
         fill_value=0,
         dimension_names=("y", "x"),
-    )
-    array.attrs.update(
-        {
+        attributes={
             "long_name": "what the sources say and what was added",
             "units": "1",
             "grid_mapping": "spatial_ref",
             "coordinates": "spatial_ref",
             "flag_values": [0, *DECISIONS.values()],
             "flag_meanings": " ".join(["no_data", *DECISIONS]),
-        }
+        },
     )
 
 
@@ -140,7 +139,7 @@ def _array(store: Store) -> Any:
     shape, t = store.tiles_frame.shape, store.tile_size
     if getattr(found, "shape", None) != shape or found.chunks != (t, t):
         return None
-    return found if found.dtype == np.uint8 else None
+    return found if found.dtype == np.uint8 and has_bounded_codecs(found) else None
 
 
 def _object(store: Store, tx: int, ty: int) -> str:

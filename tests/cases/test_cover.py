@@ -14,9 +14,9 @@ from tests.helpers.user_cases import Run
 @pytest.mark.parametrize(
     ("name", "cover", "outer"),
     [
-        ("nested_golf_bunkers", "sand", "grass"),
+        pytest.param("nested_golf_bunkers", "sand", "grass", marks=pytest.mark.slow),
         ("nested_quarry_lake", "lake", "extraction"),
-        ("nested_rock_in_forest", "rock", "mixed_forest"),
+        pytest.param("nested_rock_in_forest", "rock", "mixed_forest", marks=pytest.mark.slow),
         ("nested_wetland_in_wood", "wetland", "mixed_forest"),
     ],
 )

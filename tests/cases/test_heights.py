@@ -66,7 +66,9 @@ def test_roof_height_overture(run: Run) -> None:
     assert "no height is known of 1 of 4 buildings" in " ".join(outcome.warnings)
 
 
-@pytest.mark.parametrize("name", ["building_column_bool", "building_column_zero"])
+@pytest.mark.parametrize(
+    "name", ["building_column_bool", pytest.param("building_column_zero", marks=pytest.mark.slow)]
+)
 def test_building_column(run: Run, name: str) -> None:
     outcome = run(name)
     assert outcome.codes == [0]
@@ -77,7 +79,10 @@ def test_building_column(run: Run, name: str) -> None:
     assert abs(outcome.areas["mixed_forest"] - 10_000) < 500
 
 
-@pytest.mark.parametrize("name", ["footprints_type_column", "footprints_overture_subtype"])
+@pytest.mark.parametrize(
+    "name",
+    ["footprints_type_column", pytest.param("footprints_overture_subtype", marks=pytest.mark.slow)],
+)
 def test_footprints_with_a_use(run: Run, name: str) -> None:
     outcome = run(name)
     np.testing.assert_allclose(tops(outcome), [22, 31, 12, 9], atol=ROUND)

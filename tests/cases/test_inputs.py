@@ -25,7 +25,9 @@ def test_osm_file(run: Run) -> None:
     assert outcome.areas.keys() == {"mixed_forest", "building"}
 
 
-@pytest.mark.parametrize("name", ["two_dems", "job_file_two_dems"])
+@pytest.mark.parametrize(
+    "name", ["two_dems", pytest.param("job_file_two_dems", marks=pytest.mark.slow)]
+)
 def test_two_dems(run: Run, name: str) -> None:
     outcome = run(name)
     assert outcome.codes == [0] and said(outcome, "the DEM covers 50.0% of the region")
@@ -49,7 +51,7 @@ def test_dem_minus_10000(run: Run) -> None:
     assert said(outcome, "holds -10000 without declaring it as nodata")
 
 
-@pytest.mark.parametrize("size", ["1", "4"])
+@pytest.mark.parametrize("size", ["1", pytest.param("4", marks=pytest.mark.slow)])
 def test_dem_9999_in_averaged_overviews(run: Run, size: str) -> None:
     outcome = run("dem_9999_in_averaged_overviews", "--voxel-size", size)
     np.testing.assert_allclose(grounds(outcome), [106.3, 106.9, 107.7], atol=0.3)

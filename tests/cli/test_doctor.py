@@ -12,6 +12,7 @@ from earthgen_cli.commands import doctor
 from earthgen_cli.main import main
 
 
+@pytest.mark.slow
 def test_doctor(plugin_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json", "--plugin-dir", str(plugin_dir)]) == 0
     values = json.loads(capsys.readouterr().out)

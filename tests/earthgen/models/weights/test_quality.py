@@ -29,7 +29,7 @@ from geo_io.legend import codes
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FLOWS = ("struct-coarse", "struct-fine", "tex-flow", "height-flow")
-LONG = ("struct-coarse", "tex-flow")
+LONG = ("struct-coarse", "struct-fine", "tex-flow")
 
 TIMES = (0.02, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98)
 
