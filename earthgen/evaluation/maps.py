@@ -24,8 +24,9 @@ SQUARE = 256
 UNNUMBERED = 2**31 - 1
 """Number of buildings that have none, as in `earthgen.training.map_noise.batch_map`."""
 
-COVER, MAP = "cover", "map"
-"""The two conditions: the land cover of the truth, and a map."""
+COVER, MAP, FOOTPRINTS, PICTURE = "cover", "map", "footprints", "picture"
+"""The conditions beside the terrain: the land cover of the truth; a map; the land cover with
+footprints and the height of each; an aerial image alone."""
 
 
 def label(name: str, condition: str) -> str:

@@ -28,7 +28,7 @@ from earthgen.evaluation.bench import (
 )
 from earthgen.evaluation.distances import over_places
 from earthgen.evaluation.diversity import Seams, borders, crop_on, diversity
-from earthgen.evaluation.maps import COVER, MAP, label
+from earthgen.evaluation.maps import COVER, FOOTPRINTS, MAP, PICTURE, label
 from earthgen.evaluation.metrics import Agreement
 from earthgen.evaluation.objects import figures_of_objects, measure_objects
 from earthgen.evaluation.patch import Patch, patch_of_crop
@@ -144,8 +144,9 @@ def _evaluate(
     alone = flow_sampling(bench, weights)
     candidates = [
         (name, condition)
-        for condition in (COVER, *((MAP,) if settings.maps else ()))
+        for condition in (COVER, *((MAP, FOOTPRINTS, PICTURE) if settings.maps else ()))
         for name in names
+        if _is_measured(bench, name, condition, learned=name in sampling)
     ]
     progress.start("evaluate", _steps(bench, candidates, weights, alone))
 
@@ -206,14 +207,29 @@ def _steps(
     weights: WeightSet | None,
     alone: FlowSampling | None,
 ) -> int:
-    count = len(bench.crops)
     made = [name for name, condition in candidates if _has_seeds(name, condition)]
     # Borders are one step, because their number is known only later.
     extra = len(bench.diverse) * (bench.settings.seeds - 1) + 1
-    total = count * (1 + len(candidates)) + len(made) * extra
+    count = len(bench.crops)
+    worlds = sum(len(_places(bench, condition)) for _, condition in candidates)
+    total = count + worlds + len(made) * extra
     if weights is None or not bench.settings.reconstruction:
         return total
     return total + reconstruction.steps_of(weights, count, alone is not None)
+
+
+def _is_measured(bench: Bench, name: str, condition: str, *, learned: bool) -> bool:
+    """Whether a candidate is measured under a condition: baselines know no footprints, and only
+    flows make a world from a picture."""
+    if condition == FOOTPRINTS:
+        return name not in BASELINES
+    return condition != PICTURE or (learned and any(bench.coloured))
+
+
+def _places(bench: Bench, condition: str) -> list[int]:
+    """The crops on which a condition is measured."""
+    every = range(len(bench.crops))
+    return [place for place in every if condition != PICTURE or bench.coloured[place]]
 
 
 def _has_seeds(name: str, condition: str) -> bool:
@@ -292,10 +308,13 @@ def _measure(
         patches = _stepped(bench, title, condition, baseline)
     else:
         patches = _worlds(bench, name, condition)
-    area = sum(crop.frame.area_km2 for crop in bench.crops)
+    area = sum(bench.crops[place].frame.area_km2 for place in patches)
     report["seconds_per_km2"][title] = (time.perf_counter() - began) / area
+    true_objects = [bench.true_objects[place] for place in patches]
+    true_features = [bench.true_features[place] for place in patches]
+    groups = [bench.groups[place] for place in patches]
     agreements, objects, rows = [], [], []
-    for place, patch in enumerate(patches):
+    for place, patch in patches.items():
         agreement = Agreement()
         agreement.add(patch, bench.truths[place], bench.crops[place].cover)
         agreements.append(agreement)
@@ -305,18 +324,20 @@ def _measure(
     def figures(use: list[int]) -> dict[str, float]:
         return {
             **Agreement.over(agreements[n] for n in use).table(),
-            **figures_of_objects([objects[n] for n in use], [bench.true_objects[n] for n in use]),
+            **figures_of_objects([objects[n] for n in use], [true_objects[n] for n in use]),
         }
 
-    values, ends = over_places(figures, bench.groups)
+    values, ends = over_places(figures, groups)
     report["intervals"][title] = ends
-    report["worlds"][title] = {**values, **realism(rows, bench.true_features, bench.groups)}
+    report["worlds"][title] = {**values, **realism(rows, true_features, groups)}
     report["classes"][title] = Agreement.over(agreements).class_table()
     for row, place in zip(evaluation.pictures, _shown(bench), strict=True):
+        if place not in patches:
+            continue
         patch = patches[place].only(bench.truths[place].valid)
         row["pictures"] += world_pictures(patch, title, name not in BASELINES)
     if _has_seeds(name, condition):
-        report["diversity"][name] = _diversity(bench, name, patches, report)
+        report["diversity"][name] = _diversity(bench, name, list(patches.values()), report)
         report["seams"][name] = _seams(bench, name, report["seams"]["truth"])
         bench.progress.step(f"{name}: seams")
 
@@ -353,10 +374,10 @@ def _measure_halves(bench: Bench, report: dict[str, Any]) -> None:
 
 def _stepped(
     bench: Bench, title: str, condition: str, make: Callable[[Crop], Patch]
-) -> list[Patch]:
-    patches = []
+) -> dict[int, Patch]:
+    patches = {}
     for place, crop in enumerate(bench.crops):
-        patches.append(make(crop if condition == COVER else bench.as_mapped(place)))
+        patches[place] = make(crop if condition == COVER else bench.as_mapped(place))
         bench.progress.step(title)
     return patches
 
@@ -365,19 +386,31 @@ def _world(bench: Bench, scene: Any, name: str, seed: int, condition: str = COVE
     choice = choose(
         name, bench.plugins, bench.settings.weights, bench.settings.options, bench.common
     )
-    cover = None if condition == COVER else bench.maps[scene.info.name]
-    return make_world(scene, choice, bench.plugins, seed, bench.every.band, cover=cover)
+    return make_world(
+        scene,
+        choice,
+        bench.plugins,
+        seed,
+        bench.every.band,
+        names=("image", "dem") if condition == PICTURE else ("semantics", "dem"),
+        cover=bench.maps[scene.info.name] if condition == MAP else None,
+        footprints=condition == FOOTPRINTS,
+    )
 
 
-def _worlds(bench: Bench, name: str, condition: str) -> list[Patch]:
+def _worlds(bench: Bench, name: str, condition: str) -> dict[int, Patch]:
     patches: dict[int, Patch] = {}
+    measured = _places(bench, condition)
     for scene, places in bench.places.values():
+        here = [place for place in places if place in measured]
+        if not here:
+            continue
         world = _world(bench, scene, name, bench.settings.seed, condition)
-        for place in places:
+        for place in here:
             crop = bench.crops[place]
             patches[place] = world.patch(crop.frame, crop.valid)
             bench.progress.step(label(name, condition))
-    return [patches[place] for place in range(len(bench.crops))]
+    return {place: patches[place] for place in measured}
 
 
 def _diversity(

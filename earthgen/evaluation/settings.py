@@ -70,7 +70,9 @@ class Settings(BaseModel):
     grades: tuple[str, ...] = Field(("A", "B"), description="Licence grade of scenes.")
     images: bool = Field(True, description="Whether pictures are compared by an image network.")
     maps: bool = Field(
-        True, description="Whether worlds are also made from land cover as maps have it."
+        True,
+        description="Whether worlds are also made from land cover as maps have it, from footprints "
+        "with their heights, and from pictures alone.",
     )
     reconstruction: bool = Field(
         True, description="Whether the parts of the weights are measured alone."

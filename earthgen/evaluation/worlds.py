@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import shapely
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
@@ -27,7 +28,7 @@ from earthgen.stages.backends import GeometryBackend, TextureBackend
 from earthgen.stages.block import Block
 from earthgen.voxels.voxels import Geometry, Splats
 from geo_io.frame import Frame
-from geo_io.layers import Raster, Semantics
+from geo_io.layers import Buildings, Raster, Semantics
 
 CACHE_BYTES = 2**29
 """Size of the cache of windows for the next crops, bytes."""
@@ -35,11 +36,12 @@ CACHE_BYTES = 2**29
 
 @dataclass(frozen=True)
 class SceneCover:
-    """The land cover of a scene as the condition "semantics": classes seen from above without
-    footprints, 0 outside."""
+    """The land cover of a scene as the condition "semantics": classes seen from above, 0 outside,
+    and the buildings, if they are given."""
 
     frame: Frame
     cover: NDArray
+    buildings: Buildings | None = None
 
     def survey(self, frame: Frame) -> Mapping[str, Any]:
         """Return nothing to report."""
@@ -51,7 +53,46 @@ class SceneCover:
         inner = self.frame.intersection(window)
         if inner is not None:
             cover[window.slices(inner)] = self.cover[self.frame.slices(inner)]
-        return Semantics(window, cover, np.zeros(window.shape, np.uint32))
+        layer = Semantics(window, cover, np.zeros(window.shape, np.uint32))
+        if self.buildings is None:
+            return layer
+        near = shapely.intersects(self.buildings.footprint, shapely.box(*window.bounds))
+        return replace(layer, buildings=self.buildings.take(near))
+
+
+def scene_buildings(scene: Scene) -> Buildings:
+    """Return the footprints of a scene along the edges of its columns, with their heights.
+
+    A building in several pieces is a footprint a piece.
+
+    Parameters
+    ----------
+    scene : Scene
+        The scene.
+
+    Returns
+    -------
+    Buildings
+        With the heights, metres, that a map tells (`building_height`).
+    """
+    import rasterio.features
+    from rasterio.transform import from_origin
+
+    number = np.where(scene.layer("valid"), scene.layer("building"), 0).astype(np.int32)
+    west, _, _, north = scene.frame.bounds
+    size = scene.frame.voxel_size
+    pieces = rasterio.features.shapes(
+        number, mask=number > 0, connectivity=4, transform=from_origin(west, north, size, size)
+    )
+    found = [(shapely.geometry.shape(piece), int(value)) for piece, value in pieces]
+    tall = np.zeros(int(number.max()) + 1)
+    heights = np.nan_to_num(scene.layer("building_height")[number > 0].astype(np.float64))
+    np.maximum.at(tall, number[number > 0], heights)
+    footprint = np.empty(len(found), object)
+    footprint[:] = [piece for piece, _ in found]
+    owner = np.array([value for _, value in found], np.int64)
+    height = np.where(tall[owner] > 0, tall[owner], np.nan) if len(owner) else np.zeros(0)
+    return Buildings(footprint, height, np.arange(1, len(found) + 1, dtype=np.uint64))
 
 
 @dataclass(frozen=True)
@@ -105,6 +146,8 @@ def conditions_of(
     scene: Scene,
     names: tuple[str, ...] = ("semantics", "dem"),
     cover: NDArray | None = None,
+    *,
+    footprints: bool = False,
 ) -> dict[str, Any]:
     """Make conditions of a scene.
 
@@ -116,6 +159,8 @@ def conditions_of(
         Any of "semantics", "dem", "dsm" and "image".
     cover : NDArray (ny, nx) uint8 | None
         Land cover instead of the scene's own, such as a map's.
+    footprints : bool
+        Whether the semantics have the buildings of the scene.
 
     Returns
     -------
@@ -127,7 +172,8 @@ def conditions_of(
     conditions: dict[str, Any] = {}
     if "semantics" in names:
         own = scene.layer("cover") if cover is None else cover
-        conditions["semantics"] = SceneCover(frame, own)
+        buildings = scene_buildings(scene) if footprints else None
+        conditions["semantics"] = SceneCover(frame, own, buildings)
     if "dem" in names:
         conditions["dem"] = SceneGround(frame, ground)
     if "dsm" in names:
@@ -315,6 +361,8 @@ def make_world(
     band: tuple[int, int],
     names: tuple[str, ...] = ("semantics", "dem"),
     cover: NDArray | None = None,
+    *,
+    footprints: bool = False,
 ) -> SceneWorld:
     """Make the world of a scene's conditions. Nothing is computed yet.
 
@@ -334,6 +382,8 @@ def make_world(
         Names of the conditions, see `conditions_of`.
     cover : NDArray (ny, nx) uint8 | None
         Land cover instead of the scene's own.
+    footprints : bool
+        Whether the buildings of the scene are given, with their heights.
 
     Raises
     ------
@@ -345,7 +395,7 @@ def make_world(
         what the backends raise, for example about missing weights
     """
     geometry, texture = create(choice, plugins)
-    conditions = conditions_of(scene, names, cover)
+    conditions = conditions_of(scene, names, cover, footprints=footprints)
     frame = replace(scene.frame, z=band)
     for backend in (geometry, texture):
         missing = [name for name in backend.requires if name not in conditions]

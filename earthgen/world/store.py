@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import math
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,10 +40,12 @@ from earthgen.files import (
     link_file,
     missing_world,
     replace_file,
+    require_file,
 )
 from earthgen.voxels.tile import LEVELS, Tile
 from earthgen.voxels.voxels import Splats, Voxels
 from earthgen.world import conventions, decisions
+from earthgen.world.bounded_codecs import bounded_codecs, has_bounded_codecs
 from earthgen.world.digest import Digest, identity_key, tile_digest
 from earthgen.world.layout import (
     AXES,
@@ -61,8 +62,10 @@ from earthgen.world.layout import (
     STAGES,
     VOXELS,
 )
-from geo_io.errors import FrameError
+from geo_io.crs import require_plain_crs
+from geo_io.errors import FrameError, InputError
 from geo_io.frame import Frame
+from geo_io.legend import palette
 from geo_io.safety.limits import FARTHEST
 
 _DAMAGE = (  # raised by decoders
@@ -80,6 +83,12 @@ _DAMAGE = (  # raised by decoders
 
 MOST_TILE = 2**14
 """Largest edge of a tile, voxels."""
+
+LEAST_VOXEL = 1e-3
+"""Smallest voxel, metres; the largest has as many kilometres."""
+
+SH_SHAPES = [((degree + 1) ** 2, 3) for degree in range(4)]
+"""Shapes of the colour of a Gaussian, by the degree of its spherical harmonics."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,34 @@ class Store:
         """Return the path of a dense layer in the root group."""
         group = self.dense_group(level)
         return name if group is None else f"{group}/{name}"
+
+    def require_level(self, level: int) -> list[str]:
+        """Check the dense layers of a level and its coordinates, before others read them.
+
+        Returns
+        -------
+        list of str
+            Members of the group that are no layers.
+
+        Raises
+        ------
+        StoreError
+            If one of them is missing, or is not what the frame says.
+        """
+        shape, group = self.tiles_frame.coarsen(level).shape, self.dense_group(level)
+        for name in DENSE:
+            self._array(self.dense_path(name, level))
+        for axis, length in (("y", shape[0]), ("x", shape[1])):
+            found = self.member(self.dense_path(axis, level))
+            if getattr(found, "shape", None) != (length,) or found.chunks != (length,):
+                name = self.dense_path(axis, level)
+                raise StoreError(
+                    f"{self.path} is damaged: {name} is no coordinate of it", "generate it again"
+                )
+        known = {*DENSE, "x", "y", "spatial_ref"}
+        known |= {decisions.NAME} if decisions.has_decisions(self) else set()
+        where = self.folder.children(group or "")
+        return [name for name in where if name not in known]
 
     def describe(self, values: Mapping[str, Any]) -> None:
         """Replace what the root group says about the world, and return when it is on the disk.
@@ -515,6 +552,8 @@ class Store:
     ) -> tuple[Voxels, Splats | None]:
         """The voxels of a tile and their Gaussians in the stored dtypes."""
         row, column = self._place(tx, ty)
+        frame = self.tile_frame(tx, ty, level)
+        self._require_rows(tx, ty, level, count)
 
         def read(name: str) -> NDArray:
             if not count:
@@ -530,8 +569,32 @@ class Store:
 
         names = [name.format(level=level) for name in (RAGGED if splats else RAGGED[: len(VOXELS)])]
         values = self.folder.each([partial(read, name) for name in names])
-        voxels = Voxels(self.tile_frame(tx, ty, level), *values[: len(VOXELS)])
+        voxels = Voxels(frame, *values[: len(VOXELS)])
+        if not _within_tile(voxels):
+            raise StoreError(
+                f"the voxels of tile ({tx}, {ty}) of {self.path} are damaged: some lie outside it, "
+                "or have no class",
+                "`earthgen verify` finds and mends damaged tiles",
+            )
         return voxels, Splats(*values[len(VOXELS) :]) if splats else None
+
+    def _require_rows(self, tx: int, ty: int, level: int, count: int) -> None:
+        """Raise StoreError if the index says more voxels than a tile can have, or has files for:
+        rows that do not exist are zeros, which take memory."""
+        frame = self.tile_frame(tx, ty, level)
+        cells = frame.nx * frame.ny * (frame.z[1] - frame.z[0])
+        if 0 <= count <= min(cells, ROWS):
+            row, column = self._place(tx, ty)
+            name = f"voxels/level_{level}/xyz/c.{row}.{column}"
+            shards = [f"{name}.{n}.0" for n in range(-(-count // ROW_SHARD))]
+            few = count <= ROW_CHUNK
+            if few or len(self._safely(lambda: self.folder.sizes(shards))) == len(shards):
+                return
+        raise StoreError(
+            f"the index of {self.path} is damaged: tile ({tx}, {ty}) has {count:,} voxels at level "
+            f"{level}, which it has no place or no file for",
+            "`earthgen verify` finds and mends damaged tiles",
+        )
 
     def compute_digest(self, tx: int, ty: int) -> Digest:
         """Read a finished tile, verifying checksums, and return its digest.
@@ -587,13 +650,14 @@ class Store:
         try:
             digest = self.compute_digest(tx, ty)
         except StoreError as error:
-            return error.problem
+            return f"{error.problem}{note}"
         return None if digest == entry.digest else f"its content has changed{note}"
 
     def _array(self, name: str) -> Any:
         if name not in self._arrays:
             try:
-                array = self.root[name]
+                with bounded_codecs():
+                    array = self.root[name]
                 fits = self._fits(name, array)
             except _DAMAGE as error:
                 self._require()
@@ -620,7 +684,8 @@ class Store:
             If its description is damaged, or cannot be read.
         """
         try:
-            return self.root.get(name)
+            with bounded_codecs():
+                return self.root.get(name)
         except (AttributeError, *_DAMAGE) as error:
             raise StoreError(
                 f"{self.path} is damaged: {name}/zarr.json is incomplete", "generate it again"
@@ -629,19 +694,28 @@ class Store:
             raise disk_error(error, self.path) from error
 
     def _fits(self, name: str, array: Any) -> bool:
-        """Return whether an array has the shape that the frame says, and chunks no larger than a
-        tile: what is read is allocated first."""
+        """Return whether an array is as `create_store` makes it for this frame: its shape, dtype,
+        chunks and codecs. What is read is allocated first, so nothing else is taken for granted."""
         whole, t = self.tiles_frame, self.tile_size
         grid = (whole.ny // t, whole.nx // t)
-        if math.prod(array.chunks) > max(t * t * 4, ROW_SHARD * 64, INDEX_CHUNK**2 * INDEX_FIELDS):
-            return False
+        shards = None
         if name == "index":
-            return bool(array.shape == (*grid, INDEX_FIELDS) and array.dtype == np.int64)
-        if name.startswith(("voxels/", "splats/")):
-            return bool(array.shape[:3] == (*grid, ROWS) and math.prod(array.shape[3:]) <= 64)
-        level = int(name.partition("/")[0].removeprefix("level_")) if "/" in name else 1
-        _, extra, *_ = DENSE[name.rpartition("/")[2]]
-        return bool(array.shape == (*whole.coarsen(level).shape, *extra))
+            dtype, shape = "int64", (*grid, INDEX_FIELDS)
+            chunks: tuple[int, ...] = (INDEX_CHUNK, INDEX_CHUNK, INDEX_FIELDS)
+        elif name.startswith(("voxels/", "splats/")):
+            kind = name.rpartition("/")[2]
+            dtype, extra = {**VOXELS, **SPLATS}.get(kind, ("float16", tuple(array.shape[3:])))
+            if kind == "sh" and extra not in SH_SHAPES:
+                return False
+            shape, chunks = (*grid, ROWS, *extra), (1, 1, ROW_CHUNK, *extra)
+            shards = (1, 1, ROW_SHARD, *extra)
+        else:
+            level = int(name.partition("/")[0].removeprefix("level_")) if "/" in name else 1
+            dtype, extra, *_ = DENSE[name.rpartition("/")[2]]
+            edge = t // level
+            shape, chunks = (*whole.coarsen(level).shape, *extra), (edge, edge, *extra)
+        made = (array.shape, array.chunks, array.shards, array.dtype)
+        return made == (shape, chunks, shards, np.dtype(dtype)) and has_bounded_codecs(array)
 
     def _get(self, name: str, place: Any) -> NDArray:
         return self.decode(name, self._array(name), place)
@@ -699,6 +773,14 @@ class _LocalStore(LocalStore):
 
     durable = False
 
+    async def get(self, key: str, *rest: Any, **more: Any) -> Any:
+        require_file(self.root / key)
+        return await super().get(key, *rest, **more)
+
+    def get_sync(self, key: str, *rest: Any, **more: Any) -> Any:
+        require_file(self.root / key)
+        return super().get_sync(key, *rest, **more)
+
     async def set(self, key: str, value: Any) -> None:
         await asyncio.to_thread(self.set_sync, key, value)
 
@@ -711,6 +793,16 @@ class _DurableStore(_LocalStore):
     """A local Zarr store whose writes survive a power cut."""
 
     durable = True
+
+
+def _within_tile(voxels: Voxels) -> bool:
+    """Return whether voxels lie in their frame and have classes of the legend."""
+    if not len(voxels):
+        return True
+    low, high = voxels.xyz.min(axis=0).tolist(), voxels.xyz.max(axis=0).tolist()
+    axes = (voxels.frame.x, voxels.frame.y, voxels.frame.z)
+    inside = all(a <= b and c < d for (a, d), b, c in zip(axes, low, high, strict=True))
+    return inside and int(voxels.semantic.max()) < len(palette())
 
 
 def _halves(splats: Splats) -> Splats:
@@ -784,7 +876,8 @@ def create_store(
         root = zarr.create_group(_zarr_store(where, read_only=False), zarr_format=3)
         store = Store(where.path, root, frame, tile_size, where)
         where.each(_array_jobs(store, sh_degree))
-        root.attrs.update(conventions.of_world(frame, store.tiles_frame, __version__))
+        # In one step: `attrs.update` writes the file anew for each of them.
+        root.update_attributes(conventions.of_world(frame, store.tiles_frame, __version__))
         conventions.consolidate(root.store)
         where.sync(list(where.names()))
         # These attributes come last: a store without them was interrupted while it was created.
@@ -866,7 +959,7 @@ def _array_jobs(store: Store, sh_degree: int) -> list[Callable[[], Any]]:
 def _create_dense(group: Any, frame: Frame, chunk: int) -> None:
     s = frame.voxel_size
     for name, (dtype, extra, fill, *_) in DENSE.items():
-        array = group.create_array(
+        group.create_array(
             name,
             shape=(*frame.shape, *extra),
             chunks=(chunk, chunk, *extra),
@@ -874,8 +967,8 @@ def _create_dense(group: Any, frame: Frame, chunk: int) -> None:
             compressors=[GzipCodec(level=1)],
             fill_value=fill,
             dimension_names=("y", "x", *AXES.get(name, ())),
+            attributes=conventions.of_layer(name, frame),
         )
-        array.attrs.update(conventions.of_layer(name, frame))
     for axis, values in (
         ("x", (np.arange(frame.x[0], frame.x[1]) + 0.5) * s),
         ("y", (np.arange(frame.y[1], frame.y[0], -1) - 0.5) * s),
@@ -887,15 +980,20 @@ def _create_dense(group: Any, frame: Frame, chunk: int) -> None:
             dtype="float64",
             compressors=[GzipCodec(level=1)],
             dimension_names=(axis,),
+            attributes=conventions.of_axis(axis),
         )
         array[:] = values
-        array.attrs.update(conventions.of_axis(axis))
     _create_reference(group, frame)
 
 
 def _create_reference(group: Any, frame: Frame) -> None:
-    reference = group.create_array("spatial_ref", shape=(), dtype="int64", fill_value=0)
-    reference.attrs.update(conventions.of_reference(frame))
+    group.create_array(
+        "spatial_ref",
+        shape=(),
+        dtype="int64",
+        fill_value=0,
+        attributes=conventions.of_reference(frame),
+    )
 
 
 def open_store(path: str | Path, mode: Literal["r", "r+"] = "r") -> Store:
@@ -939,8 +1037,12 @@ def open_store(path: str | Path, mode: Literal["r", "r+"] = "r") -> Store:
         for part in ("identity", "provenance", "settings"):
             dict(attributes.get(part, {}).items())
         far = FARTHEST / frame.voxel_size
-        if not 0 < tile_size <= MOST_TILE or max(map(abs, (*frame.x, *frame.y))) > far:
+        fits = LEAST_VOXEL <= frame.voxel_size <= 1 / LEAST_VOXEL
+        if not (fits and 0 < tile_size <= MOST_TILE) or max(map(abs, (*frame.x, *frame.y))) > far:
             raise ValueError(f"tiles of {tile_size} voxels on {frame}")
+        require_plain_crs(frame.crs, str(path))
+    except InputError as error:
+        raise StoreError(error.problem, "generate it again") from error
     except (AttributeError, *_DAMAGE) as error:
         raise _damaged(path) from error
     if version > FORMAT_VERSION:

@@ -11,8 +11,9 @@ from earthgen.models.height_state import EDGE_UNIT, OBJECT_MAPS, object_maps
 from earthgen.models.roofs import roof_drop
 from earthgen.noise.philox import Noise, Stream
 from earthgen.terrain.cover import is_class
+from earthgen.terrain.filters import box_share, whole_cells
 from earthgen_latent.roofs import told_roofs
-from earthgen_latent.solid import building_objects, painted_footprints
+from earthgen_latent.solid import building_objects, house_plots, painted_footprints
 from geo_io.frame import Frame
 from geo_io.layers import Buildings, Semantics
 
@@ -29,8 +30,13 @@ EAVES_SHARE, MOST_ROOF = 0.2, 4.0
 """Height of a roof above known eaves: a share of the edge of a square footprint, at most so many
 metres."""
 
-PLOT_AREA = 200.0
-"""Area that is assumed for a building without a footprint, m2."""
+SURROUNDINGS, COUNTRY, TOWN = 40.0, 0.15, 0.55
+"""Metres around a building without a footprint, and the shares of them that are built on in the
+country and in the middle of a town."""
+
+HOUSE, MORE_IN_TOWN = (6.0, 3.0), (5.0, 5.0)
+"""Height of a building without a footprint, m: the least and its spread, and what the middle of a
+town adds to each. They are those of the rules (`earthgen_procedural.buildings`)."""
 
 NEIGHBOURHOOD = 160.0
 """Wavelength over which unknown heights vary together, metres."""
@@ -77,9 +83,7 @@ def told_buildings(
     roof = np.full(frame.shape, np.nan, np.float32)
     plots = built & ~mapped
     if plots.any():
-        keys, inverse = np.unique(number[plots], return_inverse=True)
-        size = np.full(len(keys), PLOT_AREA)
-        told[plots] = drawn_heights(size, keys, np.full(len(keys), 0.5), noise)[inverse]
+        told[plots] = plot_heights(frame, built, noise)[plots]
     if mapped.any():
         used, inverse = np.unique(index[mapped], return_inverse=True)
         every = layer.buildings
@@ -152,6 +156,32 @@ def _neighbourhood(x: NDArray, y: NDArray, stream: Stream) -> NDArray:
     south = stream.uniform(i, j) * (1 - a) + stream.uniform(i + 1, j) * a
     north = stream.uniform(i, j + 1) * (1 - a) + stream.uniform(i + 1, j + 1) * a
     return np.asarray(south * (1 - b) + north * b)
+
+
+def plot_heights(frame: Frame, built: NDArray, noise: Noise) -> NDArray:
+    """Draw heights of buildings without footprints, one a plot, (ny, nx) float64 metres.
+
+    They are higher where more of the land around is built on.
+
+    Parameters
+    ----------
+    frame : Frame
+        The columns; those within 1.5 plots and `SURROUNDINGS` of its edges are not exact.
+    built : NDArray (ny, nx) bool
+        Where buildings stand.
+    noise : Noise
+        Keys the draw.
+    """
+    points, plot = house_plots(frame, noise)
+    size = frame.voxel_size
+    row = frame.y[1] - 1 - np.floor(points.y / size).astype(np.int64)
+    col = np.floor(points.x / size).astype(np.int64) - frame.x[0]
+    middle = np.clip(row, 0, frame.ny - 1).ravel(), np.clip(col, 0, frame.nx - 1).ravel()
+    crowd = box_share(built, whole_cells(SURROUNDINGS, size))[middle]
+    town = np.clip((crowd - COUNTRY) / (TOWN - COUNTRY), 0.0, 1.0)
+    own = noise.stream("building heights").of_objects(points.key.ravel().astype(np.uint64))
+    least, spread = (one + town * more for one, more in zip(HOUSE, MORE_IN_TOWN, strict=True))
+    return np.asarray((least + own * spread)[plot])
 
 
 def drawn_heights(area: NDArray, key: NDArray, near: NDArray, noise: Noise) -> NDArray:

@@ -14,7 +14,7 @@ import shapely
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from earthgen.noise.fields import jittered_lattice, voronoi_cells
+from earthgen.noise.fields import PointLattice, jittered_lattice, voronoi_cells
 from earthgen.noise.philox import Noise
 from earthgen.terrain.cover import (
     CODES,
@@ -273,16 +273,23 @@ def building_objects(
 
     `index` is that of `painted_footprints`, where it is known already.
     """
-    plots = jittered_lattice(
-        noise.stream("plots"), frame, max(PLOT_SIZE, 3.0 * frame.voxel_size), 0.8
-    )
-    number = object_number(plots.key.ravel(), PITCHED_ROOF)[voronoi_cells(plots, frame)]
+    plots, plot = house_plots(frame, noise)
+    number = object_number(plots.key.ravel(), PITCHED_ROOF)[plot]
     buildings = layer.buildings
     if not len(buildings):
         return number
     kinds = roof_kinds(shapely.area(buildings.footprint), buildings.height)
     index = painted_footprints(frame, buildings) if index is None else index
     return np.where(index >= 0, object_number(buildings.key, kinds)[index], number)
+
+
+def house_plots(frame: Frame, noise: Noise) -> tuple[PointLattice, NDArray]:
+    """Return the plots that building land without footprints is divided into, and which of them
+    each column lies on, (ny, nx) int64."""
+    plots = jittered_lattice(
+        noise.stream("plots"), frame, max(PLOT_SIZE, 3.0 * frame.voxel_size), 0.8
+    )
+    return plots, voronoi_cells(plots, frame)
 
 
 def painted_footprints(frame: Frame, buildings: Buildings) -> NDArray:

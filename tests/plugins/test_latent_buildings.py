@@ -11,7 +11,12 @@ import shapely
 from earthgen.models.roofs import FLAT, GABLED, HIPPED
 from earthgen.noise.philox import Noise
 from earthgen.testing.worlds import village
-from earthgen_latent.buildings import drawn_heights, footprint_heights, told_buildings
+from earthgen_latent.buildings import (
+    drawn_heights,
+    footprint_heights,
+    plot_heights,
+    told_buildings,
+)
 from earthgen_latent.roofs import told_roofs
 from geo_io.frame import Frame
 from geo_io.layers import ACROSS, ROOF_NUMBER, Buildings
@@ -119,3 +124,19 @@ def test_a_roof_falls_from_its_ridge_to_the_eaves() -> None:
     # 3 m over half a width of 5 m.
     np.testing.assert_allclose(roof[house], 0.6 * 5 * objects[house][:, 2], atol=0.02)
     assert 2 < roof[house].max() <= 3
+
+
+def test_a_town_without_footprints_is_higher_than_a_hamlet_in_any_window() -> None:
+    frame = replace(FRAME, x=(341_000, 341_400), y=(2_769_000, 2_769_400))
+    built = np.zeros(frame.shape, bool)
+    built[:200] = True
+    built[300:310, ::60] = built[300:310, 1::60] = built[300:310, 2::60] = True
+    heights = plot_heights(frame, built, Noise(1))
+    town, hamlet = heights[40:120, 100:300], heights[300:310][built[300:310]]
+    assert town.min() >= 11 and town.max() <= 19 and len(np.unique(town)) > 10
+    assert hamlet.min() >= 6 and hamlet.max() <= 9
+    part = frame.intersection(replace(frame, x=(341_080, 341_330), y=(2_769_050, 2_769_390)))
+    assert part is not None
+    where = frame.slices(part)
+    again = plot_heights(part, built[where], Noise(1))
+    assert np.array_equal(again[85:-85, 85:-85], heights[where][85:-85, 85:-85])
