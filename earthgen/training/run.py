@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from earthgen.models.presets import PARTS, STYLES, Preset, preset
 from earthgen.models.weights.card import (
     AUTOENCODERS,
     WeightSet,
+    headers_in,
     open_weights,
     read_card,
+    strangers,
     write_card,
 )
 from earthgen.models.weights.format import part_path, read_header, save_weights
@@ -211,6 +214,7 @@ def _train_parts(
         }
         group.wait()
     if group.is_main:
+        _leave_out_strangers(settings.out / WEIGHTS, progress)
         names = " and ".join(folder.name for folder in settings.data)
         title = settings.title or f"earthgen {settings.preset}, trained on {names}"
         write_card(
@@ -258,6 +262,16 @@ def _take_over(
     new = [part for part in parts if part not in start.parts]
     if new:
         progress.warn(f"{start.folder} has no {', '.join(new)}: it starts from new weights")
+
+
+def _leave_out_strangers(folder: Path, progress: Progress) -> None:
+    """Remove weights of flows of an earlier run that learned latents which are no more."""
+    for flow, source in strangers(headers_in(folder)).items():
+        part_path(folder, flow).unlink()
+        progress.warn(
+            f"{flow} is left out of {folder}: it learned the latents of the {source} before; "
+            "train it again"
+        )
 
 
 def _trained(settings: TrainingSettings, part: str) -> bool:

@@ -198,7 +198,17 @@ def say_report(trained: TrainingResult) -> None:
             ("curves", str(folder.parent / "PART" / "curves.png")),
             (
                 "next",
-                f"earthgen generate --geometry latent --texture latent --weights {folder} ...",
+                f"earthgen generate {_backends(set(trained.weights.parts))} --weights {folder} ...",
             ),
         ]
     )
+
+
+def _backends(parts: set[str]) -> str:
+    """Return the options by which a world is made with the parts of a set of weights."""
+    if {"struct-vae", "struct-coarse", "struct-fine"} <= parts:
+        geometry = "--geometry latent"
+    else:
+        geometry = "--geometry height-flow" if "height-flow" in parts else ""
+    texture = "--texture latent" if "tex-flow" in parts else ""
+    return " ".join(filter(None, (geometry, texture)))

@@ -107,7 +107,7 @@ def write_card(
         another autoencoder.
     """
     where = Path(folder)
-    parts = _headers(where)
+    parts = headers_in(where)
     if not parts:
         raise MissingWeightsError(f"{where}: the folder has no weights", "save a part first")
     _check_parts(where, parts)
@@ -201,11 +201,24 @@ def read_card(folder: Path | str) -> dict[str, Any]:
     return card
 
 
-def _headers(where: Path) -> dict[str, Header]:
+def headers_in(where: Path) -> dict[str, Header]:
+    """Return the headers of the parts that a folder of weights has."""
     return {
         part: read_header(part_path(where, part))
         for part in PARTS
         if part_path(where, part).is_file()
+    }
+
+
+def strangers(parts: Mapping[str, Header]) -> dict[str, str]:
+    """Return the flows whose latents are not those of the autoencoder beside them, with its
+    name."""
+    return {
+        flow: source
+        for flow, source in AUTOENCODERS.items()
+        if flow in parts
+        and source in parts
+        and parts[flow].latents not in ("", parts[source].digest)
     }
 
 
@@ -216,16 +229,11 @@ def _check_parts(where: Path, parts: Mapping[str, Header]) -> None:
             f"{where}: the parts have several presets or voxel sizes: {sorted(sizes)}",
             "keep each in its own folder",
         )
-    for flow, source in AUTOENCODERS.items():
-        if (
-            flow in parts
-            and source in parts
-            and parts[flow].latents not in ("", parts[source].digest)
-        ):
-            raise ModelError(
-                f"{where}: {flow} was trained on the latents of another {source}",
-                f"train it with this {source}",
-            )
+    for flow, source in strangers(parts).items():
+        raise ModelError(
+            f"{where}: {flow} was trained on the latents of another {source}",
+            f"train it with this {source}",
+        )
 
 
 def _readme(

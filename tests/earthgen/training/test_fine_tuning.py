@@ -15,9 +15,10 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from earthgen.errors import JobError, ModelError, TrainingError
+from earthgen.models.build import make_model
 from earthgen.models.presets import PARTS
 from earthgen.models.weights.card import open_weights, read_card
-from earthgen.models.weights.format import load_weights, part_path, save_weights
+from earthgen.models.weights.format import load_weights, part_path, read_header, save_weights
 from earthgen.progress import Event
 from earthgen.training import checkpoint as saved
 from earthgen.training.log import read_log, series
@@ -113,6 +114,26 @@ def test_what_weights_lack_is_said(data: Path, parent: Path, tmp_path: Path) -> 
     assert any("has no height-flow: it starts from new weights" in text for text in warned)
     with pytest.raises(TrainingError, match="height-flow cannot be frozen"):
         train(VAE, settings(data, tmp_path / "x", steps=1, init=str(only), freeze=(PART,)))
+
+
+def test_a_flow_of_latents_that_are_no_more_is_left_out(
+    data: Path, parent: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(parent, out)
+    path = part_path(out / "weights", "struct-fine")
+    head = read_header(part_path(out / "weights", VAE))
+    flow = make_model("struct-fine", head.preset)
+    save_weights(path, "struct-fine", flow, preset_name=head.preset, latents="0" * 64)
+    said: list[str] = []
+    train(
+        VAE,
+        places.settings(data, out, steps=3),
+        resume=True,
+        listener=lambda event: said.append(str(event)),
+    )
+    assert not path.is_file() and set(open_weights(out / "weights").parts) == {PART, VAE}
+    assert any("struct-fine is left out" in text for text in said)
 
 
 def test_frozen_parts_are_taken_over(data: Path, parent: Path, tmp_path: Path) -> None:
