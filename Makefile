@@ -38,11 +38,12 @@ setup: $(STAMP)
 demo: setup
 	$(BIN)/python examples/demo.py
 
+# Two workers on two cores: networks that took two threads each would wait for each other.
 test: setup
-	$(IN_MEMORY) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	OMP_NUM_THREADS=1 $(IN_MEMORY) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: setup
-	$(BIN)/python -m pytest -n 2 --dist load -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load -m slow
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)

@@ -139,6 +139,7 @@ def test_progress_counts_to_its_end(found: tuple[Evaluation, list[Event]]) -> No
     assert events[1].eta is not None
 
 
+@pytest.mark.slow
 def test_the_same_twice(data: Path, untrained: Path, found: tuple[Evaluation, list[Event]]) -> None:
     again = evaluate(settings(data, weights=untrained, maps=True), with_stripes()).report
     first = dict(found[0].report)
@@ -479,6 +480,7 @@ def test_seams_and_diversity_can_be_left_out(data: Path) -> None:
     assert "Seams" not in text and "Diversity" not in text
 
 
+@pytest.mark.slow
 def test_the_weights_that_the_package_comes_with(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

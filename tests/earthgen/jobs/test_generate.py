@@ -334,6 +334,7 @@ def test_a_world_that_vanishes(place: Place, scheduler: str | None) -> None:
     assert not out.exists(), "it is not made anew"
 
 
+@pytest.mark.slow
 def test_a_full_disk_of_workers_is_one_clear_line(place: Place) -> None:
     with one_world.small_disk(place.folder / "disk", 300_000):
         if (place.folder / "disk").is_mount():
@@ -397,6 +398,7 @@ def small(path: Path) -> WorkerContext:
 
 
 @posix
+@pytest.mark.slow
 def test_workers_that_die_while_tiles_are_checked(one: Path) -> None:
     with open_pool(WorkerContext(None, one, 96), 2) as pool:
         pool.check(open_store(one).finished_tiles()[0]).result()

@@ -136,6 +136,7 @@ def fields() -> dict[str, NDArray]:
 SEAMS = Frame(CRS, 1.0, (-192, 192), (-128, 256))
 
 
+@pytest.mark.slow
 def test_seams_show_where_windows_do_not_agree_and_fade_where_they_do(
     fields: dict[str, NDArray],
 ) -> None:

@@ -4,6 +4,7 @@ nothing."""
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -461,31 +462,32 @@ def test_bad_input_is_one_line_and_harms_nothing(
 def test_an_existing_world_is_kept_or_replaced_as_asked(tmp_path: Path) -> None:
     box = (11.5930, 50.0055, 11.5940, 50.0061)
     path = tmp_path / "w.zarr"
-    first = make(path, bbox=box).voxels()
+    make_small = partial(make, semantics=str(DATA / "landuse.shp"), bbox=box)
+    first = make_small(path).voxels()
     before = snapshot(path)
     with pytest.raises(StoreExistsError, match=r"`resume`.*`overwrite`"):
-        make(path, bbox=box)
+        make_small(path)
     with pytest.raises(StoreError, match=r"seed \(0 before, 5 now\)"):
-        make(path, bbox=box, resume=True, seed=5)
+        make_small(path, resume=True, seed=5)
     with pytest.raises(StoreError, match="extent"):
-        make(path, bbox=BOX, resume=True)
+        make_small(path, bbox=BOX, resume=True)
     with pytest.raises(StoreError, match=r"dem|inputs"):
-        make(path, bbox=box, resume=True, dem=None)
+        make_small(path, resume=True, dem=None)
     assert snapshot(path) == before
-    assert same_voxels(make(path, bbox=box, resume=True).voxels(), first)
-    assert not same_voxels(make(path, bbox=box, overwrite=True, seed=5).voxels(), first)
+    assert same_voxels(make_small(path, resume=True).voxels(), first)
+    assert not same_voxels(make_small(path, overwrite=True, seed=5).voxels(), first)
     assert [file.name for file in tmp_path.iterdir()] == ["w.zarr"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(StoreExistsError, match="not an earthgen world"):
-        make(tmp_path / "mine", bbox=box, overwrite=True)
+        make_small(tmp_path / "mine", overwrite=True)
     foreign = xarray.Dataset({"depth": ("x", [1.0, 2.0])})
     foreign.to_zarr(tmp_path / "foreign.zarr", zarr_format=3)
     with pytest.raises(StoreExistsError, match="not an earthgen world"):
-        make(tmp_path / "foreign.zarr", bbox=box, overwrite=True)
+        make_small(tmp_path / "foreign.zarr", overwrite=True)
     assert xarray.open_zarr(tmp_path / "foreign.zarr")["depth"].values.tolist() == [1.0, 2.0]
     with pytest.raises(StoreError, match="does not exist"):
-        make(tmp_path / "no" / "folder.zarr", bbox=box)
+        make_small(tmp_path / "no" / "folder.zarr")
 
 
 @pytest.mark.slow

@@ -84,10 +84,16 @@ class Wrong(CpuRasterizer):
     [
         ({"rgb": lambda rgb: rgb.flip(0)}, "rgb differs"),
         ({"alpha": lambda alpha: alpha.detach().clone().requires_grad_()}, "gradient"),
-        ({"depth": lambda depth: depth.double()}, "float64"),
-        ({"normal": lambda normal: normal[:-1]}, "shape"),
-        ({"normal": lambda normal: 1.0005 * normal.detach() + 0 * normal}, "gradient"),
-        ({"semantics": lambda codes: codes * 0}, "semantics differs"),
+        pytest.param({"depth": lambda depth: depth.double()}, "float64", marks=pytest.mark.slow),
+        pytest.param({"normal": lambda normal: normal[:-1]}, "shape", marks=pytest.mark.slow),
+        pytest.param(
+            {"normal": lambda normal: 1.0005 * normal.detach() + 0 * normal},
+            "gradient",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"semantics": lambda codes: codes * 0}, "semantics differs", marks=pytest.mark.slow
+        ),
         ({"camera": lambda camera: camera.scaled(0.5)}, "another camera"),
     ],
 )
@@ -96,6 +102,7 @@ def test_the_kit_sees_what_is_wrong(change: dict[str, Any], message: str) -> Non
         check_rasterizer(Wrong(**change))
 
 
+@pytest.mark.slow
 def test_the_kit_leaves_out_what_is_said_to_differ() -> None:
     wrong = Wrong(depth=lambda depth: depth + 1)
     wrong.differs = ("depth",)
