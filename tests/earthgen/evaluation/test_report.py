@@ -31,6 +31,7 @@ from earthgen.evaluation.worlds import (
     create,
     make_world,
     sampling_settings,
+    scene_buildings,
 )
 from earthgen.models.build import make_model
 from earthgen.models.weights import bundled as shipped
@@ -41,6 +42,7 @@ from earthgen_cli.commands.evaluate import reconstruction_rows
 from earthgen_cli.main import main
 from geo_io.errors import FrameError
 from geo_io.legend import codes
+from geo_io.semantics.rasterize import paint
 from tests.helpers.evaluation_places import CONFIGS, dataset, weights, with_stripes
 
 
@@ -85,7 +87,11 @@ def found(data: Path, untrained: Path) -> tuple[Evaluation, list[Event]]:
 def test_worlds_and_baselines_stand_in_one_table(found: tuple[Evaluation, list[Event]]) -> None:
     worlds = found[0].report["worlds"]
     names = ["terraces+stripes", "mean-height", "nearest-tile"]
-    assert list(worlds) == [*names, *(f"{name}, map" for name in names)]
+    assert list(worlds) == [
+        *names,
+        *(f"{name}, map" for name in names),
+        "terraces+stripes, footprints",  # baselines know none, and only flows do without a map
+    ]
     # The villages are alike: the nearest tile is the truth itself, and the mean height knows where
     # houses stand.
     near = worlds["nearest-tile"]
@@ -103,6 +109,22 @@ def test_worlds_and_baselines_stand_in_one_table(found: tuple[Evaluation, list[E
     kernels = [world["geometry_kernel"]["value"] for world in (bare, mean, near)]
     assert kernels == sorted(kernels, reverse=True)
     assert found[0].report["classes"]["nearest-tile"]["building"] == 1
+
+
+def test_footprints_of_a_scene_are_its_buildings(data: Path) -> None:
+    scene = scenes_in(data)[0]
+    number, told = scene.layer("building"), scene.layer("building_height")
+    buildings = scene_buildings(scene)
+    assert len(buildings) > 3
+    index = paint(
+        scene.frame, buildings.footprint, np.arange(1, len(buildings) + 1, dtype=np.uint16), 1
+    )
+    assert np.array_equal(index > 0, scene.layer("valid") & (number > 0))
+    here = index > 0
+    np.testing.assert_allclose(buildings.height[index[here] - 1], told[here], atol=1e-4)
+    layer = conditions_of(scene, footprints=True)["semantics"]
+    part = replace(scene.frame, x=(scene.frame.x[0], scene.frame.x[0] + 32))
+    assert 0 < len(layer.read(part).buildings) < len(buildings)
 
 
 def test_reconstruction_of_all_parts(found: tuple[Evaluation, list[Event]]) -> None:
