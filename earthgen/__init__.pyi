@@ -6,6 +6,8 @@ from ._version import __version__ as __version__
 from .jobs.generate import generate as generate
 from .world.world import open_world as open_world
 from .render.export import export_world as export_world
+from .render.preview import preview_world as preview_world
+from .jobs.sample import sample_data as sample_data
 from .world.world import World as World
 from .jobs.job import Job as Job
 from .errors import EarthgenError as EarthgenError

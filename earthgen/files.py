@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from typing import Any, Protocol, TypeVar
 from earthgen.errors import StoreError, StoreFullError
 from geo_io.errors import InputError, MissingFileError
 from geo_io.safety.damage import damaged_file
+from geo_io.safety.limits import TEXT_BYTES, bounded_text
 
 PARTIAL = ".partial"
 """Ending of the names of files that are being written, also by zarr."""
@@ -126,6 +128,28 @@ def folder(path: str | Path) -> Folder:
     return RemoteFolder(text.rstrip("/"), system, root.rstrip("/"))
 
 
+def require_file(path: Path) -> None:
+    """Check that what lies at a path, if anything, is a file or a folder, links followed.
+
+    A pipe or a device in a world of a stranger would be read for ever.
+
+    Raises
+    ------
+    StoreError
+        If it is not, or is a file of metadata of more than `TEXT_BYTES`.
+    """
+    try:
+        state = path.stat()
+    except (OSError, ValueError):
+        return  # who opens it says so
+    if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
+        raise StoreError(f"{path} is no file, but a pipe or a device", "remove it")
+    if path.name == "zarr.json" and state.st_size > TEXT_BYTES:
+        raise StoreError(
+            f"{path} has {state.st_size:,} bytes, more than {TEXT_BYTES:,}", "generate it again"
+        )
+
+
 @dataclass(frozen=True)
 class LocalFolder:
     """A folder on a disk."""
@@ -137,6 +161,7 @@ class LocalFolder:
 
     def read(self, name: str) -> bytes | None:
         try:
+            require_file(self.path / name)
             return (self.path / name).read_bytes()
         except FileNotFoundError:
             return None
@@ -407,7 +432,7 @@ def read_json(path: str | Path) -> dict:
             f"{path} does not exist", "give the path of a JSON file with cameras"
         )
     with damaged_file(f"{path} cannot be read as JSON", "give a JSON file with cameras"):
-        document = json.loads(Path(path).read_text("utf-8"))
+        document = json.loads(bounded_text(Path(path)))
     if not isinstance(document, dict):
         raise InputError(f"{path} holds no JSON object", "give a JSON file with cameras")
     return document

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,11 @@ from geo_io.frame import Bounds, horizontal_crs, short_name
 
 WGS84 = pyproj.CRS.from_epsg(4326)
 
+GRID = re.compile(
+    r"""(?:grids?=|PROJ4_GRIDS",\s*"|PARAMETERFILE\[[^]]*?,\s*")\s*@?([^"\s]+)""", re.IGNORECASE
+)
+"""A file of a grid that a CRS names, as PROJ's text and as WKT have it."""
+
 
 @functools.lru_cache(maxsize=64)
 def parse_crs(crs: str) -> pyproj.CRS:
@@ -22,8 +28,54 @@ def parse_crs(crs: str) -> pyproj.CRS:
 
 @functools.lru_cache(maxsize=128)
 def transformer(source: str | pyproj.CRS, target: str | pyproj.CRS) -> pyproj.Transformer:
-    """Return the transformer from `source` to `target`; x (east or longitude) comes first."""
-    return pyproj.Transformer.from_crs(source, target, always_xy=True)
+    """Return the transformer from `source` to `target`; x (east or longitude) comes first.
+
+    Raises
+    ------
+    InputError
+        If there is none: one of them is damaged, or names files.
+    """
+    for crs in (source, target):
+        require_plain_crs(crs, "a source")
+    try:
+        return pyproj.Transformer.from_crs(source, target, always_xy=True)
+    except pyproj.exceptions.ProjError as error:
+        names = [
+            parse_crs(crs).name if isinstance(crs, str) else crs.name for crs in (source, target)
+        ]
+        raise InputError(
+            f"nothing leads from the CRS {names[0]} to {names[1]}: {str(error)[:200]}",
+            "correct the CRS of the source, or give it as `assume_crs`",
+        ) from error
+
+
+def require_plain_crs(crs: str | pyproj.CRS, where: str) -> None:
+    """Check that a CRS is understood, and that it names no grid file by a path or an address.
+
+    PROJ opens such files. Grids that it knows by their names are sought among its own.
+
+    Parameters
+    ----------
+    crs : str or CRS
+    where : str
+        What has it, for messages.
+
+    Raises
+    ------
+    InputError
+        If it is not, or does.
+    """
+    remedy = "give a CRS such as EPSG:32632"
+    try:
+        parsed = parse_crs(crs) if isinstance(crs, str) else crs
+        texts = (crs if isinstance(crs, str) else "", parsed.to_wkt())
+    except pyproj.exceptions.ProjError as error:
+        raise InputError(
+            f"the CRS of {where}, {str(crs)[:200]!r}, is not understood", remedy
+        ) from error
+    named = GRID.search(" ".join(texts))
+    if named and ("/" in named[1] or "\\" in named[1]):
+        raise InputError(f"the CRS of {where} names the file {named[1][:200]}", remedy)
 
 
 def transform_bounds(bounds: Bounds, source: str, target: str) -> Bounds | None:

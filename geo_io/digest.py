@@ -13,6 +13,7 @@ import numpy as np
 
 from geo_io.errors import InputError, MissingFileError
 from geo_io.redaction import redacted
+from geo_io.safety.access import require_plain_file
 from geo_io.safety.gdal_files import VRT, head_of, vrt_sources
 
 WHOLE = 64 * 2**20
@@ -216,6 +217,7 @@ def _is_remote(text: str) -> bool:
 
 
 def _digest_one(path: Path) -> str:
+    require_plain_file(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         if size <= WHOLE:

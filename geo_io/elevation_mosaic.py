@@ -16,6 +16,7 @@ from geo_io.elevation import (
     height_band,
     open_elevation,
 )
+from geo_io.elevation_jumps import require_no_jumps
 from geo_io.frame import UNKNOWN_DATUM, Frame
 from geo_io.layers import Raster
 from geo_io.raster.mosaic import joined, listed, over, require_one_datum
@@ -143,8 +144,8 @@ def open_heights(
     Raises
     ------
     MissingFileError, MissingCrsError, InputError
-        As `open_elevation`; also if sources have heights in different vertical CRS, or a vector
-        file has no heights.
+        As `open_elevation`; also if sources have heights in different vertical CRS, or jump
+        against each other as units or datums do, or a vector file has no heights.
     """
     from geo_io.terrain_points import height_raster
 
@@ -158,6 +159,13 @@ def open_heights(
         bands.append(band)
     if len(opened) == 1:
         return _open(opened[0], bands[0], unit, what)
+    if len(set(bands)) == 1:
+
+        def read(raster: RasterSource, frame: Frame) -> tuple[NDArray, NDArray]:
+            reader = _open(raster, bands[0], unit, what)
+            return reader.read(frame).data, reader.measured(frame).data
+
+        require_no_jumps(opened, read, what)
     groups = _groups(opened, bands, what)
     readers = tuple(_open(raster, band, unit, what) for raster, band in groups)
     datum = require_one_datum(

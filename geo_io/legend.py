@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from geo_io.errors import InputError, MissingFileError
 from geo_io.safety.damage import damaged_file
-from geo_io.safety.limits import YAML_BYTES, load_yaml
+from geo_io.safety.limits import YAML_BYTES, bounded_text, load_yaml
 
 # libyaml, where it is installed, parses six times as fast.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -275,7 +275,7 @@ def load_crosswalk(path: str | Path) -> Crosswalk:
     with damaged_file(f"legend {path} is not YAML", FORMAT_REMEDY):
         if path.stat().st_size > YAML_BYTES:
             raise InputError(f"legend {path} has more than {YAML_BYTES:,} bytes", FORMAT_REMEDY)
-        text = path.read_text("utf-8")
+        text = bounded_text(path)
         document = load_yaml(text, _LOADER, f"legend {path}", FORMAT_REMEDY)
     with damaged_file(f"legend {path} is not of the format", FORMAT_REMEDY):
         return parse_crosswalk(document, str(path))

@@ -9,6 +9,9 @@ SECRET = "***"
 _USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/@\s'\"]+@")
 """The user and password of a URL: scheme://user:password@host."""
 
+_ALONE = re.compile(r"(?P<before>[\s\"'(])[^\s/@:\"'()]+:[^\s/@\"'()]+@(?=\w)")
+"""The same without the scheme, as libraries repeat it in their errors about a URL."""
+
 _NAMES = (
     r"[\w.-]*(?:token|secret|signature|passw(?:or)?d|passphrase|pwd|api[_-]?key|access[_-]?key"
     r"|accesskeyid|subscription[_-]?key|credential|authorization)[\w.-]*|sig|key|auth|sas|jwt"
@@ -27,6 +30,7 @@ def redacted(text: str) -> str:
     if "://" not in text and "/vsi" not in text and not re.search(r"\b[A-Z]{2,}:", text):
         return text
     text = _USER.sub(rf"\g<scheme>{SECRET}@", text)
+    text = _ALONE.sub(rf"\g<before>{SECRET}@", text)
     text = _BEARER.sub(rf"\g<name>{SECRET}", text)
     return _VALUE.sub(rf"\g<name>{SECRET}", text)
 

@@ -26,6 +26,7 @@ KINDS = (
     "parking",
     "bay",
     "pool",
+    "tunnel",
 )
 """Kinds of structures; the number of a kind is its place here.
 
@@ -38,6 +39,7 @@ KINDS = (
 - mast: masts, towers of power lines, poles, chimneys of a point
 - cable: lines of power supply, with their supports at the vertices
 - pitch, parking, bay, pool: surfaces with markings or a rim
+- tunnel: a way that the map puts under the ground; readers show it as land cover where it is not
 """
 
 KIND = {name: number for number, name in enumerate(KINDS)}
@@ -142,7 +144,7 @@ class Structures:
     axis : NDArray (n,) object
         Of decks and ramps, the LineString along which the profile runs; None for others.
     profile : NDArray (n,) object
-        Of decks, ramps and cables, their `Profile`; None for others.
+        Of decks, ramps, cables and railways on the ground, their `Profile`; None for others.
     form : NDArray (n,) STRUCTURE_FORM
         What the map says.
     key : NDArray (n,) uint64

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-from earthgen.errors import JobError
+from earthgen.errors import EarthgenError, JobError
+
+Make = Callable[[str], object]
 
 LOOPBACK = "127.0.0.1"
 NAMES = {LOOPBACK, "localhost", "[::1]"}
@@ -28,6 +32,11 @@ class Handler(SimpleHTTPRequestHandler):
     """Answers GET and HEAD for the files of a folder; lists no folders, and logs nothing."""
 
     protocol_version = "HTTP/1.1"
+
+    def __init__(self, *arguments: Any, make: Make | None = None, **more: Any) -> None:
+        self._make = make
+        super().__init__(*arguments, **more)
+
     extensions_map = {**SimpleHTTPRequestHandler.extensions_map, **TYPES}  # noqa: RUF012
 
     def send_head(self) -> Any:
@@ -39,6 +48,12 @@ class Handler(SimpleHTTPRequestHandler):
         if any(part.startswith(".") for part in self.path.split("?")[0].split("/")):
             self.send_error(HTTPStatus.NOT_FOUND)
             return None
+        if self._make is not None:
+            try:
+                self._make(unquote(self.path.split("?")[0]).lstrip("/"))
+            except (EarthgenError, OSError) as error:
+                self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, explain=str(error))
+                return None
         return super().send_head()
 
     def list_directory(self, path: Any) -> None:
@@ -69,7 +84,7 @@ class Server(ThreadingHTTPServer):
         """A browser that closes a connection is no error."""
 
 
-def open_server(folder: Path, port: int = 0) -> Server:
+def open_server(folder: Path, port: int = 0, make: Make | None = None) -> Server:
     """Open a server for a folder on this computer's loopback address.
 
     Parameters
@@ -77,6 +92,9 @@ def open_server(folder: Path, port: int = 0) -> Server:
     folder : Path
     port : int
         0 takes a free one.
+    make : callable, optional
+        Called with each path that is asked for, relative to the folder, before its file is looked
+        for, from several threads.
 
     Raises
     ------
@@ -84,7 +102,7 @@ def open_server(folder: Path, port: int = 0) -> Server:
         If the port is taken or must not be used.
     """
     try:
-        return Server((LOOPBACK, port), partial(Handler, directory=str(folder)))
+        return Server((LOOPBACK, port), partial(Handler, directory=str(folder), make=make))
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise

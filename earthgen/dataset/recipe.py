@@ -14,6 +14,7 @@ from earthgen.dataset.scene import GRADES
 from earthgen.errors import JobError
 from geo_io.errors import MissingFileError, nearest_name
 from geo_io.safety.damage import damaged_file
+from geo_io.safety.limits import bounded_text
 
 BAND = (-16, 112)
 """Default z range of scenes, voxels from the ground."""
@@ -161,7 +162,7 @@ def read_recipe(path: str | Path) -> Recipe:
         raise MissingFileError(f"{path} does not exist", "check the path")
     remedy = "see docs/guides/datasets.md for the format"
     with damaged_file(f"{path} cannot be read", remedy, JobError):
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = tomllib.loads(bounded_text(path))
     return parse_recipe(values, str(path))
 
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from earthgen.errors import JobError
 from geo_io.redaction import redacted
 from geo_io.safety.damage import damaged_file
+from geo_io.safety.limits import bounded_text
 
 PATH_FIELDS = (
     "region",
@@ -377,7 +378,7 @@ def load_job(path: str | Path) -> dict[str, Any]:
         )
     remedy = "see docs/reference/cli.md for an example"
     with damaged_file(f"job file {path} is not TOML", remedy, JobError):
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = tomllib.loads(bounded_text(path))
     for name in NOT_OF_FILES:
         if name in values:
             raise JobError(

@@ -22,7 +22,7 @@ from geo_io.errors import InputError, MissingFileError
 from geo_io.frame import UNKNOWN_DATUM, Frame, snap
 from geo_io.raster.source import RasterSource, open_raster
 
-VERSION = 2
+VERSION = 3
 """Raised when the rasters that are made of a file change."""
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ CELLS = (0.5, 1.0, 2.0, 4.0)
 LEAST = 2.0
 
 MOST_CELLS = 16_000_000
-"""Larger files get the next coarser cells."""
+MOST_A_POINT, FEW_CELLS = 100, 1_000_000
+"""Files with more cells than `MOST_CELLS`, or than so many a point where that is more than
+`FEW_CELLS`, get the next coarser cells: one point far away must not cost what a large file does."""
 
 GROUND_SHARE = 0.02
 """Least share of points with a class of the ground for these to be the ground."""
@@ -197,7 +199,8 @@ def _frame(xyz: NDArray, crs: str, vertical: str) -> Frame:
     right, top = xyz[:, :2].max(axis=0)
     area = max((right - left) * (top - bottom), 1.0)
     cell = next((size for size in CELLS if len(xyz) * size**2 / area >= LEAST), CELLS[-1])
-    while area / cell**2 > MOST_CELLS:
+    most = min(MOST_CELLS, max(FEW_CELLS, MOST_A_POINT * len(xyz)))
+    while area / cell**2 > most:
         cell *= 2
     # The last row and column of cells may hold points on their far edges.
     ranges = snap((left, bottom, right + cell / 1024, top + cell / 1024), cell, tolerance=0.0)

@@ -39,6 +39,10 @@ LEAST_SHARE = 1 / 128
 STANDS = 0.25
 """A coarse slab whose mean underside is lower than this part of its top stands on the ground."""
 
+LOW = 0.25
+"""Cells: what stands lower than this on a coarse level, and is no building or crown, is drawn as
+the colour of the ground. Crops and walls are, which otherwise are most of a level's triangles."""
+
 CHAMFER = 0.2
 """Voxels by which the Gaussian at the edge of a roof lies below the roof, and more than its
 horizontal offset, by which it is recognised (`earthgen.voxels.heightfield`)."""
@@ -365,6 +369,30 @@ def _merge(slabs: Slabs, cell: NDArray, cells: int, factor: np.float32) -> Slabs
     }
     start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return Slabs(start, **{name: values[keep] for name, values in rows.items()})
+
+
+def flattened(columns: Columns) -> Columns:
+    """Return coarse columns without what is too low to be seen as a shape; its colour stays.
+
+    Buildings and crowns stay, however low, so that their area does.
+    """
+    slabs, cells = columns.slabs, columns.ground.size
+    low = ~slabs.crown & (slabs.bottom <= 0) & (slabs.top < LOW * columns.frame.voxel_size)
+    low &= slabs.semantic != class_code("building")
+    if not low.any():
+        return columns
+    cell = np.repeat(np.arange(cells), np.diff(slabs.start))[low]
+    share = slabs.share[low].astype(np.float64)
+    covered = np.bincount(cell, share, cells)
+    rgb = columns.rgb.reshape(-1, 3) * np.maximum(1 - covered, 0)[:, None]
+    for band in range(3):
+        rgb[:, band] += np.bincount(cell, share * slabs.roof[low, band], cells)
+    rgb /= np.maximum(covered, 1)[:, None]
+    return replace(
+        columns,
+        rgb=np.rint(rgb).astype(np.uint8).reshape(columns.rgb.shape),
+        slabs=slabs.take(~low),
+    )
 
 
 def shown(columns: Columns) -> Columns:

@@ -30,8 +30,8 @@ from geo_io.legend import classes
 
 FLOAT, USHORT, SHORT, UBYTE, BYTE, UINT = 5126, 5123, 5122, 5121, 5120, 5125
 ARRAY, ELEMENTS = 34962, 34963
-QUALITY = 90
-"""Of the pictures of the ground, JPEG."""
+QUALITY = {16: 90, 8: 80}
+"""Of the pictures of the ground, JPEG, by the bits of colours."""
 
 MESHOPT = "EXT_meshopt_compression"
 QUANTISED = "KHR_mesh_quantization"
@@ -262,7 +262,9 @@ class GlbScene:
     def _ground(self, tile: TileMesh, count: int, table: int) -> dict[str, Any]:
         out = self._out
         picture, ids = io.BytesIO(), io.BytesIO()
-        Image.fromarray(tile.picture).save(picture, "JPEG", quality=QUALITY, subsampling=0)
+        Image.fromarray(tile.picture).save(
+            picture, "JPEG", quality=QUALITY[self._bits], subsampling=0
+        )
         Image.fromarray(tile.classes).save(ids, "PNG")
         for sampler, (data, mime) in enumerate(((picture, "image/jpeg"), (ids, "image/png"))):
             self._images.append({"bufferView": out.view(data.getvalue()), "mimeType": mime})

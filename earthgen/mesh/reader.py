@@ -16,6 +16,7 @@ from earthgen.mesh.columns import (
     Slabs,
     coarsen,
     columns_of_voxels,
+    flattened,
     paste,
     shown,
     without_objects,
@@ -71,7 +72,8 @@ class ColumnReader:
                 columns = coarsen(columns)
             if level in (CANOPY_LEVEL, BLOCK_LEVEL):
                 columns = without_objects(columns, crowns_only=level < BLOCK_LEVEL)
-            _write(self._path(tx, ty, level), shown(columns))
+            drawn = columns if level == 1 else flattened(columns)
+            _write(self._path(tx, ty, level), shown(drawn))
 
     def _path(self, tx: int, ty: int, level: int) -> Path:
         return self.folder / f"{level}_{tx}_{ty}.npz"

@@ -201,7 +201,7 @@ def _slopes(start, bottom, top, number, semantic, crown, ground, corners, nx, ny
         for x in range(1, nx - 1):
             for s in range(start[y * nx + x], start[y * nx + x + 1]):
                 for axis in range(2):
-                    count = 0
+                    count, hanging = 0, 0
                     for step in (-1, 1):
                         r, c = (y, x + step) if axis == 0 else (y + step, x)
                         k = _partner(
@@ -224,11 +224,15 @@ def _slopes(start, bottom, top, number, semantic, crown, ground, corners, nx, ny
                             continue
                         rise = ground[r, c] - ground[y, x]
                         out[s, axis] += step * (rise + top[k] - top[s])
-                        out[s, 2 + axis] += step * (rise + bottom[k] - bottom[s])
                         count += 1
+                        # The foot of what stands is no part of an underside.
+                        if crown[s] or (bottom[s] > 0) == (bottom[k] > 0):
+                            out[s, 2 + axis] += step * (rise + bottom[k] - bottom[s])
+                            hanging += 1
                     if count > 0:
                         out[s, axis] /= count * size
-                        out[s, 2 + axis] /= count * size
+                    if hanging > 0:
+                        out[s, 2 + axis] /= hanging * size
     return out
 
 
@@ -371,6 +375,12 @@ def _build(  # type: ignore[no-untyped-def]
                                 members += 1
                         at += 1
                     high, low, gx, gy, ux, uy = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+                    # Undersides are of those that hang, crowns among them: beside the bank or a
+                    # pier a deck does not sink to the ground on which these stand.
+                    hanging, drops = 0, False
+                    for m in range(members):
+                        drops = drops or below[group[m]]
+                        hanging += below[group[m]] or crown[s]
                     for m in range(members):
                         k, r, c = group[m], place[m, 0], place[m, 1]
                         dx, dy = (cx - c - 0.5) * size, (cy - r - 0.5) * size
@@ -380,11 +390,12 @@ def _build(  # type: ignore[no-untyped-def]
                             up += slopes[k, 0] * dx + slopes[k, 1] * dy
                             down += slopes[k, 2] * dx + slopes[k, 3] * dy
                         high += up / members
-                        low += down / members
                         gx += slopes[k, 0] / members
                         gy += slopes[k, 1] / members
-                        ux += slopes[k, 2] / members
-                        uy += slopes[k, 3] / members
+                        if below[k] or crown[s]:
+                            low += down / hanging
+                            ux += slopes[k, 2] / hanging
+                            uy += slopes[k, 3] / hanging
                     east, north = 0.0, 0.0
                     mask = _mask(
                         s, cy, cx, start, bottom, top, number, semantic, crown, ground, nx, ny
@@ -422,7 +433,7 @@ def _build(  # type: ignore[no-untyped-def]
                             - ((mask >> 2) & 1)
                             - ((mask >> 3) & 1)
                         )
-                    for under in range(1 if rim or not below[s] else 2):
+                    for under in range(2 if drops and not rim else 1):
                         position[v, 0], position[v, 1] = cx + east, cy + north
                         position[v, 2] = low if under else high
                         a, b, z = -gx, -gy, 1.0
@@ -486,7 +497,7 @@ def _build(  # type: ignore[no-untyped-def]
                         np.inf,
                         ground[y, x],
                     )
-                    wall = True
+                    wall, leg = True, False
                     if k >= 0:
                         joined = _partner(
                             s,
@@ -505,6 +516,9 @@ def _build(  # type: ignore[no-untyped-def]
                             ground[y, x],
                         )
                         wall = joined < 0 and ground[r, c] + top[k] < ground[y, x] + top[s]
+                        # Below a deck that goes on, the side of its pier.
+                        leg = joined >= 0 and bottom[s] <= 0 and below[joined]
+                        wall = wall or leg
                     if not wall:
                         continue
                     for end in range(2):
@@ -514,13 +528,15 @@ def _build(  # type: ignore[no-untyped-def]
                         for i in range(3):
                             ends[end, i] = position[p, i]
                             ends[2 + end, i] = position[p, i]
-                        if k >= 0:
+                        if leg:
+                            ends[end, 2] = min(ends[end, 2], position[shared[s, 4 + q], 2])
+                        if k >= 0 and not leg:
                             # The neighbour's corner; it is a vertex of its own only if it has one.
                             foot = ground[r, c] + top[k]
                             foot += slopes[k, 0] * (cx - c - 0.5) * size
                             foot += slopes[k, 1] * (cy - r - 0.5) * size
                             foot -= 0.25 * size
-                        elif bottom[s] > 0:
+                        elif below[s]:
                             foot = position[shared[s, 4 + q], 2]
                         else:
                             foot = corners[cy, cx]
@@ -528,7 +544,7 @@ def _build(  # type: ignore[no-untyped-def]
                                 foot = ground[y, x]
                             foot -= SUNK * size
                         ends[2 + end, 2] = min(foot, ends[end, 2])
-                    stands = k < 0 and bottom[s] <= 0
+                    stands = (k < 0 or leg) and bottom[s] <= 0
                     if (
                         stands
                         and not closed

@@ -3,7 +3,8 @@
 The mesh is a right-triangulated irregular network (Evans, Kirkpatrick and Townsend 2001,
 "Right-triangulated irregular networks", Algorithmica 30): triangles are halved at the middle of
 their longest edge until the heights between their corners are within a tolerance. All vertices at
-the rim of the grid are kept, so that the meshes of neighbouring tiles fit together exactly.
+the rim of the grid are kept, so that the meshes of neighbouring tiles fit together exactly, unless
+they hang skirts there.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Terrain:
     triangles: NDArray
 
 
-def triangulate(height: NDArray, known: NDArray, tolerance: float) -> Terrain:
+def triangulate(
+    height: NDArray, known: NDArray, tolerance: float, *, whole_rim: bool = True
+) -> Terrain:
     """Return the mesh of a grid of corner heights.
 
     Parameters
@@ -43,6 +46,8 @@ def triangulate(height: NDArray, known: NDArray, tolerance: float) -> Terrain:
         Cells that have ground; the others get no triangles.
     tolerance : float
         Largest distance of a corner's height from the mesh, metres.
+    whole_rim : bool
+        Keep every corner at the rim of the grid.
     """
     n = len(known)
     height = np.where(np.isfinite(height), height, 0.0).astype(np.float64)
@@ -50,8 +55,9 @@ def triangulate(height: NDArray, known: NDArray, tolerance: float) -> Terrain:
     around = np.pad(known, 1, mode="edge")
     corners = (around[:-1, :-1], around[:-1, 1:], around[1:, :-1], around[1:, 1:])
     error[np.logical_or.reduce(corners) & ~np.logical_and.reduce(corners)] = np.inf
-    error[[0, -1], :] = np.inf
-    error[:, [0, -1]] = np.inf
+    if whole_rim:
+        error[[0, -1], :] = np.inf
+        error[:, [0, -1]] = np.inf
     _raise_parents(error, n)
     number = np.full(height.shape, -1, np.int32)
     triangles = np.empty((2 * n * n, 3), np.int32)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from earthgen.mesh.columns import Columns
-from earthgen.mesh.shells import HALO, Shells, corner_ground, shells
+from earthgen.mesh.columns import BLOCK_LEVEL, Columns
+from earthgen.mesh.shells import HALO, WALL, Shells, corner_ground, shells
 from earthgen.mesh.terrain import Terrain, triangulate
 
 TOLERANCE = 0.1
@@ -67,8 +68,9 @@ class TileMesh:
     terrain, terrain_normal, terrain_uv, terrain_triangles : NDArray
         (v, 3) uint16 east, north, up; (v, 3) int8; (v, 2) uint16 of 65535, from the north-west;
         (t, 3) int32 counter-clockwise.
-    picture, classes : NDArray (n, n, 3), (n, n) uint8
-        sRGB and classes of the ground, rows from north to south.
+    picture, classes : NDArray (n + 2, n + 2, 3), (n + 2, n + 2) uint8
+        sRGB and classes of the ground with a cell of what lies around, so that neighbours blend
+        alike at their rim; rows from north to south.
     solid, solid_normal, colour, feature, solid_triangles : NDArray
         (v, 3) uint16; (v, 3) int8; (v, 3) uint16 linear light; (v,) uint16 rows of `features`;
         (t, 3) int32.
@@ -121,15 +123,17 @@ def tile_mesh(
     inner = columns.frame.pad(-HALO)
     n, size = inner.nx, inner.voxel_size
     middle = slice(HALO, HALO + n)
+    around = slice(HALO - 1, HALO + n + 1)
+    here = np.isfinite(columns.ground[around, around])
     known = np.isfinite(columns.ground[middle, middle])
     if inside is not None:
         known &= inside
     if not known.any():
         return None
     corners = corner_ground(columns.ground)[HALO - 2 : HALO + n + 1, HALO - 2 : HALO + n + 1]
-    surface = triangulate(corners[1:-1, 1:-1], known, TOLERANCE * size)
+    surface = triangulate(corners[1:-1, 1:-1], known, TOLERANCE * size, whole_rim=skirt <= 0)
     position, normal = _ground_vertices(surface, corners, size)
-    uv = position[:, :2] / n
+    uv = (position[:, :2] + 1) / (n + 2)
     triangles = surface.triangles
     if skirt > 0:
         position, normal, uv, triangles = _with_skirt(
@@ -140,13 +144,16 @@ def tile_mesh(
     origin, step = _grid(inner.x[0], inner.y[0], size, n, position, walls.position)
     slabs = columns.slabs
     rgb = np.where(walls.side[:, None], slabs.side[walls.slab], slabs.roof[walls.slab])
+    place = _quantised(walls.position, origin, step, size)
+    normal_of, colour = walls.normal, LINEAR[rgb]
+    if level >= BLOCK_LEVEL:
+        normal_of, colour = _shared(place, feature, normal_of, colour, walls)
     solid, solid_triangles, first = _welded(
-        _quantised(walls.position, origin, step, size),
-        _bytes(walls.normal),
-        LINEAR[rgb],
-        feature,
-        walls.triangles,
+        place, _bytes(normal_of), colour, feature, walls.triangles
     )
+    picture = _filled(columns.rgb[around, around], here)
+    # What is not drawn is of one colour: it packs well, and nothing dark bleeds over the rim.
+    picture[~_near(known)] = columns.rgb[middle, middle][known].mean(axis=0).astype(np.uint8)
     return TileMesh(
         (inner.x[0] * size - origin[0], inner.y[0] * size - origin[1], origin[2]),
         step,
@@ -154,15 +161,60 @@ def tile_mesh(
         _bytes(normal),
         np.rint(np.stack([uv[:, 0], 1 - uv[:, 1]], 1) * 65535).astype(np.uint16),
         triangles,
-        np.ascontiguousarray(columns.rgb[middle, middle][::-1]),
-        np.ascontiguousarray(columns.semantic[middle, middle][::-1]),
+        np.ascontiguousarray(picture[::-1]),
+        np.where(_near(known), _filled(columns.semantic[around, around], here), 0)[::-1],
         solid,
-        _bytes(walls.normal)[first],
-        LINEAR[rgb][first],
+        _bytes(normal_of)[first],
+        colour[first],
         feature[first],
         solid_triangles,
         features,
     )
+
+
+def _shared(
+    place: NDArray, feature: NDArray, normal: NDArray, colour: NDArray, walls: Shells
+) -> tuple[NDArray, NDArray]:
+    """Return normals and colours that the walls of one feature share at a corner, as roofs do.
+
+    Edges between walls are round then, which is not seen where a house is a few pixels, and a house
+    of one cell has 12 vertices instead of 20.
+    """
+    if not len(place):
+        return normal, colour
+    upright = np.zeros(len(place), bool)
+    upright[walls.triangles[walls.part == WALL]] = True
+    key = np.zeros((len(place), 2), np.uint64)
+    for values in (place[:, 0], place[:, 1], place[:, 2], feature):
+        key[:, 0] = (key[:, 0] << np.uint64(16)) | values.astype(np.uint64)
+    key[:, 1] = upright
+    _, group = np.unique(key, axis=0, return_inverse=True)
+    group = group.ravel()
+    groups = int(group.max()) + 1
+    total = np.bincount(group, minlength=groups)
+
+    def mean(values: NDArray) -> NDArray:
+        sums = [np.bincount(group, values[:, k], groups) for k in range(3)]
+        return np.stack(sums, axis=1) / total[:, None]
+
+    across = mean(normal)
+    length = np.linalg.norm(across, axis=1, keepdims=True)
+    across = np.where(length > 0.01, across / np.maximum(length, 0.01), [0.0, 0.0, 1.0])
+    blended = np.rint(mean(colour)).astype(colour.dtype)
+    return across[group].astype(np.float32), blended[group]
+
+
+def _filled(values: NDArray, known: NDArray) -> NDArray:
+    """The cells, with that of the nearest one that has ground where there is none."""
+    if known.all():
+        return values.copy()
+    near = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+    return np.asarray(values[tuple(near)])
+
+
+def _near(known: NDArray) -> NDArray:
+    """The cells that are drawn, and those beside them, with a rim of one more."""
+    return np.asarray(ndimage.binary_dilation(np.pad(known, 1), np.ones((3, 3), bool)))
 
 
 def _ground_vertices(surface: Terrain, corners: NDArray, size: float) -> tuple[NDArray, NDArray]:
@@ -198,8 +250,12 @@ def _with_skirt(
         (number[-1, ::-1], known[-1, ::-1]),
         (number[::-1, 0], known[::-1, 0]),
     ]
-    first = np.concatenate([line[:-1][cells] for line, cells in sides])
-    second = np.concatenate([line[1:][cells] for line, cells in sides])
+    edges = []
+    for line, cells in sides:
+        used = np.flatnonzero(line >= 0)  # between two of them, all cells have ground or none has
+        here = cells[used[:-1]]
+        edges.append((line[used[:-1]][here], line[used[1:]][here]))
+    first, second = (np.concatenate(ends) for ends in zip(*edges, strict=True))
     rim, index = np.unique(np.concatenate([first, second]), return_inverse=True)
     low = len(position) + index
     low_first, low_second = low[: len(first)], low[len(first) :]

@@ -3,9 +3,10 @@
 The open sides of voxels bound a solid on the voxel lattice, so they form a closed mesh: every edge
 is used equally often in both directions. Each lattice corner is then moved by a function of that
 corner alone: up by the height of the terrain, and by the offset between the tops of the voxels
-below it and the surface that they represent. So the mesh stays closed, slopes are smooth and roofs
-keep their pitch. A corner depends on the columns around it, also those of neighbouring tiles, so
-that tiles match exactly. The mesh is open at the border of the world, and has no bottom.
+below it and the surface that they represent (`corners`). So the mesh stays closed, slopes are
+smooth and roofs keep their pitch. Where the ground drops by a wall, a corner has two points and the
+mesh an upright quad. A corner depends on the columns around it, also those of neighbouring tiles,
+so that tiles match exactly. The mesh is open at the border of the world, and has no bottom.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
+from earthgen.render.corners import Columns, columns_of, corner_height, solid, walls
 from earthgen.voxels.voxels import WALL, Splats, Voxels
 from earthgen.world.selection import Selection
 from geo_io.frame import Frame
@@ -234,25 +236,30 @@ def surface_mesh(piece: Piece, anchor: tuple[float, float, float]) -> Mesh:
         frame.nx,
         frame.ny,
     )
+    columns = piece_columns(piece)
+    upright, wall, looks = walls(
+        xyz, piece.voxels.faces, faces, columns, frame.x[0], frame.y[0], QUADS
+    )
     vertices, quads = _sizes(faces, QUADS)
+    more = len(wall)
     out = Mesh(
-        np.empty((vertices, 3), np.float32),
-        np.empty((quads, 4), np.int32),
-        np.empty(quads, np.int32),
-        np.empty(quads, np.uint8),
-        np.empty(vertices, np.int32),
+        np.empty((vertices + 4 * more, 3), np.float32),
+        np.empty((quads + more, 4), np.int32),
+        np.empty(quads + more, np.int32),
+        np.empty(quads + more, np.uint8),
+        np.empty(vertices + 4 * more, np.int32),
     )
     _build(
         xyz,
         faces,
-        corner_heights(piece.ground),
-        piece.start,
-        piece.z,
-        piece.faces,
-        piece.lift,
+        columns.ground,
+        columns.start,
+        columns.z,
+        columns.faces,
+        columns.lift,
+        columns.split,
         frame.x[0],
         frame.y[0],
-        frame.nx,
         frame.voxel_size,
         np.asarray(anchor, np.float64),
         CORNERS,
@@ -263,24 +270,21 @@ def surface_mesh(piece: Piece, anchor: tuple[float, float, float]) -> Mesh:
         out.side,
         out.owner,
     )
+    if more:
+        flat = upright.reshape(-1, 3)
+        first = np.array([frame.x[0], frame.y[0]])
+        out.vertices[vertices:, :2] = (flat[:, :2] + first) * frame.voxel_size - anchor[:2]
+        out.vertices[vertices:, 2] = flat[:, 2] - anchor[2]
+        out.owner[vertices:] = np.repeat(wall, 4)
+        out.quads[quads:] = np.arange(vertices, vertices + 4 * more).reshape(-1, 4)
+        out.voxel[quads:], out.side[quads:] = wall, looks
     return out
 
 
-def corner_heights(ground: NDArray) -> NDArray:
-    """(ny + 1, nx + 1) float64 heights of the corners between (ny + 2, nx + 2) columns, rows from
-    the south.
-
-    The height of a corner is the mean of the columns around it that have a height.
-    """
-    values = ground.astype(np.float64)
-    around = (values[:-1, :-1], values[:-1, 1:], values[1:, :-1], values[1:, 1:])
-    total = np.zeros(around[0].shape)
-    number = np.zeros(around[0].shape)
-    for part in around:  # in a fixed order, so that neighbouring tiles compute the same sum
-        known = np.isfinite(part)
-        total += np.where(known, part, 0.0)
-        number += known
-    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+def piece_columns(piece: Piece) -> Columns:
+    """Return the columns of a piece and those next to it, with the walls between them."""
+    size = piece.frame.voxel_size
+    return columns_of(piece.ground, piece.start, piece.z, piece.faces, piece.lift, size)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -305,35 +309,6 @@ def _scatter(xyz, faces, lift, x0, y0, nx, ny, at, z_out, faces_out, lift_out): 
             lift_out[k] = lift[i]
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _find(z, low, high, wanted):  # type: ignore[no-untyped-def]
-    """Index of `wanted` in the sorted z[low:high], -1 if it is absent."""
-    while high - low > 8:
-        middle = (low + high) >> 1
-        if z[middle] <= wanted:
-            low = middle
-        else:
-            high = middle
-    for k in range(low, high):
-        if z[k] == wanted:
-            return k
-    return -1
-
-
-@numba.njit(cache=True, nogil=True)
-def _solid(z, faces, low, high, wanted):  # type: ignore[no-untyped-def]
-    """Whether a column with surface voxels z[low:high] is solid at height `wanted`.
-
-    Between two surface voxels it is solid if they are not open to each other.
-    """
-    for k in range(low, high):
-        if z[k] == wanted:
-            return True
-        if z[k] > wanted:
-            return not faces[k] & 16
-    return high > low and not faces[high - 1] & 32
-
-
 @numba.njit(cache=True, nogil=True)
 def _open_sides(xyz, faces, start, z, all_faces, x0, y0, nx, ny):  # type: ignore[no-untyped-def]
     """The sides without those at the rim of the piece that are covered by a neighbouring tile.
@@ -354,7 +329,7 @@ def _open_sides(xyz, faces, start, z, all_faces, x0, y0, nx, ny):  # type: ignor
                 continue
             step = 1 if side & 1 else -1
             column = (r + 1) * pitch + c + 1 + (step if side < 2 else step * pitch)
-            if _solid(z, all_faces, start[column], start[column + 1], xyz[i, 2]):
+            if solid(z, all_faces, start[column], start[column + 1], xyz[i, 2]):
                 out[i] &= ~np.uint8(1 << side)
     return out
 
@@ -384,14 +359,14 @@ def _sizes(faces, quads):  # type: ignore[no-untyped-def]
 def _build(  # type: ignore[no-untyped-def]
     xyz,
     faces,
-    corner,
+    ground,
     start,
     z,
     all_faces,
     lift,
+    split,
     x0,
     y0,
-    nx,
     s,
     anchor,
     corners,
@@ -402,7 +377,6 @@ def _build(  # type: ignore[no-untyped-def]
     quad_side,
     owner,
 ):
-    pitch = nx + 2
     v, q = 0, 0
     number = np.empty(8, np.int64)
     height = np.empty(8, np.float64)
@@ -421,15 +395,9 @@ def _build(  # type: ignore[no-untyped-def]
             cx = xyz[i, 0] - x0 + corners[c, 0]
             cy = xyz[i, 1] - y0 + corners[c, 1]
             k = xyz[i, 2] + corners[c, 2]
-            moved, tops = 0.0, 0
-            for around in range(4):
-                column = (cy + (around >> 1)) * pitch + cx + (around & 1)
-                below = _find(z, start[column], start[column + 1], k - 1)
-                if below >= 0 and all_faces[below] & 32:
-                    # Offsets beyond the voxel, which half precision may cause, would fold the mesh.
-                    moved += min(max(lift[below], -s), s)
-                    tops += 1
-            height[c] = corner[cy, cx] + k * s + (moved / tops if tops else 0.0)
+            # The column's place among the four around a corner.
+            own = 3 - (c & 3)
+            height[c] = corner_height(own, cx, cy, k, ground, start, z, all_faces, lift, split, s)
             number[c] = v
             vertices[v, 0] = (xyz[i, 0] + corners[c, 0]) * s - anchor[0]
             vertices[v, 1] = (xyz[i, 1] + corners[c, 1]) * s - anchor[1]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import importlib
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from earthgen.errors import TrainingError
 from earthgen.files import replace_file
+from geo_io.safety.damage import damaged_file
 
 CSV = "metrics.csv"
 
@@ -72,12 +75,26 @@ class Log:
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a metrics.csv, without a last row that is incomplete after a kill."""
+    """Return the rows of a metrics.csv, without a last row that is incomplete after a kill.
+
+    Raises
+    ------
+    TrainingError
+        If it holds anything but numbers.
+    """
     if not path.is_file():
         return []
-    text = path.read_text("utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    return [row for row in csv.DictReader(io.StringIO(whole)) if row.get("step")]
+    remedy = "remove it: a run that continues begins it again"
+    with damaged_file(f"{path} is damaged", remedy, TrainingError):
+        text = path.read_text("utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        rows = [row for row in csv.DictReader(io.StringIO(whole)) if row.get("step")]
+        for row in rows:
+            if not math.isfinite(float(row["step"])):
+                raise ValueError(f"step {row['step'][:40]}")
+            for value in row.values():
+                float(value or 0)
+    return rows
 
 
 def series(rows: list[dict[str, str]], name: str) -> tuple[list[float], list[float]]:

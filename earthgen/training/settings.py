@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from earthgen.errors import JobError
 from earthgen.models.presets import PARTS
 from geo_io.safety.damage import damaged_file
+from geo_io.safety.limits import bounded_text
 
 TASKS: dict[str, tuple[str, ...]] = {
     "struct-vae": ("struct-vae",),
@@ -518,7 +519,7 @@ def load_settings(path: Path | str) -> dict[str, Any]:
         raise JobError(f"{where} does not exist", "write one as docs/guides/training.md shows")
     remedy = "see docs/guides/training.md for an example"
     with damaged_file(f"{where} is not TOML", remedy, JobError):
-        values = tomllib.loads(where.read_text("utf-8"))
+        values = tomllib.loads(bounded_text(where))
     for name in ("data", "out"):
         if isinstance(values.get(name), str):
             values[name] = str(where.resolve().parent / values[name])

@@ -698,10 +698,12 @@ class Store:
         chunks and codecs. What is read is allocated first, so nothing else is taken for granted."""
         whole, t = self.tiles_frame, self.tile_size
         grid = (whole.ny // t, whole.nx // t)
-        shards = None
+        shape: tuple[int, ...]
+        chunks: tuple[int, ...]
+        shards: tuple[int, ...] | None = None
         if name == "index":
             dtype, shape = "int64", (*grid, INDEX_FIELDS)
-            chunks: tuple[int, ...] = (INDEX_CHUNK, INDEX_CHUNK, INDEX_FIELDS)
+            chunks = (INDEX_CHUNK, INDEX_CHUNK, INDEX_FIELDS)
         elif name.startswith(("voxels/", "splats/")):
             kind = name.rpartition("/")[2]
             dtype, extra = {**VOXELS, **SPLATS}.get(kind, ("float16", tuple(array.shape[3:])))

@@ -15,6 +15,7 @@ from earthgen.stages.stage import rescale
 from earthgen.voxels.tile import LEVELS
 from earthgen.voxels.voxels import Splats, Voxels, concatenate_voxels
 from earthgen.world import conventions, decisions
+from earthgen.world.bounded_codecs import bounded_codecs
 from earthgen.world.digest import add_digests, digest_text
 from earthgen.world.layout import DENSE
 from earthgen.world.store import Store, open_store
@@ -203,7 +204,8 @@ class World:
 
         part = self.part(level, bounds)
         problem = f"the layers of {self.path} at level {level} are damaged"
-        with damaged_file(problem, "generate it again", StoreError):
+        with damaged_file(problem, "generate it again", StoreError), bounded_codecs():
+            others = self._store.require_level(level)
             dataset = xarray.open_zarr(
                 self._store.root.store,
                 group=self._store.dense_group(level),
@@ -211,7 +213,7 @@ class World:
                 chunks=None,
                 decode_coords="all",
                 mask_and_scale=False,
-                drop_variables=["index"],
+                drop_variables=others,
             )
             rows, columns = self._store.tiles_frame.coarsen(level).slices(part)
             dataset = dataset.isel(y=rows, x=columns)

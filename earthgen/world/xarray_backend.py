@@ -27,7 +27,7 @@ class EarthgenBackend(BackendEntrypoint):
     open_dataset_parameters = ("filename_or_obj", "drop_variables", "level", "bounds")
     supports_groups = True
 
-    def open_dataset(  # type: ignore[override]  # the protocol of xarray: more keywords
+    def open_dataset(
         self,
         filename_or_obj: Any,
         *,
@@ -66,7 +66,7 @@ class EarthgenBackend(BackendEntrypoint):
         left_out = [drop_variables] if isinstance(drop_variables, str) else drop_variables or ()
         return layers.drop_vars(list(left_out), errors="ignore")
 
-    def open_groups_as_dict(  # type: ignore[override]
+    def open_groups_as_dict(
         self,
         filename_or_obj: Any,
         *,
@@ -99,7 +99,7 @@ class EarthgenBackend(BackendEntrypoint):
         }
         return {"/": xarray.Dataset(attrs={"title": "earthgen world"}), **levels}
 
-    def open_datatree(  # type: ignore[override]
+    def open_datatree(
         self,
         filename_or_obj: Any,
         *,

@@ -27,6 +27,7 @@ from geo_io.frame import Bounds, short_name
 from geo_io.safety.damage import damaged_file
 from geo_io.safety.gdal_files import (
     allowed_drivers,
+    archive_options,
     require_safe_dataset,
     require_safe_raster,
 )
@@ -200,7 +201,7 @@ def open_raster(
     with (
         damaged_file(f"{path} cannot be read as a raster", CHECK),
         _georeference_warning_ignored(),
-        open_dataset(path, drivers=allowed_drivers()) as dataset,
+        open_dataset(path, drivers=allowed_drivers(path)) as dataset,
     ):
         require_safe_dataset(path, dataset)
         _require_small_blocks(path, dataset)
@@ -324,7 +325,8 @@ def open_dataset(
     if level is not None:
         options = {"OVERVIEW_LEVEL": "NONE"} if level == BASE_ONLY else {"overview_level": level}
     try:
-        with rasterio.Env(**_cache()), _opened(path, drivers, options) as dataset:
+        environment = rasterio.Env(**_cache(), **archive_options(path))
+        with environment, _opened(path, drivers, options) as dataset:
             yield dataset
     except (rasterio.errors.RasterioError, UnicodeDecodeError) as error:
         raise InputError(
@@ -356,7 +358,7 @@ def holds_raster(path: str) -> bool:
     """
     require_safe_raster(path)
     try:
-        with open_dataset(path, drivers=allowed_drivers()) as dataset:
+        with open_dataset(path, drivers=allowed_drivers(path)) as dataset:
             return bool(dataset.count)
     except InputError:
         return False

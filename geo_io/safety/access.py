@@ -8,6 +8,7 @@ is refused unless the user says `allow_linked` (files outside the folder of the 
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,11 +101,38 @@ def require_local(name: str) -> None:
     ------
     UnsafePathError
         If it is one.
+    InputError
+        If it is a pipe or a device.
     """
     if name.lstrip().startswith(("<", "{")) and not _exists(name):
         raise UnsafePathError(f"{name[:80]!r} is not a path", "give the path of a file")
     if not current_access().network and is_remote(name):
         raise UnsafePathError(f"{name} is an address on a network", ALLOW_NETWORK)
+    require_plain_file(Path(local_part(name)))
+
+
+def require_plain_file(path: Path, where: str = "") -> None:
+    """Check that what lies at a path, if anything, is a file or a folder, links followed: a pipe or
+    a device would be read for ever.
+
+    Parameters
+    ----------
+    path : Path
+    where : str
+        The file that names it, for messages.
+
+    Raises
+    ------
+    InputError
+        If it is not.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # who opens it says so
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        names = f"{where} names {path}, which" if where else f"{path}"
+        raise InputError(f"{names} is no file, but a pipe or a device", "give a file")
 
 
 def require_inside(path: Path, folder: Path, where: str) -> None:

@@ -25,6 +25,7 @@ from geo_io.safety.access import (
     local_part,
     require_inside,
     require_local,
+    require_plain_file,
 )
 from geo_io.safety.damage import damaged_file
 from geo_io.safety.limits import VRT_BYTES, VRT_DEPTH
@@ -151,6 +152,9 @@ DESCRIPTIONS = re.compile(
 )
 """Words of files that hold no data, but say where GDAL shall fetch or compute it."""
 
+SIDES = (".ovr", ".OVR", ".msk", ".MSK")
+"""Endings of the files beside a raster that GDAL opens as rasters too: overviews, and a mask."""
+
 VRT = re.compile(rb"<VRTDataset", re.IGNORECASE)
 
 NAMES = re.compile(r"(filename|sourcedataset|maindataset|dataset)$", re.IGNORECASE)
@@ -167,9 +171,23 @@ def raster_drivers() -> list[str]:
     return [name for name in RASTER_DRIVERS if name in present]
 
 
-def allowed_drivers() -> list[str] | None:
-    """Return the drivers that may open a raster; None for all, where addresses are allowed."""
-    return None if current_access().network else raster_drivers()
+def allowed_drivers(name: str = "") -> list[str] | None:
+    """Return the drivers that may open a raster; None for all, where addresses are allowed.
+
+    In an archive, a VRT is not: what it names cannot be looked at before.
+    """
+    if current_access().network:
+        return None
+    unseen = ARCHIVE.match(name) and not current_access().linked
+    return [driver for driver in raster_drivers() if not (unseen and driver == "VRT")]
+
+
+def archive_options(name: str) -> dict[str, str]:
+    """Return GDAL's options for a raster in an archive that cannot be looked into here: GDAL then
+    opens nothing beside it."""
+    if not ARCHIVE.match(name) or name.startswith("/vsizip/") or current_access().linked:
+        return {}
+    return {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 
 
 def require_safe_raster(name: str) -> None:
@@ -189,10 +207,53 @@ def require_safe_raster(name: str) -> None:
         If it is a VRT with Python code, or a damaged one.
     """
     require_local(name)
+    require_plain_sides(name)
     path = Path(local_part(name))
     if path.is_file() and VRT.search(head_of(str(path))):
         for _ in vrt_sources(path):
             pass
+    elif ARCHIVE.match(name) and not current_access().linked and VRT.search(head_of(name)):
+        raise UnsafePathError(f"{name} is a VRT in an archive", "unpack it first")
+
+
+def require_plain_sides(name: str, depth: int = 0) -> None:
+    """Check that the overviews and masks beside a raster hold data themselves.
+
+    GDAL opens these with all of its drivers, so that one could be a list of other files, or of
+    addresses. Each may have such files of its own.
+
+    Parameters
+    ----------
+    name : str
+        A path, or a name for GDAL.
+    depth : int
+        How many files this one lies beside.
+
+    Raises
+    ------
+    UnsafePathError
+        If one names a source.
+    """
+    if current_access().linked or depth > VRT_DEPTH:
+        return
+    plain = name if ARCHIVE.match(name) else local_part(name)
+    for suffix in SIDES:
+        side = f"{plain}{suffix}"
+        head = head_of(side)
+        if not head:
+            continue
+        if _describes(head):
+            raise UnsafePathError(
+                f"{side} holds no data, but names a source",
+                "remove it, or allow files elsewhere with `allow_linked`",
+            )
+        require_plain_sides(side, depth + 1)
+
+
+def _describes(head: bytes) -> bool:
+    """Return whether a file begins as one that says where data is: rasters are no JSON, no XML."""
+    begin = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    return begin[:1] in (b"{", b"<") or DESCRIPTIONS.search(head) is not None
 
 
 def require_safe_vector(name: str) -> None:
@@ -302,6 +363,7 @@ def require_named(text: str, base: Path, folder: Path, where: str) -> Path:
             )
         return path
     require_inside(path, folder, where)
+    require_plain_file(path, where)
     if not exists:
         raise MissingFileError(f"{where} names {path}, which does not exist", "fetch that file")
     return path
@@ -372,13 +434,12 @@ def vrt_sources(path: Path, folder: Path | None = None, depth: int = 0) -> Itera
             yield source
             yield from vrt_sources(source, folder, depth + 1)
             continue
-        if source.is_file() and not current_access().network:
-            # A VRT opens its sources with all drivers; rasters are no JSON and no other XML.
-            head = head_of(str(source)).lstrip(b"\xef\xbb\xbf \t\r\n")
-            if head[:1] in (b"{", b"<") or DESCRIPTIONS.search(head):
-                raise UnsafePathError(
-                    f"{path} names {source}, which holds no data, but names a source", ALLOW_NETWORK
-                )
+        # A VRT opens its sources with all drivers.
+        if source.is_file() and not current_access().network and _describes(head_of(str(source))):
+            raise UnsafePathError(
+                f"{path} names {source}, which holds no data, but names a source", ALLOW_NETWORK
+            )
+        require_plain_sides(str(source))
         yield source
 
 

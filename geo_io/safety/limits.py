@@ -6,12 +6,14 @@ them is refused, before memory or time are spent.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from geo_io.errors import InputError
+from geo_io.safety.access import require_plain_file
+
+if TYPE_CHECKING:  # settings are checked without numpy
+    from numpy.typing import NDArray
 
 VRT_DEPTH = 8
 """VRTs within VRTs."""
@@ -64,9 +66,30 @@ def too_far(bounds: NDArray, geographic: bool) -> NDArray:
     geographic : bool
         Whether these are degrees.
     """
+    import numpy as np
+
     limit = FARTHEST_DEGREES if geographic else FARTHEST
     with np.errstate(invalid="ignore"):
         return ~(np.abs(bounds) <= limit).all(axis=1)
+
+
+def bounded_text(path: Path) -> str:
+    """Return the text of a file of settings or metadata, UTF-8, of at most `TEXT_BYTES`.
+
+    Raises
+    ------
+    InputError
+        If it is larger, or is a pipe or a device.
+    OSError, UnicodeDecodeError
+        If it cannot be read.
+    """
+    require_plain_file(path)
+    size = path.stat().st_size
+    if size > TEXT_BYTES:
+        raise InputError(
+            f"{path} has {size:,} bytes, more than {TEXT_BYTES:,}", "give another file"
+        )
+    return path.read_text("utf-8")
 
 
 def load_yaml(text: str, loader: Any, where: str, remedy: str) -> Any:

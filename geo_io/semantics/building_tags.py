@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import ImageColor
 
 from geo_io.layers import ACROSS, ALONG, ROOF_NUMBER, unknown_form
-from geo_io.legend import ABSENT, normalise
+from geo_io.legend import ABSENT, DENIALS, normalise
 from geo_io.semantics.heights import Heights
 from geo_io.semantics.lengths import METRES_PER_LEVEL, is_unknown, parse_length
 
@@ -178,8 +178,20 @@ def is_ridge(table: pd.DataFrame) -> NDArray:
 
     They are OpenStreetMap's roof:ridge and roof:apex.
     """
-    names = [*_vocabulary()["columns"]["roof_ridge"], *_vocabulary()["columns"]["roof_apex"]]
-    return np.array(_column(table, names, _word, "", {}), object) != ""
+    return _says(table, "roof_ridge", "roof_apex")
+
+
+def is_roof_edge(table: pd.DataFrame) -> NDArray:
+    """Return which features are lines where planes of a complex roof meet, (n,) bool.
+
+    They are OpenStreetMap's roof:edge, such as hips and valleys, which are not level.
+    """
+    return _says(table, "roof_edge") & ~is_ridge(table)
+
+
+def _says(table: pd.DataFrame, *keys: str) -> NDArray:
+    names = [name for key in keys for name in _vocabulary()["columns"][key]]
+    return ~np.isin(np.array(_column(table, names, _word, "", {}), str), ["", *DENIALS])
 
 
 def _column(

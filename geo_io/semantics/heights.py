@@ -496,6 +496,13 @@ def _first(
     return metres, np.where(np.isnan(metres), unread, "")
 
 
+def _single(value: object) -> object:
+    """Return a value of an attribute, None for no value; lists, as GML has them, as text."""
+    if isinstance(value, list | tuple | dict | np.ndarray):
+        return str(value)
+    return None if pd.isna(value) else value  # type: ignore[call-overload]
+
+
 def _lengths(series: pd.Series, column: HeightColumn, highest: float) -> tuple[NDArray, NDArray]:
     """Return lengths in metres, NaN if not usable, and the texts that are not understood."""
     unit, style = UNITS.get(column.style.unit), column.style
@@ -508,7 +515,7 @@ def _lengths(series: pd.Series, column: HeightColumn, highest: float) -> tuple[N
         odd[strange] = [f"{column.field}={value:g}" for value in numbers[strange]]
         return np.where(usable, metres, np.nan), odd
     found: dict[object, tuple[float, str]] = {}
-    rows = [None if pd.isna(value) else value for value in series.tolist()]
+    rows = [_single(value) for value in series.tolist()]
     for value in set(rows):
         length = parse_length(value, style)
         if 0 < length <= highest:

@@ -157,7 +157,8 @@ def _repeated(every: Buildings, rank: NDArray) -> NDArray:
 def with_ridges(buildings: Buildings, lines: NDArray) -> Buildings:
     """Return buildings with the ridges, (k,) LineStrings, that lie on their complex roofs.
 
-    A roof of no known shape is complex if ridges lie on it.
+    Lines whose z is 0 are edges, where planes of a roof meet. A roof of no known shape is complex
+    if ridges lie on it.
     """
     if not len(lines):
         return buildings
@@ -171,7 +172,8 @@ def with_ridges(buildings: Buildings, lines: NDArray) -> Buildings:
         if np.hypot(east - west, north - south) > SMALL:
             continue
         own = lines[shapely.covers(shapely.buffer(footprint, 0.1), lines)]
-        if len(own):
+        # Edges alone say nothing of heights.
+        if len(own) and (shapely.get_coordinates(own, include_z=True)[:, 2] != 0).any():
             # Sorted, so that blocks and files may hold them in any order.
             unique = sorted({line.wkb: line for line in own}.items())
             ridges[k] = shapely.MultiLineString([line for _, line in unique])

@@ -19,13 +19,21 @@ from geo_io.layers import unknown_form
 from geo_io.legend import UNKNOWN, UNMAPPED, classes, codes
 from geo_io.semantics.attributes import (
     CROWN_FIELDS,
+    TUNNEL_FIELDS,
     WIDEST,
     expand_tags,
     first_metres,
     line_widths,
+    present_columns,
     underground,
 )
-from geo_io.semantics.building_tags import Unread, building_forms, fit_to_height, is_ridge
+from geo_io.semantics.building_tags import (
+    Unread,
+    building_forms,
+    fit_to_height,
+    is_ridge,
+    is_roof_edge,
+)
 from geo_io.semantics.classify import FeatureClasses, LegendChoice, classify
 from geo_io.semantics.footprints import as_buildings
 from geo_io.semantics.heights import HeightReading, Heights
@@ -41,6 +49,7 @@ from geo_io.semantics.structures.tags import (
     tree_leaves,
 )
 from geo_io.semantics.structures.things import Things, make_things
+from geo_io.structures import KIND
 from geo_io.vector.repair import simple_parts
 from geo_io.vector.source import VectorSource
 
@@ -131,6 +140,7 @@ def prepare(
     )
     structures.form["kind"][hidden] = 0
     structures.name[hidden] = ""
+    _keep_tunnels(structures, features.table, geometry, hidden, width, choice)
     shown = ~hidden & (code != UNMAPPED) & (code != UNKNOWN)
     form, unread = _forms(table, code, known)
     if reading.publisher in ("osm", "common"):  # others count the floors under the roof too
@@ -161,6 +171,33 @@ def prepare(
             area.bounds,
         ),
     )
+
+
+def _keep_tunnels(
+    structures: Found,
+    table: pd.DataFrame,
+    geometry: NDArray,
+    hidden: NDArray,
+    width: NDArray,
+    choice: LegendChoice,
+) -> None:
+    """Keep lines under the ground with what they carry: they may come out of it."""
+    row = np.flatnonzero(hidden & (shapely.get_dimensions(geometry) == 1))
+    if not len(row):
+        return
+    # A legend may leave out tunnels by the attribute that says so: what it says without it.
+    below = table.iloc[row].reset_index(drop=True)
+    below = below.assign(**dict.fromkeys(present_columns(below, TUNNEL_FIELDS)))
+    bare = classify(below, choice)
+    land = codes()
+    ways = np.isin(bare.code, [land[name] for name in ("road", "rail", "paved", "river")])
+    known = _class_widths()[np.where(bare.code == UNMAPPED, UNKNOWN, bare.code)]
+    wide = np.where(np.isnan(width[row]), np.minimum(bare.width, WIDEST), width[row])
+    wide = np.where(np.isnan(wide), known, wide)
+    ways &= wide > 0
+    structures.form["kind"][row[ways]] = KIND["tunnel"]
+    structures.form["cover"][row[ways]] = bare.code[ways]
+    structures.form["width"][row[ways]] = wide[ways]
 
 
 def _shapes_and_trees(
@@ -227,7 +264,7 @@ def _shapes_and_trees(
         tree_height=tree_height[of_tree],
         crown=crowns[of_tree],
         tree_key=place_keys(xy[:, 0], xy[:, 1], np.zeros(len(xy))),
-        ridges=_ridges(geometry[is_ridge(table)]),
+        ridges=_ridges(geometry[is_ridge(table)], geometry[is_roof_edge(table)]),
         lifted=structures.lifted[of],
         tree_leaf=tree_leaves(table)[of_tree],
         things=_things(fid, geometry, structures),
@@ -280,17 +317,23 @@ def with_roofs(known: Heights, form: NDArray) -> Heights:
     return replace(known, eaves=eaves, top=np.where(beside, eaves + roof, known.top))
 
 
-def _ridges(geometry: NDArray) -> NDArray:
-    """Return lines of roofs as LineStrings, and a tip as a very short line: (k,) object."""
-    parts = shapely.get_parts(geometry)
-    dimension = shapely.get_dimensions(parts)
-    tips = [
-        shapely.LineString([(tip.x - TIP, tip.y), (tip.x + TIP, tip.y)])
-        for tip in parts[dimension == 0]
-    ]
-    out = np.empty(int((dimension < 2).sum()), object)
-    out[:] = [*parts[dimension == 1], *tips]
-    return out
+def _ridges(ridge: NDArray, edge: NDArray) -> NDArray:
+    """Return lines of roofs as 3D LineStrings, z 1 for ridges and 0 for edges: (k,) object.
+
+    A tip is a very short ridge.
+    """
+    out: list[shapely.LineString] = []
+    for geometry, z in ((ridge, 1.0), (edge, 0.0)):
+        for part in shapely.get_parts(geometry):
+            xy = shapely.get_coordinates(part)
+            if part.geom_type == "Point" and z > 0:
+                xy = xy + np.array([[-TIP, 0.0], [TIP, 0.0]])
+            elif part.geom_type not in ("LineString", "LinearRing"):
+                continue
+            out.append(shapely.LineString(np.column_stack([xy, np.full(len(xy), z)])))
+    found = np.empty(len(out), object)
+    found[:] = out
+    return found
 
 
 @functools.cache

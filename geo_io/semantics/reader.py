@@ -57,10 +57,13 @@ from geo_io.semantics.rasterize import (
     ranked,
 )
 from geo_io.semantics.structures.decks import Decks
+from geo_io.semantics.structures.reach import AROUND
 from geo_io.semantics.structures.things import Things
+from geo_io.semantics.structures.tunnels import Tunnels
 from geo_io.semantics.structures.window import structures_in
 from geo_io.semantics.survey import SourceSurvey, Survey, ValueArea
 from geo_io.semantics.vector_layer import MARGIN_VOXELS, VectorLayer
+from geo_io.structures import KIND
 from geo_io.vector.encoding import with_encoding
 from geo_io.vector.source import (
     VectorSource,
@@ -249,6 +252,9 @@ class SemanticsReader:
             ]
             painted = rank_shapes(wide, lies)
             beneath, _ = self._cover(window, painted)
+        for seen_as in (cover, beneath):
+            if seen_as is not None:
+                self._paint_open_tunnels(window, seen_as)
         ground = cover if beneath is None else beneath
         return Semantics(
             frame=window,
@@ -295,6 +301,44 @@ class SemanticsReader:
     def _decks(self) -> Decks:
         """The heights of bridges."""
         return Decks(self._things, self._water_shapes, self._heights_at)
+
+    @functools.cached_property
+    def _tunnels(self) -> Tunnels:
+        """The parts of tunnels that run in the open."""
+        chain = functools.partial(self._decks.chain, kind=KIND["tunnel"])
+        return Tunnels(chain, self._heights_at)
+
+    def _open_tunnels(self, things: Things) -> list[tuple[shapely.LineString, NDArray]]:
+        """Return the parts of tunnels that run in the open, each with its form."""
+        found = things.take(things.form["kind"] == KIND["tunnel"])
+        return [
+            (part, form)
+            for shape, form in zip(found.shape, found.form, strict=True)
+            for part in self._tunnels.open(shape, form)
+        ]
+
+    def _paint_open_tunnels(self, window: Frame, cover: NDArray) -> None:
+        """Paint tunnels where they run in the open over land, in place: not over other ways,
+        buildings and water."""
+        left, bottom, right, top = window.bounds
+        around = (left - AROUND, bottom - AROUND, right + AROUND, top + AROUND)
+        found = self._open_tunnels(self._things(around))
+        if not found:
+            return
+        form = np.array([each for _, each in found])
+        order = np.lexsort((-form["width"], form["cover"] != codes()["river"]))
+        strips = shapely.buffer(
+            np.array([part for part, _ in found], object),
+            form["width"].astype(float) / 2,
+            cap_style="flat",
+            join_style="round",
+            quad_segs=4,
+        )
+        code = paint(window, strips[order], form["cover"][order].astype(np.uint8), 1)
+        ways = ("road", "rail", "paved", "building", "river", "lake", "sea")
+        kept = [codes()[name] for name in ways]
+        free = (code > 0) & ~np.isin(cover, kept)
+        cover[free] = code[free]
 
     def objects(self, window: Frame) -> tuple[Buildings, Trees]:
         """Read the buildings that meet a window and the trees in it, without the land cover.
@@ -375,6 +419,7 @@ class SemanticsReader:
         self._river_levels = RiverLevels(self._levels, self.frame.voxel_size)
         self.__dict__.pop("coast", None)
         self.__dict__.pop("_decks", None)
+        self.__dict__.pop("_tunnels", None)
 
     @functools.cached_property
     def coast(self) -> Coast | None:
@@ -521,7 +566,7 @@ class SemanticsReader:
         for layer in self._layers:
             areas, count = layer.survey(frame)
             values.extend(areas)
-            counts.append(count)
+            counts.append(self._with_tunnels(layer, count, frame))
         values.sort(key=lambda value: (-value.area, value.source, value.value))
         result = Survey(tuple(values), tuple(counts))
         if not values and not self._coast_tells(frame):
@@ -533,6 +578,26 @@ class SemanticsReader:
         ):
             raise _too_much_unmapped(result)
         return result
+
+    def _with_tunnels(
+        self, layer: VectorLayer | RasterLayer, count: SourceSurvey, frame: Frame
+    ) -> SourceSurvey:
+        """Return the counts of a source with a warning of the tunnels that it shows."""
+        if not isinstance(layer, VectorLayer) or not count.underground or not count.meets:
+            return count
+        area = shapely.box(*frame.bounds)
+        parts = self._open_tunnels(layer.things(frame.bounds))
+        lengths = np.array([shapely.length(shapely.intersection(part, area)) for part, _ in parts])
+        if not (lengths > 0).any():
+            return count
+        first = parts[int(np.argmax(lengths > 0))][0]
+        x, y = shapely.get_coordinates(first)[0]
+        text = (
+            f"{count.source}: tunnels or culverts run in the open, by the heights, over "
+            f"{lengths.sum():.0f} m in {int((lengths > 0).sum())} places, and are shown there; "
+            f"one begins at {x:.0f} east, {y:.0f} north"
+        )
+        return replace(count, warnings=(*count.warnings, text))
 
     def _coast_tells(self, frame: Frame) -> bool:
         """Return whether a coastline tells land from sea in a region, although none meets it."""

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from earthgen._version import __version__
 from earthgen.errors import StoreError
 from earthgen.files import replace_file
 from earthgen.mesh.pieces import levels_down_to, piece_cells
@@ -20,8 +19,9 @@ from earthgen.progress import Progress
 from earthgen.world.selection import credit_of, select, source_record
 from earthgen.world.world import World
 from earthgen_3dtiles import pieces
+from earthgen_3dtiles.on_demand import TilesOnDemand
 from earthgen_3dtiles.pieces import Piece, PieceMaker, Record, Work
-from earthgen_3dtiles.tree import Tree
+from earthgen_3dtiles.tree import Tree, tileset_document
 from geo_io.frame import Bounds, Frame, extent
 
 AHEAD = 4
@@ -147,14 +147,10 @@ class TilesExporter:
             frame.crs, size, self.options.height_offset, list(levels), records, overhang * size
         )
         root = tree.root()
-        used = []
-        if self.options.content != "mesh":
-            used.append("3DTILES_content_gltf")
-        document: dict[str, Any] = {
-            "asset": {"version": "1.1", "generator": f"earthgen {__version__}"},
-            "geometricError": 2 * max(root["geometricError"], world.frame.voxel_size * 16),
-            "root": root,
-            "extras": {
+        return tileset_document(
+            root,
+            2 * max(root["geometricError"], world.frame.voxel_size * 16),
+            {
                 "crs": frame.crs,
                 "vertical_crs": frame.vertical_crs,
                 "height_offset": self.options.height_offset,
@@ -166,8 +162,16 @@ class TilesExporter:
                 "bytes": _per_level(records, "bytes"),
                 **source_record(world),
             },
-        }
-        return document
+        )
+
+    def on_demand(
+        self, world: World, folder: Path, *, bounds: Bounds | None, level: int
+    ) -> TilesOnDemand:
+        """Return tiles that are made when they are asked for, in a folder; see `TilesOnDemand`.
+
+        Of the options, `workers` counts.
+        """
+        return TilesOnDemand(world, folder, bounds, level, self.options.workers)
 
 
 def _per_level(records: list[Record], what: str) -> dict[str, int]:

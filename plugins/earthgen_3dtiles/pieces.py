@@ -57,6 +57,9 @@ class Work:
         Whether trees are instances where a level tells them apart.
     height_offset : float
         Added to heights, metres.
+    floor : float or None
+        Height of the origin of all tiles, for tilesets that are written before their tiles: pieces
+        are not split then. None: each tile has its own.
     """
 
     world: str
@@ -68,6 +71,7 @@ class Work:
     compression: str
     instances: bool
     height_offset: float
+    floor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,13 @@ class Piece:
 
     @property
     def name(self) -> str:
-        """Name of its file without ending."""
+        """Its place on the lattice of pieces as large."""
         return f"{self.x}_{self.y}"
+
+    def uri(self, voxel_size: float) -> str:
+        """Return the address of its file; smaller pieces than usual have their edge in the name."""
+        usual = self.n == piece_cells(voxel_size, self.level)
+        return f"tiles/{self.level}/{self.name}{'' if usual else f'_{self.n}'}.glb"
 
 
 @dataclass(frozen=True)
@@ -174,7 +183,7 @@ class PieceMaker:
         count = len(splats) if splats is not None else 0
         if not triangles and not count:
             return self._remember(piece, [])
-        splits = piece.n > SMALLEST
+        splits = piece.n > SMALLEST and work.floor is None
         if splits and (triangles > MOST_TRIANGLES or count > MOST_SPLATS):
             return None
         heights: list[float] = []
@@ -188,7 +197,8 @@ class PieceMaker:
             heights += [float(z.min()) - level, float(z.max()) + level]
         low, high = min(heights), max(heights)
         left, bottom, right, top = frame.bounds
-        anchor = ((left + right) / 2, (bottom + top) / 2, float(np.floor(low)))
+        floor = float(np.floor(low)) if work.floor is None else work.floor
+        anchor = ((left + right) / 2, (bottom + top) / 2, floor)
         scene = GlbScene(
             anchor,
             copyright_text=self.credit,
@@ -204,8 +214,7 @@ class PieceMaker:
         data = scene.pack()
         if splits and len(data) > MOST_BYTES:
             return None
-        name = piece.name if piece.n == self._edge(level) else f"{piece.name}_{piece.n}"
-        uri = f"tiles/{level}/{name}.glb"
+        uri = piece.uri(world.frame.voxel_size)
         replace_file(work.out, uri, data)
         shift = work.height_offset
         transform, error = fitted_transform(
@@ -229,9 +238,6 @@ class PieceMaker:
             count,
         )
         return self._remember(piece, [record])
-
-    def _edge(self, level: int) -> int:
-        return piece_cells(self.world.frame.voxel_size, level)
 
     def _remember(self, piece: Piece, records: list[Record]) -> list[Record]:
         text = json.dumps([asdict(record) for record in records])

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgen._version import __version__
 from earthgen_3dtiles.pieces import Record
 from earthgen_3dtiles.placing import lon_lat
 from geo_io.frame import Bounds
@@ -22,6 +23,25 @@ Node = dict[str, Any]
 
 EDGE_POINTS = 9
 """Points along each edge of an empty tile at which its longitudes and latitudes are measured."""
+
+
+def tileset_document(root: Node, error: float, extras: Mapping[str, Any]) -> Node:
+    """Return a tileset with a root tile.
+
+    Parameters
+    ----------
+    root : dict
+    error : float
+        Metres of error where nothing of it is drawn.
+    extras : mapping
+        What else it says.
+    """
+    return {
+        "asset": {"version": "1.1", "generator": f"earthgen {__version__}"},
+        "geometricError": error,
+        "root": root,
+        "extras": dict(extras),
+    }
 
 
 class Tree:

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from earthgen.render.mesh import NORMALS, Piece, corner_heights, pieces
+from earthgen.render.corners import ground_corners
+from earthgen.render.mesh import NORMALS, Piece, piece_columns, pieces
 from earthgen.world.selection import Selection
 from earthgen.world.world import World
 from earthgen_preview import light
@@ -92,7 +93,7 @@ def draw_block(
     """Draw the earth and the cut buildings at the edge of the world."""
     frame = piece.frame
     s = frame.voxel_size
-    corner = corner_heights(piece.ground)
+    corner = ground_corners(piece_columns(piece))
     top = _building_tops(piece)
     vertices: list[NDArray] = []
     colour: list[NDArray] = []
@@ -129,7 +130,7 @@ def draw_block(
             sides.append(np.full(len(chosen), side, np.uint8))
 
         ground = np.stack(
-            [corner[rows + end[1], columns + end[0]] for end in (left, right)], axis=1
+            [corner[end[0] + 2 * end[1], rows, columns] for end in (left, right)], axis=1
         )
         every = np.arange(len(rows))
         above = 0.0

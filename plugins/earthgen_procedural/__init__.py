@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from earthgen import Offer, PluginInfo, hookimpl
 
-PROCEDURAL_VERSION = "4"
+PROCEDURAL_VERSION = "5"
 """Enters the identity of worlds; raised whenever a change of the rules changes worlds."""
 
 

@@ -39,6 +39,7 @@ from earthgen_procedural.parts import (
     site_bases,
     under_parts,
 )
+from earthgen_procedural.posts import on_posts
 from earthgen_procedural.roofs import (
     AXIAL,
     BULKY,
@@ -254,9 +255,11 @@ def make_buildings(
     made = Roofs(top.astype(np.float32), number.astype(np.uint32))
     solids = []
     for group in apart(hanging):
-        stock = mapped_stock(hanging.take(group))
+        roofs_of = hanging.take(group)
+        stock = mapped_stock(roofs_of)
         owner = rasterise(stock.lines, frame)
         raised, under = raise_roofs(frame, cover, stock, owner, ground.terrain, local, noise)
+        under = on_posts(frame, roofs_of, owner, under, ground.height)
         solids.append((raised.top, raised.object, under))
     return made, solids
 

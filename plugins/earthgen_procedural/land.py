@@ -108,7 +108,9 @@ def make_land(window: Frame, inputs: Inputs, noise: Noise) -> Block:
         layer.water,
     )
     things = layer.structures
-    land = replace(land, height=structures.raise_ramps(outer, things, land.height, cover))
+    # Beds first: a ramp that leads to a bridge rises from its bed.
+    bedded = structures.level_beds(outer, things, land.height, cover)
+    land = replace(land, height=structures.raise_ramps(outer, things, bedded, cover))
     roofs, solids = buildings.make_buildings(outer, cover, layer.buildings, land, noise)
     made = structures.add_structures(
         outer, things, cover, land.height, roofs.top, roofs.object, solids, noise

@@ -277,7 +277,8 @@ def ridged_share(
 ) -> NDArray:
     """Return the height of a complex roof as a share of its rise, (m,) float64.
 
-    The outline is at 0 and the ridges at 1; between them triangles are spanned.
+    The outline is at 0 and the ridges at 1; between them triangles are spanned. Edges are straight
+    between the outline, the ridges, and the places where the roof without them has a height.
 
     Parameters
     ----------
@@ -286,14 +287,17 @@ def ridged_share(
     k : int
         Its number.
     ridges : MultiLineString
-        Ridges within the footprint, CRS metres.
+        Ridges within the footprint, CRS metres, and edges, whose z is 0.
     x, y : NDArray (m,)
         Places on the footprint, CRS metres.
     """
     first, last = lines.polygon[k], lines.polygon[k + 1]
     rings = [lines.xy[lines.ring[r] : lines.ring[r + 1]] for r in range(first, last)]
     origin = rings[0][0]
-    line = shapely.segmentize(shapely.transform(ridges, lambda xy: xy - origin), STEP)
+    every = shapely.get_parts(ridges)
+    level = np.array([shapely.get_coordinates(one, include_z=True)[0, 2] != 0 for one in every])
+    every = shapely.transform(every, lambda xy: xy - origin)
+    line = shapely.segmentize(shapely.MultiLineString(every[level].tolist()), STEP)
     top = shapely.get_coordinates(line)
     # An outline rises to a ridge that ends on it, from the corners beside: a gable.
     low = [_gabled_ring(ring - origin, line) for ring in rings]
@@ -301,8 +305,31 @@ def ridged_share(
     share = np.concatenate([np.ones(len(top)), *(up for _, up in low)])
     points, kept = np.unique(np.round(points, 3), axis=0, return_index=True)
     places = np.stack([x - origin[0], y - origin[1]], axis=1)
-    found = LinearNDInterpolator(points, share[kept])(places)
+    span = LinearNDInterpolator(points, share[kept])
+    edges = [_edge(edge, span) for edge in every[~level]]
+    if edges:
+        # Beside an edge the planes without it are not those of the roof.
+        broken = shapely.union_all(every[~level])
+        near = shapely.distance(broken, shapely.points(points)) < 0.5 * STEP
+        fixed = (share[kept] == 0) | (share[kept] == 1) | ~near
+        points = np.concatenate([points[fixed], *(xy for xy, _ in edges)])
+        share = np.concatenate([share[kept][fixed], *(up for _, up in edges)])
+        points, kept = np.unique(np.round(points, 3), axis=0, return_index=True)
+        span = LinearNDInterpolator(points, share[kept])
+    found = span(places)
     return np.nan_to_num(np.asarray(found), nan=0.0)
+
+
+def _edge(line: shapely.LineString, span: LinearNDInterpolator) -> tuple[NDArray, NDArray]:
+    """Return points along an edge of a roof, and their heights as shares of the rise.
+
+    It is straight between its ends, whose heights are those of the roof without it.
+    """
+    ends = shapely.get_coordinates(line)[[0, -1]]
+    high = np.clip(np.nan_to_num(span(ends), nan=0.0), 0.0, 1.0)
+    xy = shapely.get_coordinates(shapely.segmentize(line, STEP))
+    along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(xy, axis=0).T))])
+    return xy, np.interp(along, [0.0, along[-1]], high)
 
 
 def _gabled_ring(ring: NDArray, ridges: shapely.Geometry) -> tuple[NDArray, NDArray]:

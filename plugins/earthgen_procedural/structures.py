@@ -50,6 +50,10 @@ JETTY, JETTY_THICK, POSTS = 1.4, 0.3, 5.0
 SHOULDER, BATTER = 0.8, 1.5
 """Metres of level ground beside a ramp, and run over rise of its slopes."""
 
+BED, DEEPEST_BED = 1.0, 4.0
+"""Metres of level ground beside a railway, and the highest embankment and deepest cutting that are
+made for it: more is no bed, but a map that does not fit the heights."""
+
 OPEN = 0.35
 """Share of the width of a way within which barriers that it crosses are open, from its middle."""
 
@@ -134,6 +138,54 @@ def raise_ramps(frame: Frame, structures: Structures, height: NDArray, cover: ND
         out = np.maximum(np.abs(aside) - half, 0.0) / BATTER
         up[row, col] = np.maximum(up[row, col], np.maximum(rise - out, 0.0).astype(np.float32))
     return np.where(stays, height, height + up).astype(np.float32)
+
+
+def level_beds(frame: Frame, structures: Structures, height: NDArray, cover: NDArray) -> NDArray:
+    """Return the ground (ny, nx) with the beds of railways: flat across, smooth along.
+
+    Beside them are the slopes of embankments and cuttings.
+
+    Parameters
+    ----------
+    frame : Frame
+        The window.
+    structures : Structures
+        In and around it.
+    height : NDArray (ny, nx) float32
+        The ground, metres.
+    cover : NDArray (ny, nx) uint8
+        Land classes; water, and the ground of buildings, stay.
+    """
+    ways = structures.of("way")
+    ways = ways.take(
+        np.array(
+            [
+                profile is not None and code == class_code("rail")
+                for profile, code in zip(ways.profile, ways.form["cover"], strict=True)
+            ],
+            bool,
+        )
+    )
+    if not len(ways):
+        return height
+    aim = np.full(frame.shape, np.nan)
+    beside = np.zeros(frame.shape)
+    width = np.nan_to_num(ways.form["width"].astype(float), nan=4.0)
+    half = np.maximum(0.5 * width, 0.5 * frame.voxel_size) + BED
+    wide = half + BATTER * DEEPEST_BED
+    found = trace(frame, ways.shape, wide, np.zeros(len(ways)))
+    for k in range(len(ways)):
+        row, col, along, aside = found.cells(k)
+        profile = ways.profile[k]
+        near = (along >= profile.at[0]) & (along <= profile.at[-1])
+        row, col, along, aside = row[near], col[near], along[near], aside[near]
+        level = profile.height(along)
+        aim[row, col] = level
+        beside[row, col] = np.maximum(np.abs(aside) - half[k], 0.0)
+    move = np.clip(np.nan_to_num(aim - height), -DEEPEST_BED, DEEPEST_BED)
+    left = np.maximum(np.abs(move) - beside / BATTER, 0.0)
+    stays = on_surface(cover, "water", "building") | ~np.isfinite(aim)
+    return np.where(stays, height, height + np.sign(move) * left).astype(np.float32)
 
 
 def add_structures(

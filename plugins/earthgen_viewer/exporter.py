@@ -94,6 +94,53 @@ class HtmlExporter:
             return self._one_file(worlds, names, title, out, bounds, level, progress)
         return self._folder(worlds, names, title, out, bounds, level, progress)
 
+    def open_live(
+        self, world: World, out: Path, *, bounds: Bounds | None, level: int
+    ) -> dict[str, Any]:
+        """Write a page into the folder `out` whose tiles are made when they are asked for.
+
+        Parameters
+        ----------
+        world : World
+        out : Path
+            A folder. A page that an earlier call wrote there, and its tiles, are kept.
+        bounds : tuple of float or None
+            CRS metres.
+        level : int
+            The finest level of detail.
+
+        Returns
+        -------
+        dict of str to TilesOnDemand
+            By the folder of the tiles, relative to `out`: `make(address)` makes one.
+
+        Raises
+        ------
+        StoreError, RegionError
+            If a world has no finished tile, or nothing within `bounds`.
+        JobError
+            If the second world is elsewhere.
+        """
+        worlds = [world]
+        if self.options.beside:
+            worlds.append(open_world(self.options.beside))
+            _require_overlap(*worlds)
+        names = _names(worlds)
+        tiles = load().create("exporter", TILES, workers=self.options.workers)
+        live, described = {}, []
+        page = out / "index.html"
+        for number, (one, name) in enumerate(zip(worlds, names, strict=True)):
+            folder = f"tiles/{number}"
+            part_of = _bounds_on(one, world, bounds)
+            live[folder] = tiles.on_demand(one, out / folder, bounds=part_of, level=level)
+            if not page.is_file():
+                address = f"{folder}/tileset.json"
+                described.append(describe_world(one, part_of, name, address, level))
+        if described:
+            title = self.options.title or " and ".join(dict.fromkeys(names))
+            write_page(page, _scene(title, described))
+        return live
+
     def _folder(
         self,
         worlds: list[World],

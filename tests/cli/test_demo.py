@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import earthgen
 from earthgen.jobs import compiling
-from earthgen_cli.commands import demo
-from earthgen_cli.commands.preview import default_renderer
+from earthgen.render.preview import default_renderer
 from earthgen_cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -18,11 +18,11 @@ ROOT = Path(__file__).parents[2]
 def test_the_wheel_has_the_data_of_the_demo() -> None:
     import tomllib
 
-    assert demo.sample_folder() == ROOT / "examples" / "data"
+    assert earthgen.sample_data() == ROOT / "examples" / "data"
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     included = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    assert included["examples/data"] == "earthgen_cli/sample"
-    size = sum(file.stat().st_size for file in demo.sample_folder().iterdir())
+    assert included["examples/data"] == "earthgen/sample"
+    size = sum(file.stat().st_size for file in earthgen.sample_data().iterdir())
     assert size < 1_000_000
 
 

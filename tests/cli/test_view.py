@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from earthgen.errors import JobError
+from earthgen.errors import JobError, StoreError
+from earthgen_3dtiles.pieces import PieceMaker
 from earthgen_cli import serving
 from earthgen_cli.commands import view
 from earthgen_cli.main import main
@@ -123,6 +124,46 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+def test_tiles_are_made_when_they_are_asked_for(
+    made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the size of the world, the page is there at once."""
+    answers: dict[str, tuple[int, str, bytes]] = {}
+
+    def serve(self: Server, poll_interval: float = 0.5) -> None:
+        thread = threading.Thread(target=super(Server, self).serve_forever, args=(0.05,))
+        thread.start()
+        answers["page"] = ask(self, "/")
+        (page,) = cache.glob("*/index.html")
+        answers["before"] = (len(list(page.parent.rglob("*.glb"))), "", b"")
+        tileset = json.loads(ask(self, "/tiles/0/tileset.json")[2])
+        tile = tileset["root"]
+        while "content" not in tile:  # an empty tile around others
+            tile = tile["children"][0]
+        uri = tile["content"]["uri"]
+        (finer,) = tile["children"]
+        answers["tile"] = ask(self, f"/tiles/0/{uri}")
+        answers["finer"] = ask(self, f"/tiles/0/{finer['content']['uri']}")
+        answers["none"] = ask(self, "/tiles/0/tiles/8/77_77.glb")
+        (page.parent / "tiles" / "0" / uri).unlink()
+        monkeypatch.setattr(PieceMaker, "make", broken)
+        answers["broken"] = ask(self, f"/tiles/0/{uri}")
+        self.shutdown()
+        thread.join()
+
+    def broken(self: PieceMaker, piece: object) -> None:
+        raise StoreError("tile 0,0 is damaged", "verify the world")
+
+    monkeypatch.setattr(Server, "serve_forever", serve)
+    assert main(["view", str(made), "--no-browser", "--quiet"]) == 0, capsys.readouterr().err
+    assert answers["page"][0] == 200 and answers["before"][0] == 0
+    assert answers["tile"][:2] == (200, "model/gltf-binary")
+    assert answers["tile"][2][:4] == b"glTF"
+    assert json.loads(answers["finer"][2])["root"]
+    assert answers["none"][0] == 404
+    assert answers["broken"][0] == 500 and b"tile 0,0 is damaged" in answers["broken"][2]
 
 
 def ask(server: Server, path: str, method: str = "GET", **headers: str) -> tuple[int, str, bytes]:

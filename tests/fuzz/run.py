@@ -1,10 +1,12 @@
 """The fuzzer: damaged files of all formats, until the time is over.
 
-    python -m tests.fuzz.run --seconds 60 [--format glb] [--seed 7] [--keep FOLDER]
+    python -m tests.fuzz.run --seconds 60 [--format glb] [--seed 7] [--keep FOLDER] [--counts FILE]
 
 Each input is read in a forked process with a limit on time and memory. An input that ends in
-anything but success or an error of earthgen is a finding: it is kept, its seed printed, and the
-exit code is 1. To make a finding part of the tests, copy its folder to tests/fuzz/corpus.
+anything but success or an error of earthgen is a finding, and so is an error behind which memory
+ran out: it is kept, its place in the code printed, and the exit code is 1. To make a finding part
+of the tests, copy its folder to tests/fuzz/corpus. With `--counts`, a run goes on where the one
+before stopped, and the table is that of all of them.
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.fuzz.mutate import mutated
 from tests.fuzz.seeds import write_seeds
-from tests.fuzz.targets import TARGETS, main_file
+from tests.fuzz.targets import TARGETS, WORLDS, main_file
+from tests.fuzz.world_damage import damage_values
 
 SECONDS, MEMORY = 10, 1_000_000_000
 """Limits for one input: CPU seconds, and bytes beyond what the process has at its start."""
@@ -35,16 +39,65 @@ SECONDS, MEMORY = 10, 1_000_000_000
 BATCH = 50
 """Inputs that one process reads, before the next is forked."""
 
+KEPT = 3
+"""Findings that are kept of one place in the code."""
+
+SLOW = {"copc", "dataset", "las", "laz", "options", "scene", "train-run", *WORLDS}
+"""Formats of many files, or read by many steps: they come up a third as often as others."""
+
 CORPUS = Path(__file__).parent / "corpus"
 
 
 @dataclass
 class Totals:
-    """Counts by format."""
+    """Counts by format, of one run or of several.
 
+    Attributes
+    ----------
+    next : int
+        Number of the next input.
+    inputs, refused, findings : Counter
+    slowest, largest : dict
+        CPU seconds, and MB of memory, of the worst input.
+    places : Counter
+        Findings by what and where they are.
+    """
+
+    next: int = 1
     inputs: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     findings: Counter[str] = field(default_factory=Counter)
+    slowest: dict[str, float] = field(default_factory=dict)
+    largest: dict[str, float] = field(default_factory=dict)
+    places: Counter[str] = field(default_factory=Counter)
+
+    @staticmethod
+    def load(path: Path) -> Totals:
+        """Return the counts of the runs before."""
+        values = json.loads(path.read_text())
+        counters = ("inputs", "refused", "findings", "places")
+        return Totals(**{k: Counter(v) if k in counters else v for k, v in values.items()})
+
+    def save(self, path: Path) -> None:
+        """Write the counts in one step."""
+        part = path.with_name(f".{path.name}.partial")
+        part.write_text(json.dumps(vars(self), indent=1, sort_keys=True))
+        part.replace(path)
+
+    def table(self) -> str:
+        """Return the counts as text."""
+        lines = [f"{'format':12}{'inputs':>10}{'refused':>10}{'findings':>9}{'s':>7}{'MB':>6}"]
+        for fmt in sorted(self.inputs):
+            lines.append(
+                f"{fmt:12}{self.inputs[fmt]:10,}{self.refused[fmt]:10,}{self.findings[fmt]:9,}"
+                f"{self.slowest.get(fmt, 0):7.1f}{self.largest.get(fmt, 0):6.0f}"
+            )
+        lines.append(
+            f"{'all':12}{self.inputs.total():10,}{self.refused.total():10,}"
+            f"{self.findings.total():9,}{max(self.slowest.values(), default=0):7.1f}"
+            f"{max(self.largest.values(), default=0):6.0f}"
+        )
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -59,10 +112,10 @@ class Seed:
 def seeds_of(folder: Path, only: str | None) -> list[Seed]:
     """Return the sound files that `write_seeds` made, and the corpus."""
     seeds = []
-    for about in sorted([*folder.glob("*/about.json"), *CORPUS.glob("*/about.json")]):
+    for about in sorted([*folder.rglob("about.json"), *CORPUS.glob("*/about.json")]):
         values = json.loads(about.read_text())
         known = values["fmt"] in TARGETS
-        if values["fmt"] in ("world", "scene"):  # a case of the corpus is one file of it
+        if values["fmt"] in (*WORLDS, "scene"):  # a case of the corpus is one file of it
             known = (about.parent / values["file"]).is_dir()
         if known and only in (None, values["fmt"]):
             seeds.append(Seed(values["fmt"], about.parent, values["file"]))
@@ -71,7 +124,8 @@ def seeds_of(folder: Path, only: str | None) -> list[Seed]:
 
 def _chosen(seeds: list[Seed], dice: random.Random) -> Seed:
     """Return a seed of any format, a sound one twice as often as a case of the corpus."""
-    fmt = dice.choice(sorted({each.fmt for each in seeds}))
+    fmts = sorted({each.fmt for each in seeds})
+    fmt = dice.choices(fmts, [1 if each in SLOW else 3 for each in fmts])[0]
     every = [each for each in seeds if each.fmt == fmt]
     sound = [each for each in every if CORPUS not in each.folder.parents]
     return dice.choice(sound if sound and dice.random() < 2 / 3 else every)
@@ -84,9 +138,13 @@ def one(seed: Seed, dice: random.Random, work: Path, others: list[bytes]) -> Pat
     names = [p.relative_to(work) for p in sorted(work.rglob("*")) if p.is_file()]
     files = [name for name in names if name.name != "about.json"]
     chosen = work / (dice.choice(files) if dice.random() < 0.3 else Path(seed.changed))
+    if seed.fmt in WORLDS and chosen.is_dir() and dice.random() < 0.3:
+        damage_values(chosen, dice)
+        return main_file(seed.fmt, work, seed.changed)
     if chosen.is_dir():  # a world or a scene: what describes its arrays as often as what is in them
-        about = dice.random() < 0.5
-        chosen = work / dice.choice([n for n in files if (n.name == "zarr.json") == about])
+        inside = [name for name in files if chosen in (work / name).parents]
+        kinds = [[n for n in inside if (n.name == "zarr.json") == about] for about in (True, False)]
+        chosen = work / dice.choice(dice.choice([kind for kind in kinds if kind]))
     if not chosen.is_file():
         chosen = work / Path(seed.changed).name
     if chosen.is_file():
@@ -96,8 +154,6 @@ def one(seed: Seed, dice: random.Random, work: Path, others: list[bytes]) -> Pat
 
 def batch(seeds: list[Seed], first: int, work: Path, out: int) -> None:
     """Read `BATCH` inputs; write a line of JSON about each to a pipe. Runs in a forked process."""
-    from geo_io.errors import EarthgenError
-
     warnings.simplefilter("ignore")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # GDAL's messages
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -114,20 +170,65 @@ def batch(seeds: list[Seed], first: int, work: Path, out: int) -> None:
             path = one(seed, dice, work, others)
             pipe.write(json.dumps({"number": number, "fmt": seed.fmt, "file": seed.changed}) + "\n")
             pipe.flush()
-            signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
-            result, text = "read", ""
-            try:
-                TARGETS[seed.fmt](path)
-            except EarthgenError:
-                result = "refused"
-            except BaseException as error:  # noqa: BLE001 - this is what is looked for
-                result = f"{type(error).__name__}"
-                text = "".join(traceback.format_exception(error)[-3:])[-1500:]
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-            pipe.write(json.dumps({"result": result, "text": text}) + "\n")
+            about = read(seed.fmt, path)
+            pipe.write(json.dumps(about) + "\n")
             pipe.flush()
-            if text:
+            if about["text"]:
                 return
+
+
+def read(fmt: str, path: Path) -> dict[str, Any]:
+    """Read one input within the limits; return its result, seconds, MB, and text of a finding."""
+    from geo_io.errors import EarthgenError
+
+    before = _peak(reset=True)
+    began = time.process_time()
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, 60 * SECONDS)  # waits for what never comes
+    result, text, place = "read", "", ""
+    try:
+        TARGETS[fmt](path)
+    except EarthgenError as error:
+        result = "refused"
+        if any(isinstance(cause, MemoryError) for cause in _causes(error)):
+            result, place = "memory", _place(_causes(error)[-1])
+            text = "".join(traceback.format_exception(error))[-1500:]
+    except BaseException as error:  # noqa: BLE001 - this is what is looked for
+        result, place = type(error).__name__, _place(error)
+        text = "".join(traceback.format_exception(error)[-4:])[-1500:]
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    seconds, grown = time.process_time() - began, _peak() - before
+    if not text and grown > MEMORY:
+        result, text = "memory", f"{grown / 1e6:.0f} MB"
+    return {"result": result, "text": text, "place": place, "s": seconds, "mb": grown / 1e6}
+
+
+def _peak(reset: bool = False) -> int:
+    """Return the most memory that this process had since the last reset, bytes."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    found = [error]
+    while (cause := found[-1].__cause__ or found[-1].__context__) and cause not in found:
+        found.append(cause)
+    return found
+
+
+def _place(error: BaseException) -> str:
+    """Return the innermost line of the project that an error passed through."""
+    home = Path(__file__).parents[2]
+    lines = [
+        f"{Path(frame.filename).name}-{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if home in Path(frame.filename).parents
+        and not {".venv", "fuzz"} & set(Path(frame.filename).relative_to(home).parts)
+    ]
+    return lines[-1] if lines else ""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -135,28 +236,30 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.fuzz.run")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--format", choices=sorted(TARGETS))
-    parser.add_argument("--seed", type=int, default=1, help="number of the first input")
+    parser.add_argument("--seed", type=int, help="number of the first input; 1 by default")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"))
+    parser.add_argument("--counts", type=Path, help="go on with the counts of this file")
     asked = parser.parse_args(words)
     totals = Totals()
+    if asked.counts is not None and asked.counts.exists():
+        totals = Totals.load(asked.counts)
+    totals.next = first = totals.next if asked.seed is None else asked.seed
+    before = totals.findings.total()
     with tempfile.TemporaryDirectory(prefix="earthgen-fuzz-") as folder:
         home = Path(folder)
-        write_seeds(home / "seeds")
+        os.environ["EARTHGEN_CACHE"] = str(home / "cache")
+        write_seeds(home / "seeds", asked.format)
         seeds = seeds_of(home / "seeds", asked.format)
         _warm(seeds, home / "warm")
-        number = asked.seed
         ends = time.monotonic() + asked.seconds
         while time.monotonic() < ends:
-            number = _forked(seeds, number, home / "work", totals, asked.keep)
-    print(f"{'format':12} {'inputs':>9} {'refused':>9} {'findings':>9}")
-    for fmt in sorted(totals.inputs):
-        counts = totals.inputs[fmt], totals.refused[fmt], totals.findings[fmt]
-        print(f"{fmt:12} {counts[0]:9,} {counts[1]:9,} {counts[2]:9,}")
-    print(
-        f"{'all':12} {totals.inputs.total():9,} {totals.refused.total():9,} "
-        f"{totals.findings.total():9,}   inputs {asked.seed} to {number - 1}"
-    )
-    return int(totals.findings.total() > 0)
+            totals.next = _forked(seeds, totals.next, home / "work", totals, asked.keep)
+            if asked.counts is not None:
+                totals.save(asked.counts)
+            shutil.rmtree(home / "cache", ignore_errors=True)
+    print(totals.table())
+    print(f"inputs {first} to {totals.next - 1}")
+    return int(totals.findings.total() > before)
 
 
 def _warm(seeds: list[Seed], work: Path) -> None:
@@ -190,15 +293,25 @@ def _forked(seeds: list[Seed], first: int, work: Path, totals: Totals, keep: Pat
     begun = [line for line in lines if "number" in line]
     ended = [line for line in lines if "result" in line]
     for number, about in enumerate(begun):
-        totals.inputs[about["fmt"]] += 1
-        result = ended[number] if number < len(ended) else {"result": "killed", "text": "a limit"}
-        totals.refused[about["fmt"]] += result["result"] == "refused"
+        fmt = about["fmt"]
+        totals.inputs[fmt] += 1
+        if number < len(ended):
+            result = ended[number]
+            totals.slowest[fmt] = round(max(totals.slowest.get(fmt, 0), result["s"]), 3)
+            totals.largest[fmt] = round(max(totals.largest.get(fmt, 0), result["mb"]))
+        else:
+            result = {"result": "killed", "text": "a limit", "place": ""}
+        totals.refused[fmt] += result["result"] == "refused"
         if result["text"]:
-            totals.findings[about["fmt"]] += 1
-            place = keep / f"{about['fmt']}-{result['result']}-{about['number']}"
+            totals.findings[fmt] += 1
+            what = f"{fmt}-{result['result']}@{result['place']}"
+            totals.places[what] += 1
+            if totals.places[what] > KEPT:
+                continue
+            place = keep / f"{what}-{about['number']}"
             shutil.rmtree(place, ignore_errors=True)
-            shutil.copytree(work, place)
-            values = {"fmt": about["fmt"], "file": about["file"]}
+            shutil.copytree(work, place, symlinks=True)
+            values = {"fmt": fmt, "file": about["file"]}
             (place / "about.json").write_text(json.dumps(values) + "\n")
             print(f"{place}: {result['result']}\n{result['text']}", flush=True)
     return first + max(len(begun), 1)

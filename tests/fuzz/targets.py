@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from geo_io.frame import Frame
+from tests.fuzz import world_targets
 
 BBOX = (11.592, 50.005, 11.594, 50.006)
 
@@ -186,32 +187,55 @@ def scene(path: Path) -> None:
 
 
 TARGETS: dict[str, Callable[[Path], None]] = {
+    "asc": heights,
     "cameras": cameras,
     "checkpoint": checkpoint,
     "cityjson": mesh,
     "cityjsonl": mesh,
     "classes": vector,
+    "commands": world_targets.commands,
+    "copc": world_targets.points,
+    "csv": vector,
+    "dataset": world_targets.dataset,
     "dem": heights,
     "fgb": vector,
     "geojson": vector,
     "glb": mesh,
     "gltf": mesh,
+    "gml": vector,
     "gpkg": vector,
     "job": job,
+    "keys": cameras,
+    "kml": vector,
+    "las": world_targets.points,
+    "laz": world_targets.points,
     "legend": legend,
     "meshother": mesh,
     "obj": mesh,
+    "options": world_targets.options,
+    "osm": vector,
     "parquet": vector,
+    "picture": world_targets.picture,
     "ply": splats,
     "recipe": recipe,
     "region": region,
     "scene": scene,
     "shp": vector,
+    "sidecars": heights,
+    "stl": mesh,
     "tiles3d": mesh,
+    "train-run": world_targets.train_run,
+    "training": world_targets.training,
+    "vrt": heights,
     "weights": weights,
     "world": world,
+    "world2": world,
+    "xarray": world_targets.xarray_engine,
 }
 """Targets by format."""
+
+WORLDS = ("commands", "world", "world2", "xarray")
+"""Formats that are worlds."""
 
 MAIN = {
     "cityjson": "a.city.json",
@@ -219,9 +243,13 @@ MAIN = {
     "glb": "a.glb",
     "gltf": "a.gltf",
     "obj": "a.obj",
+    "options": "a.json",
     "ply": "a.ply",
     "shp": "a.shp",
+    "sidecars": "a.tif",
     "tiles3d": "tileset.json",
+    "train-run": "run",
+    "vrt": "a.vrt",
 }
 """The file that a command names, where a format has several."""
 
@@ -232,7 +260,9 @@ def main_file(fmt: str, folder: Path, changed: str) -> Path:
         return folder / MAIN[fmt]
     if fmt == "checkpoint":
         return folder / Path(changed).parts[0]
-    if fmt == "weights" and changed == "card.json":
+    if fmt == "weights" and not (folder / changed).with_name("card.json").exists():
+        return folder / changed
+    if fmt in ("weights", "dataset"):
         return folder
     return folder / Path(changed).name
 

@@ -52,6 +52,8 @@ class Page:
     def __init__(self, pipe: Pipe, session: str) -> None:
         self._pipe, self._session = pipe, session
         self.requests: list[str] = []
+        self.received = 0
+        """Bytes that came over the network, as they were sent."""
         self.errors: list[str] = []
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -109,6 +111,8 @@ class Page:
         method, parameters = message.get("method"), message.get("params", {})
         if method == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
+        elif method == "Network.loadingFinished":
+            self.received += int(parameters["encodedDataLength"])
         elif method == "Runtime.exceptionThrown":
             details = parameters["exceptionDetails"]
             self.errors.append(
@@ -149,7 +153,7 @@ class Pipe:
             if hear is not None:
                 hear(answer)
 
-    def _next(self, timeout: float = 60) -> dict[str, Any]:
+    def _next(self, timeout: float = 180) -> dict[str, Any]:
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._read], [], [], timeout)
             assert ready, "Chromium does not answer"

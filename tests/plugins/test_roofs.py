@@ -15,8 +15,8 @@ from earthgen.voxels.object_colours import (
     with_mapped_colours,
 )
 from earthgen.voxels.splat_math import base_colours
-from earthgen_procedural import buildings, parts, roofs
-from earthgen_procedural.footprints import centroids, outlines, rectangles
+from earthgen_procedural import buildings, parts, posts, roofs
+from earthgen_procedural.footprints import centroids, outlines, rasterise, rectangles
 from geo_io.frame import Frame
 from geo_io.layers import ACROSS, ALONG, ROOF_NUMBER, ROOF_SHAPES, Buildings, Raster, unknown_form
 from geo_io.legend import builtin_crosswalks, codes
@@ -229,6 +229,48 @@ def test_ridges_of_complex_roofs() -> None:
     whole = shapely.MultiLineString([[(0, 6), (20, 6)]])
     gabled = parts.ridged_share(lines, 0, whole, x, y)
     assert gabled == pytest.approx([1, 1, 0.5, 1, 1], abs=0.02)
+
+
+def test_edges_of_complex_roofs_are_straight() -> None:
+    """A valley between two ridges, which without its line the planes would fill."""
+    lines = outlines(one(shapely.box(0, 0, 20, 12)))
+    ridges = [[(3, 6, 1), (8, 6, 1)], [(12, 6, 1), (17, 6, 1)]]
+    valley = [(10, 0, 0), (10, 12, 0)]
+    x, y = np.array([10.0, 10.0, 5.0, 15.0, 9.0]), np.array([6.0, 3.0, 6.0, 6.0, 6.0])
+    filled = parts.ridged_share(lines, 0, shapely.MultiLineString(ridges), x, y)
+    assert filled[0] > 0.9
+    made = parts.ridged_share(lines, 0, shapely.MultiLineString([*ridges, valley]), x, y)
+    assert made == pytest.approx([0, 0, 1, 1, 0.5], abs=0.02)
+    # Between the outline and a ridge it rises evenly, also over a bend.
+    hip = [(0, 2, 0), (4, 2, 0), (8, 6, 0)]
+    inner = shapely.MultiLineString([[(8, 6, 1), (12, 6, 1)], hip])
+    at = np.array([2.0, 4.0, 6.0]), np.array([2.0, 2.0, 4.0])
+    length = 4 + np.hypot(4, 4)
+    expected = np.array([2.0, 4.0, 4 + np.hypot(2, 2)]) / length
+    assert parts.ridged_share(lines, 0, inner, *at) == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize("size", [0.5, 1.0, 2.0])
+def test_roofs_without_walls_stand_on_posts(size: float) -> None:
+    frame = Frame("EPSG:32632", size, (0, int(40 / size)), (0, int(40 / size)))
+    shape = shapely.box(8, 10, 24, 18)
+    owner = rasterise(outlines(one(shape)), frame)
+    form = unknown_form(1)
+    form["open"] = True
+    roof = Buildings(one(shape), np.array([4.0]), np.array([7], np.uint64), form)
+    ground = np.full(frame.shape, 30.0, np.float32)
+    under = np.where(owner == 0, np.float32(33.6), np.float32(np.nan))
+    stood = posts.on_posts(frame, roof, owner, under, ground)
+    row, col = np.nonzero(stood == 30.0)
+    x, y = (col + 0.5) * size, 40 - (row + 0.5) * size
+    assert 4 <= len(row) <= 12
+    assert np.abs(x - 16).max() > 7 - size and np.abs(y - 14).max() > 3 - size  # at the corners
+    near = shapely.distance(shapely.boundary(shape), shapely.points(x, y))
+    assert near.max() <= 1.3 * size
+    # What the map lifts by itself hangs, and coarse voxels have no posts.
+    form["base"] = 3.0
+    lifted = Buildings(one(shape), np.array([4.0]), np.array([7], np.uint64), form)
+    assert posts.on_posts(frame, lifted, owner, under, ground) is under
 
 
 def test_groups_do_not_overlap() -> None:

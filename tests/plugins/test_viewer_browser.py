@@ -249,5 +249,36 @@ def test_two_worlds_from_a_server(
         thread.join()
 
 
+def test_tiles_are_made_as_the_page_asks(world: World, tmp_path: Path) -> None:
+    """Only those in view are, and the finest appear where the camera is near."""
+    live = HtmlExporter(HtmlOptions(one_file=False)).open_live(
+        world, tmp_path, bounds=None, level=1
+    )
+    (folder, tiles) = next(iter(live.items()))
+    server = open_server(tmp_path, make=lambda path: tiles.make(path.removeprefix(f"{folder}/")))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1})
+    thread.start()
+    try:
+        with chromium_page(WIDTH, HEIGHT) as page:
+            page.open(server.url, 180)
+            settle(page)
+            hit = pick(page, 600, 450)
+            x, y = transformer(WGS84, world.frame.crs).transform(hit["lon"], hit["lat"])
+            left, bottom, right, top = world.frame.bounds
+            assert left < x < right and bottom < y < top
+            page.run("earthgen.view.step(0, 0, 0.8)")
+            settle(page)
+            made = {path.parent.name for path in (tmp_path / folder / "tiles").rglob("*.glb")}
+            assert "1" in made
+            finest = len(list((tmp_path / folder / "tiles" / "1").glob("*.glb")))
+            assert finest < len(tiles._records(1)), "what is out of view is not made"
+            assert [text for text in page.errors if not text.startswith(HARMLESS)] == []
+            assert pick(page, 600, 450)["code"] > 0
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 def picture(page: Page) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(page.picture())).convert("RGB"))

@@ -1,7 +1,7 @@
 // One lit material for all tiles: it shows the world's colours, its classes, heights or objects,
 // hides classes and marks the chosen object, by uniforms that all tiles share.
 import {
-  Color, DataTexture, DoubleSide, MeshDepthMaterial, MeshLambertMaterial, RedFormat,
+  Color, DataTexture, DoubleSide, FrontSide, MeshDepthMaterial, MeshLambertMaterial, RedFormat,
   RGBADepthPacking, Uint8BufferAttribute, Vector2, Vector3,
 } from 'three';
 
@@ -136,7 +136,9 @@ export class Materials {
     const texture = new DataTexture(codes, width, height, RedFormat);
     texture.unpackAlignment = 1;
     texture.needsUpdate = true;
-    const material = this.#lit({ map, flatShading }, { egCodes: { value: texture } });
+    // Skirts are seen from outside only: through a gap of less than a pixel, the inside is dark.
+    const settings = { map, flatShading, side: FrontSide };
+    const material = this.#lit(settings, { egCodes: { value: texture } });
     material.defines = { ...material.defines, EG_GROUND: '' };
     material.userData.codes = texture;
     return material;

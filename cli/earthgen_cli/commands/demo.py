@@ -22,8 +22,6 @@ BOX = (11.5935, 50.0065, 11.5985, 50.0097)
 SMALL_BOX = (11.5950, 50.0075, 11.5964, 50.0084)
 """About 100 m x 100 m of it, with houses, a road and trees."""
 
-CREDIT = "© OpenStreetMap contributors (ODbL 1.0); SRTM, NASA/USGS (public domain)"
-
 
 def demo(
     ctx: typer.Context,
@@ -39,6 +37,8 @@ def demo(
 
     The data are a few square kilometres of OpenStreetMap and SRTM; nothing is downloaded.
     """
+    from earthgen.jobs.sample import SAMPLE_CREDIT, sample_data
+
     with display(ctx, progress, quiet=quiet, json_output=json_output) as show:
         counter = TileCounter(show)
         report = make_demo(out, counter, overwrite=overwrite)
@@ -46,7 +46,7 @@ def demo(
         say_json(report_values(report, counter.tiles))
     elif not quiet:
         say_report(report, counter.tiles)
-        say(f"data  {CREDIT}; the files: {sample_folder()}")
+        say(f"data  {SAMPLE_CREDIT}; the files: {sample_data()}")
 
 
 def make_demo(
@@ -66,8 +66,9 @@ def make_demo(
     """
     from earthgen.jobs.generate import run
     from earthgen.jobs.job import make_job
+    from earthgen.jobs.sample import SAMPLE_CREDIT, sample_data
 
-    data = sample_folder()
+    data = sample_data()
     settings: dict[str, Any] = {
         "bbox": SMALL_BOX if small else BOX,
         "semantics": [
@@ -76,27 +77,8 @@ def make_demo(
             f"{data / 'osm.gpkg'}:buildings",
         ],
         "dem": data / "srtm3.tif",
-        "attribution": [CREDIT],
+        "attribution": [SAMPLE_CREDIT],
         "out": out,
         "overwrite": overwrite,
     }
     return run(make_job(settings), listener)
-
-
-def sample_folder() -> Path:
-    """Return the folder of the sample data: inside the package, or of a checkout.
-
-    Raises
-    ------
-    InputError
-        If the package was installed without them.
-    """
-    from geo_io.errors import InputError
-
-    here = Path(__file__).resolve()
-    for folder in (here.parents[1] / "sample", here.parents[3] / "examples" / "data"):
-        if (folder / "landuse.shp").exists():
-            return folder
-    raise InputError(
-        "this installation of earthgen has no sample data", "install its wheel, or use a checkout"
-    )

@@ -123,7 +123,8 @@ def doctor(
         bool,
         typer.Option(
             "--warm",
-            help="Only compile what generation and previews use, which the first run would do.",
+            help="Only compile what generation, previews and meshes use, which the first run "
+            "would do.",
         ),
     ] = False,
     json_output: JsonOutput = False,
@@ -148,7 +149,7 @@ def doctor(
 
 
 def say_warm(ctx: typer.Context, json_output: bool) -> None:
-    """Make a small world and a picture of it in a temporary folder, so that numba compiles.
+    """Make a small world, pictures and tiles of it in a temporary folder, so that numba compiles.
 
     What numba compiles it keeps on the disk, for this user and this kind of processor.
     """
@@ -157,9 +158,9 @@ def say_warm(ctx: typer.Context, json_output: bool) -> None:
 
     from earthgen.jobs.compiling import kernels
     from earthgen.progress import Progress
-    from earthgen.render.interfaces import View
+    from earthgen.render.export import export_world
+    from earthgen.render.preview import preview_world
     from earthgen_cli.commands.demo import make_demo
-    from earthgen_cli.commands.preview import default_renderer
 
     began = time.monotonic()
     with (
@@ -168,9 +169,12 @@ def say_warm(ctx: typer.Context, json_output: bool) -> None:
     ):
         before = sum(kernels().values())
         report = make_demo(Path(folder) / "warm.zarr", show, small=True)
-        renderer = ctx.obj.plugins.create("renderer", default_renderer())
-        for kind in ("top", "oblique"):
-            renderer.render(report.world, View(kind, 64), Progress(show))
+        for view in ("top", "oblique"):
+            preview_world(
+                report.world, view, size=64, progress=Progress(show), plugins=ctx.obj.plugins
+            )
+        # The meshes of `earthgen view`, and of exports.
+        export_world(report.world, "3dtiles", Path(folder) / "tiles", plugins=ctx.obj.plugins)
     kept = kernels()
     seconds = time.monotonic() - began
     values = {"compiled": sum(kept.values()), "before": before, "seconds": round(seconds, 1)}

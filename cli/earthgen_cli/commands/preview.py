@@ -14,9 +14,6 @@ from earthgen_cli.options import JsonOutput, Overwrite, ProgressMode, Quiet, Wor
 from earthgen_cli.output import say, say_json
 from earthgen_cli.progress import Mode, display
 
-RENDERERS = ("splats", "zbuffer")
-"""The renderers of a preview for which none is named: the second where torch is not installed."""
-
 
 class Kind(StrEnum):
     """Directions of view."""
@@ -73,7 +70,7 @@ def preview(
 
     from earthgen.errors import JobError
     from earthgen.progress import Progress
-    from earthgen.render.interfaces import View
+    from earthgen.render.preview import default_renderer, preview_world
     from earthgen.staging import require_file_place, staged_file
     from earthgen.world.world import open_world
 
@@ -83,10 +80,17 @@ def preview(
     opened = open_world(world)
     bounds = bounds_on(opened.frame, bbox, bbox_crs)
     renderer = renderer or default_renderer()
-    chosen = ctx.obj.plugins.create("renderer", renderer)
     with display(ctx, progress, quiet=quiet, json_output=json_output) as show:
-        pixels = chosen.render(
-            opened, View(view.value, size, bounds, azimuth, elevation), Progress(show)
+        pixels = preview_world(
+            opened,
+            view.value,
+            size=size,
+            bounds=bounds,
+            azimuth=azimuth,
+            elevation=elevation,
+            renderer=renderer,
+            progress=Progress(show),
+            plugins=ctx.obj.plugins,
         )
     with staged_file(out, overwrite=overwrite) as part:
         Image.fromarray(pixels).save(part)
@@ -103,10 +107,3 @@ def preview(
         )
     elif not quiet:
         say(f"{out}  {width} x {height} pixels")
-
-
-def default_renderer() -> str:
-    """Return the renderer of a preview for which none is named."""
-    from importlib.util import find_spec
-
-    return RENDERERS[find_spec("torch") is None]

@@ -6,6 +6,8 @@ import hashlib
 import json
 import shutil
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,10 +21,6 @@ from earthgen_cli.progress import Mode, display
 if TYPE_CHECKING:
     from earthgen.world.world import World
     from geo_io.frame import Bounds
-
-FINEST = ((1.5e6, 1), (8e6, 2), (60e6, 4))
-"""The finest level shown of worlds up to so many square metres, if none is given: its tiles take a
-minute or less to make. Larger ones are shown at level 8."""
 
 KEPT_DAYS = 30
 """Tiles that nobody looked at for so long are removed."""
@@ -43,13 +41,12 @@ def view(
     ] = None,
     bbox_crs: Annotated[str, typer.Option(metavar="CRS", help=BBOX_CRS_HELP)] = LON_LAT,
     level: Annotated[
-        int | None,
+        int,
         typer.Option(
             metavar="1|2|4|8",
-            help="Finest level to show, in multiples of the voxel size. By default what a minute "
-            "is enough for: 1 up to 1.5 km², 2 up to 8 km².",
+            help="Finest level to show, in multiples of the voxel size.",
         ),
-    ] = None,
+    ] = 1,
     workers: Annotated[
         int, typer.Option(metavar="N", min=1, max=256, help="Processes that make tiles.")
     ] = 1,
@@ -65,8 +62,8 @@ def view(
 ) -> None:
     """Look at a world in the browser, until Ctrl-C.
 
-    Its tiles are made once and kept in the cache. The page is served to this computer only, and
-    asks no other one for anything.
+    Its tiles are made when the page asks for them, and kept in the cache. The page is served to
+    this computer only, and asks no other one for anything.
     """
     from earthgen.errors import JobError
     from earthgen_cli.serving import open_server
@@ -74,10 +71,11 @@ def view(
     if len(worlds) > 2:
         raise JobError(f"{len(worlds)} worlds are given", "give one, or two to compare them")
     folder = Path(worlds[0])
+    live: dict[str, Any] = {}
     if len(worlds) > 1 or not (folder / "index.html").is_file():
-        with display(ctx, progress, quiet=quiet, json_output=json_output) as show:
-            folder = make_page(ctx, worlds, bbox, bbox_crs, level, workers, show)
-    server = open_server(folder, port)
+        with display(ctx, progress, quiet=quiet, json_output=json_output):
+            folder, live = make_page(ctx, worlds, bbox, bbox_crs, level, workers)
+    server = open_server(folder, port, partial(make_tile, live) if live else None)
     if json_output:
         say_json({"url": server.url, "folder": folder})
     elif not quiet:
@@ -90,6 +88,15 @@ def view(
         pass  # the way to end it
     finally:
         server.server_close()
+        for tiles in live.values():
+            tiles.close()
+
+
+def make_tile(live: Mapping[str, Any], path: str) -> None:
+    """Make the tile that is asked for, of the tiles in folders of the page."""
+    for folder, tiles in live.items():
+        if path.startswith(f"{folder}/"):
+            tiles.make(path.removeprefix(f"{folder}/"))
 
 
 def make_page(
@@ -97,54 +104,32 @@ def make_page(
     worlds: list[str],
     bbox: str | None,
     bbox_crs: str,
-    level: int | None,
+    level: int,
     workers: int,
-    show: Any,
-) -> Path:
-    """Return the folder of the page, which is made if the cache does not have it."""
+) -> tuple[Path, dict[str, Any]]:
+    """Return the folder of the page, and its tiles, by their folders, which are made on demand."""
     from earthgen.errors import JobError
-    from earthgen.progress import Progress
-    from earthgen.render.export import export_world
     from earthgen.voxels.tile import LEVELS
     from earthgen.world.world import open_world
 
-    if level is not None and level not in LEVELS:
+    if level not in LEVELS:
         raise JobError(
             f"--level {level} is not one of {', '.join(map(str, LEVELS))}",
             "1 is the world's voxel size",
         )
     opened = [open_world(world) for world in worlds]
     bounds = bounds_on(opened[0].frame, bbox, bbox_crs)
-    finest = level or finest_level(opened[0], bounds)
-    report = Progress(show)
-    place = views_folder() / page_key(opened, worlds, bounds, finest)
-    if not (place / "index.html").is_file():
-        remove_unused(place.parent)
-        if finest > (level or 1):
-            report.say(f"the finest tiles are of level {finest}; `--level 1` makes all")
-        beside = worlds[1] if len(worlds) > 1 else ""
-        options = {"one_file": False, "beside": beside, "workers": workers}
-        export_world(
-            opened[0],
-            "html",
-            place,
-            options=options,
-            bounds=bounds,
-            level=finest,
-            overwrite=True,
-            progress=report,
-            plugins=ctx.obj.plugins,
-        )
+    opened[0].part(level, bounds)  # what is wrong with the region is said before a folder is made
+    place = views_folder() / page_key(opened, worlds, bounds, level)
+    remove_unused(place.parent)
+    beside = worlds[1] if len(worlds) > 1 else ""
+    exporter = ctx.obj.plugins.create(
+        "exporter", "html", one_file=False, beside=beside, workers=workers
+    )
+    place.mkdir(exist_ok=True)
+    live: dict[str, Any] = exporter.open_live(opened[0], place, bounds=bounds, level=level)
     (place / "index.html").touch()
-    return place
-
-
-def finest_level(world: World, bounds: Bounds | None) -> int:
-    """Return the finest level whose tiles are made while one waits."""
-    frame = world.part(1, bounds)
-    left, bottom, right, top = frame.bounds
-    cells = (right - left) * (top - bottom) / frame.voxel_size**2
-    return next((level for most, level in FINEST if cells <= most), max(world.levels))
+    return place, live
 
 
 def page_key(opened: list[World], paths: list[str], bounds: Bounds | None, level: int) -> str:

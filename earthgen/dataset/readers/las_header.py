@@ -56,8 +56,20 @@ def check_counts(path: Path) -> None:
             first, extended = struct.unpack_from("<QI", head, 235)
             if extended and first + extended * EVLR > size:
                 raise _too_many(path, "records after its points", extended, size)
+            _check_extended(path, file, first, extended, size)
         if head[104] & COMPRESSED:
             _check_chunks(path, file, points, size)
+
+
+def _check_extended(path: Path, file: BinaryIO, first: int, count: int, size: int) -> None:
+    """Check the lengths of the records after the points."""
+    for _ in range(count):
+        file.seek(first)
+        raw = file.read(EVLR)
+        length = struct.unpack_from("<Q", raw, 20)[0] if len(raw) == EVLR else size
+        first += EVLR + length
+        if first > size:
+            raise _too_many(path, "a record after its points", length, size)
 
 
 def points_at_once(record: int, most: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from earthgen.training.checkpoint import checkpoints, read_state
 from earthgen.training.log import CSV, read_log, series
 from earthgen.training.plot import comparison_picture
 from earthgen.training.runs.initial import WEIGHTS
+from geo_io.safety.damage import damaged_file
 
 HELD_OUT = "held_out."
 
@@ -61,33 +63,42 @@ def read_run(folder: Path) -> dict[str, PartRecord]:
         rows = read_log(folder / part / CSV)
         if not rows:
             continue
-        newest = checkpoints(folder / part)[-1:]
-        weights = part_path(folder / WEIGHTS, part)
-        settings: dict[str, Any] = {}
-        steps, seconds = int(float(rows[-1]["step"])), (series(rows, "seconds")[1] or [0.0])[-1]
-        if newest:
-            about = read_state(newest[0])
-            settings, steps, seconds = about["identity"], about["step"], about["seconds"]
-        elif weights.is_file():
-            settings = dict(read_header(weights).settings)
-        figures = {
-            name.removeprefix(HELD_OUT): series(rows, name)[1][-1]
-            for name in dict.fromkeys(name for row in rows for name in row)
-            if name.startswith(HELD_OUT) and series(rows, name)[1]
-        }
-        result[part] = PartRecord(
-            {name: value for name, value in settings.items() if name not in LENGTHS},
-            int(steps),
-            float(seconds) / 60,
-            figures,
-            rows,
-        )
+        problem = f"what {folder} records of {part} is damaged"
+        with damaged_file(problem, "remove the folder of that part", TrainingError):
+            result[part] = _read_part(folder, part, rows)
     if not result:
         raise TrainingError(
             f"{folder} is not the folder of a run: no part has a {CSV}",
             "give folders that `earthgen train --out` wrote",
         )
     return result
+
+
+def _read_part(folder: Path, part: str, rows: list[dict[str, str]]) -> PartRecord:
+    newest = checkpoints(folder / part)[-1:]
+    weights = part_path(folder / WEIGHTS, part)
+    settings: dict[str, Any] = {}
+    steps, seconds = int(float(rows[-1]["step"])), (series(rows, "seconds")[1] or [0.0])[-1]
+    if newest:
+        about = read_state(newest[0])
+        settings, steps, seconds = about["identity"], about["step"], about["seconds"]
+    elif weights.is_file():
+        settings = dict(read_header(weights).settings)
+    figures = {
+        name.removeprefix(HELD_OUT): series(rows, name)[1][-1]
+        for name in dict.fromkeys(name for row in rows for name in row)
+        if name.startswith(HELD_OUT) and series(rows, name)[1]
+    }
+    minutes = float(seconds) / 60
+    if not math.isfinite(minutes):
+        raise ValueError(f"{seconds} seconds")
+    return PartRecord(
+        {name: value for name, value in settings.items() if name not in LENGTHS},
+        int(steps),
+        minutes,
+        figures,
+        rows,
+    )
 
 
 def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:

@@ -166,7 +166,7 @@ class Decks:
         return self._line(axis, form)
 
     def _line(self, line: shapely.LineString, form: NDArray) -> Deck:
-        chain, first = self._chain(line)
+        chain, first = self.chain(line, KIND["deck"])
         total = chain.length
         ends = self._banks(chain)
         level = self._ground(ends)
@@ -189,10 +189,10 @@ class Decks:
                     ramps += self._ramps(chain, end, float(up), name)
         return Deck(line, profile, tuple(ramps))
 
-    def _chain(self, line: shapely.LineString) -> tuple[shapely.LineString, float]:
-        """Return a line with those that continue it, and where it begins on the chain."""
-        after, _ = self._follow(line, KIND["deck"], LONGEST)
-        before, _ = self._follow(shapely.reverse(line), KIND["deck"], LONGEST)
+    def chain(self, line: shapely.LineString, kind: int) -> tuple[shapely.LineString, float]:
+        """Return a line with those of a kind that continue it, and where it begins on them."""
+        after, _ = self._follow(line, kind, LONGEST)
+        before, _ = self._follow(shapely.reverse(line), kind, LONGEST)
         coordinates = shapely.get_coordinates(line)
         head = before[::-1] if len(before) else np.empty((0, 2))
         chain = shapely.LineString(_distinct(np.concatenate([head, coordinates, after])))

@@ -10,6 +10,8 @@ import shapely
 from numpy.typing import NDArray
 
 from geo_io.frame import Bounds, Frame
+from geo_io.legend import codes
+from geo_io.semantics.structures.beds import bed_profile
 from geo_io.semantics.structures.decks import Decks
 from geo_io.semantics.structures.reach import AROUND, RAMP
 from geo_io.semantics.structures.things import Things
@@ -41,16 +43,20 @@ def structures_in(
     near = ways(_padded(window.bounds, AROUND))
     far = ways(_padded(window.bounds, AROUND + RAMP))
     bridges = far.take(far.form["kind"] == KIND["deck"])
-    here = near.take((near.form["kind"] > 0) & (near.form["finest"] >= window.voxel_size))
+    seen = (near.form["kind"] > 0) & (near.form["kind"] != KIND["tunnel"])
+    here = near.take(seen & (near.form["finest"] >= window.voxel_size))
     if not len(here) and not len(bridges):
         return no_structures()
     own = here.form["kind"] != KIND["deck"]
     rows: list[tuple[Any, Any, Profile | None, NDArray, int]] = []
     kept = here.take(own)
+    rail, around = codes()["rail"], _padded(window.bounds, AROUND)
     for shape, form, key in zip(kept.shape, kept.form, kept.key.tolist(), strict=True):
         profile = None
         if form["kind"] == KIND["cable"]:
             profile = _cable(shape, float(form["height"]), heights)
+        elif form["kind"] == KIND["way"] and form["cover"] == rail and heights is not None:
+            profile = bed_profile(shape, around, heights)
         rows.append((shape, None, profile, form, key))
     area = shapely.box(*_padded(window.bounds, AROUND))
     shapely.prepare(area)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from earthgen.mesh.columns import Columns, Slabs, columns_of_voxels, paste
+from earthgen.mesh.columns import LOW, Columns, Slabs, columns_of_voxels, flattened, paste
 from earthgen.mesh.pieces import make_piece
 from earthgen.mesh.reader import ColumnReader
 from earthgen.mesh.shells import HALO, ROOF, UNDERSIDE, WALL, shells
@@ -211,6 +211,27 @@ def test_coarse_levels_keep_the_area_of_buildings_and_crowns(
         fine = area(1, crown)
         assert fine > 60
         assert abs(area(level, crown) - fine) < 0.05 * fine + rounding
+
+
+def test_what_is_too_low_for_a_level_is_ground_of_its_colour() -> None:
+    """Crops become colour; buildings, crowns, bridges and what is high enough stay."""
+    top = np.full((4, 4), 0.9 * LOW)
+    top[0] = 1.1 * LOW
+    low = columns(top, np.zeros((4, 4)))
+    share = np.where(np.arange(16) % 4 == 3, np.float32(0.25), np.float32(1))
+    crops = replace(
+        low, slabs=replace(low.slabs, semantic=np.full(16, class_code("cropland")), share=share)
+    )
+    flat = flattened(crops)
+    assert len(flat.slabs) == 4 and (flat.slabs.top > LOW).all()
+    rgb = flat.rgb[HALO:-HALO, HALO:-HALO]
+    assert (rgb[0] == 0).all() and (rgb[1:, :3] == 200).all() and (rgb[1:, 3] == 50).all()
+    for kept in (
+        low,
+        replace(crops, slabs=replace(crops.slabs, crown=np.ones(16, bool))),
+        replace(crops, slabs=replace(crops.slabs, bottom=np.full(16, 0.1, np.float32))),
+    ):
+        assert flattened(kept) is kept
 
 
 def test_a_piece_without_ground_is_nothing(world: World, reader: ColumnReader) -> None:

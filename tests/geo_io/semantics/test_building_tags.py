@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 
 from geo_io.layers import ACROSS, ALONG, ROOF_SHAPES
-from geo_io.semantics.building_tags import TagTally, building_forms, fit_to_height, is_ridge
+from geo_io.semantics.building_tags import (
+    TagTally,
+    building_forms,
+    fit_to_height,
+    is_ridge,
+    is_roof_edge,
+)
 
 
 def form(**tags: object) -> np.void:
@@ -138,6 +144,10 @@ def test_ridges() -> None:
         False,
     ]
     assert not is_ridge(pd.DataFrame({"name": ["a"]})).any()
+    lines = pd.DataFrame(
+        {"roof:edge": ["yes", "yes", "no", None], "roof:ridge": [None, "yes", None, "yes"]}
+    )
+    assert is_roof_edge(lines).tolist() == [True, False, False, False]
 
 
 def test_words_for_directions_and_the_first_of_several() -> None:
