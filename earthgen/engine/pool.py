@@ -155,10 +155,12 @@ class ProcessPool(Pool):
 
     def close(self) -> None:
         assert self.executor is not None
-        begun = self.data is not None
-        if not begun:  # an input was refused: the workers end without a context, unattended
-            self._send_context()
-        self.executor.shutdown(wait=begun, cancel_futures=True)
+        if self.data is None:
+            # An input was refused, and workers may still be starting: they would print that this
+            # process has gone. `kill_workers` comes with Python 3.14.
+            for process in list((self.executor._processes or {}).values()):
+                process.kill()
+        self.executor.shutdown(wait=True, cancel_futures=True)
 
 
 LIBRARIES = ("geopandas", "numba", "rasterio", "scipy.ndimage", "xarray")

@@ -3,6 +3,7 @@ workers."""
 
 from __future__ import annotations
 
+import gc
 import random
 from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,14 @@ import pytest
 from earthgen.engine.compute import Engine, TaskStats
 from earthgen.engine.graph import TILE, Task, Traversal
 from earthgen.engine.pool import Pool
-from earthgen.engine.scheduler import LOSSES, check_tiles, generate_tiles, open_pool, run_tasks
+from earthgen.engine.scheduler import (
+    LOSSES,
+    check_tiles,
+    generate_tiles,
+    open_pool,
+    run_tasks,
+    start_pool,
+)
 from earthgen.engine.worker import TaskResult, Worker, WorkerContext
 from earthgen.errors import PluginError, SchedulerError
 from earthgen.noise.philox import Noise
@@ -269,3 +277,14 @@ def test_voxels_outside_the_band_are_counted_once(tmp_path: Path) -> None:
     columns = len(list(flat.tiles(96))) * 96 * 96
     # A voxel a column and the walls between terraces; twice as many if margins counted too.
     assert columns <= totals.clipped < 1.3 * columns and isinstance(TaskStats().clipped, int)
+
+
+def test_workers_of_a_refused_input_end_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SchedulerError), start_pool(2) as pool:
+        workers = list(pool.executor._processes.values())  # type: ignore[attr-defined]
+        raise SchedulerError("an input is refused", "give another")
+    for worker in workers:
+        worker.join(timeout=20)
+        assert not worker.is_alive()
+    gc.collect()
+    assert capfd.readouterr().err == ""
