@@ -198,6 +198,14 @@ class PointLattice:
     y: NDArray
     key: NDArray
 
+    def cells(self, frame: Frame) -> tuple[NDArray, NDArray]:
+        """Return the row and column of a frame that each point lies in, (n,) int64 each, by which
+        what a whole cell of the lattice shares is looked up; the nearest on the frame for points
+        outside."""
+        row = frame.y[1] - 1 - np.floor(self.y / frame.voxel_size).astype(np.int64)
+        col = np.floor(self.x / frame.voxel_size).astype(np.int64) - frame.x[0]
+        return np.clip(row, 0, frame.ny - 1).ravel(), np.clip(col, 0, frame.nx - 1).ravel()
+
 
 def jittered_lattice(
     stream: Stream, frame: Frame, spacing: float, jitter: float = 0.7, channel: int = 0

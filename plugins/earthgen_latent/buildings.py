@@ -173,11 +173,7 @@ def plot_heights(frame: Frame, built: NDArray, noise: Noise) -> NDArray:
         Keys the draw.
     """
     points, plot = house_plots(frame, noise)
-    size = frame.voxel_size
-    row = frame.y[1] - 1 - np.floor(points.y / size).astype(np.int64)
-    col = np.floor(points.x / size).astype(np.int64) - frame.x[0]
-    middle = np.clip(row, 0, frame.ny - 1).ravel(), np.clip(col, 0, frame.nx - 1).ravel()
-    crowd = box_share(built, whole_cells(SURROUNDINGS, size))[middle]
+    crowd = box_share(built, whole_cells(SURROUNDINGS, frame.voxel_size))[points.cells(frame)]
     town = np.clip((crowd - COUNTRY) / (TOWN - COUNTRY), 0.0, 1.0)
     own = noise.stream("building heights").of_objects(points.key.ravel().astype(np.uint64))
     least, spread = (one + town * more for one, more in zip(HOUSE, MORE_IN_TOWN, strict=True))

@@ -593,9 +593,7 @@ def _roofs_of_cells(
     plot = voronoi_cells(points, frame)
     draws = noise.stream("plots.roofs").bits(points.key.ravel(), 0) * 2.0**-32
     # Properties of a whole house are looked up at the lattice point of its plot.
-    row = frame.y[1] - 1 - np.floor(points.y / size).astype(np.int64)
-    col = np.floor(points.x / size).astype(np.int64) - frame.x[0]
-    middle = np.clip(row, 0, frame.ny - 1).ravel(), np.clip(col, 0, frame.nx - 1).ravel()
+    middle = points.cells(frame)
     crowd = box_share(built, whole_cells(2.0 * SURROUNDINGS, size))[middle]
     trade = box_share(is_class(cover, "commercial"), whole_cells(SURROUNDINGS, size))[middle] > 0.2
     # Isolated houses have two storeys, those in the middle of a town up to seven.

@@ -83,10 +83,7 @@ class HtmlExporter:
         JobError
             If the second world is elsewhere.
         """
-        worlds = [world]
-        if self.options.beside:
-            worlds.append(open_world(self.options.beside))
-            _require_overlap(*worlds)
+        worlds = self._shown(world)
         out.mkdir(parents=True, exist_ok=True)
         names = _names(worlds)
         title = self.options.title or " and ".join(dict.fromkeys(names))
@@ -121,10 +118,7 @@ class HtmlExporter:
         JobError
             If the second world is elsewhere.
         """
-        worlds = [world]
-        if self.options.beside:
-            worlds.append(open_world(self.options.beside))
-            _require_overlap(*worlds)
+        worlds = self._shown(world)
         names = _names(worlds)
         tiles = load().create("exporter", TILES, workers=self.options.workers)
         live, described = {}, []
@@ -140,6 +134,14 @@ class HtmlExporter:
             title = self.options.title or " and ".join(dict.fromkeys(names))
             write_page(page, _scene(title, described))
         return live
+
+    def _shown(self, world: World) -> list[World]:
+        """Return the world, and the one that it is compared with, if any."""
+        if not self.options.beside:
+            return [world]
+        other = open_world(self.options.beside)
+        _require_overlap(world, other)
+        return [world, other]
 
     def _folder(
         self,
