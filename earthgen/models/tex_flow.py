@@ -41,6 +41,10 @@ LEAST_SPREAD = 0.02
 LEAST_SEEN = 3
 """Voxels of known colour that a part of an object needs for a colour of its own."""
 
+MOTTLED = 0.1
+"""Largest spread of a roof that has one colour. What a surface model takes for one building may be
+a row of roofs, or a roof half under a tree: no map tells the colour of such a thing."""
+
 
 class TexFlow(SparseFlow):
     """The flow: a sparse U-Net from L to L/8.
@@ -209,7 +213,8 @@ class ObjectColours:
     colour : Tensor (groups, 3) float32
         Medians of the seen colours by channel, in [0, 1].
     known : Tensor (groups,) bool
-        False for what belongs to no object, and where too little was seen.
+        False for what belongs to no object, where too little was seen, and for roofs of many
+        colours (`MOTTLED`).
     sample : Tensor (groups,) int64
         Sample of the batch.
     part : Tensor (groups,) int64
@@ -254,7 +259,10 @@ def object_colours(
             order = order[of[order].argsort(stable=True)]
             colour[:, channel] = values[order, channel][middle]
     of_key = keys % 2**36
-    known = (count >= LEAST_SEEN) & (of_key > 0)
+    away = rgb.float().sub(colour[group]).square().mean(1)[seen]
+    spread = away.new_zeros(len(keys)).index_add_(0, group[seen], away).div(count.clamp(min=1))
+    mottled = (of_key % 4 == ROOF) & (spread > MOTTLED**2)
+    known = (count >= LEAST_SEEN) & (of_key > 0) & ~mottled
     return ObjectColours(group, colour, known, keys // 2**36, of_key % 4)
 
 

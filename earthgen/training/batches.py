@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from earthgen.dataset.crop import Crop
@@ -44,7 +45,7 @@ class Batch:
         Colours in [0, 1].
     trust : Tensor (n,) float32
         Weight of a colour: 1 if it was seen, `GUESSED` if it is the colour seen from above of its
-        column, such as a wall's, and 0 if nothing was seen.
+        column, such as a wall's, or was seen where a real building ends, and 0 if nothing was seen.
     ground, height : Tensor (batch, ny, nx) float32
         Metres; heights are above the ground.
     cover : Tensor (batch, ny, nx) uint8
@@ -223,4 +224,22 @@ def batch_of_columns(crops: Sequence[Crop], columns: Callable[[str], Tensor]) ->
 def _trust(crop: Crop) -> NDArray:
     row, column = crop.frame.y[1] - 1 - crop.xyz[:, 1], crop.xyz[:, 0] - crop.frame.x[0]
     above = np.where(crop.image_known[row, column], GUESSED, 0.0)
-    return np.where(crop.rgb_known, 1.0, above).astype(np.float32)
+    seen = crop.rgb_known
+    if crop.kind == "real":
+        highest = np.full(crop.frame.shape, -(2**31), np.int64)
+        np.maximum.at(highest, (row, column), crop.xyz[:, 2])
+        from_above = crop.xyz[:, 2] == highest[row, column]
+        seen = seen & ~(from_above & _at_building_edges(crop.building)[row, column])
+    return np.where(seen, 1.0, above).astype(np.float32)
+
+
+def _at_building_edges(building: NDArray) -> NDArray:
+    """Columns beside another building, or beside none, (ny, nx) bool.
+
+    Pictures and heights of real places are seldom of one survey and lie a cell or two apart: there
+    a roof has the colour of the yard, and the yard that of the roof.
+    """
+    return np.asarray(
+        ndimage.maximum_filter(building, 3, mode="nearest")
+        != ndimage.minimum_filter(building, 3, mode="nearest")
+    )

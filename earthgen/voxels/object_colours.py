@@ -10,11 +10,17 @@ import functools
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from earthgen.errors import UnknownNameError
 from earthgen.noise.philox import Noise
-from earthgen.voxels.objects import HALL_ROOF, PLAIN_ROOF, object_number
+from earthgen.voxels.objects import (
+    FLAT_ROOF,
+    HALL_ROOF,
+    PITCHED_ROOF,
+    PLAIN_ROOF,
+    object_number,
+)
 from earthgen.voxels.voxels import Voxels
 from geo_io.layers import Buildings
 
@@ -141,6 +147,9 @@ REAL_ROOFS = np.array(
     np.float32,
 )
 REAL_ROOF_SHARE = (11.3, 10.4, 10.3, 10.3, 9.8, 9.5, 8.7, 8.6, 7.6, 6.9, 4.3, 2.3)
+BLUE_ROOFS = (9, 10)
+"""Rows of `REAL_ROOFS`: sheet metal of Unguja, which is on halls and sheds."""
+
 REAL_CROWNS = np.array(
     [
         (69, 89, 67),
@@ -197,7 +206,8 @@ def draw_object_colours(
     noise : Noise
         Keys what is drawn, by the object.
     palette : str
-        One of `PALETTES`. "real" has no walls, because pictures from above do not show them.
+        One of `PALETTES`. "real" has the colours of pictures for flat roofs, halls, sheds and
+        crowns. Tiled roofs and walls, which no picture with heights shows, are those of "rules".
 
     Returns
     -------
@@ -219,23 +229,35 @@ def draw_object_colours(
         return rgb, known
     for which, tables in (("roofs", ROOF), ("walls", WALL), ("crowns", CROWN)):
         rows = np.flatnonzero((part == tables) & (number > 0))
-        if palette == "real" and tables == WALL:
-            continue
         words = noise.stream(f"told {which}").bits(number[rows], 0)
         unit = words[:, :2] * 2.0**-32
-        if palette == "real":
-            colours, share = (
-                (REAL_ROOFS, REAL_ROOF_SHARE) if tables == ROOF else (REAL_CROWNS, REAL_CROWN_SHARE)
-            )
-            limits = np.cumsum(share) / np.sum(share)
-            picked = colours[np.minimum(np.searchsorted(limits, unit[:, 0]), len(colours) - 1)]
-        else:
-            table = {ROOF: roof_table, WALL: wall_table, CROWN: leaf_table}[tables]()
-            picked = table[number[rows] & 3, words[:, 0] & 7]
+        table = {ROOF: roof_table, WALL: wall_table, CROWN: leaf_table}[tables]()
+        picked = table[number[rows] & 3, words[:, 0] & 7]
+        if palette == "real" and tables != WALL:
+            photographed, colours = _real_colours(tables, number[rows] & 3, unit[:, 0])
+            picked = np.where(photographed[:, None], colours, picked)
         # Half the width of what the rules vary from object to object.
         rgb[rows] = np.clip(picked * (0.93 + 0.14 * unit[:, 1:]), 0, 255)
         known[rows] = True
     return rgb, known
+
+
+def _real_colours(part: int, kind: NDArray, unit: NDArray) -> tuple[NDArray, NDArray]:
+    """Whether pictures show such roofs or crowns, (n,) bool, and a colour of theirs, (n, 3).
+
+    `kind` is that of the object (earthgen/voxels/objects.py), `unit` uniform in [0, 1).
+    """
+    if part == CROWN:
+        return np.ones(len(kind), bool), _pick(REAL_CROWNS, REAL_CROWN_SHARE, unit)
+    metal = _pick(REAL_ROOFS, REAL_ROOF_SHARE, unit)
+    stone = np.delete(np.arange(len(REAL_ROOFS)), BLUE_ROOFS)
+    flat = _pick(REAL_ROOFS[stone], np.array(REAL_ROOF_SHARE)[stone], unit)
+    return kind != PITCHED_ROOF, np.where((kind == FLAT_ROOF)[:, None], flat, metal)
+
+
+def _pick(colours: NDArray, share: ArrayLike, unit: NDArray) -> NDArray:
+    limits = np.cumsum(share) / np.sum(share)
+    return np.asarray(colours[np.minimum(np.searchsorted(limits, unit), len(colours) - 1)])
 
 
 BESIDE = 4.0

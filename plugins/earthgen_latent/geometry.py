@@ -28,6 +28,7 @@ from earthgen.voxels.tile import LEVELS
 from earthgen.voxels.voxels import GEOMETRY_FIELDS
 from earthgen_latent.columns import COLUMNS, columns_stage
 from earthgen_latent.costs import count_cost
+from earthgen_latent.crowns import crown_bases
 from earthgen_latent.hanging import hang_columns
 from earthgen_latent.height_map import MARGIN
 from earthgen_latent.heights import PART as HEIGHT_FLOW
@@ -39,7 +40,6 @@ from earthgen_latent.solid import (
     Columns,
     building_objects,
     clear_water_and_yards,
-    crown_bases,
     limit_tops,
     plant_objects,
     raise_columns,

@@ -17,6 +17,7 @@ from earthgen.terrain.cover import semantics_on
 from earthgen.voxels.voxels import GEOMETRY_FIELDS
 from earthgen_latent.columns import COLUMNS, columns_stage
 from earthgen_latent.costs import count_cost
+from earthgen_latent.crowns import CROWN_REACH, ROUNDING, crown_reach, limit_crowns
 from earthgen_latent.hanging import hang_columns
 from earthgen_latent.heights import PART, HeightSampler, heights_of_state, known_surface
 from earthgen_latent.networks import LearnedBackend, Networks, open_networks
@@ -102,10 +103,11 @@ class HeightFlowGeometry(LearnedBackend, GeometryBackend):
             style=self.style,
             map_kind=self.map_kind,
         )
+        far = SOLID_MARGIN + ROUNDING
         reads = (
-            Read(COLUMNS, cells=SOLID_MARGIN + PICTURE_REACH),
-            Read(heights.name, cells=SOLID_MARGIN + PICTURE_REACH),
-            Read("semantics", cells=SOLID_MARGIN),
+            Read(COLUMNS, CROWN_REACH, far + PICTURE_REACH),
+            Read(heights.name, CROWN_REACH, far + PICTURE_REACH),
+            Read("semantics", CROWN_REACH, far),
         )
         last = Stage(
             "height-flow.surface",
@@ -140,17 +142,22 @@ def make_surface(
     Nothing stands on open land but what a `whole` map has.
     """
     inner = window.pad(SOLID_MARGIN)
-    outer = inner.pad(PICTURE_REACH if "image" in use else 0)
+    wide = inner.pad(crown_reach(window.voxel_size))
+    outer = wide.pad(PICTURE_REACH if "image" in use else 0)
     around: Block = inputs[COLUMNS].crop(outer)
     height = heights_of_state(inputs[heights].crop(outer), networks, around, use)
     cover = around["cover"]
     height = clear_open_land(cover, height, whole)
     known = known_surface(around, use)
-    height = np.where(np.isfinite(known), known, height).astype(np.float32)
+    told = np.isfinite(known)
+    height = np.where(told, known, height).astype(np.float32)
     if "image" in use:
         cover = classes_of_picture(cover, around["image"], height)
-    inside, conditions = outer.slices(inner), around.crop(inner)
-    layer = semantics_on(inputs, inner)
-    columns = columns_from_heights(inner, layer, cover[inside], height[inside], noise)
-    columns = hang_columns(inner, layer, columns)
-    return raise_columns(window, inner, np.ascontiguousarray(conditions["ground"]), columns).block()
+    height = np.where(told, height, limit_crowns(height, cover, window.voxel_size))
+    part = outer.slices(wide)
+    layer = semantics_on(inputs, wide)
+    columns = columns_from_heights(wide, layer, cover[part], height[part], noise)
+    columns = columns.crop(*wide.slices(inner))
+    columns = hang_columns(inner, semantics_on(inputs, inner), columns)
+    ground = np.ascontiguousarray(around.crop(inner)["ground"])
+    return raise_columns(window, inner, ground, columns).block()

@@ -7,7 +7,7 @@ it has, water is level, and no column rises far above its surroundings."""
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import shapely
@@ -37,6 +37,7 @@ from earthgen.voxels.objects import (
 )
 from earthgen.voxels.surface import NORMAL_RADIUS
 from earthgen.voxels.voxels import Geometry
+from earthgen_latent.crowns import crown_bases, crown_tops, trunk_columns
 from geo_io.frame import Frame
 from geo_io.layers import Buildings, Semantics
 from geo_io.legend import classes
@@ -62,10 +63,6 @@ LEAST_TREE = 2.0
 
 PLANT_EXCESS = 1.25
 """Plants are at most this many times the largest height of their class."""
-
-CROWN_SHARE, CROWN_DEPTH, MIN_CROWN = 0.35, 9.0, 3.0
-"""A crown begins at this share of the height or this many metres below its top, whichever is
-higher; plants below the last, metres, reach down to the ground."""
 
 SHED_AREA, LARGE_AREA, HALL_AREA, TALL = 30.0, 450.0, 1500.0, 24.0
 """Square metres of a footprint, and metres of height, that tell kinds of roofs apart."""
@@ -96,6 +93,13 @@ class Columns:
     object: NDArray
     base: NDArray
 
+    def crop(self, rows: slice, columns: slice) -> Columns:
+        """Return the columns of a part of the frame."""
+        values = (
+            np.ascontiguousarray(getattr(self, each.name)[rows, columns]) for each in fields(self)
+        )
+        return Columns(*values)
+
 
 def columns_from_heights(
     frame: Frame, layer: Semantics, cover: NDArray, height: NDArray, noise: Noise
@@ -117,6 +121,11 @@ def columns_from_heights(
         Metres above the ground.
     noise : Noise
         Keys the objects that no map lists.
+
+    Returns
+    -------
+    Columns
+        Exact from `crown_reach` columns inside.
     """
     land = fill_unknown_cover(cover)
     top = np.where(height < MIN_PLANT_HEIGHT, np.float32(0), height).astype(np.float32)
@@ -125,14 +134,16 @@ def columns_from_heights(
     semantic = np.where(built, np.uint8(class_code("building")), plant_class_table()[land])
     top = limit_tops(top, semantic)
     standing = top_level(top, frame.voxel_size, 2**30) >= 0
-    plants, trunks = plant_objects(frame, semantic, noise)
+    plants, _ = plant_objects(frame, semantic, noise)
     number = np.where(built, building_objects(frame, layer, noise), plants)
+    tallest = crown_tops(top, semantic, frame.voxel_size)
+    trunks = trunk_columns(top, semantic, frame, noise)
     return Columns(
         top=top,
         ground_class=np.where(yard, np.uint8(class_code("paved")), land),
         semantic=semantic,
         object=np.where(standing | built, number, np.uint32(0)),
-        base=crown_bases(top, semantic, trunks),
+        base=crown_bases(top, semantic, trunks, tallest=tallest),
     )
 
 
@@ -185,29 +196,6 @@ def class_heights() -> NDArray:
         table[land.code] = land.height[1]
     table[class_code("tree")] = max(land.height[1] for land in classes() if land.surface == "wood")
     return table
-
-
-def crown_bases(
-    top: NDArray, semantic: NDArray, trunks: NDArray, lowest: NDArray | None = None
-) -> NDArray:
-    """Return the height below which columns are empty, (ny, nx) float32; 0 but under crowns.
-
-    Parameters
-    ----------
-    top : NDArray (ny, nx) float32
-        Metres.
-    semantic : NDArray (ny, nx) uint8
-        Class of what stands there.
-    trunks : NDArray (ny, nx) bool
-        Columns with a trunk, which reach down to the ground.
-    lowest : NDArray (ny, nx) float32, optional
-        Base that a network gave, NaN where it gave none.
-    """
-    base = np.maximum(np.float32(CROWN_SHARE) * top, top - np.float32(CROWN_DEPTH))
-    if lowest is not None:
-        base = np.where(np.isfinite(lowest), np.minimum(lowest, top), base)
-    crown = on_surface(semantic, "wood", "tree") & (top >= MIN_CROWN) & ~trunks
-    return np.where(crown, base, np.float32(0)).astype(np.float32)
 
 
 def clear_water_and_yards(land: NDArray, top: NDArray) -> tuple[NDArray, NDArray]:

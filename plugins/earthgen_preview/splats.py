@@ -51,6 +51,10 @@ FAR = 1e6
 LEAST = 0.02
 """A pixel of which a smaller share is covered shows the background."""
 
+SURFACE = 0.8
+"""Alpha that a closed surface of discs has everywhere. Between four discs it is below 1; what is
+behind must not shine through as a lattice of dots."""
+
 
 class SplatRenderer:
     """Draw the Gaussians of a world on the CPU, from above, oblique, or as a camera sees them.
@@ -251,7 +255,7 @@ def _light_window(
             ]
         )
         colour = colour * (1 - share) + light.to_linear(HORIZON) * share
-    cover = alpha[..., None]
+    cover = np.minimum(alpha / SURFACE, 1)[..., None]
     return np.where(cover >= LEAST, colour * cover + behind * (1 - cover), behind)
 
 

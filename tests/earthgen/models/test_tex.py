@@ -216,6 +216,12 @@ def test_objects_have_the_median_of_what_was_seen_of_them() -> None:
     assert told[7, WALL] == ([0.2, 0.9, 0.5], True), "the wall, not its windows"
     assert not told[12, CROWN][1], "too little was seen"
     assert not told[0, OTHER][1], "the ground is no object"
+    rgb[(part == ROOF) & (objects == 7)] = torch.tensor([0.2, 0.5, 0.5])
+    rgb[((part == ROOF) & (objects == 7)).nonzero()[::3, 0]] = 0.9
+    mottled = object_colours(sites, objects, part, rgb, seen)
+    row = int(((part == ROOF) & (objects == 7)).nonzero()[0, 0])
+    assert not mottled.known[mottled.group[row]], "no roof of one colour"
+    assert mottled.known[mottled.group[int(((part == ROOF) & (objects == 8)).nonzero()[0, 0])]]
     nothing = object_colours(sites, objects, part, rgb, torch.zeros_like(seen))
     assert not bool(nothing.known.any())
 

@@ -160,6 +160,23 @@ def test_trust_in_colours(opened: TrainingData) -> None:
     assert int(batch.seen.sum()) == int(seen.sum())
 
 
+def test_colours_at_the_edges_of_real_buildings_teach_little(opened: TrainingData) -> None:
+    crop = opened.held_out[0]
+    building = np.zeros(crop.frame.shape, np.uint32)
+    building[8:16, 8:16] = 7
+    row, column = crop.frame.y[1] - 1 - crop.xyz[:, 1], crop.xyz[:, 0] - crop.frame.x[0]
+    edge = np.zeros(crop.frame.shape, bool)
+    edge[7:17, 7:17] = True
+    edge[9:15, 9:15] = False
+    top = np.append((np.diff(row) != 0) | (np.diff(column) != 0), True)
+    seen = np.ones(len(crop), bool)
+    for kind in ("real", "simulated"):
+        batch = make_batch([replace(crop, building=building, rgb_known=seen, kind=kind)])
+        little = int((~batch.seen).sum())
+        assert little == (int((edge[row, column] & top).sum()) if kind == "real" else 0)
+        assert kind == "simulated" or little >= 64
+
+
 def test_tops_of_columns_are_the_scene_s_heights(opened: TrainingData) -> None:
     crop = opened.held_out[0]
     batch = make_batch([crop])

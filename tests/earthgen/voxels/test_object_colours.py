@@ -19,7 +19,13 @@ from earthgen.voxels.object_colours import (
     roof_table,
     wall_table,
 )
-from earthgen.voxels.objects import HALL_ROOF, NEEDLELEAF, PITCHED_ROOF, object_number
+from earthgen.voxels.objects import (
+    FLAT_ROOF,
+    HALL_ROOF,
+    NEEDLELEAF,
+    PITCHED_ROOF,
+    object_number,
+)
 
 NOISE = Noise(4).of_stage("test")
 
@@ -59,15 +65,29 @@ def test_the_type_of_an_object_decides_the_palette_of_the_rules() -> None:
         assert light.min() > 0.92 and light.max() < 1.08
 
 
-def test_real_colours_know_no_walls() -> None:
-    number = np.arange(4, 4004, 4, dtype=np.uint32)
-    for part in (ROOF, WALL, CROWN):
-        rgb, known = draw_object_colours(number, np.full(len(number), part), NOISE, "real")
-        assert known.all() == (part != WALL) and known.any() == (part != WALL)
-        assert (rgb[~known] == 0).all()
-    roofs, _ = draw_object_colours(number, np.full(len(number), ROOF), NOISE, "real")
-    lightness = roofs.mean(axis=1)
-    assert abs(lightness.mean() - REAL_ROOFS.mean()) < 20 and lightness.std() > 25
+def test_real_colours_are_those_that_pictures_show() -> None:
+    keys = np.arange(1, 1001) << 2
+    for kind, as_the_rules, blues in (
+        (FLAT_ROOF, False, False),
+        (PITCHED_ROOF, True, False),
+        (HALL_ROOF, False, True),
+    ):
+        number = object_number(keys, kind)
+        of = {
+            (palette, part): draw_object_colours(
+                number, np.full(len(number), part), NOISE, palette
+            )[0]
+            for palette in ("rules", "real")
+            for part in (ROOF, WALL)
+        }
+        np.testing.assert_array_equal(of["real", WALL], of["rules", WALL])
+        assert np.array_equal(of["real", ROOF], of["rules", ROOF]) == as_the_rules
+        roofs = of["real", ROOF]
+        assert (roofs[:, 2] > 1.3 * roofs[:, 0]).any() == blues
+    flat = draw_object_colours(
+        object_number(keys, FLAT_ROOF), np.full(len(keys), ROOF), NOISE, "real"
+    )[0]
+    assert abs(flat.mean() - REAL_ROOFS.mean()) < 20 and flat.mean(axis=1).std() > 25
 
 
 def test_palettes() -> None:
