@@ -235,17 +235,12 @@ def _objects(report: Mapping[str, Any]) -> Table:
 
 def _sampling(report: Mapping[str, Any]) -> Table | None:
     rows = [
-        [f"{name}, {kind}", steps_text(row), row["method"], row["guidance"], ", ".join(row["use"])]
+        [f"{name}, {kind}", row["steps"], row["method"], row["guidance"], ", ".join(row["use"])]
         for name, kinds in report["sampling"].items()
         for kind, row in kinds.items()
     ]
     heads = ["", "steps", "method", "guidance", "conditions it takes"]
     return (heads, cells(rows)) if rows else None
-
-
-def steps_text(sampling: Mapping[str, Any]) -> str:
-    """Say how many steps each flow of a backend takes."""
-    return ", ".join(f"{part} {steps}" for part, steps in sampling["steps"].items())
 
 
 def _figure(report: Mapping[str, Any], name: str, row: Mapping[str, Any], key: str) -> Cell:

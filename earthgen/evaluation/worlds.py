@@ -259,12 +259,10 @@ def _parameters(factory: Any) -> set[str]:
 class FlowSampling(Protocol):
     """How a learned backend samples its flows."""
 
+    steps: int
     method: str
     guidance: float
     shift: float
-
-    def steps_for(self, flow: Any) -> int:
-        """Return the number of steps of a flow."""
 
     def integrate(self, flow: Any, predict: Any, state: Any, start: float, stop: float) -> Any:
         """Return the state of a flow at time `stop`, from the state at `start`."""
@@ -276,14 +274,13 @@ def sampling_settings(backend: Any) -> dict[str, Any] | None:
     Returns
     -------
     dict[str, Any] | None
-        "steps" by part, "method", "guidance", "shift", and "use", the conditions it takes.
+        "steps", "method", "guidance", "shift", and "use", the conditions it takes.
     """
     sampling, networks = (getattr(backend, name, None) for name in ("sampling", "networks"))
     if sampling is None or networks is None:
         return None
-    flows = {part: config.flow for part, config in networks.configs if hasattr(config, "flow")}
     return {
-        "steps": {part: sampling.steps_for(flow) for part, flow in flows.items()},
+        "steps": sampling.steps,
         "method": sampling.method,
         "guidance": sampling.guidance,
         "shift": sampling.shift,

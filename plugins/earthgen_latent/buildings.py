@@ -11,7 +11,7 @@ from earthgen.models.height_state import EDGE_UNIT, OBJECT_MAPS, object_maps
 from earthgen.models.roofs import roof_drop
 from earthgen.noise.philox import Noise, Stream
 from earthgen.terrain.cover import is_class
-from earthgen.terrain.filters import box_share, whole_cells
+from earthgen.terrain.town import house_heights
 from earthgen_latent.roofs import told_roofs
 from earthgen_latent.solid import building_objects, house_plots, painted_footprints
 from geo_io.frame import Frame
@@ -30,13 +30,8 @@ EAVES_SHARE, MOST_ROOF = 0.2, 4.0
 """Height of a roof above known eaves: a share of the edge of a square footprint, at most so many
 metres."""
 
-SURROUNDINGS, COUNTRY, TOWN = 40.0, 0.15, 0.55
-"""Metres around a building without a footprint, and the shares of them that are built on in the
-country and in the middle of a town."""
-
-HOUSE, MORE_IN_TOWN = (6.0, 3.0), (5.0, 5.0)
-"""Height of a building without a footprint, m: the least and its spread, and what the middle of a
-town adds to each. They are those of the rules (`earthgen_procedural.buildings`)."""
+LOWEST_HOUSE = 6.0
+"""Least height of a building without a footprint, with its roof, metres."""
 
 NEIGHBOURHOOD = 160.0
 """Wavelength over which unknown heights vary together, metres."""
@@ -166,18 +161,16 @@ def plot_heights(frame: Frame, built: NDArray, noise: Noise) -> NDArray:
     Parameters
     ----------
     frame : Frame
-        The columns; those within 1.5 plots and `SURROUNDINGS` of its edges are not exact.
+        The columns; those within 1.5 plots and `TOWN_REACH` of its edges are not exact.
     built : NDArray (ny, nx) bool
         Where buildings stand.
     noise : Noise
         Keys the draw.
     """
     points, plot = house_plots(frame, noise)
-    crowd = box_share(built, whole_cells(SURROUNDINGS, frame.voxel_size))[points.cells(frame)]
-    town = np.clip((crowd - COUNTRY) / (TOWN - COUNTRY), 0.0, 1.0)
     own = noise.stream("building heights").of_objects(points.key.ravel().astype(np.uint64))
-    least, spread = (one + town * more for one, more in zip(HOUSE, MORE_IN_TOWN, strict=True))
-    return np.asarray((least + own * spread)[plot])
+    middle, size = points.cells(frame), frame.voxel_size
+    return house_heights(LOWEST_HOUSE, own, built, middle, size)[plot]
 
 
 def drawn_heights(area: NDArray, key: NDArray, near: NDArray, noise: Noise) -> NDArray:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgen.terrain.cover import surface_table
 from geo_io.legend import codes
 
 SIMILAR: Mapping[str, tuple[str, ...]] = {
@@ -42,12 +43,13 @@ SIMILAR: Mapping[str, tuple[str, ...]] = {
 """Classes that are similar to a class, the nearest first. Snow, ice and buildings have none."""
 
 PAINTED: Mapping[str, tuple[int, int, int]] = {
-    "river": (74, 86, 78),
-    "lake": (58, 76, 80),
-    "sea": (46, 72, 88),
+    "river": (66, 92, 92),
+    "lake": (50, 82, 94),
+    "sea": (42, 76, 98),
     "snow_ice": (232, 236, 240),
 }
-"""sRGB of classes without a trained similar class."""
+"""sRGB of classes that a rule colours: water always, of which any training has too little to
+learn more than the colour of its banks, and snow where it was not trained."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -79,7 +81,8 @@ def painted_classes(trained: tuple[str, ...]) -> tuple[NDArray, NDArray]:
     The parameter is that of `substitute_classes`.
     """
     table, colours = np.zeros(256, bool), np.zeros((256, 3), np.uint8)
+    water = surface_table("water")
     for name, colour in PAINTED.items():
         code = codes()[name]
-        table[code], colours[code] = substitute_classes(trained)[code] == 0, colour
+        table[code], colours[code] = water[code] or substitute_classes(trained)[code] == 0, colour
     return table, colours

@@ -49,10 +49,7 @@ def count_cost(
     phases = sampling.phases if sampling.rule == "blended" else 1
     flops = sum(
         runs
-        * (
-            max(sampling.steps_for(networks.config(part).flow), phases) * costs[part].flops
-            + phases * costs[part].condition_flops
-        )
+        * (max(sampling.steps, phases) * costs[part].flops + phases * costs[part].condition_flops)
         for part in flows
     )
     flops += sum(costs[part].flops for part in decoders)

@@ -117,7 +117,7 @@ class LatentGeometry(LearnedBackend, GeometryBackend):
         sparse_backend: str | None = None,
         precision: str = "auto",
         use: str | Sequence[str] = USE,
-        steps: int | None = Sampling.steps,
+        steps: int = Sampling.steps,
         method: str = Sampling.method,
         guidance: float = Sampling.guidance,
         shift: float = Sampling.shift,

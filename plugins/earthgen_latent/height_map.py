@@ -71,7 +71,7 @@ class HeightFlowGeometry(LearnedBackend, GeometryBackend):
         device: str = "cpu",
         precision: str = "auto",
         use: str | Sequence[str] = USE,
-        steps: int | None = Sampling.steps,
+        steps: int = Sampling.steps,
         method: str = Sampling.method,
         guidance: float = Sampling.guidance,
         shift: float = Sampling.shift,

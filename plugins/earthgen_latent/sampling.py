@@ -10,7 +10,6 @@ from torch import Tensor
 
 from earthgen.errors import ModelError, UnknownNameError
 from earthgen.models.flow import METHODS, Flow, Predict, sample
-from earthgen.models.presets import FlowConfig
 from earthgen.stages.blending import (
     BLENDING_RULES,
     Sampler,
@@ -22,8 +21,8 @@ from earthgen.stages.stage import Stage
 USE = ("semantics", "height", "image")
 """Conditions that networks take."""
 
-STEPS, EARLIER_STEPS = 8, 4
-"""Default steps of flows with the preconditioned objective, and of those with an earlier one."""
+STEPS = 4
+"""Default steps of flows: of more, worlds are hardly better (docs/background/benchmarks.md)."""
 
 WINDOW, CONTEXT = 192, 24
 """Voxels along a window of heights, and around its core as context. Heights of a window differ from
@@ -37,9 +36,8 @@ class Sampling:
 
     Attributes
     ----------
-    steps : int, optional
-        Steps from noise to data; None is `STEPS`, or `EARLIER_STEPS` for weights of the earlier
-        objectives, for which more can be worse (docs/background/benchmarks.md).
+    steps : int
+        Steps from noise to data.
     method : str
         A name in `earthgen.models.flow.METHODS`. Euler's method measured best in few steps.
     guidance : float
@@ -56,7 +54,7 @@ class Sampling:
         Of the rule "blended": more phases agree better over long distances, and read further.
     """
 
-    steps: int | None = None
+    steps: int = STEPS
     method: str = "euler"
     guidance: float = 1.0
     shift: float = 1.0
@@ -65,7 +63,7 @@ class Sampling:
     phases: int = 2
 
     def __post_init__(self) -> None:
-        if self.steps is not None and not (isinstance(self.steps, int) and 1 <= self.steps <= 1000):
+        if not (isinstance(self.steps, int) and 1 <= self.steps <= 1000):
             raise ModelError(
                 f"the number of steps is {self.steps!r}", "give a whole number from 1 to 1000"
             )
@@ -99,12 +97,6 @@ class Sampling:
             else blending_stages(sampler, self.rule)
         )
 
-    def steps_for(self, flow: Flow | FlowConfig) -> int:
-        """Return the number of steps of a flow."""
-        if self.steps is not None:
-            return self.steps
-        return STEPS if flow.predicts == "preconditioned" else EARLIER_STEPS
-
     def integrate(
         self, flow: Flow, predict: Predict, state: Tensor, start: float, stop: float
     ) -> Tensor:
@@ -113,7 +105,7 @@ class Sampling:
             flow,
             predict,
             state,
-            steps=self.steps_for(flow),
+            steps=self.steps,
             method=self.method,  # type: ignore[arg-type]
             shift=self.shift,
             start=start,

@@ -75,11 +75,11 @@ TOLD_COLOURS = "latent.told-colours"
 STRENGTH = 0.5
 """Default share of the way that the flow goes if it starts from given colours."""
 
-CONTEXT, WIDEST = 16, 256
-"""Voxels around the core of a window that are coloured as context, and the widest core. At 16
-voxels from its edge the state of a window differs by 0.001 of a deviation from that of a much
-larger one: measured with the shipped weights. It is the margin of windows of geometry, so that a
-window of colours needs no neighbour."""
+CONTEXT, WIDEST = 8, 256
+"""Voxels around the core of a window that are coloured as context, and the widest core. Colours at
+the edge of a core differ by 0.004 of 255 from those of a much larger window: measured with the
+shipped weights. It is within the margin of windows of geometry, so that a window of colours needs
+no neighbour."""
 
 MAX_HALO = 96
 """Largest margin of a decoder's windows, voxels; with a farther reach, seams may be visible."""
@@ -291,7 +291,7 @@ class LatentTexture(LearnedBackend, TextureBackend):
         sparse_backend: str | None = None,
         precision: str = "auto",
         use: str | Sequence[str] = CONDITIONS,
-        steps: int | None = Sampling.steps,
+        steps: int = Sampling.steps,
         method: str = Sampling.method,
         guidance: float = Sampling.guidance,
         shift: float = Sampling.shift,

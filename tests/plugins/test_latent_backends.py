@@ -28,7 +28,6 @@ from earthgen.jobs.forecast import forecast
 from earthgen.jobs.job import make_job
 from earthgen.jobs.prepare import prepare
 from earthgen.models.flow import Flow, sample
-from earthgen.models.presets import FlowConfig
 from earthgen.models.weights import bundled as shipped
 from earthgen.noise.philox import Noise
 from earthgen.sparse import Place
@@ -399,10 +398,7 @@ def test_options_that_lead_nowhere(options: dict[str, Any], message: str) -> Non
         Sampling(**options)
 
 
-def test_steps_and_names() -> None:
-    assert Sampling().steps_for(Flow("preconditioned")) == 8
-    assert Sampling().steps_for(FlowConfig(predicts="velocity")) == 4
-    assert Sampling(steps=3).steps_for(Flow("preconditioned")) == 3
+def test_names_of_conditions() -> None:
     assert condition_names("semantics, image") == ("semantics", "image") and condition_names(
         "none"
     ) == () == condition_names([])

@@ -48,14 +48,13 @@ def test_relatives_stand_in() -> None:
         assert name not in relatives and set(relatives) <= set(CODE)
 
 
-def test_only_what_has_no_relative_is_painted() -> None:
+def test_water_and_what_has_no_relative_is_painted() -> None:
     table, colours = painted_classes(SEEN)
     assert {name for name, code in CODE.items() if table[code]} == set(PAINTED)
     assert tuple(colours[CODE["sea"]]) == PAINTED["sea"]
-    assert (
-        not painted_classes((*SEEN, "river", "snow_ice"))[0].any()
-        and not painted_classes(())[0].any()
-    )
+    for known in ((*SEEN, "river", "snow_ice"), ()):
+        table, _ = painted_classes(known)
+        assert {name for name, code in CODE.items() if table[code]} == {"river", "lake", "sea"}
 
 
 def test_painted_voxels() -> None:

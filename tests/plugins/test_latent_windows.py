@@ -148,7 +148,7 @@ def test_the_default_rules_and_windows_of_the_other_rule(weights: Path) -> None:
         "latent.heights",
     ]
     texture = LatentTexture(weights)
-    assert texture.lattice(96) == (128, 96) and texture.lattice(512) == (288, 256)
+    assert texture.lattice(96) == (112, 96) and texture.lattice(512) == (272, 256)
     assert LatentTexture(weights, window=64).lattice(96) == (64, 48)
 
 

@@ -185,10 +185,8 @@ def figure_text(value: Any, ends: Any) -> str:
 
 def sampling_lines(report: Mapping[str, Any]) -> list[str]:
     """Return a line for each learned backend: its steps, method and guidance."""
-    from earthgen.evaluation.report import steps_text
-
     return [
-        f"{name}, {kind}: {steps_text(row)} steps, {row['method']}, guidance {row['guidance']:g}"
+        f"{name}, {kind}: {row['steps']} steps, {row['method']}, guidance {row['guidance']:g}"
         for name, kinds in report["sampling"].items()
         for kind, row in kinds.items()
     ]
