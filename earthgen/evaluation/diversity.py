@@ -4,7 +4,7 @@ windows are visible.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -20,37 +20,55 @@ from earthgen.stages.block import within
 from geo_io.frame import Frame
 
 
-def diversity(outcomes: Sequence[Patch]) -> dict[str, float]:
+def diversity(outcomes: Sequence[Patch], truth: Patch) -> dict[str, float]:
     """Measure how the worlds of several seeds on one place differ; NaN for fewer than two.
+
+    Parameters
+    ----------
+    outcomes : sequence of Patch
+        A world of each seed.
+    truth : Patch
+        The place itself.
 
     Returns
     -------
     dict[str, float]
         Means over pairs of worlds. "voxels": 1 - IoU of the voxels. "height": absolute difference
         of heights, metres. "building_height": the same where both have a building. "colour":
-        absolute difference of colours seen from above, of 255.
+        absolute difference of colours seen from above, of 255. And the first three over those of
+        pairs of a world and the truth, with "_share" in their names: 1 if the truth could be one of
+        the worlds, below 1 if seeds differ too little.
     """
-    differences: dict[str, list[float]] = {
+    seeds = _differences(combinations(outcomes, 2))
+    real = _differences((truth, each) for each in outcomes) if len(outcomes) > 1 else {}
+    shares = {
+        f"{name}_share": seeds[name] / real[name] if real.get(name) else float("nan")
+        for name in ("voxels", "height", "building_height")
+    }
+    return seeds | shares
+
+
+def _differences(pairs: Iterable[tuple[Patch, Patch]]) -> dict[str, float]:
+    """Return the means over pairs; NaN without any."""
+    found: dict[str, list[float]] = {
         "voxels": [],
         "height": [],
         "building_height": [],
         "colour": [],
     }
-    for one, other in combinations(outcomes, 2):
+    for one, other in pairs:
         both = one.valid & one.covered & other.covered
         a, b = one.seen(), other.seen()
-        differences["voxels"].append(1 - overlap_of_voxels(a.xyz, b.xyz).iou)
+        found["voxels"].append(1 - overlap_of_voxels(a.xyz, b.xyz).iou)
         difference = np.abs(one.height - other.height)
-        differences["height"].append(_mean(difference[both]))
-        differences["building_height"].append(
+        found["height"].append(_mean(difference[both]))
+        found["building_height"].append(
             _mean(difference[both & buildings(one.cover) & buildings(other.cover)])
         )
         if one.colour is not None and other.colour is not None:
             colours = np.abs(one.colour.astype(np.float64) - other.colour.astype(np.float64))
-            differences["colour"].append(_mean(colours[both]))
-    return {
-        name: _mean(np.array(values)[~np.isnan(values)]) for name, values in differences.items()
-    }
+            found["colour"].append(_mean(colours[both]))
+    return {name: _mean(np.array(values)[~np.isnan(values)]) for name, values in found.items()}
 
 
 def _mean(values: NDArray) -> float:

@@ -96,6 +96,9 @@ DIVERSITY = {
     "height": "heights, m",
     "building_height": "on buildings, m",
     "colour": "colours, of 255",
+    "voxels_share": "1 − voxel IoU, of that to the truth",
+    "height_share": "heights, of those to the truth",
+    "building_height_share": "on buildings, of those to the truth",
     "crops": "crops",
 }
 """Heading by the name of a figure of diversity."""

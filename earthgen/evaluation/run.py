@@ -430,7 +430,7 @@ def _diversity(
                 crop = bench.crops[place]
                 outcomes[place].append(world.patch(crop.frame, crop.valid))
                 bench.progress.step(f"{name}: another seed")
-        rows += [diversity(patches_of_seeds) for patches_of_seeds in outcomes.values()]
+        rows += [diversity(made, bench.truths[place]) for place, made in outcomes.items()]
         at += list(outcomes)
     values, ends = over_places(
         lambda use: {key: _mean([rows[n][key] for n in use]) for key in rows[0]},

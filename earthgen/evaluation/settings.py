@@ -49,22 +49,27 @@ class Settings(BaseModel):
         description="Geometry backends, as NAME or NAME+TEXTURE, and baselines (nearest-tile, "
         "mean-height); all if not given.",
     )
-    crops: int = Field(64, ge=1, description="Number of crops, spread over the places.")
+    crops: int = Field(64, ge=1, le=10**6, description="Number of crops, spread over the places.")
     size: int | None = Field(
         None,
         ge=2 * CELL,
+        le=2**14,
         multiple_of=CELL,
         description="Columns along an edge of a crop; if not given, the preset's or 64.",
     )
-    seed: int = Field(0, ge=0, description="Seed of the choice of crops and of the worlds.")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="Seed of the choice of crops and of the worlds."
+    )
     seeds: int = Field(
         3,
         ge=1,
+        le=10**6,
         description="Number of worlds of one map that are compared for diversity; 1 compares none.",
     )
     borders: int = Field(
         32,
         ge=0,
+        le=10**6,
         description="Number of places on borders of windows that are examined; 0 examines none.",
     )
     grades: tuple[str, ...] = Field(("A", "B"), description="Licence grade of scenes.")
@@ -83,10 +88,13 @@ class Settings(BaseModel):
         "`borders` 0 and neither pictures, maps nor reconstruction, unless these are given.",
     )
     steps: int | None = Field(
-        None, ge=1, description="Steps of all flows; if not given, those of the backends."
+        None, ge=1, le=10**6, description="Steps of all flows; if not given, those of the backends."
     )
     guidance: float | None = Field(
-        None, description="Guidance of all flows; if not given, that of the backends."
+        None,
+        ge=-1000,
+        le=1000,
+        description="Guidance of all flows; if not given, that of the backends.",
     )
     device: str = Field("cpu", description="Device of the networks: cpu, cuda, cuda:N or auto.")
     options: Mapping[str, Mapping[str, Any]] = Field(

@@ -275,11 +275,13 @@ def test_open_sides_of_columns_by_hand() -> None:
 
 def test_diversity_by_hand() -> None:
     one, other = column_patch(np.zeros((8, 8), int)), column_patch(np.full((8, 8), 3))
-    found = diversity([one, other, other])
+    found = diversity([one, other, other], one)
+    assert found["height_share"] == 1 and found["voxels_share"] == 1
+    assert diversity([one, other], column_patch(np.full((8, 8), 7)))["height_share"] == 3 / 5.5
     assert found["voxels"] == pytest.approx(2 / 3) and found["height"] == 2
     assert np.isnan(found["building_height"]) and np.isnan(found["colour"])
-    assert diversity([one, one])["voxels"] == 0
-    assert all(np.isnan(value) for value in diversity([one]).values())
+    assert diversity([one, one], one)["voxels"] == 0
+    assert all(np.isnan(value) for value in diversity([one], one).values())
 
 
 def test_a_step_at_the_border_is_a_seam() -> None:
