@@ -41,7 +41,7 @@ def notice() -> str | None:
     if missing <= SHARE * len(kept):
         return None
     return (
-        f"numba compiles {missing} functions for this machine: this once takes about half a minute "
+        f"numba compiles {missing} functions for this machine: this once takes up to a minute "
         "of one core more (`earthgen doctor --warm` does it beforehand)"
     )
 

@@ -31,7 +31,7 @@ PATH_FIELDS = (
 LEARNED = {"geometry": "height-flow", "texture": "latent"}
 """The backends of the setting `learned`."""
 
-HeightUnit = Literal["m", "ft", "us-ft"]
+HeightUnit = Literal["m", "dm", "cm", "ft", "us-ft"]
 
 RUN_FIELDS = (
     "out",
@@ -107,7 +107,7 @@ class Job(pydantic.BaseModel):
     height_unit: HeightUnit | None = Field(
         None,
         description="Unit of heights in `semantics`, where neither value nor column names one: m, "
-        "ft or us-ft",
+        "dm, cm, ft or us-ft",
     )
     dem: Any = Field(
         None,
@@ -115,7 +115,7 @@ class Job(pydantic.BaseModel):
         "of tiles, of which later ones lie over earlier ones; contour lines; points",
     )
     dem_unit: str | None = Field(
-        None, description="Unit of `dem`, if the file does not contain it: m, ft or us-ft"
+        None, description="Unit of `dem`, if the file does not contain it: m, dm, cm, ft or us-ft"
     )
     dsm: Any = Field(
         None,
@@ -123,7 +123,7 @@ class Job(pydantic.BaseModel):
         "tiles",
     )
     dsm_unit: str | None = Field(
-        None, description="Unit of `dsm`, if the file does not contain it: m, ft or us-ft"
+        None, description="Unit of `dsm`, if the file does not contain it: m, dm, cm, ft or us-ft"
     )
     vertical_shift: float | None = Field(
         None,
@@ -138,7 +138,8 @@ class Job(pydantic.BaseModel):
         description="Heights of trees above the ground (CHM, CDSM): rasters or folders of tiles",
     )
     canopy_unit: str | None = Field(
-        None, description="Unit of `canopy`, if the file does not contain it: m, ft or us-ft"
+        None,
+        description="Unit of `canopy`, if the file does not contain it: m, dm, cm, ft or us-ft",
     )
     points: tuple[str, ...] = Field(
         (),
@@ -218,6 +219,14 @@ class Job(pydantic.BaseModel):
     allow_linked: bool = Field(
         False, description="Let inputs such as VRTs name files outside their own folder"
     )
+
+    # Validators that come before run from the last to the first: single values are in tuples here.
+    @pydantic.field_validator("region", "legend", "points", mode="before")
+    @classmethod
+    def _paths_as_text(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return tuple(str(one) if isinstance(one, Path) else one for one in value)
+        return str(value) if isinstance(value, Path) else value
 
     @pydantic.field_validator("semantics", "legend", "attribution", "points", mode="before")
     @classmethod

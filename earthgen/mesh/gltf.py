@@ -9,6 +9,7 @@ z south.
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import struct
@@ -381,6 +382,13 @@ class GlbScene:
             In the CRS of the anchor.
         spz : bool
             Packed as SPZ version 2 (KHR_gaussian_splatting_compression_spz_2), which Cesium reads.
+            SPZ has no classes: they are in a buffer view, a byte each and compressed by gzip, that
+            `extras.classes` of the primitive names.
+
+        Raises
+        ------
+        SplatError
+            If SPZ does not reach as far from the anchor as they are.
         """
         means, scales, rotations = y_up(gaussians, self.anchor)
         n = len(means)
@@ -402,11 +410,14 @@ class GlbScene:
             "COLOR_0": (_display_colours(gaussians), UBYTE, NORMALIZED),
         }
         self._used.add(SPLATS)
+        primitive: dict[str, Any] = {"mode": 0, "extensions": {SPLATS: extension}}
         if spz:
             self._used.add(SPZ)
             self._required |= {SPLATS, SPZ}
             packed = encode_spz(gaussians, self.anchor)
             extension["extensions"] = {SPZ: {"bufferView": self._out.view(packed)}}
+            classes_packed = gzip.compress(gaussians.semantic.astype(np.uint8).tobytes(), mtime=0)
+            primitive["extras"] = {"classes": self._out.view(classes_packed)}
             attributes = {}
             for key, (values, component, more) in columns.items():
                 width = 1 if values.ndim == 1 else values.shape[1]
@@ -426,14 +437,8 @@ class GlbScene:
                 key: self._out.attribute(values, component, **more)
                 for key, (values, component, more) in columns.items()
             }
-        self._meshes.append(
-            {
-                "name": name,
-                "primitives": [
-                    {"attributes": attributes, "mode": 0, "extensions": {SPLATS: extension}}
-                ],
-            }
-        )
+        primitive["attributes"] = attributes
+        self._meshes.append({"name": name, "primitives": [primitive]})
         self._nodes.append({"name": name, "mesh": len(self._meshes) - 1})
 
     def pack(self) -> bytes:

@@ -103,16 +103,25 @@ def _header(count: int, bits: int) -> bytes:
     return struct.pack("<3I4B", MAGIC, VERSION, count, 0, bits, 0, 0)
 
 
+def _bits_within(reach: float) -> int:
+    """Bits after the point that leave room for positions up to `reach` metres."""
+    whole = int(np.ceil(np.log2(max(reach, 1.0)))) + 1
+    return max(min(FRACTION_BITS, FIXED_BITS - whole), 0)
+
+
 def encode_spz(gaussians: Gaussians, anchor: Anchor) -> bytes:
-    """Pack Gaussians, all within 2 km of an anchor.
+    """Pack Gaussians, with positions relative to an anchor as precise as their distance from it
+    allows: 2^-12 m within 2 km.
 
     Raises
     ------
     SplatError
-        If one is farther away.
+        If one is 8,000 km away or more.
     """
-    body = b"".join(_columns(gaussians, anchor, FRACTION_BITS))
-    return gzip.compress(_header(len(gaussians), FRACTION_BITS) + body, LEVEL, mtime=0)
+    away = gaussians.means.astype(np.float64) + np.subtract(gaussians.anchor, anchor)
+    bits = _bits_within(float(np.abs(away).max(initial=0.0)))
+    body = b"".join(_columns(gaussians, anchor, bits))
+    return gzip.compress(_header(len(gaussians), bits) + body, LEVEL, mtime=0)
 
 
 class SpzWriter:
@@ -138,8 +147,7 @@ class SpzWriter:
 
     def __init__(self, path: Path, anchor: Anchor, reach: float) -> None:
         self.path, self.anchor, self.count = path, anchor, 0
-        whole = int(np.ceil(np.log2(max(reach, 1.0)))) + 1
-        self.bits = max(min(FRACTION_BITS, FIXED_BITS - whole), 0)
+        self.bits = _bits_within(reach)
         self._stack = contextlib.ExitStack()
         self._columns: list[IO[bytes]] = [
             self._stack.enter_context(tempfile.TemporaryFile(dir=path.parent))  # noqa: SIM115

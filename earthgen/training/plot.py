@@ -84,18 +84,12 @@ def comparison_picture(runs: Mapping[str, list[dict[str, str]]], title: str) -> 
     ]
     figure, places = _grid(len(panels), title)
     for number, (axes, name) in enumerate(zip(places, panels, strict=True)):
-        axes.set_title(name, loc="left", fontsize=10)
         curves = {run: series(rows, name) for run, rows in runs.items()}
-        values = [value for _, curve in curves.values() for value in curve]
-        if min(values) > 0 and max(values) > LOG_RATIO * min(values):
-            axes.set_yscale("log")
+        _set_up(axes, name, [value for _, curve in curves.values() for value in curve])
         for run, (steps, curve) in curves.items():
             many = len(steps) > MANY
             shown = running_mean(curve) if many else curve
             axes.plot(steps, shown, linewidth=1.6, marker="" if many else ".", label=run)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.grid(color="#e0e0e0")
-        axes.tick_params(labelsize=8)
         if number == 0:
             axes.legend(fontsize=8, frameon=False)
     file = io.BytesIO()
@@ -126,6 +120,16 @@ def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
     return figure, [figure.add_subplot(down, across, number + 1) for number in range(count)]
 
 
+def _set_up(axes: Axes, title: str, values: Sequence[float], colour: str = "black") -> None:
+    """Give a panel its title, scale and grid, for the values that it is to show."""
+    axes.set_title(title, loc="left", fontsize=10, color=colour)
+    if min(values) > 0 and max(values) > LOG_RATIO * min(values):
+        axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(color="#e0e0e0")
+    axes.tick_params(labelsize=8)
+
+
 def _draw_panel(
     axes: Axes,
     name: str,
@@ -133,14 +137,8 @@ def _draw_panel(
     held_out: tuple[list[float], list[float]],
 ) -> None:
     colour = HELD_OUT if name.startswith("held_out.") else TRAINING
-    axes.set_title(name.removeprefix("held_out."), loc="left", fontsize=10, color=colour)
-    values = [*own[1], *held_out[1]]
-    if min(values) > 0 and max(values) > LOG_RATIO * min(values):
-        axes.set_yscale("log")
+    _set_up(axes, name.removeprefix("held_out."), [*own[1], *held_out[1]], colour)
     axes.set_xlim(0, max(*own[0], *held_out[0], 1.0))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.grid(color="#e0e0e0")
-    axes.tick_params(labelsize=8)
     for (steps, curve), shade, label in (
         (own, colour, None),
         (held_out, HELD_OUT, "held-out crops"),

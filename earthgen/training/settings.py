@@ -74,9 +74,11 @@ TEXTURE: Mixture = (
 
 MIXTURE = "Sets of conditions with weights; one set is drawn for each sample, [] is none"
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Batch = Annotated[int, Field(ge=1, le=2**16)]
+Machines = Annotated[int, Field(ge=1, le=4096)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -107,9 +109,9 @@ class PartSettings(BaseModel):
         description="Time of the steps, over all continuations; measuring, drawing and saving come "
         "in addition",
     )
-    batch_size: Count = Field(description="Crops per step")
+    batch_size: Batch = Field(description="Crops per step")
     coarse_weight: Ratio = Field(0.1, description=COARSE_ODDS)
-    micro_batch: Count | None = Field(
+    micro_batch: Batch | None = Field(
         None,
         description="Crops computed at once, the gradients of a step are accumulated; the whole "
         "step if not given",
@@ -169,7 +171,7 @@ class StructVaeSettings(VoxelSettings):
 
     coarse_weight: Ratio = Field(0.0, description=COARSE_ODDS)
 
-    batch_size: Count = Field(2, description="Crops per step")
+    batch_size: Batch = Field(2, description="Crops per step")
     learning_rate: Positive = Field(2e-3, description="Highest learning rate of AdamW")
     kl_weight: NonNegative = Field(
         1e-3, description="Weight of the latent's divergence from a normal distribution"
@@ -179,7 +181,7 @@ class StructVaeSettings(VoxelSettings):
 class TexVaeSettings(VoxelSettings):
     """Settings of TexVAE."""
 
-    batch_size: Count = Field(2, description="Crops per step")
+    batch_size: Batch = Field(2, description="Crops per step")
     learning_rate: Positive = Field(2e-3, description="Highest learning rate of AdamW")
     kl_weight: NonNegative = Field(
         1e-4, description="Weight of the latent's divergence from a normal distribution"
@@ -188,7 +190,9 @@ class TexVaeSettings(VoxelSettings):
         0.5, description="Share of the training after which views are rendered; 1 renders none"
     )
     render_every: Count = Field(2, description="A view is rendered in one of so many steps")
-    render_size: Annotated[int, Field(ge=16)] = Field(64, description="Pixels per edge of a view")
+    render_size: Annotated[int, Field(ge=16, le=4096)] = Field(
+        64, description="Pixels per edge of a view"
+    )
     l1_weight: NonNegative = Field(1.0, description="Weight of the L1 error of a view")
     ssim_weight: NonNegative = Field(0.2, description="Weight of 1 - SSIM of a view")
     perceptual_weight: NonNegative = Field(
@@ -199,7 +203,7 @@ class TexVaeSettings(VoxelSettings):
 class StructCoarseSettings(FlowSettings, VoxelSettings):
     """Settings of StructFM's first stage."""
 
-    batch_size: Count = Field(8, description="Crops per step")
+    batch_size: Batch = Field(8, description="Crops per step")
     condition_mixture: Mixture = Field(STRUCTURE, description=MIXTURE)
 
 
@@ -208,7 +212,7 @@ class StructFineSettings(FlowSettings):
 
     coarse_weight: Ratio = Field(0.0, description=COARSE_ODDS)
 
-    batch_size: Count = Field(16, description="Crops per step")
+    batch_size: Batch = Field(16, description="Crops per step")
     condition_mixture: Mixture = Field(STRUCTURE, description=MIXTURE)
     dilation_probability: Ratio = Field(
         0.15,
@@ -223,7 +227,7 @@ class StructFineSettings(FlowSettings):
 class TexFlowSettings(FlowSettings, VoxelSettings):
     """Settings of TexFM."""
 
-    batch_size: Count = Field(2, description="Crops per step")
+    batch_size: Batch = Field(2, description="Crops per step")
     condition_mixture: Mixture = Field(TEXTURE, description=MIXTURE)
     target: Literal["latent", "rgb"] | None = Field(
         None,
@@ -240,7 +244,7 @@ class TexFlowSettings(FlowSettings, VoxelSettings):
 class HeightFlowSettings(FlowSettings):
     """Settings of the flow on height maps."""
 
-    batch_size: Count = Field(16, description="Crops per step")
+    batch_size: Batch = Field(16, description="Crops per step")
     condition_mixture: Mixture = Field(
         HEIGHTS,
         description=MIXTURE
@@ -366,7 +370,7 @@ class TrainingSettings(LoopSettings):
     minutes: Positive | None = Field(
         None, description="Time of the training, of all parts together, with the rate at 0 then"
     )
-    columns: Annotated[int, Field(ge=8)] | None = Field(
+    columns: Annotated[int, Field(ge=8, le=2**14)] | None = Field(
         None, description="Edge of a crop in voxels; the preset's if not given"
     )
     overlap: Decay = Field(0.5, description="Overlap of neighbouring crops, a share of their edge")
@@ -378,9 +382,11 @@ class TrainingSettings(LoopSettings):
         "their number if not given",
     )
     device: str = Field("cpu", description="cpu, cuda or auto")
-    devices: Count = Field(1, description="Number of devices; more than 1 need earthgen[train]")
-    threads: Count | None = Field(None, description="Threads of the CPU; torch's if not given")
-    held_out: Annotated[int, Field(ge=0)] = Field(6, description="Held-out crops to measure")
+    devices: Machines = Field(1, description="Number of devices; more than 1 need earthgen[train]")
+    threads: Machines | None = Field(None, description="Threads of the CPU; torch's if not given")
+    held_out: Annotated[int, Field(ge=0, le=10**6)] = Field(
+        6, description="Held-out crops to measure"
+    )
     weights_dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Data type of the resulting weights"
     )

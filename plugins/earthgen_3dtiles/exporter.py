@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from earthgen.errors import StoreError
+from earthgen.errors import JobError, StoreError
 from earthgen.files import replace_file
+from earthgen.mesh.gltf import SPLATS, SPZ
 from earthgen.mesh.pieces import levels_down_to, piece_cells
 from earthgen.progress import Progress
 from earthgen.world.selection import credit_of, select, source_record
@@ -54,6 +55,8 @@ class TilesOptions(BaseModel):
     )
     height_offset: float = Field(
         default=0.0,
+        ge=-10_000,
+        le=10_000,
         description="metres added to all heights. 3D Tiles count from the ellipsoid; give the "
         "height of the geoid above it there if yours count from sea level",
     )
@@ -162,6 +165,7 @@ class TilesExporter:
                 "bytes": _per_level(records, "bytes"),
                 **source_record(world),
             },
+            splat_extensions(self.options.content, self.options.splats),
         )
 
     def on_demand(
@@ -169,9 +173,29 @@ class TilesExporter:
     ) -> TilesOnDemand:
         """Return tiles that are made when they are asked for, in a folder; see `TilesOnDemand`.
 
-        Of the options, `workers` counts.
+        Of the options, `workers` and `content` count.
+
+        Raises
+        ------
+        JobError
+            If `content` is both.
         """
-        return TilesOnDemand(world, folder, bounds, level, self.options.workers)
+        content, workers = self.options.content, self.options.workers
+        if content == "both":
+            raise JobError("tiles on demand hold one thing", "give `content` = mesh or splats")
+        return TilesOnDemand(world, folder, bounds, level, workers, content)
+
+
+def splat_extensions(content: str, encoding: str) -> dict[str, list[str]] | None:
+    """Return the glTF extensions that tiles of Gaussians alone use, and those that they require.
+
+    None for other contents: where a tile may have a mesh, Cesium would draw nothing else of it.
+    """
+    if content != "splats":
+        return None
+    if encoding == "plain":
+        return {"extensionsUsed": [SPLATS]}
+    return {"extensionsUsed": [SPLATS, SPZ], "extensionsRequired": [SPLATS, SPZ]}
 
 
 def _per_level(records: list[Record], what: str) -> dict[str, int]:

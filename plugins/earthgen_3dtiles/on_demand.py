@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,8 @@ class TilesOnDemand:
         The finest level.
     workers : int
         Processes that make tiles; 1 makes them here, one after the other.
+    content : str
+        "mesh", or "splats": Gaussians packed as SPZ.
 
     Raises
     ------
@@ -64,7 +66,13 @@ class TilesOnDemand:
     """
 
     def __init__(
-        self, world: World, folder: Path, bounds: Bounds | None, level: int, workers: int = 1
+        self,
+        world: World,
+        folder: Path,
+        bounds: Bounds | None,
+        level: int,
+        workers: int = 1,
+        content: Literal["mesh", "splats"] = "mesh",
     ) -> None:
         self.world, self.folder, self.bounds = world, folder, bounds
         self.levels = levels_down_to(level)
@@ -79,8 +87,8 @@ class TilesOnDemand:
             folder,
             scratch,
             bounds,
-            content="mesh",
-            splats="plain",
+            content=content,
+            splats="spz",
             compression="none",
             instances=False,
             height_offset=0.0,

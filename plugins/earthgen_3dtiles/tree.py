@@ -25,7 +25,12 @@ EDGE_POINTS = 9
 """Points along each edge of an empty tile at which its longitudes and latitudes are measured."""
 
 
-def tileset_document(root: Node, error: float, extras: Mapping[str, Any]) -> Node:
+def tileset_document(
+    root: Node,
+    error: float,
+    extras: Mapping[str, Any],
+    gltf: Mapping[str, Sequence[str]] | None = None,
+) -> Node:
     """Return a tileset with a root tile.
 
     Parameters
@@ -35,12 +40,20 @@ def tileset_document(root: Node, error: float, extras: Mapping[str, Any]) -> Nod
         Metres of error where nothing of it is drawn.
     extras : mapping
         What else it says.
+    gltf : mapping, optional
+        "extensionsUsed" and "extensionsRequired" of the contents (3DTILES_content_gltf). Cesium
+        finds out from it that contents are Gaussians.
     """
+    declared: Node = {}
+    if gltf:
+        name = "3DTILES_content_gltf"
+        declared = {"extensionsUsed": [name], "extensions": {name: dict(gltf)}}
     return {
         "asset": {"version": "1.1", "generator": f"earthgen {__version__}"},
         "geometricError": error,
         "root": root,
         "extras": dict(extras),
+        **declared,
     }
 
 

@@ -94,6 +94,8 @@ def describe_world(
     finest: int,
     *,
     whole: bool = True,
+    splats: str = "",
+    note: str = "",
 ) -> dict[str, Any]:
     """Describe a world, or a part of it, as JSON values for the page.
 
@@ -110,6 +112,10 @@ def describe_world(
         The finest level of detail in the tileset.
     whole : bool
         Whether it covers all of the world at that level.
+    splats : str
+        Address of the tileset of its Gaussians, if there is one.
+    note : str
+        What the page says below the legend.
 
     Raises
     ------
@@ -129,6 +135,8 @@ def describe_world(
     return {
         "name": name,
         "tileset": tileset,
+        "splats": splats,
+        "note": note,
         "crs": code,
         "projection": {
             "centre": fit.centre,

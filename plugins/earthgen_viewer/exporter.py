@@ -7,11 +7,12 @@ browsers do not let a page from disk read its neighbours.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,7 +23,7 @@ from earthgen.world.world import World, open_world
 from earthgen_viewer.description import describe_world
 from earthgen_viewer.page import pack, part, write_page
 from earthgen_viewer.tilesets import contents, prune, read_tileset, walk
-from geo_io.frame import Bounds
+from geo_io.frame import Bounds, Frame
 
 TILES = "3dtiles"
 """The exporter that makes the tiles."""
@@ -31,6 +32,13 @@ EMBEDDED_MB = {1: 18.0, 2: 5.0, 4: 1.6, 8: 0.45}
 """Megabytes that a square kilometre takes in a page, by its finest level, coarser ones included;
 an estimate for choosing a level, from tiles of towns."""
 
+SPLAT_BYTES = 11
+"""That a Gaussian takes in a page, about: 8 as SPZ, and a third more in base64."""
+
+NO_ROOM = (
+    "The Gaussians of this world do not fit into this page. `earthgen view` shows them, and so "
+    "does a page exported with --set splats=yes."
+)
 
 DESCRIPTION_BYTES = 60_000
 """Of two worlds in a page, and of the elements around files; more than either takes."""
@@ -50,6 +58,11 @@ class HtmlOptions(BaseModel):
         default="", description="title of the page; by default the name of the world"
     )
     beside: str = Field(default="", description="a second world, on the other side of a slider")
+    splats: Literal["auto", "yes", "no"] = Field(
+        default="auto",
+        description="the world's Gaussians as a layer: auto puts them into a page where all of "
+        "them fit beside the meshes; yes gives them half of it, or writes them into the folder",
+    )
     workers: int = Field(default=1, ge=1, le=256, description="processes that make tiles")
 
 
@@ -66,6 +79,11 @@ class HtmlExporter:
 
     def __init__(self, options: HtmlOptions | None = None) -> None:
         self.options = options or HtmlOptions()
+
+    @property
+    def page_version(self) -> str:
+        """Another text for each other program of the page."""
+        return hashlib.sha256(part("build.json").encode()).hexdigest()[:16]
 
     def export(
         self, world: World, out: Path, *, bounds: Bounds | None, level: int, progress: Progress
@@ -109,7 +127,8 @@ class HtmlExporter:
         Returns
         -------
         dict of str to TilesOnDemand
-            By the folder of the tiles, relative to `out`: `make(address)` makes one.
+            By the folder of the tiles, relative to `out`: `make(address)` makes one. A world has
+            tiles of meshes, and of Gaussians unless the option `splats` is no.
 
         Raises
         ------
@@ -120,16 +139,34 @@ class HtmlExporter:
         """
         worlds = self._shown(world)
         names = _names(worlds)
-        tiles = load().create("exporter", TILES, workers=self.options.workers)
+        workers = self.options.workers
+        shown = {"tiles": "mesh", "splats": "splats"}
+        if self.options.splats == "no":
+            del shown["splats"]
+        makers = {
+            kind: load().create("exporter", TILES, workers=workers, content=content)
+            for kind, content in shown.items()
+        }
         live, described = {}, []
         page = out / "index.html"
         for number, (one, name) in enumerate(zip(worlds, names, strict=True)):
-            folder = f"tiles/{number}"
             part_of = _bounds_on(one, world, bounds)
-            live[folder] = tiles.on_demand(one, out / folder, bounds=part_of, level=level)
+            address = {}
+            for kind, tiles in makers.items():
+                folder = f"{kind}/{number}"
+                live[folder] = tiles.on_demand(one, out / folder, bounds=part_of, level=level)
+                address[kind] = f"{folder}/tileset.json"
             if not page.is_file():
-                address = f"{folder}/tileset.json"
-                described.append(describe_world(one, part_of, name, address, level))
+                described.append(
+                    describe_world(
+                        one,
+                        part_of,
+                        name,
+                        address["tiles"],
+                        level,
+                        splats=address.get("splats", ""),
+                    )
+                )
         if described:
             title = self.options.title or " and ".join(dict.fromkeys(names))
             write_page(page, _scene(title, described))
@@ -159,10 +196,19 @@ class HtmlExporter:
             folder = out / "tiles" / str(number)
             part_of = _bounds_on(world, worlds[0], bounds)
             make_tiles(world, folder, part_of, level, progress, self.options.workers)
+            splats = ""
+            if self.options.splats == "yes":
+                beside = out / "splats" / str(number)
+                make_tiles(world, beside, part_of, level, progress, self.options.workers, "splats")
+                splats = f"splats/{number}/tileset.json"
             described.append(
-                describe_world(world, part_of, name, f"tiles/{number}/tileset.json", level)
+                describe_world(
+                    world, part_of, name, f"tiles/{number}/tileset.json", level, splats=splats
+                )
             )
         written.append(out / "tiles")
+        if self.options.splats == "yes":
+            written.append(out / "splats")
         write_page(out / "index.html", _scene(title, described))
         return written
 
@@ -185,8 +231,9 @@ class HtmlExporter:
             finest = _affordable(world, part_of, level, budget)
             folder = scratch / str(number)
             make_tiles(world, folder, part_of, finest, progress, self.options.workers)
-            chosen = Embedded(folder, str(number), budget)
-            if chosen.size > budget:
+            share = budget // 2 if self.options.splats == "yes" else budget
+            chosen = Embedded(folder, str(number), share)
+            if chosen.size > share:
                 raise StoreError(
                     f"the coarsest tiles of {world.path} take {chosen.size / 1e6:.1f} MB, "
                     f"a page of {self.options.max_mb:g} MB is too small for them",
@@ -198,16 +245,52 @@ class HtmlExporter:
                     f"most {self.options.max_mb:g} MB; more: --set max_mb=40, or a folder for "
                     "a web server: --set one_file=no"
                 )
-            address = f"embedded:{number}/tileset.json"
-            described.append(
-                describe_world(world, part_of, name, address, finest, whole=chosen.whole)
-            )
             embedded.append(chosen)
+            splats = self._splats(
+                world, scratch, number, part_of, finest, budget - chosen.size, progress
+            )
+            if splats is not None:
+                embedded.append(splats)
+            described.append(
+                describe_world(
+                    world,
+                    part_of,
+                    name,
+                    chosen.address,
+                    finest,
+                    whole=chosen.whole,
+                    splats=splats.address if splats is not None else "",
+                    note="" if splats is not None or self.options.splats == "no" else NO_ROOM,
+                )
+            )
         write_page(
             page, _scene(title, described), (file for one in embedded for file in one.files())
         )
         shutil.rmtree(scratch)
         return [page]
+
+    def _splats(
+        self,
+        world: World,
+        scratch: Path,
+        number: int,
+        bounds: Bounds | None,
+        level: int,
+        room: int,
+        progress: Progress,
+    ) -> Embedded | None:
+        """The Gaussians that a page has room for; None if it has none for them."""
+        wanted = self.options.splats
+        if wanted == "no" or (
+            wanted == "auto" and _count(world, bounds, level) * SPLAT_BYTES > room
+        ):
+            return None
+        folder = scratch / f"splats-{number}"
+        make_tiles(world, folder, bounds, level, progress, self.options.workers, "splats")
+        chosen = Embedded(folder, f"splats-{number}", room)
+        if chosen.size > room or (wanted == "auto" and not chosen.whole):
+            return None
+        return chosen
 
 
 def empty_page_bytes() -> int:
@@ -221,6 +304,8 @@ class Embedded:
 
     Attributes
     ----------
+    address : str
+        Of the tileset, for the page.
     size : int
         Bytes in the page.
     whole : bool
@@ -229,6 +314,7 @@ class Embedded:
 
     def __init__(self, folder: Path, name: str, budget: int) -> None:
         self._folder, self._name = folder, name
+        self.address = f"embedded:{name}/tileset.json"
         self._packed: dict[str, str] = {}
         self._tileset = read_tileset(folder)
         tree = len(pack(_json(self._tileset)))
@@ -251,23 +337,44 @@ class Embedded:
 
 
 def make_tiles(
-    world: World, folder: Path, bounds: Bounds | None, level: int, progress: Progress, workers: int
+    world: World,
+    folder: Path,
+    bounds: Bounds | None,
+    level: int,
+    progress: Progress,
+    workers: int,
+    content: str = "mesh",
 ) -> None:
     """Write the 3D Tiles of a world down to a level, with the plugin that makes them."""
-    exporter = load().create("exporter", TILES, workers=workers)
+    exporter = load().create("exporter", TILES, workers=workers, content=content, splats="spz")
     folder.mkdir(parents=True, exist_ok=True)
     exporter.export(world, folder, bounds=bounds, level=level, progress=progress)
 
 
 def _affordable(world: World, bounds: Bounds | None, level: int, budget: int) -> int:
     """The finest level, not finer than `level`, of which a good part should fit into a page."""
-    left, bottom, right, top = world.part(1, bounds).bounds
-    km2 = (right - left) * (top - bottom) / 1e6 / world.frame.voxel_size**2
+    km2 = _area(world.part(1, bounds)) / 1e6 / world.frame.voxel_size**2
     coarsest = max(world.levels)
     for one in sorted(world.levels):
         if one >= level and km2 * EMBEDDED_MB[min(2 * one, coarsest)] * 1e6 <= budget:
             return one
     return coarsest
+
+
+def _count(world: World, bounds: Bounds | None, level: int) -> float:
+    """About as many Gaussians as a part of a world has at a level and those coarser."""
+    counts = world.counts
+    every = sum(
+        counts["voxels" if one == 1 else f"voxels_level_{one}"]
+        for one in world.levels
+        if one >= level
+    )
+    return every * _area(world.part(1, bounds)) / _area(world.frame)
+
+
+def _area(frame: Frame) -> float:
+    left, bottom, right, top = frame.bounds
+    return (right - left) * (top - bottom)
 
 
 def _scene(title: str, described: list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from earthgen.dataset.readers.tiles_3d import open_tileset, tileset_crs, tileset
 from earthgen.errors import JobError
 from earthgen.mesh import gltf
 from earthgen.progress import Progress
+from earthgen.splats.gaussians import Gaussians
+from earthgen.splats.spz import encode_spz
 from earthgen.world.world import World, open_world
 from earthgen_3dtiles import pieces
 from earthgen_3dtiles.exporter import TilesExporter, TilesOptions
@@ -196,6 +198,31 @@ def test_splats_as_spz_come_back(world: World, tmp_path: Path) -> None:
     east, north, up = expected.positions.T
     at = earth_centred("EPSG:32632", east, north, up)
     assert np.linalg.norm(earth[:, :3] - at, axis=1).max() < 0.02
+    # Cesium finds out from the tileset that there are Gaussians, and our page their classes.
+    declared = document["extensions"]["3DTILES_content_gltf"]
+    assert set(declared["extensionsRequired"]) == set(content["extensionsRequired"])
+    view = content["bufferViews"][primitive["extras"]["classes"]]
+    codes = gzip.decompress(blob[view["byteOffset"] :][: view["byteLength"]])
+    np.testing.assert_array_equal(np.frombuffer(codes, np.uint8), expected.semantic)
+
+
+def test_positions_far_from_the_anchor_are_packed_too(tmp_path: Path) -> None:
+    gsply = pytest.importorskip("gsply")
+    one = np.ones(2, np.float32)
+    gaussians = Gaussians(
+        anchor=(0.0, 0.0, 0.0),
+        crs="EPSG:32632",
+        vertical_crs="unknown",
+        means=np.array([[10, 20, 4809], [-3000, 5, 1]], np.float32),
+        scales=np.stack([one, one], axis=1),
+        rotations=np.tile(np.float32([1, 0, 0, 0]), (2, 1)),
+        opacities=one,
+        sh=np.zeros((2, 1, 3), np.float32),
+        semantic=np.full(2, 3, np.uint8),
+    )
+    (tmp_path / "a.spz").write_bytes(encode_spz(gaussians, gaussians.anchor))
+    found = gsply.read_spz(tmp_path / "a.spz").means
+    np.testing.assert_allclose(found, [[10, 4809, -20], [-3000, 1, -5]], atol=0.002)
 
 
 def test_plain_splats_and_a_mesh_in_one_file(world: World, tmp_path: Path) -> None:

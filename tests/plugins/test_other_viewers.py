@@ -7,10 +7,12 @@ Their packages are those of tests/viewers/package-lock.json; `npm ci` puts them 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray
+from PIL import Image
 from scipy.spatial import cKDTree
 
 from earthgen.progress import Progress
@@ -89,12 +93,7 @@ def test_cesium_draws_and_names_what_it_draws(
     shutil.copy(VIEWERS / "cesium.html", tmp_path / "index.html")
     with opened(tmp_path, cesium=packages / "cesium" / "Build" / "Cesium") as page:
         left, bottom, right, top = world.frame.bounds
-        ground = float(world.layers()["ground"].mean())
-        lon, lat = transformer(world.frame.crs, WGS84).transform(
-            (left + right) / 2, (bottom + top) / 2
-        )
-        page.run(f"earthgen.look({lon}, {lat}, {ground}, 150)")
-        page.wait("earthgen.drawn > 5 && earthgen.tileset.tilesLoaded", 180)
+        look_down(page, world)
         assert page.run("earthgen.errors") == []
         hits = [
             hit
@@ -117,6 +116,53 @@ def test_cesium_draws_and_names_what_it_draws(
         kind = hit["properties"]["class"]
         assert names.get(kind, kind) in near["semantics"]
     assert any(hit["properties"]["object"] > 0 for hit in hits)
+
+
+def look_down(page: Page, world: World) -> None:
+    """Look at the middle of a world, and wait until it is drawn."""
+    left, bottom, right, top = world.frame.bounds
+    ground = float(world.layers()["ground"].mean())
+    lon, lat = transformer(world.frame.crs, WGS84).transform((left + right) / 2, (bottom + top) / 2)
+    page.run(f"earthgen.look({lon}, {lat}, {ground}, 150)")
+    page.wait("earthgen.drawn > 5 && earthgen.tileset.tilesLoaded", 180)
+    time.sleep(1)  # Gaussians are sorted in a worker
+
+
+def test_cesium_draws_gaussians(packages: Path, world: World, tmp_path: Path) -> None:
+    """Where they are, in their colours: the background is magenta, which no Gaussian is."""
+    find_chromium()
+    TilesExporter(TilesOptions(content="splats", splats="spz")).export(
+        world, tmp_path / "tiles", bounds=None, level=1, progress=Progress()
+    )
+    shutil.copy(VIEWERS / "cesium.html", tmp_path / "index.html")
+    gaussians = world.gaussians()
+    # Those on top, well inside.
+    x, y, z = (gaussians.means.astype(float) + gaussians.anchor).T
+    left, bottom, right, top = world.frame.bounds
+    cell = world.layers().sel(x=xarray.DataArray(x), y=xarray.DataArray(y), method="nearest")
+    inside = np.minimum.reduce([x - left, right - x, y - bottom, top - y]) > 4
+    rows = np.flatnonzero(inside & (np.abs(z - cell["surface"].values) < 0.3))[::37]
+    to = transformer(world.frame.crs, WGS84)
+    with opened(tmp_path, cesium=packages / "cesium" / "Build" / "Cesium") as page:
+        look_down(page, world)
+        assert page.run("earthgen.errors") == []
+        picture = np.asarray(Image.open(io.BytesIO(page.picture())).convert("RGB")).astype(int)
+        places = np.array(
+            [
+                page.run("earthgen.place({}, {}, {})".format(*to.transform(x[i], y[i]), z[i]))
+                for i in rows
+            ]
+        )
+        assert [text for text in page.errors if "GPU stall" not in text] == []
+    column, line = np.rint(places).astype(int).T
+    shown = picture[line, column]
+    colours = base_colours(gaussians.sh)[rows].astype(int)
+    assert len(rows) > 50
+    assert np.median(np.abs(shown - colours).max(axis=1)) < 45
+    background = (np.abs(picture - [255, 0, 255]) < 8).all(axis=2)
+    assert not background[line, column].any()
+    rim = np.concatenate([background[0], background[-1], background[:, 0], background[:, -1]])
+    assert rim.all() and 0.2 < background.mean() < 0.9
 
 
 def exported(world: World, folder: Path) -> dict[str, Path]:

@@ -71,8 +71,9 @@ def test_they_are_the_world_that_an_export_writes(world: World, tmp_path: Path) 
         assert made[:, axis].max() == pytest.approx(exported[:, axis].max(), abs=0.6)
 
 
-def test_boxes_hold_what_is_in_them(world: World, tmp_path: Path) -> None:
-    tiles = live(world, tmp_path)
+@pytest.mark.parametrize("content", ["mesh", "splats"])
+def test_boxes_hold_what_is_in_them(world: World, tmp_path: Path, content: str) -> None:
+    tiles = live(world, tmp_path, content=content)
     document = json.loads((tmp_path / "tileset.json").read_text())
     assert document["extras"]["seed"] == world.seed
     for record in tiles._records(1):
@@ -82,6 +83,7 @@ def test_boxes_hold_what_is_in_them(world: World, tmp_path: Path) -> None:
         )
         assert record.heights[0] <= made["heights"][0] and made["heights"][1] <= record.heights[1]
         assert made["anchor"] == list(record.anchor) and made["error"] < 0.01
+        assert (made["splats"] > 0) == (content == "splats")
 
 
 def test_other_addresses_are_nothing(world: World, tmp_path: Path) -> None:

@@ -59,12 +59,32 @@ def files_of(page: str) -> dict[str, bytes]:
     return {name: gzip.decompress(base64.b64decode(text)) for name, text in found}
 
 
-def test_the_page_embeds_a_whole_tileset(world: World, page: str) -> None:
-    files = files_of(page)
-    tileset = json.loads(files["0/tileset.json"])
-    named = {f"0/{uri}" for node in walk(tileset["root"]) for uri in contents(node)}
-    assert named == set(files) - {"0/tileset.json"} and named
-    assert all(files[name][:4] == b"glTF" for name in named)
+@pytest.mark.parametrize("name", ["0", "splats-0"])
+def test_the_page_embeds_a_whole_tileset(world: World, page: str, name: str) -> None:
+    files = {path: data for path, data in files_of(page).items() if path.startswith(f"{name}/")}
+    tileset = json.loads(files[f"{name}/tileset.json"])
+    named = {f"{name}/{uri}" for node in walk(tileset["root"]) for uri in contents(node)}
+    assert named == set(files) - {f"{name}/tileset.json"} and named
+    assert all(files[path][:4] == b"glTF" for path in named)
+
+
+def test_gaussians_are_in_the_page_where_they_fit(
+    world: World, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (described,) = scene_of(page)["worlds"]
+    assert described["splats"] == "embedded:splats-0/tileset.json" and not described["note"]
+    # A page with no room for all of them says so.
+    monkeypatch.setattr("earthgen_viewer.exporter.SPLAT_BYTES", 10**9)
+    without = export(world, tmp_path / "auto", level=8)[0].read_text("utf-8")
+    (described,) = scene_of(without)["worlds"]
+    assert not described["splats"] and "earthgen view" in described["note"]
+    assert not any(name.startswith("splats") for name in files_of(without))
+    # Half of it is theirs where they are asked for.
+    given = export(world, tmp_path / "yes", level=8, splats="yes")[0].read_text("utf-8")
+    assert any(name.startswith("splats-0/tiles/8/") for name in files_of(given))
+    refused = export(world, tmp_path / "no", level=8, splats="no")[0].read_text("utf-8")
+    (described,) = scene_of(refused)["worlds"]
+    assert not described["splats"] and not described["note"]
 
 
 def test_the_page_can_ask_nobody(page: str) -> None:
@@ -111,8 +131,9 @@ def test_text_cannot_end_a_script(tmp_path: Path) -> None:
 
 
 def test_a_page_keeps_to_its_size(world: World, page: str, tmp_path: Path) -> None:
-    files = re.findall(r'<script type="text/plain" id="file:[^"]*">([^<]*)', page)
-    assert len(page.encode()) - sum(map(len, files)) < empty_page_bytes()
+    embedded = re.findall(r'<script type="text/plain" id="file:([^"]*)">([^<]*)', page)
+    assert len(page.encode()) - sum(len(text) for _, text in embedded) < empty_page_bytes()
+    files = [text for name, text in embedded if name.startswith("0/")]
     export(world, tmp_path, one_file=False)
     everything = Embedded(tmp_path / "tiles" / "0", "0", 10**9)
     assert everything.whole and everything.size == pytest.approx(sum(map(len, files)), rel=0.02)
@@ -126,15 +147,16 @@ def test_a_page_keeps_to_its_size(world: World, page: str, tmp_path: Path) -> No
 
 
 def test_a_folder_for_a_web_server(world: World, tmp_path: Path) -> None:
-    written = export(world, tmp_path, level=4, one_file=False, beside=str(world.path), title="Two")
-    assert written == [tmp_path / "index.html", tmp_path / "tiles"]
+    options = {"one_file": False, "beside": str(world.path), "splats": "yes"}
+    written = export(world, tmp_path, level=4, title="Two", **options)
+    assert written == [tmp_path / name for name in ("index.html", "tiles", "splats")]
     page = (tmp_path / "index.html").read_text("utf-8")
     scene = scene_of(page)
     assert "connect-src 'self' blob:" in page and not files_of(page) and scene["title"] == "Two"
     names = [one["name"] for one in scene["worlds"]]
     assert len(set(names)) == 2  # a slider needs to tell two worlds of one name apart
-    for one in scene["worlds"]:
-        tileset = tmp_path / one["tileset"]
+    for address in (one[kind] for one in scene["worlds"] for kind in ("tileset", "splats")):
+        tileset = tmp_path / address
         document = json.loads(tileset.read_text("utf-8"))
         for node in walk(document["root"]):
             assert all((tileset.parent / uri).is_file() for uri in contents(node))

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 from PIL import Image
 
 from earthgen.progress import Progress
+from earthgen.splats import Gaussians, Rendering, look_at, render
 from earthgen.world.world import World
+from earthgen_cli.commands.view import make_tile
 from earthgen_cli.serving import open_server
 from earthgen_viewer.exporter import HtmlExporter, HtmlOptions
 from geo_io.crs import WGS84, transformer
@@ -255,7 +258,7 @@ def test_tiles_are_made_as_the_page_asks(world: World, tmp_path: Path) -> None:
         world, tmp_path, bounds=None, level=1
     )
     (folder, tiles) = next(iter(live.items()))
-    server = open_server(tmp_path, make=lambda path: tiles.make(path.removeprefix(f"{folder}/")))
+    server = open_server(tmp_path, make=partial(make_tile, live))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1})
     thread.start()
     try:
@@ -274,10 +277,73 @@ def test_tiles_are_made_as_the_page_asks(world: World, tmp_path: Path) -> None:
             assert finest < len(tiles._records(1)), "what is out of view is not made"
             assert [text for text in page.errors if not text.startswith(HARMLESS)] == []
             assert pick(page, 600, 450)["code"] > 0
+            assert not (tmp_path / "splats/0/tiles").exists(), "nobody has looked at Gaussians"
+            page.press("5")
+            settle(page)
+            assert json.loads(page.run("JSON.stringify(earthgen.drawn())"))[0]["splats"] > 100
+            assert list((tmp_path / "splats/0/tiles").rglob("*.glb"))
+            assert all(url.startswith((server.url, "blob:")) for url in page.requests)
+            assert [text for text in page.errors if not text.startswith(HARMLESS)] == []
+            assert pick(page, 600, 450)["code"] > 0  # of the mesh, which is there but not drawn
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_gaussians_look_as_our_rasterizer_draws_them(world: World, tmp_path: Path) -> None:
+    left, _, _, top = world.frame.bounds
+    bounds = (left + 130, top - 140, left + 190, top - 80)
+    (file,) = HtmlExporter(HtmlOptions()).export(
+        world, tmp_path, bounds=bounds, level=1, progress=Progress()
+    )
+    gaussians = world.gaussians(bounds)
+    size = (500, 400)
+    with chromium_page(*size) as page:
+        page.open(file.as_uri(), 180)
+        page.run(
+            "document.querySelectorAll('.card').forEach(card => { card.style.display = 'none'; });"
+            "earthgen.setLayer('splats'); const splats = earthgen.view.sides[0].splats;"
+            "splats.base = splats.tiles.errorTarget = 0.1; splats.most = 1e7"
+        )
+        # Seen from two sides, so that an order that was kept would show.
+        for heading in (20, 200):
+            page.run(f"earthgen.view.home(false, {heading}, 35)")
+            settle(page)
+            drawn = json.loads(page.run("JSON.stringify(earthgen.drawn())"))[0]["splats"]
+            assert drawn == len(gaussians)
+            found = picture(page)
+            page.run("earthgen.setHidden(earthgen.scene.worlds[0].classes.map(one => one.code))")
+            settle(page)
+            sky = picture(page)
+            page.run("earthgen.setHidden([])")
+            ours = rendered(page, gaussians, size)
+            through = 1 - ours.alpha.numpy().reshape(*sky.shape[:2], 1)
+            assert 0.1 < (through < 0.1).mean() < 0.9 and sky.std(axis=(0, 1)).max() < 20
+            wanted = np.clip(ours.rgb.numpy() * 255 + through * sky, 0, 255)
+            error = np.square(found - wanted).mean()
+            assert 10 * np.log10(255**2 / error) > 38  # it is packed into bytes
+        assert [url for url in page.requests if not url.startswith("blob:")] == [file.as_uri()]
+        assert [text for text in page.errors if not text.startswith(HARMLESS)] == []
+
+
+def rendered(page: Page, gaussians: Gaussians, size: tuple[int, int]) -> Rendering:
+    """What the CPU rasteriser draws for the page's camera."""
+    eye, target = json.loads(
+        page.run(
+            "JSON.stringify((view => [view.pose, view.frame.lonLat(view.focus())])(earthgen.view))"
+        )
+    )
+    to = transformer(WGS84, gaussians.crs)
+    places = [
+        (*to.transform(point["lon"], point["lat"]), point["height"]) for point in (eye, target)
+    ]
+    upwards = np.tan(np.radians(page.run("earthgen.view.camera.fov")) / 2)
+    across = 2 * float(np.degrees(np.arctan(upwards * size[0] / size[1])))
+    camera = look_at(
+        *places, width=size[0], height=size[1], field_of_view=across, crs=gaussians.crs
+    )
+    return render(gaussians, camera)
 
 
 def picture(page: Page) -> np.ndarray:

@@ -103,7 +103,7 @@ export function lengthText(metres) {
 export function areaText(squareMetres) {
   if (squareMetres >= 1e6) return `${(squareMetres / 1e6).toFixed(2)} km²`;
   if (squareMetres >= 1e4) return `${(squareMetres / 1e4).toFixed(2)} ha`;
-  return `${squareMetres.toFixed(0)} m²`;
+  return `${squareMetres.toFixed(squareMetres < 100 ? 1 : 0)} m²`;
 }
 
 export function lonLatText({ lon, lat }) {

@@ -9,7 +9,9 @@ import { View } from './view.js';
 
 const $ = (id) => document.getElementById(id);
 const scene = JSON.parse($('scene').textContent);
-const NAMES = { colour: 'Colour', class: 'Class', height: 'Height', object: 'Object' };
+const NAMES = {
+  colour: 'Colour', class: 'Class', height: 'Height', object: 'Object', splats: 'Splats',
+};
 const MONTHS = ['January', 'February', 'March', 'April', 'May', 'June', 'July', 'August',
   'September', 'October', 'November', 'December'];
 const CLICK = 5; // pixels that a click may move
@@ -55,7 +57,9 @@ function start() {
   $('title').querySelector('p').textContent = worlds[0].summary;
   const facts = $('facts').querySelector('dl');
   for (const world of worlds) {
+    if (worlds.length > 1) facts.append(element('dt', world.name, 'world'));
     for (const [name, value] of world.facts) {
+      if (name === 'World' && worlds.length > 1) continue;
       facts.append(element('dt', name), element('dd', value));
     }
   }
@@ -73,16 +77,24 @@ function start() {
   setTheme(theme);
 
   // Layers and legend
+  const layers = LAYERS.filter((layer) =>
+    layer !== 'splats' || worlds.some((world) => world.splats));
+  const note = worlds.map((world) => world.note).find(Boolean) ?? '';
+  $('note').hidden = !note;
+  $('note').textContent = note;
   function setLayer(layer) {
+    if (!layers.includes(layer)) return;
     view.setLayer(layer);
     $('ramp').hidden = layer !== 'height';
+    $('light').inert = layer === 'splats';
+    $('light').title = layer === 'splats' ? 'The colours of Gaussians have their light in them' : '';
     for (const button of $('layers').children) {
       const on = button.dataset.layer === layer;
       button.setAttribute('aria-checked', String(on));
       button.tabIndex = on ? 0 : -1;
     }
   }
-  for (const layer of LAYERS) {
+  for (const layer of layers) {
     const button = element('button', NAMES[layer]);
     button.dataset.layer = layer;
     button.setAttribute('role', 'radio');
@@ -93,7 +105,7 @@ function start() {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;
     event.stopPropagation();
-    const next = LAYERS[(LAYERS.indexOf(view.layer) + step + LAYERS.length) % LAYERS.length];
+    const next = layers[(layers.indexOf(view.layer) + step + layers.length) % layers.length];
     setLayer(next);
     $('layers').querySelector(`[data-layer=${next}]`).focus();
   });
@@ -210,6 +222,8 @@ function start() {
 
   // What is under the pointer
   const where = $('where');
+  const touch = matchMedia('(hover: none)').matches;
+  where.firstElementChild.textContent = touch ? 'Tap the world' : 'Move the pointer over the world';
   let pinned = null;
   function describe(hit) {
     where.replaceChildren();
@@ -287,10 +301,11 @@ function start() {
     $('scale').querySelector('span').textContent = text;
     $('scale').querySelector('i').style.width = `${pixels}px`;
     $('compass').querySelector('g').setAttribute('transform', `rotate(${-view.heading} 24 24)`);
-    const done = Math.min(...view.sides.map((side) => side.tiles.tiles.loadProgress));
+    const shown = view.sides.flatMap((side) => side.shown);
+    const done = Math.min(...shown.map(({ tiles }) => tiles.loadProgress));
     $('progress').style.width = `${100 * done}%`;
     $('progress').style.opacity = done === 1 ? 0 : 1;
-    const failed = view.sides.flatMap((side) => side.tiles.failed);
+    const failed = shown.flatMap((tiles) => tiles.failed);
     if (failed.length) fail(`A part of the world could not be read: ${failed[0]}`);
   });
   const state = () => ({
@@ -330,6 +345,9 @@ function start() {
     document.body.classList.toggle('folded', !open);
     $('panel').hidden = !open;
     $('fold').setAttribute('aria-expanded', String(open));
+    const box = $('panel').getBoundingClientRect();
+    // On a narrow screen the panel lies below, and opens over the world.
+    view.covered = open && box.width < 0.4 * window.innerWidth ? window.innerWidth - box.left : 0;
   }
   function escape() {
     if (measure.active) toggleMeasure(false);
@@ -350,6 +368,7 @@ function start() {
     ['2', 'classes', () => setLayer('class')],
     ['3', 'heights', () => setLayer('height')],
     ['4', 'objects', () => setLayer('object')],
+    ...(layers.includes('splats') ? [['5', 'Gaussians', () => setLayer('splats')]] : []),
     ['H', 'shadows', () => setShadows(!view.shadows)],
     ['ArrowLeft', 'left', () => view.step(-0.15, 0, 0)],
     ['ArrowRight', 'right', () => view.step(0.15, 0, 0)],
@@ -402,10 +421,12 @@ function start() {
   // For programs that drive the page; `settled` says whether all that the view needs is drawn.
   window.earthgen = {
     ready: false, view, scene, state, setSun, setShadows, setLayer, setHidden, setSplit, measure,
-    drawn: () => view.sides.map((side) => side.tiles.drawn),
+    drawn: () => view.sides.map((side) =>
+      ({ ...side.tiles.drawn, splats: side.splats?.mesh.geometry.instanceCount ?? 0 })),
     get settled() { return view.settled; },
   };
   fold(window.innerWidth > 720);
+  view.home(false);
   setLayer('colour');
   setHidden([]);
   setSun(view.sunTime);

@@ -7,8 +7,9 @@ import {
 
 /** Attribute (class, object low, object high, 0) of a vertex. */
 export const FEATURE = 'earthgen_feature';
-export const LAYERS = ['colour', 'class', 'height', 'object'];
-const CODES = 32; // length of the arrays by class code; there are 25 classes and 0
+/** Splats are drawn without this material. */
+export const LAYERS = ['colour', 'class', 'height', 'object', 'splats'];
+export const CODES = 32; // length of the arrays by class code; there are 25 classes and 0
 
 // EG_GROUND: the class comes from a texture, not from the vertices.
 const HEAD_VERTEX = `

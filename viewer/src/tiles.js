@@ -5,6 +5,7 @@ import { GLTFExtensionsPlugin } from '3d-tiles-renderer/src/three/plugins/GLTFEx
 import { ImplicitTilingPlugin } from '3d-tiles-renderer/src/core/plugins/ImplicitTilingPlugin.js';
 import { MeshoptDecoder } from 'meshoptimizer';
 
+import { gunzip } from './gaussians.js';
 import { FEATURE } from './material.js';
 
 /** Where the files of a one-file page pretend to be. No request goes there: `Embedded` answers. */
@@ -13,11 +14,7 @@ const EMBEDDED = 'https://embedded.invalid/';
 /** Pixels of error at which finer tiles are asked for; a software renderer gets coarser ones. */
 const DETAIL = { hardware: 8, software: 16 };
 
-async function unpack(text) {
-  const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('gzip'));
-  return new Response(stream).arrayBuffer();
-}
+const unpack = (text) => gunzip(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)));
 
 /** A plugin of TilesRenderer that reads files from the page: gzip in base64, by path. */
 class Embedded {
@@ -116,42 +113,31 @@ function codeOf(value, metadata) {
   return undefined;
 }
 
-/** The tiles of one world. `group` goes into a scene; `onChange` is called when it looks different. */
-export class WorldTiles {
-  constructor(world, frame, materials, slow, onChange) {
-    this.world = world;
+/** A tileset. `group` goes into a scene; `onChange` is called when it looks different. */
+export class TileSet {
+  constructor(address, frame, loaders, onChange) {
     this.group = new Group();
     this.group.matrixAutoUpdate = false;
     this.group.matrix.copy(frame.fromEcef);
     this.failed = [];
-    const embedded = world.tileset.startsWith('embedded:');
+    this.onChange = onChange;
+    const embedded = address.startsWith('embedded:');
     const url = embedded
-      ? EMBEDDED + world.tileset.slice('embedded:'.length)
-      : new URL(world.tileset, document.baseURI).href;
+      ? EMBEDDED + address.slice('embedded:'.length)
+      : new URL(address, document.baseURI).href;
     const tiles = new TilesRenderer(url);
     this.tiles = tiles;
     if (embedded) tiles.registerPlugin(new Embedded());
     tiles.registerPlugin(new ImplicitTilingPlugin());
     tiles.registerPlugin(new GLTFExtensionsPlugin({
       metadata: true, rtc: false, meshoptDecoder: MeshoptDecoder, autoDispose: false,
+      plugins: loaders,
     }));
-    tiles.errorTarget = slow ? DETAIL.software : DETAIL.hardware;
-    tiles.addEventListener('load-model', ({ scene }) => {
-      scene.traverse((mesh) => {
-        if (!mesh.isMesh) return;
-        describe(mesh, scene);
-        materials.dress(mesh);
-      });
-      onChange();
-    });
     tiles.addEventListener('load-error', ({ error, url: where }) => {
       this.failed.push(`${where}: ${error?.message ?? error}`);
       onChange();
     });
-    tiles.addEventListener('dispose-model', ({ scene }) => {
-      scene.traverse((mesh) => mesh.isMesh && materials.undress(mesh));
-    });
-    for (const event of ['needs-update', 'tile-visibility-change', 'tiles-load-end',
+    for (const event of ['load-model', 'needs-update', 'tile-visibility-change', 'tiles-load-end',
       'load-root-tileset']) {
       tiles.addEventListener(event, onChange);
     }
@@ -171,6 +157,24 @@ export class WorldTiles {
     const { stats } = this.tiles;
     return Boolean(this.tiles.root) &&
       stats.queued + stats.downloading + stats.parsing === 0 && this.tiles.loadProgress === 1;
+  }
+}
+
+/** The meshes of one world, in the page's own material. */
+export class MeshTiles extends TileSet {
+  constructor(world, frame, materials, slow, onChange) {
+    super(world.tileset, frame, [], onChange);
+    this.tiles.errorTarget = slow ? DETAIL.software : DETAIL.hardware;
+    this.tiles.addEventListener('load-model', ({ scene }) => {
+      scene.traverse((mesh) => {
+        if (!mesh.isMesh) return;
+        describe(mesh, scene);
+        materials.dress(mesh);
+      });
+    });
+    this.tiles.addEventListener('dispose-model', ({ scene }) => {
+      scene.traverse((mesh) => mesh.isMesh && materials.undress(mesh));
+    });
   }
 
   /** Triangles and tiles that are drawn. */

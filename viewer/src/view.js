@@ -8,7 +8,8 @@ import { EnvironmentControls } from '3d-tiles-renderer/three';
 
 import { LocalFrame, direction, sunAt } from './geo.js';
 import { FEATURE, Materials } from './material.js';
-import { WorldTiles } from './tiles.js';
+import { SplatTiles } from './splats.js';
+import { MeshTiles } from './tiles.js';
 
 const SKY = {
   light: { top: '#7fb2e0', bottom: '#eef4f8', ground: '#cfd6d8' },
@@ -62,7 +63,11 @@ class Side {
   constructor(world, frame, base, slow, onChange) {
     this.world = world;
     this.materials = new Materials(world, base);
-    this.tiles = new WorldTiles(world, frame, this.materials, slow, onChange);
+    this.tiles = new MeshTiles(world, frame, this.materials, slow, onChange);
+    this.splats = null; // asked for with the first look at them
+    this.layer = '';
+    this.makeSplats = () =>
+      new SplatTiles(world, world.splats, frame, this.materials, slow, onChange);
     this.scene = new Scene();
     this.sky = makeSky();
     this.sun = new DirectionalLight();
@@ -73,6 +78,27 @@ class Side {
     this.sun.shadow.bias = -0.0006;
     this.sun.shadow.normalBias = 0.6;
     this.sun.shadow.intensity = 0.85;
+  }
+
+  show(layer) {
+    this.layer = layer;
+    this.materials.show(layer);
+    if (layer === 'splats' && this.world.splats && !this.splats) {
+      this.splats = this.makeSplats();
+      this.scene.add(this.splats.mesh);
+    }
+  }
+
+  /** The tiles that are needed. Meshes stay: they say what is under the pointer. */
+  get shown() {
+    return this.layer === 'splats' && this.splats ? [this.tiles, this.splats] : [this.tiles];
+  }
+
+  /** Meshes are drawn until there are Gaussians. */
+  choose() {
+    const splats = this.shown.length > 1 && this.splats.ready;
+    this.tiles.group.visible = !splats;
+    if (this.splats) this.splats.mesh.visible = splats;
   }
 }
 
@@ -91,6 +117,7 @@ export class View {
     this.sides = scene.worlds.map((world) => new Side(world, this.frame, this.origin.height, this.slow, () => this.touch()));
     this.radius = Math.max(...scene.worlds.map((world) => world.radius));
     this.split = 0.5;
+    this.covered = 0; // pixels of the canvas on the right that the panel lies on
     this.listeners = { frame: [], settled: [] };
     this.raycaster = new Raycaster();
     this.raycaster.firstHitOnly = true;
@@ -186,7 +213,7 @@ export class View {
     const colour = night
       ? new Color('#9db4d8') : new Color('#ff9a4d').lerp(new Color('#fff4e2'), low);
     // Colours that a legend explains are shown in white light, whatever the hour.
-    const plain = this.layer !== undefined && this.layer !== 'colour';
+    const plain = this.layer !== undefined && !['colour', 'splats'].includes(this.layer);
     for (const side of this.sides) {
       side.sun.color.copy(plain ? new Color('#ffffff') : colour);
       side.sun.intensity = plain ? 2 : night ? 0.7 : 1.6 + 1.9 * low;
@@ -208,7 +235,7 @@ export class View {
 
   setLayer(layer) {
     this.layer = layer;
-    for (const side of this.sides) side.materials.show(layer);
+    for (const side of this.sides) side.show(layer);
     this.setSun(this.sunTime);
   }
 
@@ -297,9 +324,14 @@ export class View {
     const { world } = this.sides[0];
     const middle = this.frame.position(world.middle);
     const half = this.camera.fov * MathUtils.DEG2RAD / 2;
-    const narrow = Math.atan(Math.tan(half) * Math.min(this.camera.aspect, 1.5));
-    this.lookAt(middle, 0.86 * world.radius / Math.sin(Math.min(half * 1.15, narrow)),
-      heading, tilt, smooth);
+    const { clientWidth, clientHeight } = this.canvas;
+    const aspect = (clientWidth - this.covered) / Math.max(clientHeight, 1);
+    const narrow = Math.atan(Math.tan(half) * Math.min(aspect, 1.5));
+    const distance = 0.86 * world.radius / Math.sin(Math.min(half * 1.15, narrow));
+    // The middle of the world lies in the middle of what is not covered.
+    const aside = this.covered * distance * Math.tan(half) / Math.max(clientHeight, 1);
+    middle.addScaledVector(direction({ azimuth: heading + 90, elevation: 0 }), aside);
+    this.lookAt(middle, distance, heading, tilt, smooth);
   }
 
   /** Turn about the middle of the view to a heading and tilt. */
@@ -336,13 +368,16 @@ export class View {
     const ratio = this.renderer.getPixelRatio();
     this.#clip();
     this.camera.updateMatrixWorld();
-    for (const side of this.sides) side.tiles.update(this.camera, width * ratio, height * ratio);
+    for (const tiles of this.sides.flatMap((side) => side.shown)) {
+      tiles.update(this.camera, Math.floor(width * ratio), Math.floor(height * ratio));
+    }
     if (this.dirty) {
       this.dirty = false;
       this.draw();
       for (const listener of this.listeners.frame) listener();
     }
-    const settled = !this.dirty && !this.flight && this.sides.every((side) => side.tiles.settled);
+    const settled = !this.dirty && !this.flight &&
+      this.sides.every((side) => side.shown.every((tiles) => tiles.settled));
     if (settled && !this.settled) {
       this.settled = true;
       for (const listener of this.listeners.settled) listener();
@@ -366,6 +401,7 @@ export class View {
     if (this.shadows) this.#aimShadow();
     const cut = Math.round(this.split * size.x);
     this.sides.forEach((side, index) => {
+      side.choose();
       if (this.sides.length > 1) {
         this.renderer.setScissorTest(true);
         this.renderer.setScissor(index ? cut : 0, 0, index ? size.x - cut : cut, size.y);

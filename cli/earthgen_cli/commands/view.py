@@ -120,23 +120,25 @@ def make_page(
     opened = [open_world(world) for world in worlds]
     bounds = bounds_on(opened[0].frame, bbox, bbox_crs)
     opened[0].part(level, bounds)  # what is wrong with the region is said before a folder is made
-    place = views_folder() / page_key(opened, worlds, bounds, level)
-    remove_unused(place.parent)
     beside = worlds[1] if len(worlds) > 1 else ""
     exporter = ctx.obj.plugins.create(
         "exporter", "html", one_file=False, beside=beside, workers=workers
     )
+    place = views_folder() / page_key(opened, worlds, bounds, level, exporter.page_version)
+    remove_unused(place.parent)
     place.mkdir(exist_ok=True)
     live: dict[str, Any] = exporter.open_live(opened[0], place, bounds=bounds, level=level)
     (place / "index.html").touch()
     return place, live
 
 
-def page_key(opened: list[World], paths: list[str], bounds: Bounds | None, level: int) -> str:
+def page_key(
+    opened: list[World], paths: list[str], bounds: Bounds | None, level: int, version: str
+) -> str:
     """Return a name for what the page of these worlds shows; equal contents share a page."""
     from earthgen._version import __version__
 
-    what = [__version__, [world.digest() for world in opened], paths, bounds, level]
+    what = [__version__, version, [world.digest() for world in opened], paths, bounds, level]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
 
 
