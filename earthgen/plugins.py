@@ -300,13 +300,18 @@ class Plugins:
         self._broken.append(PluginRow(info, (), source, _reason(error)))
 
 
+_DESCRIBED = ("License-Expression", "License", "Summary")
+"""Metadata of a distribution that describe its plugins."""
+
+
 def _info_of(entry: importlib.metadata.EntryPoint) -> PluginInfo | None:
     """What the metadata of its distribution say about a plugin that has no `earthgen_info`."""
     if entry.dist is None:
         return None
-    metadata = entry.dist.metadata.json
-    licence = str(metadata.get("license_expression") or metadata.get("license") or "not stated")
-    summary = str(metadata.get("summary", ""))
+    metadata = entry.dist.metadata  # not its `json`, which reads all of the description too
+    known = {name: str(metadata[name]) for name in _DESCRIBED if name in metadata}
+    licence = known.get("License-Expression") or known.get("License") or "not stated"
+    summary = known.get("Summary", "")
     return PluginInfo(entry.name, entry.dist.version, licence.splitlines()[0], summary)
 
 

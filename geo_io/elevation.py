@@ -42,7 +42,15 @@ from geo_io.raster.source import RasterSource, open_raster, split_band
 from geo_io.raster.survey import survey_parts
 from geo_io.region.region import no_overlap
 
-METRES = {"m": 1.0, "dm": 0.1, "ft": 0.3048, "us-ft": 1200 / 3937}
+METRES = {
+    "m": 1.0,
+    "dm": 0.1,
+    "cm": 0.01,
+    "mm": 0.001,
+    "km": 1000.0,
+    "ft": 0.3048,
+    "us-ft": 1200 / 3937,
+}
 """Length in metres of each unit of heights."""
 
 UNIT_TEXTS = {
@@ -52,6 +60,26 @@ UNIT_TEXTS = {
     "meter": "m",
     "meters": "m",
     "mtr": "m",
+    "dm": "dm",
+    "decimetre": "dm",
+    "decimetres": "dm",
+    "decimeter": "dm",
+    "decimeters": "dm",
+    "cm": "cm",
+    "centimetre": "cm",
+    "centimetres": "cm",
+    "centimeter": "cm",
+    "centimeters": "cm",
+    "mm": "mm",
+    "millimetre": "mm",
+    "millimetres": "mm",
+    "millimeter": "mm",
+    "millimeters": "mm",
+    "km": "km",
+    "kilometre": "km",
+    "kilometres": "km",
+    "kilometer": "km",
+    "kilometers": "km",
     "ft": "ft",
     "foot": "ft",
     "feet": "ft",
@@ -248,7 +276,14 @@ class ElevationReader:
 
     def measured(self, window: Frame) -> Raster:
         """Return where the file itself holds heights, (ny, nx) bool; the others are filled."""
-        _, valid = read_on(
+        return Raster(window, self.nearest(window)[1])
+
+    def nearest(self, window: Frame) -> tuple[NDArray, NDArray]:
+        """Return the nearest heights of the file, (ny, nx) float32 metres, and where it has some.
+
+        It is far cheaper than `read`: nothing is filled, smoothed or resampled.
+        """
+        values, valid = read_on(
             self.source,
             window,
             bands=(self.band,),
@@ -256,7 +291,7 @@ class ElevationReader:
             decode=self._decode,
             at=self._positions(window),
         )
-        return Raster(window, valid)
+        return values[0], valid
 
     def survey(self, frame: Frame) -> dict[str, Any]:
         """Measure heights and voids of a region, at up to 512 x 512 regular places.
@@ -296,10 +331,7 @@ class ElevationReader:
         if not inside:
             raise no_overlap(self.source, frame, self.what)
         if not with_data:
-            raise InputError(
-                f"the {self.what} {self.source.name} holds nothing but nodata in the region",
-                "choose a region with data, or another file",
-            )
+            raise self._nothing(frame)
         return {
             "coverage": inside / places,
             "voids": max(0.0, 1 - with_data / inside),
@@ -309,13 +341,49 @@ class ElevationReader:
             "vertical_crs": self.vertical_crs,
             "resolution": max(self.source.pixel_metres),
             "undeclared": {value: count / places for value, count in undeclared.items()},
-            "notes": [*self.source.notes, *self._odd_note(odd / places)],
+            "notes": [*self.source.notes, *self._odd_note(odd / places), *self._byte_note()],
         }
+
+    def _nothing(self, frame: Frame) -> InputError:
+        """Return what to say of a region without heights."""
+        low, high = math.inf, -math.inf
+        for part in survey_parts(self.source, frame, SURVEY_SAMPLES):
+            stored, valid = read_on(self.source, part, bands=(self.band,), resampling="nearest")
+            real = valid & ~np.isin(stored[0], self.undeclared.values)
+            values = stored[0][real].astype(float)
+            low = min(low, float(values.min(initial=math.inf)))
+            high = max(high, float(values.max(initial=-math.inf)))
+        if not math.isfinite(low + high):
+            return InputError(
+                f"the {self.what} {self.source.name} holds nothing but nodata in the region",
+                "choose a region with data, or another file",
+            )
+        setting = f"{self.what.casefold()}_unit"
+        return InputError(
+            f"the {self.what} {self.source.name} holds {low:g} to {high:g} in the region, which "
+            f"are no heights on Earth in {self.unit}",
+            f"give their unit, as `{setting}` or with gdal_edit -units cm, or another file",
+        )
+
+    def _byte_note(self) -> list[str]:
+        if self.source.dtypes[self.band - 1] != "uint8" or self.what == "canopy":
+            return []
+        return [
+            f"the {self.what} {self.source.name} holds bytes, 0 to 255, as pictures do: they are "
+            "read as heights in metres; a hillshade has none"
+        ]
 
     def _odd_note(self, share: float) -> list[str]:
         if not share:
             return []
-        value = f"{self.undeclared.odd:g}"
+        odd = self.undeclared.odd
+        assert odd is not None  # it has a share
+        value, metres = f"{odd:g}", odd * METRES[self.unit] * self.source.scales[self.band - 1]
+        if not HEIGHT_LIMITS[0] <= metres <= HEIGHT_LIMITS[1]:
+            return [
+                f"{share:.1%} of the {self.what} {self.source.name} in the region holds {value} "
+                "without declaring it as nodata: it was read as nodata"
+            ]
         return [
             f"{share:.1%} of the {self.what} {self.source.name} in the region is exactly {value}, "
             "far from all other heights, and is taken as a height: if it means that there is no "
@@ -658,7 +726,7 @@ def _unit_of_band(raster: RasterSource, what: str, band: int) -> str:
     if text in UNIT_TEXTS:
         return UNIT_TEXTS[text]
     setting = f"{what.casefold()}_unit" if what.casefold() in ("dem", "dsm", "canopy") else "unit"
-    remedy = f"give its unit as `{setting}`: m, ft or us-ft"
+    remedy = f"give its unit as `{setting}`: m, dm, cm, ft or us-ft"
     if text not in NO_UNIT:
         raise InputError(
             f"the {what} {raster.name} has the unknown unit {raster.units[band - 1]!r}", remedy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -161,9 +162,14 @@ def open_heights(
         return _open(opened[0], bands[0], unit, what)
     if len(set(bands)) == 1:
 
+        @functools.lru_cache(maxsize=2 * len(opened))
+        def reader_of(number: int) -> ElevationReader:
+            return _open(opened[number], bands[0], unit, what)
+
+        numbers = {id(raster): number for number, raster in enumerate(opened)}
+
         def read(raster: RasterSource, frame: Frame) -> tuple[NDArray, NDArray]:
-            reader = _open(raster, bands[0], unit, what)
-            return reader.read(frame).data, reader.measured(frame).data
+            return reader_of(numbers[id(raster)]).nearest(frame)
 
         require_no_jumps(opened, read, what)
     groups = _groups(opened, bands, what)

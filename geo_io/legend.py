@@ -19,15 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from geo_io.errors import InputError, MissingFileError
+from geo_io.packaged import YAML_LOADER, packaged_yaml
 from geo_io.safety.damage import damaged_file
 from geo_io.safety.limits import YAML_BYTES, bounded_text, load_yaml
-
-# libyaml, where it is installed, parses six times as fast.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 FORMAT_REMEDY = "see docs/guides/legends.md for the format"
 
@@ -46,6 +43,9 @@ KEYS = {"name", "title", "source", "licence", "rules", "layers", "rasters", "col
 
 ANY_VALUE = "*"
 """Entry of a rule's values that stands for every present value that is not listed."""
+
+LATER = "later"
+"""Class name of values that the rules after their own decide on."""
 
 ABSENT = {"", "-", "--", "no", "none", "nan", "null", "<na>"}
 """Attribute values that mean that the attribute is absent."""
@@ -90,8 +90,8 @@ class LandClass:
 @functools.cache
 def classes() -> tuple[LandClass, ...]:
     """Return the classes in the order of their codes, 1 to 25."""
-    text = resources.files("geo_io").joinpath("legends", "classes.yaml").read_text("utf-8")
-    return tuple(LandClass(**{**row, "height": tuple(row["height"])}) for row in _parse_yaml(text))
+    rows = packaged_yaml("legends", "classes.yaml")
+    return tuple(LandClass(**{**row, "height": tuple(row["height"])}) for row in rows)
 
 
 @functools.cache
@@ -232,7 +232,7 @@ class Crosswalk:
             table |= {
                 int(value): code
                 for value, code in rule.values.items()
-                if CELL_VALUE.fullmatch(value)
+                if CELL_VALUE.fullmatch(value) and code != UNMAPPED
             }
         return table
 
@@ -276,7 +276,7 @@ def load_crosswalk(path: str | Path) -> Crosswalk:
         if path.stat().st_size > YAML_BYTES:
             raise InputError(f"legend {path} has more than {YAML_BYTES:,} bytes", FORMAT_REMEDY)
         text = bounded_text(path)
-        document = load_yaml(text, _LOADER, f"legend {path}", FORMAT_REMEDY)
+        document = load_yaml(text, YAML_LOADER, f"legend {path}", FORMAT_REMEDY)
     with damaged_file(f"legend {path} is not of the format", FORMAT_REMEDY):
         return parse_crosswalk(document, str(path))
 
@@ -354,21 +354,17 @@ def builtin_crosswalks() -> tuple[Crosswalk, ...]:
         for file in folder.iterdir()
         if file.name.endswith(".yaml") and file.name not in ("classes.yaml", "heights.yaml")
     ]
-    crosswalks = [
-        parse_crosswalk(_parse_yaml(file.read_text("utf-8")), file.name) for file in files
-    ]
+    crosswalks = [parse_crosswalk(packaged_yaml("legends", file.name), file.name) for file in files]
     return tuple(
         sorted(crosswalks, key=lambda crosswalk: (crosswalk.name == "generic", crosswalk.name))
     )
 
 
-def _parse_yaml(text: str) -> Any:
-    return yaml.load(text, _LOADER)
-
-
 def _class_code(name: object, where: str) -> int:
     if name in (None, "unknown"):
         return UNKNOWN
+    if name == LATER:
+        return UNMAPPED
     if not isinstance(name, str) or name not in codes():
         raise InputError(
             f"legend {where} maps to the unknown class {name!r}",

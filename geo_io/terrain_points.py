@@ -18,7 +18,6 @@ import rasterio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import Delaunay, QhullError, cKDTree
 
 from geo_io.cache import made_once
@@ -309,6 +308,8 @@ def _triangulated(
             f"the points of the {what} {source.name} cannot be triangulated",
             "make a raster of them first, for example with gdal_grid",
         ) from error
+    from scipy.interpolate import LinearNDInterpolator  # takes 0.3 s, and few jobs need it
+
     plane = LinearNDInterpolator(triangles, z)
     x = (corner[0] + np.arange(shape[1]) + 0.5) * cell - middle[0]
     rows = []

@@ -44,6 +44,8 @@ class Unit(StrEnum):
     """Units of heights."""
 
     METRE = "m"
+    DECIMETRE = "dm"
+    CENTIMETRE = "cm"
     FOOT = "ft"
     US_SURVEY_FOOT = "us-ft"
 

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_io.cache import made_once
-from geo_io.errors import InputError, MissingFileError
+from geo_io.elevation import METRES
+from geo_io.errors import InputError, MissingCrsError, MissingFileError
 from geo_io.frame import UNKNOWN_DATUM, Frame, snap
 from geo_io.raster.source import RasterSource, open_raster
 
-VERSION = 3
+VERSION = 4
 """Raised when the rasters that are made of a file change."""
 
 if TYPE_CHECKING:
@@ -45,9 +46,15 @@ GROUND_SHARE = 0.02
 TALL = 2.0
 """Metres above the ground from which a point may be of a crown or a roof."""
 
+TALLEST_SHARE = 99.9
+"""Percentile of heights above the ground that stands for the tallest objects."""
+
 SPLIT_REACH, SPLIT_SHARE = 1.5, 0.3
 """Share of the tall points within so many metres that must be of pulses with several returns, so
 that they are a crown."""
+
+DOUBT = "unit_doubt"
+"""Tag of the raster of the surface: what `_unit_doubt` says."""
 
 PRODUCTS = {"dem": "ground", "dsm": "surface", "semantics": "classes", "image": "colours"}
 """The raster of points for each condition."""
@@ -55,10 +62,14 @@ PRODUCTS = {"dem": "ground", "dsm": "surface", "semantics": "classes", "image": 
 
 @dataclass(frozen=True)
 class Binned:
-    """The arrays of a point cloud on its frame, by product; None where it has no such data."""
+    """The arrays of a point cloud on its frame, by product; None where it has no such data.
+
+    `doubt` is what a user should know where the file does not tell the unit of its heights.
+    """
 
     frame: Frame
     layers: dict[str, NDArray | None]
+    doubt: str = ""
 
 
 def point_layers(
@@ -94,9 +105,23 @@ def point_layers(
             write = functools.partial(_write, binned, product)
             raster = made_once(_whole(path), how, ".tif", write)
             if raster.stat().st_size:
-                opened = replace(open_raster(raster), name=f"{path} ({product})", height_unit="m")
+                opened = replace(
+                    open_raster(raster),
+                    name=f"{path} ({product})",
+                    height_unit="m",
+                    notes=tuple(f"{path}: {text}" for text in _notes(raster)),
+                )
                 found.setdefault(condition, []).append(opened)
     return found
+
+
+def _notes(raster: Path) -> list[str]:
+    """Return what is odd about the points that a raster was made of."""
+    import rasterio
+
+    with rasterio.open(raster) as dataset:
+        text = dataset.tags().get(DOUBT, "")
+    return [text] if text else []
 
 
 def _files(paths: Sequence[Any]) -> list[Path]:
@@ -132,7 +157,16 @@ def _bin(path: Path, crs: str | None, unit: str | None) -> Binned:
     from earthgen.dataset.readers.points import GROUND, NO_SURFACE, read_points
     from geo_io.legend import UNKNOWN, builtin_crosswalks, codes
 
-    points = read_points([path], crs=crs, unit=unit)
+    try:
+        points = read_points([path], crs=crs, unit=unit)
+    except MissingCrsError as error:
+        raise MissingCrsError(
+            error.problem, "give it as `assume_crs`, such as EPSG:25832"
+        ) from error
+    except InputError as error:  # the reader's own words are those of `dataset build`
+        if "--unit" not in error.remedy:
+            raise
+        raise InputError(error.problem, "give it as `points_unit`: m, ft or us-ft") from error
     frame = _frame(points.xyz, points.crs, points.vertical_crs)
     legend = next(legend for legend in builtin_crosswalks() if legend.name == "asprs")
     # "Ground" only means that nothing stands there: what covers it is left to other inputs.
@@ -159,6 +193,16 @@ def _bin(path: Path, crs: str | None, unit: str | None) -> Binned:
             "classes": np.where(near, code, UNKNOWN) if code.any() else None,
             "colours": colours if columns.image_known.any() else None,
         },
+        "" if points.unit_told else _unit_doubt(np.where(near, columns.top - columns.ground, 0)),
+    )
+
+
+def _unit_doubt(height: NDArray) -> str:
+    """Say how tall the tallest objects of a cloud are in metres and in feet, (ny, nx) metres."""
+    tall = float(np.percentile(height, TALLEST_SHARE))
+    return (
+        "the unit of its heights is not given, so metres are assumed: the tallest objects are "
+        f"{tall:.1f} m, or {tall * METRES['ft']:.1f} m if they are feet; `points_unit` says which"
     )
 
 
@@ -239,6 +283,8 @@ def _write(binned: Callable[[], Binned], product: str, out: Path) -> None:
         if product == "classes":
             dataset.write_colormap(1, {land.code: (*land.rgb, 255) for land in classes()})
             dataset.update_tags(title="earthgen classes")
+        if product == "surface" and result.doubt:
+            dataset.update_tags(**{DOUBT: result.doubt})
 
 
 def _crs(frame: Frame) -> str:

@@ -194,17 +194,14 @@ def open_ground_jump(conditions: Mapping[str, Condition], frame: Frame) -> Jump 
 
 
 def _windows(frame: Frame) -> list[Frame]:
-    """Return windows that are spread evenly over a frame."""
-    size = min(WINDOW_VOXELS, *frame.shape)
-    starts = [
-        np.unique(np.linspace(low, high - size, WINDOWS).astype(int))
-        for low, high in (frame.x, frame.y)
-    ]
-    return [
-        replace(frame, x=(int(x), int(x) + size), y=(int(y), int(y) + size))
-        for y in starts[1]
-        for x in starts[0]
-    ]
+    """Return windows that are spread evenly over a frame and do not overlap."""
+    spans = []
+    for low, high in (frame.y, frame.x):
+        count = min(WINDOWS, -(-(high - low) // WINDOW_VOXELS))
+        size = min(WINDOW_VOXELS, (high - low) // count)
+        starts = np.linspace(low, high - size, count).astype(int)
+        spans.append([(int(start), int(start) + size) for start in starts])
+    return [replace(frame, x=x, y=y) for y in spans[0] for x in spans[1]]
 
 
 def _shift_between(source: str, target: str, frame: Frame) -> VerticalShift | None:

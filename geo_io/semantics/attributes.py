@@ -49,6 +49,7 @@ LEVEL_OF_GROUND_FIELDS = (
 )
 UNDERGROUND_FIELDS = ("is_underground",)
 PLACE_FIELDS = ("location",)
+COVER_FIELDS = ("covered",)
 TAG_FIELD = "other_tags"
 ATTRIBUTE_FIELDS = (
     *CROWN_FIELDS,
@@ -58,6 +59,7 @@ ATTRIBUTE_FIELDS = (
     *LEVEL_OF_GROUND_FIELDS,
     *UNDERGROUND_FIELDS,
     *PLACE_FIELDS,
+    *COVER_FIELDS,
     *form_fields(),
 )
 
@@ -132,6 +134,17 @@ def underground(table: pd.DataFrame) -> NDArray:
     for name in present_columns(table, LEVEL_OF_GROUND_FIELDS):
         hidden |= np.array([_signed(value) < 0 for value in values_of(table[name])], bool)
     return hidden
+
+
+def under_a_cover(table: pd.DataFrame) -> NDArray:
+    """Return which features have a cover, (n,) bool: of water, such as a reservoir, nothing is
+    seen."""
+    covered = np.zeros(len(table), bool)
+    for name in present_columns(table, COVER_FIELDS):
+        covered |= np.array(
+            [normalise(value) not in DENIALS for value in values_of(table[name])], bool
+        )
+    return covered
 
 
 def first_metres(table: pd.DataFrame, names: Sequence[str], highest: float) -> NDArray:

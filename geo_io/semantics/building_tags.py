@@ -10,17 +10,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
-from importlib import resources
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 from PIL import ImageColor
 
 from geo_io.layers import ACROSS, ALONG, ROOF_NUMBER, unknown_form
 from geo_io.legend import ABSENT, DENIALS, normalise
+from geo_io.packaged import packaged_yaml
 from geo_io.semantics.heights import Heights
 from geo_io.semantics.lengths import METRES_PER_LEVEL, is_unknown, parse_length
 
@@ -64,8 +63,7 @@ _HEX = re.compile(r"(?:#|0x)?([0-9a-f]{3}|[0-9a-f]{6})")
 
 @functools.cache
 def _vocabulary() -> dict[str, Any]:
-    text = resources.files("geo_io").joinpath("semantics", "buildings.yaml").read_text("utf-8")
-    content: dict[str, Any] = yaml.safe_load(text)
+    content: dict[str, Any] = packaged_yaml("semantics", "buildings.yaml")
     return content
 
 
@@ -145,7 +143,7 @@ def _level_heights(heights: Heights, roof: NDArray, below: NDArray) -> NDArray:
     return np.divide(walls, heights.levels, out=np.full(len(walls), METRES_PER_LEVEL), where=fits)
 
 
-def fit_to_height(form: NDArray, top: NDArray) -> Unread:
+def fit_to_height(form: NDArray, top: NDArray, by_levels: NDArray | None = None) -> Unread:
     """Drop, in place, undersides and roofs of n buildings that contradict their heights.
 
     Parameters
@@ -154,6 +152,8 @@ def fit_to_height(form: NDArray, top: NDArray) -> Unread:
         Is changed.
     top : NDArray (n,) float64
         From the ground to the top of the roof, metres; NaN unknown.
+    by_levels : NDArray (n,) float64, optional
+        The same by the number of levels, where it is not known otherwise.
 
     Returns
     -------
@@ -161,13 +161,14 @@ def fit_to_height(form: NDArray, top: NDArray) -> Unread:
         What was dropped, by what is wrong and row.
     """
     clashes = Unread()
-    for name, wrong, nothing in (
-        ("base", form["base"] >= top, 0.0),
-        ("roof_height", form["roof_height"] > top - form["base"] + ROUNDING, np.nan),
+    whole = top if by_levels is None else np.where(np.isnan(top), by_levels, top)
+    for name, limit, wrong, nothing in (
+        ("base", whole, form["base"] >= whole, 0.0),
+        ("roof_height", top, form["roof_height"] > top - form["base"] + ROUNDING, np.nan),
     ):
-        rows = np.flatnonzero(wrong & np.isfinite(top) & (form[name] > 0))
+        rows = np.flatnonzero(wrong & np.isfinite(limit) & (form[name] > 0))
         for row in rows.tolist():
-            shown = f"{form[name][row]:g} m of {top[row]:g} m"
+            shown = f"{form[name][row]:g} m of {limit[row]:g} m"
             clashes.setdefault(CLASHES[name], {})[row] = shown
         form[name][rows] = nothing
     return clashes

@@ -99,7 +99,9 @@ def _no_legend(
     seen = "; ".join(f"{name}: {_examples(sample[name])}" for name in sorted(tried)[:3])
     return InputError(
         f"no attribute of {source.name} gives the class of its features; it has "
-        f"{', '.join(filled) or 'no attributes'}" + (f" (values of {seen})" if seen else ""),
+        f"{', '.join(filled) or 'no attributes'}"
+        + (f" (values of {seen})" if seen else "")
+        + "".join(f"; {note}" for note in source.notes),
         "name the attribute with `class_field`, or map its values in a legend file, named with "
         "`legend`",
     )

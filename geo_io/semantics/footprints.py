@@ -145,13 +145,15 @@ def is_footprints(
 def _says_which_are_buildings(sample: pd.DataFrame, code: NDArray) -> bool:
     """Return whether a column `building` is filled for buildings alone, as in OpenStreetMap.
 
-    Then the other areas of the layer are land, though it has columns of heights and roofs.
+    Then the other areas of the layer are land, though it has columns of heights and roofs: all of
+    them where it is empty.
     """
-    said = np.zeros(len(sample), bool)
+    said, has_column = np.zeros(len(sample), bool), False
     for name in sample.columns:
         if str(name).casefold() in BUILDING_COLUMNS:
+            has_column = True
             said |= [normalise(value) not in NOT_SAID for value in sample[name].tolist()]
-    return bool(said.any() and not said[np.isin(code, [codes()["residential"], *_uses()])].any())
+    return has_column and not said[np.isin(code, [codes()["residential"], *_uses()])].any()
 
 
 def as_buildings(classified: FeatureClasses, geometry: NDArray) -> FeatureClasses:

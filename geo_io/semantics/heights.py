@@ -9,17 +9,16 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import resources
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyproj
-import yaml
 from numpy.typing import NDArray
 
 from geo_io.errors import InputError, nearest_name
+from geo_io.packaged import packaged_yaml
 from geo_io.semantics.lengths import (
     FOOT,
     LEVEL,
@@ -39,14 +38,20 @@ HIGHEST = 900.0
 
 LOOK_LIKE_HEIGHTS = re.compile(
     r"height|hgt|h(?:o|oe|ö)he|hauteur|haut_|altura|altezza|hoogte|h[öo]jd|elev|z_?m(?:ax|in)|roof|"
-    r"dak|dach|toit|level|floor|stor(?:e?y|ies)|etage|geschoss|bouwlag|plantas"
+    r"dak|dach|toit|level|floor|stor(?:e?y|ies)|etage|geschoss|bouwlag|plantas|(?:^|_)ht(?:_|$)"
 )
 """Names of columns that a message offers where no height is known."""
+
+_ABOVE_SEA = re.compile(r"above_?sea|(?:^|_)a?m?sl(?:_|$)|(?:^|_)(?:nhn|nap|navd(?:88)?)(?:_|$)")
+"""Names of columns of heights above the sea."""
 
 _UNIT_WORD = "(us_?ft|ftus|ft|feet|foot|metres?|meters?|mm|cm|dm|m)"
 _UNIT_IN_NAME = re.compile(rf"(?:[\s_\-.]+|(?=[(\[]))[(\[]?{_UNIT_WORD}[)\]]?[\s_\-.]*$")
 _UNIT_NAMES = {"feet": "ft", "foot": "ft", "usft": "us-ft", "ftus": "us-ft"}
-_UNITS_BESIDE = ("{}_unit", "{}_units", "{}_uom", "unit_{}", "units", "uom", "height_unit")
+_UNITS_BESIDE = (
+    *("{}_unit", "{}_units", "{}_uom", "unit_{}", "units", "uom", "height_unit", "height_units"),
+    "unit",
+)
 """Columns that name the unit of another column."""
 
 
@@ -82,12 +87,15 @@ class HeightColumn:
         Unit and spelling of its numbers.
     why : str
         Where the unit is from: "asked", "name", "column", "publisher", "crs" or "default".
+    beside : str or None
+        The column that names the unit of each feature, if they differ.
     """
 
     field: str
     minus: str | None
     style: TextStyle
     why: str
+    beside: str | None = None
 
     @property
     def name(self) -> str:
@@ -125,7 +133,12 @@ class HeightReading:
     def columns(self) -> list[str]:
         """The columns to read."""
         of_heights = [*self.top, *self.eaves, *self.roof]
-        names = [name for column in of_heights for name in (column.field, column.minus) if name]
+        names = [
+            name
+            for column in of_heights
+            for name in (column.field, column.minus, column.beside)
+            if name
+        ]
         return list(dict.fromkeys([*names, *self.levels]))
 
     def read(self, table: pd.DataFrame) -> Heights:
@@ -138,6 +151,9 @@ class HeightReading:
         columns = tuple(HeightColumn(name, None, style, "name") for name in self.levels)
         from_levels, unread_levels = _first(table, columns, HIGHEST)
         unread = np.where(unread == "", unread_levels, unread)
+        levels = (from_levels - ROOF_METRES) / METRES_PER_LEVEL
+        if self.publisher != "osm":  # there, a building of 0 levels is a roof on the ground
+            levels[levels <= 0] = np.nan
         from_levels[from_levels <= ROOF_METRES] = np.nan
         eaves = np.where(eaves > top, top, eaves)
         known = ~np.isnan(top) | ~np.isnan(eaves)
@@ -145,7 +161,7 @@ class HeightReading:
             top=np.where(known, top, from_levels),
             eaves=eaves,
             roof=roof,
-            levels=(from_levels - ROOF_METRES) / METRES_PER_LEVEL,
+            levels=levels,
             measured=known,
             unread=np.where(known, "", unread),
         )
@@ -184,7 +200,7 @@ class Heights:
     roof : NDArray (n,) float64
         Of the roof alone.
     levels : NDArray (n,) float64
-        Number of levels.
+        Number of levels; 0 only if OpenStreetMap's tags say so.
     measured : NDArray (n,) bool
         Whether top or eaves come from a height, and not from levels.
     unread : NDArray (n,) object
@@ -257,7 +273,8 @@ def choose_heights(
             name = _spelt(text, by_fold)
             if name and name not in levels and name not in meant:
                 levels.append(name)
-        sea += [name for text in entry.sea if (name := _spelt(text, by_fold)) and name not in sea]
+        of_sea = [name for text in entry.sea if (name := _spelt(text, by_fold))]
+        sea = list(dict.fromkeys([*sea, *of_sea]))
         claimed |= set(sea)
     used = {
         name
@@ -267,6 +284,9 @@ def choose_heights(
     }
     if publisher is None:  # perhaps the height of the roof above ground
         used -= {column.field for column in found["roof"]}
+    sea += [
+        name for name in fields if name not in {*used, *sea} and _ABOVE_SEA.search(name.casefold())
+    ]
     used |= {*levels, *sea, "min_height", "min_level"}
     others = [
         name for name in fields if name not in used and LOOK_LIKE_HEIGHTS.search(name.casefold())
@@ -334,11 +354,8 @@ def _common() -> Publisher:
 
 @functools.cache
 def _entries() -> tuple[Publisher, ...]:
-    file = resources.files("geo_io").joinpath("legends", "heights.yaml")
-    return tuple(
-        Publisher(**{key: _frozen(value) for key, value in row.items()})
-        for row in yaml.safe_load(file.read_text("utf-8"))
-    )
+    rows = packaged_yaml("legends", "heights.yaml")
+    return tuple(Publisher(**{key: _frozen(value) for key, value in row.items()}) for row in rows)
 
 
 def _frozen(value: Any) -> Any:
@@ -398,14 +415,20 @@ def _columns(
 ) -> list[HeightColumn]:
     """Return the column that an entry of the YAML names, if the layer has it."""
     first, _, second = text.partition(" - ")
+    names, below = (_names(each, by_fold, units=not entry.signs) for each in (first, second))
+    chosen: list[tuple[str, str | None]] = [(name, None) for name in names]
     if second:
-        high, low = _spelt(first, by_fold), _spelt(second, by_fold)
-        return [_styled(high, low, sample, crs, unit, entry.unit)] if high and low else []
-    names = [name for name in [_spelt(first, by_fold)] if name]
-    if not entry.signs:  # The common names may carry a unit.
-        bare = _letters(first)
+        chosen = [(names[0], below[0])] if names and below else []
+    return [_styled(name, minus, sample, crs, unit, entry.unit) for name, minus in chosen]
+
+
+def _names(text: str, by_fold: dict[str, str], *, units: bool) -> list[str]:
+    """Return a layer's own names of a column, also with a unit (`units`)."""
+    names = [name for name in [_spelt(text, by_fold)] if name]
+    if units and text:
+        bare = _letters(text)
         names += [name for fold, name in by_fold.items() if _letters(unit_in_name(fold)[0]) == bare]
-    return [_styled(name, None, sample, crs, unit, entry.unit) for name in dict.fromkeys(names)]
+    return list(dict.fromkeys(names))
 
 
 def _spelt(name: str, by_fold: dict[str, str]) -> str | None:
@@ -427,8 +450,11 @@ def _letters(name: str) -> str:
     return "".join(letter for letter in name if letter.isalnum())
 
 
-def _unit_beside(field: str, sample: pd.DataFrame) -> str | None:
-    """Return the unit that a column beside a column of heights names for all features."""
+def _unit_beside(field: str, sample: pd.DataFrame) -> tuple[str | None, str | None]:
+    """Return the unit that a column beside a column of heights names for all features.
+
+    And that column, if it names several units.
+    """
     by_fold = {str(name).casefold(): str(name) for name in sample.columns}
     for pattern in _UNITS_BESIDE:
         name = by_fold.get(pattern.format(field.casefold()))
@@ -436,9 +462,9 @@ def _unit_beside(field: str, sample: pd.DataFrame) -> str | None:
             continue
         words = {str(value) for value in sample[name].dropna()}
         units = {unit_of_word(word) for word in words}
-        if len(units) == 1 and (unit := units.pop()) in UNITS:
-            return unit
-    return None
+        if units and units <= set(UNITS):
+            return (units.pop(), None) if len(units) == 1 else (None, name)
+    return None, None
 
 
 def _styled(
@@ -450,16 +476,18 @@ def _styled(
     published: str | None,
 ) -> HeightColumn:
     named = unit_in_name(field)[1]
+    one, several = (None, None) if minus else _unit_beside(field, sample)
     units = {
         "name": named,
         "asked": asked,
-        "column": _unit_beside(field, sample),
+        "column": one,
         "publisher": published,
         "crs": unit_of_crs(crs),
     }
     why, unit = next(((why, unit) for why, unit in units.items() if unit), ("default", "m"))
     values = sample[field].tolist() if field in sample.columns else []
-    return HeightColumn(field, minus, TextStyle(unit, comma_is_decimal(values)), why)
+    beside = None if named or asked else several
+    return HeightColumn(field, minus, TextStyle(unit, comma_is_decimal(values)), why, beside)
 
 
 def _first(
@@ -488,7 +516,7 @@ def _first(
             usable = (values > 0) & (values <= highest)
             odd = np.full(len(table), "", object)
         else:
-            values, odd = _lengths(table[column.field], column, highest)
+            values, odd = _lengths_by_unit(table, column, highest)
             usable = ~np.isnan(values)
         fresh = np.isnan(metres)
         metres = np.where(fresh & usable, values, metres)
@@ -501,6 +529,24 @@ def _single(value: object) -> object:
     if isinstance(value, list | tuple | dict | np.ndarray):
         return str(value)
     return None if pd.isna(value) else value  # type: ignore[call-overload]
+
+
+def _lengths_by_unit(
+    table: pd.DataFrame, column: HeightColumn, highest: float
+) -> tuple[NDArray, NDArray]:
+    """Return `_lengths` of a column whose unit may stand in another one, feature by feature."""
+    series = table[column.field]
+    if column.beside is None or column.beside not in table.columns:
+        return _lengths(series, column, highest)
+    words = table[column.beside]
+    units = [None if pd.isna(word) else unit_of_word(str(word)) for word in words]
+    own = np.array([unit if unit in UNITS else column.style.unit for unit in units], object)
+    values, odd = np.full(len(table), np.nan), np.full(len(table), "", object)
+    for unit in dict.fromkeys(own.tolist()):
+        rows = np.flatnonzero(own == unit)
+        styled = replace(column, style=replace(column.style, unit=unit))
+        values[rows], odd[rows] = _lengths(series.iloc[rows], styled, highest)
+    return values, odd
 
 
 def _lengths(series: pd.Series, column: HeightColumn, highest: float) -> tuple[NDArray, NDArray]:

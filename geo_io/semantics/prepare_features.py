@@ -25,6 +25,7 @@ from geo_io.semantics.attributes import (
     first_metres,
     line_widths,
     present_columns,
+    under_a_cover,
     underground,
 )
 from geo_io.semantics.building_tags import (
@@ -129,7 +130,10 @@ def prepare(
         classified = as_buildings(classified, geometry)
     code = classified.code
     land = {land.name: land.code for land in classes()}
-    hidden = underground(table)
+    water = np.isin(code, [land[name] for name in ("river", "lake", "sea")])
+    hidden = underground(table) | (
+        water & (shapely.get_dimensions(geometry) == 2) & under_a_cover(table)
+    )
     known = reading.read(table)
     tall = reading.tops(table, TALLEST)
     width = line_widths(table, code == land["road"])
@@ -296,8 +300,10 @@ def _forms(table: pd.DataFrame, code: NDArray, known: Heights) -> tuple[NDArray,
     """
     form = unknown_form(len(table))
     building = np.flatnonzero(code == codes()["building"])
-    read, odd = building_forms(table.iloc[building], known.take(building))
-    odd |= fit_to_height(read, np.where(known.measured, known.top, np.nan)[building])
+    own = known.take(building)
+    read, odd = building_forms(table.iloc[building], own)
+    by_levels = with_roofs(own, read).top
+    odd |= fit_to_height(read, np.where(own.measured, own.top, np.nan), by_levels)
     form[building] = read
     unread = {
         name: {int(building[row]): value for row, value in values.items()}
@@ -312,7 +318,7 @@ def with_roofs(known: Heights, form: NDArray) -> Heights:
     OpenStreetMap's building:levels are those below the roof.
     """
     roof = form["roof_height"].astype(float)
-    beside = ~known.measured & (known.levels > 0) & (roof > 0)
+    beside = ~known.measured & (known.levels >= 0) & (roof > 0)
     eaves = np.where(beside, known.levels * METRES_PER_LEVEL, known.eaves)
     return replace(known, eaves=eaves, top=np.where(beside, eaves + roof, known.top))
 

@@ -619,7 +619,8 @@ class SemanticsReader:
         for layer in self._layers[:5]:
             bounds = layer.source.bounds
             if bounds is None:
-                lines.append(f"{layer.name} is empty")
+                notes = layer.source.notes
+                lines.append(" ".join([f"{layer.name} is empty", *(f"({note})" for note in notes)]))
             else:
                 crs = layer.source.crs
                 lines.append(f"{layer.name} covers {describe(bounds, crs)}")

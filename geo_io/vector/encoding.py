@@ -40,6 +40,10 @@ STRICT = {"CP932": "cp932", "GB18030": "gb2312", "CP950": "big5", "CP949": "euc_
 
 LATIN = re.compile("(?![\u00c0-\u017f]{3,}$).+")
 
+RARE = ("CP1250", "CP1251", "CP866", "CP850", "CP852", "CP1254", "ISO-8859-2")
+"""Encodings whose texts look like words of Latin-1 ("Straáe"): one is taken where a legend knows
+more of its texts than of those of Latin-1."""
+
 PROPER = {
     "CP1252": LATIN,
     "CP1250": LATIN,
@@ -78,6 +82,10 @@ def with_encoding(
         return source, None
     texts = _texts(source)
     raw = [_bytes(text) for text in texts]
+    named = _by_words(texts, raw, known)
+    if named is not None:
+        note = f"its texts were read as {named}, which it does not declare: {_shown(raw, [named])}"
+        return replace(source, encoding=named, notes=(*source.notes, note)), None
     odd = [data for data, text in zip(raw, texts, strict=True) if data and _is_odd(data, text)]
     control = any(ODD.search(text) for text in texts)
     if not odd or (not control and 2 * len(odd) < len(texts)):
@@ -101,6 +109,17 @@ def with_encoding(
         f"{place} beside it",
     )
     return replace(source, notes=(*source.notes, f"{doubt.problem}; {doubt.remedy}")), doubt
+
+
+def _by_words(texts: list[str], raw: list[bytes], known: Callable[[str], bool]) -> str | None:
+    """Return the one of `RARE` in which a legend knows texts, if it knows none as they are."""
+    if not texts or not all(raw) or any(known(text) for text in texts):
+        return None
+    mapped = {name: sum(known(data.decode(name, "replace")) for data in raw) for name in RARE}
+    best = max(mapped.values())
+    named = [name for name in RARE if mapped[name] == best] if best else []
+    same = {tuple(data.decode(name, "replace") for data in raw) for name in named}
+    return named[0] if len(same) == 1 else None
 
 
 def _texts(source: VectorSource) -> list[str]:

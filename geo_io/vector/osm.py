@@ -20,9 +20,9 @@ import tempfile
 import warnings
 import xml.parsers.expat
 import xml.sax
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, BinaryIO
 from xml.sax.saxutils import XMLGenerator
@@ -33,13 +33,13 @@ import numpy as np
 import pandas as pd
 import pyogrio
 import shapely
-import yaml
 from numpy.typing import NDArray
 
 from geo_io.cache import made_once
 from geo_io.errors import InputError
+from geo_io.packaged import packaged_yaml
 
-VERSION = 2
+VERSION = 3
 """Raised when the table that is made of a file changes."""
 
 LAYER = "osm"
@@ -67,6 +67,11 @@ DELETED = re.compile(rb"""(?:action=["']delete["']|visible=["']false["'])""")
 UNCLOSED = "unclosed_rings"
 """Metadata of the layer: how many rings of areas are not closed."""
 
+CUT_WAYS, CUT_AREAS, CUT_EXAMPLE = "cut_ways", "cut_areas", "cut_example"
+"""Metadata of the layer: how many ways lack nodes, how many relations of areas lack members, and
+one of these."""
+
+
 BATCH = 50_000
 """Features that are in memory at a time."""
 
@@ -93,8 +98,7 @@ class TagTable:
 @functools.cache
 def tag_table() -> TagTable:
     """Return what osm.yaml says about tags."""
-    text = resources.files("geo_io").joinpath("vector", "osm.yaml").read_text("utf-8")
-    values = yaml.safe_load(text)
+    values = packaged_yaml("vector", "osm.yaml")
     return TagTable(tuple(values["areas"]), values["lines"], tuple(values["columns"]))
 
 
@@ -137,20 +141,37 @@ def osm_notes(table: str) -> tuple[str, ...]:
         The GeoPackage that `osm_table` made of it.
     """
     metadata = pyogrio.read_info(table, layer=LAYER)["layer_metadata"] or {}
-    count = int(metadata.get(UNCLOSED, 0))
-    if not count:
-        return ()
-    rings = "ring of a multipolygon is" if count == 1 else "rings of multipolygons are"
-    return (
-        f"{count:,} {rings} not closed, and {'is' if count == 1 else 'are'} closed by a straight "
-        "line; JOSM's validator shows where",
+    unclosed, ways, areas = (int(metadata.get(name, 0)) for name in (UNCLOSED, CUT_WAYS, CUT_AREAS))
+    notes = []
+    if unclosed:
+        rings = "ring of a multipolygon is" if unclosed == 1 else "rings of multipolygons are"
+        notes.append(
+            f"{unclosed:,} {rings} not closed, and {'is' if unclosed == 1 else 'are'} closed by a "
+            "straight line; JOSM's validator shows where"
+        )
+    whole = (
+        'load the place again with whole ways and relations (in Overpass "(._;>;);" before "out")'
     )
+    if areas:
+        lack = (
+            "area lacks ways of its outline" if areas == 1 else "areas lack ways of their outlines"
+        )
+        notes.append(
+            f"{areas:,} {lack} in the file, such as {metadata[CUT_EXAMPLE]}, and "
+            f"{'is' if areas == 1 else 'are'} left out: {whole}"
+        )
+    if ways:
+        notes.append(
+            f"{ways:,} {'way lacks' if ways == 1 else 'ways lack'} nodes that the file does not "
+            f"have: its shape may be wrong, or it is left out; {whole}"
+        )
+    return tuple(notes)
 
 
 def _convert(path: str, layers: tuple[str, ...], out: Path) -> None:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".") as scratch:
         file = _unpacked(path, Path(scratch))
-        _check_whole(file, path)
+        cut = _check_whole(file, path)
         file = _without_deleted(file, Path(scratch))
         with _settings(scratch):
             with _unclosed_rings() as unclosed:
@@ -161,7 +182,7 @@ def _convert(path: str, layers: tuple[str, ...], out: Path) -> None:
                 layer=LAYER,
                 geometry_type="Unknown",
                 append=written,
-                layer_metadata={UNCLOSED: str(len(unclosed))},
+                layer_metadata={UNCLOSED: str(len(unclosed)), **cut},
             )
     with out.open("rb") as whole:
         os.fsync(whole.fileno())
@@ -322,21 +343,97 @@ def _unpacked(path: str, folder: Path) -> Path:
     return out
 
 
-def _check_whole(file: Path, name: str) -> None:
-    """Raise InputError if an extract is cut off or damaged: GDAL reads what comes before."""
+def _check_whole(file: Path, name: str) -> dict[str, str]:
+    """Raise InputError if an extract is cut off or damaged: GDAL reads what comes before.
+
+    Returns
+    -------
+    dict
+        `CUT_WAYS`, `CUT_AREAS` and `CUT_EXAMPLE`, of an .osm file.
+    """
     remedy = "load it again, or check it with osmium fileinfo -e"
     if file.suffix.casefold() == ".osm":
+        parser, found = xml.parsers.expat.ParserCreate(), _Members()
+        parser.StartElementHandler, parser.EndElementHandler = found.start, found.end
         try:
             with file.open("rb") as source:
-                xml.parsers.expat.ParserCreate().ParseFile(source)
+                parser.ParseFile(source)
         except xml.parsers.expat.ExpatError as error:
             raise InputError(
                 f"{name} cannot be read as an OpenStreetMap file: {error}", remedy
             ) from error
+        return found.missing()
     if file.suffix.casefold() == ".pbf" and not _whole_blocks(file):
         raise InputError(
             f"{name} cannot be read as an OpenStreetMap file: it is cut off, or not a PBF", remedy
         )
+    return {}
+
+
+class _Members:
+    """Collects what ways and areas of an .osm file are made of, and what there is of it."""
+
+    def __init__(self) -> None:
+        self._nodes, self._refs, self._way_of_ref = array("q"), array("q"), array("q")
+        self._ways: set[str] = set()
+        self._areas: list[tuple[str, list[str], dict[str, str]]] = []
+        self._within = self._id = ""
+        self._members: list[str] = []
+        self._tags: dict[str, str] = {}
+        self._count = 0
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag == "nd" and self._within == "way":
+            if (ref := _whole_number(attributes.get("ref"))) is not None:
+                self._refs.append(ref)
+                self._way_of_ref.append(self._count)
+        elif tag == "tag" and self._within == "relation":
+            self._tags[attributes.get("k", "")] = attributes.get("v", "")
+        elif tag == "member" and self._within == "relation" and attributes.get("type") == "way":
+            self._members.append(attributes.get("ref", ""))
+        elif tag in ("node", "way", "relation"):
+            gone = attributes.get("action") == "delete" or attributes.get("visible") == "false"
+            self._within, self._id = "" if gone else tag, attributes.get("id", "")
+            self._members, self._tags = [], {}
+            if gone:
+                return
+            if tag == "node" and (number := _whole_number(self._id)) is not None:
+                self._nodes.append(number)
+            if tag == "way":
+                self._count += 1
+                self._ways.add(self._id)
+
+    def end(self, tag: str) -> None:
+        if tag in ("node", "way", "relation"):
+            if self._within == "relation" and self._tags.get("type") == "multipolygon":
+                self._areas.append((self._id, self._members, self._tags))
+            self._within = ""
+
+    def missing(self) -> dict[str, str]:
+        """Return the counts of what lacks nodes or ways, as metadata."""
+        nodes, refs = (np.frombuffer(ids, np.int64) for ids in (self._nodes, self._refs))
+        lacks = ~np.isin(refs, nodes)
+        ways = len(np.unique(np.frombuffer(self._way_of_ref, np.int64)[lacks]))
+        cut = [
+            (number, tags)
+            for number, members, tags in self._areas
+            if not self._ways.issuperset(members)
+        ]
+        example = ""
+        if cut:
+            number, tags = cut[0]
+            said = next((f" ({k}={v})" for k, v in tags.items() if k not in ("type", "name")), "")
+            example = f"relation {number}{said}"
+        return {CUT_WAYS: str(ways), CUT_AREAS: str(len(cut)), CUT_EXAMPLE: example}
+
+
+def _whole_number(text: str | None) -> int | None:
+    """Return a number of 64 bits from a text; None if it is not one."""
+    try:
+        number = int(text or "")
+    except ValueError:
+        return None
+    return number if -(2**63) <= number < 2**63 else None
 
 
 def _whole_blocks(file: Path) -> bool:

@@ -376,8 +376,18 @@ def _open_ogr(origin: str, named: str | None, assume_crs: str | None) -> VectorS
         bounds=bounds,
         indexed=bool(info["capabilities"]["fast_spatial_filter"]),
         origin=origin if made else None,
-        notes=osm_notes(path) if made and is_osm(origin) else (),
+        notes=osm_notes(path) if made and is_osm(origin) else _table_notes(path),
     )
+
+
+def _table_notes(path: str) -> tuple[str, ...]:
+    """Return what is odd about the attributes of a file, for warnings."""
+    file = Path(path)
+    if file.suffix.casefold() != ".shp" or path.startswith("/vsi"):
+        return ()
+    if any(file.with_suffix(ending).exists() for ending in (".dbf", ".DBF", ".Dbf")):
+        return ()
+    return (f"its attributes are missing: copy {file.stem}.dbf beside {file.name}",)
 
 
 def _record(info: dict[str, Any], bounds: Bounds | None) -> Any:

@@ -51,6 +51,12 @@ MAPPED = 0.5
 """Share of the places on the side of the sea that must be mapped as land, and none of the others,
 for a line to be turned round."""
 
+TAGS = "other_tags"
+KEYS = ("natural", "fclass", "class", "subclass", "type", "kind", "featurecla", TAGS)
+"""Columns that say coastline: OpenStreetMap's tag, and those in which others merge tags."""
+
+SPELLINGS = "'coastline', 'Coastline', 'COASTLINE'"
+
 UNSAID, LAND, SEA = 0, 1, 2
 """What a coast says of a cell."""
 
@@ -299,15 +305,16 @@ def read_coastlines(sources: Sequence[VectorSource], crs: str, bounds: Bounds) -
     """Return the lines of natural=coastline that come near bounds, whole: (n,) object, in `crs`."""
     lines = []
     for source in sources:
-        if "polygon" in source.geometry_type.casefold() or "Point" in source.geometry_type:
+        if "Point" in source.geometry_type:
             continue
         fields = {str(name).casefold(): str(name) for name in source.fields}
-        natural, tags = fields.get("natural"), fields.get("other_tags")
-        if source.bounds is None or (natural is None and tags is None):
+        columns = [fields[name] for name in KEYS if name in fields]
+        if source.bounds is None or not columns:
             continue
-        for geometry in _coastlines(source, natural, tags, crs, bounds):
+        for geometry in _coastlines(source, columns, crs, bounds):
             parts = simple_parts(geometry)[0]
-            lines.append(parts[shapely.get_dimensions(parts) == 1])
+            dimension = shapely.get_dimensions(parts)
+            lines += [parts[dimension == 1], _shores(parts[dimension == 2])]
     if not lines:
         return np.empty(0, object)
     every = np.concatenate(lines)
@@ -316,36 +323,49 @@ def read_coastlines(sources: Sequence[VectorSource], crs: str, bounds: Bounds) -
     return np.asarray(every[np.unique(keys.astype("O"), return_index=True)[1]], object)
 
 
+def _shores(areas: NDArray) -> NDArray:
+    """Return the rings of areas, (n,) Polygons, as LineStrings with the areas on their left.
+
+    Programs that make areas of closed ways make one of an island's coast, and keep no direction.
+    """
+    rings, of = shapely.get_rings(areas, return_index=True)
+    outer = np.append(True, of[1:] != of[:-1])[: len(of)]
+    wrong = shapely.is_ccw(rings) != outer
+    rings[wrong] = shapely.reverse(rings[wrong])
+    xy, ring = shapely.get_coordinates(rings, return_index=True)
+    return np.asarray(shapely.linestrings(xy, indices=ring), object)
+
+
 def says_coastline(table: pd.DataFrame) -> NDArray:
     """Return which rows of attributes have natural=coastline, (n,) bool."""
     says = np.zeros(len(table), bool)
     for name in table.columns:
-        if str(name).casefold() == "natural":
-            texts = table[name].astype(str).str.strip().str.casefold()
-            says |= (texts == "coastline").to_numpy(bool)
-        elif str(name).casefold() == "other_tags":
+        if str(name).casefold() == TAGS:
             texts = table[name].astype(str)
             says |= texts.str.contains('"natural"=>"coastline"', regex=False).to_numpy(bool)
+        elif str(name).casefold() in KEYS:
+            texts = table[name].astype(str).str.strip().str.casefold()
+            says |= (texts == "coastline").to_numpy(bool)
     return says
 
 
-def _coastlines(
-    source: VectorSource, natural: str | None, tags: str | None, crs: str, bounds: Bounds
-) -> list[NDArray]:
-    columns = [name for name in (natural, tags) if name is not None]
+def _coastlines(source: VectorSource, keys: list[str], crs: str, bounds: Bounds) -> list[NDArray]:
     if source.path is None or is_parquet(source.path):
-        table = source.features(crs, bounds, columns).table
+        table = source.features(crs, bounds, keys).table
         return [np.asarray(table.geometry.values, object)[says_coastline(table)]]
-    where = [f"\"{natural}\" = 'coastline'"] if natural is not None else []
-    if tags is not None:
-        where.append(f'"{tags}" LIKE \'%"natural"=>"coastline"%\'')
+    where = [
+        f'"{key}" LIKE \'%"natural"=>"coastline"%\''
+        if key.casefold() == TAGS
+        else f'CAST("{key}" AS CHARACTER(32)) IN ({SPELLINGS})'
+        for key in keys
+    ]
     found = []
     for box in source._search_boxes(crs, bounds):
         table = call_ogr(
             pyogrio.read_dataframe,
             source.path,
             layer=source.layer,
-            columns=columns,
+            columns=keys,
             bbox=box,
             where=" OR ".join(where),
         )

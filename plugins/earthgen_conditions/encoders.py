@@ -93,7 +93,7 @@ class SemanticsCondition:
                 "geometries were repaired": source.repaired,
                 "geometries could not be repaired and were omitted": source.dropped,
                 "features have no geometry": source.empty,
-                "features are underground and were omitted": source.underground,
+                "features are underground or covered, and were omitted": source.underground,
                 "lines of a class without a width were omitted": source.no_width,
                 "points are not trees and were omitted": source.points,
             }
@@ -281,7 +281,8 @@ class CanopyCondition:
                 f"{report['max']:.1f} m in the region: these are not heights of trees above the "
                 "ground",
                 "subtract the heights of the ground first, or give it as `dsm` if it is a surface "
-                "model; `canopy_unit` says that it is in feet",
+                "model; `canopy_unit` says that it is in feet or centimetres; a value that means "
+                "no data is declared with gdal_edit -a_nodata",
             )
         return report
 

@@ -3,8 +3,10 @@ is skipped, and errors say whose fault they are."""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
+import math
 import os
 import re
 import subprocess
@@ -12,10 +14,11 @@ import sys
 import sysconfig
 import venv
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args
 
 import pytest
 import typer
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import earthgen_stripes
 from earthgen import hookspecs as hooks
@@ -23,6 +26,7 @@ from earthgen import plugins
 from earthgen.errors import JobError, PluginError, UnknownNameError
 from earthgen.jobs.job import Job, make_job
 from earthgen.jobs.prepare import prepare
+from earthgen.training.settings import PART_SETTINGS, TrainingSettings
 
 ROOT = Path(__file__).parents[2]
 HOOKS = sorted(
@@ -78,6 +82,23 @@ def test_built_ins_use_the_same_hooks() -> None:
     for row in found.listing():
         if row.source.endswith("of earthgen"):
             assert not row.error and row.info.licence == "Apache-2.0" and row.hooks
+
+
+def test_no_option_or_setting_is_infinite() -> None:
+    """A number without bound becomes a loop without end, or an OverflowError far from its name."""
+    models: list[type[BaseModel]] = [TrainingSettings, *PART_SETTINGS.values()]
+    for kind in plugins.KINDS:
+        offered = [loaded().options_of(kind, name) for name in loaded().offers(kind)]
+        models += [model for model in offered if model is not None]
+    taken = []
+    for model in models:
+        for name, about in model.model_fields.items():
+            if float in {about.annotation, *get_args(about.annotation)}:
+                field = TypeAdapter(Annotated[(about.annotation, *about.metadata, "")])
+                with contextlib.suppress(ValidationError):
+                    field.validate_python(math.inf)
+                    taken.append(f"{model.__name__}.{name}")
+    assert len(models) > 20 and not taken
 
 
 def test_legends_and_commands() -> None:

@@ -380,7 +380,7 @@ def test_feet_on_the_map_and_nothing_said_of_heights(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.tif", hills((30, 30)), crs="EPSG:2229", corner=(6_400_000, 1_900_000)
     )
-    with pytest.raises(InputError, match="`dem_unit`: m, ft or us-ft"):
+    with pytest.raises(InputError, match="`dem_unit`: m, dm, cm, ft or us-ft"):
         open_elevation(path)
     assert open_elevation(path, unit="us-ft").unit == "us-ft"
 

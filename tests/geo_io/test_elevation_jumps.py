@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.warp
 
 from geo_io.elevation_mosaic import open_heights
 from geo_io.errors import InputError
@@ -64,6 +65,49 @@ def test_another_datum_is_refused_with_the_shift(tmp_path: Path, more: int) -> N
         tile(tmp_path / "b.tif", 1, 1.0, 47.3, more=more),
     ]
     with pytest.raises(InputError, match=r"\+47\.[0-9] m from those of .*a\.tif"):
+        open_heights(files)
+
+
+def elsewhere(path: Path, crs: str) -> Path:
+    """The same raster in another CRS."""
+    out = path.with_name(f"{crs[5:]}{path.name}")
+    with rasterio.open(path) as tile:
+        place, width, height = rasterio.warp.calculate_default_transform(
+            tile.crs, crs, tile.width, tile.height, *tile.bounds
+        )
+        profile = {**tile.profile, "crs": crs, "transform": place, "nodata": -9999.0}
+        with rasterio.open(out, "w", **{**profile, "width": width, "height": height}) as file:
+            rasterio.warp.reproject(
+                rasterio.band(tile, 1), rasterio.band(file, 1), dst_nodata=-9999.0
+            )
+    return out
+
+
+@pytest.mark.parametrize("crs", [("EPSG:4326", "EPSG:4326"), ("EPSG:32632", "EPSG:25833")])
+@pytest.mark.parametrize(
+    ("factor", "shift", "said"),
+    [(1, 47.3, r"\+47\.[0-9] m from"), (1 / 0.3048, 0, "in feet"), (1, 1, "")],
+)
+def test_tiles_in_degrees_and_of_other_crs(
+    crs: tuple[str, str], factor: float, shift: float, said: str, tmp_path: Path
+) -> None:
+    plain = [tile(tmp_path / "a.tif", 0), tile(tmp_path / "b.tif", 1, factor, shift)]
+    files = [elsewhere(file, there) for file, there in zip(plain, crs, strict=True)]
+    if said:
+        with pytest.raises(InputError, match=said):
+            open_heights(files)
+    else:
+        assert open_heights(files).read(FRAME).data.min() > 120
+
+
+@pytest.mark.slow
+def test_every_file_is_compared(tmp_path: Path) -> None:
+    count = 70
+    files = [
+        tile(tmp_path / f"{n:02}.tif", n, 1.0, 30.0 if n == count - 1 else 0.0)
+        for n in range(count)
+    ]
+    with pytest.raises(InputError, match=r"69\.tif are \+30\.[0-9] m from those of .*68\.tif"):
         open_heights(files)
 
 

@@ -139,7 +139,7 @@ def say_crosswalk(walk: Crosswalk) -> None:
 
 
 def class_names() -> dict[int, str]:
-    """Return the names of the classes by code, "unknown" among them."""
-    from geo_io.legend import UNKNOWN, classes
+    """Return the names of the classes by code, "unknown" and "later" among them."""
+    from geo_io.legend import LATER, UNKNOWN, UNMAPPED, classes
 
-    return {UNKNOWN: "unknown", **{land.code: land.name for land in classes()}}
+    return {UNKNOWN: "unknown", UNMAPPED: LATER, **{land.code: land.name for land in classes()}}

@@ -6,6 +6,7 @@ Read with laspy (BSD-2-Clause) and lazrs (MIT). A COPC file is a LAZ file, and i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,9 @@ GROUND = (2, 8, 20)
 
 STRETCH = (2.0, 98.0)
 """Percentiles that become 0 and 255 in colours of unusual depth."""
+
+_IMPORTED_BY = os.getpid()
+"""Process that imported this module."""
 
 _LINEAR_UNITS = {9001: "m", 9002: "ft", 9003: "us-ft"}
 _PROJ_UNITS, _VERTICAL_UNITS = 3076, 4099  # GeoTIFF keys
@@ -225,6 +229,17 @@ def _laspy(path: Path) -> Any:
     return laspy
 
 
+def _opened(path: Path) -> Any:
+    """Open a file with laspy.
+
+    A forked process has none of the threads that lazrs started in its parent, and would wait for
+    them for ever: there, one thread decodes.
+    """
+    laspy = _laspy(path)
+    forked = os.getpid() != _IMPORTED_BY
+    return laspy.open(path, laz_backend=laspy.LazBackend.Lazrs if forked else None)
+
+
 @dataclass(frozen=True)
 class _File:
     crs: pyproj.CRS
@@ -245,9 +260,8 @@ def _read(path: Path, crs: str | None, unit: str | None) -> _File:
         return _read_tree(tree, crs, unit)
     if path.is_dir():
         raise InputError(f"{path} is a folder without {', '.join(NAMES)}", "give a file in it")
-    laspy = _laspy(path)
     check_counts(path)
-    with parser_errors(partial(_unreadable, path)), laspy.open(path) as reader:
+    with parser_errors(partial(_unreadable, path)), _opened(path) as reader:
         header = reader.header
         if path.stat().st_size <= header.offset_to_point_data:
             raise InputError(f"{path} ends within its header", "fetch it again")
@@ -271,9 +285,8 @@ def _read_tree(path: Path, crs: str | None, unit: str | None) -> _File:
     """Read an octree of points."""
 
     def node(file: Path) -> Arrays:
-        laspy = _laspy(file)
         check_counts(file)
-        with parser_errors(partial(_unreadable, file)), laspy.open(file) as reader:
+        with parser_errors(partial(_unreadable, file)), _opened(file) as reader:
             size = _at_once(reader.header)
             parts = [_arrays(points) for points in reader.chunk_iterator(size)]
             if sum(len(part[0]) for part in parts) < reader.header.point_count:
@@ -364,7 +377,10 @@ def _arrays(points: Any) -> Arrays:
         if "number_of_returns" in names
         else np.zeros(len(xyz), np.uint8)
     )
-    return xyz, np.asarray(points.classification).astype(np.uint8), intensity, rgb, returns
+    code = np.asarray(points.classification).astype(np.uint8)
+    if "withheld" in names:  # "should not be included in processing" (LAS 1.4 R15, table 9)
+        code[np.asarray(points.withheld).astype(bool)] = NO_SURFACE[0]
+    return xyz, code, intensity, rgb, returns
 
 
 def _reference(

@@ -8,15 +8,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 
 from geo_io.legend import DENIALS, UNKNOWN, UNMAPPED, codes, normalise
+from geo_io.packaged import packaged_yaml
 from geo_io.semantics.attributes import present_columns, values_of
 from geo_io.semantics.lengths import parse_length
 from geo_io.structures import KIND, MATERIALS, ORDERS, SPORTS, STRUCTURE_FORM
@@ -40,8 +39,7 @@ BAY_VOXEL, PITCH_VOXEL, POOL_VOXEL = 0.5, 0.5, 2.0
 @functools.cache
 def vocabulary() -> dict[str, Any]:
     """Return the content of `kinds.yaml`."""
-    text = resources.files("geo_io").joinpath("semantics", "structures", "kinds.yaml")
-    content: dict[str, Any] = yaml.safe_load(text.read_text("utf-8"))
+    content: dict[str, Any] = packaged_yaml("semantics", "structures", "kinds.yaml")
     return content
 
 

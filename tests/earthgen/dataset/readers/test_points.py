@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +51,20 @@ def test_points_come_back(tmp_path: Path, cloud: dict[str, np.ndarray], suffix: 
     assert np.array_equal(points.classification, cloud["class"]) and np.array_equal(
         points.rgb, cloud["rgb"]
     )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_reads_what_its_parent_read(tmp_path: Path) -> None:
+    """The threads of lazrs are not in the child: it once waited for them for ever."""
+    xyz = np.array([[EAST + 1.0, NORTH + 1.0, 3.0]])
+    path = write_points(tmp_path / "p.laz", xyz, np.array([2]))
+    assert len(read_points([path])) == 1
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if len(read_points([path])) == 1 else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_bounds_and_several_files(tmp_path: Path, cloud: dict[str, np.ndarray]) -> None:
