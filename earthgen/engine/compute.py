@@ -77,7 +77,8 @@ class Engine:
 
     def __post_init__(self) -> None:
         geometry = tuple(self.geometry.stages())
-        self.chain = make_chain(geometry, tuple(self.texture.stages(geometry[-1])))
+        texture = tuple(self.texture.stages(geometry[-1]))
+        self.chain = make_chain(geometry, texture, self.frame.voxel_size)
 
     def graph(self, tile_size: int) -> Graph:
         """Return the tasks of this world with tiles of `tile_size` voxels."""

@@ -10,11 +10,11 @@ the tasks around the front, whatever the size of the world.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from earthgen.errors import PluginError
-from earthgen.stages.stage import Read, Stage
+from earthgen.stages.stage import AS_READ, Read, Stage
 from earthgen.voxels.pyramid import LEVEL_HALO
 from earthgen.voxels.tile import LEVELS
 from geo_io.frame import Frame
@@ -93,14 +93,23 @@ class Chain:
         return name == GEOMETRY or any(stage.name == name for stage in self.stages)
 
 
-def make_chain(geometry: Sequence[Stage], texture: Sequence[Stage]) -> Chain:
+def make_chain(
+    geometry: Sequence[Stage], texture: Sequence[Stage], voxel_size: float = 1.0
+) -> Chain:
     """Join the stages of a geometry and a texture backend to a chain.
+
+    Parameters
+    ----------
+    geometry, texture : sequence of Stage
+    voxel_size : float
+        Metres; it says how many voxels stages read around their windows.
 
     Raises
     ------
     PluginError
-        If a name repeats, a stage reads a later one, nothing reads a stage, or the lattices do not
-        fit the levels of detail.
+        If a name repeats, a stage reads a later one, nothing reads a stage, the lattices do not
+        fit the levels of detail, or the readers of a stage with a window `AS_READ` differ in
+        theirs.
     """
     stages = (*geometry, *texture)
     chain = Chain(stages, geometry[-1].name, texture[-1].name)
@@ -126,13 +135,14 @@ def make_chain(geometry: Sequence[Stage], texture: Sequence[Stage]) -> Chain:
     for stage in (chain[chain.geometry], chain[chain.texture]):
         if (
             stage.scale != 1
+            or stage.window == AS_READ
             or stage.step % LEVELS[-1]
             or stage.merge is not None
             or stage.parity is not None
         ):
             raise PluginError(
-                f"stage {stage.name!r} gives voxels: its scale must be 1 and its stride a multiple "
-                f"of {LEVELS[-1]}, and its windows must not be merged",
+                f"stage {stage.name!r} gives voxels: its scale must be 1, its windows of its own "
+                f"and not merged, and its stride a multiple of {LEVELS[-1]}",
                 "correct the plugin",
             )
     if chain[chain.geometry].step != chain[chain.texture].step:
@@ -141,18 +151,43 @@ def make_chain(geometry: Sequence[Stage], texture: Sequence[Stage]) -> Chain:
             f"geometry {geometry[-1].name!r} {geometry[-1].step}",
             "the last texture stage must take the stride of its geometry: correct the plugin",
         )
-    return chain
+    return replace(chain, stages=_with_windows(stages, voxel_size))
+
+
+def _with_windows(stages: Sequence[Stage], voxel_size: float) -> tuple[Stage, ...]:
+    """Give the stages with a window `AS_READ` the windows of their readers, as wide as these
+    read."""
+    given: list[Stage] = []
+    for stage in reversed(stages):
+        if stage.window == AS_READ:
+            reads = [
+                (one, read) for one in given for read in one.reads if read.source == stage.name
+            ]
+            strides = {reader.pitch for reader, _ in reads}
+            if len(strides) > 1 or any(reader.parity is not None for reader, _ in reads):
+                raise PluginError(
+                    f"stage {stage.name!r} has a window AS_READ, but its readers differ in theirs",
+                    "give it a window: correct the plugin",
+                )
+            margin = max(_reads_around(*each, voxel_size) for each in reads)
+            stage = replace(stage, window=min(strides) + 2 * margin, stride=min(strides))
+        given.append(stage)
+    return tuple(reversed(given))
+
+
+def _reads_around(reader: Stage, read: Read, voxel_size: float) -> int:
+    """How far around its core a stage reads another one, voxels."""
+    return (reader.margin + read.halo(voxel_size * reader.scale)) * reader.scale
 
 
 def reads_own(reader: Stage, read: Read, source: Stage, voxel_size: float) -> bool:
     """Return whether a window of `reader` reads only the window of `source` with the same index."""
-    halo = (reader.margin + read.halo(voxel_size * reader.scale)) * reader.scale
     return (
         source.merge is None
         and source.parity is None
         and reader.parity is None
         and reader.pitch == source.pitch
-        and halo <= source.margin * source.scale
+        and _reads_around(reader, read, voxel_size) <= source.margin * source.scale
     )
 
 
@@ -348,7 +383,7 @@ def _dependencies(
             if reads_own(reader, read, source, voxel_size):
                 dependencies[Dependency(source.name, target, None)] = None
                 continue
-            pad = (reader.margin + read.halo(voxel_size * reader.scale)) * reader.scale
+            pad = _reads_around(reader, read, voxel_size)
             # Frames of other scales are rounded outwards to whole cells.
             pad = -(-pad // source.scale) * source.scale if source.scale > reader.scale else pad
             reach = source.counted * source.scale

@@ -21,6 +21,7 @@ from .blending import raised_cosine as raised_cosine
 from .block import Block as Block
 from .block import Field as Field
 from .block import Inputs as Inputs
+from .stage import AS_READ as AS_READ
 from .stage import Frame as Frame
 from .stage import Noise as Noise
 from .stage import Read as Read

@@ -20,6 +20,9 @@ from geo_io.frame import Frame as Frame
 Compute = Callable[[Frame, Inputs, Noise], Block]
 Merge = Callable[[Frame, Sequence[tuple[tuple[int, int], Block]]], Block]
 
+AS_READ = 0
+"""The window of a stage that is made on the windows of its readers, as wide as these read it."""
+
 
 @dataclass(frozen=True)
 class Read:
@@ -67,7 +70,9 @@ class Stage:
     name : str
         Unique in its chain; keys its noise.
     window : int
-        Edge of the window that one call of `compute` makes, cells.
+        Edge of the window that one call of `compute` makes, cells. `AS_READ`: that of the stages
+        that read it, and around it all that they read, whatever the size of a voxel. So it is
+        computed in one task with them, if they are one.
     fields : mapping of str to Field
         The result of `compute`, by name; sparse fields come with `xyz`.
     compute : callable
@@ -92,8 +97,8 @@ class Stage:
     Raises
     ------
     PluginError
-        If window, stride and scale are not positive, the margin is uneven or negative, or the
-        overlap is beyond the margin.
+        If window, stride and scale are not positive, the margin is uneven or negative, the
+        overlap is beyond the margin, or a window `AS_READ` comes with a stride, scale or `merge`.
     """
 
     name: str
@@ -108,6 +113,13 @@ class Stage:
     overlap: int | None = None
 
     def __post_init__(self) -> None:
+        if self.window == AS_READ:
+            if (self.stride, self.scale, self.parity, self.merge) != (None, 1, None, None):
+                raise PluginError(
+                    f"stage {self.name!r}: a window AS_READ takes its lattice from its readers",
+                    "leave out stride, scale, parity and merge: correct the plugin",
+                )
+            return
         if self.window < 1 or self.step < 1 or self.scale < 1:
             raise PluginError(
                 f"stage {self.name!r}: window, stride and scale must be positive",

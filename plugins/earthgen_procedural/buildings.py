@@ -14,6 +14,7 @@ from earthgen.terrain.cover import is_class
 from earthgen.terrain.filters import FIXED, box_mean, box_share, nearest_cell, whole_cells
 from earthgen.terrain.ground import TERRAIN_REACH, Ground
 from earthgen.terrain.reach import Reach, widest_reach
+from earthgen.terrain.town import TOWN_REACH, house_heights
 from earthgen.voxels.objects import (
     FLAT_ROOF,
     HALL_ROOF,
@@ -70,9 +71,7 @@ PLOT = 26.0  # cells of class building without footprints are divided into house
 # Such houses search for their walls this far, and their roofs rise over this distance.
 SLOPE_REACH, SLOPE_RUN = 7.0, 5.0
 FOOTPRINT_REACH = Reach(WHOLE, 4) + widest_reach(TERRAIN_REACH, Reach(SURROUNDINGS))
-PLOT_REACH = Reach(1.5 * PLOT, 1) + widest_reach(
-    Reach(BASE_MEAN) + TERRAIN_REACH, Reach(2 * SURROUNDINGS)
-)
+PLOT_REACH = Reach(1.5 * PLOT, 1) + widest_reach(Reach(BASE_MEAN) + TERRAIN_REACH, TOWN_REACH)
 GROWN_REACH = Reach(2 * HOUSE_REACH, 2) + TERRAIN_REACH
 
 LOWEST = 2.0  # metres, of any building
@@ -594,11 +593,9 @@ def _roofs_of_cells(
     draws = noise.stream("plots.roofs").bits(points.key.ravel(), 0) * 2.0**-32
     # Properties of a whole house are looked up at the lattice point of its plot.
     middle = points.cells(frame)
-    crowd = box_share(built, whole_cells(2.0 * SURROUNDINGS, size))[middle]
     trade = box_share(is_class(cover, "commercial"), whole_cells(SURROUNDINGS, size))[middle] > 0.2
     # Isolated houses have two storeys, those in the middle of a town up to seven.
-    town = np.clip((crowd - 0.15) / 0.4, 0.0, 1.0)
-    eaves = local[middle] + 4.0 + 3.0 * draws[:, 0] + town * (5.0 + 5.0 * draws[:, 0])
+    eaves = house_heights(local[middle] + 4.0, draws[:, 0], built, middle, size)
     flat = draws[:, 1] < np.where(trade, 0.85, 0.25)
     slope = np.where(flat, 0.0, 0.55 + 0.3 * draws[:, 2])
     kind = np.where(flat, np.where(trade, HALL_ROOF, FLAT_ROOF), PITCHED_ROOF)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from earthgen.noise.philox import Noise
 from earthgen.stages.block import Block, Field
-from earthgen.stages.stage import Stage
+from earthgen.stages.stage import AS_READ, Stage
 from earthgen.terrain import ground
 from earthgen.terrain.cover import class_code, fill_unknown_cover, is_class, raster_on, semantics_on
 from earthgen.terrain.reach import Reach
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from earthgen.stages.block import Inputs
 
 LAND = "procedural.land"
-
-WINDOW = 1024
-"""Cells. Large windows suit rules of long reach: less is computed twice around them."""
 
 COARSEST = 10.0
 """Metres: the largest voxels for which the rules work."""
@@ -76,7 +73,7 @@ def land_stage(with_image: bool = False) -> Stage:
     """
     names = ("semantics", "dem", "dsm", "canopy", *(("image",) if with_image else ()))
     reads = tuple(HALO.read(name) for name in names)
-    return Stage(LAND, WINDOW, FIELDS, make_land, reads)
+    return Stage(LAND, AS_READ, FIELDS, make_land, reads)
 
 
 def make_land(window: Frame, inputs: Inputs, noise: Noise) -> Block:

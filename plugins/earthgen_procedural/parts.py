@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,7 +10,6 @@ import numba
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from scipy.interpolate import LinearNDInterpolator
 
 from earthgen.terrain.filters import FIXED
 from earthgen_procedural.footprints import Outlines, outlines, rasterise
@@ -291,6 +291,8 @@ def ridged_share(
     x, y : NDArray (m,)
         Places on the footprint, CRS metres.
     """
+    from scipy.interpolate import LinearNDInterpolator  # takes 0.3 s, and few maps have ridges
+
     first, last = lines.polygon[k], lines.polygon[k + 1]
     rings = [lines.xy[lines.ring[r] : lines.ring[r + 1]] for r in range(first, last)]
     origin = rings[0][0]
@@ -320,7 +322,7 @@ def ridged_share(
     return np.nan_to_num(np.asarray(found), nan=0.0)
 
 
-def _edge(line: shapely.LineString, span: LinearNDInterpolator) -> tuple[NDArray, NDArray]:
+def _edge(line: shapely.LineString, span: Callable[[NDArray], NDArray]) -> tuple[NDArray, NDArray]:
     """Return points along an edge of a roof, and their heights as shares of the rise.
 
     It is straight between its ends, whose heights are those of the roof without it.

@@ -131,12 +131,11 @@ def raise_ramps(frame: Frame, structures: Structures, height: NDArray, cover: ND
         if part is None:
             continue
         found = trace(part, ramps.shape[k : k + 1], np.array([wide]), np.zeros(1))
-        row, col, along, aside = found.cells(0)
+        row, col, along, beside = found.strip(0, half)
         first = frame.slices(part)
         row, col = row + first[0].start, col + first[1].start
-        rise = ramps.profile[k].above(along)
-        out = np.maximum(np.abs(aside) - half, 0.0) / BATTER
-        up[row, col] = np.maximum(up[row, col], np.maximum(rise - out, 0.0).astype(np.float32))
+        left = ramps.profile[k].above(along) - beside / BATTER
+        up[row, col] = np.maximum(up[row, col], np.maximum(left, 0.0).astype(np.float32))
     return np.where(stays, height, height + up).astype(np.float32)
 
 
@@ -175,13 +174,12 @@ def level_beds(frame: Frame, structures: Structures, height: NDArray, cover: NDA
     wide = half + BATTER * DEEPEST_BED
     found = trace(frame, ways.shape, wide, np.zeros(len(ways)))
     for k in range(len(ways)):
-        row, col, along, aside = found.cells(k)
+        row, col, along, out = found.strip(k, half[k])
         profile = ways.profile[k]
         near = (along >= profile.at[0]) & (along <= profile.at[-1])
-        row, col, along, aside = row[near], col[near], along[near], aside[near]
-        level = profile.height(along)
-        aim[row, col] = level
-        beside[row, col] = np.maximum(np.abs(aside) - half[k], 0.0)
+        row, col = row[near], col[near]
+        aim[row, col] = profile.height(along[near])
+        beside[row, col] = out[near]
     move = np.clip(np.nan_to_num(aim - height), -DEEPEST_BED, DEEPEST_BED)
     left = np.maximum(np.abs(move) - beside / BATTER, 0.0)
     stays = on_surface(cover, "water", "building") | ~np.isfinite(aim)

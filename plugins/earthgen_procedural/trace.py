@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numba
@@ -30,8 +31,23 @@ class Traced:
 
     def cells(self, n: int) -> tuple[NDArray, NDArray, NDArray, NDArray]:
         """Return rows, columns, and places along and aside of the cells of a line."""
-        row, col = np.nonzero(self.line == n)
+        cells, line = self._by_line
+        first, last = np.searchsorted(line, (n, n + 1))
+        row, col = np.divmod(cells[first:last], self.line.shape[1])
         return row, col, self.along[row, col], self.aside[row, col]
+
+    def strip(self, n: int, half: float) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+        """Return rows, columns, metres along a line, and metres outside its half width."""
+        row, col, along, aside = self.cells(n)
+        return row, col, along, np.maximum(np.abs(aside) - half, 0.0)
+
+    @functools.cached_property
+    def _by_line(self) -> tuple[NDArray, NDArray]:
+        """Flat indices of the cells of all lines, sorted by line and place, and their lines."""
+        near = np.flatnonzero(self.line >= 0)
+        line = self.line.ravel()[near]
+        order = np.argsort(line, kind="stable")
+        return near[order], line[order]
 
 
 def trace(frame: Frame, lines: NDArray, half: NDArray, cap: NDArray) -> Traced:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from earthgen.engine.graph import TILE, Graph, Task, Traversal, make_chain
 from earthgen.errors import PluginError
 from earthgen.stages.block import Field
-from earthgen.stages.stage import Read, Stage
+from earthgen.stages.stage import AS_READ, Read, Stage
 from earthgen.voxels.voxels import GEOMETRY_FIELDS, texture_fields
 from geo_io.frame import Frame
 
@@ -208,6 +208,21 @@ def test_a_large_graph_is_not_held() -> None:
         assert len(traversal._readers_left) < 3 * 18 * 10
 
 
+def test_a_window_as_read_is_that_of_the_readers() -> None:
+    first = stage("first", AS_READ, Read("dem", metres=5.0))
+    second = stage("second", AS_READ, Read("first", cells=2))
+    reads = (Read("first", metres=20.0), Read("second", metres=7.0))
+    for size, margins in ((1.0, (36, 23)), (0.5, (56, 30)), (8.0, (19, 17))):
+        last = stage("solid", 96, *reads, stride=64)
+        chain = make_chain([first, second, last], [stage("colour", 64, Read("geometry"))], size)
+        assert (chain["first"].margin, chain["second"].margin) == margins
+        assert chain["first"].step == chain["second"].step == 64
+        graph = Graph(chain, Frame("EPSG:32632", size, (-100, 300), (0, 50)), 64)
+        assert graph.groups == {"tile": ("first", "second", "solid", "colour")}
+        graph = Graph(chain, Frame("EPSG:32632", size, (-100, 300), (0, 50)), 128)
+        assert graph.groups["solid"] == ("first", "second", "solid")
+
+
 @pytest.mark.parametrize(
     ("geometry", "texture", "problem"),
     [
@@ -230,6 +245,16 @@ def test_a_large_graph_is_not_held() -> None:
             [stage("colour", 64)],
             "two stages are called 'tile'",
         ),
+        ([stage("solid", AS_READ)], [stage("colour", 64)], "windows of its own"),
+        (
+            [
+                stage("a", AS_READ),
+                stage("b", 32, Read("a")),
+                stage("solid", 64, Read("a"), Read("b")),
+            ],
+            [stage("colour", 64)],
+            "readers differ",
+        ),
     ],
 )
 def test_a_chain_that_cannot_be_is_refused(geometry, texture, problem: str) -> None:
@@ -238,6 +263,6 @@ def test_a_chain_that_cannot_be_is_refused(geometry, texture, problem: str) -> N
 
 
 def test_a_stage_that_cannot_be_is_refused() -> None:
-    for window, stride in ((64, 128), (65, 64), (0, None)):
+    for window, stride in ((64, 128), (65, 64), (-1, None), (AS_READ, 64)):
         with pytest.raises(PluginError):
             stage("s", window, stride=stride)
