@@ -17,7 +17,6 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from concurrent.futures import Future
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -312,22 +311,18 @@ def dask(folder: Path, count: float) -> dict[str, Any]:
 def requests(folder: Path, size: float) -> dict[str, Any]:
     """Requests of one tile of a small world, on a server on this machine that speaks S3; and in
     fsspec's memory."""
-    import os
-
     from aiobotocore.httpsession import AIOHTTPSession  # type: ignore[import-untyped]
-    from moto.server import ThreadedMotoServer
 
     from benchmarks.engine import job_settings
     from earthgen.jobs.job import make_job
     from earthgen.jobs.prepare import prepare
     from earthgen.world.store import create_store, open_store
+    from tests.helpers.object_store import object_store
 
     plan = prepare(make_job(job_settings(folder, size, 1.0, folder / "none.zarr")))
     tile = next(plan.frame.tiles(512))
     levels = plan.engine.reference(512)(*tile)
     attributes: dict[str, Any] = {"identity": {"seed": 0}, "provenance": {}, "settings": {}}
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
     counts: Counter[str] = Counter()
     send = AIOHTTPSession.send
 
@@ -336,58 +331,32 @@ def requests(folder: Path, size: float) -> dict[str, Any]:
         return await send(self, request)
 
     found: dict[str, Any] = {"voxels": len(levels[0].voxels)}
-    with closing(server_stop(server)):
-        host, port = server.get_host_and_port()
-        environment = {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "somebody",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-        with (
-            mock.patch.dict(os.environ, environment),
-            mock.patch.object(AIOHTTPSession, "send", counted),
+    with object_store() as bucket, mock.patch.object(AIOHTTPSession, "send", counted):
+        for kind, url in (
+            ("s3", f"{bucket}/w.zarr"),
+            ("memory", f"memory://{uuid.uuid4().hex}/w.zarr"),
         ):
-            import s3fs  # type: ignore[import-untyped]
+            rows: dict[str, Any] = {}
 
-            s3fs.S3FileSystem().mkdir("scale")
-            for kind, url in (
-                ("s3", "s3://scale/w.zarr"),
-                ("memory", f"memory://{uuid.uuid4().hex}/w.zarr"),
-            ):
-                rows: dict[str, Any] = {}
+            def timed(name: str, call: Any, rows: dict[str, Any] = rows) -> Any:
+                counts.clear()
+                began = time.perf_counter()
+                result = call()
+                rows[name] = {
+                    "wall_s": round(time.perf_counter() - began, 2),
+                    **dict(sorted(counts.items())),
+                }
+                return result
 
-                def timed(name: str, call: Any, rows: dict[str, Any] = rows) -> Any:
-                    counts.clear()
-                    began = time.perf_counter()
-                    result = call()
-                    rows[name] = {
-                        "wall_s": round(time.perf_counter() - began, 2),
-                        **dict(sorted(counts.items())),
-                    }
-                    return result
-
-                store = timed(
-                    "create", lambda url=url: create_store(url, plan.frame, 512, attributes)
-                )
-                entry = timed("write", lambda store=store: store.write(*tile, levels))
-                timed("commit", partial(store.commit, {tile: entry}))
-                again = timed("open", lambda url=url: open_store(url))
-                timed("read_voxels", lambda again=again: again.read_voxels(*tile))
-                timed("read_again", lambda again=again: again.read_voxels(*tile))
-                rows["sound"] = again.check(*tile) is None
-                found[kind] = rows
+            store = timed("create", lambda url=url: create_store(url, plan.frame, 512, attributes))
+            entry = timed("write", lambda store=store: store.write(*tile, levels))
+            timed("commit", partial(store.commit, {tile: entry}))
+            again = timed("open", lambda url=url: open_store(url))
+            timed("read_voxels", lambda again=again: again.read_voxels(*tile))
+            timed("read_again", lambda again=again: again.read_voxels(*tile))
+            rows["sound"] = again.check(*tile) is None
+            found[kind] = rows
     return found
-
-
-@dataclass
-class server_stop:
-    """`closing` wants a close."""
-
-    server: Any
-
-    def close(self) -> None:
-        self.server.stop()
 
 
 apart = partial(elsewhere, "benchmarks.scale")

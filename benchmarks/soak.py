@@ -360,30 +360,6 @@ def clock(folder: Path, seed: float) -> dict[str, Any]:
     return {"looks_at_the_clock": jumps, "same": set(digests) == {open_world(plain).digest()}}
 
 
-@contextmanager
-def object_store() -> Any:
-    """A server on this machine that speaks S3, and the address of a bucket."""
-    import s3fs  # type: ignore[import-untyped]
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "somebody",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    try:
-        with mock.patch.dict(os.environ, environment):
-            s3fs.S3FileSystem.clear_instance_cache()
-            s3fs.S3FileSystem().mkdir("soak")
-            yield "s3://soak"
-    finally:
-        server.stop()
-
-
 def faulty_s3(folder: Path, seed: float) -> dict[str, Any]:
     """A world on an object store that refuses, breaks off, stalls, and loses what it took.
 
@@ -402,6 +378,7 @@ def faulty_s3(folder: Path, seed: float) -> dict[str, Any]:
     from earthgen.jobs.verify import verify
     from earthgen.world.world import open_world
     from geo_io.errors import EarthgenError
+    from tests.helpers.object_store import object_store
 
     dice = random.Random(int(seed))
     counts = {"requests": 0, "refused": 0, "stalled": 0, "forgotten": 0}
@@ -422,7 +399,7 @@ def faulty_s3(folder: Path, seed: float) -> dict[str, Any]:
             # It says that it stored the object, and did not.
             counts["forgotten"] += 1
             answer = await send(self, request)
-            lost = type(request)("DELETE", request.url, request.headers, b"")
+            lost = type(request)("DELETE", request.url, request.headers, b"", False)
             with _suppressed():
                 await send(self, lost)
             return answer

@@ -25,6 +25,7 @@ from earthgen.dataset.scene import (
     SceneInfo,
     check_licence,
     open_scene,
+    require_scene_or_nothing,
     scenes_in,
     write_scene,
 )
@@ -242,6 +243,7 @@ def build_all(
             progress.step(scene.name)
             continue
         try:
+            require_scene_or_nothing(path)
             new = build_scene(
                 scene,
                 root,

@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from earthgen.dataset.scene import GRADES
 from earthgen.errors import JobError
-from geo_io.errors import MissingFileError, nearest_name
+from geo_io.errors import EarthgenError, MissingFileError, nearest_name
 from geo_io.safety.damage import damaged_file
 from geo_io.safety.limits import bounded_text
+from geo_io.safety.names import require_name
 
 BAND = (-16, 112)
 """Default z range of scenes, voxels from the ground."""
@@ -45,7 +46,7 @@ class SceneRecipe(BaseModel):
     """CRS of sources without one; also that of the scene, unless `target` is given."""
     target: str | None = None
     bounds: Quad | None = None
-    voxel_size: float | None = Field(None, gt=0)
+    voxel_size: float | None = Field(None, gt=0, le=1000)
     band: tuple[int, int] | None = None
 
     points: list[str] = []
@@ -56,13 +57,13 @@ class SceneRecipe(BaseModel):
     unit: Literal["m", "dm", "ft", "us-ft"] | None = None
     missing: float | None = None
     """Value of cells without data in `dsm` and `dtm` that do not declare one."""
-    resolution: float | None = Field(None, gt=0)
+    resolution: float | None = Field(None, gt=0, le=1e6)
     """Metres between independent heights, if the sources are coarser than their cells."""
-    reach: float = Field(0.0, ge=0)
+    reach: float = Field(0.0, ge=0, le=1e6)
     """Metres: gaps within this distance of measured ground are ground too."""
     colour_bits: int | None = None
     point_colours: bool = True
-    largest_thing: float = Field(60.0, gt=0)
+    largest_thing: float = Field(60.0, gt=0, le=1e6)
 
     dsm: str | None = None
     dtm: str | None = None
@@ -84,7 +85,7 @@ class SceneRecipe(BaseModel):
     footprints: str | None = None
     building_ids: str | None = None
     """Raster of the numbers of buildings, 0 for none."""
-    footprint_height: float = Field(8.0, gt=0)
+    footprint_height: float = Field(8.0, gt=0, le=1e4)
     """Height of footprints without a height, metres."""
 
     image: str | None = None
@@ -101,6 +102,14 @@ class SceneRecipe(BaseModel):
     """East, north and up, metres, of the origin of the meshes' own coordinates."""
 
     world: str | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        try:
+            return require_name(value, "scene", "name")
+        except EarthgenError as error:
+            raise ValueError(error.problem.removeprefix("name: ")) from error
 
     @field_validator("points", "cover", "mesh", mode="before")
     @classmethod
@@ -134,7 +143,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    voxel_size: float = Field(1.0, gt=0)
+    voxel_size: float = Field(1.0, gt=0, le=1000)
     band: tuple[int, int] = BAND
     scene: list[SceneRecipe] = Field(min_length=1)
 

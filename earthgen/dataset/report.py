@@ -16,6 +16,7 @@ from earthgen.dataset.html import Cell, render_page
 from earthgen.dataset.scene import Scene
 from earthgen.staging import staged_folder
 from geo_io.legend import palette
+from geo_io.safety.access import require_inside
 
 FOLDER = "report"
 
@@ -49,8 +50,14 @@ def write_report(folder: str | Path, scenes: Sequence[Scene]) -> Path:
     -------
     Path
         The page.
+
+    Raises
+    ------
+    UnsafePathError
+        If a link leads out of the dataset there.
     """
     place = Path(folder) / FOLDER
+    require_inside(place, Path(folder), str(folder))
     with staged_folder(place, overwrite=True) as out:
         _write(out, scenes)
     return place / "index.html"

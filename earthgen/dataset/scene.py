@@ -381,6 +381,7 @@ def write_scene(
     path = Path(folder) / f"{info.name}{SUFFIX}"
     if path.exists() and not overwrite:
         raise StoreExistsError(f"{path} exists already", "give --overwrite, or another --out")
+    require_scene_or_nothing(path)
     place = real_place(path)
     with staging_folder(place, beside=True) as part:
         put_back(place)
@@ -388,6 +389,28 @@ def write_scene(
         _write(whole, info, data)
         replace_folder(whole, place)
     return open_scene(path)
+
+
+def require_scene_or_nothing(path: Path) -> None:
+    """Check that what lies at a path, links followed, may be overwritten by a scene: a scene, also
+    a damaged one, or nothing. A dataset of a stranger may hold a link to anything.
+
+    Raises
+    ------
+    StoreExistsError
+        If it is something else.
+    """
+    if path.is_dir():
+        about = path / "zarr.json"
+        replaceable = not any(path.iterdir()) or (
+            about.is_file() and KEY in about.read_text("utf-8", errors="replace")
+        )
+    else:
+        replaceable = not path.exists()
+    if not replaceable:
+        raise StoreExistsError(
+            f"{path} exists and is not a scene", "remove it, or give another --out"
+        )
 
 
 def _write(path: Path, info: SceneInfo, data: SceneData) -> None:

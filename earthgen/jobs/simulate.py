@@ -36,6 +36,9 @@ MIX = {
 }
 """How often each kind of place is made up, unless kinds are given."""
 
+LARGEST = 100_000
+"""Most square kilometres of made-up places."""
+
 LICENCE = "CC0-1.0"
 
 
@@ -85,13 +88,16 @@ def made_up_requests(km2: float, seed: int = 0, kinds: Sequence[str] = ()) -> li
     UnknownNameError
         If there is no such kind.
     JobError
-        If the area is not positive.
+        If the area is not positive, or larger than `LARGEST`.
     """
     for kind in kinds:
         if kind not in KINDS:
             raise UnknownNameError(f"unknown kind of place {kind!r}", f"known: {', '.join(KINDS)}")
-    if not km2 > 0:
-        raise JobError(f"an area of {km2:g} km2 cannot be simulated", "give a positive area")
+    if not 0 < km2 <= LARGEST:
+        raise JobError(
+            f"an area of {km2:g} km2 cannot be simulated",
+            f"give a positive area of at most {LARGEST:,} km2",
+        )
     count = int(np.ceil(km2 * 1e6 / EDGE**2))
     shares = dict.fromkeys(kinds, 1.0) if kinds else MIX
     requests = []

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -24,6 +24,7 @@ from earthgen.errors import StoreFullError, TrainingError
 from earthgen.files import PARTIAL
 from earthgen.staging import staging_folder
 from earthgen.training.schedule import Length
+from geo_io.safety.access import require_plain_file
 from geo_io.safety.damage import damaged_file
 
 VERSION = 2
@@ -33,6 +34,21 @@ REMOVE = "remove its folder: the run continues from the one before"
 
 PREFIX = "step-"
 TENSORS, STATE = "tensors.safetensors", "state.json"
+
+
+class _About(BaseModel):
+    """What a state.json holds, beside what only people read."""
+
+    model_config = ConfigDict(extra="allow")
+
+    step: Annotated[int, Field(ge=0, le=10**12)]
+    seconds: Annotated[float, Field(ge=0, le=1e12)]
+    sums: dict[str, tuple[float, int]]
+    identity: dict[str, Any]
+    digest: str
+    steady: bool = False
+    length: tuple[int | None, float | None] = (None, None)
+    first_length: tuple[int | None, float | None] | None = None
 
 
 @dataclass
@@ -183,24 +199,29 @@ def read_state(path: Path) -> dict[str, Any]:
         If it is damaged or of another version.
     """
     with damaged_file(f"checkpoint {path} is damaged", REMOVE, TrainingError):
-        about: dict[str, Any] = json.loads((path / STATE).read_text("utf-8"))
+        require_plain_file(path / STATE)
+        about = json.loads((path / STATE).read_text("utf-8"))
         version = about["version"]
-        complete = {"step", "seconds", "sums", "identity", "digest"} <= set(about)
     if version != VERSION:
         raise TrainingError(
             f"{path} was written by another version of earthgen "
             f"(checkpoint version {version}, this is {VERSION})",
             "train again with another --out; the finished weights of the run can still be used",
         )
-    if not complete:
-        raise _damaged(path)
-    return about
+    with damaged_file(f"checkpoint {path} is damaged", REMOVE, TrainingError):
+        try:
+            return _About.model_validate(about).model_dump()
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"{name}: {first['msg']}") from error
 
 
 def _read_checked(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the state and the tensors of a checkpoint whose digest is right."""
     about = read_state(path)
     with damaged_file(f"checkpoint {path} is damaged", REMOVE, TrainingError):
+        require_plain_file(path / TENSORS)
         tensors = load_file(path / TENSORS)
     if _digest(tensors) != about["digest"]:
         raise _damaged(path)
@@ -233,14 +254,6 @@ def load_checkpoint(path: Path, state: State) -> None:
         If the checkpoint is damaged, of another version, or of another model.
     """
     about, tensors = _read_checked(path)
-    # All of it is read before the state is touched.
-    with damaged_file(f"checkpoint {path} is damaged", REMOVE, TrainingError):
-        step, seconds = int(about["step"]), float(about["seconds"])
-        sums = {name: (float(total), int(count)) for name, (total, count) in about["sums"].items()}
-        first = about.get("first_length")
-        first_length = None if first is None else (first[0], first[1])
-        if step < 0 or not math.isfinite(seconds):
-            raise ValueError(f"step {step} after {seconds} seconds")
     state.optimizer.state.clear()
     expected = {name: tuple(value.shape) for name, value in _tensors(state).items()}
     stored = {
@@ -260,9 +273,8 @@ def load_checkpoint(path: Path, state: State) -> None:
         value.copy_(tensors[f"average.{name}"])
     with damaged_file(f"checkpoint {path} is damaged", REMOVE, TrainingError):
         _restore_optimizer(state, tensors)
-    state.step, state.seconds, state.sums = step, seconds, sums
-    state.steady = bool(about.get("steady", False))
-    state.first_length = first_length
+    state.step, state.seconds, state.sums = about["step"], about["seconds"], about["sums"]
+    state.steady, state.first_length = about["steady"], about["first_length"]
 
 
 def _config(model: nn.Module) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from earthgen.errors import TrainingError
 from earthgen.files import replace_file
+from geo_io.safety.access import require_plain_file
 from geo_io.safety.damage import damaged_file
 
 CSV = "metrics.csv"
@@ -82,8 +83,9 @@ def read_log(path: Path) -> list[dict[str, str]]:
     TrainingError
         If it holds anything but numbers.
     """
-    if not path.is_file():
+    if not path.exists():
         return []
+    require_plain_file(path)
     remedy = "remove it: a run that continues begins it again"
     with damaged_file(f"{path} is damaged", remedy, TrainingError):
         text = path.read_text("utf-8")

@@ -155,7 +155,7 @@ def train(
 
     def work(group: ProcessGroup) -> dict[str, dict[str, Any]]:
         """Return plain values, which the main process sends to the one that started it."""
-        with hold_run(settings.out) if group.is_main else nullcontext():
+        with hold_run(settings.out, (WEIGHTS, *PARTS)) if group.is_main else nullcontext():
             _check_not_started(settings, parts, resume)
             if start is not None and group.is_main:
                 _take_over(start, settings, parts, progress)

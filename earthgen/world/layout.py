@@ -5,10 +5,13 @@ docs/reference/store.md describes the same for other readers.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from earthgen.files import HIDDEN
 from earthgen.voxels.tile import LEVELS
+from geo_io.frame import Frame
 
 FORMAT_VERSION = 3
 """Version of the layout that is written."""
@@ -78,3 +81,39 @@ OBJECTS_PER_TILE = len(LEVELS) * (len(DENSE) + len(RAGGED))
 
 STAGES = f"{HIDDEN}stages"
 """Folder of the stage caches, inside the world."""
+
+
+def array_layout(
+    name: str, whole: Frame, tile_size: int, sh: tuple[int, ...] = (1, 3)
+) -> dict[str, Any]:
+    """Return the shape, chunks, shards and dtype of an array: what it is made with, and what a
+    reader, which allocates it first, asks of it.
+
+    Parameters
+    ----------
+    name : str
+        "index", or the path of a layer or of a ragged array. A layer without a level is of level 1.
+    whole : Frame
+        All tiles of the world.
+    tile_size : int
+        Voxels.
+    sh : tuple of int
+        Shape of the spherical harmonics of a Gaussian.
+    """
+    grid = (whole.ny // tile_size, whole.nx // tile_size)
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None = None
+    if name == "index":
+        dtype, shape = "int64", (*grid, INDEX_FIELDS)
+        chunks = (INDEX_CHUNK, INDEX_CHUNK, INDEX_FIELDS)
+    elif name.startswith(("voxels/", "splats/")):
+        dtype, value = {**VOXELS, **SPLATS, "sh": ("float16", sh)}[name.rpartition("/")[2]]
+        shape, chunks = (*grid, ROWS, *value), (1, 1, ROW_CHUNK, *value)
+        shards = (1, 1, ROW_SHARD, *value)
+    else:
+        level = int(name.partition("/")[0].removeprefix("level_")) if "/" in name else 1
+        dtype, value, *_ = DENSE[name.rpartition("/")[2]]
+        edge = tile_size // level
+        shape, chunks = (*whole.coarsen(level).shape, *value), (edge, edge, *value)
+    return {"shape": shape, "chunks": chunks, "shards": shards, "dtype": np.dtype(dtype)}

@@ -61,6 +61,7 @@ from earthgen.world.layout import (
     SPLATS,
     STAGES,
     VOXELS,
+    array_layout,
 )
 from geo_io.crs import require_plain_crs
 from geo_io.errors import FrameError, InputError
@@ -576,7 +577,14 @@ class Store:
                 "or have no class",
                 "`earthgen verify` finds and mends damaged tiles",
             )
-        return voxels, Splats(*values[len(VOXELS) :]) if splats else None
+        attributes = values[len(VOXELS) :]
+        if not all(map(_finite, attributes)):
+            raise StoreError(
+                f"the Gaussians of tile ({tx}, {ty}) of {self.path} are damaged: some are "
+                "infinite, or no numbers",
+                "`earthgen verify` finds and mends damaged tiles",
+            )
+        return voxels, Splats(*attributes) if splats else None
 
     def _require_rows(self, tx: int, ty: int, level: int, count: int) -> None:
         """Raise StoreError if the index says more voxels than a tile can have, or has files for:
@@ -696,28 +704,10 @@ class Store:
     def _fits(self, name: str, array: Any) -> bool:
         """Return whether an array is as `create_store` makes it for this frame: its shape, dtype,
         chunks and codecs. What is read is allocated first, so nothing else is taken for granted."""
-        whole, t = self.tiles_frame, self.tile_size
-        grid = (whole.ny // t, whole.nx // t)
-        shape: tuple[int, ...]
-        chunks: tuple[int, ...]
-        shards: tuple[int, ...] | None = None
-        if name == "index":
-            dtype, shape = "int64", (*grid, INDEX_FIELDS)
-            chunks = (INDEX_CHUNK, INDEX_CHUNK, INDEX_FIELDS)
-        elif name.startswith(("voxels/", "splats/")):
-            kind = name.rpartition("/")[2]
-            dtype, extra = {**VOXELS, **SPLATS}.get(kind, ("float16", tuple(array.shape[3:])))
-            if kind == "sh" and extra not in SH_SHAPES:
-                return False
-            shape, chunks = (*grid, ROWS, *extra), (1, 1, ROW_CHUNK, *extra)
-            shards = (1, 1, ROW_SHARD, *extra)
-        else:
-            level = int(name.partition("/")[0].removeprefix("level_")) if "/" in name else 1
-            dtype, extra, *_ = DENSE[name.rpartition("/")[2]]
-            edge = t // level
-            shape, chunks = (*whole.coarsen(level).shape, *extra), (edge, edge, *extra)
-        made = (array.shape, array.chunks, array.shards, array.dtype)
-        return made == (shape, chunks, shards, np.dtype(dtype)) and has_bounded_codecs(array)
+        sh = tuple(array.shape[3:]) if name.endswith("/sh") else SH_SHAPES[0]
+        wanted = array_layout(name, self.tiles_frame, self.tile_size, sh)
+        made = {key: getattr(array, key) for key in wanted}
+        return bool(sh in SH_SHAPES and made == wanted) and has_bounded_codecs(array)
 
     def _get(self, name: str, place: Any) -> NDArray:
         return self.decode(name, self._array(name), place)
@@ -805,6 +795,12 @@ def _within_tile(voxels: Voxels) -> bool:
     axes = (voxels.frame.x, voxels.frame.y, voxels.frame.z)
     inside = all(a <= b and c < d for (a, d), b, c in zip(axes, low, high, strict=True))
     return inside and int(voxels.semantic.max()) < len(palette())
+
+
+def _finite(halves: NDArray) -> bool:
+    """Return whether all float16 values are finite: the exponent of others has all its bits set."""
+    exponent = 0x7C00
+    return int((halves.view(np.uint16) & np.uint16(exponent)).max(initial=0)) < exponent
 
 
 def _halves(splats: Splats) -> Splats:
@@ -915,16 +911,13 @@ def _zarr_store(where: Folder, read_only: bool) -> Any:
 def _array_jobs(store: Store, sh_degree: int) -> list[Callable[[], Any]]:
     """Calls that create the arrays."""
     root, whole, tile = store.root, store.tiles_frame, store.tile_size
-    grid = (whole.ny // tile, whole.nx // tile)
     # One file per object, instead of one in two folders of its own.
     names = {"name": "default", "separator": "."}
     jobs: list[Callable[[], Any]] = [
         partial(
             root.create_array,
             "index",
-            shape=(*grid, INDEX_FIELDS),
-            chunks=(INDEX_CHUNK, INDEX_CHUNK, INDEX_FIELDS),
-            dtype="int64",
+            **array_layout("index", whole, tile),
             compressors=[Crc32cCodec()],
             fill_value=0,
             dimension_names=("tile_y", "tile_x", "field"),
@@ -932,40 +925,36 @@ def _array_jobs(store: Store, sh_degree: int) -> list[Callable[[], Any]]:
         ),
         partial(_create_reference, root, whole),
     ]
-    dtypes = [*VOXELS.values(), *SPLATS.values(), ("float16", ((sh_degree + 1) ** 2, 3))]
+    sh = ((sh_degree + 1) ** 2, 3)
     for level in LEVELS:
         # Arrays and coordinates are of whole tiles; what the group says is of the world.
         about = conventions.of_level(store.frame.coarsen(level))
         group = root.create_group(f"level_{level}", attributes=about)
-        jobs.append(partial(_create_dense, group, whole.coarsen(level), tile // level))
+        jobs.append(partial(_create_dense, group, level, whole, tile))
         if level == 1:
             jobs.append(partial(decisions.create, group, whole, tile))
         jobs += [
             partial(
                 root.create_array,
-                name.format(level=level),
-                shape=(*grid, ROWS, *extra),
-                chunks=(1, 1, ROW_CHUNK, *extra),
-                shards=(1, 1, ROW_SHARD, *extra),
-                dtype=dtype,
+                name,
+                **array_layout(name, whole, tile, sh),
                 compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()],
                 fill_value=0,
                 dimension_names=("tile_y", "tile_x", "row", *AXES.get(name.rsplit("/")[-1], ())),
                 chunk_key_encoding=names,
             )
-            for name, (dtype, extra) in zip(RAGGED, dtypes, strict=True)
+            for name in (name.format(level=level) for name in RAGGED)
         ]
     return jobs
 
 
-def _create_dense(group: Any, frame: Frame, chunk: int) -> None:
+def _create_dense(group: Any, level: int, whole: Frame, tile: int) -> None:
+    frame = whole.coarsen(level)
     s = frame.voxel_size
-    for name, (dtype, extra, fill, *_) in DENSE.items():
+    for name, (_, _, fill, *_) in DENSE.items():
         group.create_array(
             name,
-            shape=(*frame.shape, *extra),
-            chunks=(chunk, chunk, *extra),
-            dtype=dtype,
+            **array_layout(f"level_{level}/{name}", whole, tile),
             compressors=[GzipCodec(level=1)],
             fill_value=fill,
             dimension_names=("y", "x", *AXES.get(name, ())),

@@ -77,7 +77,7 @@ STRENGTH = 0.5
 
 CONTEXT, WIDEST = 8, 256
 """Voxels around the core of a window that are coloured as context, and the widest core. Colours at
-the edge of a core differ by 0.004 of 255 from those of a much larger window: measured with the
+the edge of a core differ by 0.02 of 255 from those of a much larger window: measured with the
 shipped weights. It is within the margin of windows of geometry, so that a window of colours needs
 no neighbour."""
 

@@ -198,7 +198,8 @@ def _config(
 def _extra_bytes(copclib: Any, header: Any, path: Path) -> Any:
     """The description of the extra bytes, which copclib can read from a file, but not make."""
     laspy = laspy_module()
-    with laspy.open(path, mode="w", header=header) as file:
+    backend = laspy.LazBackend.Lazrs
+    with laspy.open(path, mode="w", header=header, laz_backend=backend) as file:
         file.write_points(laspy.ScaleAwarePointRecord.zeros(1, header=header))
     return copclib.LazReader(str(path)).laz_config.extra_bytes_vlr
 

@@ -35,11 +35,13 @@ class SolidOptions(BaseModel):
     depth: float = Field(
         default=10.0,
         gt=0,
+        le=10_000,
         description="metres from the lowest ground to the underside of the ground",
     )
     sunk: float = Field(
         default=1.0,
         gt=0,
+        le=10_000,
         description="metres of a building's base below the lowest ground under it",
     )
 

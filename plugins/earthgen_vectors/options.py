@@ -40,7 +40,9 @@ class VectorOptions(InputOptions):
     layers: tuple[Layer, ...] = Field(
         default=LAYERS, description="The layers to write", min_length=1
     )
-    interval: float = Field(default=5.0, gt=0, description="Metres between two contour lines")
+    interval: float = Field(
+        default=5.0, ge=0.1, le=10_000, description="Metres between two contour lines"
+    )
 
 
 class CityJsonOptions(InputOptions):
@@ -55,5 +57,8 @@ class CityJsonOptions(InputOptions):
     trees: bool = Field(default=True, description="Write trees")
     relief: bool = Field(default=True, description="Write the terrain as TINRelief")
     relief_step: float = Field(
-        default=8.0, gt=0, description="Metres between two points of the terrain; at least a voxel"
+        default=8.0,
+        gt=0,
+        le=10_000,
+        description="Metres between two points of the terrain; at least a voxel",
     )

@@ -49,6 +49,9 @@ VALUES: tuple[Any, ...] = (
 )
 """Values that stand in for one in JSON."""
 
+BINARY_KINDS = (0, 5, 6, 7, 8, 8, 8, 9, 9, 9)
+"""Kinds of changes to files that are no text: what has another length is soon no file at all."""
+
 NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
@@ -62,13 +65,19 @@ def mutated(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
     others : list of bytes
         Other files of the format, from which pieces are taken.
     """
-    for _ in range(dice.randint(1, 4)):
+    for _ in range(dice.choice((1, 1, 1, 1, 2, 2, 3, 4))):
         data = _once(data, dice, others)
     return data
 
 
 def _once(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
-    kind = dice.randrange(10)
+    binary = b"\0" in data[:1024]
+    kind = dice.choice(BINARY_KINDS) if binary else dice.randrange(10)
+    if dice.random() < 0.7:
+        inner = _framed(data)
+        if inner is not None:
+            before, text, after = inner
+            return _reframed(before, mutated(text, dice, []), after)
     if data[:1] in (b"{", b"[") and dice.random() < 0.7:  # flipped bits are soon no text
         changed = _json(data, dice)
         if changed is not None:
@@ -100,6 +109,29 @@ def _once(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
     for place in range(at, at + min(size, 8)):
         flipped[place] ^= 1 << dice.randrange(8)
     return bytes(flipped)
+
+
+def _framed(data: bytes) -> tuple[bytes, bytes, bytes] | None:
+    """Return what lies before, in and after the JSON of a file whose head holds its length.
+
+    These are glTF's binary form (glTF 2.0, 4.4) and safetensors. Without its length mended, such a
+    file would be refused before its values are looked at.
+    """
+    if data[:4] == b"glTF" and data[16:20] == b"JSON":
+        end = 20 + int.from_bytes(data[12:16], "little")
+        return data[:20], data[20:end], data[end:]
+    length = int.from_bytes(data[:8], "little")
+    if data[8:9] == b"{" and 2 <= length <= len(data) - 8:
+        return data[:8], data[8 : 8 + length], data[8 + length :]
+    return None
+
+
+def _reframed(before: bytes, text: bytes, after: bytes) -> bytes:
+    if len(before) == 8:
+        return len(text).to_bytes(8, "little") + text + after
+    text += b" " * (-len(text) % 4)
+    whole = (len(before) + len(text) + len(after)).to_bytes(4, "little")
+    return before[:8] + whole + len(text).to_bytes(4, "little") + before[16:] + text + after
 
 
 def _json(data: bytes, dice: random.Random) -> bytes | None:

@@ -34,16 +34,26 @@ from tests.fuzz.targets import TARGETS, WORLDS, main_file
 from tests.fuzz.world_damage import damage_values
 
 SECONDS, MEMORY = 10, 1_000_000_000
-"""Limits for one input: CPU seconds, and bytes beyond what the process has at its start."""
+"""Limits for one input: CPU seconds, and bytes beyond what the process has when it begins."""
 
-BATCH = 50
+BATCH = 2000
 """Inputs that one process reads, before the next is forked."""
+
+LEAK = 500_000_000
+"""Bytes that a process may keep from one input to the next, before the next is forked."""
 
 KEPT = 3
 """Findings that are kept of one place in the code."""
 
-SLOW = {"copc", "dataset", "las", "laz", "options", "scene", "train-run", *WORLDS}
-"""Formats of many files, or read by many steps: they come up a third as often as others."""
+COST = {
+    **dict.fromkeys(("commands", "las", "osm", "world", "world2"), 120),
+    **dict.fromkeys(("dataset", "options", "train-run", "xarray"), 50),
+    **dict.fromkeys(("asc", "csv", "gml", "scene", "shp", "sidecars"), 25),
+    **dict.fromkeys(("copc", "dem", "fgb", "geojson", "gltf", "gpkg", "kml", "parquet"), 10),
+    **dict.fromkeys(("classes", "meshother", "obj", "picture", "region", "tiles3d", "vrt"), 5),
+}
+"""CPU milliseconds of an input, about, of formats that take more than 2. Each format gets the same
+time, and as many inputs as that allows."""
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -102,11 +112,28 @@ class Totals:
 
 @dataclass(frozen=True)
 class Seed:
-    """A sound file, or a case of the corpus, with the files beside it."""
+    """A sound file, or a case of the corpus, with the files beside it.
+
+    Attributes
+    ----------
+    fmt : str
+    changed : str
+        The file, or the folder of files, that is damaged most often.
+    files : dict of str to bytes
+        Contents by path below the folder of the case.
+    known : bool
+        Whether it is a case of the corpus.
+    """
 
     fmt: str
-    folder: Path
     changed: str
+    files: dict[str, bytes]
+    known: bool
+
+    @property
+    def content(self) -> bytes:
+        """What `changed` holds; nothing of a folder."""
+        return self.files.get(self.changed, b"")
 
 
 def seeds_of(folder: Path, only: str | None) -> list[Seed]:
@@ -114,67 +141,101 @@ def seeds_of(folder: Path, only: str | None) -> list[Seed]:
     seeds = []
     for about in sorted([*folder.rglob("about.json"), *CORPUS.glob("*/about.json")]):
         values = json.loads(about.read_text())
-        known = values["fmt"] in TARGETS
-        if values["fmt"] in (*WORLDS, "scene"):  # a case of the corpus is one file of it
-            known = (about.parent / values["file"]).is_dir()
-        if known and only in (None, values["fmt"]):
-            seeds.append(Seed(values["fmt"], about.parent, values["file"]))
+        fmt, home = values["fmt"], about.parent
+        known = fmt in TARGETS
+        if fmt in (*WORLDS, "scene"):  # a case of the corpus is one file of it
+            known = (home / values["file"]).is_dir()
+        if known and only in (None, fmt):
+            paths = [path for path in sorted(home.rglob("*")) if path.is_file() and path != about]
+            files = {path.relative_to(home).as_posix(): path.read_bytes() for path in paths}
+            seeds.append(Seed(fmt, values["file"], files, CORPUS in home.parents))
     return seeds
 
 
-def _chosen(seeds: list[Seed], dice: random.Random) -> Seed:
-    """Return a seed of any format, a sound one twice as often as a case of the corpus."""
+def _chosen(seeds: list[Seed], dice: random.Random) -> int:
+    """Return the number of a seed of any format, a sound one twice as often as a known case."""
     fmts = sorted({each.fmt for each in seeds})
-    fmt = dice.choices(fmts, [1 if each in SLOW else 3 for each in fmts])[0]
-    every = [each for each in seeds if each.fmt == fmt]
-    sound = [each for each in every if CORPUS not in each.folder.parents]
+    fmt = dice.choices(fmts, [1 / COST.get(each, 2) for each in fmts])[0]
+    every = [number for number, each in enumerate(seeds) if each.fmt == fmt]
+    sound = [number for number in every if not seeds[number].known]
     return dice.choice(sound if sound and dice.random() < 2 / 3 else every)
+
+
+def restore(seed: Seed, folder: Path) -> None:
+    """Make a folder hold the files of a seed and nothing else.
+
+    Files that are as they were have the time 0, so that few are written.
+    """
+    missing = set(seed.files)
+    folders = {parent.as_posix() for name in missing for parent in Path(name).parents}
+    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before the folder
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir() and not path.is_symlink():
+            if name not in folders:
+                path.rmdir()
+            continue
+        if name in missing:
+            about = path.lstat()
+            if about.st_mtime_ns == 0 and about.st_size == len(seed.files[name]):
+                missing.remove(name)
+                continue
+        path.unlink()
+    for name in missing:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(seed.files[name])
+        os.utime(path, ns=(0, 0))
 
 
 def one(seed: Seed, dice: random.Random, work: Path, others: list[bytes]) -> Path:
     """Write a mutation of a seed into `work`, and return the file that a command would name."""
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(seed.folder, work)
-    names = [p.relative_to(work) for p in sorted(work.rglob("*")) if p.is_file()]
-    files = [name for name in names if name.name != "about.json"]
-    chosen = work / (dice.choice(files) if dice.random() < 0.3 else Path(seed.changed))
-    if seed.fmt in WORLDS and chosen.is_dir() and dice.random() < 0.3:
-        damage_values(chosen, dice)
+    restore(seed, work)
+    files = list(seed.files)
+    chosen = dice.choice(files) if dice.random() < 0.3 else seed.changed
+    folder = chosen not in seed.files and (work / chosen).is_dir()
+    if folder and seed.fmt in WORLDS and dice.random() < 0.3:
+        damage_values(work / chosen, dice)
         return main_file(seed.fmt, work, seed.changed)
-    if chosen.is_dir():  # a world or a scene: what describes its arrays as often as what is in them
-        inside = [name for name in files if chosen in (work / name).parents]
-        kinds = [[n for n in inside if (n.name == "zarr.json") == about] for about in (True, False)]
-        chosen = work / dice.choice(dice.choice([kind for kind in kinds if kind]))
-    if not chosen.is_file():
-        chosen = work / Path(seed.changed).name
-    if chosen.is_file():
-        chosen.write_bytes(mutated(chosen.read_bytes(), dice, others))
+    if folder:  # a world or a scene: what describes its arrays as often as what is in them
+        inside = [name for name in files if name.startswith(f"{chosen}/")]
+        kinds = [[n for n in inside if n.endswith("zarr.json") == about] for about in (True, False)]
+        chosen = dice.choice(dice.choice([kind for kind in kinds if kind]))
+    if chosen not in seed.files:
+        chosen = Path(seed.changed).name
+    if chosen in seed.files:
+        (work / chosen).write_bytes(mutated(seed.files[chosen], dice, others))
     return main_file(seed.fmt, work, seed.changed)
 
 
 def batch(seeds: list[Seed], first: int, work: Path, out: int) -> None:
-    """Read `BATCH` inputs; write a line of JSON about each to a pipe. Runs in a forked process."""
+    """Read up to `BATCH` inputs; write a line of JSON about each to a pipe, in a forked process."""
     warnings.simplefilter("ignore")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # GDAL's messages
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, now + MEMORY))
+    signal.signal(signal.SIGVTALRM, _too_slow)
+    most = _held() + LEAK
     with os.fdopen(out, "w") as pipe:
         for number in range(first, first + BATCH):
             dice = random.Random(number)
-            seed = _chosen(seeds, dice)
-            others = [
-                (each.folder / each.changed).read_bytes()
-                for each in dice.sample(seeds, min(3, len(seeds)))
-                if each.fmt == seed.fmt and (each.folder / each.changed).is_file()
-            ]
-            path = one(seed, dice, work, others)
-            pipe.write(json.dumps({"number": number, "fmt": seed.fmt, "file": seed.changed}) + "\n")
+            chosen = _chosen(seeds, dice)
+            seed = seeds[chosen]
+            near = dice.sample(seeds, min(3, len(seeds)))
+            others = [each.content for each in near if each.fmt == seed.fmt and each.content]
+            path = one(seed, dice, work / str(chosen), others)
+            pipe.write(json.dumps({"number": number, "seed": chosen}) + "\n")
             pipe.flush()
             about = read(seed.fmt, path)
             pipe.write(json.dumps(about) + "\n")
             pipe.flush()
-            if about["text"]:
+            if about["text"] or _held() > most:
                 return
+
+
+class TooSlow(BaseException):
+    """An input took more than `SECONDS`. No handler of errors in the code under test keeps it."""
+
+
+def _too_slow(*_: object) -> None:
+    raise TooSlow(f"more than {SECONDS} s")
 
 
 def read(fmt: str, path: Path) -> dict[str, Any]:
@@ -183,8 +244,15 @@ def read(fmt: str, path: Path) -> dict[str, Any]:
 
     before = _peak(reset=True)
     began = time.process_time()
-    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
-    signal.setitimer(signal.ITIMER_REAL, 60 * SECONDS)  # waits for what never comes
+    soft = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (soft, resource.RLIM_INFINITY))
+    timers = {
+        signal.ITIMER_VIRTUAL: SECONDS,
+        signal.ITIMER_PROF: 2 * SECONDS,  # ends the process, also within a library
+        signal.ITIMER_REAL: 12 * SECONDS,  # waits for what never comes
+    }
+    for timer, seconds in timers.items():
+        signal.setitimer(timer, seconds)
     result, text, place = "read", "", ""
     try:
         TARGETS[fmt](path)
@@ -196,12 +264,18 @@ def read(fmt: str, path: Path) -> dict[str, Any]:
     except BaseException as error:  # noqa: BLE001 - this is what is looked for
         result, place = type(error).__name__, _place(error)
         text = "".join(traceback.format_exception(error)[-4:])[-1500:]
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    seconds, grown = time.process_time() - began, _peak() - before
+    for timer in timers:
+        signal.setitimer(timer, 0)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    took, grown = time.process_time() - began, _peak() - before
     if not text and grown > MEMORY:
         result, text = "memory", f"{grown / 1e6:.0f} MB"
-    return {"result": result, "text": text, "place": place, "s": seconds, "mb": grown / 1e6}
+    return {"result": result, "text": text, "place": place, "s": took, "mb": grown / 1e6}
+
+
+def _held() -> int:
+    """Return the memory of this process, bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _peak(reset: bool = False) -> int:
@@ -245,12 +319,14 @@ def main(words: list[str] | None = None) -> int:
         totals = Totals.load(asked.counts)
     totals.next = first = totals.next if asked.seed is None else asked.seed
     before = totals.findings.total()
-    with tempfile.TemporaryDirectory(prefix="earthgen-fuzz-") as folder:
+    memory = Path("/dev/shm")  # where many small files are fast
+    place = memory if os.access(memory, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="earthgen-fuzz-", dir=place) as folder:
         home = Path(folder)
         os.environ["EARTHGEN_CACHE"] = str(home / "cache")
         write_seeds(home / "seeds", asked.format)
         seeds = seeds_of(home / "seeds", asked.format)
-        _warm(seeds, home / "warm")
+        _warm(seeds, home / "work")
         ends = time.monotonic() + asked.seconds
         while time.monotonic() < ends:
             totals.next = _forked(seeds, totals.next, home / "work", totals, asked.keep)
@@ -267,11 +343,11 @@ def _warm(seeds: list[Seed], work: Path) -> None:
     from geo_io.errors import EarthgenError
 
     for fmt in sorted({seed.fmt for seed in seeds} - {"checkpoint", "weights"}):
-        seed = next(each for each in seeds if each.fmt == fmt)
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.copytree(seed.folder, work)
+        number, seed = next((n, each) for n, each in enumerate(seeds) if each.fmt == fmt)
+        folder = work / str(number)
+        restore(seed, folder)
         try:
-            TARGETS[fmt](main_file(fmt, work, seed.changed))
+            TARGETS[fmt](main_file(fmt, folder, seed.changed))
         except EarthgenError:
             continue
 
@@ -293,7 +369,8 @@ def _forked(seeds: list[Seed], first: int, work: Path, totals: Totals, keep: Pat
     begun = [line for line in lines if "number" in line]
     ended = [line for line in lines if "result" in line]
     for number, about in enumerate(begun):
-        fmt = about["fmt"]
+        seed = seeds[about["seed"]]
+        fmt = seed.fmt
         totals.inputs[fmt] += 1
         if number < len(ended):
             result = ended[number]
@@ -310,8 +387,8 @@ def _forked(seeds: list[Seed], first: int, work: Path, totals: Totals, keep: Pat
                 continue
             place = keep / f"{what}-{about['number']}"
             shutil.rmtree(place, ignore_errors=True)
-            shutil.copytree(work, place, symlinks=True)
-            values = {"fmt": fmt, "file": about["file"]}
+            shutil.copytree(work / str(about["seed"]), place, symlinks=True)
+            values = {"fmt": fmt, "file": seed.changed}
             (place / "about.json").write_text(json.dumps(values) + "\n")
             print(f"{place}: {result['result']}\n{result['text']}", flush=True)
     return first + max(len(begun), 1)

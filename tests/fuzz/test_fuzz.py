@@ -3,7 +3,10 @@ long."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
+import struct
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,39 @@ def test_mutations_are_many_and_repeat() -> None:
     again = [mutated(data, random.Random(number), [b"other"]) for number in range(200)]
     assert first == again
     assert len(set(first)) > 100 and sum(each != data for each in first) > 190
+
+
+@pytest.mark.parametrize("frame", ["glb", "safetensors"])
+def test_the_json_of_a_binary_file_is_damaged_too(frame: str) -> None:
+    """Its length is mended, so that more than the check of that length sees it."""
+    text = json.dumps({"asset": {"version": "2.0"}, "nodes": [{"mesh": n} for n in range(9)]})
+    text += " " * (-len(text) % 4)
+    raw, tail = text.encode(), b"\0" * 16
+    if frame == "glb":
+        head = b"glTF" + struct.pack("<3I", 2, 20 + len(raw) + len(tail), len(raw)) + b"JSON"
+    else:
+        head = struct.pack("<Q", len(raw))
+    changed = [mutated(head + raw + tail, random.Random(n), []) for n in range(200)]
+    kept = 0
+    for data in changed:
+        start = len(head)
+        length = int.from_bytes(data[12:16] if frame == "glb" else data[:8], "little")
+        with contextlib.suppress(ValueError, RecursionError):
+            kept += json.loads(data[start : start + length]) != json.loads(text)
+    assert kept > 60
+
+
+def test_a_folder_is_as_it_was(tmp_path: Path) -> None:
+    seed = run.Seed("world", "w", {"w/a/b": b"1", "w/c": b"22", "d": b""}, False)
+    run.restore(seed, tmp_path / "x")
+    (tmp_path / "x/w/a/b").write_bytes(b"2")
+    (tmp_path / "x/w/new/e").mkdir(parents=True)
+    (tmp_path / "x/w/new/f").write_bytes(b"3")
+    (tmp_path / "x/d").unlink()
+    run.restore(seed, tmp_path / "x")
+    found = {p.relative_to(tmp_path / "x").as_posix() for p in (tmp_path / "x").rglob("*")}
+    assert found == {"w", "w/a", "w/a/b", "w/c", "d"}
+    assert all((tmp_path / "x" / name).read_bytes() == data for name, data in seed.files.items())
 
 
 def test_a_finding_is_kept(

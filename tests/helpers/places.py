@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.object_store import object_store
+
 EVERYWHERE = ["local", "memory", "s3"]
 """Kinds of places."""
 
@@ -18,22 +20,9 @@ KINDS = ["local", "memory", pytest.param("s3", marks=pytest.mark.slow)]
 def bucket() -> Iterator[str]:
     """The URL of an empty bucket."""
     pytest.importorskip("s3fs", reason="s3fs is not installed")
-    server_module = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    import s3fs
-
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        s3fs.S3FileSystem.clear_instance_cache()
-        name = uuid.uuid4().hex
-        s3fs.S3FileSystem().mkdir(name)
-        yield f"s3://{name}"
-    server.stop()
+    pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    with object_store() as url:
+        yield url
 
 
 @pytest.fixture(params=KINDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from geo_io.frame import UNKNOWN_DATUM, Bounds, Frame, projected_crs, snap
 from geo_io.raster.source import open_raster
 from geo_io.region.region import describe
 from geo_io.safety.damage import damaged_file
+
+SEARCHED = 200_000
+"""Files and folders that a pattern with `**` is looked for in, at most."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +51,38 @@ def find_sources(recipe: SceneRecipe, root: str | Path) -> Sources:
         return _found(recipe, Path(root) / recipe.folder)
 
 
+def _check_size(folder: Path, pattern: str) -> None:
+    """Check that a pattern that descends does so in a folder that can be searched in a moment.
+
+    Raises
+    ------
+    JobError
+        If it holds more than `SEARCHED` files and folders: someone's whole disk, for instance.
+    """
+    parts = Path(pattern).parts
+    fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    if "**" not in parts and sum(map(glob.has_magic, parts)) <= 2:
+        return
+    base, count = folder.joinpath(*parts[:fixed]), 0
+    for _, folders, files in os.walk(base):
+        count += len(folders) + len(files)
+        if count > SEARCHED:
+            raise JobError(
+                f"{folder / pattern} searches {base}, which holds more than {SEARCHED:,} files",
+                "name the folder of the files",
+            )
+
+
 def _found(recipe: SceneRecipe, folder: Path) -> Sources:
     files: dict[str, tuple[Path, ...]] = {}
     for role in ("points", "cover", "mesh"):
         paths: list[Path] = []
         for pattern in getattr(recipe, role):
-            matches = (
-                sorted(folder.glob(pattern)) if glob.has_magic(pattern) else [folder / pattern]
-            )
+            if glob.has_magic(pattern):
+                _check_size(folder, pattern)
+                matches = sorted(folder.glob(pattern))
+            else:
+                matches = [folder / pattern]
             if not matches:
                 raise MissingFileError(
                     f"no file matches {folder / pattern}", "check the pattern, and --data-root"

@@ -23,6 +23,12 @@ VLR, EVLR = 54, 60
 
 SMALLEST_HEADER, HEADER_1_4 = 227, 375
 
+LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}
+"""Layers of an item of LASzip by its type: point, RGB, RGB and NIR, wave packet of LAS 1.4."""
+
+EXTRA_BYTES = 14
+"""Type of an item of LASzip with a layer for each of its bytes."""
+
 DECODED = 2**28
 """Bytes of points that are decoded at a time, at most."""
 
@@ -97,6 +103,49 @@ def _check_chunks(path: Path, file: BinaryIO, points: int, size: int) -> None:
     _, chunks = struct.unpack("<II", file.read(8))
     if chunks > size:
         raise _too_many(path, "chunks", chunks, size)
+
+
+def check_layers(path: Path, laszip: bytes, points: int, record: int) -> None:
+    """Check the sizes of the layers of all chunks against the sizes of the chunks.
+
+    Chunks of the newer point formats hold each attribute as a layer of its own, whose size stands
+    before all of them (LASzip, "compressing the new LAS 1.4 point types", 2017). lazrs allocates
+    it, and where memory is short that ends the process.
+
+    Parameters
+    ----------
+    path : Path
+    laszip : bytes
+        Data of the record of LASzip.
+    points : int
+        Byte at which the points begin.
+    record : int
+        Bytes of a point.
+
+    Raises
+    ------
+    InputError
+        If layers are larger than their chunk, or chunks than the file.
+    """
+    import lazrs  # type: ignore[import-untyped]
+
+    size, count = path.stat().st_size, struct.unpack_from("<H", laszip, 32)[0]
+    items = [struct.unpack_from("<HH", laszip, 34 + 6 * number) for number in range(count)]
+    layers = sum(LAYERS.get(kind, width if kind == EXTRA_BYTES else 0) for kind, width in items)
+    with path.open("rb") as file:
+        file.seek(points)
+        chunks = lazrs.read_chunk_table(file, lazrs.LazVlr(laszip))
+        start = points + 8
+        for _, length in chunks or ():
+            if start + length > size:
+                raise _too_many(path, "a chunk of bytes", length, size)
+            if layers and length:
+                file.seek(start + record + 4)  # after the first point and the number of points
+                raw = file.read(4 * layers)
+                total = sum(struct.unpack(f"<{len(raw) // 4}I", raw[: len(raw) // 4 * 4]))
+                if total > length:
+                    raise _too_many(path, "the layers of a chunk in bytes", total, length)
+            start += length
 
 
 def _too_many(path: Path, what: str, count: int, size: int) -> InputError:

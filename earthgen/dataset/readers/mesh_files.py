@@ -251,6 +251,8 @@ def _read(loaded: Any, up: str, where: str) -> list[Patch]:
 
 def _patch(mesh: Any, up: str) -> Patch:
     faces = np.asarray(mesh.faces)
+    if mesh.vertices.shape[1:] != (3,):
+        raise ValueError("its vertices have no three coordinates")
     if faces.min() < 0 or faces.max() >= len(mesh.vertices):
         raise ValueError(f"a face of vertices that are none of {len(mesh.vertices):,}")
     part = plain_patch(turn(np.asarray(mesh.vertices, np.float64)[faces], up))

@@ -17,7 +17,7 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
-from earthgen.dataset.readers.las_header import check_counts, points_at_once
+from earthgen.dataset.readers.las_header import check_counts, check_layers, points_at_once
 from earthgen.dataset.readers.point_octrees import NAMES, Arrays, find_octree, read_octree
 from geo_io.crs import transformer
 from geo_io.elevation import METRES
@@ -237,7 +237,13 @@ def _opened(path: Path) -> Any:
     """
     laspy = _laspy(path)
     forked = os.getpid() != _IMPORTED_BY
-    return laspy.open(path, laz_backend=laspy.LazBackend.Lazrs if forked else None)
+    reader = laspy.open(path, laz_backend=laspy.LazBackend.Lazrs if forked else None)
+    header = reader.header
+    packed = [vlr for vlr in header.vlrs if vlr.user_id == "laszip encoded"]
+    if packed and header.are_points_compressed:
+        record = packed[0].record_data_bytes()
+        check_layers(path, record, header.offset_to_point_data, header.point_format.size)
+    return reader
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from earthgen.models.weights.card import open_weights, read_card
 from earthgen.models.weights.format import load_weights, part_path, read_header, save_weights
 from earthgen.progress import Event
 from earthgen.training import checkpoint as saved
-from earthgen.training.log import read_log, series
+from earthgen.training.log import CSV, read_log, series
 from earthgen.training.run import train
 from earthgen.training.runs import initial
 from earthgen.training.runs.compare import compare_runs, run_names, write_page
-from earthgen.training.runs.lock import LOCK
+from earthgen.training.runs.lock import LOCK, hold_run
 from earthgen.training.schedule import LearningSchedule
 from earthgen_cli.main import main
 from tests.helpers import training_places as places
@@ -214,6 +214,29 @@ def test_two_processes_do_not_train_one_run(data: Path, tmp_path: Path) -> None:
     with FileLock(out / LOCK), pytest.raises(TrainingError, match="another process is training"):
         train(PART, settings(data, out, steps=1))
     assert train(PART, settings(data, out, steps=1), resume=True).fitted
+
+
+def test_a_run_of_a_stranger_leads_nowhere(tmp_path: Path) -> None:
+    """Its weights would be written to where a link in it leads."""
+    out, outside, part = tmp_path / "run", tmp_path / "outside", next(iter(PARTS))
+    (out / "height-flow").mkdir(parents=True)
+    outside.mkdir()
+    (out / "inside").symlink_to("height-flow")
+    with hold_run(out, PARTS):
+        pass
+    (out / "weights").symlink_to(outside)
+    leads_out = pytest.raises(TrainingError, match="weights is a link that leads out of the run")
+    with leads_out, hold_run(out, PARTS):
+        pass
+    (out / "weights").unlink()
+    (out / part).write_text("")
+    with pytest.raises(TrainingError, match="is a file where a folder"), hold_run(out, PARTS):
+        pass
+    (out / part).unlink()
+    (out / part).mkdir()
+    (out / part / CSV).mkdir()
+    with pytest.raises(TrainingError, match=r"metrics\.csv is damaged"):
+        read_log(out / part / CSV)
 
 
 @pytest.mark.slow

@@ -282,6 +282,18 @@ def test_damaged_checkpoints_are_told(tmp_path: Path) -> None:
     (path / saved.STATE).write_text(json.dumps({**about, "version": 99}))
     with pytest.raises(TrainingError, match="version 99"):
         saved.read_state(path)
+    for wrong in (
+        {"identity": None},
+        {"step": 10**30},
+        {"seconds": float("nan")},
+        {"sums": {"loss": ["a", 1]}},
+        {"digest": []},
+        {"length": "x"},
+        {"first_length": 5},
+    ):
+        (path / saved.STATE).write_text(json.dumps({**about, **wrong}))
+        with pytest.raises(TrainingError, match="damaged"):
+            saved.read_state(path)
     (path / saved.STATE).write_text("{")
     with pytest.raises(TrainingError, match="damaged"):
         saved.read_state(path)

@@ -85,6 +85,22 @@ def only_tile(levels: list[Tile], path: Path) -> tuple[Store, tuple[int, int], l
     return store, tile, synthetic.cut(store, tile, levels)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("offset", np.nan), ("sh", np.inf), ("opacity", -np.inf)]
+)
+def test_gaussians_without_a_place_are_damage(copy: Path, name: str, value: float) -> None:
+    """Every format would write them, or end in an error that names no file."""
+    array = zarr.open_array(copy / f"splats/level_8/{name}", mode="r+")
+    tile = open_store(copy).finished_tiles()[0]
+    row, column = open_store(copy)._place(*tile)
+    values = array[row, column, :1]
+    values.reshape(-1)[0] = value
+    array[row, column, :1] = values
+    with pytest.raises(StoreError, match=r"Gaussians of tile .* are damaged.*`earthgen verify`"):
+        open_store(copy).read_voxels(*tile, 8)
+    assert "damaged" in str(open_store(copy).check(*tile))
+
+
 def test_what_is_written_comes_back(finished: Path, levels: list[Tile]) -> None:
     world = open_world(finished)
     assert world.frame == FRAME and world.seed == 3 and world.complete and world.path == finished
