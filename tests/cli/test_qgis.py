@@ -142,7 +142,8 @@ def test_cancel_is_ctrl_c(tmp_path: Path) -> None:
     done = tmp_path / "done"
     event = json.dumps({"event": "progress", "task": "generate", "done": 1, "total": 2})
     code = f"""
-import time, sys, pathlib
+import signal, time, sys, pathlib
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell put behind
 print({event!r}, file=sys.stderr, flush=True)
 try: time.sleep(60)
 except KeyboardInterrupt: pathlib.Path({str(done)!r}).write_text('tidied up')
