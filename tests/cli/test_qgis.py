@@ -149,6 +149,7 @@ try: time.sleep(60)
 except KeyboardInterrupt: pathlib.Path({str(done)!r}).write_text('tidied up')
 """
     began: list[float] = []
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(program.Canceled):
         program.run(
             python(code),
@@ -157,4 +158,4 @@ except KeyboardInterrupt: pathlib.Path({str(done)!r}).write_text('tidied up')
             is_canceled=lambda: bool(began),
         )
     assert done.read_text() == "tidied up"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
