@@ -17,7 +17,8 @@ from earthgen.terrain.cover import on_surface
 from geo_io.frame import Frame
 
 LEAST_TREE = 2.0
-"""Metres; what is lower has no trunk to bend, and may have any width."""
+"""Metres; what is lower is no tree: it may have any width, and on mown or open land it is nothing
+that a map left out."""
 
 SHORTEST, SLENDERNESS, DOME = 6.0, 3.0, 0.3
 """A plant is at most as high as the first, metres, and the second for each metre of half its width:

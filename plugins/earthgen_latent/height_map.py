@@ -157,7 +157,6 @@ def make_surface(
     part = outer.slices(wide)
     layer = semantics_on(inputs, wide)
     columns = columns_from_heights(wide, layer, cover[part], height[part], noise)
-    columns = columns.crop(*wide.slices(inner))
-    columns = hang_columns(inner, semantics_on(inputs, inner), columns)
+    columns = hang_columns(wide, layer, columns).crop(*wide.slices(inner))
     ground = np.ascontiguousarray(around.crop(inner)["ground"])
     return raise_columns(window, inner, ground, columns).block()

@@ -37,7 +37,7 @@ from earthgen.voxels.objects import (
 )
 from earthgen.voxels.surface import NORMAL_RADIUS
 from earthgen.voxels.voxels import Geometry
-from earthgen_latent.crowns import crown_bases, crown_tops, trunk_columns
+from earthgen_latent.crowns import LEAST_TREE, crown_bases, crown_tops, trunk_columns
 from geo_io.frame import Frame
 from geo_io.layers import Buildings, Semantics
 from geo_io.legend import classes
@@ -57,9 +57,6 @@ MIN_PLANT_HEIGHT = 0.5
 
 MAX_STEP = 3.0
 """Metres that a column of a roof may rise above the roof around it."""
-
-LEAST_TREE = 2.0
-"""Metres; what is lower on mown or open land is no tree that a map left out."""
 
 PLANT_EXCESS = 1.25
 """Plants are at most this many times the largest height of their class."""
