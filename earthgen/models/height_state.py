@@ -36,6 +36,9 @@ BUILDING_SCALE = 2.5
 OBJECT_MAPS = 8
 """Channels of `object_maps`."""
 
+BORDER = 7
+"""Channel of `object_maps` that is 1 where a building ends or meets another."""
+
 EDGE_UNIT = 5.0
 """Metres of distance from a building's edge that are 1 in `object_maps`."""
 

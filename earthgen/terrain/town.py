@@ -43,7 +43,21 @@ def house_heights(
     NDArray (n,) float64
         Metres, from `least` to 13 m above it.
     """
-    radius = whole_cells(TOWN_REACH.metres, voxel_size)
-    crowd = box_share(built, radius)[middle]
-    town = np.clip((crowd - COUNTRY) / DENSER, 0.0, 1.0)
+    town = town_share(built, middle, voxel_size)
     return np.asarray(least + 3.0 * draw + town * (5.0 + 5.0 * draw))
+
+
+def town_share(built: NDArray, middle: tuple[NDArray, NDArray], voxel_size: float) -> NDArray:
+    """Return how deep in a town places lie, (n,) float64, from 0 in the country to 1 in its middle.
+
+    Parameters
+    ----------
+    built : NDArray (ny, nx) bool
+        Where buildings stand; places within `TOWN_REACH` of the edges are not exact.
+    middle : (NDArray, NDArray)
+        Rows and columns of the places in `built`, (n,) int each.
+    voxel_size : float
+        Metres.
+    """
+    crowd = box_share(built, whole_cells(TOWN_REACH.metres, voxel_size))[middle]
+    return np.clip((crowd.astype(np.float64) - COUNTRY) / DENSER, 0.0, 1.0)

@@ -9,22 +9,14 @@ from numpy.typing import NDArray
 
 from earthgen.models.height_state import EDGE_UNIT, OBJECT_MAPS, object_maps
 from earthgen.models.roofs import roof_drop
-from earthgen.noise.philox import Noise, Stream
+from earthgen.noise.philox import Noise
 from earthgen.terrain.cover import is_class
-from earthgen.terrain.town import house_heights
+from earthgen.terrain.town import house_heights, town_share
 from earthgen_latent.roofs import told_roofs
 from earthgen_latent.solid import building_objects, house_plots, painted_footprints
+from earthgen_latent.usual_heights import building_heights, neighbourhood
 from geo_io.frame import Frame
 from geo_io.layers import Buildings, Semantics
-
-HEIGHTS_BY_AREA = (
-    (35.0, 2.4, 3.4),
-    (90.0, 4.0, 8.0),
-    (300.0, 6.0, 11.5),
-    (900.0, 8.0, 18.0),
-    (np.inf, 6.0, 16.0),
-)
-"""Largest area of a footprint, m2, and the range of its height, m, where no map tells one."""
 
 EAVES_SHARE, MOST_ROOF = 0.2, 4.0
 """Height of a roof above known eaves: a share of the edge of a square footprint, at most so many
@@ -33,8 +25,9 @@ metres."""
 LOWEST_HOUSE = 6.0
 """Least height of a building without a footprint, with its roof, metres."""
 
-NEIGHBOURHOOD = 160.0
-"""Wavelength over which unknown heights vary together, metres."""
+LARGEST, TYPICAL = 70.0, 0.5
+"""Metres from its middle that a footprint reaches, up to which it is looked how deep in a town it
+stands; of a larger one, whose middle may be out of reach, this is taken."""
 
 
 def told_buildings(
@@ -83,7 +76,8 @@ def told_buildings(
         used, inverse = np.unique(index[mapped], return_inverse=True)
         every = layer.buildings
         buildings = every.take(used)
-        heights = footprint_heights(buildings, noise)
+        town = _town_shares(frame, buildings.footprint, built)
+        heights = footprint_heights(buildings, town, noise)
         told[mapped] = heights[inverse]
         axes[mapped] = _axes(frame, buildings.footprint, mapped, inverse)
     maps = object_maps(
@@ -108,7 +102,7 @@ def _roofs(
     """Return how far roofs lie below the heights of their buildings, (n,) metres, for n columns."""
     half = np.zeros((len(buildings), 2))
     half[index] = axes[:, 2:]  # all columns of a building have the same
-    district = _neighbourhood(*_centres(buildings), noise.stream("roof districts"))
+    district = neighbourhood(*_centres(buildings), noise.stream("roof districts"))
     roofs = told_roofs(buildings, heights, half, district, noise)
     across = np.where(roofs["turned"][index], axes[:, 0], axes[:, 1])
     drop = roof_drop(
@@ -127,30 +121,39 @@ def _centres(buildings: Buildings) -> tuple[NDArray, NDArray]:
     return shapely.get_x(centre), shapely.get_y(centre)
 
 
-def footprint_heights(buildings: Buildings, noise: Noise) -> NDArray:
+def footprint_heights(buildings: Buildings, town: NDArray, noise: Noise) -> NDArray:
     """Return the height that the map tells of each footprint, else one that is drawn, (n,) metres.
 
     Buildings near each other have similar heights.
+
+    Parameters
+    ----------
+    buildings : Buildings
+        n footprints.
+    town : NDArray (n,) float64
+        How deep in a town each stands, from 0 to 1.
+    noise : Noise
+        Keys the draw.
     """
-    x, y = _centres(buildings)
     area = shapely.area(buildings.footprint)
-    drawn = drawn_heights(
-        area, buildings.key, _neighbourhood(x, y, noise.stream("neighbourhoods")), noise
-    )
+    near = neighbourhood(*_centres(buildings), noise.stream("neighbourhoods"))
+    drawn = building_heights(area, town, buildings.key, near, noise)
     # Of a height to the eaves alone the roof is still to come.
     eaves = buildings.form["eaves"] + np.minimum(EAVES_SHARE * np.sqrt(area), MOST_ROOF)
     drawn = np.where(np.isfinite(eaves), eaves, buildings.form["base"] + drawn)
     return np.where(np.isfinite(buildings.height), buildings.height, drawn)
 
 
-def _neighbourhood(x: NDArray, y: NDArray, stream: Stream) -> NDArray:
-    """Smooth numbers in [0, 1) at points in CRS metres, (n,) float64."""
-    u, v = x / NEIGHBOURHOOD, y / NEIGHBOURHOOD
-    i, j = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)
-    a, b = u - i, v - j
-    south = stream.uniform(i, j) * (1 - a) + stream.uniform(i + 1, j) * a
-    north = stream.uniform(i, j + 1) * (1 - a) + stream.uniform(i + 1, j + 1) * a
-    return np.asarray(south * (1 - b) + north * b)
+def _town_shares(frame: Frame, footprints: NDArray, built: NDArray) -> NDArray:
+    """How deep in a town footprints stand, (n,) float64 from 0 to 1."""
+    centre = shapely.centroid(footprints)
+    x, y = shapely.get_x(centre), shapely.get_y(centre)
+    west, south, east, north = shapely.bounds(footprints).T
+    far = np.hypot(np.maximum(x - west, east - x), np.maximum(y - south, north - y))
+    size = frame.voxel_size
+    col = np.clip(np.floor(x / size).astype(np.int64) - frame.x[0], 0, frame.nx - 1)
+    row = np.clip(frame.y[1] - 1 - np.floor(y / size).astype(np.int64), 0, frame.ny - 1)
+    return np.where(far > LARGEST, TYPICAL, town_share(built, (row, col), size))
 
 
 def plot_heights(frame: Frame, built: NDArray, noise: Noise) -> NDArray:
@@ -171,26 +174,6 @@ def plot_heights(frame: Frame, built: NDArray, noise: Noise) -> NDArray:
     own = noise.stream("building heights").of_objects(points.key.ravel().astype(np.uint64))
     middle, size = points.cells(frame), frame.voxel_size
     return house_heights(LOWEST_HOUSE, own, built, middle, size)[plot]
-
-
-def drawn_heights(area: NDArray, key: NDArray, near: NDArray, noise: Noise) -> NDArray:
-    """Draw heights of buildings, (n,) float64 metres.
-
-    Parameters
-    ----------
-    area : NDArray (n,) float64
-        Of the footprints, m2.
-    key : NDArray (n,) uint
-        Keys of the buildings.
-    near : NDArray (n,) float64
-        Where the neighbourhood lies in the range of heights, 0 to 1.
-    noise : Noise
-        Keys the draw.
-    """
-    limits, low, high = np.array(HEIGHTS_BY_AREA).T
-    kind = np.searchsorted(limits, area, side="left")
-    own = noise.stream("building heights").of_objects(np.asarray(key, np.uint64))
-    return np.asarray(low[kind] + (0.5 * own + 0.5 * near) * (high - low)[kind])
 
 
 def _axes(frame: Frame, footprints: NDArray, mapped: NDArray, index: NDArray) -> NDArray:

@@ -20,6 +20,7 @@ from earthgen.terrain.cover import fill_unknown_cover, on_surface, raster_on, se
 from earthgen.terrain.ground import GROUND_REACH, make_ground
 from earthgen_latent.buildings import told_buildings
 from earthgen_latent.hanging import cover_with_hanging
+from earthgen_latent.usual_heights import stand_heights
 from geo_io.frame import Frame
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ FIELDS = {
 }
 
 OBJECT_FIELDS = {
-    # Height of the building, metres, 0 for none; and its shape (earthgen.models.height_state). A
-    # map layer that has heights of woods would be told here too: the networks know them.
+    # Height of the building or of the stand of trees, metres, 0 for none; and the shape of the
+    # building (earthgen.models.height_state).
     "told": Field("float32"),
     "objects": Field("float16", (OBJECT_MAPS,)),
     # Metres that the told roof lies below that height, NaN where none is told.
@@ -79,6 +80,7 @@ def make_columns(window: Frame, inputs: Inputs, noise: Noise, objects: bool = Tr
     if objects:
         told, shapes, roof = told_buildings(outer, layer, cover, noise)
         dense["roof"] = np.ascontiguousarray(roof[inside])
+        told = np.maximum(told, stand_heights(outer, cover, noise))
         dense["told"] = np.ascontiguousarray(told[inside])
         dense["objects"] = np.ascontiguousarray(shapes[inside]).astype(np.float16)
     ground, cover = np.ascontiguousarray(land.height[inside]), np.ascontiguousarray(cover[inside])

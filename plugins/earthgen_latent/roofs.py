@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from earthgen.models.roofs import FLAT, GABLED, HIPPED, LARGEST_SLOPE, LEAST_SLOPE
 from earthgen.noise.philox import Noise
+from earthgen_latent.usual_heights import uniform_of_mix
 from geo_io.layers import ACROSS, ROOF_SHAPES, Buildings
 
 SHARES_BY_AREA = (
@@ -30,9 +31,6 @@ LARGE, LARGE_SLOPES = 900.0, (0.16, 0.3)
 TALLEST_PITCHED = 26.0
 """Metres; a taller building has a flat roof, unless the map says otherwise."""
 
-DISTRICT = 0.5
-"""How much of a draw is shared by a neighbourhood, so that its roofs are alike."""
-
 FLAT_SHAPES = frozenset(("flat", "sawtooth"))
 RIDGED_SHAPES = frozenset(("gabled", "half-hipped", "gambrel", "round", "saltbox"))
 HIPPED_SHAPES = frozenset(
@@ -43,6 +41,15 @@ to the flow."""
 
 PRECISION = 0.1
 """Metres to which the depth of a footprint is computed."""
+
+SETTLED = 0.7
+"""Metres by which all differences from a told roof shrink, so that what is left is a dormer, a wing
+or a step, and not the noise of a network that was trained for hours: roofs of real towns differ
+from their planes in few places and much, generated ones everywhere and a little."""
+
+EDGE_SAG = 0.3
+"""Metres that a told roof may sag at the edge of its footprint. Surface models mix roof and ground
+there, and networks learn it; a map says that the wall stands at the edge."""
 
 
 def told_roofs(
@@ -77,7 +84,7 @@ def told_roofs(
     size = np.searchsorted(limits, area, side="left")
     keys = np.asarray(buildings.key, np.uint64)
     own = noise.stream("roof kinds").of_objects(keys)
-    drawn = _uniform_of_mix(own, district)
+    drawn = uniform_of_mix(own, district)
     kind = np.where(drawn < flat[size], FLAT, HIPPED)
     second = noise.stream("roof ridges").of_objects(keys) * (1 - flat[size])
     kind = np.where((kind == HIPPED) & (second < gabled[size]), GABLED, kind)
@@ -102,14 +109,28 @@ def told_roofs(
     return {"kind": kind, "slope": slope, "depth": depth, "turned": turned}
 
 
-def _uniform_of_mix(own: NDArray, shared: NDArray) -> NDArray:
-    """Return numbers in [0, 1), about uniform, of which a part is shared by neighbours.
+def settle_roofs(height: NDArray, told: NDArray, roof: NDArray, border: NDArray) -> NDArray:
+    """Return generated heights with told roofs as planes, and what differs much from them.
 
-    A sum of two uniform numbers is a trapezoid; its distribution function makes it uniform.
+    Differences from a told roof are shrunk by a soft threshold (Donoho 1995, "De-noising by
+    soft-thresholding").
+
+    Parameters
+    ----------
+    height : NDArray (ny, nx) float32
+        Metres above the ground.
+    told, roof : NDArray (ny, nx) float32
+        Height of the building, and how far its roof lies below it, metres; NaN where none is told.
+    border : NDArray (ny, nx) bool
+        Where a building ends.
+
+    Returns
+    -------
+    NDArray (ny, nx) float32
+        Metres; as they were where no roof is told.
     """
-    a, b = sorted((DISTRICT, 1 - DISTRICT))
-    total = (1 - DISTRICT) * own + DISTRICT * shared
-    rising = total**2 / (2 * a * b)
-    level = (total - a / 2) / b
-    falling = 1 - (1 - total) ** 2 / (2 * a * b)
-    return np.where(total < a, rising, np.where(total < b, level, falling))
+    surface = np.maximum(told - roof, 0)
+    differs = height - surface
+    rest = np.sign(differs) * np.maximum(np.abs(differs) - np.float32(SETTLED), 0)
+    rest = np.where(border, np.maximum(rest, np.float32(-EDGE_SAG)), rest)
+    return np.where(np.isfinite(roof), surface + rest, height).astype(np.float32)

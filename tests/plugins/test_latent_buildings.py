@@ -11,13 +11,9 @@ import shapely
 from earthgen.models.roofs import FLAT, GABLED, HIPPED
 from earthgen.noise.philox import Noise
 from earthgen.testing.worlds import village
-from earthgen_latent.buildings import (
-    drawn_heights,
-    footprint_heights,
-    plot_heights,
-    told_buildings,
-)
-from earthgen_latent.roofs import told_roofs
+from earthgen_latent.buildings import plot_heights, told_buildings
+from earthgen_latent.roofs import settle_roofs, told_roofs
+from earthgen_latent.usual_heights import building_heights, stand_heights
 from geo_io.frame import Frame
 from geo_io.layers import ACROSS, ROOF_NUMBER, Buildings
 from geo_io.legend import codes
@@ -49,7 +45,7 @@ def test_heights_are_told_or_drawn_once_and_axes_follow_the_footprint() -> None:
     values = np.unique(told[built])
     assert len(values) == 3 and {7.5, 22.0} <= set(values.tolist())
     (drawn,) = set(values.tolist()) - {7.5, 22.0}
-    assert 6 <= drawn <= 11.5, "an area of 200 m2"
+    assert 3.5 <= drawn <= 26, "an area of 200 m2"
     # The turned house is as long and wide as it is: 20 m by 10 m.
     house = told == np.float32(drawn)
     assert objects[house][:, 3] == pytest.approx(1.0, abs=1e-3)
@@ -70,13 +66,67 @@ def test_a_window_sees_the_same_as_the_whole() -> None:
     assert np.array_equal(objects[inside][..., 1:7], maps[..., 1:7])
 
 
-def test_larger_footprints_are_taller_and_seeds_differ() -> None:
-    area, key = np.array([20.0, 200.0, 800.0]), np.array([1, 2, 3], np.uint64)
-    half = np.full(3, 0.5)
-    one, other = drawn_heights(area, key, half, Noise(1)), drawn_heights(area, key, half, Noise(2))
-    assert one[0] < one[1] < one[2] and not np.array_equal(one, other)
-    assert np.array_equal(one[1:], drawn_heights(area[1:], key[1:], half[1:], Noise(1)))
-    assert np.isfinite(footprint_heights(scene(FRAME).buildings, Noise(1))).all()
+def test_heights_follow_area_and_town_and_seeds_differ() -> None:
+    area, key = np.array([20.0, 200.0, 1800.0]), np.array([1, 2, 3], np.uint64)
+    half, country = np.full(3, 0.5), np.zeros(3)
+    draws = np.array(
+        [building_heights(area, country, key, half, Noise(seed)) for seed in range(60)]
+    )
+    low, middle, high = np.median(draws, 0)
+    assert low < middle < high and len(np.unique(draws)) == draws.size
+    town = building_heights(area, np.ones(3), key, half, Noise(0))
+    assert (town > 1.5 * draws[0]).all(), "the same draw"
+    part = building_heights(area[1:], country[1:], key[1:], half[1:], Noise(0))
+    assert np.array_equal(draws[0, 1:], part)
+
+
+def test_a_house_is_higher_in_a_town_in_any_window() -> None:
+    frame = replace(FRAME, x=(341_000, 341_300), y=(2_769_000, 2_769_300))
+    houses = [
+        shapely.box(341_000.0 + x, 2_769_000.0 + y, 341_010.0 + x, 2_769_010.0 + y)
+        for x in range(2, 290, 13)
+        for y in range(2, 290, 13)
+        if x < 150 or (x, y) == (275, 145)
+    ]
+    none = np.full(len(houses), np.nan)
+    buildings = Buildings(np.array(houses, object), none, np.full(len(houses), 7, np.uint64))
+    cover = paint(frame, buildings.footprint, np.full(len(houses), B, np.uint8), 1)
+    layer = replace(village(frame), cover=cover, buildings=buildings)
+    told, _, _ = told_buildings(frame, layer, cover, Noise(3))
+    assert told[150, 280] < 0.7 * told[150:160, 60:80].max(), "the same key, so the same draw"
+    part = replace(frame, x=(341_020, 341_180))
+    inside = frame.slices(part)
+    seen = replace(layer, frame=part, cover=np.ascontiguousarray(cover[inside]))
+    again, _, _ = told_buildings(part, seen, seen.cover, Noise(3))
+    assert np.array_equal(told[inside][60:-60, 60:-60], again[60:-60, 60:-60])
+
+
+def test_stands_have_one_height_and_those_of_woods_are_higher() -> None:
+    frame = replace(FRAME, x=(341_000, 341_400), y=(2_769_000, 2_769_400))
+    cover = np.full(frame.shape, codes()["grass"], np.uint8)
+    cover[:200] = codes()["tree"]
+    cover[250::40, ::40] = codes()["tree"]
+    medians = []
+    for seed in range(12):
+        told = stand_heights(frame, cover, Noise(seed))
+        assert (told[cover == codes()["grass"]] == 0).all()
+        wood, single = told[20:180], told[250:][told[250:] > 0]
+        assert 6 <= wood.min() and wood.max() <= 26 and 2.5 <= single.min()
+        medians.append((np.median(wood), np.median(single)))
+    wood, single = np.median(medians, 0)
+    assert wood > 1.3 * single and len(np.unique(medians)) == 24
+    part = replace(frame, x=(341_050, 341_340), y=(2_769_040, 2_769_390))
+    inside = frame.slices(part)
+    again = stand_heights(part, cover[inside], Noise(11))
+    assert np.array_equal(told[inside][48:-48, 48:-48], again[48:-48, 48:-48])
+
+
+def test_told_roofs_settle_but_for_what_differs_much() -> None:
+    told, roof = np.full((1, 4), 10, np.float32), np.array([[2, 2, 2, np.nan]], np.float32)
+    height = np.array([[8.5, 11.0, 3.0, 3.3]], np.float32)
+    border = np.array([[False, False, True, True]])
+    settled = settle_roofs(height, told, roof, border)
+    np.testing.assert_allclose(settled, [[8.0, 10.3, 7.7, 3.3]], atol=1e-5)
 
 
 def test_roofs_follow_the_map_and_are_drawn_once_elsewhere() -> None:

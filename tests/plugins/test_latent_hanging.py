@@ -64,6 +64,7 @@ def test_heights_of_eaves_and_undersides() -> None:
     made.height[2] = np.nan
     plain = town(((40, 0, 50, 10), 0, np.nan))
     plain.key[0] = 3
-    heights, drawn = footprint_heights(made, Noise(1)), footprint_heights(plain, Noise(1))
+    heights = footprint_heights(made, np.zeros(3), Noise(1))
+    drawn = footprint_heights(plain, np.zeros(1), Noise(1))
     assert heights[0] == 11.0
     assert heights[2] == 15.0 + drawn[0]
