@@ -25,6 +25,11 @@ metres."""
 LOWEST_HOUSE = 6.0
 """Least height of a building without a footprint, with its roof, metres."""
 
+TOWNS_DIFFER = 0.3
+"""How much the logarithm of heights of buildings without footprints differs from the usual, at most,
+from one neighbourhood to another. With less, the towns of two seeds are more alike than each is the
+truth (docs/guides/evaluation.md)."""
+
 LARGEST, TYPICAL = 70.0, 0.5
 """Metres from its middle that a footprint reaches, up to which it is looked how deep in a town it
 stands; of a larger one, whose middle may be out of reach, this is taken."""
@@ -173,7 +178,9 @@ def plot_heights(frame: Frame, built: NDArray, noise: Noise) -> NDArray:
     points, plot = house_plots(frame, noise)
     own = noise.stream("building heights").of_objects(points.key.ravel().astype(np.uint64))
     middle, size = points.cells(frame), frame.voxel_size
-    return house_heights(LOWEST_HOUSE, own, built, middle, size)[plot]
+    near = neighbourhood(points.x.ravel(), points.y.ravel(), noise.stream("neighbourhoods"))
+    heights = house_heights(LOWEST_HOUSE, own, built, middle, size)
+    return (heights * np.exp(TOWNS_DIFFER * (2 * near - 1)))[plot]
 
 
 def _axes(frame: Frame, footprints: NDArray, mapped: NDArray, index: NDArray) -> NDArray:
