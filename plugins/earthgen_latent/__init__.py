@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from earthgen import Offer, PluginInfo, hookimpl
 
-LATENT_VERSION = "6"
+LATENT_VERSION = "7"
 """Enters the identity of worlds; raised whenever the same weights would give another world."""
 
 LEARNED = ("weights", "sparse_backend")

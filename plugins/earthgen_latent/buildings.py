@@ -26,9 +26,9 @@ LOWEST_HOUSE = 6.0
 """Least height of a building without a footprint, with its roof, metres."""
 
 TOWNS_DIFFER = 0.3
-"""How much the logarithm of heights of buildings without footprints differs from the usual, at most,
-from one neighbourhood to another. With less, the towns of two seeds are more alike than each is the
-truth (docs/guides/evaluation.md)."""
+"""How much the logarithm of heights of buildings without footprints differs from the usual, at
+most, from one neighbourhood to another. With less, the towns of two seeds are more alike than each
+is the truth (docs/guides/evaluation.md)."""
 
 LARGEST, TYPICAL = 70.0, 0.5
 """Metres from its middle that a footprint reaches, up to which it is looked how deep in a town it
