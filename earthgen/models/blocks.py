@@ -29,6 +29,15 @@ TOWER = 2**20
 a boundary of windows."""
 
 
+def lookup_table(count: int, width: int) -> nn.Embedding:
+    """Return a table of `count` rows, whose values `initialise` sets.
+
+    A table that torch starts by itself is drawn; on the meta device, where networks are made before
+    their weights are read, that imports a library for symbolic mathematics: one and a half seconds.
+    """
+    return nn.Embedding(count, width, _weight=torch.zeros(count, width))
+
+
 def modulate(x: SparseTensor, change: Tensor | None) -> SparseTensor:
     """Return x * (1 + scale) + offset, with one scale and offset per sample.
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from earthgen.errors import ModelError
-from earthgen.models.blocks import TOWER, Chain, Down, Projection, encode_heights
+from earthgen.models.blocks import TOWER, Chain, Down, Projection, encode_heights, lookup_table
 from earthgen.models.conditions import CONDITIONS, Conditions
 from earthgen.models.presets import CLASSES, HIDDEN, CondConfig
 from earthgen.sparse.attention import CrossAttention
@@ -55,7 +55,7 @@ class CondNet(nn.Module):
                 f"the flow's levels at {strides[-1]}",
                 "configure more levels of the plane",
             )
-        self.semantic = nn.Embedding(CLASSES + config.hidden_token, widths[0])
+        self.semantic = lookup_table(CLASSES + config.hidden_token, widths[0])
         self.maps = nn.Linear(6, widths[0])
         self.chains = nn.ModuleList(
             Chain(kinds, width, blocks, flat=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from earthgen.errors import ModelError
-from earthgen.models.blocks import Embedding
+from earthgen.models.blocks import Embedding, lookup_table
 from earthgen.models.flow import Flow, Predict, apply_guidance, batch_of_times, flow_loss, over_maps
 from earthgen.models.height_state import OBJECT_MAPS, height_scales, to_height, to_state
 from earthgen.models.presets import HIDDEN, MAPS, HeightFlowConfig
@@ -76,9 +76,9 @@ class HeightFlow(nn.Module):
         pairs = list(pairwise(widths))
         self.by_object = config.state == "object"
         self.embed = Embedding(embedding, config.flow.logit_time)
-        self.style = nn.Embedding(config.styles + 1, embedding) if config.styles else None
-        self.map_kind = nn.Embedding(len(MAPS) + 1, embedding) if config.map_kinds else None
-        self.semantic = nn.Embedding(config.classes + config.hidden_token, widths[0])
+        self.style = lookup_table(config.styles + 1, embedding) if config.styles else None
+        self.map_kind = lookup_table(len(MAPS) + 1, embedding) if config.map_kinds else None
+        self.semantic = lookup_table(config.classes + config.hidden_token, widths[0])
         self.inputs = 1 + SLOPES
         if self.by_object:
             self.inputs += 1 + config.hidden_token + OBJECT_MAPS

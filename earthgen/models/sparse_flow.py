@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from earthgen.models.blocks import Embedding, check_stride, expand_to_rows
+from earthgen.models.blocks import Embedding, check_stride, expand_to_rows, lookup_table
 from earthgen.models.cond_net import CondNet
 from earthgen.models.flow import Flow, Predict, apply_guidance, batch_of_times, flow_loss
 from earthgen.models.presets import CondConfig, FlowConfig, UNetConfig
@@ -53,7 +53,7 @@ class SparseFlow(nn.Module):
         self.stride, self.channels = stride, channels
         strides = [(first or stride) * 2**level for level in range(len(unet.channels))]
         self.embed = Embedding(flow.embedding, flow.logit_time)
-        self.style = nn.Embedding(styles + 1, flow.embedding) if styles else None
+        self.style = lookup_table(styles + 1, flow.embedding) if styles else None
         self.unet = SparseUNet(unet, inputs or channels, outputs or channels, flow.embedding)
         self.cond_net = CondNet(condition, strides, unet.channels)
 

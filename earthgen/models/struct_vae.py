@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from earthgen.errors import ModelError
-from earthgen.models.blocks import Chain, Down, Projection, Up, check_stride
+from earthgen.models.blocks import Chain, Down, Projection, Up, check_stride, lookup_table
 from earthgen.models.latents import Latent, Statistics
 from earthgen.models.occupancy import Repair, select_children
 from earthgen.models.presets import StructVaeConfig
@@ -90,7 +90,7 @@ class StructVAE(nn.Module):
         widths, blocks = config.channels, config.blocks
         pairs = list(pairwise(widths))
         self.position = nn.Linear(POSITIONS, widths[0])
-        self.semantic = nn.Embedding(config.classes, widths[0]) if config.classes else None
+        self.semantic = lookup_table(config.classes, widths[0]) if config.classes else None
         self.encoder = nn.ModuleList(
             Chain(kinds, a, blocks) for kinds, a in zip(config.encoder, widths, strict=False)
         )

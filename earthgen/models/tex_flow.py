@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from earthgen.models.blocks import lookup_table
 from earthgen.models.conditions import Conditions
 from earthgen.models.latents import Statistics
 from earthgen.models.presets import TexFlowConfig
@@ -68,7 +69,7 @@ class TexFlow(SparseFlow):
         )
         self.config = config
         width = config.unet.channels[0]
-        self.semantic = nn.Embedding(config.classes, width) if config.classes else None
+        self.semantic = lookup_table(config.classes, width) if config.classes else None
         self.normal = nn.Linear(4, width)
         self.told = nn.Linear(TOLD, width) if config.told else None
         self.statistics = Statistics(3) if config.target == "rgb" else None
