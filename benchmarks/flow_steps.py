@@ -36,6 +36,7 @@ BEST = ("euler", 25)
 SAMPLERS = (
     ("euler", 1),
     ("euler", 2),
+    ("euler", 3),
     ("euler", 4),
     ("euler", 8),
     ("heun", 8),

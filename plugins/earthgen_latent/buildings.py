@@ -25,7 +25,7 @@ metres."""
 LOWEST_HOUSE = 6.0
 """Least height of a building without a footprint, with its roof, metres."""
 
-TOWNS_DIFFER = 0.3
+TOWNS_DIFFER = 0.4
 """How much the logarithm of heights of buildings without footprints differs from the usual, at
 most, from one neighbourhood to another. With less, the towns of two seeds are more alike than each
 is the truth (docs/guides/evaluation.md)."""

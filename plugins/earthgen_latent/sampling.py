@@ -21,8 +21,8 @@ from earthgen.stages.stage import Stage
 USE = ("semantics", "height", "image")
 """Conditions that networks take."""
 
-STEPS = 4
-"""Default steps of flows: of more, worlds are hardly better (docs/background/benchmarks.md)."""
+STEPS = 3
+"""Default steps of flows: of more, worlds are no better (docs/background/benchmarks.md)."""
 
 WINDOW, CONTEXT = 192, 24
 """Voxels along a window of heights, and around its core as context. Heights of a window differ from

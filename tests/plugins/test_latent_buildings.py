@@ -183,8 +183,8 @@ def test_a_town_without_footprints_is_higher_than_a_hamlet_in_any_window() -> No
     built[300:310, ::60] = built[300:310, 1::60] = built[300:310, 2::60] = True
     heights = plot_heights(frame, built, Noise(1))
     town, hamlet = heights[40:120, 100:300], heights[300:310][built[300:310]]
-    assert town.min() >= 8 and town.max() <= 25.7 and len(np.unique(town)) > 10
-    assert hamlet.min() >= 4.4 and hamlet.max() <= 12.2 and town.mean() > 1.4 * hamlet.mean()
+    assert town.min() >= 7.3 and town.max() <= 28.4 and len(np.unique(town)) > 10
+    assert hamlet.min() >= 4.0 and hamlet.max() <= 13.5 and town.mean() > 1.4 * hamlet.mean()
     part = frame.intersection(replace(frame, x=(341_080, 341_330), y=(2_769_050, 2_769_390)))
     assert part is not None
     where = frame.slices(part)
