@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from earthgen.models.height_state import BORDER
 from earthgen.noise.philox import Noise
 from earthgen.stages.backends import Cost, GeometryBackend
 from earthgen.stages.block import Block
@@ -23,7 +22,6 @@ from earthgen_latent.hanging import hang_columns
 from earthgen_latent.heights import PART, HeightSampler, heights_of_state, known_surface
 from earthgen_latent.networks import LearnedBackend, Networks, open_networks
 from earthgen_latent.picture import PICTURE_REACH, classes_of_picture
-from earthgen_latent.roofs import settle_roofs
 from earthgen_latent.sampling import USE, WINDOW, Sampling, condition_names, window_lattice
 from earthgen_latent.solid import SOLID_MARGIN, clear_open_land, columns_from_heights, raise_columns
 from geo_io.frame import Frame
@@ -149,9 +147,6 @@ def make_surface(
     around: Block = inputs[COLUMNS].crop(outer)
     height = heights_of_state(inputs[heights].crop(outer), networks, around, use)
     cover = around["cover"]
-    if "roof" in around.dense:
-        border = around["objects"][..., BORDER] > 0
-        height = settle_roofs(height, around["told"], around["roof"], border)
     height = clear_open_land(cover, height, whole)
     known = known_surface(around, use)
     told = np.isfinite(known)

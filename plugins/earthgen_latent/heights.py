@@ -11,12 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from earthgen.models.height_flow import HeightCondition, HeightFlow
+from earthgen.models.height_state import BORDER
 from earthgen.models.presets import HIDDEN
 from earthgen.stages.blending import STATE, InpaintingMask
 from earthgen.stages.block import Block
 from earthgen.stages.stage import Read
 from earthgen_latent.columns import COLUMNS
 from earthgen_latent.networks import Networks, inference
+from earthgen_latent.roofs import settle_roofs
 from earthgen_latent.sampling import Sampling, hold_known
 from geo_io.frame import Frame
 
@@ -85,7 +87,7 @@ class HeightSampler:
 def heights_of_state(
     block: Block, networks: Networks, columns: Block, use: tuple[str, ...]
 ) -> NDArray:
-    """Return the metres above the ground of a finished state, (ny, nx) float32.
+    """Return the metres above the ground of a finished state, (ny, nx) float32; roofs are settled.
 
     Parameters
     ----------
@@ -101,7 +103,11 @@ def heights_of_state(
         model: HeightFlow = networks(PART)
         state = _map(block.dense[STATE][..., 0], networks.device)
         condition = columns_condition(model, networks, columns, use)
-        return model.to_height(state, condition)[0].float().cpu().numpy()
+        height = model.to_height(state, condition)[0].float().cpu().numpy()
+    if not model.by_object or not has_map(columns, use):
+        return height
+    border = columns["objects"][..., BORDER] > 0
+    return settle_roofs(height, columns["told"], columns["roof"], border)
 
 
 def columns_condition(
