@@ -10,7 +10,7 @@ import numpy as np
 import pyproj
 
 from geo_io.errors import InputError, MissingCrsError
-from geo_io.frame import Bounds, horizontal_crs, short_name
+from geo_io.frame import Bounds, horizontal_crs, short_name, spoken_name
 
 WGS84 = pyproj.CRS.from_epsg(4326)
 
@@ -143,7 +143,7 @@ def resolve_crs(
             ) from error
     if parsed.is_geographic and bounds is not None and not like_degrees(bounds):
         raise InputError(
-            f"{name} is said to be in {short_name(parsed)}, in degrees, but its bounds are "
+            f"{name} is said to be in {spoken_name(parsed)}, in degrees, but its bounds are "
             f"{extent_text(bounds)}",
             "its CRS record (.prj), or `assume_crs`, is wrong: correct it",
         )

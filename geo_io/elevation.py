@@ -48,6 +48,7 @@ METRES = {
     "cm": 0.01,
     "mm": 0.001,
     "km": 1000.0,
+    "in": 0.0254,
     "ft": 0.3048,
     "us-ft": 1200 / 3937,
 }
@@ -101,6 +102,9 @@ UNIT_TEXTS = {
 }
 """Unit by the text that files use for it, in lower case and with spaces for underscores."""
 
+UNIT_IN_BRACKETS = re.compile(r"[(\[]([^()\[\]]*)[)\]]\s*$")
+"""A unit at the end of a band's description: "elevation (ft)"."""
+
 NO_UNIT = {"", "unknown", "none", "n/a", "unitless"}
 
 HEIGHT_WORDS = {
@@ -134,6 +138,15 @@ OWN_WORDS = {
     "canopy": {"chm", "cdsm", "ndsm", "canopy"},
 }
 """Words that tell which of several bands of heights an input is."""
+
+DERIVED = {
+    *("slope", "aspect", "hillshade", "curvature", "roughness", "tpi", "tri", "pente", "neigung"),
+    *("exposition", "schummerung", "pendiente", "pendenza"),
+}
+"""Words in the names of rasters that are made of heights, and hold none."""
+
+FEET_WORDS = {"ft", "feet", "foot", "usft", "ftus"}
+"""Words in the names of rasters of heights in feet."""
 
 HEIGHT_LIMITS = (-12_000.0, 9_500.0)
 """Lowest and highest heights on Earth, metres; everything else is nodata."""
@@ -341,7 +354,12 @@ class ElevationReader:
             "vertical_crs": self.vertical_crs,
             "resolution": max(self.source.pixel_metres),
             "undeclared": {value: count / places for value, count in undeclared.items()},
-            "notes": [*self.source.notes, *self._odd_note(odd / places), *self._byte_note()],
+            "notes": [
+                *self.source.notes,
+                *self._odd_note(odd / places),
+                *self._byte_note(),
+                *self._name_note(),
+            ],
         }
 
     def _nothing(self, frame: Frame) -> InputError:
@@ -372,6 +390,24 @@ class ElevationReader:
             f"the {self.what} {self.source.name} holds bytes, 0 to 255, as pictures do: they are "
             "read as heights in metres; a hillshade has none"
         ]
+
+    def _name_note(self) -> list[str]:
+        """Tell that the name of the file or the band contradicts how it is read."""
+        words = _words(Path(self.source.name).stem.casefold())
+        words |= _words(self.source.descriptions[self.band - 1].casefold())
+        notes = []
+        for word in sorted(words & DERIVED):
+            notes.append(
+                f"the {self.what} {self.source.name} is called {word}, and is read as heights in "
+                f"{self.unit}: a raster of {word} has none"
+            )
+        if words & FEET_WORDS and self.unit not in ("ft", "us-ft"):
+            notes.append(
+                f"the {self.what} {self.source.name} is called "
+                f"{next(iter(sorted(words & FEET_WORDS)))}, and is read in {self.unit}: if its "
+                f"heights are in feet, give `{self.what.casefold()}_unit` ft"
+            )
+        return notes
 
     def _odd_note(self, share: float) -> list[str]:
         if not share:
@@ -725,6 +761,9 @@ def _unit_of_band(raster: RasterSource, what: str, band: int) -> str:
     text = raster.units[band - 1].strip(" []().").casefold().replace("_", " ")
     if text in UNIT_TEXTS:
         return UNIT_TEXTS[text]
+    described = UNIT_IN_BRACKETS.search(raster.descriptions[band - 1].casefold())
+    if text in NO_UNIT and described and described[1].strip() in UNIT_TEXTS:
+        return UNIT_TEXTS[described[1].strip()]
     setting = f"{what.casefold()}_unit" if what.casefold() in ("dem", "dsm", "canopy") else "unit"
     remedy = f"give its unit as `{setting}`: m, dm, cm, ft or us-ft"
     if text not in NO_UNIT:

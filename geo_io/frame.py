@@ -356,18 +356,18 @@ def projected_crs(crs: str | pyproj.CRS) -> str:
     horizontal = horizontal_crs(parsed)
     if horizontal.is_geographic:
         raise FrameError(
-            f"{short_name(horizontal)} is geographic: its unit is the degree",
+            f"{spoken_name(horizontal)} is geographic: its unit is the degree",
             "give a projected CRS in metres as `crs`, or leave it out to use the UTM zone",
         )
     if not horizontal.is_projected:
         raise FrameError(
-            f"{short_name(horizontal)} is not a projected CRS",
+            f"{spoken_name(horizontal)} is not a projected CRS",
             "give an EPSG code such as EPSG:32632",
         )
     units = {axis.unit_conversion_factor for axis in horizontal.axis_info}
     if units != {1.0}:
         raise FrameError(
-            f"{short_name(horizontal)} is in {horizontal.axis_info[0].unit_name}, not in metres",
+            f"{spoken_name(horizontal)} is in {horizontal.axis_info[0].unit_name}, not in metres",
             "give a projected CRS in metres as `crs`, or leave it out to use the UTM zone",
         )
     _require_east_north(horizontal)
@@ -386,8 +386,7 @@ def _require_east_north(crs: pyproj.CRS) -> None:
     twin = EAST_NORTH_TWINS.get(short_name(crs))
     other = f"give {twin} as `crs`, or another" if twin else "give a"
     raise FrameError(
-        f"the axes of {short_name(crs)} ({crs.name}) point {' and '.join(directions)}, "
-        "not east and north",
+        f"the axes of {spoken_name(crs)} point {' and '.join(directions)}, not east and north",
         f"{other} projected CRS whose axes do, or leave it out to use the UTM zone",
     )
 
@@ -417,6 +416,18 @@ def short_name(crs: pyproj.CRS) -> str:
     """Return the authority code, such as "EPSG:3006", if the CRS has one, else its WKT."""
     authority = crs.to_authority(min_confidence=70)
     return ":".join(authority) if authority else crs.to_wkt()
+
+
+def spoken_name(crs: pyproj.CRS) -> str:
+    """Return a CRS for messages, in few words: its code and name, or its name."""
+    authority = crs.to_authority(min_confidence=70)
+    if authority:
+        return f"{':'.join(authority)} ({crs.name})"
+    if crs.name and crs.name.casefold() not in ("unknown", "unnamed"):
+        return f"the CRS {crs.name[:60]!r}"
+    operation = crs.coordinate_operation
+    method = "no projection" if operation is None else operation.method_name
+    return f"the CRS without a name ({method})"
 
 
 def extent(bounds: Bounds) -> str:

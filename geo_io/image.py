@@ -81,6 +81,26 @@ UNSEEN = {
 }
 """Descriptions of bands without a visible colour, or with all of them."""
 
+INFRARED_NAMES = {
+    *(
+        "cir",
+        "nir",
+        "irg",
+        "irc",
+        "nrg",
+        "irrg",
+        "infrared",
+        "infrarot",
+        "infrarouge",
+        "falsecolor",
+    ),
+    *("falsecolour", "fci"),
+}
+"""Words in the names of pictures whose first band is infrared."""
+
+PLAIN_SHARES = {"black": 0.02, "white": 0.05}
+"""Share of a region of one colour from which it is told: shadows are black, snow is white."""
+
 SAMPLE_CELLS = 256
 """Pixels along the longer side of the sample that decides how values are scaled."""
 
@@ -157,13 +177,18 @@ class ImageReader:
         """
         require_overlap(self.source, frame, "image")
         places, inside, with_data = 0, 0, 0
+        plain = {"black": 0, "white": 0}
+        dtype = np.dtype(self.source.dtypes[self.bands[0] - 1])
+        low, high = 0, np.iinfo(dtype).max if dtype.kind in "iu" else np.inf
         for part in survey_parts(self.source, frame, SURVEY_SAMPLES):
-            _, valid = read_on(
+            values, valid = read_on(
                 self.source, part, bands=self._read_bands, resampling="nearest", decode=self._decode
             )
             places += valid.size
             inside += int(coverage_mask(self.source, part).sum())
             with_data += int(valid.sum())
+            plain["black"] += int((valid & (values == low).all(axis=0)).sum())
+            plain["white"] += int((valid & (values == high).all(axis=0)).sum())
         if not inside:
             raise no_overlap(self.source, frame, "image")
         if not with_data:
@@ -176,8 +201,47 @@ class ImageReader:
             "voids": max(0.0, 1 - with_data / inside),
             "resolution": max(self.source.pixel_metres),
             "grey": len(self.bands) == 1 and self.palette is None,
-            "notes": self._grey_note(),
+            "notes": [
+                *self._grey_note(),
+                *self._name_note(),
+                *self._plain_notes({name: n / places for name, n in plain.items()}),
+            ],
         }
+
+    def _plain_notes(self, shares: dict[str, float]) -> list[str]:
+        """Tell that much of a picture has one colour, as places without data have."""
+        if self.palette is not None or len(self.bands) == 1:
+            return []
+        dtype = np.dtype(self.source.dtypes[self.bands[0] - 1])
+        highest = np.iinfo(dtype).max if dtype.kind in "iu" else np.inf
+        values = {"black": "0", "white": f"{highest:g}"}
+        return [
+            f"{share:.1%} of the image {self.source.name} in the region is exactly {name}, and is "
+            "shown so: if there is no data, declare it, for example with gdal_edit -a_nodata "
+            f"{values[name]}"
+            for name, share in shares.items()
+            if share > PLAIN_SHARES[name]
+        ]
+
+    def _name_note(self) -> list[str]:
+        """Tell that a picture is called infrared, but its bands do not say which they are, or that
+        it may be no picture."""
+        if any(self.source.descriptions[band - 1] for band in self.bands):
+            return []
+        words = set(re.findall(r"[^\W_]+", Path(self.source.name).stem.casefold()))
+        found = sorted(words & INFRARED_NAMES)
+        if found and len(self.bands) > 1:
+            return [
+                f"the image {self.source.name} is called {found[0]}, and bands "
+                f"{', '.join(map(str, self.bands))} are shown as red, green and blue: if one is "
+                "infrared, name them with gdal_edit or give another picture"
+            ]
+        if len(self.bands) == 1 and self.source.dtypes[0].startswith("float") and not self.ignored:
+            return [
+                f"the image {self.source.name} holds numbers of one band, {self.source.dtypes[0]}, "
+                "and is shown in grey: heights are given as `dem` or `dsm`"
+            ]
+        return []
 
     def _grey_note(self) -> list[str]:
         """Tell that a picture of several bands is read in grey, since its colours are not known."""

@@ -53,6 +53,7 @@ class ImageMosaic:
             "voids": voids,
             "resolution": max(report["resolution"] for report in reports),
             "grey": all(report["grey"] for report in reports),
+            "notes": [note for report in reports for note in report["notes"]],
             "outside": [reader.source.name for reader in self.readers if reader not in meeting],
         }
 

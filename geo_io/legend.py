@@ -62,6 +62,11 @@ WHOLE_TEXT = re.compile(r"-?\d+\.0+")
 """A whole number with a decimal point, as text."""
 
 
+NAMED_CODE = re.compile(r"(\d{1,6})\s*[-:)\u2013]\s*[^\W\d]")
+DOTTED_CODE = re.compile(r"(\d(?:\.\d){1,4})(?:$|\.?\s*[-:]?\s*[^\W\d])")
+"""The start of a text with a code and its name, as "311 - Broad-leaved forest" and "3.1.1 ..."."""
+
+
 CELL_VALUE = re.compile(r"-?[0-9]{1,18}")
 """A value of a raster's cells, as text."""
 
@@ -131,9 +136,15 @@ class Rule:
     widths: Mapping[str, float]
 
     def lookup(self, value: object) -> int:
-        """Return the class code of an attribute value, UNMAPPED if the rule does not list it."""
+        """Return the class code of an attribute value, UNMAPPED if the rule does not list it.
+
+        Of several values ("forest;meadow") the first that is listed counts, of a code with its name
+        ("311 - Broad-leaved forest", "3.1.1. ...") the code.
+        """
         text = normalise(value)
         code = self.values.get(text)
+        if code is None:
+            code = next((self.values[each] for each in _within(text) if each in self.values), None)
         if code is None and ANY_VALUE in self.values and not self.is_absent(value):
             code = self.values[ANY_VALUE]
         return UNMAPPED if code is None else code
@@ -215,9 +226,13 @@ class Crosswalk:
         """
         code = np.full(count, UNMAPPED, np.uint8)
         width = np.full(count, np.nan)
-        for field, rule in self.matching_rules(columns):
-            distinct = {value: rule.lookup(value) for value in set(map(_hashable, columns[field]))}
+        rules = self.matching_rules(columns)
+        for field, rule in rules:
+            listed = [each for name, each in rules if name == field]
             values = [_hashable(value) for value in columns[field]]
+            first = {value: _first_listed(value, listed) for value in set(values)}
+            values = [first[value] for value in values]
+            distinct = {value: rule.lookup(value) for value in set(values)}
             mapped = np.array([distinct[value] for value in values], np.uint8)
             wide = np.array([rule.widths.get(normalise(value), np.nan) for value in values])
             fresh = (code == UNMAPPED) & (mapped != UNMAPPED)
@@ -235,6 +250,28 @@ class Crosswalk:
                 if CELL_VALUE.fullmatch(value) and code != UNMAPPED
             }
         return table
+
+
+def _first_listed(value: object, rules: Sequence[Rule]) -> object:
+    """Return the first of several values ("forest;meadow") that a rule lists; else the value."""
+    if not isinstance(value, str) or ";" not in value:
+        return value
+    if any(normalise(value) in rule.values for rule in rules):
+        return value
+    parts = (part.strip() for part in value.split(";"))
+    found = (part for part in parts if any(normalise(part) in rule.values for rule in rules))
+    return next(found, value)
+
+
+def _within(text: str) -> list[str]:
+    """Return the values that a text may consist of: several, or a code and its name."""
+    if ";" in text:
+        return [part.strip() for part in text.split(";") if part.strip()]
+    dotted = DOTTED_CODE.match(text)
+    if dotted is not None:
+        return [dotted[1].replace(".", "")]
+    named = NAMED_CODE.match(text)
+    return [] if named is None else [named[1]]
 
 
 def normalise(value: object) -> str:

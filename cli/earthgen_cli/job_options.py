@@ -46,8 +46,10 @@ class Unit(StrEnum):
     METRE = "m"
     DECIMETRE = "dm"
     CENTIMETRE = "cm"
+    MILLIMETRE = "mm"
     FOOT = "ft"
     US_SURVEY_FOOT = "us-ft"
+    INCH = "in"
 
 
 JobFile = Annotated[

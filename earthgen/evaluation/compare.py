@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from earthgen.render.features.objects import world_objects
 from earthgen.render.features.plants import plants_of
 from earthgen.render.interfaces import Renderer, View
 from earthgen.voxels.objects import BROADLEAF, NEEDLELEAF
-from earthgen.world.selection import select
+from earthgen.world.selection import credits_text, select, source_record
 from earthgen.world.world import World
 from geo_io.errors import FrameError, RegionError
 from geo_io.frame import Bounds, Frame, extent
@@ -40,6 +41,9 @@ BLOCK = 512
 
 CLEAR = 1.0
 """Metres by which heights have to differ to count as different."""
+
+HECTARE = 10_000.0
+"""Square metres; smaller areas are given in square metres."""
 
 PICTURE = 1200
 """Longer edge of the pictures of a report, pixels."""
@@ -252,7 +256,7 @@ def compare(
     present = np.flatnonzero(sums.areas.sum(axis=0))
     titles = {0: "unknown"} | {land.code: land.name for land in classes()}
     return Comparison(
-        worlds=(Path(str(a.path)).name, Path(str(b.path)).name),
+        worlds=world_names(str(a.path), str(b.path)),
         seeds=(a.seed, b.seed),
         crs=frame.crs,
         bounds=frame.bounds,
@@ -353,6 +357,18 @@ class _Sums:
         return Heights(mean / self.count, absolute / self.count, largest, different / self.count)
 
 
+def world_names(a: str, b: str) -> tuple[str, str]:
+    """Return the shortest ends of two paths or addresses that tell them apart."""
+    first, second = (
+        [part for part in re.split(r"[\\/]+", path) if part] or [path] for path in (a, b)
+    )
+    for count in range(1, max(len(first), len(second)) + 1):
+        names = "/".join(first[-count:]), "/".join(second[-count:])
+        if names[0] != names[1]:
+            return names
+    return first[-1], second[-1]
+
+
 def write_comparison(
     a: World,
     b: World,
@@ -388,7 +404,9 @@ def write_comparison(
         picture.save(out / f"{name}.png")
     text = json.dumps(made.to_dict(), indent=1, ensure_ascii=False)
     (out / "report.json").write_text(text + "\n", "utf-8")
-    (out / "report.html").write_text(comparison_page(made, pictures), "utf-8")
+    credits = list(dict.fromkeys(credits_text(source_record(world)) for world in (a, b)))
+    page = comparison_page(made, pictures, [text for text in credits if text])
+    (out / "report.html").write_text(page, "utf-8")
     return made
 
 
@@ -411,8 +429,19 @@ def difference_picture(path: Path) -> NDArray:
     return np.where(known[..., None], np.rint(mixed), 200).astype(np.uint8)
 
 
-def comparison_page(made: Comparison, pictures: dict[str, Image.Image]) -> str:
-    """Return a comparison as one HTML page, with its pictures inside."""
+def comparison_page(
+    made: Comparison, pictures: dict[str, Image.Image], credits: Sequence[str] = ()
+) -> str:
+    """Return a comparison as one HTML page, with its pictures inside.
+
+    Parameters
+    ----------
+    made : Comparison
+    pictures : dict of str to PIL.Image.Image
+        "a", "b" and "difference".
+    credits : sequence of str
+        What the page says of the data of the worlds.
+    """
     a, b = made.worlds
     first, second = made.stocks
     titles = {land.name: land.title for land in classes()}
@@ -423,15 +452,18 @@ def comparison_page(made: Comparison, pictures: dict[str, Image.Image]) -> str:
         def text(value: float | None) -> str:
             return "none" if value is None else f"{value:,.{digits}f} {unit}".strip()
 
-        change = "" if before is None or after is None else f"{after - before:+,.{digits}f} {unit}"
-        small = ""
-        if before and after is not None:
-            small = f"{(after - before) / before:+.0%}"
+        change = small = ""
+        if before is not None and after is not None:
+            same = round(after - before, digits) == 0
+            change = "same" if same else f"{after - before:+,.{digits}f} {unit}"
+            small = "" if same or not before else f"{(after - before) / before:+.0%}"
         return [Cell(title), Cell(text(before)), Cell(text(after)), Cell(change.strip(), small)]
 
     heads = ["", a, b, "change"]
     areas = [
-        row(titles.get(name, name), both[0] / 1e4, both[1] / 1e4, "ha", 2)
+        row(titles.get(name, name), both[0], both[1], "m²", 0)
+        if max(both) < HECTARE
+        else row(titles.get(name, name), both[0] / HECTARE, both[1] / HECTARE, "ha", 2)
         for name, both in sorted(made.areas.items(), key=lambda item: -max(item[1]))
     ]
     stocks = [
@@ -458,6 +490,7 @@ def comparison_page(made: Comparison, pictures: dict[str, Image.Image]) -> str:
         "comparison.html",
         title=f"{a} and {b}",
         made=made,
+        credits=credits,
         areas=(heads, areas),
         stocks=(heads, stocks),
         heights=(

@@ -31,7 +31,14 @@ PATH_FIELDS = (
 LEARNED = {"geometry": "height-flow", "texture": "latent"}
 """The backends of the setting `learned`."""
 
-HeightUnit = Literal["m", "dm", "cm", "ft", "us-ft"]
+COARSEST = 1000.0
+"""Largest edge of a voxel, metres."""
+
+FARTHEST_SHIFT = 12_000.0
+"""Largest shift between vertical datums, and largest height of the band of voxels, metres: no
+height on Earth is larger."""
+
+HeightUnit = Literal["m", "dm", "cm", "mm", "ft", "us-ft", "in"]
 
 RUN_FIELDS = (
     "out",
@@ -107,7 +114,7 @@ class Job(pydantic.BaseModel):
     height_unit: HeightUnit | None = Field(
         None,
         description="Unit of heights in `semantics`, where neither value nor column names one: m, "
-        "dm, cm, ft or us-ft",
+        "dm, cm, mm, ft, us-ft or in",
     )
     dem: Any = Field(
         None,
@@ -127,6 +134,8 @@ class Job(pydantic.BaseModel):
     )
     vertical_shift: float | None = Field(
         None,
+        ge=-FARTHEST_SHIFT,
+        le=FARTHEST_SHIFT,
         description="Metres to add to the heights of `dsm`, to bring it to the datum of `dem`; 0 "
         "takes them as they are, whether they fit or not",
     )
@@ -162,7 +171,7 @@ class Job(pydantic.BaseModel):
     crs: str | None = Field(
         None, description="Projected CRS of the world, in metres; the UTM zone if not given"
     )
-    voxel_size: float = Field(1.0, gt=0, description="Edge of a voxel in metres")
+    voxel_size: float = Field(1.0, gt=0, le=COARSEST, description="Edge of a voxel in metres")
     band: tuple[float, float] = Field(
         (-16.0, 496.0), description="Lowest and highest voxel, in metres above the ground"
     )
@@ -260,6 +269,13 @@ class Job(pydantic.BaseModel):
 
         if value < 64 or value % LEVELS[-1]:
             raise ValueError(f"must be a multiple of {LEVELS[-1]} voxels, at least 64")
+        return value
+
+    @pydantic.field_validator("band")
+    @classmethod
+    def _on_earth(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(abs(end) <= FARTHEST_SHIFT for end in value):  # also NaN
+            raise ValueError(f"must lie between -{FARTHEST_SHIFT:g} and {FARTHEST_SHIFT:g} m")
         return value
 
     @pydantic.model_validator(mode="after")

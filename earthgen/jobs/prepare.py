@@ -394,12 +394,13 @@ def _placed(job: Job) -> Placement:
         "band": job.band,
         "vertical_crs": vertical_crs,
     }
+    datum = _datum_warnings(job.crs, vertical_crs)
     if job.bbox is not None:
-        return Placement(frame_from_bbox(job.bbox, bbox_crs=job.bbox_crs, **lattice))
+        return Placement(frame_from_bbox(job.bbox, bbox_crs=job.bbox_crs, **lattice), None, datum)
     if isinstance(job.region, RegionShape):
         polygons, name = [shapely.from_wkt(job.region.wkt)], f"region {job.region.name}"
         frame, cut = frame_from_polygons(polygons, job.region.crs, name=name, **lattice)
-        return Placement(frame, partial(inside, region=cut))
+        return Placement(frame, partial(inside, region=cut), datum)
     rasters = (
         source
         for name in ("dsm", "dem", "image", "semantics", "canopy")
@@ -415,8 +416,29 @@ def _placed(job: Job) -> Placement:
         text = (
             f"region {source_name(file)} is a layer of {buildings:,} buildings: its extent is taken"
         )
-        return Placement(frame, warnings=(text,))
-    return Placement(frame, None if shape is None else partial(inside, region=shape))
+        return Placement(frame, warnings=(*datum, text))
+    return Placement(frame, None if shape is None else partial(inside, region=shape), datum)
+
+
+def _datum_warnings(crs: str | None, of_heights: str) -> tuple[str, ...]:
+    """Return a warning if a compound `crs` names another vertical CRS than the heights have."""
+    import pyproj
+
+    from geo_io.frame import spoken_name, vertical_crs
+
+    if crs is None or of_heights == UNKNOWN_DATUM:
+        return ()
+    try:
+        asked = vertical_crs(pyproj.CRS.from_user_input(crs))
+    except pyproj.exceptions.CRSError:  # the frame says so
+        return ()
+    if asked in (UNKNOWN_DATUM, of_heights):
+        return ()
+    names = [spoken_name(pyproj.CRS.from_user_input(each)) for each in (asked, of_heights)]
+    return (
+        f"`crs` names {names[0]} for heights, but they stay as they are, in {names[1]}: transform "
+        "the DEM first (gdalwarp -t_srs) if the world is to have the former",
+    )
 
 
 def _buildings_in(file: Any, job: Job) -> int:

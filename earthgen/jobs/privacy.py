@@ -8,6 +8,7 @@ user becomes the name of the file.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def public(value: Any, job: Job) -> Any:
     """
     names = _names(job)
     home = str(Path.home())
+    # In one pass: what stands for a path may have the path of its folder in it.
+    paths = re.compile("|".join(map(re.escape, names))) if names else None
 
     def clean(item: Any) -> Any:
         if isinstance(item, Mapping):
@@ -44,14 +47,14 @@ def public(value: Any, job: Job) -> Any:
         if not isinstance(item, str):
             return item
         text = redacted(item)
-        for path, name in names:
-            text = text.replace(path, name)
+        if paths is not None:
+            text = paths.sub(lambda found: names[found[0]], text)
         return text if len(home) < 2 else text.replace(f"{home}{os.sep}", f"~{os.sep}")
 
     return clean(value)
 
 
-def _names(job: Job) -> list[tuple[str, str]]:
+def _names(job: Job) -> dict[str, str]:
     """Return absolute paths of a job and what stands for them, the longest first."""
     base = None if "://" in str(job.out) else Path(job.out).resolve().parent
     values: list[Any] = [getattr(job, name) for name in PATH_FIELDS if name != "out"]
@@ -64,7 +67,7 @@ def _names(job: Job) -> list[tuple[str, str]]:
         found[text] = _public_path(path, base)
         # Side files are named in warnings.
         found.setdefault(f"{path.parent}{os.sep}", _folder(path.parent, base))
-    return sorted(found.items(), key=lambda pair: -len(pair[0]))
+    return dict(sorted(found.items(), key=lambda pair: -len(pair[0])))
 
 
 def _texts(value: Any) -> list[str]:

@@ -68,6 +68,8 @@ class Slabs:
         Whether it is a crown.
     roof, side : NDArray (n, 3) uint8
         sRGB of the top and of the sides.
+    trunk : NDArray (n,) bool
+        Whether a trunk carries the crown here; `side` is its colour then.
     """
 
     start: NDArray
@@ -79,6 +81,7 @@ class Slabs:
     crown: NDArray
     roof: NDArray
     side: NDArray
+    trunk: NDArray
 
     def __len__(self) -> int:
         return len(self.top)
@@ -154,13 +157,15 @@ def columns_of_voxels(ground: NDArray, voxels: Voxels, splats: Splats) -> Column
     rows, cells = _rows(n), _ground(number)
     arrays = (True, start, *rows, *cells)
     _slabs(*args, *arrays)
-    bottom, top, numbers, semantic, crown, roof, side = rows
+    bottom, top, numbers, semantic, crown, roof, side, trunk = rows
     classes, rgb = cells[0].reshape(frame.shape), cells[1].reshape(*frame.shape, 3)
     known = cells[2].reshape(frame.shape)
     if known.any() and not known.all():
         near = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
         rgb = rgb[tuple(near)]
-    slabs = Slabs(start, bottom, top, np.ones(n, np.float32), numbers, semantic, crown, roof, side)
+    slabs = Slabs(
+        start, bottom, top, np.ones(n, np.float32), numbers, semantic, crown, roof, side, trunk
+    )
     height = np.where(classes > 0, ground[::-1], np.float32(np.nan)).astype(np.float32)
     return Columns(frame, height, classes, rgb, slabs)
 
@@ -181,6 +186,7 @@ def _rows(n: int) -> tuple[NDArray, ...]:
         np.empty(n, np.bool_),
         np.empty((n, 3), np.uint8),
         np.empty((n, 3), np.uint8),
+        np.empty(n, np.bool_),
     )
 
 
@@ -208,6 +214,7 @@ def _slabs(  # type: ignore[no-untyped-def]
     crown,
     roof,
     side,
+    trunk,
     ground_class,
     ground_rgb,
     ground_known,
@@ -246,9 +253,10 @@ def _slabs(  # type: ignore[no-untyped-def]
             else:
                 if fill:
                     is_plant = plant[semantic[k]]
+                    at = 0
                     if standing and is_plant:
                         # The trunk: voxels that are open on all sides, up to the crown.
-                        b, at = begin, 0
+                        b = begin
                         while b < k and z[b] < 0:
                             b += 1
                         while b < k and z[b] == at and faces[b] & SIDES == SIDES:
@@ -263,6 +271,7 @@ def _slabs(  # type: ignore[no-untyped-def]
                         high += CHAMFER * size
                     bottom[n], top[n] = low, max(high, low + 0.05 * size)
                     numbers[n], classes[n], crown[n] = number[k], semantic[k], is_plant
+                    trunk[n] = at > 0
                     for band in range(3):
                         roof[n, band] = colour[k, band]
                         side[n, band] = np.uint8(total[band] / count) if count else colour[k, band]
@@ -366,6 +375,7 @@ def _merge(slabs: Slabs, cell: NDArray, cells: int, factor: np.float32) -> Slabs
         "crown": slabs.crown[order][first],
         "roof": np.rint(mean(slabs.roof)).astype(np.uint8),
         "side": np.rint(mean(slabs.side)).astype(np.uint8),
+        "trunk": np.logical_or.reduceat(slabs.trunk[order], first),
     }
     start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return Slabs(start, **{name: values[keep] for name, values in rows.items()})
@@ -457,8 +467,8 @@ def paste(frame: Frame, parts: list[Columns]) -> Columns:
 
 def no_slabs(start: NDArray) -> Slabs:
     """Return the slabs of columns that have none."""
-    bottom, top, number, semantic, crown, roof, side = _rows(0)
-    return Slabs(start, bottom, top, top.copy(), number, semantic, crown, roof, side)
+    bottom, top, number, semantic, crown, roof, side, trunk = _rows(0)
+    return Slabs(start, bottom, top, top.copy(), number, semantic, crown, roof, side, trunk)
 
 
 def _window(frame: Frame, inner: Frame) -> tuple[slice, slice]:

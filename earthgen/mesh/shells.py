@@ -6,8 +6,10 @@ askew to the lattice are straightened: a corner of a flight of steps moves to th
 middles of the steps. All this depends on the columns within `HALO` of a corner only, so that pieces
 fit together exactly.
 
-A crown has a top and an underside that meet at its rim; a canopy of a coarse level, which is seen
-from afar, has no underside.
+A crown that hangs has a top and an underside that meet at its rim, and below it its trunk; a canopy
+of a coarse level, which is seen from afar, has no underside. Where a crown is so narrow that its
+rim would be all of it, it has sides, and so has what grows from the ground: hedges and bushes. On
+coarse levels these are pyramids.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ SUNK = 0.5
 
 
 ROOF, UNDERSIDE, WALL = 0, 1, 2
+
+TRUNK_WIDTH = (0.08, 0.02)
+"""Metres from the middle of a trunk to its edges: this much, and this part of the tree's height."""
 
 APART = 0.1
 """Cells by which the corners of two parts of an object that touch in a point move apart."""
@@ -132,21 +137,25 @@ def shells(
         STEP * voxel * level**0.5 if steps else np.inf,
         closed,
     )
-    below = slabs.crown.copy() if level < CANOPY_LEVEL else np.zeros(len(slabs), bool)
-    below |= ~slabs.crown & (slabs.bottom > 0)
+    hangs = slabs.bottom > 0
+    below = hangs if level < CANOPY_LEVEL else hangs & ~slabs.crown
+    trunk = slabs.trunk & hangs if level == 1 else np.zeros(len(slabs), bool)
     slopes = _slopes(*args[:-1])
+    slender = _slender(*args[:7], frame.nx, frame.ny)
     n = len(slabs)
     drawn = np.zeros(frame.shape, bool)
     drawn[HALO:-HALO, HALO:-HALO] = True if inside is None else inside
     inner = _inner(slabs.start, frame.nx, frame.ny)
-    position = np.empty((inner * 24 + 8, 3))
+    position = np.empty((inner * 32 + 8, 3))
     normal = np.empty((len(position), 3), np.float32)
     owner, side = np.empty(len(position), np.int32), np.empty(len(position), np.bool_)
-    triangles = np.empty((inner * 12 + 8, 3), np.int32)
+    triangles = np.empty((inner * 20 + 8, 3), np.int32)
     part = np.empty(len(triangles), np.uint8)
     shared = np.full((n, 8), -1, np.int32)
     vertices, count = _build(
-        *args, drawn, below, slopes, shared, position, normal, owner, side, triangles, part
+        *args,
+        *(drawn, below, slender, trunk, level >= CANOPY_LEVEL, slopes),
+        *(shared, position, normal, owner, side, triangles, part),
     )
     position[:vertices, :2] -= HALO
     return Shells(
@@ -254,6 +263,39 @@ def _mask(s, cy, cx, start, bottom, top, number, semantic, crown, ground, nx, ny
 
 
 @numba.njit(cache=True, nogil=True)
+def _slender(start, bottom, top, number, semantic, crown, ground, nx, ny):  # type: ignore[no-untyped-def]
+    """Whether a crown has sides at a slab: no corner lies within the crown, or it stands."""
+    out = np.zeros(top.shape[0], np.bool_)
+    for y in range(2, ny - 2):
+        for x in range(2, nx - 2):
+            for s in range(start[y * nx + x], start[y * nx + x + 1]):
+                if not crown[s]:
+                    continue
+                out[s] = True
+                if bottom[s] <= 0:
+                    continue
+                for corner in range(4):
+                    mask = _mask(
+                        s,
+                        y + (corner >> 1),
+                        x + (corner & 1),
+                        start,
+                        bottom,
+                        top,
+                        number,
+                        semantic,
+                        crown,
+                        ground,
+                        nx,
+                        ny,
+                    )
+                    if mask == 15:
+                        out[s] = False
+                        break
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
 def _count_bits(mask):  # type: ignore[no-untyped-def]
     return (mask & 1) + ((mask >> 1) & 1) + ((mask >> 2) & 1) + ((mask >> 3) & 1)
 
@@ -320,6 +362,9 @@ def _build(  # type: ignore[no-untyped-def]
     closed,
     drawn,
     below,
+    slender,
+    trunk,
+    pyramids,
     slopes,
     shared,
     position,
@@ -377,10 +422,14 @@ def _build(  # type: ignore[no-untyped-def]
                     high, low, gx, gy, ux, uy = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
                     # Undersides are of those that hang, crowns among them: beside the bank or a
                     # pier a deck does not sink to the ground on which these stand.
-                    hanging, drops = 0, False
+                    # A rim is round where a wide part of the crown hangs, and nothing stands.
+                    hanging, drops, wide = 0, False, False
                     for m in range(members):
                         drops = drops or below[group[m]]
-                        hanging += below[group[m]] or crown[s]
+                        hanging += bottom[group[m]] > 0
+                        wide = wide or not slender[group[m]]
+                    for m in range(members):
+                        wide = wide and bottom[group[m]] > 0
                     for m in range(members):
                         k, r, c = group[m], place[m, 0], place[m, 1]
                         dx, dy = (cx - c - 0.5) * size, (cy - r - 0.5) * size
@@ -392,7 +441,7 @@ def _build(  # type: ignore[no-untyped-def]
                         high += up / members
                         gx += slopes[k, 0] / members
                         gy += slopes[k, 1] / members
-                        if below[k] or crown[s]:
+                        if bottom[k] > 0:
                             low += down / hanging
                             ux += slopes[k, 2] / hanging
                             uy += slopes[k, 3] / hanging
@@ -417,7 +466,10 @@ def _build(  # type: ignore[no-untyped-def]
                             nx,
                             ny,
                         )
-                    rim = crown[s] and mask != 15
+                    rim = crown[s] and wide and mask != 15
+                    if not crown[s]:  # along the roof, so that eaves are level
+                        high += (gx * east + gy * north) * size
+                        low += (ux * east + uy * north) * size
                     if rim:
                         high = low = 0.5 * (high + low)
                         # Outwards: away from the columns of the crown.
@@ -455,6 +507,28 @@ def _build(  # type: ignore[no-untyped-def]
                             if rim:
                                 shared[group[m], 4 + q] = v
                         v += 1
+                if pyramids and slender[s]:
+                    position[v, 0], position[v, 1] = x + 0.5, y + 0.5
+                    position[v, 2] = ground[y, x] + top[s]
+                    normal[v, 0], normal[v, 1], normal[v, 2] = 0.0, 0.0, 1.0
+                    owner[v], side[v] = s, False
+                    for i in range(4):
+                        q = (0, 1, 3, 2)[i]  # counter-clockwise from the south-west
+                        cx, cy = x + (q & 1), y + (q >> 1)
+                        foot = corners[cy, cx]
+                        p, at = shared[s, q], v + 1 + i
+                        position[at, 0], position[at, 1] = position[p, 0], position[p, 1]
+                        position[at, 2] = ground[y, x] if np.isnan(foot) else foot
+                        normal[at, 0] = 0.6 * (2 * (q & 1) - 1)
+                        normal[at, 1] = 0.6 * (2 * (q >> 1) - 1)
+                        normal[at, 2] = np.sqrt(1 - 2 * 0.6**2)
+                        owner[at], side[at] = s, True
+                        triangles[t, 0], triangles[t, 1] = at, v + 1 + ((i + 1) & 3)
+                        triangles[t, 2] = v
+                        part[t] = ROOF
+                        t += 1
+                    v += 5
+                    continue
                 # The top, and the underside of what floats.
                 for under in range(2 if below[s] else 1):
                     a, b = shared[s, 4 * under], shared[s, 4 * under + 1]
@@ -475,8 +549,27 @@ def _build(  # type: ignore[no-untyped-def]
                         triangles[t, 2] = j if under else k
                         part[t] = UNDERSIDE if under else ROOF
                         t += 1
-                if crown[s]:
-                    continue
+                if trunk[s]:
+                    thick = min((TRUNK_WIDTH[0] + TRUNK_WIDTH[1] * top[s]) / size, 0.5)
+                    for i in range(8):
+                        a = 2.0 * (((i + 1) >> 1) & 1) - 1.0  # -1, 1, 1, -1: around the trunk
+                        b = 2.0 * ((i >> 1) & 1) - 1.0
+                        position[v + i, 0] = x + 0.5 + a * thick
+                        position[v + i, 1] = y + 0.5 + b * thick
+                        position[v + i, 2] = ground[y, x] + (
+                            0.5 * (bottom[s] + top[s]) if i >= 4 else -SUNK * size
+                        )
+                        normal[v + i, 0], normal[v + i, 1] = a * 0.5**0.5, b * 0.5**0.5
+                        normal[v + i, 2] = 0.0
+                        owner[v + i], side[v + i] = s, True
+                    for i in range(4):
+                        j = (i + 1) & 3
+                        triangles[t, 0], triangles[t, 1], triangles[t, 2] = v + i, v + j, v + j + 4
+                        triangles[t + 1, 0], triangles[t + 1, 1] = v + i, v + j + 4
+                        triangles[t + 1, 2] = v + i + 4
+                        part[t] = part[t + 1] = WALL
+                        t += 2
+                    v += 8
                 for way in range(4):  # walls to the south, east, north and west
                     dx, dy = ((0, -1), (1, 0), (0, 1), (-1, 0))[way]
                     first, last = ((0, 1), (1, 3), (3, 2), (2, 0))[way]
@@ -536,6 +629,8 @@ def _build(  # type: ignore[no-untyped-def]
                             foot += slopes[k, 0] * (cx - c - 0.5) * size
                             foot += slopes[k, 1] * (cy - r - 0.5) * size
                             foot -= 0.25 * size
+                        elif crown[s] and shared[s, 4 + q] == p:
+                            foot = position[p, 2]  # the rim
                         elif below[s]:
                             foot = position[shared[s, 4 + q], 2]
                         else:
@@ -574,12 +669,15 @@ def _build(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _hidden(s, r, c, start, bottom, top, crown, ground, nx, ny, ends):  # type: ignore[no-untyped-def]
-    """Whether a standing solid in the next column hides a wall, whose line was not moved."""
+    """Whether what stands in the next column hides a wall, whose line was not moved.
+
+    Solids hide those of solids, and hedges those of hedges.
+    """
     for end in range(2):
         if ends[end, 0] != np.rint(ends[end, 0]) or ends[end, 1] != np.rint(ends[end, 1]):
             return False
     for k in range(start[r * nx + c], start[r * nx + c + 1]):
-        if crown[k] or bottom[k] > 0:
+        if crown[k] != crown[s] or bottom[k] > 0:
             continue
         high = ground[r, c] + top[k]
         if high >= ends[0, 2] and high >= ends[1, 2]:

@@ -137,7 +137,7 @@ def tile_mesh(
     triangles = surface.triangles
     if skirt > 0:
         position, normal, uv, triangles = _with_skirt(
-            position, normal, uv, triangles, known, surface, skirt * size
+            position, normal, uv, triangles, known, surface, _within(known, here), skirt * size
         )
     walls = shells(columns, level, inside=known)
     features, feature = _features(columns, walls)
@@ -238,8 +238,10 @@ def _with_skirt(
     triangles: NDArray,
     known: NDArray,
     surface: Terrain,
+    within: NDArray,
     depth: float,
 ) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Hang strips from the sides that have neighbours; they end at the rim of the world."""
     n = len(known)
     number = np.full((n + 1, n + 1), -1, np.int64)
     number[surface.row, surface.column] = np.arange(len(surface.row))
@@ -253,13 +255,17 @@ def _with_skirt(
     edges = []
     for line, cells in sides:
         used = np.flatnonzero(line >= 0)  # between two of them, all cells have ground or none has
-        here = cells[used[:-1]]
+        ends = within[surface.row, surface.column][line[used]]
+        here = cells[used[:-1]] & (ends[:-1] | ends[1:])
         edges.append((line[used[:-1]][here], line[used[1:]][here]))
     first, second = (np.concatenate(ends) for ends in zip(*edges, strict=True))
+    if not len(first):
+        return position, normal, uv, triangles
     rim, index = np.unique(np.concatenate([first, second]), return_inverse=True)
     low = len(position) + index
     low_first, low_second = low[: len(first)], low[len(first) :]
-    below = position[rim] - np.array([0.0, 0.0, depth])
+    below = position[rim]
+    below[:, 2] -= np.where(within[surface.row[rim], surface.column[rim]], depth, 0.0)
     strips = np.concatenate(
         [
             np.stack([low_first, low_second, second], axis=1),
@@ -272,6 +278,13 @@ def _with_skirt(
         np.concatenate([uv, uv[rim]]),
         np.concatenate([triangles, strips]),
     )
+
+
+def _within(known: NDArray, here: NDArray) -> NDArray:
+    """Corners (n + 1, n + 1) with ground in all four cells; `here` has a margin of one cell."""
+    cells = here.copy()
+    cells[1:-1, 1:-1] = known
+    return cells[:-1, :-1] & cells[:-1, 1:] & cells[1:, :-1] & cells[1:, 1:]
 
 
 def _grid(

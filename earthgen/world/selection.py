@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,10 +63,7 @@ def select(world: World, bounds: Bounds | None, level: int) -> Selection:
     frame = world.part(level, bounds)
     finished = sorted(world.tiles(), key=lambda tile: (tile[1], tile[0]))
     if not finished:
-        raise StoreError(
-            f"world {world.path} has no finished tile",
-            "finish it with `earthgen generate --resume`",
-        )
+        raise world.no_tiles()
     everywhere = Selection(frame, level, tuple(finished))
     tiles = tuple(tile for tile in finished if everywhere.tile(world, *tile) is not None)
     if not tiles:
@@ -114,6 +112,33 @@ def source_record(world: World) -> dict[str, Any]:
             name: [_without_folder(item) for item in items] for name, items in out["inputs"].items()
         }
     return out
+
+
+def input_names(record: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the names of the files in a `source_record` by kind, each once."""
+    return {
+        kind: list(
+            dict.fromkeys(
+                name
+                for item in items
+                if (name := re.split(r"[\\/]", str(item.get("source", "")))[-1].split(":")[0])
+            )
+        )
+        for kind, items in (record.get("inputs") or {}).items()
+    }
+
+
+def credits_text(record: Mapping[str, Any]) -> str:
+    """Return what a picture or page of a world has to say of its data, from its `source_record`.
+
+    These are the credits that its user gave; without any, the names of its inputs; "" of none.
+    """
+    given = record.get("attribution") or []
+    texts = [given] if isinstance(given, str) else [str(item) for item in given]
+    if texts:
+        return f"Made from: {'; '.join(texts)}"
+    names = dict.fromkeys(name for names in input_names(record).values() for name in names)
+    return f"Made from {', '.join(names)}; no credits were given" if names else ""
 
 
 UP_AXES = {

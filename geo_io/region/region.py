@@ -17,7 +17,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from geo_io.crs import WGS84, parse_crs, transformer
+from geo_io.crs import WGS84, like_degrees, parse_crs, transformer
 from geo_io.errors import RegionError
 from geo_io.frame import (
     UNKNOWN_DATUM,
@@ -25,8 +25,8 @@ from geo_io.frame import (
     Frame,
     horizontal_crs,
     projected_crs,
-    short_name,
     snap,
+    spoken_name,
 )
 from geo_io.frame import vertical_crs as vertical_part
 from geo_io.raster.positions import overlaps
@@ -241,17 +241,35 @@ def lonlat_bounds(bounds: Bounds, crs: str | pyproj.CRS) -> LonLat:
 def swap_hint(
     region: Bounds, region_crs: str | pyproj.CRS, data: Bounds, data_crs: str | pyproj.CRS
 ) -> str:
-    """Return a hint for messages if the region overlaps the data with lon and lat swapped."""
+    """Return a hint for messages on why a region and data do not overlap; "" without one.
+
+    They would with longitude and latitude swapped, or if the numbers of the data were in degrees,
+    or in the CRS of the region.
+    """
     west, south, east, north = lonlat_bounds(region, region_crs)
     a, b, c, d = lonlat_bounds(data, data_crs)
-    if not np.isfinite([west, south, east, north, a, b, c, d]).all():
+    if not np.isfinite([west, south, east, north]).all():
         return ""
-    meets = south < c and north > a and west < d and east > b
-    return (
-        "; with longitude and latitude swapped they would overlap: the order is W,S,E,N"
-        if meets
-        else ""
-    )
+    if south < c and north > a and west < d and east > b:
+        return "; with longitude and latitude swapped they would overlap: the order is W,S,E,N"
+    name = spoken_name(_horizontal(data_crs))
+    left, bottom, right, top = data
+    if not _horizontal(data_crs).is_geographic and like_degrees(data):
+        if west < right and east > left and south < top and north > bottom:
+            return (
+                f"; its numbers would, as longitude and latitude: its CRS record, {name}, is wrong"
+            )
+        if west < top and east > bottom and south < right and north > left:
+            return (
+                f"; its numbers would, as latitude and longitude: its CRS record, {name}, is wrong"
+            )
+    meets = region[0] < right and region[2] > left and region[1] < top and region[3] > bottom
+    if meets:
+        return (
+            f"; its numbers would, in {spoken_name(_horizontal(region_crs))}: its CRS record, "
+            f"{name}, may be wrong"
+        )
+    return ""
 
 
 def no_overlap(source: RasterSource, frame: Frame, what: str) -> RegionError:
@@ -353,6 +371,8 @@ def _check_degrees(bounds: Sequence[float], name: str) -> None:
         swapped = max(abs(west), abs(east)) <= 90
         hint = ": longitude and latitude seem swapped" if swapped else ""
         guess = f": {_numbers((south, west, north, east))}" if swapped else ", in degrees"
+        if max(map(abs, bounds)) > 360:  # metres
+            guess += ", or give the CRS of the numbers as `bbox_crs`"
         raise RegionError(
             f"{name} has a latitude beyond 90°{hint}",
             f"the order is W,S,E,N, longitude before latitude{guess}",
@@ -368,7 +388,7 @@ def _to_lonlat(points: NDArray, source: pyproj.CRS, name: str) -> tuple[NDArray,
     lon, lat = transformer(source, WGS84).transform(points[:, 0], points[:, 1])
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         raise RegionError(
-            f"{name} lies where its CRS {short_name(source)} is not defined",
+            f"{name} lies where its CRS {spoken_name(source)} is not defined",
             "check the numbers and the CRS",
         )
     return unwrap_longitudes(lon), lat
@@ -396,7 +416,7 @@ def _check_area(bounds: LonLat, crs: pyproj.CRS, name: str) -> None:
     )
     if not fits or south < b - slack or north > d + slack:
         raise RegionError(
-            f"{name} ({_numbers(bounds)} lon/lat) lies outside the area of {short_name(crs)}, "
+            f"{name} ({_numbers(bounds)} lon/lat) lies outside the area of {spoken_name(crs)}, "
             f"{_numbers((a, b, area.east, d))}",
             "choose another `crs`, or leave it out to use the UTM zone",
         )
@@ -415,7 +435,8 @@ def _check_round_trip(
         if np.isfinite(moved).all() and moved.max() <= ROUND_TRIP:
             return
     raise RegionError(
-        f"{name} cannot be projected to {crs}", "choose a CRS whose area of use covers the region"
+        f"{name} cannot be projected to {spoken_name(parse_crs(crs))}",
+        "choose a CRS whose area of use covers the region",
     )
 
 
@@ -434,7 +455,7 @@ def _check_scale(lon: NDArray, lat: NDArray, crs: pyproj.CRS, name: str) -> None
         return
     worst = scales[np.abs(scales - 1).argmax()]
     raise RegionError(
-        f"a metre of {short_name(crs)} is {1 / worst:.2f} m on the ground at {name}",
+        f"a metre of {spoken_name(crs)} is {1 / worst:.2f} m on the ground at {name}",
         "choose a `crs` with less distortion there, or leave it out to use the UTM zone",
     )
 

@@ -32,6 +32,9 @@ SAMPLE_CELLS = 1024
 SAME_COLORS = 2
 """Least values whose colours show which classification a raster has."""
 
+COLOR_TOLERANCE = 8
+"""Difference of red, green or blue from that of a classification that is still its colour."""
+
 NAMING_TAGS = {
     "description",
     "product",
@@ -166,7 +169,8 @@ def choose_raster_legend(
 
     The first of the user's legends that has a table for rasters is used without a check. Otherwise
     a crosswalk is taken for granted only if the file says so, by its name, a description or its
-    colour table, or if all others that have the values give them the same classes.
+    colour table (then it may have further values), or if all others that have the values give them
+    the same classes.
 
     Returns
     -------
@@ -206,6 +210,12 @@ def choose_raster_legend(
         listed = ", ".join(map(str, values))
         tables = [_raster_table(legend, source) for legend in fits]
         said = [legend for legend in fits if _says_so(legend, source, values)]
+        # Values that its classification does not have are counted by the survey.
+        said = said or [
+            legend
+            for legend in options.crosswalks
+            if set(values) & set(legend.raster_table()) and _says_so(legend, source, values)
+        ]
         if len(said) == 1:
             return said[0], _raster_table(said[0], source)
         if len({tuple(table[value] for value in values) for table in tables}) > 1:
@@ -234,7 +244,15 @@ def _says_so(legend: Crosswalk, source: RasterSource, values: Sequence[int]) -> 
         return False
     with open_dataset(source.path) as dataset:
         colours = dataset.colormap(1)
-    return all(tuple(colours.get(value, ())[:3]) == legend.colors[value] for value in shown)
+    return all(
+        value in colours
+        and max(
+            abs(one - other)
+            for one, other in zip(colours[value][:3], legend.colors[value], strict=True)
+        )
+        <= COLOR_TOLERANCE
+        for value in shown
+    )
 
 
 def _said_names(source: RasterSource) -> list[str]:

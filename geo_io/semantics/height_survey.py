@@ -22,7 +22,14 @@ SMALL_FOOTPRINT, SMALL_METRES = 150.0, (1.8, 20.0)
 FEWEST = 3
 """Buildings from which a median says something."""
 
-UNIT_TEXTS = {"ft": "feet", "us-ft": "US survey feet", "m": "metres", "cm": "centimetres"}
+UNIT_TEXTS = {
+    "ft": "feet",
+    "us-ft": "US survey feet",
+    "in": "inches",
+    "m": "metres",
+    "cm": "centimetres",
+    "mm": "millimetres",
+}
 
 
 @dataclass
@@ -35,6 +42,8 @@ class HeightTally:
         The columns of heights.
     buildings, unknown, unread : int
         Buildings; those without a height; those with a height that is not understood.
+    from_sea : int
+        Buildings whose height is that of the roof above sea over the ground.
     land : int
         Areas of land use that have a height, as if they were buildings.
     example, land_example : str
@@ -45,6 +54,7 @@ class HeightTally:
     buildings: int = 0
     unknown: int = 0
     unread: int = 0
+    from_sea: int = 0
     land: int = 0
     example: str = ""
     land_example: str = ""
@@ -56,6 +66,7 @@ class HeightTally:
         building = area & (code == codes()["building"])
         self.buildings += int(building.sum())
         self.unknown += int((building & ~heights.known).sum())
+        self.from_sea += int((building & np.isfinite(heights.at_sea) & heights.measured).sum())
         odd = building & (heights.unread != "")
         self.unread += int(odd.sum())
         if odd.any() and not self.example:
@@ -78,7 +89,14 @@ class HeightTally:
         """Return what a user should know, one sentence each."""
         return tuple(
             text
-            for text in (self._missing(), self._strange(), self._unit(), self._odd(), self._land())
+            for text in (
+                self._missing(),
+                self._at_sea(),
+                self._strange(),
+                self._unit(),
+                self._odd(),
+                self._land(),
+            )
             if text
         )
 
@@ -89,13 +107,31 @@ class HeightTally:
             f"no height is known of {self.unknown:,} of {self.buildings:,} buildings: `dsm` gives "
             "it, else it is drawn"
         )
-        if self.reading.sea and not self.reading.top:
+        if self.reading.sea and not self.reading.top and not self.from_sea:
             are = "is" if len(self.reading.sea) == 1 else "are"
-            text += f"; {', '.join(self.reading.sea)} {are} above sea, without the ground's height"
+            text += (
+                f"; {', '.join(self.reading.sea)} {are} above sea, without the ground's height: "
+                "`dem` gives it under roofs; name a column that is above ground as `height_field`"
+            )
+        if self.reading.too_tall:
+            text += (
+                f"; the middle of {', '.join(self.reading.too_tall)} is taller than any building, "
+                "so it is not read: give its `height_unit` (cm, mm), or subtract the ground if it "
+                "is above sea"
+            )
         if self.reading.others and self.unknown == self.buildings:
             shown = ", ".join(self.reading.others[:6])
             text += f"; columns that look like heights: {shown}; name one as `height_field`"
         return text
+
+    def _at_sea(self) -> str:
+        if not self.from_sea:
+            return ""
+        names = ", ".join(column.field for column in self.reading.roofs_at_sea)
+        return (
+            f"the height of {self.from_sea:,} of {self.buildings:,} buildings is that of the roof "
+            f"above sea ({names}) over the ground of the DEM: both must have one vertical datum"
+        )
 
     def _strange(self) -> str:
         if not self.unread:

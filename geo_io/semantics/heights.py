@@ -36,6 +36,18 @@ from geo_io.semantics.lengths import (
 HIGHEST = 900.0
 """Heights above this, in metres, are errors of the source."""
 
+MOST_LEVELS = 170.0
+"""Numbers of levels above this are errors of the source; the tallest building has 163."""
+
+FEWEST = 3
+"""Numbers from which a median says something."""
+
+UNKNOWN_LEVELS = (99.0,)
+"""Numbers of levels that say that nothing is known."""
+
+LOWEST = 1.0
+"""A roof less than this above the ground of the DEM, in metres, has another datum or is none."""
+
 LOOK_LIKE_HEIGHTS = re.compile(
     r"height|hgt|h(?:o|oe|ö)he|hauteur|haut_|altura|altezza|hoogte|h[öo]jd|elev|z_?m(?:ax|in)|roof|"
     r"dak|dach|toit|level|floor|stor(?:e?y|ies)|etage|geschoss|bouwlag|plantas|(?:^|_)ht(?:_|$)"
@@ -45,9 +57,24 @@ LOOK_LIKE_HEIGHTS = re.compile(
 _ABOVE_SEA = re.compile(r"above_?sea|(?:^|_)a?m?sl(?:_|$)|(?:^|_)(?:nhn|nap|navd(?:88)?)(?:_|$)")
 """Names of columns of heights above the sea."""
 
-_UNIT_WORD = "(us_?ft|ftus|ft|feet|foot|metres?|meters?|mm|cm|dm|m)"
+_OF_ROOF = re.compile(
+    r"roof|dach|dak|toit|top|max|ridge|first|traufe|nok|tetto|gronda|above_?sea|(?:^|_)z_?t(?:op)?$"
+)
+_OF_GROUND = re.compile(
+    r"ground|gnd|base|grd|(?:^|_)min|min(?:_|$)|boden|gelaende|terrain|sol(?:_|$)|foot|fuss|maaiveld"
+)
+"""Names of columns of heights above the sea that are those of roofs, or of the ground."""
+
+_UNIT_WORD = "(us_?ft|ftus|ft|feet|foot|inch(?:es)?|in|metres?|meters?|mm|cm|dm|m)"
 _UNIT_IN_NAME = re.compile(rf"(?:[\s_\-.]+|(?=[(\[]))[(\[]?{_UNIT_WORD}[)\]]?[\s_\-.]*$")
-_UNIT_NAMES = {"feet": "ft", "foot": "ft", "usft": "us-ft", "ftus": "us-ft"}
+_UNIT_NAMES = {
+    "feet": "ft",
+    "foot": "ft",
+    "usft": "us-ft",
+    "ftus": "us-ft",
+    "inch": "in",
+    "inches": "in",
+}
 _UNITS_BESIDE = (
     *("{}_unit", "{}_units", "{}_uom", "unit_{}", "units", "uom", "height_unit", "height_units"),
     "unit",
@@ -117,8 +144,12 @@ class HeightReading:
         Numbers of levels.
     sea : tuple of str
         Heights above sea.
+    roofs_at_sea : tuple of HeightColumn
+        Those of them that are of roofs: the DEM gives the ground below.
     others : tuple of str
         Other columns that look like heights.
+    too_tall : tuple of str
+        Columns of heights whose middle is taller than any building, as "height (1200 m)".
     """
 
     publisher: str = "common"
@@ -127,12 +158,14 @@ class HeightReading:
     roof: tuple[HeightColumn, ...] = ()
     levels: tuple[str, ...] = ()
     sea: tuple[str, ...] = ()
+    roofs_at_sea: tuple[HeightColumn, ...] = ()
     others: tuple[str, ...] = ()
+    too_tall: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[str]:
         """The columns to read."""
-        of_heights = [*self.top, *self.eaves, *self.roof]
+        of_heights = [*self.top, *self.eaves, *self.roof, *self.roofs_at_sea]
         names = [
             name
             for column in of_heights
@@ -149,9 +182,12 @@ class HeightReading:
         unread = np.where(unread == "", unread_eaves, unread)
         style = TextStyle(LEVEL)
         columns = tuple(HeightColumn(name, None, style, "name") for name in self.levels)
-        from_levels, unread_levels = _first(table, columns, HIGHEST)
+        most = MOST_LEVELS * METRES_PER_LEVEL + ROOF_METRES
+        from_levels, unread_levels = _first(table, columns, most)
         unread = np.where(unread == "", unread_levels, unread)
         levels = (from_levels - ROOF_METRES) / METRES_PER_LEVEL
+        unsaid = np.isin(levels, UNKNOWN_LEVELS)
+        levels[unsaid] = from_levels[unsaid] = np.nan
         if self.publisher != "osm":  # there, a building of 0 levels is a roof on the ground
             levels[levels <= 0] = np.nan
         from_levels[from_levels <= ROOF_METRES] = np.nan
@@ -164,7 +200,19 @@ class HeightReading:
             levels=levels,
             measured=known,
             unread=np.where(known, "", unread),
+            at_sea=np.where(known, np.nan, self._at_sea(table)),
         )
+
+    def _at_sea(self, table: pd.DataFrame) -> NDArray:
+        """Return the heights of roofs above sea, (n,) float64 metres, NaN where none is known."""
+        result = np.full(len(table), np.nan)
+        for column in self.roofs_at_sea:
+            if column.field in table.columns:
+                values = _numbers(table[column.field], column.style)
+                stored = values / UNITS[column.style.unit]
+                values = np.where(np.isin(stored, list(UNKNOWN_NUMBERS)), np.nan, values)
+                result = np.where(np.isnan(result), values, result)
+        return result
 
     def tops(self, table: pd.DataFrame, highest: float) -> NDArray:
         """Return heights up to `highest` of other features than buildings, (n,) float64 metres."""
@@ -205,6 +253,8 @@ class Heights:
         Whether top or eaves come from a height, and not from levels.
     unread : NDArray (n,) object
         A value that is there and is not understood, such as "height='tall'"; "" for others.
+    at_sea : NDArray (n,) float64
+        Height of the roof above sea where no height above ground is known.
     """
 
     top: NDArray
@@ -213,10 +263,32 @@ class Heights:
     levels: NDArray
     measured: NDArray
     unread: NDArray
+    at_sea: NDArray
 
     def take(self, rows: NDArray) -> Heights:
         """Return the heights of the features with these indices."""
         return Heights(**{name: values[rows] for name, values in vars(self).items()})
+
+    def over(self, ground: NDArray) -> Heights:
+        """Return heights in which a roof above sea is that much above the ground (n,), metres.
+
+        A roof that is not above the ground is not understood.
+        """
+        above = self.at_sea - ground
+        with np.errstate(invalid="ignore"):
+            usable = (above >= LOWEST) & (above <= HIGHEST)
+        odd = np.flatnonzero(np.isfinite(above) & ~usable)
+        unread = self.unread.copy()
+        unread[odd] = [
+            f"a roof at {self.at_sea[row]:g} m above sea over ground at {ground[row]:.1f} m"
+            for row in odd.tolist()
+        ]
+        return replace(
+            self,
+            top=np.where(usable, above, self.top),
+            measured=self.measured | usable,
+            unread=unread,
+        )
 
     @property
     def known(self) -> NDArray:
@@ -282,10 +354,26 @@ def choose_heights(
         for column in columns
         for name in (column.field, column.minus)
     }
+    too_tall: list[str] = []
+    for kind, columns in found.items():
+        middles = [_middle(column, sample) for column in columns]
+        too_tall += [
+            f"{column.name} ({middle:g} {column.style.unit})"
+            for column, middle in zip(columns, middles, strict=True)
+            if middle * UNITS[column.style.unit] > HIGHEST
+        ]
+        found[kind] = [
+            column
+            for column, middle in zip(columns, middles, strict=True)
+            if not middle * UNITS[column.style.unit] > HIGHEST
+        ]
     if publisher is None:  # perhaps the height of the roof above ground
         used -= {column.field for column in found["roof"]}
-    sea += [
-        name for name in fields if name not in {*used, *sea} and _ABOVE_SEA.search(name.casefold())
+    sea += [name for name in fields if name not in {*used, *sea} and _is_above_sea(name)]
+    roofs = [
+        _styled(name, None, sample, crs, unit, publisher.unit if publisher else None)
+        for name in sea
+        if _OF_ROOF.search(name.casefold()) and not _OF_GROUND.search(name.casefold())
     ]
     used |= {*levels, *sea, "min_height", "min_level"}
     others = [
@@ -298,8 +386,36 @@ def choose_heights(
         roof=tuple(found["roof"]),
         levels=tuple(levels),
         sea=tuple(sea),
+        roofs_at_sea=tuple(roofs),
         others=tuple(others),
+        too_tall=tuple(dict.fromkeys(too_tall)),
     )
+
+
+def _middle(column: HeightColumn, sample: pd.DataFrame) -> float:
+    """Return the median of the numbers above 0 of a column without a unit of their own; else NaN.
+
+    Codes for unknown are left out.
+    """
+    if column.field not in sample.columns or column.minus is not None or column.beside:
+        return np.nan
+    numbers = pd.to_numeric(sample[column.field], errors="coerce").to_numpy(float)
+    numbers = numbers[(numbers > 0) & ~np.isin(numbers, list(UNKNOWN_NUMBERS))]
+    return float(np.median(numbers)) if len(numbers) >= FEWEST else np.nan
+
+
+def _is_above_sea(name: str) -> bool:
+    """Return whether a column is one of heights above the sea, by its name.
+
+    Its name says so, or is that of a publisher's column, also with a unit.
+    """
+    bare = _letters(unit_in_name(name)[0])
+    return bool(_ABOVE_SEA.search(name.casefold())) or bare in _sea_names()
+
+
+@functools.cache
+def _sea_names() -> frozenset[str]:
+    return frozenset(_letters(name) for entry in _entries() for name in entry.sea)
 
 
 def footprint_columns() -> frozenset[str]:
@@ -567,7 +683,8 @@ def _lengths(series: pd.Series, column: HeightColumn, highest: float) -> tuple[N
         if 0 < length <= highest:
             found[value] = length, ""
         else:
-            found[value] = np.nan, "" if is_unknown(value) else f"{column.field}={value!r}"
+            nothing = length == 0 or is_unknown(value)  # "0 m" says as little as 0
+            found[value] = np.nan, "" if nothing else f"{column.field}={value!r}"
     return (
         np.array([found[value][0] for value in rows], float),
         np.array([found[value][1] for value in rows], object).reshape(len(rows)),

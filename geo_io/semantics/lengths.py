@@ -1,8 +1,8 @@
 """Lengths and numbers of levels in texts, as people write them into attributes.
 
 "12 m", "12,5", "40'6\"", "1200 cm", "12 m 50", "ca. 12", "12-14", "12;14", "3 levels" and "G+2" are
-understood; a text without a unit takes that of its column. What is not understood is NaN, and never
-a guess.
+understood, and "IV" and "2+1" in columns of levels; a text without a unit takes that of its column.
+What is not understood is NaN, and never a guess.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ UNITS = {
     "dm": 0.1,
     "cm": 0.01,
     "mm": 0.001,
+    "in": FOOT / 12,
     "ft": FOOT,
     "us-ft": 1200 / 3937,
     "yd": 3 * FOOT,
@@ -75,6 +76,11 @@ _GROUND_PLUS = re.compile(
     r"(?:b\d?\s*\+\s*)?(?:g|gf|r|rc|rdc|rez|eg|e|p|pb|pt|pr|bg|ground)\s*\+\s*(\d{1,2})"
     r"(?:\s*\+\s*[a-z]+)?"
 )
+_LEVELS_PLUS = re.compile(r"(.*?)\s*\+\s*(\d(?:[.,]\d)?|[a-z]+\.?)")
+"""Levels, and an attic: "2+1", "II+D". Of an attic that is a letter nothing is counted."""
+
+_ROMAN = re.compile(r"(?=[ivxl])(x[lc]|l?x{0,3})(ix|iv|v?i{0,3})")
+_ROMAN_VALUES = {"i": 1, "v": 5, "x": 10, "l": 50, "c": 100}
 _HALVES = {"\u00bd": ".5", "\u00bc": ".25", "\u00be": ".75"}
 _HALF = re.compile(r"(?<=\d)\s*(?:\s1/2|[\u00bd\u00bc\u00be])")
 _RANGE = re.compile(r"\s*(?:-|\u2013|\u2014|\.\.\.?|\bto\b|\bbis\b|\btot\b|\ba\b)\s*")
@@ -121,6 +127,8 @@ def parse_quantity(value: object, style: TextStyle) -> tuple[float, str]:
     storeys = _GROUND_PLUS.fullmatch(text)
     if storeys is not None:  # "G+3": the ground floor and three above it
         return float(storeys[1]) + 1, LEVEL
+    if style.unit == LEVEL:
+        text = _plain_levels(text)
     best, found = np.nan, style.unit
     unit: str | None = None
     for choice in reversed(_CHOICE.split(text)):  # the last may carry the unit of all
@@ -131,6 +139,33 @@ def parse_quantity(value: object, style: TextStyle) -> tuple[float, str]:
         if np.isnan(best) or _metres(number, own) > _metres(best, found):
             best, found = number, own
     return best, found
+
+
+def _plain_levels(text: str) -> str:
+    """Return a number of levels in digits: that of "IV", "II-III", "2+1" and "5F"."""
+    added = 0.0
+    plus = _LEVELS_PLUS.fullmatch(text)
+    if plus is not None:
+        text = plus[1]
+        added = float(plus[2].replace(",", ".")) if plus[2][0].isdigit() else 0.0
+    text = re.sub(r"(?<=\d)\s*f$", "", text)
+    text = re.sub(r"[ivxlc]+", lambda match: _from_roman(match[0]), text) if _romans(text) else text
+    try:
+        return f"{float(text.replace(',', '.')) + added:g}" if added else text
+    except ValueError:
+        return f"{text} + {added:g}"  # not understood
+
+
+def _romans(text: str) -> bool:
+    """Return whether all words of a text are Roman numbers, such as "ii-iii"."""
+    words = re.findall(r"[a-z]+", text)
+    return bool(words) and all(_ROMAN.fullmatch(word) for word in words)
+
+
+def _from_roman(text: str) -> str:
+    values = [_ROMAN_VALUES[letter] for letter in text]
+    after = [*values[1:], 0]
+    return str(sum(-one if one < two else one for one, two in zip(values, after, strict=True)))
 
 
 def is_unknown(value: object) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,7 +36,7 @@ from geo_io.semantics.building_tags import (
     is_ridge,
     is_roof_edge,
 )
-from geo_io.semantics.classify import FeatureClasses, LegendChoice, classify
+from geo_io.semantics.classify import FeatureClasses, LegendChoice, classify, is_outline
 from geo_io.semantics.footprints import as_buildings
 from geo_io.semantics.heights import HeightReading, Heights
 from geo_io.semantics.lengths import METRES_PER_LEVEL
@@ -53,6 +54,13 @@ from geo_io.semantics.structures.things import Things, make_things
 from geo_io.structures import KIND
 from geo_io.vector.repair import simple_parts
 from geo_io.vector.source import VectorSource
+from geo_io.water.coastlines import says_coastline
+
+HARBOURS = ("leisure=marina", "water=harbour", "water=marina", "class=marina", "fclass=marina")
+"""Values of harbours, which lie in the sea, in lakes and in rivers."""
+
+HARBOUR_REACH = 100.0
+"""Metres from a harbour within which the sea is looked for."""
 
 TALLEST = 400.0
 """Heights above this, in metres, are errors of the source."""
@@ -89,6 +97,8 @@ class Block:
         Tags of buildings that are not understood, by attribute and row.
     hidden, repaired : NDArray (n,) bool
         Features that are underground, and that had an invalid geometry.
+    outlines : NDArray (n,) bool
+        Lines of a class of areas whose width nothing says.
     dropped : NDArray (m,) int64
         Ids of features whose geometry is beyond repair.
     dropped_bounds : NDArray (m, 4) float64
@@ -108,6 +118,7 @@ class Block:
     unread: Unread
     hidden: NDArray
     repaired: NDArray
+    outlines: NDArray
     dropped: NDArray
     dropped_bounds: NDArray
     structures: Found
@@ -119,24 +130,33 @@ def prepare(
     choice: LegendChoice,
     reading: HeightReading,
     columns: list[str],
+    ground: Callable[[NDArray], NDArray] | None,
     area: Frame,
 ) -> Block:
-    """Read, classify and prepare all features that intersect an area."""
+    """Read, classify and prepare all features that intersect an area.
+
+    `ground` gives the heights of the ground at places (n, 2), metres: with it, heights of roofs
+    above sea say how tall a building is.
+    """
     features = source.features(area.crs, area.bounds, columns)
     table = expand_tags(features.table, (*structure_fields(), *LEAF_COLUMNS, *GENUS_COLUMNS))
     geometry = np.asarray(features.table.geometry.values, object)
     classified = classify(features.table, choice)
     if choice.footprints:
         classified = as_buildings(classified, geometry)
-    code = classified.code
     land = {land.name: land.code for land in classes()}
+    code = classified.code
+    code[_at_sea(source, choice, columns, geometry, classified, area.crs)] = land["sea"]
     water = np.isin(code, [land[name] for name in ("river", "lake", "sea")])
     hidden = underground(table) | (
         water & (shapely.get_dimensions(geometry) == 2) & under_a_cover(table)
     )
     known = reading.read(table)
+    if ground is not None:
+        known = known.over(_ground_of(geometry, known.at_sea, code == land["building"], ground))
     tall = reading.tops(table, TALLEST)
     width = line_widths(table, code == land["road"])
+    outlines = is_outline(classified, geometry) & np.isnan(width)
     for other in (classified.width, _class_widths()[np.where(code == UNMAPPED, UNKNOWN, code)]):
         width = np.where(np.isnan(width), np.minimum(other, WIDEST), width)
     structures = find_structures(
@@ -158,6 +178,7 @@ def prepare(
         unread,
         hidden,
         features.repaired,
+        outlines,
         features.dropped,
         features.dropped_bounds,
         structures,
@@ -175,6 +196,47 @@ def prepare(
             area.bounds,
         ),
     )
+
+
+def _at_sea(
+    source: VectorSource,
+    choice: LegendChoice,
+    columns: list[str],
+    geometry: NDArray,
+    classified: FeatureClasses,
+    crs: str,
+) -> NDArray:
+    """Return which features are harbours at the sea, whose water is that of the sea, (n,) bool.
+
+    The sea or its coast lies within `HARBOUR_REACH` of their bounds, in the same layer.
+    """
+    out = np.isin(classified.value, HARBOURS) & (shapely.get_dimensions(geometry) == 2)
+    out &= classified.code == codes()["lake"]
+    for row in np.flatnonzero(out).tolist():
+        left, bottom, right, top = geometry[row].bounds
+        reach = HARBOUR_REACH
+        around = (left - reach, bottom - reach, right + reach, top + reach)
+        near = source.features(crs, around, columns).table
+        sea = classify(near, choice).code == codes()["sea"]
+        out[row] = bool(sea.any() or says_coastline(near).any())
+    return out
+
+
+def _ground_of(
+    geometry: NDArray, at_sea: NDArray, building: NDArray, ground: Callable[[NDArray], NDArray]
+) -> NDArray:
+    """Return the ground of the buildings whose roof is known above sea, (n,) metres; NaN of others.
+
+    It is the mean height at the corners.
+    """
+    out = np.full(len(geometry), np.nan)
+    rows = np.flatnonzero(building & np.isfinite(at_sea) & (shapely.get_dimensions(geometry) == 2))
+    for row in rows.tolist():
+        heights = ground(shapely.get_coordinates(geometry[row]))
+        heights = heights[np.isfinite(heights)]
+        if len(heights):
+            out[row] = heights.mean()
+    return out
 
 
 def _keep_tunnels(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_io.frame import Frame, short_name
-from geo_io.legend import UNKNOWN, UNMAPPED, Crosswalk
+from geo_io.legend import UNKNOWN, UNMAPPED, Crosswalk, codes
 from geo_io.raster.positions import overlaps
 from geo_io.raster.source import RasterSource
 from geo_io.raster.survey import survey_parts
@@ -89,7 +89,22 @@ class RasterLayer:
             )
             for shifted, n in sorted(counts.items())
         ]
-        return values, SourceSurvey(self.name, meets=True)
+        return values, SourceSurvey(self.name, meets=True, warnings=self._nodata_note())
+
+    def _nodata_note(self) -> tuple[str, ...]:
+        """Tell that the value for no data is a class of the legend."""
+        nodata = self.source.nodata[0]
+        if nodata is None or not np.isfinite(nodata) or int(nodata) != nodata:
+            return ()
+        code = dict(self.crosswalk.raster_table()).get(int(nodata), UNKNOWN)
+        if code == UNKNOWN:
+            return ()
+        name = next(name for name, own in codes().items() if own == code)
+        return (
+            f"its value {int(nodata)}, declared as nodata, is {name} in the legend "
+            f"{self.crosswalk.name}: where it is a class, remove the declaration with gdal_edit "
+            "-unsetnodata",
+        )
 
     def summary(self) -> dict[str, Any]:
         """Describe the raster and its legend."""

@@ -33,6 +33,7 @@ from geo_io.legend import codes, normalise
 from geo_io.raster.source import RasterSource, holds_raster, open_raster
 from geo_io.region.region import describe, swap_hint
 from geo_io.semantics.choose_legend import choose_raster_legend, require_class_field
+from geo_io.semantics.classify import with_areas
 from geo_io.semantics.footprints import interpret
 from geo_io.semantics.heights import require_height_field
 from geo_io.semantics.nesting import class_ranks, rank_of
@@ -175,7 +176,8 @@ def _vector_layer(
     """Interpret a layer; its texts are decoded anew if their encoding is not the one it claims."""
     source, doubt = with_encoding(source, lambda text: _is_known(text, options))
     try:
-        return VectorLayer(source, *interpret(source, options), frame, cache)
+        choice, heights = interpret(source, options)
+        return VectorLayer(with_areas(source, choice), choice, heights, frame, cache)
     except InputError as error:
         if doubt is not None:
             raise doubt from error
@@ -209,12 +211,13 @@ class SemanticsReader:
         self._opened_with = (sources, frame, options)
         self._layers = layers
         self._heights: Any = None
+        self._of_ground = False
         self._levels: WaterLevels | None = None
         self._river_levels: RiverLevels | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process opens the sources again: locks and caches are not sent.
-        return _open_again, (*self._opened_with, self._heights)
+        return _open_again, (*self._opened_with, self._heights, self._of_ground)
 
     def read(self, window: Frame) -> Semantics:
         """Read semantics on a window of the lattice, also outside the job's frame.
@@ -404,7 +407,7 @@ class SemanticsReader:
         lowest = getattr(self._heights, "lowest", None)
         return lowest is None or bool(lowest(window) <= SEA_LEVEL + 2 * ROUNDING)
 
-    def use_heights(self, heights: Any) -> None:
+    def use_heights(self, heights: Any, *, ground: bool = False) -> None:
         """Take the levels of water, and the side of a coast on which the land lies, from heights.
 
         Parameters
@@ -413,10 +416,16 @@ class SemanticsReader:
             With `read(frame)`, which returns a Raster of metres; it can be sent to another process.
             If it has `lowest(frame)`, which returns a height below which none lies there, windows
             that lie above the sea are not read to look for it.
+        ground : bool
+            Whether they are those of the ground, and not of a surface: then roofs whose height
+            above sea is mapped stand so much above it.
         """
-        self._heights = heights
+        self._heights, self._of_ground = heights, ground
         self._levels = WaterLevels(_read_of(heights), self.frame)
         self._river_levels = RiverLevels(self._levels, self.frame.voxel_size)
+        for layer in self._layers:
+            if isinstance(layer, VectorLayer):
+                layer.ground = self._heights_at if ground else None
         self.__dict__.pop("coast", None)
         self.__dict__.pop("_decks", None)
         self.__dict__.pop("_tunnels", None)
@@ -714,11 +723,15 @@ def _read_of(heights: Any) -> Callable[[Frame], NDArray]:
 
 
 def _open_again(
-    sources: tuple[Source, ...], frame: Frame, options: SemanticsOptions, heights: Any
+    sources: tuple[Source, ...],
+    frame: Frame,
+    options: SemanticsOptions,
+    heights: Any,
+    of_ground: bool,
 ) -> SemanticsReader:
     reader = open_semantics(sources, frame, options)
     if heights is not None:
-        reader.use_heights(heights)
+        reader.use_heights(heights, ground=of_ground)
     return reader
 
 

@@ -59,6 +59,8 @@ class SourceSurvey:
         Buildings, those without a height, and those with a height that is not understood.
     warnings : tuple of str
         What else a user should know.
+    hint : str
+        Why the source does not meet the region, as the end of a message.
     """
 
     source: str
@@ -74,6 +76,7 @@ class SourceSurvey:
     unknown_heights: int = 0
     unread_heights: int = 0
     warnings: tuple[str, ...] = ()
+    hint: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from geo_io.crs import transform_bounds
 from geo_io.frame import Bounds, Frame
 from geo_io.legend import UNKNOWN, UNMAPPED, codes
+from geo_io.region.region import swap_hint
 from geo_io.semantics.attributes import WIDEST, attribute_columns
 from geo_io.semantics.building_tags import TagTally
 from geo_io.semantics.classify import LegendChoice, classify
@@ -96,6 +97,8 @@ class VectorLayer:
         self.source = source
         self.choice = choice
         self.heights = heights
+        self.ground: Callable[[NDArray], NDArray] | None = None
+        """Heights of the ground at places (n, 2), where a DEM gives them; set before reading."""
         self.frame = frame
         self._cache = cache
         self._extent = source.bounds_in(frame.crs)
@@ -212,7 +215,7 @@ class VectorLayer:
 
     def _prepare(self, area: Frame) -> Block:
         assert self.choice is not None  # A layer without a legend is empty and never read.
-        return prepare(self.source, self.choice, self.heights, self._columns, area)
+        return prepare(self.source, self.choice, self.heights, self._columns, self.ground, area)
 
     def _may_overlap(self, area: Frame) -> bool:
         if self.source.bounds is None:
@@ -244,11 +247,15 @@ class VectorLayer:
         Blocks are read from the south-west, and a feature counts once, in its first block.
         """
         if self.choice is None or not self.overlaps(frame):
-            return [], SourceSurvey(self.name, meets=False)
+            hint = ""
+            if self.source.bounds is not None:
+                hint = swap_hint(frame.bounds, frame.crs, self.source.bounds, self.source.crs)
+            return [], SourceSurvey(self.name, meets=False, hint=hint)
         totals: dict[tuple[str, int], list[float]] = {}
         counts = dict.fromkeys(("features", "repaired", "underground", "no_width", "points"), 0)
         tally, tags = HeightTally(self.heights), TagTally()
         structures = StructureTally(self.name, frame.voxel_size)
+        outlines = OutlineTally()
         dropped: set[int] = set()
         # Features that extend into later blocks, and how far north: they must not count again.
         again, reach = np.empty(0, np.int64), np.empty(0)
@@ -269,6 +276,7 @@ class VectorLayer:
             shown = np.flatnonzero(fresh & ~block.hidden)
             tags.add(block.unread, shown)
             structures.add(block.structures, shown)
+            outlines.add(block, shown)
             tally.add(
                 block.classified.code[shown],
                 block.classified.value[shown],
@@ -300,11 +308,13 @@ class VectorLayer:
             buildings=tally.buildings,
             unknown_heights=tally.unknown,
             unread_heights=tally.unread,
+            hint="",
             warnings=(
                 *self.source.notes,
                 *tally.warnings(),
                 *tags.warnings(),
                 *structures.warnings(),
+                *outlines.warnings(),
             ),
             **counts,
         )
@@ -331,6 +341,45 @@ class VectorLayer:
             "heights": self.heights.summary(),
             "features": self.source.feature_count,
         }
+
+
+@dataclass
+class OutlineTally:
+    """Counts of lines of a class of areas: those drawn as strips, and those left out."""
+
+    strips: int = 0
+    left_out: int = 0
+    _strip: str = ""
+    _left_out: str = ""
+
+    def add(self, block: Block, shown: NDArray) -> None:
+        """Count those of a block in the rows `shown`, indices."""
+        rows = shown[block.outlines[shown]]
+        wide = ~np.isnan(block.width[rows])
+        self.strips += int(wide.sum())
+        self.left_out += int((~wide).sum())
+        value = block.classified.value
+        if wide.any() and not self._strip:
+            row = rows[wide][0]
+            self._strip = f"{value[row]}, {block.width[row]:g} m wide"
+        if not wide.all() and not self._left_out:
+            self._left_out = str(value[rows[~wide][0]])
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a user should know, one sentence each."""
+        texts = []
+        for count, shown, what in (
+            (self.strips, self._strip, ("drawn as a strip", "drawn as strips")),
+            (self.left_out, self._left_out, ("left out", "left out")),
+        ):
+            if count:
+                one = count == 1
+                texts.append(
+                    f"{count:,} {'line' if one else 'lines'} of a class of areas "
+                    f"{'is' if one else 'are'} {what[0 if one else 1]}, such as {shown}: what is "
+                    "an area must be closed"
+                )
+        return tuple(texts)
 
 
 def _holds(outer: Frame, inner: Frame) -> bool:

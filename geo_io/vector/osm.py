@@ -18,10 +18,8 @@ import re
 import shutil
 import tempfile
 import warnings
-import xml.parsers.expat
 import xml.sax
-from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,8 +36,9 @@ from numpy.typing import NDArray
 from geo_io.cache import made_once
 from geo_io.errors import InputError
 from geo_io.packaged import packaged_yaml
+from geo_io.vector.osm_whole import BrokenArea, NotWhole, comes_back, find_broken, said
 
-VERSION = 3
+VERSION = 4
 """Raised when the table that is made of a file changes."""
 
 LAYER = "osm"
@@ -64,12 +63,8 @@ OUTLINES = ("boundary", "place")
 DELETED = re.compile(rb"""(?:action=["']delete["']|visible=["']false["'])""")
 """What an element has that an editor (JOSM) deleted, or the history of the map."""
 
-UNCLOSED = "unclosed_rings"
-"""Metadata of the layer: how many rings of areas are not closed."""
-
-CUT_WAYS, CUT_AREAS, CUT_EXAMPLE = "cut_ways", "cut_areas", "cut_example"
-"""Metadata of the layer: how many ways lack nodes, how many relations of areas lack members, and
-one of these."""
+NOTES = "notes"
+"""Metadata of the layer: what is odd about the file, a JSON list of texts."""
 
 
 BATCH = 50_000
@@ -86,12 +81,18 @@ class TagTable:
         Keys, or keys with a value, of closed ways that are areas.
     lines : mapping of str to list of str
         Values of these keys whose closed ways are lines nevertheless.
+    always : tuple of str
+        Keys, or keys with a value, of ways that are areas although they are not closed.
+    ways : tuple of str
+        Keys of ways that are lines, whatever other key they have.
     columns : tuple of str
         Tags that are columns.
     """
 
     areas: tuple[str, ...]
     lines: Mapping[str, list[str]]
+    always: tuple[str, ...]
+    ways: tuple[str, ...]
     columns: tuple[str, ...]
 
 
@@ -99,7 +100,13 @@ class TagTable:
 def tag_table() -> TagTable:
     """Return what osm.yaml says about tags."""
     values = packaged_yaml("vector", "osm.yaml")
-    return TagTable(tuple(values["areas"]), values["lines"], tuple(values["columns"]))
+    return TagTable(
+        tuple(values["areas"]),
+        values["lines"],
+        tuple(values["always"]),
+        tuple(values["ways"]),
+        tuple(values["columns"]),
+    )
 
 
 def is_osm(path: str) -> bool:
@@ -141,79 +148,135 @@ def osm_notes(table: str) -> tuple[str, ...]:
         The GeoPackage that `osm_table` made of it.
     """
     metadata = pyogrio.read_info(table, layer=LAYER)["layer_metadata"] or {}
-    unclosed, ways, areas = (int(metadata.get(name, 0)) for name in (UNCLOSED, CUT_WAYS, CUT_AREAS))
-    notes = []
-    if unclosed:
-        rings = "ring of a multipolygon is" if unclosed == 1 else "rings of multipolygons are"
-        notes.append(
-            f"{unclosed:,} {rings} not closed, and {'is' if unclosed == 1 else 'are'} closed by a "
-            "straight line; JOSM's validator shows where"
-        )
-    whole = (
-        'load the place again with whole ways and relations (in Overpass "(._;>;);" before "out")'
-    )
-    if areas:
-        lack = (
-            "area lacks ways of its outline" if areas == 1 else "areas lack ways of their outlines"
-        )
-        notes.append(
-            f"{areas:,} {lack} in the file, such as {metadata[CUT_EXAMPLE]}, and "
-            f"{'is' if areas == 1 else 'are'} left out: {whole}"
-        )
-    if ways:
-        notes.append(
-            f"{ways:,} {'way lacks' if ways == 1 else 'ways lack'} nodes that the file does not "
-            f"have: its shape may be wrong, or it is left out; {whole}"
-        )
-    return tuple(notes)
+    return tuple(json.loads(metadata.get(NOTES, "[]")))
 
 
 def _convert(path: str, layers: tuple[str, ...], out: Path) -> None:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".") as scratch:
         file = _unpacked(path, Path(scratch))
-        cut = _check_whole(file, path)
+        broken = _check_whole(file, path)
+        closed: list[str] = []
         file = _without_deleted(file, Path(scratch))
         with _settings(scratch):
-            with _unclosed_rings() as unclosed:
-                written = _write_features(file, path, layers, out)
+            with _outlines_ignored():
+                written = _write_features(file, path, layers, out, broken, closed)
+            notes = [*_gap_notes(closed, "way", "ways"), *_broken_notes(broken)]
             pyogrio.write_dataframe(
                 _table([], np.empty(0, object)),
                 out,
                 layer=LAYER,
                 geometry_type="Unknown",
                 append=written,
-                layer_metadata={UNCLOSED: str(len(unclosed)), **cut},
+                layer_metadata={NOTES: json.dumps(notes)},
             )
     with out.open("rb") as whole:
         os.fsync(whole.fileno())
 
 
-def _write_features(file: Path, path: str, layers: tuple[str, ...], out: Path) -> bool:
-    """Write the features of a file named `path`; return whether there are any."""
+def _write_features(
+    file: Path,
+    path: str,
+    layers: tuple[str, ...],
+    out: Path,
+    broken: NotWhole,
+    closed: list[str],
+) -> bool:
+    """Write the features of a file named `path`; return whether there are any.
+
+    The names of ways that were closed are added to `closed`.
+    """
     written = False
+
+    def write(table: gpd.GeoDataFrame) -> None:
+        nonlocal written
+        if len(table):
+            pyogrio.write_dataframe(
+                table, out, layer=LAYER, geometry_type="Unknown", append=written
+            )
+            written = True
+
+    own = {str(area.number) for area in broken.areas}
     for name in layers:
         for batch in _batches(file, name, path):
-            table = _features(batch, name, all_layers=len(layers) > 1)
-            if len(table):
-                pyogrio.write_dataframe(
-                    table, out, layer=LAYER, geometry_type="Unknown", append=written
-                )
-                written = True
+            write(_features(batch, name, own, closed, all_layers=len(layers) > 1))
+    if "multipolygons" in layers:
+        write(_whole_parts(broken.areas))
     return written
 
 
+def _whole_parts(areas: Iterable[BrokenArea]) -> gpd.GeoDataFrame:
+    """Return what is whole of areas that are not."""
+    shown = [area for area in areas if area.shape is not None and area.tags]
+    shapes = np.empty(len(shown), object)
+    shapes[:] = [area.shape for area in shown]
+    return _table([area.tags for area in shown], shapes)
+
+
+def _gap_notes(names: Sequence[str], one: str, several: str) -> list[str]:
+    """Return what to say of areas whose outline has a gap that was closed."""
+    if not names:
+        return []
+    what = f"1 {one} of an area is" if len(names) == 1 else f"{len(names):,} {several} of areas are"
+    return [
+        f"{what} not closed, such as {names[0]}, and {'is' if len(names) == 1 else 'are'} closed "
+        "by a straight line; JOSM's validator shows where"
+    ]
+
+
+def _broken_notes(broken: NotWhole) -> list[str]:
+    """Return what to say of areas and ways that are not whole."""
+    whole = (
+        'load the place again with whole ways and relations (in Overpass "(._;>;);" before "out")'
+    )
+    notes = _gap_notes(
+        [area.name for area in broken.areas if not area.lacks and area.shape is not None],
+        "outline",
+        "outlines",
+    )
+    lacking = [area for area in broken.areas if area.lacks]
+    lost = [area for area in broken.areas if not area.lacks and area.shape is None]
+    if lacking:
+        lacks = (
+            "area lacks ways of its outline"
+            if len(lacking) == 1
+            else "areas lack ways of their outlines"
+        )
+        parts = sum(area.shape is not None for area in lacking)
+        shown = (
+            "is left out"
+            if len(lacking) == 1
+            else "are left out"
+            if not parts
+            else f"are left out but for the whole rings of {parts:,}"
+        )
+        if len(lacking) == parts == 1:
+            shown = "is left out but for its whole rings"
+        notes.append(
+            f"{len(lacking):,} {lacks} in the file, such as {lacking[0].name}, and {shown}: {whole}"
+        )
+    if lost:
+        what = "area has no closed outline" if len(lost) == 1 else "areas have no closed outline"
+        notes.append(
+            f"{len(lost):,} {what}, such as {lost[0].name}, and "
+            f"{'is' if len(lost) == 1 else 'are'} left out; JOSM's validator shows where"
+        )
+    if broken.ways:
+        notes.append(
+            f"{broken.ways:,} {'way lacks' if broken.ways == 1 else 'ways lack'} nodes that the "
+            f"file does not have: its shape may be wrong, or it is left out; {whole}"
+        )
+    return notes
+
+
 @contextlib.contextmanager
-def _unclosed_rings() -> Iterator[list[str]]:
-    """Collect what GDAL says of rings that it closed; its other warnings go on."""
-    found: list[str] = []
+def _outlines_ignored() -> Iterator[None]:
+    """Leave out GDAL's warnings of outlines, of which `find_broken` tells; others go on."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        yield found
+        yield
     for warning in caught:
         text = str(warning.message)
-        if "Non closed ring" in text:
-            found.append(text)
-        elif "organizePolygons" not in text:  # a ring of such a polygon, which is repaired later
+        if "Non closed ring" not in text and "organizePolygons" not in text:
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno
             )
@@ -268,8 +331,14 @@ def _batches(file: Path, layer: str, name: str) -> Iterator[pd.DataFrame]:
         ) from error
 
 
-def _features(batch: pd.DataFrame, layer: str, *, all_layers: bool) -> gpd.GeoDataFrame:
-    """Make columns of tags, and lines of closed ways that are none; (n,) features."""
+def _features(
+    batch: pd.DataFrame, layer: str, broken: set[str], closed: list[str], *, all_layers: bool
+) -> gpd.GeoDataFrame:
+    """Make columns of tags, lines of closed ways that are none, and areas of open ways: (n,).
+
+    Relations that are `broken` are left out. The names of ways that become areas are added to
+    `closed`.
+    """
     geometry = shapely.from_wkb(batch["wkb_geometry"].to_numpy(object), on_invalid="ignore")
     tags = [
         json.loads(text) if isinstance(text, str) and text else {} for text in batch["all_tags"]
@@ -282,6 +351,12 @@ def _features(batch: pd.DataFrame, layer: str, *, all_layers: bool) -> gpd.GeoDa
         outlines = np.array([_is_line(row) for row in tags], bool) & ways
         rings = shapely.get_exterior_ring(shapely.get_geometry(geometry[outlines], 0))
         geometry[outlines] = [shapely.LineString(ring.coords) for ring in rings]
+        kept &= ways | ~batch["osm_id"].isin(broken).to_numpy()
+    if layer == "lines":
+        for row in np.flatnonzero([_is_area(row) for row in tags]):
+            if kept[row] and comes_back(geometry[row]):
+                geometry[row] = shapely.Polygon(geometry[row].coords)
+                closed.append(f"way {batch['osm_id'].iloc[row]}{said(tags[row])}")
     # Points without tags are the corners of ways.
     kept &= np.array([bool(row) for row in tags], bool)
     for row in tags:
@@ -319,6 +394,18 @@ def _is_line(tags: dict[str, str]) -> bool:
     return bool(areal) and all(tags[key] in table.lines.get(key, ()) for key in areal)
 
 
+def _is_area(tags: dict[str, str]) -> bool:
+    """Return whether an open way is meant as an area."""
+    table = tag_table()
+    if tags.get("area") == "no" or any(key in table.ways for key in tags):
+        return False
+    return tags.get("area") == "yes" or any(
+        (key in table.always or f"{key}={value}" in table.always)
+        and value not in table.lines.get(key, ())
+        for key, value in tags.items()
+    )
+
+
 def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
@@ -343,97 +430,20 @@ def _unpacked(path: str, folder: Path) -> Path:
     return out
 
 
-def _check_whole(file: Path, name: str) -> dict[str, str]:
-    """Raise InputError if an extract is cut off or damaged: GDAL reads what comes before.
+def _check_whole(file: Path, name: str) -> NotWhole:
+    """Return what is not whole in an extract.
 
-    Returns
-    -------
-    dict
-        `CUT_WAYS`, `CUT_AREAS` and `CUT_EXAMPLE`, of an .osm file.
+    Raises
+    ------
+    InputError
+        If the file itself is cut off or damaged: GDAL reads what comes before.
     """
     remedy = "load it again, or check it with osmium fileinfo -e"
-    if file.suffix.casefold() == ".osm":
-        parser, found = xml.parsers.expat.ParserCreate(), _Members()
-        parser.StartElementHandler, parser.EndElementHandler = found.start, found.end
-        try:
-            with file.open("rb") as source:
-                parser.ParseFile(source)
-        except xml.parsers.expat.ExpatError as error:
-            raise InputError(
-                f"{name} cannot be read as an OpenStreetMap file: {error}", remedy
-            ) from error
-        return found.missing()
     if file.suffix.casefold() == ".pbf" and not _whole_blocks(file):
         raise InputError(
             f"{name} cannot be read as an OpenStreetMap file: it is cut off, or not a PBF", remedy
         )
-    return {}
-
-
-class _Members:
-    """Collects what ways and areas of an .osm file are made of, and what there is of it."""
-
-    def __init__(self) -> None:
-        self._nodes, self._refs, self._way_of_ref = array("q"), array("q"), array("q")
-        self._ways: set[str] = set()
-        self._areas: list[tuple[str, list[str], dict[str, str]]] = []
-        self._within = self._id = ""
-        self._members: list[str] = []
-        self._tags: dict[str, str] = {}
-        self._count = 0
-
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
-        if tag == "nd" and self._within == "way":
-            if (ref := _whole_number(attributes.get("ref"))) is not None:
-                self._refs.append(ref)
-                self._way_of_ref.append(self._count)
-        elif tag == "tag" and self._within == "relation":
-            self._tags[attributes.get("k", "")] = attributes.get("v", "")
-        elif tag == "member" and self._within == "relation" and attributes.get("type") == "way":
-            self._members.append(attributes.get("ref", ""))
-        elif tag in ("node", "way", "relation"):
-            gone = attributes.get("action") == "delete" or attributes.get("visible") == "false"
-            self._within, self._id = "" if gone else tag, attributes.get("id", "")
-            self._members, self._tags = [], {}
-            if gone:
-                return
-            if tag == "node" and (number := _whole_number(self._id)) is not None:
-                self._nodes.append(number)
-            if tag == "way":
-                self._count += 1
-                self._ways.add(self._id)
-
-    def end(self, tag: str) -> None:
-        if tag in ("node", "way", "relation"):
-            if self._within == "relation" and self._tags.get("type") == "multipolygon":
-                self._areas.append((self._id, self._members, self._tags))
-            self._within = ""
-
-    def missing(self) -> dict[str, str]:
-        """Return the counts of what lacks nodes or ways, as metadata."""
-        nodes, refs = (np.frombuffer(ids, np.int64) for ids in (self._nodes, self._refs))
-        lacks = ~np.isin(refs, nodes)
-        ways = len(np.unique(np.frombuffer(self._way_of_ref, np.int64)[lacks]))
-        cut = [
-            (number, tags)
-            for number, members, tags in self._areas
-            if not self._ways.issuperset(members)
-        ]
-        example = ""
-        if cut:
-            number, tags = cut[0]
-            said = next((f" ({k}={v})" for k, v in tags.items() if k not in ("type", "name")), "")
-            example = f"relation {number}{said}"
-        return {CUT_WAYS: str(ways), CUT_AREAS: str(len(cut)), CUT_EXAMPLE: example}
-
-
-def _whole_number(text: str | None) -> int | None:
-    """Return a number of 64 bits from a text; None if it is not one."""
-    try:
-        number = int(text or "")
-    except ValueError:
-        return None
-    return number if -(2**63) <= number < 2**63 else None
+    return find_broken(file, name, remedy)
 
 
 def _whole_blocks(file: Path) -> bool:

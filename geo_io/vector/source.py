@@ -186,9 +186,11 @@ class VectorSource:
         """Return the attributes of the first `count` features of the file."""
         return _load(self, None, list(self.fields), limit=count)[0]
 
-    def everything(self, columns: Sequence[str]) -> tuple[pd.DataFrame, NDArray]:
-        """Return attributes and stored geometry (n,), with heights, of all features."""
-        table, geometry, _ = _load(self, None, list(columns))
+    def everything(
+        self, columns: Sequence[str], limit: int | None = None
+    ) -> tuple[pd.DataFrame, NDArray]:
+        """Return attributes and stored geometry (n,), with heights, of all or `limit` features."""
+        table, geometry, _ = _load(self, None, list(columns), limit)
         return table, geometry
 
     def count_empty(self) -> int:

@@ -15,11 +15,12 @@ from geo_io.errors import InputError, nearest_name
 from geo_io.frame import Frame
 from geo_io.image_mosaic import Pictures, open_images
 from geo_io.layers import Buildings, Raster, Semantics, Trees
-from geo_io.legend import Crosswalk, load_crosswalk
+from geo_io.legend import UNKNOWN, Crosswalk, load_crosswalk
 from geo_io.raster.positions import coverage_mask
 from geo_io.semantics.options import SemanticsOptions
 from geo_io.semantics.prepare_features import TALLEST_TREE
 from geo_io.semantics.reader import Gaps, SemanticsReader, open_semantics
+from geo_io.semantics.survey import ValueArea
 
 GAP_SHARE = 0.1
 """Share of a region without land cover from which it is told."""
@@ -27,8 +28,17 @@ GAP_SHARE = 0.1
 UNMAPPED_SHOWN = 20
 """How many unmapped values are listed one by one."""
 
+STATUS_FIELDS = {
+    *("status", "lifecycle_status", "lifecyclestatus", "building_status", "bldg_status", "gstat"),
+    *("bgt_status", "etat", "etat_de_l_objet", "feature_status", "zustand", "building"),
+}
+"""Attributes that say whether something is there, in lower case."""
+
 LOWEST_CANOPY = 60.0
 """A canopy nowhere lower than this, in metres, has heights above the sea."""
+
+RARELY, SAPLING = 60.0, 1.5
+"""Metres: trees that are taller are rare, and a canopy is not all as low as the second."""
 
 OUTSIDE_SHOWN = 5
 """How many files outside the region are listed one by one."""
@@ -65,7 +75,7 @@ class SemanticsCondition:
         """Take the levels of water from the heights of the job."""
         heights = conditions.get("dem", conditions.get("dsm"))
         if heights is not None:
-            self.reader.use_heights(heights)
+            self.reader.use_heights(heights, ground="dem" in conditions)
 
     def read(self, window: Frame) -> Semantics:
         """Return the land cover on a window."""
@@ -94,7 +104,6 @@ class SemanticsCondition:
                 "geometries could not be repaired and were omitted": source.dropped,
                 "features have no geometry": source.empty,
                 "features are underground or covered, and were omitted": source.underground,
-                "lines of a class without a width were omitted": source.no_width,
                 "points are not trees and were omitted": source.points,
             }
             warnings += [
@@ -102,7 +111,8 @@ class SemanticsCondition:
             ]
             warnings += [f"{source.source}: {text}" for text in source.warnings]
             if not source.meets:
-                warnings.append(f"{source.source} does not meet the region")
+                warnings.append(f"{source.source} does not meet the region{source.hint}")
+        warnings += _status_warnings(report.values)
         gaps = self.reader.gaps(frame)
         warnings += _gap_warnings(gaps, frame)
         if gaps.turned_coasts:
@@ -119,6 +129,20 @@ class SemanticsCondition:
             "unmapped_share": round(gaps.land, 4),
             "warnings": warnings,
         }
+
+
+def _status_warnings(values: Sequence[ValueArea]) -> list[str]:
+    """Return what is left out because it is planned, or gone, by its status."""
+    left_out = [
+        value
+        for value in values
+        if value.code == UNKNOWN and value.value.partition("=")[0].casefold() in STATUS_FIELDS
+    ]
+    return [
+        f"{value.source}: {value.features:,} features with {value.value!r} are planned or gone, "
+        "and were left out"
+        for value in left_out[:UNMAPPED_SHOWN]
+    ]
 
 
 def _gap_warnings(gaps: Gaps, frame: Frame) -> list[str]:
@@ -284,7 +308,17 @@ class CanopyCondition:
                 "model; `canopy_unit` says that it is in feet or centimetres; a value that means "
                 "no data is declared with gdal_edit -a_nodata",
             )
-        return report
+        odd = f"the tallest tree of the canopy {report['name']} in the region is "
+        odd += f"{report['max']:.1f} m: "
+        warnings = [*report["warnings"]]
+        if report["max"] > RARELY:
+            warnings.append(
+                f"{odd}if its values are percent of cover, or feet or decimetres (`canopy_unit`), "
+                "it is not what it shows"
+            )
+        elif 0 < report["max"] <= SAPLING:
+            warnings.append(f"{odd}a mask of trees, or shares of cover, are no heights")
+        return {**report, "warnings": warnings}
 
 
 class CanopyEncoder(DsmEncoder):

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgen.world.selection import Selection, select, source_record
+from earthgen.world.selection import (
+    Selection,
+    credits_text,
+    input_names,
+    select,
+    source_record,
+)
 from geo_io.crs import WGS84, parse_crs, transformer
 from geo_io.frame import Bounds, Frame
 from geo_io.legend import classes
@@ -23,6 +28,11 @@ CELLS = 4_000_000
 
 FIT_ERROR = 0.001
 """Largest error of a fitted projection, metres, if a polynomial of degree 8 reaches it."""
+
+WHAT_IT_IS = (
+    "A model that a program made. It keeps to what the sources below say; where they say nothing, "
+    "shapes, heights and colours are invented."
+)
 
 LONGEST = 300
 """Letters of a text about sources that a page shows."""
@@ -126,7 +136,6 @@ def describe_world(
     counted = _counting_level(world, frame)
     cells, low, high = _survey(world, select(world, bounds, counted))
     total = max(int(cells[1:].sum()), 1)
-    area = _area(frame)
     fit = fit_projection(frame)
     crs = parse_crs(frame.crs)
     code = frame.crs if len(frame.crs) <= 20 else crs.name
@@ -159,8 +168,8 @@ def describe_world(
             for one in classes()
             if cells[one.code]
         ],
-        "summary": f"{_area_text(area)} · {frame.voxel_size:g} m voxels · {code}",
-        "credits": _shortened(_attribution(record)),
+        "summary": _summary(frame),
+        "credits": _shortened(credits_text(record)),
         "facts": [
             *_facts(world, record, frame, crs.name, fit, name),
             ("Finest detail here", _detail(frame.voxel_size * finest, whole)),
@@ -206,6 +215,7 @@ def _facts(
     provenance = world.provenance
     facts = [
         ("World", name),
+        ("What it is", WHAT_IT_IS),
         ("Made", f"{str(provenance.get('made', 'unknown'))[:10]} by {record['generator']}"),
         ("Seed", str(world.seed)),
         ("Region", f"{_width(frame):.0f} x {_depth(frame):.0f} m in {crs}"),
@@ -217,9 +227,8 @@ def _facts(
     ]
     if record.get("ground"):
         facts.append(("Ground", str(record["ground"])))
-    for kind, items in (record.get("inputs") or {}).items():
-        sources = [PurePosixPath(str(item.get("source", ""))).name for item in items]
-        facts.append((kind.capitalize(), _shortened(", ".join(filter(None, sources)))))
+    for kind, names in input_names(record).items():
+        facts.append((kind.capitalize(), _shortened(", ".join(names))))
     if credits := _attribution(record):
         facts.append(("Sources", _shortened(credits)))
     return facts
@@ -239,6 +248,13 @@ def _vertical(world: World) -> str:
 def _attribution(record: dict[str, Any]) -> str:
     given = record.get("attribution") or []
     return "; ".join(str(item) for item in ([given] if isinstance(given, str) else given))
+
+
+def _summary(frame: Frame) -> str:
+    size = f"{_width(frame):,.0f} × {_depth(frame):,.0f} m ({_area_text(_area(frame))})"
+    parts = ["Generated 3D model", size, f"cells of {frame.voxel_size:g} m"]
+    # Lines break between the parts only.
+    return ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)
 
 
 def _shortened(text: str) -> str:

@@ -13,12 +13,16 @@ import pytest
 import rasterio
 import shapely
 
-from earthgen.errors import InputError
+from earthgen.errors import InputError, JobError
+from earthgen.jobs.job import make_job
 from earthgen.jobs.point_layers import point_layers
+from earthgen.jobs.prepare import place
 from earthgen.jobs.surface_fit import open_ground_jump
+from earthgen_conditions.encoders import CanopyEncoder, SemanticsCondition
 from geo_io.elevation import open_elevation
 from geo_io.errors import EarthgenError, MissingCrsError
 from geo_io.frame import Frame
+from geo_io.image import open_image
 from geo_io.layers import Raster
 from geo_io.legend import builtin_crosswalks, codes
 from geo_io.semantics.options import SemanticsOptions
@@ -56,6 +60,10 @@ def cover_at(reader: SemanticsReader, *places: tuple[int, int]) -> list[str]:
 
 def said(reader: SemanticsReader) -> str:
     return " ".join(text for source in reader.survey().sources for text in source.warnings)
+
+
+def surveyed(reader: SemanticsReader) -> list[str]:
+    return list(SemanticsCondition(reader).survey(FRAME)["warnings"])
 
 
 # Heights
@@ -98,7 +106,134 @@ def test_an_underside_above_the_levels_is_dropped(tmp_path: Path) -> None:
     assert "the underside (min_height, min_level) of 1 building is not below" in said(reader)
 
 
+@pytest.mark.parametrize(
+    ("rows", "right"),
+    [
+        ([{"height_in": 480.0}, {"height_in": 360.0}], [12.19, 9.14]),
+        (
+            [{"geschosse": text} for text in ("IV", "II+D", "2+1", "II-III", "5F")],
+            [13, 7, 10, 8.5, 16],
+        ),
+    ],
+)
+def test_inches_and_numbers_of_levels(
+    rows: list[dict[str, Any]], right: list[float], tmp_path: Path
+) -> None:
+    placed = [{"geometry": box(9 * n, 0, 9 * n + 8, 8), **row} for n, row in enumerate(rows)]
+    buildings = opened(write(tmp_path / "buildings.gpkg", placed)).read(FRAME).buildings
+    np.testing.assert_allclose(sorted(buildings.height), sorted(right), atol=0.01)
+
+
+def test_heights_that_no_building_has(tmp_path: Path) -> None:
+    values = {"height": [1200.0, 900.0, 1500.0], "num_floors": [255, 99, 3]}
+    for name, column in values.items():
+        rows = [{"geometry": box(9 * n, 0, 9 * n + 8, 8), name: v} for n, v in enumerate(column)]
+        reader = opened(write(tmp_path / f"{name}_buildings.gpkg", rows))
+        known = reader.read(FRAME).buildings.height
+        assert sorted(known[np.isfinite(known)]) == ([] if name == "height" else [10.0])
+        text = "height (1200 m) is taller" if name == "height" else "num_floors=255"
+        assert text in said(reader)
+    fixed = opened(tmp_path / "height_buildings.gpkg", height_unit="cm").read(FRAME).buildings
+    assert sorted(fixed.height) == [9.0, 12.0, 15.0]
+
+
+class _Flat:
+    """Ground at 400 m."""
+
+    def read(self, window: Frame) -> Raster:
+        return Raster(window, np.full(window.shape, 400.0, np.float32))
+
+
+@pytest.mark.parametrize("name", ["DACH_MAX", "Roof_Elev_ft", "z_max"])
+def test_roofs_above_the_sea_stand_on_the_dem(name: str, tmp_path: Path) -> None:
+    metres = 0.3048 if name.endswith("ft") else 1.0
+    rows = [
+        {"geometry": box(9 * n, 0, 9 * n + 8, 8), "building": "yes", name: roof / metres}
+        for n, roof in enumerate((412.0, 390.0, -9999.0))
+    ]
+    reader = opened(write(tmp_path / "buildings.gpkg", rows))
+    reader.use_heights(_Flat(), ground=True)
+    known = reader.read(FRAME).buildings.height
+    np.testing.assert_allclose(known[np.isfinite(known)], [12.0], atol=0.01)
+    text = said(reader)
+    assert f"height of 1 of 3 buildings is that of the roof above sea ({name})" in text
+    assert "roof at 390 m above sea over ground at 400.0 m" in text
+    reader.use_heights(_Flat())  # a surface model holds the roofs themselves
+    assert np.isnan(opened(tmp_path / "buildings.gpkg").read(FRAME).buildings.height).all()
+
+
 # What is a building, and what is seen
+
+
+def test_what_is_planned_or_gone_by_its_status(tmp_path: Path) -> None:
+    rows = [
+        {"geometry": box(9 * n, 0, 9 * n + 8, 8), "height": 9.0, "status": status}
+        for n, status in enumerate(("Demolished", "existing", "Pand gesloopt"))
+    ]
+    reader = opened(write(tmp_path / "building_footprints.gpkg", rows))
+    assert len(reader.read(FRAME).buildings.height) == 1
+    (warning, _) = [text for text in surveyed(reader) if "planned or gone" in text]
+    assert "1 features with 'status=demolished' are planned or gone" in warning
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "name"),
+    [
+        ("landuse", "forest;meadow", "mixed_forest"),
+        ("code_18", "3.1.1. Broad-leaved forest", "broadleaf_forest"),
+        ("code_2018", "14100 - Green urban areas", "grass"),
+    ],
+)
+def test_values_that_say_more_than_one(field: str, value: str, name: str, tmp_path: Path) -> None:
+    rows = [{"geometry": box(0, 0, 60, 60), field: value}]
+    assert cover_at(opened(write(tmp_path / "land.gpkg", rows)), (30, 30)) == [name]
+
+
+def test_outlines_that_are_drawn_as_lines(tmp_path: Path) -> None:
+    corners = [(10, 10), (30, 10), (30, 30), (10, 30)]
+    rows = [
+        {"geometry": line(*corners, corners[0]), **MEADOW},
+        {"geometry": line((40, 10), (55, 10), (55, 30), (40, 30)), "landuse": "forest"},
+        {"geometry": line((0, 50), (60, 50)), "landuse": "forest"},
+        {"geometry": line((0, 40), (60, 40)), "building": "yes"},
+        {"geometry": line((5, 0), (5, 60)), "highway": "service"},
+    ]
+    reader = opened(write(tmp_path / "cad.gpkg", rows))
+    places = (20, 20), (48, 20), (30, 51), (30, 40), (5, 20)
+    right = ["grassland", "mixed_forest", "mixed_forest", "unknown", "road"]
+    assert cover_at(reader, *places) == right
+    text = said(reader)
+    assert "2 closed lines of a class of areas, such as landuse=meadow, are taken for areas" in text
+    assert "1 had a gap" in text and "1 line of a class of areas is left out" in text
+    assert "is drawn as a strip, such as landuse=forest, 8 m wide" in text
+
+
+@pytest.mark.parametrize("sea", [None, {"place": "sea"}, {"natural": "water"}])
+def test_a_marina_lies_in_what_is_around_it(sea: dict[str, str] | None, tmp_path: Path) -> None:
+    around = (
+        {"geometry": line((70, 40), (-10, 40)), "natural": "coastline"}
+        if sea is None
+        else {"geometry": box(-5, -5, 65, 65), **sea}
+    )
+    rows = [around, {"geometry": box(20, 10, 40, 30), "leisure": "marina"}]
+    right = "lake" if sea == {"natural": "water"} else "sea"
+    assert cover_at(opened(write(tmp_path / "map.gpkg", rows)), (30, 20)) == [right]
+
+
+@pytest.mark.parametrize(
+    ("crs", "place", "hint"),
+    [
+        (CRS, shapely.box(9.0001, 49.6526, 9.0007, 49.653), "as longitude and latitude"),
+        ("EPSG:32633", shapely.box(X, Y, X + 9, Y + 9), "in EPSG:32632 (WGS 84 / UTM zone 32N)"),
+    ],
+)
+def test_a_record_that_contradicts_the_numbers(
+    crs: str, place: shapely.Polygon, hint: str, tmp_path: Path
+) -> None:
+    land = write(tmp_path / "land.gpkg", [{"geometry": box(0, 0, 60, 60), **MEADOW}])
+    gpd.GeoDataFrame([{"geometry": place, **MEADOW}], crs=crs).to_file(tmp_path / "odd.shp")
+    (warning,) = [text for text in surveyed(opened(land, tmp_path / "odd.shp")) if "meet" in text]
+    assert f"its numbers would, {hint}" in warning
 
 
 def test_areas_of_a_map_without_buildings_are_land(tmp_path: Path) -> None:
@@ -195,6 +330,68 @@ def test_what_an_extract_cut_off_is_said(tmp_path: Path) -> None:
     assert "1 way lacks nodes" in notes
 
 
+def tags(**values: str) -> str:
+    return "".join(f'<tag k="{key}" v="{value}"/>' for key, value in values.items())
+
+
+def as_pbf(path: Path) -> Path:
+    import osmium
+
+    out = path.with_suffix(".osm.pbf")
+    with osmium.SimpleWriter(str(out)) as target:
+        for each in osmium.FileProcessor(str(path)):
+            target.add(each)
+    return out
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("packed", [False, True])
+def test_areas_of_extracts_that_are_not_whole(packed: bool, tmp_path: Path) -> None:
+    """A way with a gap, an area without one of its holes, and an outline with a gap."""
+    change = pyproj.Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
+    nodes = ""
+    for n, west in enumerate((5, 25, 45)):
+        for k, (x, y) in enumerate([(0, 0), (10, 0), (10, 10), (0, 10)], 1):
+            lon, lat = change.transform(X + west + x, Y + 20 + y)
+            nodes += f'<node id="{10 * n + k}" lat="{lat:.8f}" lon="{lon:.8f}"/>'
+
+    def way(number: int, *refs: int, **values: str) -> str:
+        inside = "".join(f'<nd ref="{ref}"/>' for ref in refs)
+        return f'<way id="{number}">{inside}{tags(**values)}</way>'
+
+    def relation(number: int, *ways: int) -> str:
+        members = "".join(f'<member type="way" ref="{one}" role="outer"/>' for one in ways)
+        wood = tags(type="multipolygon", landuse="forest")
+        return f'<relation id="{number}">{members}{wood}</relation>'
+
+    body = way(1, 1, 2, 3, 4, landuse="forest") + way(2, 11, 12, 13, 14, 11)
+    body += way(3, 21, 22, 23, 24) + relation(6, 2, 99) + relation(7, 3)
+    path = tmp_path / "map.osm"
+    path.write_text(f'<osm version="0.6">{nodes}{body}</osm>')
+    reader = opened(as_pbf(path) if packed else path)
+    places = (10, 25), (30, 25), (50, 25), (20, 25)
+    assert cover_at(reader, *places) == ["mixed_forest"] * 3 + ["unknown"]
+    text = said(reader)
+    assert "1 way of an area is not closed, such as way 1 (landuse=forest)" in text
+    assert "such as relation 6 (landuse=forest), and is left out but for its whole rings" in text
+    assert "1 outline of an area is not closed, such as relation 7 (landuse=forest)" in text
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(
+    ("head", "refs", "problem"),
+    [
+        ("", "<nd ref='1'/><nd ref='2'/>" * 5001, "way 5 of .* has 10,002 nodes; at most 9,999"),
+        ('<!DOCTYPE osm [<!ENTITY a "b">]>', "", "declares entities of XML"),
+    ],
+)
+def test_osm_files_made_to_break(head: str, refs: str, problem: str, tmp_path: Path) -> None:
+    path = osm(tmp_path / "map.osm", f'<way id="5">{refs}{tags(landuse="forest")}</way>')
+    path.write_text(path.read_text().replace("<osm", f"{head}<osm"))
+    with pytest.raises(InputError, match=problem):
+        open_vector(path)
+
+
 @pytest.mark.usefixtures("cache")
 def test_a_file_of_areas_that_are_cut_off_says_why_it_is_empty(tmp_path: Path) -> None:
     member = '<member type="way" ref="99" role="outer"/><tag k="type" v="multipolygon"/>'
@@ -264,12 +461,13 @@ def test_surfaces_of_patches_are_areas(wkt: str, tmp_path: Path) -> None:
 # Rasters of heights
 
 
-def grid(path: Path, values: np.ndarray, unit: str = "") -> Path:
-    with rasterio.open(
-        path, "w", driver="GTiff", width=60, height=60, count=1, dtype=values.dtype, crs=CRS,
-        transform=rasterio.transform.from_origin(X, Y + 60, 1, 1),
-    ) as out:  # fmt: skip
-        out.write(values, 1)
+def grid(path: Path, values: np.ndarray, unit: str = "", nodata: int | None = None) -> Path:
+    bands = values.reshape(-1, 60, 60)
+    profile: dict[str, Any] = {"driver": "GTiff", "width": 60, "height": 60, "count": len(bands)}
+    profile |= {"dtype": values.dtype, "crs": CRS, "nodata": nodata}
+    profile |= {"transform": rasterio.transform.from_origin(X, Y + 60, 1, 1)}
+    with rasterio.open(path, "w", **profile) as out:
+        out.write(bands)
         if unit:
             out.set_band_unit(1, unit)
     return path
@@ -298,6 +496,79 @@ def test_values_beyond_all_heights_are_said_to_be_nodata(value: float, tmp_path:
 def test_bytes_may_be_a_picture(tmp_path: Path) -> None:
     path = grid(tmp_path / "hillshade.tif", np.full((60, 60), 180, np.uint8))
     assert "holds bytes, 0 to 255, as pictures do" in open_elevation(path).survey(FRAME)["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "nodata", "text"),
+    [
+        ("worldcover.tif", (10, 37), None, "'value=37' maps to no class"),
+        ("worldcover.tif", (10, 50), 50, "value 50, declared as nodata, is residential"),
+    ],
+)
+def test_class_rasters_with_odd_values(
+    name: str, values: tuple[int, int], nodata: int | None, text: str, tmp_path: Path
+) -> None:
+    cells = np.full((60, 60), values[0], np.uint8)
+    cells[:20] = values[1]
+    path = grid(tmp_path / name, cells, nodata=nodata)
+    reader = opened(path)
+    assert cover_at(reader, (30, 10), (30, 55)) == ["mixed_forest", "unknown"]
+    assert any(text in warning for warning in surveyed(reader))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("slope.tif", "is called slope, and is read as heights in m"),
+        ("dem_feet.tif", "is called feet, and is read in m: if its heights are in feet"),
+    ],
+)
+def test_names_of_rasters_that_contradict(name: str, text: str, tmp_path: Path) -> None:
+    path = grid(tmp_path / name, np.full((60, 60), 12, np.float32))
+    assert any(text in note for note in open_elevation(path).survey(FRAME)["notes"])
+
+
+@pytest.mark.parametrize(
+    ("name", "half", "text"),
+    [
+        ("picture.tif", 0, "50.0% of the image"),
+        ("picture.tif", 255, "is exactly white"),
+        ("cir_2020.tif", 90, "is called cir, and bands 1, 2, 3 are shown as red, green and blue"),
+    ],
+)
+def test_pictures_with_a_collar_or_infrared(
+    name: str, half: int, text: str, tmp_path: Path
+) -> None:
+    colours = np.full((3, 60, 60), 120, np.uint8)
+    colours[:, :30] = half
+    (note,) = open_image(grid(tmp_path / name, colours)).survey(FRAME)["notes"]
+    assert text in note
+
+
+@pytest.mark.parametrize(("height", "text"), [(90, "percent of cover"), (1, "a mask of trees")])
+def test_canopies_that_are_no_heights(height: int, text: str, tmp_path: Path) -> None:
+    cells = np.zeros((60, 60), np.uint8)
+    cells[:9] = height
+    path = str(grid(tmp_path / "canopy.tif", cells))
+    condition = CanopyEncoder().open([path], FRAME, {"canopy_unit": None, "assume_crs": None})
+    assert any(text in warning for warning in condition.survey(FRAME)["warnings"])
+
+
+def test_settings_beyond_all_bounds() -> None:
+    for name, value in (("voxel_size", 2e3), ("vertical_shift", 1e5), ("band", (-1e9, 9.0))):
+        with pytest.raises(JobError, match=f"setting '{name}'"):
+            make_job({"out": "a.zarr", "bbox": (9, 49, 9.1, 49.1), "dsm": "a.tif", name: value})
+
+
+def test_a_crs_that_names_another_datum_than_the_dem(tmp_path: Path) -> None:
+    path = tmp_path / "dem.tif"
+    with rasterio.open(grid(path, np.full((60, 60), 9, np.float32)), "r+") as raster:
+        raster.crs = "EPSG:25832+7837"
+    box = (X, Y, X + 60, Y + 60)
+    job = {"out": "a.zarr", "bbox": box, "bbox_crs": CRS, "dem": str(path)}
+    (warning,) = place(make_job({**job, "crs": "EPSG:25832+5783"})).warnings
+    assert "names EPSG:5783 (DHHN92 height) for heights" in warning
+    assert place(make_job({**job, "crs": "EPSG:25832+7837"})).warnings == ()
 
 
 class _Fixed:

@@ -101,6 +101,10 @@ def test_the_page_says_what_the_world_is(world: World, page: str) -> None:
     (described,) = scene["worlds"]
     assert scene["title"] == "hills & houses"
     assert "<title>hills &amp; houses</title>" in page
+    assert described["summary"].replace("\N{NO-BREAK SPACE}", " ") == (
+        "Generated 3D model, 40 × 40 m (1600 m²), cells of 1 m"
+    )
+    assert any(name == "What it is" and "invented" in text for name, text in described["facts"])
     assert described["crs"] == "EPSG:32632" and described["tileset"] == "embedded:0/tileset.json"
     codes = np.asarray(world.layers()["semantics"].values)
     for one in described["classes"]:

@@ -308,7 +308,8 @@ def test_gaussians_look_as_our_rasterizer_draws_them(world: World, tmp_path: Pat
         )
         # Seen from two sides, so that an order that was kept would show.
         for heading in (20, 200):
-            page.run(f"earthgen.view.home(false, {heading}, 35)")
+            # At first the world is as small as the cards around it ask for.
+            page.run(f"earthgen.view.home(false, {heading}, 35); earthgen.view.step(0, 0, 0.5)")
             settle(page)
             drawn = json.loads(page.run("JSON.stringify(earthgen.drawn())"))[0]["splats"]
             assert drawn == len(gaussians)

@@ -14,7 +14,16 @@ const NAMES = {
 };
 const MONTHS = ['January', 'February', 'March', 'April', 'May', 'June', 'July', 'August',
   'September', 'October', 'November', 'December'];
+const MEANINGS = {
+  colour: 'The world in its colours',
+  class: 'What the land is, in the colours of the legend',
+  height: 'How high the surface is',
+  object: 'Each building and tree in a colour of its own',
+  splats: 'The world drawn as soft discs of colour (Gaussian splats) instead of a mesh',
+};
 const CLICK = 5; // pixels that a click may move
+const NARROW = 720; // pixels, as in style.css
+const GAP = 16; // pixels between the world and the cards at first
 
 function element(tag, text = '', className = '') {
   const made = document.createElement(tag);
@@ -55,6 +64,9 @@ function start() {
   // Title, slider, facts
   $('title').querySelector('h1').textContent = scene.title;
   $('title').querySelector('p').textContent = worlds[0].summary;
+  const credits = [...new Set(worlds.map((world) => world.credits).filter(Boolean))].join(' · ');
+  $('credits').textContent = credits;
+  $('credits').hidden = !credits;
   const facts = $('facts').querySelector('dl');
   for (const world of worlds) {
     if (worlds.length > 1) facts.append(element('dt', world.name, 'world'));
@@ -87,7 +99,7 @@ function start() {
     view.setLayer(layer);
     $('ramp').hidden = layer !== 'height';
     $('light').inert = layer === 'splats';
-    $('light').title = layer === 'splats' ? 'The colours of Gaussians have their light in them' : '';
+    $('light').title = layer === 'splats' ? 'Splats have the light of one hour in their colours' : '';
     for (const button of $('layers').children) {
       const on = button.dataset.layer === layer;
       button.setAttribute('aria-checked', String(on));
@@ -97,6 +109,7 @@ function start() {
   for (const layer of layers) {
     const button = element('button', NAMES[layer]);
     button.dataset.layer = layer;
+    button.title = MEANINGS[layer];
     button.setAttribute('role', 'radio');
     button.addEventListener('click', () => setLayer(layer));
     $('layers').append(button);
@@ -271,6 +284,9 @@ function start() {
     if (event.buttons === 0) askLook();
   });
   $('view').addEventListener('pointerleave', () => { pointer = null; });
+  // The frame of the keyboard's focus is for those who move by keys.
+  window.addEventListener('pointerdown', () => document.body.classList.add('pointing'), true);
+  window.addEventListener('keydown', () => document.body.classList.remove('pointing'), true);
   let pressed = null;
   $('view').addEventListener('pointerdown', (event) => {
     pressed = event.button === 0 && !event.shiftKey ? event : null;
@@ -334,7 +350,6 @@ function start() {
       : 'The address of the page now leads to this view: copy it from the browser');
   }
   async function picture() {
-    const credits = worlds.map((world) => world.credits).filter(Boolean).join(' · ');
     const blob = await screenshot(view, {
       title: scene.title, scale: scale(), heading: view.heading, credits,
     });
@@ -345,9 +360,16 @@ function start() {
     document.body.classList.toggle('folded', !open);
     $('panel').hidden = !open;
     $('fold').setAttribute('aria-expanded', String(open));
-    const box = $('panel').getBoundingClientRect();
+    const box = (id) => $(id).getBoundingClientRect();
     // On a narrow screen the panel lies below, and opens over the world.
-    view.covered = open && box.width < 0.4 * window.innerWidth ? window.innerWidth - box.left : 0;
+    const beside = open && box('panel').width < 0.4 * window.innerWidth;
+    const lowest = window.innerWidth > NARROW ? box('tools').bottom : box('title').bottom;
+    view.covered = {
+      left: GAP,
+      right: beside ? window.innerWidth - box('panel').left + GAP : GAP,
+      top: lowest + GAP,
+      bottom: window.innerHeight - box('readout').top + GAP,
+    };
   }
   function escape() {
     if (measure.active) toggleMeasure(false);
@@ -368,7 +390,7 @@ function start() {
     ['2', 'classes', () => setLayer('class')],
     ['3', 'heights', () => setLayer('height')],
     ['4', 'objects', () => setLayer('object')],
-    ...(layers.includes('splats') ? [['5', 'Gaussians', () => setLayer('splats')]] : []),
+    ...(layers.includes('splats') ? [['5', 'splats: soft discs of colour', () => setLayer('splats')]] : []),
     ['H', 'shadows', () => setShadows(!view.shadows)],
     ['ArrowLeft', 'left', () => view.step(-0.15, 0, 0)],
     ['ArrowRight', 'right', () => view.step(0.15, 0, 0)],
@@ -425,7 +447,7 @@ function start() {
       ({ ...side.tiles.drawn, splats: side.splats?.mesh.geometry.instanceCount ?? 0 })),
     get settled() { return view.settled; },
   };
-  fold(window.innerWidth > 720);
+  fold(window.innerWidth > NARROW);
   view.home(false);
   setLayer('colour');
   setHidden([]);

@@ -117,7 +117,8 @@ export class View {
     this.sides = scene.worlds.map((world) => new Side(world, this.frame, this.origin.height, this.slow, () => this.touch()));
     this.radius = Math.max(...scene.worlds.map((world) => world.radius));
     this.split = 0.5;
-    this.covered = 0; // pixels of the canvas on the right that the panel lies on
+    // Pixels of the canvas on each side that cards lie on.
+    this.covered = { left: 0, right: 0, top: 0, bottom: 0 };
     this.listeners = { frame: [], settled: [] };
     this.raycaster = new Raycaster();
     this.raycaster.firstHitOnly = true;
@@ -159,7 +160,7 @@ export class View {
     canvas.addEventListener('webglcontextlost', (event) => event.preventDefault());
     canvas.addEventListener('webglcontextrestored', () => this.touch());
     this.setTheme('light');
-    this.setSun({ day: 172, hour: 15 });
+    this.setSun({ day: 172, hour: 13.5 }); // on the sides that the first view shows
     this.setShadows(!this.slow);
     this.resize();
     this.home(false);
@@ -319,19 +320,47 @@ export class View {
     this.touch();
   }
 
-  /** The whole world, obliquely from the south. */
+  /** The whole world, obliquely from the south: all of its corners, in what no card lies on. */
   home(smooth = true, heading = 0, tilt = 38) {
     const { world } = this.sides[0];
     const middle = this.frame.position(world.middle);
-    const half = this.camera.fov * MathUtils.DEG2RAD / 2;
+    const forward = direction({ azimuth: heading, elevation: -tilt });
+    const right = direction({ azimuth: heading + 90, elevation: 0 });
+    const up = new Vector3().crossVectors(right, forward);
+    const corners = cornersOf(world).map((place) => {
+      const aside = this.frame.position(place).sub(middle);
+      return { x: aside.dot(right), y: aside.dot(up), z: aside.dot(forward) };
+    });
     const { clientWidth, clientHeight } = this.canvas;
-    const aspect = (clientWidth - this.covered) / Math.max(clientHeight, 1);
-    const narrow = Math.atan(Math.tan(half) * Math.min(aspect, 1.5));
-    const distance = 0.86 * world.radius / Math.sin(Math.min(half * 1.15, narrow));
-    // The middle of the world lies in the middle of what is not covered.
-    const aside = this.covered * distance * Math.tan(half) / Math.max(clientHeight, 1);
-    middle.addScaledVector(direction({ azimuth: heading + 90, elevation: 0 }), aside);
-    this.lookAt(middle, distance, heading, tilt, smooth);
+    const { left, right: east, top, bottom } = this.covered;
+    const width = Math.max(clientWidth, 1);
+    const height = Math.max(clientHeight, 1);
+    const tall = Math.tan(this.camera.fov * MathUtils.DEG2RAD / 2);
+    const wide = tall * width / height;
+    const free = {
+      x: freePart(left, east, width, wide), y: freePart(bottom, top, height, tall),
+    };
+    // Where the middle of the view may lie beside the world's for a corner to be seen.
+    const range = (axis, distance) => [
+      Math.max(...corners.map((c) => c[axis] - free[axis][1] * (c.z + distance))),
+      Math.min(...corners.map((c) => c[axis] - free[axis][0] * (c.z + distance))),
+    ];
+    const fits = (distance) => corners.every((c) => c.z + distance > 0) &&
+      ['x', 'y'].every((axis) => range(axis, distance)[0] <= range(axis, distance)[1]);
+    let [near, far] = [0, world.radius];
+    while (!fits(far) && far < 100 * world.radius) [near, far] = [far, 2 * far];
+    for (let i = 0; i < 30; i++) {
+      const half = (near + far) / 2;
+      if (fits(half)) far = half;
+      else near = half;
+    }
+    const [x, y] = ['x', 'y'].map((axis) => {
+      const [low, high] = range(axis, far);
+      return (low + high) / 2;
+    });
+    this.lookAt(
+      middle.addScaledVector(right, x).addScaledVector(up, y), far, heading, tilt, smooth,
+    );
   }
 
   /** Turn about the middle of the view to a heading and tilt. */
@@ -463,6 +492,29 @@ function featureOf({ object: mesh, face, uv }) {
   // Vertices of one triangle belong to one feature, or its last one stands for it, as drawn.
   const object = feature.getY(face.c) + 65536 * feature.getZ(face.c);
   return { code: feature.getX(face.c), object, row: rows?.get(object) ?? {} };
+}
+
+/** Longitude, latitude and height of the eight corners of a world. */
+function cornersOf({ projection: { centre, scale }, heights }) {
+  const corners = [];
+  for (const east of [-1, 1]) {
+    for (const north of [-1, 1]) {
+      for (const height of heights) {
+        corners.push({ lon: centre[0] + east * scale[0], lat: centre[1] + north * scale[1], height });
+      }
+    }
+  }
+  return corners;
+}
+
+/**
+ * The part of an axis of the canvas that cards leave free, as tangents of the angle from its middle;
+ * at least a third of it. `before` and `after` are pixels of its beginning and its end.
+ */
+function freePart(before, after, pixels, tangent) {
+  const most = 2 * pixels / 3;
+  const cut = Math.min(1, most / Math.max(before + after, 1));
+  return [(2 * before * cut / pixels - 1) * tangent, (1 - 2 * after * cut / pixels) * tangent];
 }
 
 function isSoftware(renderer) {

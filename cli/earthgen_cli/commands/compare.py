@@ -75,17 +75,24 @@ def compare(
 
 def say_comparison(made: Comparison) -> None:
     """Print a comparison as tables."""
+    from earthgen.evaluation.compare import HECTARE
+
     heads = ("", *made.worlds)
     before, after = made.stocks
 
     def metres(value: float | None) -> str:
         return "none" if value is None else f"{value:.1f} m"
 
+    def area(value: float, largest: float) -> str:
+        if largest < HECTARE:
+            return f"{value:,.0f} m2"
+        return f"{value / HECTARE:,.2f} ha"
+
     say_table(
         heads,
         [
             *(
-                (name.replace("_", " "), f"{a / 1e4:,.2f} ha", f"{b / 1e4:,.2f} ha")
+                (name.replace("_", " "), *(area(value, max(a, b)) for value in (a, b)))
                 for name, (a, b) in sorted(made.areas.items(), key=lambda item: -max(item[1]))
             ),
             ("buildings", f"{before.buildings:,}", f"{after.buildings:,}"),

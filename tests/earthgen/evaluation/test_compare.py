@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 
 from earthgen.evaluation.compare import (
     NAMES,
     common_frame,
     compare,
+    comparison_page,
     difference_picture,
+    world_names,
     write_comparison,
 )
 from earthgen.progress import Progress
@@ -73,9 +76,21 @@ def test_what_changed_is_measured(mapped_world: World, taller: World, tmp_path: 
     assert page.count("data:image/jpeg;base64,") == 3 and "http" not in page.replace(
         "https://www.w3", ""
     )
+    assert "<td>same</td>" in page and "+0%" not in page and "+0 " not in page
+    blank = dict.fromkeys(("a", "b", "difference"), Image.new("RGB", (2, 2)))
+    assert "© the makers of the map" in comparison_page(made, blank, ["© the makers of the map"])
     assert "Volume of buildings" in page and f"{second.volume - first.volume:+,.0f} m³" in page
     values = json.loads((tmp_path / "report.json").read_text("utf-8"))
     assert values["stocks"][1]["volume"] == pytest.approx(second.volume)
+
+
+def test_worlds_of_one_name_are_told_apart() -> None:
+    assert world_names("town-1.zarr", "town-2.zarr") == ("town-1.zarr", "town-2.zarr")
+    assert world_names("a/old/w.zarr", "a/new/w.zarr") == ("old/w.zarr", "new/w.zarr")
+    assert world_names("a/x/w.zarr", "b/x/w.zarr") == ("a/x/w.zarr", "b/x/w.zarr")
+    assert world_names("a/w.zarr", "w.zarr") == ("a/w.zarr", "w.zarr")
+    assert world_names("w.zarr", "w.zarr") == ("w.zarr", "w.zarr")
+    assert world_names("s3://one/w.zarr/", "s3://two/w.zarr") == ("one/w.zarr", "two/w.zarr")
 
 
 def test_a_part(mapped_world: World, taller: World) -> None:

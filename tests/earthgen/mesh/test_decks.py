@@ -32,6 +32,7 @@ def bridge() -> Columns:
         np.zeros(n, bool),
         np.full((n, 3), 200, np.uint8),
         np.full((n, 3), 100, np.uint8),
+        np.zeros(n, bool),
     )
     frame = Frame("EPSG:32632", 1.0, (0, nx), (0, ny))
     cover = np.full((ny, nx), class_code("grass"), np.uint8)

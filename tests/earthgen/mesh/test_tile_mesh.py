@@ -72,6 +72,7 @@ def columns(top: np.ndarray, number: np.ndarray, crown: bool = False, low: float
         np.full(n, crown),
         np.full((n, 3), 200, np.uint8),
         np.full((n, 3), 100, np.uint8),
+        np.zeros(n, bool),
     )
     ground = np.zeros(top.shape, np.float32)
     cover = np.full(top.shape, GRASS, np.uint8)
@@ -157,6 +158,50 @@ def test_a_crown_is_closed_and_round() -> None:
     assert len(np.unique(made.triangles)) == n  # vertices are shared
     a, b, c = (made.position[made.triangles[:, k]] for k in range(3))
     assert np.einsum("ij,ij->i", a, np.cross(b, c)).sum() > 0  # outwards
+
+
+def test_eaves_askew_to_the_lattice_are_level() -> None:
+    row, col = np.mgrid[:24, :24] + 0.5
+    # A gable whose ridge runs from the north-west to the south-east.
+    across, along = (row + col - 24) / 2**0.5, (row - col) / 2**0.5
+    house = (np.abs(across) < 5) & (np.abs(along) < 9)
+    made = shells(columns(np.where(house, 6 + 0.8 * (5 - np.abs(across)), 0), house), 1)
+    walls = made.position[np.unique(made.triangles[made.part == WALL])]
+    eaves = walls[walls[:, 2] > 2]
+    across, along = (eaves[:, :2] @ [[1, 1], [1, -1]] / 2**0.5 - [24 / 2**0.5, 0]).T
+    sides = (np.abs(along) < 7) & (np.abs(across) > 4)
+    assert sides.sum() > 20
+    assert np.ptp(eaves[sides, 2]) < 0.15  # steps of the cells would be 0.57
+
+
+def test_hedges_and_narrow_crowns_have_sides() -> None:
+    hedge = np.zeros((5, 9))
+    hedge[2, 1:8] = 1.5
+    for low, level in ((0.0, 1), (0.5, 1), (0.5, 2)):
+        made = shells(columns(hedge, hedge > 0, crown=True, low=low), level)
+        up = made.position[np.unique(made.triangles[made.part == ROOF])]
+        assert up[:, 2].tolist() == [1.5] * 16  # not half of it, as at the rim of a round crown
+        walls = made.position[made.triangles[made.part == WALL]]
+        assert len(walls) == 2 * 16 and walls[..., 2].min() == pytest.approx(low or -0.5)
+    made = shells(columns(hedge, hedge > 0, crown=True, low=0.5), 4)
+    assert len(made.triangles) == 4 * 7  # a pyramid each, from the ground
+    z = made.position[np.unique(made.triangles)][:, 2]
+    assert sorted(set(z.tolist())) == [0.0, 1.5]
+
+
+def test_a_crown_stands_on_its_trunk() -> None:
+    row, col = np.mgrid[:9, :9] - 4
+    ball = np.sqrt(np.maximum(12.0 - row**2 - col**2, 0))
+    place = columns(np.where(ball > 0, 6 + ball, 0), np.ones((9, 9)), crown=True, low=3.0)
+    middle = np.zeros(len(place.slabs), bool)
+    middle[len(middle) // 2] = True
+    place = replace(place, slabs=replace(place.slabs, trunk=middle))
+    made = shells(place, 1)
+    trunk = made.position[np.unique(made.triangles[made.part == WALL])]
+    assert np.abs(trunk[:, :2] - 4.5).max() < 0.4
+    assert trunk[:, 2].min() < 0 and trunk[:, 2].max() > 3.0  # from the ground into the crown
+    assert made.side[made.triangles[made.part == WALL]].all()  # in the colour of the bark
+    assert not (shells(place, 2).part == WALL).any()
 
 
 def test_what_each_vertex_belongs_to(world: World, reader: ColumnReader) -> None:

@@ -37,6 +37,7 @@ def grove() -> Columns:
         np.ones(n, bool),
         np.full((n, 3), (40, 90, 30), np.uint8),
         np.full((n, 3), (40, 90, 30), np.uint8),
+        np.zeros(n, bool),
     )
     ground = np.full(frame.shape, 50, np.float32)
     cover = np.full(frame.shape, class_code("grass"), np.uint8)

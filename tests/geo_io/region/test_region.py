@@ -175,7 +175,7 @@ def test_web_mercator_metres_are_metres_at_the_equator_only() -> None:
     assert contains(
         frame_from_bbox((36.8, -1.3, 36.9, -1.2), crs="EPSG:3857", voxel_size=10), 36.85, -1.25
     )
-    with pytest.raises(RegionError, match=r"EPSG:3857 is 0\.64 m on the ground"):
+    with pytest.raises(RegionError, match=r"EPSG:3857 .* is 0\.64 m on the ground"):
         frame_from_bbox(BAYREUTH, crs="EPSG:3857")
 
 
