@@ -160,14 +160,19 @@ def main(words: Sequence[str] | None = None) -> int:
             if asked.only not in (None, kind):
                 continue
             began = time.perf_counter()
-            rows.append((kind, label, call(), time.perf_counter() - began))
+            try:
+                found = call()
+            except SystemExit as error:  # the others are still of interest
+                found = f"failed: {error}"
+            rows.append((kind, label, found, time.perf_counter() - began))
             print(f"{kind}: {label}: {rows[-1][2][:16]}", file=sys.stderr, flush=True)
     wrong = [row for row in rows if row[2] != reference]
     if asked.markdown:
         print("| kind | | digest |\n|---|---|---|")
         for kind, label, found, _ in rows:
             note = "" if found == reference else " **differs**"
-            print(f"| {kind} | {label} | `{found[:16]}`{note} |")
+            text = found.replace("\n", " ")[-200:] if found.startswith("failed") else found[:16]
+            print(f"| {kind} | {label} | `{text}`{note} |")
     else:
         print(json.dumps({"machine": describe(), "rows": rows, "wrong": wrong}, indent=1))
     return int(bool(wrong))

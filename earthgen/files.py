@@ -89,8 +89,8 @@ class Folder(Protocol):
     def sizes(self, names: Iterable[str]) -> dict[str, int]:
         """Return the sizes of those of the files that exist, bytes."""
 
-    def size(self) -> int:
-        """Return the size of all files together, bytes."""
+    def size(self, of: Callable[[str], bool] | None = None) -> int:
+        """Return the size of all files together, or of those whose name `of` accepts, bytes."""
 
     def partial(self) -> Iterator[str]:
         """Yield the files that an interrupted write left; looks through all folders."""
@@ -213,8 +213,8 @@ class LocalFolder:
                 continue
         return sizes
 
-    def size(self) -> int:
-        return sum(self.sizes(self.names()).values())
+    def size(self, of: Callable[[str], bool] | None = None) -> int:
+        return sum(self.sizes(filter(of, self.names()) if of else self.names()).values())
 
     def partial(self) -> Iterator[str]:
         return (name for name in self.names() if name.endswith(PARTIAL))
@@ -288,10 +288,12 @@ class RemoteFolder:
         except FileNotFoundError:
             return None
 
-    def size(self) -> int:
+    def size(self, of: Callable[[str], bool] | None = None) -> int:
         self.system.invalidate_cache()
         return sum(
-            int(entry["size"] or 0) for entry in self.system.find(self.root, detail=True).values()
+            int(entry["size"] or 0)
+            for name, entry in self.system.find(self.root, detail=True).items()
+            if of is None or of(name.removeprefix(self.root).lstrip("/"))
         )
 
     def partial(self) -> Iterator[str]:

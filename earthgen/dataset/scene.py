@@ -9,6 +9,7 @@ so a scene is some dozen files. A scene is written to a temporary folder and ren
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,8 @@ from earthgen.dataset.crop import CELL, Crop, require_cells
 from earthgen.errors import JobError, StoreError, StoreExistsError
 from earthgen.stages.block import column_order, within
 from earthgen.staging import put_back, real_place, replace_folder, staging_folder
+from earthgen.world.bounded_codecs import bounded_codecs, has_bounded_codecs
+from earthgen.world.local_store import GuardedStore
 from geo_io.errors import FrameError
 from geo_io.frame import Frame
 from geo_io.safety.names import require_name
@@ -38,6 +41,9 @@ KEY = "earthgen_scene"
 GRADES = ("A", "B", "C")
 """How sure a licence is: A stated for the data, B stated for the repository or for the owner's data
 in general, C inferred."""
+
+CHUNK_BYTES = 2**26
+"""Size of a chunk of a scene, at most."""
 
 READ_ERRORS = (
     ArithmeticError,
@@ -473,8 +479,12 @@ def open_scene(path: str | Path) -> Scene:
     if not path.exists():
         raise StoreError(f"scene {path} does not exist", "make it with `earthgen dataset build`")
     try:
-        root = zarr.open_group(path, mode="r", zarr_format=3)
+        # What is consolidated may say something else than the arrays themselves.
+        store = GuardedStore(path, read_only=True)
+        root = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
         values = root.attrs.get(KEY)
+    except StoreError:
+        raise
     except READ_ERRORS as error:
         raise StoreError(f"{path} cannot be read as a scene: {error}", "build it again") from error
     if not isinstance(values, Mapping):
@@ -487,15 +497,26 @@ def open_scene(path: str | Path) -> Scene:
         )
     try:
         info = SceneInfo.from_dict(values)
-        arrays: dict[str, Any] = {name: root[name] for name in DENSE}
-        arrays |= {name: root[f"voxels/{name}"] for name in VOXELS}
-        index: Any = root["voxels/blocks"]
+        with bounded_codecs():
+            arrays: dict[str, Any] = {name: root[name] for name in DENSE}
+            arrays |= {name: root[f"voxels/{name}"] for name in VOXELS}
+            index: Any = root["voxels/blocks"]
+        for name, array in {**arrays, "voxels/blocks": index}.items():
+            _require_bounds(name, array)
         blocks = _blocks(index, info.frame)
         _require_shapes(info.frame, arrays, int(blocks[-1, -1]))
         require_name(info.name, "scene", str(path))
     except READ_ERRORS as error:
         raise StoreError(f"scene {path} is damaged: {error}", "build it again") from error
     return Scene(path, info, blocks, arrays)
+
+
+def _require_bounds(name: str, array: Any) -> None:
+    """Raise ValueError if an array has codecs or chunks that no scene is written with: a chunk is
+    allocated whole."""
+    size = math.prod(array.chunks) * array.dtype.itemsize
+    if not has_bounded_codecs(array) or size > CHUNK_BYTES:
+        raise ValueError(f"{name} has chunks of {size:,} bytes, or codecs that no scene has")
 
 
 def _blocks(index: Any, frame: Frame) -> NDArray:

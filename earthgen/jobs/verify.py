@@ -10,6 +10,7 @@ from typing import Any
 
 from earthgen.engine.scheduler import check_tiles, open_pool
 from earthgen.engine.worker import WorkerContext
+from earthgen.errors import StoreError
 from earthgen.jobs.forecast import spread
 from earthgen.jobs.identity import changes, require_unchanged, with_machine_options
 from earthgen.jobs.job import make_job, recalled_settings
@@ -88,7 +89,15 @@ def verify(
     """
     progress = Progress(listener)
     store = open_store(path)
+    lost = store.lost_metadata()
+    if lost:
+        raise StoreError(f"{store.path} is damaged: {lost[0]}", "generate it again")
     tiles = store.finished_tiles()
+    if not tiles and store.damage():
+        raise StoreError(
+            f"{store.path} is damaged: {store.damage()[0]}",
+            f"make its tiles again: `earthgen generate --out {store.path} --resume`",
+        )
     with open_pool(WorkerContext(None, path, store.tile_size), workers, scheduler) as pool:
         damaged = check_tiles(store, pool, progress)
     compared = [tile for tile in spread(tiles, sample) if tile not in damaged]

@@ -18,8 +18,10 @@ import re
 import warnings
 from typing import Any
 
+import numpy as np
 import pyproj
 import zarr
+from numpy.typing import NDArray
 
 from earthgen.voxels.tile import LEVELS
 from earthgen.world.layout import DENSE
@@ -128,6 +130,14 @@ def of_layer(name: str, frame: Frame) -> dict[str, Any]:
             "flag_colors": " ".join(["#000000", *(each.color for each in land)]),
         }
     return values
+
+
+def centres(frame: Frame, axis: str) -> NDArray:
+    """Return the coordinates of the columns ("x") or rows ("y", from the north) of a frame, metres,
+    (n,) float64."""
+    if axis == "x":
+        return (np.arange(frame.x[0], frame.x[1]) + 0.5) * frame.voxel_size
+    return (np.arange(frame.y[1], frame.y[0], -1) - 0.5) * frame.voxel_size
 
 
 def of_axis(axis: str) -> dict[str, Any]:

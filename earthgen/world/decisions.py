@@ -78,7 +78,7 @@ def create(group: Any, frame: Frame, chunk: int) -> None:
 
 def has_decisions(store: Store) -> bool:
     """Return whether a world has the layer: older ones do not."""
-    return _array(store) is not None
+    return array_of(store) is not None
 
 
 def write(store: Store, tx: int, ty: int, codes: NDArray) -> None:
@@ -97,7 +97,7 @@ def write(store: Store, tx: int, ty: int, codes: NDArray) -> None:
     StoreError
         If it cannot be written, or its description is damaged.
     """
-    array = _array(store)
+    array = array_of(store)
     if array is None:
         return
     whole, t = store.tiles_frame, store.tile_size
@@ -117,7 +117,7 @@ def read(store: Store, tx: int, ty: int) -> NDArray | None:
     StoreError
         If it cannot be read.
     """
-    array = _array(store)
+    array = array_of(store)
     if array is None:
         return None
     place = store.tiles_frame.slices(store.tile_frame(tx, ty))
@@ -133,8 +133,8 @@ def adopt(store: Store, other: Store, tx: int, ty: int) -> None:
         store._safely(partial(store.folder.sync, [new]))
 
 
-def _array(store: Store) -> Any:
-    """The array, if its shape and chunks are what the world's frame says."""
+def array_of(store: Store) -> Any:
+    """Return the array, if its shape and chunks are what the world's frame says, else None."""
     found = store.member(store.dense_path(NAME, 1))
     shape, t = store.tiles_frame.shape, store.tile_size
     if getattr(found, "shape", None) != shape or found.chunks != (t, t):

@@ -12,7 +12,6 @@ written after the data, and both have reached the disk when the calls return.
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 import zlib
@@ -27,11 +26,12 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import FsspecStore
 
 from earthgen._version import __version__
 from earthgen.errors import StoreError, StoreExistsError
 from earthgen.files import (
+    PARTIAL,
     Folder,
     LocalFolder,
     disk_error,
@@ -39,12 +39,10 @@ from earthgen.files import (
     folder,
     link_file,
     missing_world,
-    replace_file,
-    require_file,
 )
 from earthgen.voxels.tile import LEVELS, Tile
 from earthgen.voxels.voxels import Splats, Voxels
-from earthgen.world import conventions, decisions
+from earthgen.world import conventions, decisions, objects
 from earthgen.world.bounded_codecs import bounded_codecs, has_bounded_codecs
 from earthgen.world.digest import Digest, identity_key, tile_digest
 from earthgen.world.layout import (
@@ -63,6 +61,7 @@ from earthgen.world.layout import (
     VOXELS,
     array_layout,
 )
+from earthgen.world.local_store import DurableStore, GuardedStore
 from geo_io.crs import require_plain_crs
 from geo_io.errors import FrameError, InputError
 from geo_io.frame import Frame
@@ -87,6 +86,9 @@ MOST_TILE = 2**14
 
 LEAST_VOXEL = 1e-3
 """Smallest voxel, metres; the largest has as many kilometres."""
+
+MOST_NAMES = 4
+"""Missing files that an error names."""
 
 SH_SHAPES = [((degree + 1) ** 2, 3) for degree in range(4)]
 """Shapes of the colour of a Gaussian, by the degree of its spherical harmonics."""
@@ -137,6 +139,8 @@ class Store:
     folder: Folder
     version: int = FORMAT_VERSION
     _arrays: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    _whole: set[tuple[int, int, int]] = field(default_factory=set, repr=False, compare=False)
+    """Tiles that have all of their bytes, with their number."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -304,9 +308,14 @@ class Store:
         if fields[0] != self._marker:
             return None
         a, b, c, d = (int(value) for value in fields[1 + len(LEVELS) : -1].view(np.uint64))
-        return Entry(
-            tuple(int(n) for n in fields[1 : 1 + len(LEVELS)]), (a, b, c, d), int(fields[-1])
-        )
+        rows = tuple(int(n) for n in fields[1 : 1 + len(LEVELS)])
+        if not all(0 <= n <= ROWS for n in rows):
+            raise StoreError(
+                f"the index of {self.path} is damaged: tile ({tx}, {ty}) has {max(rows):,} voxels, "
+                "which it has no place or no file for",
+                "`earthgen verify` finds and mends damaged tiles",
+            )
+        return Entry(rows, (a, b, c, d), int(fields[-1]))
 
     def digest(self) -> Digest:
         """Return the digest of all finished tiles, from the index."""
@@ -373,7 +382,7 @@ class Store:
         array = self._array("index")
         if isinstance(self.folder, LocalFolder):
             # Data that zarr writes itself may reach the disk only after the rename of the file.
-            store = _DurableStore(self.folder.path)
+            store = DurableStore(self.folder.path)
             array = zarr.open_array(store, path="index", mode="r+", zarr_format=3)
         for (i, j), changes in sorted(chunks.items()):
             first = i * INDEX_CHUNK, j * INDEX_CHUNK
@@ -484,6 +493,12 @@ class Store:
             raise StoreError(
                 f"tile ({tx}, {ty}) of {other.path} is not finished", "finish it with `resume`"
             )
+        problem = other.check(tx, ty, quick=True)
+        if problem:
+            raise StoreError(
+                f"tile ({tx}, {ty}) of {other.path} is damaged: {problem}",
+                f"mend it: `earthgen generate --out {other.path} --resume`",
+            )
         sources, targets = (
             [name for part in store._objects(tx, ty, entry.rows) for name in part]
             for store in (other, self)
@@ -530,7 +545,64 @@ class Store:
             On `tile_frame(tx, ty, level)`; the fill value for an unfinished tile.
         """
         place = self.tiles_frame.coarsen(level).slices(self.tile_frame(tx, ty, level))
-        return self._get(self.dense_path(name, level), place)
+        return self.read_part(self.dense_path(name, level), place)
+
+    def read_part(self, name: str, place: Any, how: str = "") -> NDArray:
+        """Return a part of a dense layer.
+
+        Parameters
+        ----------
+        name : str
+            Path of the layer.
+        place : index
+            Rows, columns and bands.
+        how : {"", "oindex", "vindex"}
+            How Zarr understands an index with vectors.
+
+        Raises
+        ------
+        StoreError
+            If an object of the layer is damaged, or one that the index counts is missing.
+        """
+        array = self._array(name)
+        values = self.decode(name, array, place, how)
+        if values.size and objects.has_fill(values, array.fill_value):
+            at = objects.objects_of(array, place)
+            self._require_objects({objects.object_name(name, array, each): each for each in at})
+        return values
+
+    def _require_objects(self, names: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise StoreError if one of these objects is missing and its tile lacks bytes.
+
+        Parameters
+        ----------
+        names : mapping of str to tuple of int
+            Row and column of the tile, and more, by the name of the object.
+        """
+        absent = set(names) - set(self._safely(lambda: self.folder.sizes(names)))
+        west, north = self.tiles_frame.x[0], self.tiles_frame.y[1]
+        for name in sorted(absent):
+            row, column = names[name][:2]
+            tile = west // self.tile_size + column, north // self.tile_size - 1 - row
+            entry = self.entry(*tile)
+            if entry is None or (*tile, entry.bytes) in self._whole:
+                continue
+            parts = [each for part in self._objects(*tile, entry.rows) for each in part]
+            sizes = self._safely(partial(self.folder.sizes, parts))
+            size = sum(sizes.values())
+            if size < entry.bytes:
+                without = [each for each in parts if each not in sizes]
+                without = [name, *(each for each in without if each != name)]
+                text = self._damaged_in(tile, entry) or (
+                    f"tile {tile} has {size:,} of its {entry.bytes:,} bytes; these files do not "
+                    f"exist: {', '.join(without[:MOST_NAMES])}"
+                    + (f" and {len(without) - MOST_NAMES} more" * (len(without) > MOST_NAMES))
+                )
+                raise StoreError(
+                    f"{self.path} is damaged: {text}",
+                    "`earthgen verify` finds and mends damaged tiles",
+                )
+            self._whole.add((*tile, entry.bytes))
 
     def read_voxels(
         self, tx: int, ty: int, level: int = 1, splats: bool = True
@@ -566,6 +638,12 @@ class Store:
                     f"{name} of {self.path} is damaged: it has {len(values):,} of {count:,} rows",
                     "`earthgen verify` finds and mends damaged tiles",
                 )
+            shards = range(-(-count // ROW_SHARD))
+            empty = [n for n in shards if not values[n * ROW_SHARD : (n + 1) * ROW_SHARD].any()]
+            if empty:
+                array = self._array(name)
+                at = [(row, column, n, *[0] * (array.ndim - 3)) for n in empty]
+                self._require_objects({objects.object_name(name, array, each): each for each in at})
             return values
 
         names = [name.format(level=level) for name in (RAGGED if splats else RAGGED[: len(VOXELS)])]
@@ -603,6 +681,20 @@ class Store:
             f"{level}, which it has no place or no file for",
             "`earthgen verify` finds and mends damaged tiles",
         )
+
+    def _damaged_in(self, tile: tuple[int, int], entry: Entry) -> str:
+        """Say which object of a tile cannot be read; "" if all can that exist."""
+        row, column = self._place(*tile)
+        for level, count in zip(LEVELS, entry.rows, strict=True):
+            cells = self.tiles_frame.coarsen(level).slices(self.tile_frame(*tile, level))
+            places: dict[str, Any] = {self.dense_path(name, level): cells for name in DENSE}
+            rows = (row, column, slice(count))
+            places |= {name.format(level=level): rows for name in RAGGED if count}
+            for name, place in places.items():
+                found = objects.damaged_object(name, self._array(name), place, _DAMAGE)
+                if found != name:
+                    return f"{found} cannot be read"
+        return ""
 
     def compute_digest(self, tx: int, ty: int) -> Digest:
         """Read a finished tile, verifying checksums, and return its digest.
@@ -642,7 +734,10 @@ class Store:
         str or None
             What is wrong; None if nothing is.
         """
-        entry = self.entry(tx, ty)
+        try:
+            entry = self.entry(tx, ty)
+        except StoreError as error:
+            return error.problem
         if entry is None:
             return "it is not in the index"
         dense, ragged = self._objects(tx, ty, entry.rows)
@@ -660,6 +755,65 @@ class Store:
         except StoreError as error:
             return f"{error.problem}{note}"
         return None if digest == entry.digest else f"its content has changed{note}"
+
+    def damage(self) -> list[str]:
+        """Return what a look at names and sizes shows to be damaged, at most `MOST_NAMES` texts.
+
+        It finds what is missing or cut off, as long as the unfinished tiles have no data; for the
+        rest, `check` reads tiles.
+
+        Raises
+        ------
+        StoreError
+            If the index is damaged.
+        """
+        texts = self.lost_metadata()
+        if texts:
+            return texts[:MOST_NAMES]
+        stated, tiles = int(self.index()[..., -1].sum()), self.finished_tiles()
+        there = self.folder.size(_is_data)
+        if there and not tiles:
+            return [f"no tile counts as finished{self.lost_index()}"] if self.lost_index() else []
+        if there >= stated:
+            return []
+        for tile in tiles:
+            problem = self.check(*tile, quick=True)
+            if problem:
+                texts.append(f"tile {tile}: {problem}")
+            if len(texts) == MOST_NAMES:
+                break
+        return texts or [f"{stated - there:,} bytes of tiles are missing"]
+
+    def lost_metadata(self) -> list[str]:
+        """Return what is wrong with the descriptions of arrays and groups."""
+        texts = []
+        dense = [self.dense_path(name, level) for level in LEVELS for name in DENSE]
+        for name in (*dense, *(name.format(level=level) for level in LEVELS for name in RAGGED)):
+            try:
+                self._array(name)
+            except StoreError as error:
+                texts.append(error.problem.removeprefix(f"{self.path} is damaged: "))
+        axes = [self.dense_path(name, level) for level in LEVELS for name in ("x", "y")]
+        groups = [group for level in LEVELS if (group := self.dense_group(level)) is not None]
+        for name in ("spatial_ref", *groups, *axes):
+            try:
+                found = self.member(name)
+            except StoreError as error:
+                texts.append(error.problem.removeprefix(f"{self.path} is damaged: "))
+                continue
+            if found is None:
+                texts.append(f"{name}/zarr.json is missing")
+        return texts
+
+    def lost_index(self) -> str:
+        """Return the end of a sentence about a world without finished tiles: which object of the
+        index does not exist, "" if all do."""
+        array = self._array("index")
+        names = [
+            objects.object_name("index", array, at) for at in objects.objects_of(array, Ellipsis)
+        ]
+        absent = sorted(set(names) - set(self._safely(lambda: self.folder.sizes(names))))
+        return f": {absent[0]} does not exist" if absent else ""
 
     def _array(self, name: str) -> Any:
         if name not in self._arrays:
@@ -712,7 +866,7 @@ class Store:
     def _get(self, name: str, place: Any) -> NDArray:
         return self.decode(name, self._array(name), place)
 
-    def decode(self, name: str, array: Any, place: Any) -> NDArray:
+    def decode(self, name: str, array: Any, place: Any, how: str = "") -> NDArray:
         """Read a part of an array of the world.
 
         Parameters
@@ -722,6 +876,8 @@ class Store:
         array : zarr.Array
         place : index
             The part.
+        how : {"", "oindex", "vindex"}
+            How Zarr understands an index with vectors.
 
         Raises
         ------
@@ -729,21 +885,34 @@ class Store:
             If it is damaged, or cannot be read.
         """
         try:
-            return np.asarray(array[place])
+            return np.asarray((getattr(array, how) if how else array)[place])
         except _DAMAGE as error:
+            text = getattr(error, "problem", str(error))
+            text = "its checksum does not match" if "checksum" in text else text
             if name == "index":
                 raise StoreError(
-                    f"the index of {self.path} is damaged: {error}",
+                    f"the index of {self.path} is damaged: "
+                    f"{self._damaged_object(name, array, place, error)}: {text}",
                     "`resume` generates the tiles of the damaged part again",
                 ) from error
             raise StoreError(
-                f"{name} of {self.path} is damaged: {error}",
+                f"{self._damaged_object(name, array, place, error)} of {self.path} is damaged: "
+                f"{text}",
                 "`earthgen verify` finds and mends damaged tiles",
             ) from error
         except failures() as error:
             raise StoreError(
                 f"{name} of {self.path} cannot be read: {error}", "check the disk or network"
             ) from error
+
+    def _damaged_object(self, name: str, array: Any, place: Any, error: Exception) -> str:
+        """Return the name of the object that an error comes from, or of its array."""
+        if isinstance(error, MemoryError):
+            return name
+        try:
+            return objects.damaged_object(name, array, place, _DAMAGE)
+        except failures():
+            return name
 
     def _safely(self, call: Callable[[], Any]) -> Any:
         """Make a call that writes; its failure becomes a StoreError."""
@@ -760,31 +929,11 @@ class Store:
             raise missing_world(self.path)
 
 
-class _LocalStore(LocalStore):
-    """A local Zarr store that does not create its folder again after it was deleted or moved."""
-
-    durable = False
-
-    async def get(self, key: str, *rest: Any, **more: Any) -> Any:
-        require_file(self.root / key)
-        return await super().get(key, *rest, **more)
-
-    def get_sync(self, key: str, *rest: Any, **more: Any) -> Any:
-        require_file(self.root / key)
-        return super().get_sync(key, *rest, **more)
-
-    async def set(self, key: str, value: Any) -> None:
-        await asyncio.to_thread(self.set_sync, key, value)
-
-    def set_sync(self, key: str, value: Any) -> None:
-        self._check_writable()
-        replace_file(self.root, key, value.as_buffer_like(), self.durable)
-
-
-class _DurableStore(_LocalStore):
-    """A local Zarr store whose writes survive a power cut."""
-
-    durable = True
+def _is_data(name: str) -> bool:
+    """Return whether a file of a world is an object of a tile, which the index counts."""
+    folders = name.split("/")
+    inside = folders[0] in ("voxels", "splats") or any(part in DENSE for part in folders[:2])
+    return inside and not name.endswith(("zarr.json", PARTIAL))
 
 
 def _within_tile(voxels: Voxels) -> bool:
@@ -904,7 +1053,7 @@ def _exists(path: Path | str) -> StoreExistsError:
 
 def _zarr_store(where: Folder, read_only: bool) -> Any:
     if isinstance(where, LocalFolder):
-        return _LocalStore(where.path, read_only=read_only)
+        return GuardedStore(where.path, read_only=read_only)
     return FsspecStore.from_url(str(where.path), read_only=read_only)
 
 
@@ -950,7 +1099,6 @@ def _array_jobs(store: Store, sh_degree: int) -> list[Callable[[], Any]]:
 
 def _create_dense(group: Any, level: int, whole: Frame, tile: int) -> None:
     frame = whole.coarsen(level)
-    s = frame.voxel_size
     for name, (_, _, fill, *_) in DENSE.items():
         group.create_array(
             name,
@@ -960,10 +1108,8 @@ def _create_dense(group: Any, level: int, whole: Frame, tile: int) -> None:
             dimension_names=("y", "x", *AXES.get(name, ())),
             attributes=conventions.of_layer(name, frame),
         )
-    for axis, values in (
-        ("x", (np.arange(frame.x[0], frame.x[1]) + 0.5) * s),
-        ("y", (np.arange(frame.y[1], frame.y[0], -1) - 0.5) * s),
-    ):
+    for axis in ("x", "y"):
+        values = conventions.centres(frame, axis)
         array = group.create_array(
             axis,
             shape=values.shape,
@@ -1009,7 +1155,8 @@ def open_store(path: str | Path, mode: Literal["r", "r+"] = "r") -> Store:
         raise
     except FileNotFoundError as error:
         raise StoreError(
-            f"{path} is not an earthgen world", "name a world made by `earthgen generate`"
+            f"{path} is not an earthgen world: it has no zarr.json",
+            "name a world made by `earthgen generate`",
         ) from error
     except _DAMAGE as error:
         raise _damaged(path) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,19 @@ class World:
             f"voxels_level_{level}": int(n) for level, n in zip(LEVELS[1:], totals[1:], strict=True)
         }
 
+    def damage(self) -> list[str]:
+        """Return what a look at the names and sizes of its files shows to be missing or cut off.
+
+        An empty list is no proof: `digest(recompute=True)` reads everything.
+        """
+        return self._store.damage()
+
+    def no_tiles(self, where: str = "") -> StoreError:
+        """Return the error for a world that has no finished tile, or none there."""
+        lost = "" if self.tiles() else self._store.lost_index()
+        problem = f"world {self.path} has no finished tile {where}".rstrip()
+        return StoreError(f"{problem}{lost}", "finish it with `earthgen generate --resume`")
+
     def bytes_on_disk(self) -> int:
         """Return the bytes of all its files, with the stage cache of an unfinished job."""
         return self._store.folder.size()
@@ -202,21 +216,42 @@ class World:
         import rioxarray  # noqa: F401 - registers the .rio accessor that users expect on the result
         import xarray
 
-        part = self.part(level, bounds)
+        from earthgen.world.lazy_layers import lazy
+
+        part, store = self.part(level, bounds), self._store
+        group = store.dense_group(level)
+        if group is not None and store.member(group) is None:
+            raise StoreError(
+                f"{self.path} is damaged: {group}/zarr.json is missing", "generate it again"
+            )
         problem = f"the layers of {self.path} at level {level} are damaged"
         with damaged_file(problem, "generate it again", StoreError), bounded_codecs():
-            others = self._store.require_level(level)
+            others = store.require_level(level)
             dataset = xarray.open_zarr(
-                self._store.root.store,
-                group=self._store.dense_group(level),
+                store.root.store,
+                group=group,
                 consolidated=False,
                 chunks=None,
                 decode_coords="all",
                 mask_and_scale=False,
-                drop_variables=others,
+                drop_variables=[*others, "x", "y"],
             )
-            rows, columns = self._store.tiles_frame.coarsen(level).slices(part)
-            dataset = dataset.isel(y=rows, x=columns)
+        for name in DENSE:
+            path = store.dense_path(name, level)
+            cells = lazy(partial(store.read_part, path), store.member(path))
+            dataset[name] = dataset[name].variable.copy(deep=False, data=cells)
+        note = decisions.array_of(store) if decisions.NAME in dataset else None
+        if note is not None:
+            cells = lazy(partial(store.decode, store.dense_path(decisions.NAME, 1), note), note)
+            variable = dataset[decisions.NAME].variable
+            dataset[decisions.NAME] = variable.copy(deep=False, data=cells)
+        rows, columns = store.tiles_frame.coarsen(level).slices(part)
+        dataset = dataset.isel(y=rows, x=columns).assign_coords(
+            {
+                axis: (axis, conventions.centres(part, axis), conventions.of_axis(axis))
+                for axis in ("y", "x")
+            }
+        )
         # What is stored speaks of the whole world and of whole tiles.
         dataset["spatial_ref"].attrs = conventions.of_reference(part)
         dataset.attrs = conventions.of_level(part)
@@ -268,7 +303,7 @@ class World:
             if splats is not None
         ]
         if not tiles:
-            raise StoreError(f"{self.path} has no finished tile there", "finish it with `resume`")
+            raise self.no_tiles("there")
         voxels = concatenate_voxels(part, [voxels for voxels, _ in tiles])
         order = voxels.order()
         splats = Splats.concatenate([splats for _, splats in tiles])

@@ -12,10 +12,13 @@ before stopped, and the table is that of all of them.
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import json
 import os
 import random
 import resource
+import select
 import shutil
 import signal
 import sys
@@ -36,6 +39,9 @@ from tests.fuzz.world_damage import damage_values
 SECONDS, MEMORY = 10, 1_000_000_000
 """Limits for one input: CPU seconds, and bytes beyond what the process has when it begins."""
 
+PATIENCE = 60
+"""Seconds of silence after which a process is looked at: it may wait for ever."""
+
 BATCH = 2000
 """Inputs that one process reads, before the next is forked."""
 
@@ -46,14 +52,24 @@ KEPT = 3
 """Findings that are kept of one place in the code."""
 
 COST = {
-    **dict.fromkeys(("commands", "las", "osm", "world", "world2"), 120),
-    **dict.fromkeys(("dataset", "options", "train-run", "xarray"), 50),
-    **dict.fromkeys(("asc", "csv", "gml", "scene", "shp", "sidecars"), 25),
-    **dict.fromkeys(("copc", "dem", "fgb", "geojson", "gltf", "gpkg", "kml", "parquet"), 10),
-    **dict.fromkeys(("classes", "meshother", "obj", "picture", "region", "tiles3d", "vrt"), 5),
+    **dict.fromkeys(("osm",), 500),
+    **dict.fromkeys(("las",), 300),
+    **dict.fromkeys(("commands", "world", "world2"), 120),
+    **dict.fromkeys(("dataset", "options", "train-run", "xarray"), 60),
+    **dict.fromkeys(("csv", "gml", "shp"), 45),
+    **dict.fromkeys(("asc", "dem", "fgb", "geojson", "gpkg", "kml", "scene", "sidecars"), 25),
+    **dict.fromkeys(("parquet",), 10),
+    **dict.fromkeys(("classes", "copc", "gltf", "laz", "obj", "region", "stl", "tiles3d"), 4),
+    **dict.fromkeys(("cityjson", "picture", "vrt"), 3),
+    **dict.fromkeys(("cityjsonl", "glb", "meshother"), 1),
 }
-"""CPU milliseconds of an input, about, of formats that take more than 2. Each format gets the same
-time, and as many inputs as that allows."""
+"""CPU milliseconds of an input, about, of formats that take more than `CHEAP`. Each format gets the
+same time, and as many inputs as that allows."""
+
+CHEAP = 0.5
+"""CPU milliseconds of an input of all other formats."""
+
+PAGE = resource.getpagesize()
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -135,6 +151,11 @@ class Seed:
         """What `changed` holds; nothing of a folder."""
         return self.files.get(self.changed, b"")
 
+    @functools.cached_property
+    def folders(self) -> frozenset[str]:
+        """Folders of the files, below the folder of the case."""
+        return frozenset(parent.as_posix() for name in self.files for parent in Path(name).parents)
+
 
 def seeds_of(folder: Path, only: str | None) -> list[Seed]:
     """Return the sound files that `write_seeds` made, and the corpus."""
@@ -152,13 +173,47 @@ def seeds_of(folder: Path, only: str | None) -> list[Seed]:
     return seeds
 
 
-def _chosen(seeds: list[Seed], dice: random.Random) -> int:
-    """Return the number of a seed of any format, a sound one twice as often as a known case."""
-    fmts = sorted({each.fmt for each in seeds})
-    fmt = dice.choices(fmts, [1 / COST.get(each, 2) for each in fmts])[0]
-    every = [number for number, each in enumerate(seeds) if each.fmt == fmt]
-    sound = [number for number in every if not seeds[number].known]
-    return dice.choice(sound if sound and dice.random() < 2 / 3 else every)
+@dataclass(frozen=True)
+class Choice:
+    """Which seeds there are of each format.
+
+    Attributes
+    ----------
+    fmts : list of str
+    reach : list of float
+        Sums of the weights of the formats up to each.
+    every, sound : dict of str to list of int
+        Numbers of all seeds of a format, and of those that are no known cases.
+    """
+
+    fmts: list[str]
+    reach: list[float]
+    every: dict[str, list[int]]
+    sound: dict[str, list[int]]
+
+    @staticmethod
+    def of(seeds: list[Seed]) -> Choice:
+        """Return the choice among seeds."""
+        fmts = sorted({each.fmt for each in seeds})
+        every: dict[str, list[int]] = {fmt: [] for fmt in fmts}
+        sound: dict[str, list[int]] = {fmt: [] for fmt in fmts}
+        for number, each in enumerate(seeds):
+            every[each.fmt].append(number)
+            if not each.known:
+                sound[each.fmt].append(number)
+        reach = list(itertools.accumulate(1 / COST.get(fmt, CHEAP) for fmt in fmts))
+        return Choice(fmts, reach, every, sound)
+
+    def draw(self, dice: random.Random) -> int:
+        """Return the number of a seed of any format, a sound one twice as often as a known case."""
+        fmt = dice.choices(self.fmts, cum_weights=self.reach)[0]
+        sound = self.sound[fmt]
+        return dice.choice(sound if sound and dice.random() < 2 / 3 else self.every[fmt])
+
+    def others(self, fmt: str, dice: random.Random) -> list[int]:
+        """Return the numbers of up to three seeds of a format."""
+        every = self.every[fmt]
+        return dice.sample(every, min(3, len(every)))
 
 
 def restore(seed: Seed, folder: Path) -> None:
@@ -167,24 +222,32 @@ def restore(seed: Seed, folder: Path) -> None:
     Files that are as they were have the time 0, so that few are written.
     """
     missing = set(seed.files)
-    folders = {parent.as_posix() for name in missing for parent in Path(name).parents}
-    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before the folder
-        name = path.relative_to(folder).as_posix()
-        if path.is_dir() and not path.is_symlink():
-            if name not in folders:
-                path.rmdir()
-            continue
-        if name in missing:
-            about = path.lstat()
-            if about.st_mtime_ns == 0 and about.st_size == len(seed.files[name]):
-                missing.remove(name)
-                continue
-        path.unlink()
+    if folder.is_dir():
+        _clean(seed, missing, str(folder), "")
     for name in missing:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(seed.files[name])
         os.utime(path, ns=(0, 0))
+
+
+def _clean(seed: Seed, missing: set[str], folder: str, under: str) -> None:
+    """Remove what is not of a seed, or was changed, from a folder; what is left is not missing."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = f"{under}{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                if name in seed.folders:
+                    _clean(seed, missing, entry.path, f"{name}/")
+                else:
+                    shutil.rmtree(entry.path)
+                continue
+            if name in missing:
+                about = entry.stat(follow_symlinks=False)
+                if about.st_mtime_ns == 0 and about.st_size == len(seed.files[name]):
+                    missing.remove(name)
+                    continue
+            os.unlink(entry.path)  # noqa: PTH108 - no object of a path for each file
 
 
 def one(seed: Seed, dice: random.Random, work: Path, others: list[bytes]) -> Path:
@@ -212,21 +275,22 @@ def batch(seeds: list[Seed], first: int, work: Path, out: int) -> None:
     warnings.simplefilter("ignore")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # GDAL's messages
     signal.signal(signal.SIGVTALRM, _too_slow)
-    most = _held() + LEAK
+    most = _memory()[1] + LEAK
+    choice = Choice.of(seeds)
     with os.fdopen(out, "w") as pipe:
         for number in range(first, first + BATCH):
             dice = random.Random(number)
-            chosen = _chosen(seeds, dice)
+            chosen = choice.draw(dice)
             seed = seeds[chosen]
-            near = dice.sample(seeds, min(3, len(seeds)))
-            others = [each.content for each in near if each.fmt == seed.fmt and each.content]
+            near = [seeds[each].content for each in choice.others(seed.fmt, dice)]
+            others = [content for content in near if content]
             path = one(seed, dice, work / str(chosen), others)
             pipe.write(json.dumps({"number": number, "seed": chosen}) + "\n")
             pipe.flush()
             about = read(seed.fmt, path)
             pipe.write(json.dumps(about) + "\n")
             pipe.flush()
-            if about["text"] or _held() > most:
+            if about["text"] or _memory()[1] > most:
                 return
 
 
@@ -242,14 +306,14 @@ def read(fmt: str, path: Path) -> dict[str, Any]:
     """Read one input within the limits; return its result, seconds, MB, and text of a finding."""
     from geo_io.errors import EarthgenError
 
-    before = _peak(reset=True)
+    size, held = _memory()
+    before = _peak()
     began = time.process_time()
-    soft = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY
+    soft = size + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (soft, resource.RLIM_INFINITY))
     timers = {
         signal.ITIMER_VIRTUAL: SECONDS,
         signal.ITIMER_PROF: 2 * SECONDS,  # ends the process, also within a library
-        signal.ITIMER_REAL: 12 * SECONDS,  # waits for what never comes
     }
     for timer, seconds in timers.items():
         signal.setitimer(timer, seconds)
@@ -267,23 +331,24 @@ def read(fmt: str, path: Path) -> dict[str, Any]:
     for timer in timers:
         signal.setitimer(timer, 0)
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    took, grown = time.process_time() - began, _peak() - before
+    took, peak = time.process_time() - began, _peak()
+    # A peak below that of an earlier input is not seen: that one was within the limit.
+    grown = peak - held if peak > before else 0
     if not text and grown > MEMORY:
         result, text = "memory", f"{grown / 1e6:.0f} MB"
     return {"result": result, "text": text, "place": place, "s": took, "mb": grown / 1e6}
 
 
-def _held() -> int:
-    """Return the memory of this process, bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def _memory() -> tuple[int, int]:
+    """Return the addresses and the memory that this process has now, bytes."""
+    with open("/proc/self/statm", "rb", 0) as file:  # noqa: PTH123 - faster
+        size, held = file.read(64).split()[:2]
+    return int(size) * PAGE, int(held) * PAGE
 
 
-def _peak(reset: bool = False) -> int:
-    """Return the most memory that this process had since the last reset, bytes."""
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+def _peak() -> int:
+    """Return the most memory that this process ever had, bytes."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -352,6 +417,16 @@ def _warm(seeds: list[Seed], work: Path) -> None:
             continue
 
 
+def _waits(child: int) -> bool:
+    """Return whether a process waits for what never comes; one that has no core does not."""
+    for _ in range(20):
+        state = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]
+        if state not in "SD":
+            return False
+        time.sleep(0.1)
+    return True
+
+
 def _forked(seeds: list[Seed], first: int, work: Path, totals: Totals, keep: Path) -> int:
     """Run a batch in a forked process; return the number of the next input."""
     reader, writer = os.pipe()
@@ -363,9 +438,19 @@ def _forked(seeds: list[Seed], first: int, work: Path, totals: Totals, keep: Pat
         finally:
             os._exit(0)
     os.close(writer)
-    with os.fdopen(reader) as pipe:
-        lines = [json.loads(line) for line in pipe]
-    os.waitpid(child, 0)
+    text = bytearray()
+    with os.fdopen(reader, "rb", 0) as pipe:
+        while True:
+            if not select.select([pipe], [], [], PATIENCE)[0]:
+                if _waits(child):
+                    os.kill(child, signal.SIGKILL)
+                continue
+            piece = pipe.read(2**16)
+            if not piece:
+                break
+            text += piece
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    lines = [json.loads(line) for line in text.splitlines()]
     begun = [line for line in lines if "number" in line]
     ended = [line for line in lines if "result" in line]
     for number, about in enumerate(begun):
@@ -377,7 +462,8 @@ def _forked(seeds: list[Seed], first: int, work: Path, totals: Totals, keep: Pat
             totals.slowest[fmt] = round(max(totals.slowest.get(fmt, 0), result["s"]), 3)
             totals.largest[fmt] = round(max(totals.largest.get(fmt, 0), result["mb"]))
         else:
-            result = {"result": "killed", "text": "a limit", "place": ""}
+            name = signal.Signals(-code).name if code < 0 else f"exit {code}"
+            result = {"result": "killed", "text": f"ended by {name}", "place": ""}
         totals.refused[fmt] += result["result"] == "refused"
         if result["text"]:
             totals.findings[fmt] += 1

@@ -75,11 +75,12 @@ def test_a_finding_is_kept(
 @pytest.mark.slow
 def test_the_seeds_are_sound(tmp_path: Path) -> None:
     """Damage would hide behind an error that a sound file has."""
-    write_seeds(tmp_path)
-    for seed in run.seeds_of(tmp_path, None):
-        if run.CORPUS not in seed.folder.parents:
-            path = targets.main_file(seed.fmt, seed.folder, seed.changed)
-            targets.TARGETS[seed.fmt](path)
+    write_seeds(tmp_path / "seeds")
+    for number, seed in enumerate(run.seeds_of(tmp_path / "seeds", None)):
+        if not seed.known:
+            folder = tmp_path / "work" / str(number)
+            run.restore(seed, folder)
+            targets.TARGETS[seed.fmt](targets.main_file(seed.fmt, folder, seed.changed))
 
 
 @pytest.mark.slow

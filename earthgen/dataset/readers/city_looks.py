@@ -78,7 +78,8 @@ def patches_of(surfaces: Sequence[Surface], appearance: Appearance, path: Path) 
         )
     for number in sorted(by_picture):
         part = by_picture[number]
-        triangles = triangulate([surface.rings for surface in part])
+        with damaged_file(f"a surface of {path} is no polygon", CHECK):
+            triangles = triangulate([surface.rings for surface in part])
         code = np.array([surface.code for surface in part], np.uint8)[triangles.owner]
         role = np.array([surface.role for surface in part], np.uint8)[triangles.owner]
         plain = plain_patch(triangles.corners, code, role)

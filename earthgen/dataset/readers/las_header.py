@@ -125,7 +125,7 @@ def check_layers(path: Path, laszip: bytes, points: int, record: int) -> None:
     Raises
     ------
     InputError
-        If layers are larger than their chunk, or chunks than the file.
+        If layers do not fill their chunk, or chunks are larger than the file.
     """
     import lazrs  # type: ignore[import-untyped]
 
@@ -143,8 +143,13 @@ def check_layers(path: Path, laszip: bytes, points: int, record: int) -> None:
                 file.seek(start + record + 4)  # after the first point and the number of points
                 raw = file.read(4 * layers)
                 total = sum(struct.unpack(f"<{len(raw) // 4}I", raw[: len(raw) // 4 * 4]))
-                if total > length:
-                    raise _too_many(path, "the layers of a chunk in bytes", total, length)
+                # A chunk of other layers would end elsewhere, and the sizes of the next be anything
+                if record + 4 + 4 * layers + total != length:
+                    raise InputError(
+                        f"{path} is damaged: the layers of the chunk at byte {start:,} have "
+                        f"{total:,} bytes, the chunk has {length:,}",
+                        "fetch it again",
+                    )
             start += length
 
 

@@ -25,6 +25,7 @@ from geo_io.errors import InputError, MissingCrsError, MissingFileError
 from geo_io.frame import Bounds, horizontal_crs, projected_crs, short_name, vertical_crs
 from geo_io.region.region import lonlat_bounds, utm_crs
 from geo_io.safety.damage import describe, parser_errors
+from geo_io.safety.limits import too_far
 
 INSTALL = "pip install 'earthgen[dataset]'"
 
@@ -133,7 +134,7 @@ def read_points(
         raise InputError("no point cloud was given", "give a .laz file")
     chosen = projected_crs(target or _metric(parts[0].crs, parts[0].xyz))
     xyz, kept = [], []
-    for part in parts:
+    for path, part in zip(paths, parts, strict=True):
         points = part.xyz
         if short_name(part.crs) != chosen:
             east, north = transformer(part.crs, pyproj.CRS(chosen)).transform(
@@ -141,6 +142,10 @@ def read_points(
             )
             points = np.column_stack([east, north, points[:, 2]])
         keep = np.isfinite(points).all(axis=1)
+        if not keep.any():
+            raise InputError(
+                f"no point of {path} has a place in {chosen}", "check its CRS, or give the true one"
+            )
         if bounds is not None:
             keep &= (points[:, 0] >= bounds[0]) & (points[:, 0] < bounds[2])
             keep &= (points[:, 1] >= bounds[1]) & (points[:, 1] < bounds[3])
@@ -283,6 +288,7 @@ def _read(path: Path, crs: str | None, unit: str | None) -> _File:
     if count == 0:
         raise InputError(f"{path} holds no points", "give another file")
     xyz, classification, intensity, rgb, returns = _joined(parts)
+    _require_near(path, xyz, horizontal)
     xyz[:, 2] *= metres
     return _File(horizontal, vertical, xyz, classification, intensity, rgb, told, returns)
 
@@ -310,8 +316,24 @@ def _read_tree(path: Path, crs: str | None, unit: str | None) -> _File:
         ) from error
     horizontal, metres, vertical, told = _units(path, parsed, {}, unit)
     xyz, classification, intensity, rgb, returns = _joined(octree.parts)
+    _require_near(path, xyz, horizontal)
     xyz[:, 2] *= metres
     return _File(horizontal, vertical, xyz, classification, intensity, rgb, told, returns)
+
+
+def _require_near(path: Path, xyz: NDArray, crs: pyproj.CRS) -> None:
+    """Raise InputError if coordinates, in CRS units, are no numbers or beyond all data on Earth:
+    those of LAS are integers, whose scale or offset is then damaged."""
+    low, high = xyz.min(axis=0), xyz.max(axis=0)
+    if (
+        too_far(np.concatenate([low[:2], high[:2]])[None], crs.is_geographic)[0]
+        or too_far(np.array([[low[2], high[2]]]), False)[0]
+    ):
+        raise InputError(
+            f"the coordinates of {path} go from {low.tolist()} to {high.tolist()}, beyond all data "
+            "on Earth",
+            "fetch it again, or mend the scale and offset of its header",
+        )
 
 
 def _at_once(header: Any) -> int:
