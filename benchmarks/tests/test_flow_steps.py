@@ -156,7 +156,7 @@ def test_every_sampler_begins_at_the_same_noise(networks: Networks, batch: Batch
     assert list(rows) == [f"{method} {steps}" for method, steps in SAMPLERS]
     assert all(row["iou"] == pytest.approx(1, abs=1e-5) for row in rows.values())
     # One to make tables; Euler one a step; Heun two, but for the last.
-    assert len(seen) == 1 + 15 + 25 + 2 * (8 + 25) - 2
+    assert len(seen) == 1 + 18 + 25 + 2 * (8 + 25) - 2
 
 
 def test_what_is_lost() -> None:
