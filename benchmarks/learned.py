@@ -32,7 +32,7 @@ ALONE, LARGE = 200.0, 2000.0
 INSIDE = 900.0
 """Metres from the corner to the place alone."""
 
-STEPS, WORKERS = 4, 2
+STEPS, WORKERS = 3, 2
 
 CHAINS = {"heights + colour": "height-flow", "whole chain": "latent"}
 """Geometry backends; the texture is always `latent`."""
