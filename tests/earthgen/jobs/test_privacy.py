@@ -13,7 +13,7 @@ from earthgen.jobs.privacy import public
 @pytest.mark.parametrize(
     ("out", "source", "said"),
     [
-        ("/work/worlds/w.zarr", "/work/maps/town.gpkg", "../maps/town.gpkg"),
+        ("/srv/worlds/w.zarr", "/srv/maps/town.gpkg", "../maps/town.gpkg"),
         # The folder's own path is a part of what stands for the file.
         ("/tmp/w.zarr", "/data/maps/town.gpkg", "../data/maps/town.gpkg"),
         ("/tmp/made/today/w.zarr", "/data/town.gpkg", "../../../data/town.gpkg"),
