@@ -177,9 +177,8 @@ class ImageReader:
         """
         require_overlap(self.source, frame, "image")
         places, inside, with_data = 0, 0, 0
-        plain = {"black": 0, "white": 0}
-        dtype = np.dtype(self.source.dtypes[self.bands[0] - 1])
-        low, high = 0, np.iinfo(dtype).max if dtype.kind in "iu" else np.inf
+        extremes = self._extremes()
+        plain = dict.fromkeys(extremes, 0)
         for part in survey_parts(self.source, frame, SURVEY_SAMPLES):
             values, valid = read_on(
                 self.source, part, bands=self._read_bands, resampling="nearest", decode=self._decode
@@ -187,8 +186,8 @@ class ImageReader:
             places += valid.size
             inside += int(coverage_mask(self.source, part).sum())
             with_data += int(valid.sum())
-            plain["black"] += int((valid & (values == low).all(axis=0)).sum())
-            plain["white"] += int((valid & (values == high).all(axis=0)).sum())
+            for name, value in extremes.items():
+                plain[name] += int((valid & (values == value).all(axis=0)).sum())
         if not inside:
             raise no_overlap(self.source, frame, "image")
         if not with_data:
@@ -208,17 +207,20 @@ class ImageReader:
             ],
         }
 
+    def _extremes(self) -> dict[str, float]:
+        """The values of black and of white."""
+        dtype = np.dtype(self.source.dtypes[self.bands[0] - 1])
+        return {"black": 0, "white": np.iinfo(dtype).max if dtype.kind in "iu" else np.inf}
+
     def _plain_notes(self, shares: dict[str, float]) -> list[str]:
         """Tell that much of a picture has one colour, as places without data have."""
         if self.palette is not None or len(self.bands) == 1:
             return []
-        dtype = np.dtype(self.source.dtypes[self.bands[0] - 1])
-        highest = np.iinfo(dtype).max if dtype.kind in "iu" else np.inf
-        values = {"black": "0", "white": f"{highest:g}"}
+        values = self._extremes()
         return [
             f"{share:.1%} of the image {self.source.name} in the region is exactly {name}, and is "
             "shown so: if there is no data, declare it, for example with gdal_edit -a_nodata "
-            f"{values[name]}"
+            f"{values[name]:g}"
             for name, share in shares.items()
             if share > PLAIN_SHARES[name]
         ]

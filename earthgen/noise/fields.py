@@ -202,9 +202,22 @@ class PointLattice:
         """Return the row and column of a frame that each point lies in, (n,) int64 each, by which
         what a whole cell of the lattice shares is looked up; the nearest on the frame for points
         outside."""
-        row = frame.y[1] - 1 - np.floor(self.y / frame.voxel_size).astype(np.int64)
-        col = np.floor(self.x / frame.voxel_size).astype(np.int64) - frame.x[0]
-        return np.clip(row, 0, frame.ny - 1).ravel(), np.clip(col, 0, frame.nx - 1).ravel()
+        return nearest_cells(frame, self.x.ravel(), self.y.ravel())
+
+
+def nearest_cells(frame: Frame, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+    """Return the row and column of the cell that each place lies in, (n,) int64 each; the nearest
+    on the frame for places outside.
+
+    Parameters
+    ----------
+    frame : Frame
+    x, y : NDArray (n,) float64
+        CRS metres.
+    """
+    row = frame.y[1] - 1 - np.floor(y / frame.voxel_size).astype(np.int64)
+    col = np.floor(x / frame.voxel_size).astype(np.int64) - frame.x[0]
+    return np.clip(row, 0, frame.ny - 1), np.clip(col, 0, frame.nx - 1)
 
 
 def jittered_lattice(

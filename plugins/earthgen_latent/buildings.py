@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from earthgen.models.height_state import EDGE_UNIT, OBJECT_MAPS, object_maps
 from earthgen.models.roofs import roof_drop
+from earthgen.noise.fields import nearest_cells
 from earthgen.noise.philox import Noise
 from earthgen.terrain.cover import is_class
 from earthgen.terrain.town import house_heights, town_share
@@ -81,7 +82,7 @@ def told_buildings(
         used, inverse = np.unique(index[mapped], return_inverse=True)
         every = layer.buildings
         buildings = every.take(used)
-        town = _town_shares(frame, buildings.footprint, built)
+        town = _town_shares(frame, buildings, built)
         heights = footprint_heights(buildings, town, noise)
         told[mapped] = heights[inverse]
         axes[mapped] = _axes(frame, buildings.footprint, mapped, inverse)
@@ -149,16 +150,13 @@ def footprint_heights(buildings: Buildings, town: NDArray, noise: Noise) -> NDAr
     return np.where(np.isfinite(buildings.height), buildings.height, drawn)
 
 
-def _town_shares(frame: Frame, footprints: NDArray, built: NDArray) -> NDArray:
+def _town_shares(frame: Frame, buildings: Buildings, built: NDArray) -> NDArray:
     """How deep in a town footprints stand, (n,) float64 from 0 to 1."""
-    centre = shapely.centroid(footprints)
-    x, y = shapely.get_x(centre), shapely.get_y(centre)
-    west, south, east, north = shapely.bounds(footprints).T
+    x, y = _centres(buildings)
+    west, south, east, north = shapely.bounds(buildings.footprint).T
     far = np.hypot(np.maximum(x - west, east - x), np.maximum(y - south, north - y))
-    size = frame.voxel_size
-    col = np.clip(np.floor(x / size).astype(np.int64) - frame.x[0], 0, frame.nx - 1)
-    row = np.clip(frame.y[1] - 1 - np.floor(y / size).astype(np.int64), 0, frame.ny - 1)
-    return np.where(far > LARGEST, TYPICAL, town_share(built, (row, col), size))
+    town = town_share(built, nearest_cells(frame, x, y), frame.voxel_size)
+    return np.where(far > LARGEST, TYPICAL, town)
 
 
 def plot_heights(frame: Frame, built: NDArray, noise: Noise) -> NDArray:
