@@ -773,7 +773,8 @@ class Store:
         stated, tiles = int(self.index()[..., -1].sum()), self.finished_tiles()
         there = self.folder.size(_is_data)
         if there and not tiles:
-            return [f"no tile counts as finished{self.lost_index()}"] if self.lost_index() else []
+            lost = self.lost_index()
+            return [f"no tile counts as finished{lost}"] if lost else []
         if there >= stated:
             return []
         for tile in tiles:
